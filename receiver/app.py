@@ -1,0 +1,61 @@
+"""The receiver's routes. No route redirects: GitLab takes a 3xx for success and would deliver no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from receiver.endpoint import PATH, WebhookEndpoint
+from receiver.guard import Guard
+from reconciler.config.models import Receiver
+from reconciler.ledger.connection import touch
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.writer import Writer
+
+
+def receiver_app(config: Receiver, *, writer: Writer, project_ids: dict[str, int]) -> ASGIApp:
+    """The ASGI app that GitLab talks to."""
+    guards: Mapping[str, Guard] = {hook.name: Guard(hook) for hook in config.hooks}
+    webhooks = WebhookEndpoint(
+        writer=writer,
+        guards=guards,
+        project_ids=project_ids,
+        max_body=config.max_body,
+        max_waiting_bytes=config.max_waiting,
+    )
+
+    async def healthz(_: Request) -> Response:
+        """The process is alive."""
+        return PlainTextResponse("alive\n")
+
+    async def readyz(_: Request) -> Response:
+        """The ledger can be written: proven by a commit."""
+        try:
+            await writer.run(touch)
+        except LedgerUnavailable as error:
+            return PlainTextResponse(f"the ledger can't be written: {error}\n", 503, {"Retry-After": "30"})
+        return PlainTextResponse("ready\n")
+
+    app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+    app.router.redirect_slashes = False
+    return _Door(webhooks, app.router)
+
+
+class _Door:
+    """Sends webhooks straight to their endpoint, and everything else to the router."""
+
+    def __init__(self, webhooks: WebhookEndpoint, router: Router) -> None:
+        self._webhooks = webhooks
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope.get("path", "")
+        if scope["type"] == "http" and (path == PATH or path.startswith(PATH + "/")):
+            await self._webhooks(scope, receive, send)
+        else:
+            await self._router(scope, receive, send)

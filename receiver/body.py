@@ -1,0 +1,105 @@
+"""Reading a request's body in a bounded way, and reading it as the JSON object that GitLab sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+
+class Refused(Exception):
+    """The request gets this status and these words."""
+
+    def __init__(self, status: int, why: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+        self.retry_after_s = retry_after_s
+
+
+class Disconnected(Exception):
+    """The client went away before its body was complete."""
+
+
+class Room:
+    """How many bytes of bodies may be in memory at once, on their way to the ledger."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Raises Refused (503) where there is no room: GitLab notes a failure, and the reconciler heals it."""
+        if self.taken + size > self.limit and self.taken:
+            raise Refused(503, "too much is waiting for the ledger; try again", retry_after_s=5)
+        self.taken += size
+
+    def give_back(self, size: int) -> None:
+        self.taken -= size
+
+
+async def read(
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    *,
+    declared: bytes | None,
+    limit: int,
+    room: Room,
+    held: list[int],
+) -> bytes:
+    """Read a body of at most `limit` bytes, taking room for it; `held[0]` says how much was taken.
+
+    Raises Refused with 413 as soon as the body is known to be too large, Disconnected where it breaks off.
+    """
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    chunk: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body"):
+        _hold(len(chunk), limit, room, held)
+        return chunk
+    chunks = []
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        _hold(len(chunk), limit, room, held)
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+        message = await receive()
+        chunk = message.get("body", b"")
+
+
+def _hold(size: int, limit: int, room: Room, held: list[int]) -> None:
+    if held[0] + size > limit:
+        raise _too_large(limit)
+    room.take(size)
+    held[0] += size
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the body is larger than {limit} bytes (receiver.max_body)")
+
+
+def json_object(body: bytes) -> tuple[dict[str, Any], str]:
+    """The body as an object, and as text with exactly its bytes.
+
+    Raises Refused (400) for anything that is no JSON object.
+    """
+    try:
+        text = body.decode()
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            # Slower, and takes the corners of the grammar that orjson refuses.
+            value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is no JSON, or nested too deeply") from None
+    if not isinstance(value, dict):
+        raise Refused(400, "the body is JSON but no object: no webhook of GitLab's")
+    return value, text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,153 @@
+"""`POST /webhooks/gitlab[/<hook>]`: one delivery in, one sighting recorded, 200 when it is on disk.
+
+A plain ASGI endpoint: on the path that must be fastest, Starlette's request and response objects cost more
+than all of our own work (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from receiver.body import Disconnected, Refused, Room, json_object, read
+from receiver.guard import Guard
+from reconciler.events import times
+from reconciler.events.identify import webhook_sighting
+from reconciler.events.sighting import Sighting
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.writer import Writer
+
+PATH = "/webhooks/gitlab"
+MAX_WAITING = 10_000
+"""How many deliveries may wait for their commit before more are turned away."""
+
+KEPT_HEADERS: dict[bytes, str] = {
+    name.lower().encode(): name
+    for name in (
+        "Content-Type",
+        "Idempotency-Key",
+        "User-Agent",
+        "X-Gitlab-Event",
+        "X-Gitlab-Event-UUID",
+        "X-Gitlab-Instance",
+        "X-Gitlab-Webhook-UUID",
+    )
+}
+"""The headers that reach the ledger. Everything else may hold a secret: tokens, signatures, custom headers."""
+
+_EMPTY = [(b"content-length", b"0")]
+_ACCEPTED: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": _EMPTY}
+_NO_BODY: dict[str, Any] = {"type": "http.response.body", "body": b""}
+
+log = structlog.get_logger(__name__)
+
+
+class WebhookEndpoint:
+    """The ASGI endpoint. `project_ids` is kept up to date with every project that a delivery names."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        guards: Mapping[str, Guard],
+        project_ids: dict[str, int],
+        max_body: int,
+        max_waiting_bytes: int,
+    ) -> None:
+        self._writer = writer
+        self._guards = guards
+        self._project_ids = project_ids
+        self._max_body = max_body
+        self._room = Room(max_waiting_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = [0]
+        try:
+            sighting = await self._sighting(scope, receive, held)
+            await self._record(sighting)
+        except Refused as refused:
+            await _refuse(scope, send, refused)
+        except Disconnected:
+            return
+        else:
+            await send(_ACCEPTED)
+            await send(_NO_BODY)
+        finally:
+            self._room.give_back(held[0])
+
+    async def _sighting(self, scope: Scope, receive: Receive, held: list[int]) -> Sighting:
+        guard = self._guard(scope["path"])
+        if scope["method"] != "POST":
+            raise Refused(405, "a webhook is delivered by POST")
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if not _is_json(headers.get(b"content-type", b"")):
+            raise Refused(415, "a webhook's Content-Type is application/json")
+        refusal = guard.token_refusal(headers)
+        if refusal is not None:
+            raise Refused(401, refusal)
+        declared = headers.get(b"content-length")
+        body = await read(receive, declared=declared, limit=self._max_body, room=self._room, held=held)
+        refusal = guard.refusal(headers, body)
+        if refusal is not None:
+            raise Refused(401, refusal)
+        parsed, text = json_object(body)
+        return self._read(guard, headers, parsed, text)
+
+    def _guard(self, path: str) -> Guard:
+        name = path.removeprefix(PATH).strip("/") or "default"
+        guard = self._guards.get(name)
+        if guard is None:
+            raise Refused(404, f"no hook named {name!r} in receiver.hooks")
+        return guard
+
+    def _read(self, guard: Guard, headers: dict[bytes, bytes], body: dict[str, Any], text: str) -> Sighting:
+        kept = {name: headers[raw].decode("latin-1") for raw, name in KEPT_HEADERS.items() if raw in headers}
+        # A system hook tells an instance's events with bodies of its own: another teller than the project's.
+        teller = "system_hook" if kept.get("X-Gitlab-Event") == "System Hook" else "webhook"
+        sighting = webhook_sighting(
+            body,
+            payload=text,
+            source=f"{teller}:{guard.source}",
+            source_id=kept.get("Idempotency-Key"),
+            event_uuid=kept.get("X-Gitlab-Event-UUID"),
+            seen_at=times.now(),
+            headers=kept,
+            project_ids=self._project_ids,
+        )
+        about = sighting.summary
+        if about.project_id is not None and about.project_path is not None:
+            self._project_ids[about.project_path] = about.project_id
+        return sighting
+
+    async def _record(self, sighting: Sighting) -> None:
+        if self._writer.waiting_sightings >= MAX_WAITING:
+            raise Refused(503, "too many deliveries wait for the ledger; try again", retry_after_s=5)
+        try:
+            await self._writer.record([sighting])
+        except LedgerUnavailable as error:
+            raise Refused(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
+
+
+def _is_json(content_type: bytes) -> bool:
+    media_type = content_type.split(b";", 1)[0].strip().lower()
+    return media_type == b"application/json"
+
+
+async def _refuse(scope: Scope, send: Send, refused: Refused) -> None:
+    log.warning("a delivery was refused", status=refused.status, why=refused.why, path=scope["path"])
+    words = refused.why.encode("utf-8", "replace") + b"\n"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(words)).encode()),
+    ]
+    if refused.status == 405:
+        headers.append((b"allow", b"POST"))
+    if refused.retry_after_s is not None:
+        headers.append((b"retry-after", str(refused.retry_after_s).encode()))
+    if refused.status == 413:
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": words if scope["method"] != "HEAD" else b""})

@@ -1,0 +1,184 @@
+"""Every key of `config.yaml`. The descriptions here become the JSON Schema that editors show."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from reconciler.config.units import Duration, Size
+
+
+class Section(BaseModel):
+    """Unknown keys are refused: a misspelt key would silently leave a default in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _http_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("http", "https") or not rest.split("/")[0]:
+        raise ValueError("should be a URL like https://host/path")
+    return url
+
+
+def _signing_key(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value().removeprefix("whsec_")
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise ValueError("should be a Standard Webhooks secret: `whsec_` and base64")
+    return secret
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Url = Annotated[str, AfterValidator(_http_url)]
+SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+
+
+def _project(value: object) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[^/\s]+(/[^/\s]+)+", value):
+        return value
+    raise ValueError("should be a project's numeric id or its path like `group/project`")
+
+
+Project = Annotated[int | str, BeforeValidator(_project)]
+
+
+class GitLab(Section):
+    """Where GitLab is, and who we are there."""
+
+    url: Url = Field("https://gitlab.com", description="Base URL of the GitLab instance.")
+    token: Secret | None = Field(
+        None, description="Access token with the `read_api` scope. Without it nothing is reconciled."
+    )
+    token_file: Path | None = Field(None, description="A file that holds the token, instead of `token`.")
+    timeout: Duration = Field(30_000, description="How long to wait for one answer of the API.")
+    ca_file: Path | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
+
+
+class Hook(Section):
+    """One webhook that GitLab posts to `/webhooks/gitlab/<name>` (`default` also to `/webhooks/gitlab`)."""
+
+    name: Name = Field("default", description="Last part of the path, and the source's name in the ledger.")
+    token: Secret | None = Field(None, description="Secret token of the webhook (X-Gitlab-Token).")
+    token_file: Path | None = Field(None, description="A file that holds the secret token.")
+    signing_token: SigningKey | None = Field(
+        None, description="Signing token of the webhook (`whsec_…`); a signed delivery must then pass."
+    )
+    signing_token_file: Path | None = Field(None, description="A file that holds the signing token.")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Hook:
+        if self.token is None and self.signing_token is None:
+            raise ValueError("needs a `token` or a `signing_token`: anyone could post events otherwise")
+        return self
+
+
+class Receiver(Section):
+    """The front door for GitLab's webhooks."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    max_body: Size = Field("25MiB", validate_default=True, description="Larger bodies are answered with 413.")
+    max_waiting: Size = Field(
+        "256MiB",
+        validate_default=True,
+        description="How much may be in memory, on its way to the ledger, before 503.",
+    )
+    hooks: list[Hook] = Field(min_length=1, description="The webhooks that may deliver here.")
+
+
+class Ledger(Section):
+    """The one file that everything is in."""
+
+    path: Path = Field(Path("ledger.db"), description="SQLite file; relative to the config file.")
+
+
+class Reconcile(Section):
+    """How GitLab's API is asked for what the webhooks did not bring."""
+
+    interval: Duration = Field("60s", validate_default=True, description="Time between two polls of a project.")
+    settle: Duration = Field(
+        "30s",
+        validate_default=True,
+        description="How old a record must be to be read: gives its webhook time to come first.",
+    )
+    overlap: Duration = Field(
+        "5m",
+        validate_default=True,
+        description="How far before the last covered time a poll looks again, for records that appear late.",
+    )
+    parallel: int = Field(4, ge=1, le=64, description="How many projects are read at the same time.")
+
+
+class Retry(Section):
+    """When a destination does not take an event."""
+
+    max_age: Duration = Field(
+        "3d",
+        validate_default=True,
+        description="How long after its first attempt an event becomes a dead letter.",
+    )
+    first: Duration = Field("1s", validate_default=True, description="Upper bound of the first pause.")
+    longest: Duration = Field("5m", validate_default=True, description="Upper bound of any pause.")
+    dead_on_4xx: bool = Field(
+        True, description="Whether other 4xx answers than 408, 425 and 429 make a dead letter at once."
+    )
+
+
+class Destination(Section):
+    """An external service that is to get every event."""
+
+    name: Name = Field(description="Its name in the ledger and in every command.")
+    url: Url = Field(description="Where events are posted to.")
+    format: Literal["webhook", "cloudevents"] = Field(
+        "webhook",
+        description="`webhook`: GitLab's own body and headers. `cloudevents`: structured CloudEvents 1.0.",
+    )
+    ordering: Literal["project", "none"] = Field(
+        "project",
+        description="`project`: the events of one project one after the other. `none`: faster, in any order.",
+    )
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Headers to send with each event.")
+    secret: SigningKey | None = Field(None, description="Standard Webhooks secret to sign with (`whsec_…`).")
+    secret_file: Path | None = Field(None, description="A file that holds the secret.")
+    timeout: Duration = Field("10s", validate_default=True, description="How long to wait for an answer.")
+    concurrency: int = Field(8, ge=1, le=256, description="How many events may be on their way at once.")
+    retry: Retry = Field(default_factory=Retry, description="What to do when it does not take an event.")
+
+
+class Config(Section):
+    """The whole of `config.yaml`."""
+
+    gitlab: GitLab = Field(default_factory=GitLab, description="The GitLab instance.")
+    projects: list[Project] = Field(
+        default_factory=list, description="Projects to reconcile: numeric ids or paths like `group/project`."
+    )
+    receiver: Receiver = Field(description="The front door.")
+    ledger: Ledger = Field(default_factory=Ledger, description="The store.")
+    reconcile: Reconcile = Field(default_factory=Reconcile, description="Asking GitLab's API.")
+    destinations: list[Destination] = Field(default_factory=list, description="Who gets the events.")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Config:
+        for what, names in (
+            ("receiver.hooks", [hook.name for hook in self.receiver.hooks]),
+            ("destinations", [destination.name for destination in self.destinations]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what}: two have the name {', '.join(twice)}")
+        twice_read = sorted({str(p) for p in self.projects if self.projects.count(p) > 1})
+        if twice_read:
+            raise ValueError(f"projects: {', '.join(twice_read)} stands there twice")
+        return self

@@ -1,0 +1,62 @@
+"""Careful reading of JSON that others wrote: every helper takes anything and answers with a type or None."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LARGEST = (1 << 63) - 1
+"""SQLite's largest integer; GitLab's ids are far smaller."""
+
+
+def dig(body: Any, path: str) -> Any:
+    """The value at a dotted path, or None where any step is missing or no object."""
+    for step in path.split("."):
+        if not isinstance(body, dict):
+            return None
+        body = body.get(step)
+    return body
+
+
+def text(value: Any) -> str | None:
+    """A non-empty string that SQLite can hold, or None. Lone surrogates are replaced."""
+    if not isinstance(value, str) or not value:
+        return None
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode()
+
+
+def number(value: Any) -> int | None:
+    """A positive id that SQLite can hold, or None. A string of digits is one too."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
+        return value
+    return None
+
+
+def word(value: Any) -> str | None:
+    """A scalar as a word of a key: text, number or truth value; None for anything else."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)[:40]
+    return text(value)
+
+
+def first_text(body: Any, *paths: str) -> str | None:
+    """The first of several dotted paths that holds text."""
+    for path in paths:
+        found = text(dig(body, path))
+        if found is not None:
+            return found
+    return None
+
+
+def first_number(body: Any, *paths: str) -> int | None:
+    """The first of several dotted paths that holds an id."""
+    for path in paths:
+        found = number(dig(body, path))
+        if found is not None:
+            return found
+    return None

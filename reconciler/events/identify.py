@@ -1,0 +1,196 @@
+"""From raw material to a sighting: reads a webhook's body or an Events API record by the table of kinds."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.events import keys, times
+from reconciler.events.fields import dig, first_number, first_text, number, text, word
+from reconciler.events.kinds import (
+    MEMBER_EVENTS,
+    MIRRORED,
+    RECORD_ACTIONS,
+    RECORD_TARGETS,
+    UNMIRRORED,
+    Mirrored,
+)
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.events.times import Millis
+
+_BY_WEBHOOK: dict[tuple[str, str | None], Mirrored] = {
+    (row.kind, action): row for row in MIRRORED for action in row.actions
+}
+_TITLE_LENGTH = 200
+
+
+def webhook_sighting(
+    body: dict[str, Any],
+    *,
+    payload: str,
+    source: str,
+    source_id: str | None,
+    event_uuid: str | None,
+    seen_at: Millis,
+    headers: dict[str, str],
+    project_ids: Mapping[str, int],
+) -> Sighting:
+    """Read one webhook delivery.
+
+    `source_id` is the `Idempotency-Key` (GitLab 17.4 and newer). Without it the delivery is known by its
+    `X-Gitlab-Event-UUID` together with a hash of the body, never by the UUID alone: deliveries of one chain
+    share it (gitlab-facts, section 1). `project_ids` finds the id of a project that the body only names.
+    """
+    sha = hashlib.sha256(payload.encode()).hexdigest()
+    if source_id is None:
+        source_id = f"{event_uuid or uuid.uuid4()}:{sha[:32]}"
+    kind = _kind(body)
+    action = _action(kind, body)
+    path = first_text(body, "project.path_with_namespace", "project_path_with_namespace")
+    project_id = first_number(body, "project_id", "project.id")
+    if project_id is None and path is not None:
+        project_id = project_ids.get(path)
+    project = project_id if project_id is not None else path
+    identity = _webhook_identity(kind, action, body, project, seen_at, sha) or Identity(
+        f"{source}:{source_id}", seen_at, Precision.LOOSE
+    )
+    return Sighting(
+        source=source,
+        source_id=source_id,
+        identity=identity,
+        summary=Summary(
+            kind=kind,
+            action=action,
+            project_id=project_id,
+            project_path=path,
+            author=first_text(body, "user.username", "user_username", "user_name", "user.name"),
+            title=_webhook_title(body),
+            ref=first_text(body, "ref", "object_attributes.ref", "object_attributes.source_branch"),
+        ),
+        seen_at=seen_at,
+        payload=payload,
+        payload_sha=sha,
+        headers=headers,
+    )
+
+
+def record_sighting(
+    record: dict[str, Any], *, payload: str, project_id: int, project_path: str | None, seen_at: Millis
+) -> Sighting:
+    """Read one record of `GET /projects/:id/events`.
+
+    GitLab always writes an id and a time; a record without is known by its bytes and the time it was seen.
+    """
+    sha = hashlib.sha256(payload.encode()).hexdigest()
+    record_id = str(number(record.get("id")) or f"sha256:{sha}")
+    created_at = times.parse(record.get("created_at"))
+    happened_at = seen_at if created_at is None else created_at
+    did = RECORD_ACTIONS.get(str(record.get("action_name")))
+    target = _record_target(record, did)
+    key = None if did is None or target is None else keys.record_key(target, did, record, project_id)
+    precision = Precision.ONCE if target == "note" or key is None else Precision.STATED
+    return Sighting(
+        source="project_events",
+        source_id=record_id,
+        identity=Identity(key or f"project_events:{record_id}", happened_at, precision),
+        summary=Summary(
+            kind=_record_kind(record, target),
+            action=text(record.get("action_name")),
+            project_id=project_id,
+            project_path=project_path,
+            author=first_text(record, "author_username", "author.username"),
+            title=_cut(first_text(record, "target_title", "push_data.commit_title")),
+            ref=first_text(record, "push_data.ref"),
+        ),
+        seen_at=seen_at,
+        payload=payload,
+        payload_sha=sha,
+    )
+
+
+def _kind(body: dict[str, Any]) -> str:
+    event_name = text(body.get("event_name"))
+    if event_name in MEMBER_EVENTS:
+        return "member"
+    return text(body.get("object_kind")) or event_name or "unknown"
+
+
+def _action(kind: str, body: dict[str, Any]) -> str | None:
+    row = UNMIRRORED.get(kind)
+    if row is not None:
+        return next((found for path in row.action if (found := word(dig(body, path)))), None)
+    return first_text(body, "object_attributes.action", "action", "event_name" if kind == "member" else "status")
+
+
+def _webhook_identity(
+    kind: str, action: str | None, body: dict[str, Any], project: int | str | None, seen_at: Millis, sha: str
+) -> Identity | None:
+    mirrored = _BY_WEBHOOK.get((kind, action))
+    if mirrored is not None:
+        key = keys.webhook_key(mirrored, body, project)
+        if key is not None:
+            return _timed(key, mirrored.time, mirrored.precision, body, seen_at)
+    unmirrored = UNMIRRORED.get(kind)
+    if unmirrored is None:
+        return None
+    subject = word(dig(body, unmirrored.id))
+    if subject is None:
+        return None
+    key = f"{kind}:{subject}:{action or 'changed'}:{sha[:32]}"
+    return _timed(key, unmirrored.time, unmirrored.precision, body, seen_at)
+
+
+def _timed(key: str, paths: tuple[str, ...], precision: Precision, body: dict[str, Any], seen_at: Millis) -> Identity:
+    """An identity at the body's own time, or at the time of receipt where the body tells none."""
+    for path in paths:
+        happened_at = times.parse(dig(body, path))
+        if happened_at is not None:
+            return Identity(key, happened_at, precision)
+    if precision is Precision.STATED:
+        precision = Precision.RECEIVED
+    return Identity(key, seen_at, precision)
+
+
+def _webhook_title(body: dict[str, Any]) -> str | None:
+    return _cut(
+        first_text(
+            body,
+            "object_attributes.title",
+            "object_attributes.note",
+            "object_attributes.name",
+            "build_name",
+            "commit_title",
+            "name",
+        )
+        or _head_commit_title(body)
+    )
+
+
+def _head_commit_title(body: dict[str, Any]) -> str | None:
+    commits = body.get("commits")
+    return first_text(commits[-1], "title", "message") if isinstance(commits, list) and commits else None
+
+
+def _cut(title: str | None) -> str | None:
+    if title is None:
+        return None
+    lines = title.strip().splitlines()
+    return lines[0][:_TITLE_LENGTH] if lines else None
+
+
+def _record_target(record: dict[str, Any], did: str | None) -> str | None:
+    if did == "pushed":
+        return "push"
+    if did in ("joined", "left"):
+        return "member"
+    return RECORD_TARGETS.get(str(record.get("target_type")))
+
+
+def _record_kind(record: dict[str, Any], target: str | None) -> str:
+    if target == "push":
+        return "tag_push" if dig(record, "push_data.ref_type") == "tag" else "push"
+    if target is not None:
+        return target
+    return (text(record.get("target_type")) or "project").lower()

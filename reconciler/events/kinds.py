@@ -1,0 +1,158 @@
+"""The table of kinds: which webhook tells the same event as which Events API record.
+
+This is gitlab-facts section 4 as data. `Mirrored` rows have a record on the Events API; everything else that
+GitLab sends is in `UNMIRRORED` (kinds whose bodies carry their own time or an id used once) or has identity
+from its own delivery only. To teach the program a new kind, add a row here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reconciler.events.sighting import Precision
+
+Shape = Literal["object", "object_and_user", "note", "push", "wiki_page", "member"]
+"""How a key is built; one function for each in `keys`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A webhook action that the Events API records too.
+
+    `kind` is the webhook's `object_kind`, `actions` its action (None: the body has none). `record` is the
+    record's `action_name`, as `RECORD_ACTIONS` spells it, and the word used in the key. `time` lists where
+    the webhook tells when it happened (dotted paths, first one present wins); empty: it does not.
+    """
+
+    kind: str
+    actions: tuple[str | None, ...]
+    record: str
+    shape: Shape
+    time: tuple[str, ...]
+    precision: Precision
+
+
+_CREATED = ("object_attributes.created_at",)
+_UPDATED = ("object_attributes.updated_at",)
+_CLOSED = ("object_attributes.closed_at", "object_attributes.updated_at")
+_STATED, _RECEIVED, _ONCE = Precision.STATED, Precision.RECEIVED, Precision.ONCE
+
+MIRRORED: tuple[Mirrored, ...] = (
+    Mirrored("push", (None,), "pushed", "push", (), _RECEIVED),
+    Mirrored("tag_push", (None,), "pushed", "push", (), _RECEIVED),
+    *(
+        row
+        for kind in ("issue", "work_item")
+        for row in (
+            Mirrored(kind, ("open",), "opened", "object", _CREATED, _STATED),
+            Mirrored(kind, ("reopen",), "opened", "object", _UPDATED, _STATED),
+            Mirrored(kind, ("close",), "closed", "object", _CLOSED, _STATED),
+        )
+    ),
+    Mirrored("merge_request", ("open",), "opened", "object", _CREATED, _STATED),
+    Mirrored("merge_request", ("reopen",), "opened", "object", _UPDATED, _STATED),
+    Mirrored("merge_request", ("close",), "closed", "object", _UPDATED, _STATED),
+    Mirrored("merge_request", ("merge",), "merged", "object", _UPDATED, _STATED),
+    # An approval need not touch the merge request's updated_at, which may then be days old: time of receipt.
+    Mirrored("merge_request", ("approved", "approval"), "approved", "object_and_user", (), _RECEIVED),
+    Mirrored("note", ("create", None), "commented", "note", _CREATED, _ONCE),
+    Mirrored("wiki_page", ("create",), "created", "wiki_page", (), _RECEIVED),
+    Mirrored("wiki_page", ("update",), "updated", "wiki_page", (), _RECEIVED),
+    Mirrored("wiki_page", ("delete",), "destroyed", "wiki_page", (), _RECEIVED),
+    Mirrored("milestone", ("create",), "opened", "object", _CREATED, _STATED),
+    Mirrored("milestone", ("reopen",), "opened", "object", _UPDATED, _STATED),
+    Mirrored("milestone", ("close",), "closed", "object", _UPDATED, _STATED),
+    Mirrored("milestone", ("delete",), "destroyed", "object", (), _RECEIVED),
+    # Members of a project, told by system hooks. created_at is the membership's: of no use for its end.
+    Mirrored("member", ("user_add_to_team",), "joined", "member", ("created_at",), _STATED),
+    Mirrored("member", ("user_remove_from_team",), "left", "member", (), _RECEIVED),
+)
+
+RECORD_ACTIONS: dict[str, str] = {
+    "pushed to": "pushed",
+    "pushed new": "pushed",
+    "deleted": "pushed",
+    "opened": "opened",
+    "reopened": "opened",
+    "closed": "closed",
+    "accepted": "merged",
+    "approved": "approved",
+    "commented on": "commented",
+    "created": "created",
+    "updated": "updated",
+    "destroyed": "destroyed",
+    "joined": "joined",
+    "left": "left",
+    "removed due to membership expiration from": "left",
+}
+"""What a record's `action_name` says, in the words of the keys. `opened` may be a reopening."""
+
+RECORD_TARGETS: dict[str, str] = {
+    "Issue": "issue",
+    "WorkItem": "issue",
+    "MergeRequest": "merge_request",
+    "Milestone": "milestone",
+    "Note": "note",
+    "DiffNote": "note",
+    "DiscussionNote": "note",
+    "WikiPage::Meta": "wiki_page",
+}
+"""A record's `target_type`, as the key's first word. What is not here has no webhook to match."""
+
+KEY_WORDS: dict[str, str] = {"work_item": "issue", "tag_push": "push"}
+"""Kinds that share a key with another: a work item of type issue says `issue`, others `work_item`, and the
+API may say either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmirrored:
+    """A kind that no Events API record mirrors.
+
+    `id` says where its id stands, `action` where what happened to it stands, `time` where its own time stands.
+    Its key ends in a hash of the body, so that only byte-identical bodies are the same event.
+    """
+
+    kind: str
+    id: str
+    action: tuple[str, ...]
+    time: tuple[str, ...]
+    precision: Precision
+
+
+UNMIRRORED: dict[str, Unmirrored] = {
+    row.kind: row
+    for row in (
+        Unmirrored("issue", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
+        Unmirrored("work_item", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
+        Unmirrored("merge_request", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
+        Unmirrored("note", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
+        Unmirrored("milestone", "object_attributes.id", ("action",), _UPDATED, _STATED),
+        Unmirrored("emoji", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
+        Unmirrored(
+            "pipeline",
+            "object_attributes.id",
+            ("object_attributes.status",),
+            ("object_attributes.finished_at", "object_attributes.created_at"),
+            _ONCE,
+        ),
+        Unmirrored(
+            "build",
+            "build_id",
+            ("build_status",),
+            ("build_finished_at", "build_started_at", "build_created_at"),
+            _ONCE,
+        ),
+        Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _STATED),
+        # A release carries only when it was made: an edit, undone and done again, has the same bytes.
+        Unmirrored("release", "tag", ("action",), (), _RECEIVED),
+        # The same token is announced 60, 30 and 7 days before it ends, with the same bytes.
+        Unmirrored("access_token", "object_attributes.id", ("event_name",), (), _RECEIVED),
+        Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _RECEIVED),
+        # Neither a time nor a change: on, off and on again within seconds looks like one event told twice.
+        Unmirrored("feature_flag", "object_attributes.id", ("object_attributes.active",), (), Precision.LOOSE),
+    )
+}
+
+MEMBER_EVENTS: frozenset[str] = frozenset({"user_add_to_team", "user_remove_from_team"})
+"""System hook events that tell of a project's members."""

@@ -1,0 +1,90 @@
+"""The vocabulary that every room shares: what a sighting is, and what makes two of them one event."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from reconciler.events.times import HOUR, MINUTE, Millis
+
+
+class Precision(StrEnum):
+    """How well a sighting knows when its event happened, and so how it may be paired.
+
+    `tolerance` is how far apart two sightings of one event can be; `repeat_window` within what time
+    byte-identical bodies from one source are the same event told twice (two hooks on one path, or GitLab
+    sending a delivery again). Both follow gitlab-facts, sections 1 and 4.
+    """
+
+    ONCE = "once"
+    """The key holds an id that GitLab uses once: time plays no part."""
+    STATED = "stated"
+    """GitLab wrote the time of the change into the sighting."""
+    RECEIVED = "received"
+    """Only the time of receipt is known, as for a push."""
+    LOOSE = "loose"
+    """As RECEIVED, and the thing can really happen twice within seconds with the same body (a feature flag
+    switched on, off and on again), so that identical bodies prove nothing."""
+
+    @property
+    def tolerance(self) -> Millis:
+        return _TOLERANCE[self]
+
+    @property
+    def repeat_window(self) -> Millis:
+        return _REPEAT_WINDOW[self]
+
+
+FOREVER: Millis = 1 << 60
+
+_TOLERANCE = {
+    Precision.ONCE: FOREVER,
+    Precision.STATED: 15 * MINUTE,
+    Precision.RECEIVED: 12 * HOUR,
+    Precision.LOOSE: 12 * HOUR,
+}
+_REPEAT_WINDOW = {
+    Precision.ONCE: FOREVER,
+    Precision.STATED: FOREVER,
+    Precision.RECEIVED: MINUTE,
+    Precision.LOOSE: -1,
+}
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What makes two sightings the same event: a key that every source can compute, and a time."""
+
+    key: str
+    happened_at: Millis
+    precision: Precision
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a person wants to see of an event in a list. All of it is optional but the kind."""
+
+    kind: str
+    action: str | None = None
+    project_id: int | None = None
+    project_path: str | None = None
+    author: str | None = None
+    title: str | None = None
+    ref: str | None = None
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """One report of an event, as one source saw it.
+
+    `source` names where it comes from (`webhook:<hook>`, `project_events`), `source_id` is that source's own
+    id for it: together they never occur twice. `payload` is the JSON text exactly as it came; `headers` holds
+    only what may be kept and passed on (never a secret).
+    """
+
+    source: str
+    source_id: str
+    identity: Identity
+    summary: Summary
+    seen_at: Millis
+    payload: str
+    payload_sha: str
+    headers: dict[str, str] = {}

@@ -1,0 +1,45 @@
+"""When to try again: exponential backoff with full jitter, and what the destination itself asked for."""
+
+from __future__ import annotations
+
+import random
+from email.utils import parsedate_to_datetime
+
+from reconciler.config.models import Retry
+from reconciler.events.times import DAY, Millis
+
+RETRIED_4XX = frozenset({408, 425, 429})
+"""Request Timeout, Too Early, Too Many Requests: the event is not at fault."""
+
+LONGEST_RETRY_AFTER: Millis = DAY
+"""A destination that asks for more is asked again after a day."""
+
+
+def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None) -> Millis:
+    """A pause after `failures` failures in a row: anything from nothing to `first * 2^(failures-1)`, capped.
+
+    Full jitter spreads clients best (AWS Architecture Blog, "Exponential Backoff And Jitter").
+    """
+    exponent = min(max(failures, 1) - 1, 40)
+    ceiling = min(retry.longest, retry.first * (1 << exponent))
+    return round((uniform or random).uniform(0, ceiling))
+
+
+def retry_after(value: str | None, *, now: Millis) -> Millis:
+    """A Retry-After header as a pause (RFC 9110, section 10.2.3: seconds or a date); nothing where there is none."""
+    if value is None:
+        return 0
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(int(value[:9]) * 1000, LONGEST_RETRY_AFTER)
+    try:
+        until = parsedate_to_datetime(value)
+        pause = round(until.timestamp() * 1000) - now
+    except (ValueError, OverflowError):
+        return 0
+    return min(max(pause, 0), LONGEST_RETRY_AFTER)
+
+
+def is_refusal(status: int, retry: Retry) -> bool:
+    """Whether an answer says that this event will never be taken: a dead letter at once."""
+    return 400 <= status < 500 and status not in RETRIED_4XX and retry.dead_on_4xx

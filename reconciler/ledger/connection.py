@@ -1,0 +1,133 @@
+"""Opening a ledger: pragmas, migrations, and the lock that keeps two services off one file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from reconciler.ledger import schema
+from reconciler.ledger.errors import LedgerError, LedgerInUse, LedgerUnavailable
+
+PAGE_SIZE = 4096
+CHECKPOINT_PAGES = 1000
+"""Both measured: see docs/benchmarks.md. Larger pages or rarer checkpoints are no faster and stall longer."""
+
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""To what size the WAL file is cut after a checkpoint emptied it."""
+
+BESIDE_PATIENCE_S = 30.0
+"""How long a command waits for the service's transaction, which takes milliseconds."""
+
+
+def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> Database:
+    """Open a ledger's file, making and migrating it where needed.
+
+    `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is made,
+    migrated or written.
+
+    Raises LedgerError where the file can't be used, with what to do.
+    """
+    if readonly and not path.exists():
+        raise LedgerError(f"{path}: there is no ledger yet; `gitlab-reconciler serve` makes it")
+    try:
+        if not readonly:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+        conn = sqlite3.connect(target, uri=True, isolation_level=None, timeout=patience_s)
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
+    try:
+        db = Database(conn, recursive_triggers=False)
+        if not readonly:
+            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+            schema.upgrade(db)
+        db.execute("PRAGMA cache_size = -16000")
+        db.execute("SELECT 1 FROM events LIMIT 1")
+    except sqlite3.Error as error:
+        conn.close()
+        raise LedgerUnavailable(f"{path}: {explain(error)}") from error
+    return db
+
+
+def explain(error: sqlite3.Error) -> str:
+    """An SQLite error in words that say what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    advice = {
+        sqlite3.SQLITE_FULL: "the disk is full: free some space; nothing that was acknowledged is lost",
+        sqlite3.SQLITE_BUSY: "another process holds the write lock: is a long transaction open on this file?",
+        sqlite3.SQLITE_READONLY: "the file is read-only: check its owner and mode",
+        sqlite3.SQLITE_CANTOPEN: "the file can't be opened: check the folder's owner and mode",
+        sqlite3.SQLITE_CORRUPT: "the file is damaged: stop the service and restore a backup",
+        sqlite3.SQLITE_NOTADB: "this file is no SQLite database: is ledger.path right?",
+        sqlite3.SQLITE_IOERR: "the disk reports an error",
+    }.get(code)
+    return f"{advice} ({error})" if advice else str(error)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether trying again in a moment may help."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def touch(db: Database) -> None:
+    """Write something harmless: the commit proves that the ledger can be written."""
+    db.conn.execute("INSERT INTO meta VALUES ('ready', '') ON CONFLICT (name) DO UPDATE SET value = ''")
+
+
+def ledger_id(db: Database) -> str:
+    """The ledger's own name, made with it: two ledgers never give two events the same id."""
+    value: str = db.conn.execute("SELECT value FROM meta WHERE name = 'ledger_id'").fetchone()[0]
+    return value
+
+
+def data_version(db: Database) -> int:
+    """A number that changes when another process has committed to the ledger."""
+    version: int = db.conn.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
+@contextmanager
+def transaction(db: Database) -> Iterator[Database]:
+    """One write transaction: on disk when the block is left, or as if it never began."""
+    db.conn.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.conn.execute("COMMIT")
+    except BaseException:
+        if db.conn.in_transaction:
+            db.conn.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def only_service(path: Path) -> Iterator[None]:
+    """Hold the right to serve a ledger. The kernel gives it back however the process ends.
+
+    Raises LedgerInUse where another service holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise LedgerInUse(
+                f"{path}: another `serve` (process {owner}) has this ledger; stop it first, or give this one "
+                "a ledger.path of its own"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

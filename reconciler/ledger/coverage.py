@@ -1,0 +1,61 @@
+"""Coverage: for a project and a source, the intervals of time that were read completely. The rest are gaps."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+
+
+class Interval(msgspec.Struct, frozen=True, order=True):
+    """A stretch of time, `start` included and `end` not."""
+
+    start: Millis
+    end: Millis
+
+
+def covered(db: Database, project_id: int, source: str) -> list[Interval]:
+    """What was read completely, in order of time; no two intervals touch."""
+    rows = db.conn.execute(
+        "SELECT covered_from, covered_through FROM coverage WHERE project_id = ? AND source = ? "
+        "ORDER BY covered_from",
+        (project_id, source),
+    )
+    return [Interval(times.from_iso(start), times.from_iso(end)) for start, end in rows]
+
+
+def cover(db: Database, project_id: int, source: str, read: Interval) -> None:
+    """Note that an interval was read completely and all of it is recorded; joins what it touches."""
+    if read.start >= read.end:
+        return
+    kept = covered(db, project_id, source)
+    touching = [old for old in kept if old.start <= read.end and read.start <= old.end]
+    start = min([read.start, *(old.start for old in touching)])
+    end = max([read.end, *(old.end for old in touching)])
+    db.conn.executemany(
+        "DELETE FROM coverage WHERE project_id = ? AND source = ? AND covered_from = ?",
+        [(project_id, source, times.iso(old.start)) for old in touching],
+    )
+    db.conn.execute(
+        "INSERT INTO coverage (project_id, source, covered_from, covered_through) VALUES (?, ?, ?, ?)",
+        (project_id, source, times.iso(start), times.iso(end)),
+    )
+
+
+def gaps(intervals: list[Interval], within: Interval) -> list[Interval]:
+    """What of `within` is not covered by `intervals`, which are in order and do not touch."""
+    found = []
+    start = within.start
+    for interval in intervals:
+        if interval.end <= start:
+            continue
+        if interval.start >= within.end:
+            break
+        if interval.start > start:
+            found.append(Interval(start, interval.start))
+        start = max(start, interval.end)
+    if start < within.end:
+        found.append(Interval(start, within.end))
+    return found

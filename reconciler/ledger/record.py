@@ -1,0 +1,264 @@
+"""Recording sightings: the matching rule against what the ledger holds, in bulk and in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import matching, times
+from reconciler.events.matching import Seen
+from reconciler.events.sighting import Precision, Sighting
+from reconciler.events.times import Millis
+from reconciler.ledger.regroup import Founding, Regrouping, regroup, richness
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What became of one sighting: which event it belongs to, and whether it, or the event, is new."""
+
+    event_id: int
+    new_sighting: bool
+    new_event: bool
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A delivery was opened in this lane of this destination."""
+
+    destination_id: int
+    lane: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What recording a batch did. `founded` counts new events, those that a moved sighting left behind too."""
+
+    recorded: list[Recorded]
+    opened: list[Opened]
+    founded: int
+
+
+class _Event(msgspec.Struct):
+    """An event about to be written."""
+
+    id: int
+    founding: Founding
+
+
+_SIGHTING = """
+    INSERT INTO sightings (id, event_id, source, source_id, key, happened_at, precision, seen_at, kind, action,
+                           project_id, project_path, author, title, ref, payload_sha, headers, payload)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
+_DELIVERY = """
+    INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at)
+    VALUES (?, ?, 'pending', ?, ?, ?)
+"""
+_PROJECT = """
+    INSERT INTO projects (id, path, last_webhook_at) VALUES (?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET path = coalesce(excluded.path, path),
+                                   last_webhook_at = coalesce(excluded.last_webhook_at, last_webhook_at)
+"""
+
+
+def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward: bool = True) -> Outcome:
+    """Record sightings inside the transaction that is open on `db`.
+
+    All sightings of one key are matched together. With `forward`, each new event opens a delivery for each
+    active destination. Returns one `Recorded` for each sighting, in their order.
+    """
+    known = _known(db, sightings)
+    fresh: dict[tuple[str, str], Sighting] = {}
+    for sighting in sightings:
+        name = (sighting.source, sighting.source_id)
+        if name not in known:
+            fresh.setdefault(name, sighting)
+    if not fresh:
+        return Outcome([Recorded(known[s.source, s.source_id], False, False) for s in sightings], [], 0)
+
+    written = _Writing(db, list(fresh.values()), times.iso(now))
+    opened = written.open_deliveries() if forward else []
+    first_told: set[int] = set()
+    recorded = []
+    for sighting in sightings:
+        name = (sighting.source, sighting.source_id)
+        event_id = known[name] if name in known else written.event_of[name]
+        founded = event_id in written.founded and event_id not in first_told
+        first_told.add(event_id)
+        is_new = name in fresh and fresh[name] is sighting
+        recorded.append(Recorded(event_id, is_new, founded))
+    return Outcome(recorded, opened, len(written.founded))
+
+
+class _Writing:
+    """One batch of sightings on its way into the tables."""
+
+    def __init__(self, db: Database, fresh: list[Sighting], recorded_at: str) -> None:
+        self.db = db
+        self.recorded_at = recorded_at
+        self.event_of: dict[tuple[str, str], int] = {}
+        self.founded: dict[int, _Event] = {}
+        self._next_event = _next_event_id(db)
+        self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
+
+        existing = _of_keys(db, {s.identity.key for s in fresh})
+        by_key: dict[str, list[Sighting]] = {}
+        for sighting in fresh:
+            by_key.setdefault(sighting.identity.key, []).append(sighting)
+        rows: list[tuple[Any, ...]] = []
+        regroupings: list[Regrouping] = []
+        for key, new in by_key.items():
+            old = existing.get(key, [])
+            if not old and len(new) == 1:
+                rows.append(self._lone(new[0]))
+            else:
+                rows.extend(self._matched(old, new, regroupings))
+        # Events first: rows refer to them. Sightings that move are rare and come last.
+        self._insert_events()
+        db.conn.executemany(_SIGHTING, rows)
+        for regrouping in regroupings:
+            regrouping.apply(db)
+        self._note_projects(fresh)
+
+    def open_deliveries(self) -> list[Opened]:
+        """Open a delivery of each new event for each active destination."""
+        destinations = self.db.conn.execute("SELECT id, ordering FROM destinations WHERE active = 1").fetchall()
+        rows = [
+            (event.id, destination_id, lane_of(ordering, event), self.recorded_at, self.recorded_at)
+            for event in self.founded.values()
+            for destination_id, ordering in destinations
+        ]
+        self.db.conn.executemany(_DELIVERY, rows)
+        return [Opened(destination_id, lane) for _, destination_id, lane, _, _ in rows]
+
+    def _lone(self, sighting: Sighting) -> tuple[Any, ...]:
+        """The usual case: a key never seen before."""
+        sighting_id = self._take_sighting_id()
+        event_id = self._found(
+            Founding(
+                sighting_id,
+                sighting.summary.kind,
+                sighting.summary.project_id,
+                times.iso(sighting.identity.happened_at),
+            )
+        )
+        return self._row(sighting_id, event_id, sighting)
+
+    def _matched(
+        self, old: list[tuple[Seen, int]], new: list[Sighting], regroupings: list[Regrouping]
+    ) -> list[tuple[Any, ...]]:
+        """The rule at work: group everything that is known of this key, and see who belongs to whom."""
+        ids = {self._take_sighting_id(): sighting for sighting in new}
+        seen = [known for known, _ in old] + [_as_seen(label, s) for label, s in ids.items()]
+        plan = regroup(
+            self.db,
+            groups=matching.group(seen),
+            event_of={known.label: event_id for known, event_id in old},
+            fresh=ids,
+            found=self._found,
+        )
+        regroupings.append(plan)
+        return [self._row(label, plan.event_of[label], sighting) for label, sighting in ids.items()]
+
+    def _found(self, founding: Founding) -> int:
+        event = _Event(self._next_event, founding)
+        self._next_event += 1
+        self.founded[event.id] = event
+        return event.id
+
+    def _take_sighting_id(self) -> int:
+        taken: int = self._next_sighting
+        self._next_sighting += 1
+        return taken
+
+    def _row(self, sighting_id: int, event_id: int, s: Sighting) -> tuple[Any, ...]:
+        self.event_of[s.source, s.source_id] = event_id
+        about = s.summary
+        return (
+            sighting_id,
+            event_id,
+            s.source,
+            s.source_id,
+            s.identity.key,
+            times.iso(s.identity.happened_at),
+            s.identity.precision.value,
+            times.iso(s.seen_at),
+            about.kind,
+            about.action,
+            about.project_id,
+            about.project_path,
+            about.author,
+            about.title,
+            about.ref,
+            s.payload_sha,
+            orjson.dumps(s.headers).decode(),
+            s.payload,
+        )
+
+    def _insert_events(self) -> None:
+        self.db.conn.executemany(
+            _EVENT,
+            [
+                (e.id, f.kind, f.project_id, f.happened_at, self.recorded_at, f.sighting_id)
+                for e in self.founded.values()
+                for f in (e.founding,)
+            ],
+        )
+
+    def _note_projects(self, fresh: Iterable[Sighting]) -> None:
+        rows: dict[int, tuple[int, str | None, str | None]] = {}
+        for sighting in fresh:
+            about = sighting.summary
+            if about.project_id is not None:
+                by_webhook = times.iso(sighting.seen_at) if richness(sighting.source) else None
+                rows[about.project_id] = (about.project_id, about.project_path, by_webhook)
+        self.db.conn.executemany(_PROJECT, list(rows.values()))
+
+
+def lane_of(ordering: str, event: _Event) -> str:
+    """Which lane a delivery queues in: its project's, or one of its own where order does not matter."""
+    if ordering == "none":
+        return f"event:{event.id:012d}"
+    return f"project:{event.founding.project_id or 0}"
+
+
+def _known(db: Database, sightings: Sequence[Sighting]) -> dict[tuple[str, str], int]:
+    """Rule 1: which of these their source has told before, and the events they belong to."""
+    if len(sightings) == 1:
+        only = sightings[0]
+        sql = "SELECT source, source_id, event_id FROM sightings WHERE source_id = ? AND source = ?"
+        rows = db.conn.execute(sql, (only.source_id, only.source))
+    else:
+        sql = """
+            SELECT s.source, s.source_id, s.event_id
+              FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.source_id = asked.value
+        """
+        rows = db.conn.execute(sql, (orjson.dumps([s.source_id for s in sightings]).decode(),))
+    return {(source, source_id): event_id for source, source_id, event_id in rows}
+
+
+def _of_keys(db: Database, keys: set[str]) -> dict[str, list[tuple[Seen, int]]]:
+    """What the ledger holds of these keys: each sighting with its event."""
+    sql = """
+        SELECT s.key, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, s.id, s.event_id
+          FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.key = asked.value
+    """
+    found: dict[str, list[tuple[Seen, int]]] = {}
+    for key, happened_at, source, source_id, precision, sha, label, event_id in db.conn.execute(
+        sql, (orjson.dumps(list(keys)).decode(),)
+    ):
+        seen = Seen(times.from_iso(happened_at), source, source_id, Precision(precision), sha, label)
+        found.setdefault(key, []).append((seen, event_id))
+    return found
+
+
+def _as_seen(label: int, s: Sighting) -> Seen:
+    return Seen(s.identity.happened_at, s.source, s.source_id, s.identity.precision, s.payload_sha, label)
+
+
+def _next_event_id(db: Database) -> int:
+    """Event ids only grow, even past events that were pruned."""
+    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return (row[0] if row else 0) + 1

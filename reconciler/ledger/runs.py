@@ -1,0 +1,96 @@
+"""What the reconciler did: runs, and how each project's last poll ended."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One reading of a window of one source. `known` and `new` count events, `requests` what GitLab was asked."""
+
+    project_id: int
+    source: str
+    purpose: str
+    window_from: Millis
+    window_through: Millis
+    started_at: Millis
+    finished_at: Millis
+    seen: int = 0
+    known: int = 0
+    new: int = 0
+    requests: int = 0
+    error: str | None = None
+
+
+def note_run(db: Database, run: Run) -> None:
+    """Keep a run. A poll that found nothing new and met no error leaves no row: there are a million a year."""
+    if run.purpose == "poll":
+        _note_poll(db, run.project_id, run.error, run.finished_at)
+        if not run.new and run.error is None:
+            return
+    db.table("runs").insert(
+        {
+            "project_id": run.project_id,
+            "source": run.source,
+            "purpose": run.purpose,
+            "window_from": times.iso(run.window_from),
+            "window_through": times.iso(run.window_through),
+            "started_at": times.iso(run.started_at),
+            "finished_at": times.iso(run.finished_at),
+            "seen": run.seen,
+            "known": run.known,
+            "new": run.new,
+            "requests": run.requests,
+            "error": run.error,
+        }
+    )
+
+
+def note_failure(db: Database, project_id: int, error: str, now: Millis) -> None:
+    """A poll failed before it could read anything."""
+    _note_poll(db, project_id, error, now)
+
+
+def _note_poll(db: Database, project_id: int, error: str | None, at: Millis) -> None:
+    db.conn.execute(
+        """
+        INSERT INTO projects (id, last_poll_at, last_poll_error) VALUES (?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET last_poll_at = excluded.last_poll_at,
+                                       last_poll_error = excluded.last_poll_error
+        """,
+        (project_id, times.iso(at), error),
+    )
+
+
+def note_path(db: Database, project_id: int, path: str) -> None:
+    """Remember what a project is called."""
+    db.conn.execute(
+        "INSERT INTO projects (id, path) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path",
+        (project_id, path),
+    )
+
+
+def watched_since(db: Database, project_id: int) -> Millis | None:
+    """From when on a project's polls answer for completeness; None before its first poll."""
+    row = db.conn.execute("SELECT watched_since FROM projects WHERE id = ?", (project_id,)).fetchone()
+    return None if row is None or row[0] is None else times.from_iso(row[0])
+
+
+def watch(db: Database, project_id: int, since: Millis) -> None:
+    """A project's polls begin; nothing changes where they have begun before."""
+    db.conn.execute(
+        """
+        INSERT INTO projects (id, watched_since) VALUES (?, ?)
+        ON CONFLICT (id) DO UPDATE SET watched_since = coalesce(watched_since, excluded.watched_since)
+        """,
+        (project_id, times.iso(since)),
+    )
+
+
+def project_paths(db: Database) -> dict[str, int]:
+    """Project ids by path, as far as the ledger has heard of them."""
+    return dict(db.conn.execute("SELECT path, id FROM projects WHERE path IS NOT NULL").fetchall())

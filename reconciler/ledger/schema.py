@@ -1,0 +1,153 @@
+"""The tables, as migrations that run when a ledger is opened.
+
+Times are text: UTC, ISO 8601 with milliseconds, ending in `Z`, so that they sort and read well. JSON is kept
+as JSON text. Never change a migration that was released: add one.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("gitlab-reconciler")
+
+OPEN = "state IN ('pending', 'retrying')"
+"""What makes a delivery open, letter for letter as in the partial indexes, so that SQLite may use them."""
+
+
+def upgrade(db: Database) -> None:
+    """Bring the ledger to this program's schema; nothing happens where it is there already."""
+    migrations.apply(db)
+
+
+def _run(db: Database, *statements: str) -> None:
+    for statement in statements:
+        db.execute(statement)
+
+
+@migrations(name="0001_ledger")
+def _ledger(db: Any) -> None:
+    _run(
+        db,
+        """
+        CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE projects (
+            id INTEGER PRIMARY KEY,
+            path TEXT,
+            watched_since TEXT,  -- from when on the polls answer for completeness
+            last_webhook_at TEXT,
+            last_poll_at TEXT,
+            last_poll_error TEXT
+        )
+        """,
+        """
+        CREATE TABLE events (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL,
+            project_id INTEGER,
+            happened_at TEXT NOT NULL,
+            recorded_at TEXT NOT NULL,
+            sighting_id INTEGER NOT NULL,  -- the sighting whose payload is the event's
+            merged_into INTEGER REFERENCES events(id)  -- told as two, found to be one
+        )
+        """,
+        "CREATE INDEX events_by_project ON events (project_id, id)",
+        """
+        CREATE TABLE sightings (
+            id INTEGER PRIMARY KEY,
+            event_id INTEGER NOT NULL REFERENCES events(id),
+            source TEXT NOT NULL,
+            source_id TEXT NOT NULL,
+            key TEXT NOT NULL,
+            happened_at TEXT NOT NULL,
+            precision TEXT NOT NULL,
+            seen_at TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            action TEXT,
+            project_id INTEGER,
+            project_path TEXT,
+            author TEXT,
+            title TEXT,
+            ref TEXT,
+            payload_sha TEXT NOT NULL,
+            headers TEXT NOT NULL,
+            payload TEXT NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX sightings_by_source_id ON sightings (source_id, source)",
+        "CREATE INDEX sightings_by_key ON sightings (key)",
+        "CREATE INDEX sightings_by_event ON sightings (event_id)",
+        """
+        CREATE TABLE destinations (
+            id INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            ordering TEXT NOT NULL,
+            active INTEGER NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE deliveries (
+            event_id INTEGER NOT NULL REFERENCES events(id),
+            destination_id INTEGER NOT NULL REFERENCES destinations(id),
+            state TEXT NOT NULL,  -- pending, retrying, delivered, dead
+            lane TEXT NOT NULL,  -- deliveries of one lane go out one after the other
+            attempts INTEGER NOT NULL DEFAULT 0,
+            opened_at TEXT NOT NULL,
+            next_attempt_at TEXT NOT NULL,
+            first_attempt_at TEXT,
+            finished_at TEXT,
+            last_status INTEGER,
+            last_error TEXT,
+            sighting_id INTEGER,  -- the sighting whose payload the destination took
+            PRIMARY KEY (event_id, destination_id)
+        ) WITHOUT ROWID
+        """,
+        f"CREATE INDEX deliveries_open ON deliveries (destination_id, lane, event_id) WHERE {OPEN}",
+        """
+        CREATE INDEX deliveries_retrying ON deliveries (destination_id, next_attempt_at)
+        WHERE state = 'retrying'
+        """,
+        "CREATE INDEX deliveries_dead ON deliveries (destination_id, event_id) WHERE state = 'dead'",
+        """
+        CREATE TABLE coverage (
+            project_id INTEGER NOT NULL,
+            source TEXT NOT NULL,
+            covered_from TEXT NOT NULL,
+            covered_through TEXT NOT NULL,
+            PRIMARY KEY (project_id, source, covered_from)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE runs (
+            id INTEGER PRIMARY KEY,
+            project_id INTEGER NOT NULL,
+            source TEXT NOT NULL,
+            purpose TEXT NOT NULL,  -- poll, backfill
+            window_from TEXT NOT NULL,
+            window_through TEXT NOT NULL,
+            started_at TEXT NOT NULL,
+            finished_at TEXT NOT NULL,
+            seen INTEGER NOT NULL,
+            known INTEGER NOT NULL,
+            new INTEGER NOT NULL,
+            requests INTEGER NOT NULL,
+            error TEXT
+        )
+        """,
+        "CREATE INDEX runs_by_project ON runs (project_id, id)",
+        """
+        CREATE VIEW event_overview AS
+        SELECT e.id, e.happened_at, s.project_path, e.project_id, e.kind, s.action, s.author, s.title, s.ref,
+               (SELECT group_concat(source, ' ') FROM sightings WHERE event_id = e.id) AS sources,
+               (SELECT group_concat(x.name || '=' || d.state, ' ')
+                  FROM deliveries d JOIN destinations x ON x.id = d.destination_id
+                 WHERE d.event_id = e.id) AS deliveries,
+               e.recorded_at, e.merged_into, s.payload
+          FROM events e JOIN sightings s ON s.id = e.sighting_id
+        """,
+    )
+    db.execute("INSERT INTO meta VALUES ('ledger_id', ?)", [secrets.token_hex(6)])

@@ -1,0 +1,198 @@
+"""The composition root: builds the parts of a running service, hands them to each other, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import structlog
+import uvicorn
+import uvloop
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+from sqlite_utils import Database
+from starlette.types import ASGIApp
+
+from receiver.app import receiver_app
+from reconciler.config.models import Config
+from reconciler.forwarding.forwarder import Forwarder
+from reconciler.ledger import queue, runs
+from reconciler.ledger.connection import connect, data_version, only_service
+from reconciler.ledger.writer import Writer
+from reconciler.reconcile import Reconciler
+from reconciler.sources.client import Client
+from reconciler.sources.project_events import ProjectEvents
+
+DRAIN_S = 15.0
+"""How long a stop waits for what is in flight. What is not done then is done after the next start."""
+LOOK_S = 0.2
+"""How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
+
+log = structlog.get_logger(__name__)
+
+
+class ServiceError(Exception):
+    """The service can't start. The message says why."""
+
+
+def serve(config: Config) -> None:
+    """Run the service until SIGTERM or SIGINT.
+
+    Raises ServiceError or LedgerError where it can't start.
+    """
+    with only_service(config.ledger.path), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Service(config).run())
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, leaving signals to us: the receiver is only the first thing to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Service:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        config = self._config
+        listener = _listen(config.receiver.host, config.receiver.port)
+        db = connect(config.ledger.path, patience_s=0)
+        writer = Writer(db)
+        wanted = [(destination.name, destination.ordering) for destination in config.destinations]
+        ids = await writer.run(lambda db: queue.sync_destinations(db, wanted))
+        forwarder = Forwarder(config.destinations, ids, db=db, writer=writer, gitlab_url=config.gitlab.url)
+        writer.on_opened = forwarder.opened
+        app = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(db))
+        server = _server(app)
+        reconciler = self._reconciler(db, writer)
+        scheduler = _schedule(reconciler, config) if reconciler is not None else None
+
+        self._catch_signals(server)
+        tasks = [
+            asyncio.create_task(server.serve(sockets=[listener]), name="receiver"),
+            asyncio.create_task(forwarder.run(), name="forwarder"),
+            asyncio.create_task(_watch(db, forwarder), name="watch"),
+            asyncio.create_task(self._stop.wait(), name="stop"),
+        ]
+        host, port = listener.getsockname()[:2]
+        log.info("listening", host=host, port=port, ledger=str(config.ledger.path))
+        healing = asyncio.create_task(_heal(reconciler, config)) if reconciler is not None else None
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+        log.info("stopping")
+        server.should_exit = True
+        if scheduler is not None:
+            scheduler.shutdown(wait=False)
+        if reconciler is not None:
+            reconciler.stop()
+        if healing is not None:
+            healing.cancel()
+        await asyncio.wait(tasks[:1])
+        forwarder.stop()
+        await asyncio.wait(tasks[1:2], timeout=DRAIN_S)
+        await forwarder.close()
+        await writer.drain()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        db.close()
+        for task in ended:
+            if task.get_name() != "stop" and not task.cancelled():
+                task.result()  # raises what ended it
+                raise ServiceError(f"the {task.get_name()} ended by itself")
+        log.info("stopped")
+
+    def _reconciler(self, db: Database, writer: Writer) -> Reconciler | None:
+        config = self._config
+        if config.gitlab.token is None or not config.projects:
+            log.warning(
+                "nothing is reconciled: webhooks are recorded and forwarded, but what they miss is not looked for",
+                why="no gitlab.token" if config.gitlab.token is None else "no projects",
+            )
+            return None
+        client = Client(config.gitlab)
+        return Reconciler(config.reconcile, client=client, source=ProjectEvents(client), db=db, writer=writer)
+
+    def _catch_signals(self, server: uvicorn.Server) -> None:
+        def stop() -> None:
+            if self._stop.is_set():  # a second signal: no more waiting for open connections
+                server.force_exit = True
+            self._stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind first: a port that is taken is a user's mistake and deserves a clear answer."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ServiceError(f"can't listen on {host}:{port}: {reason}; see receiver.host and receiver.port") from None
+
+
+def _server(app: ASGIApp) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=round(DRAIN_S),
+        )
+    )
+
+
+def _schedule(reconciler: Reconciler, config: Config) -> AsyncIOScheduler:
+    """One job for each project, spread over the interval."""
+    interval = config.reconcile.interval / 1000
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    start = datetime.now(UTC)
+    for index, project in enumerate(config.projects, start=1):
+        trigger = IntervalTrigger(
+            seconds=max(1, round(interval)),
+            start_date=start + timedelta(seconds=interval * index / len(config.projects)),
+            timezone=UTC,
+        )
+        scheduler.add_job(
+            reconciler.poll,
+            trigger,
+            args=[project],
+            id=str(project),
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+    scheduler.start()
+    return scheduler
+
+
+async def _heal(reconciler: Reconciler, config: Config) -> None:
+    """Downtime is healed first: all projects at once, as many together as the config allows."""
+    await asyncio.gather(*(reconciler.poll(project) for project in config.projects))
+    log.info("downtime is healed", projects=len(config.projects))
+
+
+async def _watch(db: Database, forwarder: Forwarder) -> None:
+    """Notice what other processes (backfill, replay) commit to the ledger."""
+    known = data_version(db)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        version = data_version(db)
+        if version != known:
+            known = version
+            forwarder.look_again()

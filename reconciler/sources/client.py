@@ -1,0 +1,155 @@
+"""The way to GitLab: python-gitlab with our own patience.
+
+python-gitlab's own waiting can't be interrupted (it sleeps through a Retry-After), does not read a Retry-After
+that is a date, and tells nothing of the headers of a failed answer; so its retries are off and tenacity's are
+used.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from urllib.parse import quote
+
+import gitlab
+import msgspec
+import orjson
+import requests
+import structlog
+import tenacity
+from gitlab.exceptions import GitlabError, GitlabHttpError
+
+from reconciler.config.models import GitLab
+from reconciler.sources.errors import Refused, Stopped, Unavailable
+from reconciler.sources.ratelimit import RateLimit
+from reconciler.sources.source import Project
+
+TRIES = 6
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+ADVICE = {
+    401: "the token is wrong, expired or revoked: check gitlab.token",
+    403: "the token may not read this: it needs the read_api scope and access to the project",
+    404: "not found, or not visible for this token: check the id or path, and that its user is a member",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class _Transient(Exception):
+    """Worth another try."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list: its records, and the number of the next page if there is one."""
+
+    records: list[Any]
+    next_page: str | None
+
+
+class Client:
+    """Asks one GitLab instance. Safe to use from several threads: each gets a session of its own."""
+
+    def __init__(self, config: GitLab) -> None:
+        self._config = config
+        self._stop = threading.Event()
+        self._own = threading.local()
+        self.rate_limit = RateLimit()
+        self.requests = 0
+
+    def stop(self) -> None:
+        """Make every call that waits or is made from now on raise Stopped."""
+        self._stop.set()
+
+    def get(self, path: str) -> Any:
+        """One object."""
+        return _json(self._ask(path, {}))
+
+    def page(self, path: str, query: dict[str, Any]) -> Page:
+        """One page of a list.
+
+        There is a next page where `X-Next-Page` or the Link header says so; how many records this page holds
+        says nothing (gitlab-facts, section 3).
+        """
+        response = self._ask(path, query)
+        records = _json(response)
+        if not isinstance(records, list):
+            raise Unavailable(f"GET {path}: expected a list, got {type(records).__name__}")
+        next_page = response.headers.get("X-Next-Page") or None
+        if next_page is None and "next" in response.links:
+            next_page = str(int(query.get("page", 1)) + 1)
+        return Page(records, next_page)
+
+    def project(self, name: int | str) -> Project:
+        """Find a project by id or path."""
+        found = self.get(f"/projects/{quote(str(name), safe='')}")
+        return Project(int(found["id"]), str(found["path_with_namespace"]))
+
+    def _ask(self, path: str, query: dict[str, Any]) -> requests.Response:
+        """GET with patience: 429 waits as told, 5xx and silence are tried again with growing pauses."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Transient),
+            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_when_event_set(self._stop),
+            wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
+            sleep=self._sleep,
+        )
+        try:
+            return retrying(self._ask_once, path, query)
+        except tenacity.RetryError as error:
+            self._sleep(0)  # stopped meanwhile?
+            last = error.last_attempt.exception()
+            raise Unavailable(f"GET {path}: {last} ({TRIES} tries)") from last
+
+    def _ask_once(self, path: str, query: dict[str, Any]) -> requests.Response:
+        self._sleep(self.rate_limit.pause())
+        self.requests += 1
+        try:
+            response = self._session().http_request("get", path, query_data=query, obey_rate_limit=False)
+        except GitlabHttpError as error:
+            raise self._judged(path, error) from error
+        except (requests.RequestException, GitlabError) as error:
+            status = getattr(error, "response_code", None)
+            if status is not None:
+                raise self._judged(path, error) from error
+            raise _Transient(f"no answer: {error}") from error
+        return response
+
+    def _judged(self, path: str, error: Any) -> Exception:
+        status = error.response_code
+        if status == 429 or status >= 500:
+            return _Transient(f"HTTP {status}")
+        advice = ADVICE.get(status, str(error.error_message))
+        return Refused(status, f"GET {path}: HTTP {status}: {advice}")
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
+            raise Stopped("stopping")
+
+    def _session(self) -> gitlab.Gitlab:
+        """This thread's session."""
+        made: gitlab.Gitlab | None = getattr(self._own, "gitlab", None)
+        if made is None:
+            config = self._config
+            session = requests.Session()
+            session.hooks["response"].append(self._note)
+            made = gitlab.Gitlab(
+                config.url,
+                private_token=config.token.get_secret_value() if config.token else None,
+                timeout=config.timeout / 1000,
+                ssl_verify=str(config.ca_file) if config.ca_file else True,
+                session=session,
+                retry_transient_errors=False,
+            )
+            self._own.gitlab = made
+        return made
+
+    def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        self.rate_limit.note(response.status_code, response.headers)
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError as error:
+        raise Unavailable(f"GET {response.url}: the answer is no JSON: is gitlab.url right?") from error

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger import coverage, runs
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.record import rehearse
 from reconciler.ledger.runs import Run
 from reconciler.ledger.writer import BATCH_SIGHTINGS, Writer
 from reconciler.sources.client import Client
@@ -98,7 +100,10 @@ class Reconciler:
             while (part := await self._in_thread(lambda: next(slices, None))) is not None:
                 tally.seen += len(part.sightings)
                 tally.requests += part.requests
-                if not dry_run:
+                if dry_run:
+                    outcome = await self._writer.run(partial(rehearse, sightings=part.sightings, now=times.now()))
+                    tally.new += outcome.founded
+                else:
                     await self._take(project, part, tally)
                 if progress is not None:
                     progress(part, tally)

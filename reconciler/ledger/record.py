@@ -126,12 +126,18 @@ class _Writing:
         """Open a delivery of each new event for each active destination."""
         destinations = self.db.conn.execute("SELECT id, ordering FROM destinations WHERE active = 1").fetchall()
         rows = [
-            (event.id, destination_id, lane_of(ordering, event), self.recorded_at, self.recorded_at)
+            (
+                event.id,
+                destination_id,
+                lane(ordering, event.id, event.founding.project_id),
+                self.recorded_at,
+                self.recorded_at,
+            )
             for event in self.founded.values()
             for destination_id, ordering in destinations
         ]
         self.db.conn.executemany(_DELIVERY, rows)
-        return [Opened(destination_id, lane) for _, destination_id, lane, _, _ in rows]
+        return [Opened(destination_id, of_lane) for _, destination_id, of_lane, _, _ in rows]
 
     def _lone(self, sighting: Sighting) -> tuple[Any, ...]:
         """The usual case: a key never seen before."""
@@ -217,11 +223,21 @@ class _Writing:
         self.db.conn.executemany(_PROJECT, list(rows.values()))
 
 
-def lane_of(ordering: str, event: _Event) -> str:
+def lane(ordering: str, event_id: int, project_id: int | None) -> str:
     """Which lane a delivery queues in: its project's, or one of its own where order does not matter."""
     if ordering == "none":
-        return f"event:{event.id:012d}"
-    return f"project:{event.founding.project_id or 0}"
+        return f"event:{event_id:012d}"
+    return f"project:{project_id or 0}"
+
+
+def rehearse(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> Outcome:
+    """What `record` would do; the ledger stays as it was. Inside the transaction that is open on `db`."""
+    db.conn.execute("SAVEPOINT rehearsal")
+    try:
+        return record(db, sightings, now=now, forward=False)
+    finally:
+        db.conn.execute("ROLLBACK TO rehearsal")
+        db.conn.execute("RELEASE rehearsal")
 
 
 def _known(db: Database, sightings: Sequence[Sighting]) -> dict[tuple[str, str], int]:

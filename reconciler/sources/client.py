@@ -51,8 +51,9 @@ class Page(msgspec.Struct, frozen=True):
 class Client:
     """Asks one GitLab instance. Safe to use from several threads: each gets a session of its own."""
 
-    def __init__(self, config: GitLab) -> None:
+    def __init__(self, config: GitLab, *, tries: int = TRIES) -> None:
         self._config = config
+        self._tries = tries
         self._stop = threading.Event()
         self._own = threading.local()
         self.rate_limit = RateLimit()
@@ -90,7 +91,7 @@ class Client:
         """GET with patience: 429 waits as told, 5xx and silence are tried again with growing pauses."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Transient),
-            stop=tenacity.stop_after_attempt(TRIES) | tenacity.stop_when_event_set(self._stop),
+            stop=tenacity.stop_after_attempt(self._tries) | tenacity.stop_when_event_set(self._stop),
             wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
             sleep=self._sleep,
         )
@@ -99,7 +100,7 @@ class Client:
         except tenacity.RetryError as error:
             self._sleep(0)  # stopped meanwhile?
             last = error.last_attempt.exception()
-            raise Unavailable(f"GET {path}: {last} ({TRIES} tries)") from last
+            raise Unavailable(f"GET {path}: {last} ({self._tries} tries)") from last
 
     def _ask_once(self, path: str, query: dict[str, Any]) -> requests.Response:
         self._sleep(self.rate_limit.pause())

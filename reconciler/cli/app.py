@@ -1,0 +1,71 @@
+"""Puts the subcommands together, and turns what goes wrong into words and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from reconciler import __version__
+from reconciler.cli import backfill, check, demo, events, init, replay, schema, serve, status
+from reconciler.cli.common import FAILED, USAGE, err
+from reconciler.config.load import ConfigError
+from reconciler.ledger.errors import LedgerError
+from reconciler.service import ServiceError
+from reconciler.sources.errors import SourceError
+
+app = typer.Typer(
+    name="gitlab-reconciler",
+    help="Never lose a GitLab event: webhooks and the API into one durable ledger, forwarded until taken.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(init.init)
+app.command()(check.check)
+app.command()(serve.serve)
+app.command()(backfill.backfill)
+app.command()(status.status)
+app.add_typer(events.app, name="events")
+app.command()(replay.replay)
+app.command()(demo.demo)
+app.command()(schema.schema)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gitlab-reconciler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Never lose a GitLab event: webhooks and the API into one durable ledger, forwarded until taken."""
+
+
+def main() -> None:
+    """Run the command line. A user's mistake gets an answer, not a traceback."""
+    try:
+        app()
+    except (ConfigError, ServiceError) as error:
+        _say(error)
+        sys.exit(USAGE)
+    except (LedgerError, SourceError) as error:
+        _say(error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(FAILED)
+    except BrokenPipeError:  # `… | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _say(what: object) -> None:
+    err.print(str(what), style="red", highlight=False, markup=False)

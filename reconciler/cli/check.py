@@ -1,0 +1,125 @@
+"""`check`: does everything that the config names exist and answer? Ticks, and crosses with what to do."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+
+from reconciler.cli.common import DEFAULT_CONFIG, FAILED, ConfigOption, JsonOption, out, print_json, read_config
+from reconciler.cli.init import SAMPLE_TOKEN
+from reconciler.config.models import Config
+from reconciler.ledger.connection import connect, touch, transaction
+from reconciler.ledger.errors import LedgerError
+from reconciler.sources.client import Client
+from reconciler.sources.errors import SourceError
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at; `advice` where it is not as it should be."""
+
+    what: str
+    ok: bool
+    advice: str | None = None
+
+
+def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Check the config, GitLab, the token, each project, each destination's name, and the ledger."""
+    findings = []
+    for finding in _findings(read_config(config), str(config)):
+        findings.append(finding)
+        if not as_json:
+            mark, style = ("✓", "green") if finding.ok else ("✗", "red")
+            out.print(f"[{style}]{mark}[/{style}] ", end="")
+            out.print(finding.what, highlight=False, markup=False)
+            if finding.advice:
+                out.print(f"  {finding.advice}", highlight=False, markup=False)
+    if as_json:
+        print_json([msgspec.structs.asdict(finding) for finding in findings])
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+def _findings(config: Config, file: str) -> Iterator[Finding]:
+    yield Finding(f"config: {file} is valid", True)
+    yield from _hooks(config)
+    yield from _gitlab(config)
+    for destination in config.destinations:
+        yield _resolves(destination.name, destination.url)
+    if not config.destinations:
+        yield Finding("destinations", False, "none are configured: events are recorded and go nowhere")
+    yield _ledger(config)
+
+
+def _hooks(config: Config) -> Iterator[Finding]:
+    for hook in config.receiver.hooks:
+        if hook.token is not None and hook.token.get_secret_value() == SAMPLE_TOKEN:
+            advice = f"its token is still {SAMPLE_TOKEN!r}: anyone could post events; set GITLAB_WEBHOOK_TOKEN"
+            yield Finding(f"hook {hook.name}", False, advice)
+
+
+def _gitlab(config: Config) -> Iterator[Finding]:
+    if config.gitlab.token is None:
+        yield Finding("gitlab.token", False, "without a token nothing that webhooks miss can be recovered")
+        return
+    client = Client(config.gitlab, tries=1)
+    reachable = _attempt(
+        f"GitLab at {config.gitlab.url} answers", lambda: f"version {client.get('/version')['version']}"
+    )
+    yield reachable
+    if not reachable.ok:
+        return
+    yield _attempt("the token may read the API", lambda: _scopes(client))
+    if not config.projects:
+        yield Finding("projects", False, "none are configured: nothing that webhooks miss is recovered")
+    for project in config.projects:
+        yield _attempt(
+            f"project {project}",
+            lambda name=project: _events_of(client, name),  # type: ignore[misc]
+        )
+
+
+def _scopes(client: Client) -> str:
+    scopes = client.get("/personal_access_tokens/self").get("scopes", [])
+    if not {"read_api", "api"} & set(scopes):
+        raise SourceError(f"its scopes are {', '.join(scopes) or 'none'}: it needs read_api")
+    return f"scopes {', '.join(scopes)}"
+
+
+def _events_of(client: Client, name: int | str) -> str:
+    project = client.project(name)
+    client.page(f"/projects/{project.id}/events", {"per_page": 1})
+    return f"{project.path}, id {project.id}"
+
+
+def _attempt(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(f"{what}: {look()}", True)
+    except SourceError as error:
+        return Finding(what, False, str(error))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return Finding(what, False, "the answer is not GitLab's: is gitlab.url right?")
+
+
+def _resolves(name: str, url: str) -> Finding:
+    host = urlsplit(url).hostname or ""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return Finding(f"destination {name}", False, f"{host} does not resolve: {reason}; see its url")
+    return Finding(f"destination {name}: {host} resolves", True)
+
+
+def _ledger(config: Config) -> Finding:
+    path = config.ledger.path
+    try:
+        with closing(connect(path)) as db, transaction(db):
+            touch(db)
+    except LedgerError as error:
+        return Finding("ledger", False, str(error))
+    return Finding(f"ledger: {path} can be written", True)

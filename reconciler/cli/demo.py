@@ -1,0 +1,5 @@
+"""`demo`."""
+
+
+def demo() -> None:
+    """Show the whole thing at work on this machine."""

@@ -1,0 +1,164 @@
+"""`events`: list, follow and show what the ledger holds."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.json import JSON
+from sqlite_utils import Database
+
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    FromOption,
+    JsonOption,
+    ToOption,
+    fail,
+    moment,
+    out,
+    print_json,
+    project_name,
+    read_config,
+    shown,
+    table,
+)
+from reconciler.ledger import browse
+from reconciler.ledger.browse import Filter
+from reconciler.ledger.connection import connect, data_version
+
+FOLLOW_S = 0.2
+
+app = typer.Typer(help="List events (newest last), follow them, or show one whole.", no_args_is_help=False)
+
+_COLUMNS = ("id", "happened", "project", "kind", "action", "author", "title", "sources")
+
+
+@app.callback(invoke_without_command=True)
+def events(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    project: Annotated[str | None, typer.Option(help="Only this project: id or path.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: push, issue, merge_request, note, …")] = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only what this source saw: webhook, webhook:<hook>, project_events.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List events, newest last; `events show ID` shows one whole. Times are UTC.
+
+    With --json each event is one line of JSON.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    wanted = Filter(
+        project=project_name(project),
+        kind=kind,
+        since=moment(since),
+        until=moment(until, end_of_day=True),
+        source=source,
+    )
+    with closing(connect(_ledger(config), readonly=True)) as db:
+        last = browse.last_id(db)
+        rows = [row for row in browse.newest(db, wanted, limit=limit) if row["id"] <= last]
+        if as_json or follow:
+            _print_lines(rows, as_json)
+        else:
+            _print_table(rows)
+        if follow:
+            _follow(db, wanted, last, as_json)
+
+
+@app.command()
+def show(
+    event_id: Annotated[int, typer.Argument(help="The event's id, as `events` lists it.", min=1)],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one event: every sighting of it, its deliveries, and its payload."""
+    with closing(connect(_ledger(config), readonly=True)) as db:
+        found = browse.show(db, event_id)
+    if found is None:
+        fail(f"there is no event {event_id} in this ledger")
+    if as_json:
+        print_json(found)
+        return
+    if found["merged_into"]:
+        out.print(f"Event {event_id} turned out to be event {found['merged_into']}.", highlight=False)
+    for name in ("id", "kind", "project_id", "happened_at", "recorded_at"):
+        out.print(f"{name:12} {found[name]}", highlight=False, markup=False)
+    out.print("\nsightings", style="bold")
+    sightings = table("source", "source id", "happened", "seen", "key")
+    for row in found["sightings"]:
+        sightings.add_row(
+            row["source"], row["source_id"], shown(row["happened_at"]), shown(row["seen_at"]), row["key"]
+        )
+    out.print(sightings, markup=False)
+    out.print("\ndeliveries", style="bold")
+    deliveries = table("destination", "state", "attempts", "finished", "last status", "last error")
+    for row in found["deliveries"]:
+        deliveries.add_row(
+            row["destination"],
+            row["state"],
+            str(row["attempts"]),
+            shown(row["finished_at"]),
+            str(row["last_status"] or "-"),
+            row["last_error"] or "-",
+        )
+    out.print(deliveries if found["deliveries"] else "none", markup=False)
+    out.print("\npayload", style="bold")
+    out.print(JSON.from_data(found["payload"]))
+
+
+def _ledger(config: Path) -> Path:
+    return read_config(config).ledger.path
+
+
+def _follow(db: Database, wanted: Filter, last: int, as_json: bool) -> None:
+    version = None
+    while True:
+        if version != (version := data_version(db)):
+            while rows := browse.after(db, wanted, event_id=last):
+                last = rows[-1]["id"]
+                _print_lines(rows, as_json)
+        time.sleep(FOLLOW_S)
+
+
+def _print_lines(rows: list[dict[str, Any]], as_json: bool) -> None:
+    for row in rows:
+        if as_json:
+            print_json(row)
+        else:
+            out.print("  ".join(_cells(row)), highlight=False, markup=False)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        out.print("No event matches.", highlight=False)
+        return
+    listing = table(*_COLUMNS, right=("id",))
+    for row in rows:
+        listing.add_row(*_cells(row))
+    out.print(listing, markup=False)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    project = row["project_path"] or row["project_id"] or "-"
+    title = (row["title"] or row["ref"] or "-")[:60]
+    return [
+        str(row["id"]),
+        shown(row["happened_at"]),
+        str(project),
+        row["kind"],
+        row["action"] or "-",
+        row["author"] or "-",
+        title,
+        row["sources"],
+    ]

@@ -1,0 +1,47 @@
+"""`init`: a config file to start from."""
+
+from __future__ import annotations
+
+import secrets
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.common import USAGE, fail, out
+from reconciler.cli.schema import schema_text
+
+SAMPLE_TOKEN = "change-me"  # noqa: S105 - a place holder, replaced by a random one
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("config.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a commented config.yaml, with a random webhook token in it, and the schema that editors read."""
+    if path.exists() and not force:
+        fail(f"{path} is there already; --force overwrites it", USAGE)
+    schema_path = path.with_name("config.schema.json")
+    text = _sample().replace("docs/config.schema.json", schema_path.name)
+    text = text.replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        schema_path.write_text(schema_text(), encoding="utf-8")
+    except OSError as error:
+        fail(f"{path}: can't be written: {error.strerror}")
+    out.print(f"Wrote {path} and {schema_path}.", highlight=False)
+    out.print("Next:", highlight=False)
+    out.print("  1. fill in gitlab.url, gitlab.token (scope read_api), projects and destinations", highlight=False)
+    out.print("  2. gitlab-reconciler check", highlight=False)
+    out.print("  3. gitlab-reconciler serve", highlight=False)
+
+
+def _sample() -> str:
+    """The sample that came with the package, or the one of the source tree."""
+    packaged = resources.files("reconciler") / "sample_config.yaml"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8")

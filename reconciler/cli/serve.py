@@ -1,0 +1,26 @@
+"""`serve`: the service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from reconciler import logs, service
+from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, read_config
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+def serve(
+    config: ConfigOption = DEFAULT_CONFIG,
+    log_level: Annotated[Level, typer.Option(help="How much to log.")] = "info",
+) -> None:
+    """Receive webhooks, ask GitLab for what they missed, and forward every event until it is taken.
+
+    Runs until SIGTERM or Ctrl-C, then ends what is in flight. Logs go to stderr: readable on a terminal, JSON
+    elsewhere.
+    """
+    loaded = read_config(config)
+    logs.set_up(log_level)
+    service.serve(loaded)

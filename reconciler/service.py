@@ -146,7 +146,9 @@ def _server(app: ASGIApp) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            interface="asgi3",
             http="httptools",
+            proxy_headers=False,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -41,7 +41,6 @@ from reconciler.sources.errors import SourceError
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Slice
 
-
 _FIGURES = ("seen", "already known", "new", "requests")
 
 
@@ -57,9 +56,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def backfill(
-    since: Annotated[
-        str, typer.Option("--from", help="First day (included), or a time; UTC.")
-    ],
+    since: Annotated[str, typer.Option("--from", help="First day (included), or a time; UTC.")],
     until: Annotated[
         str | None, typer.Option("--to", help="Last day (included), or a time.", show_default="now")
     ] = None,

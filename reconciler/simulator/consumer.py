@@ -1,0 +1,122 @@
+"""An external service that takes events, goes down, comes back, and remembers what it was sent."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request that came in, and the status it was answered with."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    status: int
+    at: float
+
+    @property
+    def event_id(self) -> str:
+        return self.headers.get("webhook-id", "")
+
+
+Answer = tuple[int, dict[str, str], bytes]
+TAKEN: Answer = (200, {}, b"")
+
+
+class Consumer:
+    """`with Consumer() as consumer:` listens at `consumer.url`. `answer` decides what each request gets."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.port = port
+        self.answer: Callable[[dict[str, str], bytes], Answer] = lambda _headers, _body: TAKEN
+        self.delay_s = 0.0
+        self.requests: list[Received] = []
+        self._changed = threading.Condition()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/events"
+
+    @property
+    def taken(self) -> list[Received]:
+        """What was answered with 2xx."""
+        with self._changed:
+            return [request for request in self.requests if 200 <= request.status < 300]
+
+    def start(self) -> None:
+        """Listen: on the same port as before, if there was one."""
+        self._socket = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            self._app,
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="consumer", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Go down: connections are refused from now on."""
+        if self._server is not None and self._thread is not None and self._socket is not None:
+            self._server.should_exit = True
+            self._thread.join(timeout=10)
+            self._socket.close()
+            self._server = None
+
+    def wait_for(self, condition: Callable[[Consumer], bool], timeout_s: float = 20.0) -> bool:
+        """Wait until something holds of what came in; False where it does not in time."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not condition(self):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return condition(self)
+            return True
+
+    def __enter__(self) -> Consumer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def _app(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        if self.delay_s:
+            time.sleep(self.delay_s)  # noqa: ASYNC251 - a slow service serves no one else meanwhile
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        status, extra, words = self.answer(headers, body)
+        with self._changed:
+            self.requests.append(Received(scope["path"], headers, body, status, time.time()))
+            self._changed.notify_all()
+        raw = [(name.encode(), value.encode()) for name, value in extra.items()]
+        raw.append((b"content-length", str(len(words)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": words})

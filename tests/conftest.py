@@ -1,0 +1,71 @@
+"""Fixtures: a simulated GitLab, a consumer, and the real service between them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.server import Simulator
+from tests.support.service import TOKEN, Service
+
+PAYLOADS = Path(__file__).parent / "data" / "payloads"
+PROJECT = 42
+PATH = "group/project"
+
+
+@pytest.fixture
+def gitlab() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        simulator.world.add_project(PROJECT, PATH)
+        yield simulator
+
+
+@pytest.fixture
+def consumer() -> Iterator[Consumer]:
+    with Consumer() as running:
+        yield running
+
+
+MakeService = Callable[..., Service]
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[MakeService]:
+    """Makes services that are killed at the end of the test. Keys given replace the config's sections."""
+    made: list[Service] = []
+    numbers = itertools.count()
+
+    def make(**sections: Any) -> Service:
+        folder = tmp_path / f"service-{next(numbers)}"
+        folder.mkdir()
+        config: dict[str, Any] = {
+            "receiver": {"port": 0, "hooks": [{"name": "default", "token": TOKEN}]},
+            "ledger": {"path": "ledger.db"},
+        }
+        service = Service(folder, config | sections)
+        made.append(service)
+        return service
+
+    yield make
+    for service in made:
+        if service.process is not None and service.process.poll() is None:
+            service.kill()
+
+
+def to_consumer(consumer: Consumer, **more: Any) -> dict[str, Any]:
+    """A destination's config."""
+    return {"name": "consumer", "url": consumer.url, "retry": {"first": "50ms", "longest": "400ms"}} | more
+
+
+def at_gitlab(gitlab: Simulator) -> dict[str, Any]:
+    """Config sections for a simulated GitLab whose past is read at once."""
+    return {
+        "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
+        "projects": [PROJECT],
+        "reconcile": {"interval": "1s", "settle": "1ms", "overlap": "10m"},
+    }

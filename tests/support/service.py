@@ -1,0 +1,119 @@
+"""The real `gitlab-reconciler serve`, as a process on a real port."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+TOKEN = "hook-token"
+COMMAND = [sys.executable, "-m", "reconciler"]
+
+
+class Service:
+    """Starts, stops and kills a service. `config` is what goes into its config.yaml."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder = folder
+        self.file = folder / "config.yaml"
+        self.ledger = folder / "ledger.db"
+        self.config = config
+        self.process: subprocess.Popen[str] | None = None
+        self.port = 0
+        self.logs: list[dict[str, Any]] = []
+        self._logged = threading.Condition()
+
+    def write_config(self) -> None:
+        self.file.write_text(yaml.safe_dump(self.config), encoding="utf-8")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Service:
+        self.write_config()
+        self.process = subprocess.Popen(
+            [*COMMAND, "serve", "-c", str(self.file), "--log-level", "debug"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        threading.Thread(target=self._read_logs, args=(self.process,), daemon=True).start()
+        listening = self.wait_for_log("listening")
+        self.port = listening["port"]
+        self.config["receiver"]["port"] = self.port  # the same port after a restart
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM, and wait for it to end; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(timeout=30)
+
+    def wait_for_log(self, event: str, timeout_s: float = 30.0, **fields: Any) -> dict[str, Any]:
+        """Wait for a line of the running process's log."""
+        with self._logged:
+            found: list[dict[str, Any]] = []
+
+            def there() -> bool:
+                for line in self.logs:
+                    if line.get("event") == event and fields.items() <= line.items():
+                        found.append(line)
+                        return True
+                return self.process is not None and self.process.poll() is not None
+
+            self._logged.wait_for(there, timeout_s)
+        assert found, f"no {event!r} in the log: {self.logs}"
+        return found[0]
+
+    def post(self, body: bytes, *, path: str = "/webhooks/gitlab", **headers: str) -> httpx.Response:
+        """Deliver a webhook as GitLab would."""
+        sent = {"Content-Type": "application/json", "X-Gitlab-Token": TOKEN}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.post(self.url + path, content=body, headers=sent, timeout=30)
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run another command on the same config."""
+        return run(*arguments, "-c", str(self.file), stdin=stdin)
+
+    def _read_logs(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with self._logged:
+            self.logs = []
+        for line in process.stderr:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"event": line.strip()}
+            with self._logged:
+                self.logs.append(entry)
+                self._logged.notify_all()
+        with self._logged:
+            self._logged.notify_all()
+
+
+def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environ},
+    )

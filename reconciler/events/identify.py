@@ -118,7 +118,7 @@ def _kind(body: dict[str, Any]) -> str:
 
 
 def _action(kind: str, body: dict[str, Any]) -> str | None:
-    row = UNMIRRORED.get(kind)
+    row = UNMIRRORED.get((kind, None))
     if row is not None:
         return next((found for path in row.action if (found := word(dig(body, path)))), None)
     return first_text(body, "object_attributes.action", "action", "event_name" if kind == "member" else "status")
@@ -131,26 +131,28 @@ def _webhook_identity(
     if mirrored is not None:
         key = keys.webhook_key(mirrored, body, project)
         if key is not None:
-            return _timed(key, mirrored.time, mirrored.precision, body, seen_at)
-    unmirrored = UNMIRRORED.get(kind)
+            return _timed(key, mirrored.time, mirrored.precision, body) or Identity(
+                key, seen_at, Precision.RECEIVED if mirrored.precision is Precision.STATED else mirrored.precision
+            )
+    unmirrored = UNMIRRORED.get((kind, action)) or UNMIRRORED.get((kind, None))
     if unmirrored is None:
         return None
     subject = word(dig(body, unmirrored.id))
     if subject is None:
         return None
     key = f"{kind}:{subject}:{action or 'changed'}:{sha[:32]}"
-    return _timed(key, unmirrored.time, unmirrored.precision, body, seen_at)
+    return _timed(key, unmirrored.time, unmirrored.precision, body) or Identity(
+        key, seen_at, Precision.ALONE if unmirrored.precision is Precision.STATED else unmirrored.precision
+    )
 
 
-def _timed(key: str, paths: tuple[str, ...], precision: Precision, body: dict[str, Any], seen_at: Millis) -> Identity:
-    """An identity at the body's own time, or at the time of receipt where the body tells none."""
+def _timed(key: str, paths: tuple[str, ...], precision: Precision, body: dict[str, Any]) -> Identity | None:
+    """An identity at the time that the body itself tells; None where it tells none."""
     for path in paths:
         happened_at = times.parse(dig(body, path))
         if happened_at is not None:
             return Identity(key, happened_at, precision)
-    if precision is Precision.STATED:
-        precision = Precision.RECEIVED
-    return Identity(key, seen_at, precision)
+    return None
 
 
 def _webhook_title(body: dict[str, Any]) -> str | None:

@@ -36,7 +36,8 @@ class Mirrored:
 _CREATED = ("object_attributes.created_at",)
 _UPDATED = ("object_attributes.updated_at",)
 _CLOSED = ("object_attributes.closed_at", "object_attributes.updated_at")
-_STATED, _RECEIVED, _ONCE = Precision.STATED, Precision.RECEIVED, Precision.ONCE
+_ONCE, _STATED, _RECEIVED = Precision.ONCE, Precision.STATED, Precision.RECEIVED
+_ALONE, _LOOSE = Precision.ALONE, Precision.LOOSE
 
 MIRRORED: tuple[Mirrored, ...] = (
     Mirrored("push", (None,), "pushed", "push", (), _RECEIVED),
@@ -110,7 +111,8 @@ class Unmirrored:
     """A kind that no Events API record mirrors.
 
     `id` says where its id stands, `action` where what happened to it stands, `time` where its own time stands.
-    Its key ends in a hash of the body, so that only byte-identical bodies are the same event.
+    Its key ends in a hash of the body, so that only byte-identical bodies are the same event. A row with
+    `only` goes before its kind's general one, for those actions.
     """
 
     kind: str
@@ -118,14 +120,24 @@ class Unmirrored:
     action: tuple[str, ...]
     time: tuple[str, ...]
     precision: Precision
+    only: tuple[str, ...] = ()
 
 
-UNMIRRORED: dict[str, Unmirrored] = {
-    row.kind: row
+UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
+    (row.kind, action): row
     for row in (
         Unmirrored("issue", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
         Unmirrored("work_item", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
         Unmirrored("merge_request", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
+        # As with an approval: its updated_at may be days old, and the same for each of several.
+        Unmirrored(
+            "merge_request",
+            "object_attributes.id",
+            ("object_attributes.action",),
+            (),
+            _ALONE,
+            only=("unapproved", "unapproval"),
+        ),
         Unmirrored("note", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
         Unmirrored("milestone", "object_attributes.id", ("action",), _UPDATED, _STATED),
         Unmirrored("emoji", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
@@ -145,13 +157,14 @@ UNMIRRORED: dict[str, Unmirrored] = {
         ),
         Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _STATED),
         # A release carries only when it was made: an edit, undone and done again, has the same bytes.
-        Unmirrored("release", "tag", ("action",), (), _RECEIVED),
+        Unmirrored("release", "tag", ("action",), (), _ALONE),
         # The same token is announced 60, 30 and 7 days before it ends, with the same bytes.
-        Unmirrored("access_token", "object_attributes.id", ("event_name",), (), _RECEIVED),
-        Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _RECEIVED),
+        Unmirrored("access_token", "object_attributes.id", ("event_name",), (), _ALONE),
+        Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _ALONE),
         # Neither a time nor a change: on, off and on again within seconds looks like one event told twice.
-        Unmirrored("feature_flag", "object_attributes.id", ("object_attributes.active",), (), Precision.LOOSE),
+        Unmirrored("feature_flag", "object_attributes.id", ("object_attributes.active",), (), _LOOSE),
     )
+    for action in (row.only or (None,))
 }
 
 MEMBER_EVENTS: frozenset[str] = frozenset({"user_add_to_team", "user_remove_from_team"})

@@ -7,7 +7,8 @@ function of that set. It works in two steps.
 2. Across sources, at most one telling of each source belongs to an event. Of all ways to pair tellings that
    are near each other in time, the one with the most pairs is taken, and among those the one with the least
    total distance. Sources are brought in one after the other in a fixed order, those that know the time best
-   first, so that times of receipt are held against GitLab's own times and not against each other.
+   first, so that times of receipt are held against GitLab's own times and not against each other. Two project
+   or group webhooks tell one event in the same bytes: where the bytes differ, so do the events.
 
 Times are one-dimensional and the groups tiny, so a best pairing never needs to cross and a table of a few
 lines finds it.
@@ -40,6 +41,8 @@ class _Telling(msgspec.Struct):
     time: Millis
     precision: Precision
     members: list[Seen]
+    webhook_sha: str | None
+    """The bytes that webhooks tell it in; None where none did."""
 
 
 def group(seen: Iterable[Seen]) -> list[list[Seen]]:
@@ -64,7 +67,8 @@ def _without_repeats(sightings: Sequence[Seen]) -> list[_Telling]:
         if first is not None and sighting.time - first.time <= sighting.precision.repeat_window:
             first.members.append(sighting)
             continue
-        telling = _Telling(sighting.time, sighting.precision, [sighting])
+        webhook_sha = sighting.payload_sha if sighting.source.startswith("webhook:") else None
+        telling = _Telling(sighting.time, sighting.precision, [sighting], webhook_sha)
         latest[sighting.payload_sha] = telling
         tellings.append(telling)
     return tellings
@@ -72,10 +76,11 @@ def _without_repeats(sightings: Sequence[Seen]) -> list[_Telling]:
 
 def _join(events: list[_Telling], tellings: list[_Telling]) -> list[_Telling]:
     """Add one source's tellings to the events known so far; an unpaired one is an event of its own."""
-    joined = [_Telling(event.time, event.precision, list(event.members)) for event in events]
+    joined = [_Telling(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
     pairs = best_pairing(events, tellings)
     for event, telling in pairs:
         joined[event].members.extend(tellings[telling].members)
+        joined[event].webhook_sha = joined[event].webhook_sha or tellings[telling].webhook_sha
     paired = {telling for _, telling in pairs}
     joined.extend(telling for index, telling in enumerate(tellings) if index not in paired)
     joined.sort(key=lambda event: (event.time, event.members[0]))
@@ -115,7 +120,9 @@ def best_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> list[tu
 
 
 def _distance(left: _Telling, right: _Telling) -> Millis | None:
-    """How far apart two tellings are in time; None where they are too far apart to be one event."""
+    """How far apart two tellings are in time; None where they can't be one event."""
+    if left.webhook_sha and right.webhook_sha and left.webhook_sha != right.webhook_sha:
+        return None
     tolerance = max(left.precision.tolerance, right.precision.tolerance)
     if tolerance == FOREVER:
         return 0

@@ -22,10 +22,13 @@ class Precision(StrEnum):
     STATED = "stated"
     """GitLab wrote the time of the change into the sighting."""
     RECEIVED = "received"
-    """Only the time of receipt is known, as for a push."""
+    """Only the time of receipt is known, as for a push. A record of the API will tell how often it happened."""
+    ALONE = "alone"
+    """As RECEIVED, but no record will ever tell: only what comes within a minute is taken for the same. Two
+    hooks that each missed one of two alike must not make one event of them."""
     LOOSE = "loose"
-    """As RECEIVED, and the thing can really happen twice within seconds with the same body (a feature flag
-    switched on, off and on again), so that identical bodies prove nothing."""
+    """As ALONE, and the thing can really happen twice within seconds with the same body (a feature flag
+    switched on, off and on again), so that identical bodies from one source prove nothing."""
 
     @property
     def tolerance(self) -> Millis:
@@ -42,12 +45,14 @@ _TOLERANCE = {
     Precision.ONCE: FOREVER,
     Precision.STATED: 15 * MINUTE,
     Precision.RECEIVED: 12 * HOUR,
-    Precision.LOOSE: 12 * HOUR,
+    Precision.ALONE: MINUTE,
+    Precision.LOOSE: MINUTE,
 }
 _REPEAT_WINDOW = {
     Precision.ONCE: FOREVER,
     Precision.STATED: FOREVER,
     Precision.RECEIVED: MINUTE,
+    Precision.ALONE: MINUTE,
     Precision.LOOSE: -1,
 }
 

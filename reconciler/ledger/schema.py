@@ -56,6 +56,7 @@ def _ledger(db: Any) -> None:
         )
         """,
         "CREATE INDEX events_by_project ON events (project_id, id)",
+        "CREATE INDEX events_absorbed ON events (merged_into) WHERE merged_into IS NOT NULL",
         """
         CREATE TABLE sightings (
             id INTEGER PRIMARY KEY,

@@ -74,9 +74,7 @@ def test_what_webhooks_missed_is_recovered_and_nothing_comes_twice(
     assert len(consumer.taken) == happened
     with sqlite3.connect(service.ledger) as db:
         assert db.execute("SELECT count(*) FROM events").fetchone() == (happened,)
-        recovered = db.execute(
-            "SELECT count(*) FROM event_overview WHERE sources = 'project_events'"
-        ).fetchone()[0]
+        recovered = db.execute("SELECT count(*) FROM event_overview WHERE sources = 'project_events'").fetchone()[0]
     assert recovered == 11
 
 
@@ -115,9 +113,7 @@ def test_a_destination_that_was_down_gets_everything(
 ) -> None:
     service = make_service(destinations=[to_consumer(consumer, ordering=ordering)]).start()
     consumer.stop()
-    bodies = [
-        json.dumps({"object_kind": "x", "project_id": n % 3 + 1, "n": n}).encode() for n in range(60)
-    ]
+    bodies = [json.dumps({"object_kind": "x", "project_id": n % 3 + 1, "n": n}).encode() for n in range(60)]
     for body in bodies:
         assert service.post(body, Idempotency_Key=str(uuid.uuid4())).status_code == 200
     consumer.start()

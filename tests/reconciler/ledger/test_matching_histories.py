@@ -1,0 +1,193 @@
+"""The heart: whatever the sources tell, in whatever order, each thing that happened is one event."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlite_utils import Database
+
+from reconciler.events import matching, times
+from reconciler.events.matching import Seen
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.queue import Attempt, deliver, sync_destinations
+from reconciler.ledger.record import record
+from tests.support.history import (
+    HOUR,
+    MINUTE,
+    START,
+    Partition,
+    Told,
+    as_they_come,
+    histories,
+    partition,
+    shuffled,
+)
+
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@dataclass
+class Fed:
+    """What a ledger came to: its grouping, how often each event was delivered, and how many were absorbed."""
+
+    grouping: Partition
+    attempts: list[int]
+    absorbed: int
+
+
+def feed(batches: list[list[Sighting]], *, told_after: int = 0) -> Fed:
+    """Record batches in a new ledger.
+
+    After every `told_after` batches, what is open is delivered.
+    """
+    with TemporaryDirectory() as folder, closing(connect(Path(folder) / "ledger.db")) as db:
+        db.execute("PRAGMA synchronous = OFF")  # nothing is killed here
+        with transaction(db):
+            sync_destinations(db, [("one", "project")])
+        for number, batch in enumerate(batches, start=1):
+            with transaction(db):
+                record(db, batch, now=START)
+            if told_after and number % told_after == 0:
+                _deliver_all(db)
+        _deliver_all(db)
+        rows = db.execute("SELECT event_id, source, source_id FROM sightings").fetchall()
+        _is_sound(db)
+        attempts = db.execute(
+            "SELECT d.attempts FROM deliveries d JOIN events e ON e.id = d.event_id WHERE e.merged_into IS NULL"
+        ).fetchall()
+        absorbed = db.execute("SELECT count(*) FROM events WHERE merged_into IS NOT NULL").fetchone()[0]
+        grouping = partition(lambda: [(event, (source, ident)) for event, source, ident in rows])
+        return Fed(grouping, [number for (number,) in attempts], absorbed)
+
+
+def _deliver_all(db: Database) -> None:
+    with transaction(db):
+        sql = """
+            SELECT e.id, e.sighting_id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE state = 'pending'
+        """
+        for event_id, sighting_id in db.execute(sql).fetchall():
+            deliver(db, Attempt(event_id, 1, sighting_id, START, START, 200, None))
+
+
+def _is_sound(db: Database) -> None:
+    """Every event has its own payload, happened when one of its sightings says, and is owed to the destination."""
+    broken = db.execute(
+        """
+        SELECT e.id FROM events e JOIN sightings s ON s.id = e.sighting_id
+         WHERE e.merged_into IS NULL
+           AND (s.event_id <> e.id OR e.happened_at NOT IN (SELECT happened_at FROM sightings WHERE event_id = e.id)
+                OR NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id = e.id))
+        """
+    ).fetchall()
+    assert broken == []
+    poorer = db.execute(
+        """
+        SELECT e.id FROM events e JOIN sightings s ON s.id = e.sighting_id
+         WHERE e.merged_into IS NULL AND s.source NOT LIKE 'webhook:%'
+           AND EXISTS (SELECT 1 FROM sightings w WHERE w.event_id = e.id AND w.source LIKE 'webhook:%')
+        """
+    ).fetchall()
+    assert poorer == []
+
+
+@relaxed
+@given(told=histories(), seed=st.integers(0, 2**32))
+def test_one_event_for_each_thing_that_happened(told: Told, seed: int) -> None:
+    truth = partition(lambda: [(number, name) for name, number in told.truth.items()])
+    fed = feed(shuffled(told.sightings, seed), told_after=1 + seed % 4)
+    assert fed.grouping == truth
+    assert fed.attempts == [1] * len(truth)
+
+
+@relaxed
+@given(told=histories(), poll=st.sampled_from([MINUTE, 10 * MINUTE, 12 * HOUR]))
+def test_nothing_is_told_twice_when_things_come_as_they_do(told: Told, poll: int) -> None:
+    """Webhooks when they are received, records when the next poll reads them, each delivered at once."""
+    truth = partition(lambda: [(number, name) for name, number in told.truth.items()])
+    fed = feed(as_they_come(told.sightings, poll), told_after=1)
+    assert fed.grouping == truth
+    assert fed.attempts == [1] * len(truth)
+    assert fed.absorbed == 0
+
+
+times_near = st.one_of(
+    st.integers(0, 30), st.integers(0, 2 * times.HOUR), st.sampled_from([0, 60_000, 60_001, 900_000, 43_200_000])
+)
+
+
+@st.composite
+def anything(draw: st.DrawFn) -> list[Sighting]:
+    """Sightings of one key by several sources at any times: nothing that GitLab would do."""
+    precision_of = {
+        "project_events": Precision.STATED,
+        "webhook:a": draw(st.sampled_from([Precision.STATED, Precision.RECEIVED, Precision.ALONE, Precision.LOOSE])),
+        "webhook:b": draw(st.sampled_from([Precision.STATED, Precision.RECEIVED])),
+    }
+    drawn = draw(
+        st.lists(
+            st.tuples(st.sampled_from(sorted(precision_of)), times_near, st.sampled_from(["x", "y", "z"])),
+            min_size=1,
+            max_size=9,
+        )
+    )
+    return [
+        Sighting(
+            source=source,
+            source_id=str(number),
+            identity=Identity("key", START + time, precision_of[source]),
+            summary=Summary(kind="push", project_id=1),
+            seen_at=START,
+            payload="{}",
+            payload_sha=sha,
+        )
+        for number, (source, time, sha) in enumerate(drawn)
+    ]
+
+
+def pure(sightings: list[Sighting]) -> Partition:
+    seen = [
+        Seen(s.identity.happened_at, s.source, s.source_id, s.identity.precision, s.payload_sha, label)
+        for label, s in enumerate(sightings)
+    ]
+    groups = matching.group(seen)
+    return {frozenset((s.source, s.source_id) for s in members) for members in groups}
+
+
+@relaxed
+@given(sightings=anything(), seed=st.integers(0, 2**32))
+def test_grouping_depends_on_the_set_alone(sightings: list[Sighting], seed: int) -> None:
+    batches = shuffled(sightings, seed)
+    assert pure([s for batch in shuffled(sightings, seed, repeat=False) for s in batch]) == pure(sightings)
+    assert feed(batches, told_after=seed % 3).grouping == pure(sightings)
+
+
+def test_the_design_s_example_a_weaker_link_gives_way() -> None:
+    """Webhooks at 0 s (lost) and 10 s, records at 1 s and 11 s: greedy pairing would lose what happened at 0 s."""
+
+    def at(seconds: int, source: str, precision: Precision) -> Sighting:
+        return Sighting(
+            source=source,
+            source_id=str(seconds),
+            identity=Identity("push:1:refs/heads/main:a:b", START + seconds * 1000, precision),
+            summary=Summary(kind="push", project_id=1),
+            seen_at=START,
+            payload="{}",
+            payload_sha=f"{source} {seconds}",
+        )
+
+    webhook = at(10, "webhook:default", Precision.RECEIVED)
+    early, late = at(1, "project_events", Precision.STATED), at(11, "project_events", Precision.STATED)
+    expected = {
+        frozenset({("project_events", "1")}),
+        frozenset({("webhook:default", "10"), ("project_events", "11")}),
+    }
+    for batches in ([[webhook], [early], [late]], [[early], [webhook], [late]], [[late, early], [webhook]]):
+        fed = feed(batches, told_after=1)
+        assert fed.grouping == expected
+        assert (fed.attempts, fed.absorbed) == ([1, 1], 0)

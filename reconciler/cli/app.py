@@ -53,10 +53,10 @@ def main() -> None:
     """Run the command line. A user's mistake gets an answer, not a traceback."""
     try:
         app()
-    except (ConfigError, ServiceError) as error:
+    except ConfigError as error:
         _say(error)
         sys.exit(USAGE)
-    except (LedgerError, SourceError) as error:
+    except (ServiceError, LedgerError, SourceError) as error:
         _say(error)
         sys.exit(FAILED)
     except KeyboardInterrupt:

@@ -32,6 +32,7 @@ class Forwarder:
         gitlab_url: str,
     ) -> None:
         own_id = ledger_id(db)
+        self._stopped = asyncio.Event()
         self._outboxes = {
             ids[destination.name]: Outbox(
                 destination,
@@ -58,10 +59,11 @@ class Forwarder:
 
     async def run(self) -> None:
         """Deliver until `stop`; then return when what is in flight has ended."""
-        await asyncio.gather(*(outbox.run() for outbox in self._outboxes.values()))
+        await asyncio.gather(self._stopped.wait(), *(outbox.run() for outbox in self._outboxes.values()))
 
     def stop(self) -> None:
         """Start no more attempts."""
+        self._stopped.set()
         for outbox in self._outboxes.values():
             outbox.stop()
 

@@ -1,0 +1,42 @@
+# Two commands on a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= config.yaml
+
+.PHONY: help demo test serve lint bench format schema clean
+
+help: ## What there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed ## Show the whole thing at work, on this machine, in under 30 seconds
+	$(BIN)/gitlab-reconciler demo
+
+test: $(VENV)/.installed ## Run all tests
+	$(BIN)/python -m pytest
+
+serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)
+	$(BIN)/gitlab-reconciler serve --config $(CONFIG)
+
+lint: $(VENV)/.installed ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## Mend the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## Measure, and print the table that docs/benchmarks.md keeps
+	$(BIN)/python -m benchmarks
+
+schema: $(VENV)/.installed ## Write docs/config.schema.json anew
+	$(BIN)/gitlab-reconciler schema --output docs/config.schema.json
+
+clean: ## Remove what was made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,109 @@
+"""SIGKILL at any moment loses nothing that was acknowledged, and records nothing twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.server import Simulator
+from reconciler.simulator.world import Happening
+from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
+from tests.support.service import TOKEN, Service
+
+KILLS = 25
+POSTERS = 4
+
+
+class Load:
+    """People at work in GitLab, whose webhooks are posted once each, from several threads."""
+
+    def __init__(self, gitlab: Simulator, service: Service) -> None:
+        self.gitlab = gitlab
+        self.service = service
+        self.acknowledged: set[str] = set()
+        self.happened: dict[str, Happening] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(POSTERS)
+        self._workers = [self._pool.submit(self._work) for _ in range(POSTERS)]
+
+    def stop(self) -> None:
+        self._over.set()
+        for worker in self._workers:
+            worker.result(timeout=60)
+        self._pool.shutdown()
+
+    def _work(self) -> None:
+        with httpx.Client(timeout=5) as client:
+            while not self._over.is_set():
+                with self._lock:
+                    happening = self.gitlab.world.anything(PROJECT)
+                key = str(uuid.uuid4())
+                self.happened[key] = happening
+                headers = {"X-Gitlab-Token": TOKEN, "Idempotency-Key": key, "Content-Type": "application/json"}
+                try:
+                    answer = client.post(
+                        f"{self.service.url}/webhooks/gitlab", content=json.dumps(happening.webhook), headers=headers
+                    )
+                except httpx.HTTPError:
+                    self._over.wait(0.02)  # down: things happen more slowly, for the sake of the test's length
+                else:
+                    if answer.status_code == 200:
+                        self.acknowledged.add(key)
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("ordering", ["project"])
+def test_killed_at_random_under_load(
+    make_service: MakeService, gitlab: Simulator, consumer: Consumer, ordering: str
+) -> None:
+    service = make_service(
+        destinations=[to_consumer(consumer, ordering=ordering)], **at_gitlab(gitlab)
+    ).start()
+    load = Load(gitlab, service)
+    dice = random.Random(20261124)
+    acknowledged_before = 0
+    for _ in range(KILLS):
+        busy_until = time.monotonic() + dice.uniform(0.02, 0.5)
+        while time.monotonic() < busy_until or len(load.acknowledged) == acknowledged_before:
+            threading.Event().wait(0.01)  # a moment chosen at random, but never before some work was done
+        acknowledged_before = len(load.acknowledged)
+        service.kill()
+        service.start()
+    load.stop()
+
+    happened = len(gitlab.world.happenings)
+    assert len(load.acknowledged) > 20 * KILLS
+    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
+        recorded = {key for (key,) in db.execute("SELECT source_id FROM sightings WHERE source = 'webhook:default'")}
+        assert load.acknowledged <= recorded
+    # Everything that happened arrives, acknowledged or not: what was not is in GitLab's API.
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) >= happened, timeout_s=120)
+    assert service.stop() == 0
+    with sqlite3.connect(service.ledger) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*) FROM events WHERE merged_into IS NULL").fetchone() == (happened,)
+        assert db.execute("SELECT count(*) FROM events").fetchone() == (happened,)
+        assert db.execute("SELECT DISTINCT state FROM deliveries").fetchall() == [("delivered",)]
+    assert len({r.event_id for r in consumer.taken}) == happened
+    bodies = {r.body.decode() for r in consumer.taken}
+    assert {json.dumps(load.happened[key].webhook) for key in load.acknowledged} <= bodies
+
+
+def test_a_second_service_on_one_ledger_is_refused(make_service: MakeService) -> None:
+    service = make_service().start()
+    other = service.run("serve")
+    assert other.returncode == 1
+    assert "another `serve`" in other.stderr
+    assert str(service.process.pid) in other.stderr if service.process else False
+    service.kill()
+    service.start()  # the kernel gave the right back

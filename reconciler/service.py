@@ -22,6 +22,7 @@ from reconciler.config.models import Config
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.ledger import queue, runs
 from reconciler.ledger.connection import connect, data_version, only_service
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile import Reconciler
 from reconciler.sources.client import Client
@@ -64,22 +65,23 @@ class _Service:
     async def run(self) -> None:
         config = self._config
         listener = _listen(config.receiver.host, config.receiver.port)
-        db = connect(config.ledger.path, patience_s=0)
+        db = connect(config.ledger.path)
         writer = Writer(db)
+        reader = connect(config.ledger.path, readonly=True)
         wanted = [(destination.name, destination.ordering) for destination in config.destinations]
         ids = await writer.run(lambda db: queue.sync_destinations(db, wanted))
-        forwarder = Forwarder(config.destinations, ids, db=db, writer=writer, gitlab_url=config.gitlab.url)
+        forwarder = Forwarder(config.destinations, ids, db=reader, writer=writer, gitlab_url=config.gitlab.url)
         writer.on_opened = forwarder.opened
-        app = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(db))
-        server = _server(app)
-        reconciler = self._reconciler(db, writer)
+        app = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(reader))
+        server = web_server(app)
+        reconciler = self._reconciler(reader, writer)
         scheduler = _schedule(reconciler, config) if reconciler is not None else None
 
         self._catch_signals(server)
         tasks = [
             asyncio.create_task(server.serve(sockets=[listener]), name="receiver"),
             asyncio.create_task(forwarder.run(), name="forwarder"),
-            asyncio.create_task(_watch(db, forwarder), name="watch"),
+            asyncio.create_task(_watch(writer, forwarder), name="watch"),
             asyncio.create_task(self._stop.wait(), name="stop"),
         ]
         host, port = listener.getsockname()[:2]
@@ -99,10 +101,11 @@ class _Service:
         forwarder.stop()
         await asyncio.wait(tasks[1:2], timeout=DRAIN_S)
         await forwarder.close()
-        await writer.drain()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await writer.close()
+        reader.close()
         db.close()
         for task in ended:
             if task.get_name() != "stop" and not task.cancelled():
@@ -142,7 +145,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ServiceError(f"can't listen on {host}:{port}: {reason}; see receiver.host and receiver.port") from None
 
 
-def _server(app: ASGIApp) -> _Server:
+def web_server(app: ASGIApp) -> uvicorn.Server:
+    """The server that the receiver runs on, as it is set up for speed: no access log, no proxies, no lifespan."""
     return _Server(
         uvicorn.Config(
             app,
@@ -189,12 +193,18 @@ async def _heal(reconciler: Reconciler, config: Config) -> None:
     log.info("downtime is healed", projects=len(config.projects))
 
 
-async def _watch(db: Database, forwarder: Forwarder) -> None:
-    """Notice what other processes (backfill, replay) commit to the ledger."""
-    known = data_version(db)
+async def _watch(writer: Writer, forwarder: Forwarder) -> None:
+    """Notice what other processes (backfill, replay) commit to the ledger.
+
+    Asked of the writer's own connection, whose number does not change with its own commits.
+    """
+    known = -1
     while True:
         await asyncio.sleep(LOOK_S)
-        version = data_version(db)
+        try:
+            version = await writer.run(data_version)
+        except LedgerUnavailable:
+            continue
         if version != known:
             known = version
             forwarder.look_again()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Annotated
 
 import msgspec
@@ -117,21 +117,25 @@ async def _backfill(
     config: Config, names: list[int | str], window: Interval, *, dry_run: bool, no_forward: bool
 ) -> list[Report]:
     err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).", highlight=False)
-    with closing(connect(config.ledger.path)) as db:
+    with ExitStack() as stack:
+        db = stack.enter_context(closing(connect(config.ledger.path)))
+        reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
         writer = Writer(db, forward=not no_forward)
         wanted = [(destination.name, destination.ordering) for destination in config.destinations]
         if not no_forward and not dry_run:
             await writer.run(lambda db: queue.sync_destinations(db, wanted))
         client = Client(config.gitlab)
         source = ProjectEvents(client)
-        reconciler = Reconciler(config.reconcile, client=client, source=source, db=db, writer=writer)
+        reconciler = Reconciler(config.reconcile, client=client, source=source, db=reader, writer=writer)
 
         async def one(name: int | str, progress: Progress) -> Report:
             tally, shown_as, error = Tally(), str(name), None
             try:
                 project = await reconciler.project(name)
                 shown_as = project.path or shown_as
-                gaps = [window] if dry_run else coverage.gaps(coverage.covered(db, project.id, source.name), window)
+                gaps = (
+                    [window] if dry_run else coverage.gaps(coverage.covered(reader, project.id, source.name), window)
+                )
                 show = _shower(progress, shown_as, window)
                 for gap in gaps:
                     part = await reconciler.read(
@@ -147,6 +151,7 @@ async def _backfill(
                 return await asyncio.gather(*(one(name, progress) for name in names))
             finally:
                 reconciler.stop()
+                await writer.close()
 
 
 def _sum(left: Tally, right: Tally) -> Tally:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 _LARGEST = (1 << 63) - 1
 """SQLite's largest integer; GitLab's ids are far smaller."""
 
 
+@lru_cache(maxsize=256)
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
 def dig(body: Any, path: str) -> Any:
     """The value at a dotted path, or None where any step is missing or no object."""
-    for step in path.split("."):
+    for step in _steps(path):
         if not isinstance(body, dict):
             return None
         body = body.get(step)

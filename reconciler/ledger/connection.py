@@ -39,7 +39,8 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
         if not readonly:
             path.parent.mkdir(parents=True, exist_ok=True)
         target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
-        conn = sqlite3.connect(target, uri=True, isolation_level=None, timeout=patience_s)
+        # Not bound to a thread: a service's commits run on one of their own (see writer).
+        conn = sqlite3.connect(target, uri=True, isolation_level=None, timeout=patience_s, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     try:

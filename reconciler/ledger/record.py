@@ -69,13 +69,13 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward:
     All sightings of one key are matched together. With `forward`, each new event opens a delivery for each
     active destination. Returns one `Recorded` for each sighting, in their order.
     """
-    known = _known(db, sightings)
+    known = _known(db, sightings) if sightings else {}
     fresh: dict[tuple[str, str], Sighting] = {}
     for sighting in sightings:
         name = (sighting.source, sighting.source_id)
         if name not in known:
             fresh.setdefault(name, sighting)
-    if not fresh:
+    if not fresh:  # nothing new, or nothing at all
         return Outcome([Recorded(known[s.source, s.source_id], False, False) for s in sightings], [], 0)
 
     written = _Writing(db, list(fresh.values()), times.iso(now))

@@ -1,8 +1,10 @@
 """The one writer of a service: many changes share one transaction, and no change waits for a timer.
 
-Everything that became ready while the last commit was on its way to the disk goes into the next one: the
-batch grows with the load by itself. The commit runs on the event loop's own thread, on purpose: handing it to
-a thread costs more in the interpreter's lock than the loop gains (docs/benchmarks.md has the figures).
+Everything that became ready while one commit was on its way to the disk goes into the next: the batch grows
+with the load by itself. Statements run on the event loop's thread; only the COMMIT, which holds no interpreter
+lock while it writes and syncs, runs on a thread of its own, so that the loop reads the next requests meanwhile
+(docs/benchmarks.md has the figures). Nobody else may use this connection: between a batch's first statement
+and its commit it sees what is not on disk yet.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.connection import explain, is_busy, transaction
+from reconciler.ledger.connection import explain, is_busy
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.record import Opened, Outcome, record
 
@@ -38,18 +43,25 @@ log = structlog.get_logger(__name__)
 class _Change:
     """Something waiting to be written: sightings to record, or a function of the database."""
 
-    __slots__ = ("future", "run", "sightings", "since")
+    __slots__ = ("alone", "future", "run", "sightings", "since")
 
     def __init__(
-        self,
-        future: asyncio.Future[Any],
-        sightings: Sequence[Sighting],
-        run: Callable[[Database], Any] | None,
+        self, future: asyncio.Future[Any], sightings: Sequence[Sighting], run: Callable[[Database], Any] | None
     ) -> None:
         self.future = future
         self.sightings = sightings
         self.run = run
         self.since = time.monotonic()
+        self.alone = False
+        """Whether it must have a transaction of its own: it may be what spoilt one before."""
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """A batch whose statements have run, and what they came to."""
+
+    batch: list[_Change]
+    outcome: Outcome
+    results: list[Any]
 
 
 class Writer:
@@ -61,12 +73,14 @@ class Writer:
 
     def __init__(self, db: Database, *, forward: bool = True) -> None:
         self.on_opened: Callable[[list[Opened]], None] | None = None
-        self._forward = forward
         self.waiting_sightings = 0
+        self._forward = forward
         self._db = db
         self._db.execute("PRAGMA busy_timeout = 0")  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
         self._scheduled = False
+        self._committing: _Written | None = None
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._loop = asyncio.get_running_loop()
 
     def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[Outcome]:
@@ -84,10 +98,15 @@ class Writer:
         """
         return self._submit((), change)
 
-    async def drain(self) -> None:
-        """Wait until everything submitted so far is on disk or has failed."""
-        while self._waiting:
-            await asyncio.wait([change.future for change in self._waiting])
+    async def close(self) -> None:
+        """Wait until everything submitted is on disk or has failed, and end the thread."""
+        while pending := self._unfinished():
+            await asyncio.wait(pending)
+        self._disk.shutdown()
+
+    def _unfinished(self) -> list[asyncio.Future[Any]]:
+        changes = [*self._waiting, *(self._committing.batch if self._committing else [])]
+        return [change.future for change in changes if not change.future.done()]
 
     def _submit(self, sightings: Sequence[Sighting], run: Callable[[Database], Any] | None) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -96,7 +115,8 @@ class Writer:
         return future
 
     def _schedule(self) -> None:
-        if not self._scheduled:
+        """Flush when everything that is ready now has been submitted; after a commit where one is going on."""
+        if self._waiting and not self._scheduled and self._committing is None:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
@@ -104,70 +124,85 @@ class Writer:
         self._scheduled = False
         batch = self._take_batch()
         try:
-            self._commit(batch)
-        except sqlite3.OperationalError as error:
-            if is_busy(error) and time.monotonic() - batch[0].since < BUSY_PATIENCE_S:
-                self._wait_for_lock(batch)
-                return
-            self._fail(batch, error)
-        except sqlite3.DatabaseError as error:
-            self._fail(batch, error)
-        except Exception as error:  # a change that can't be written must not take the others with it
-            self._commit_each(batch, error)
-        if self._waiting:
-            self._schedule()
+            written = self._write(batch)
+        except Exception as error:
+            self._give_up(batch, error)
+        else:
+            self._committing = written
+            commit = self._loop.run_in_executor(self._disk, self._db.conn.execute, "COMMIT")
+            commit.add_done_callback(partial(self._committed, written))
 
     def _take_batch(self) -> list[_Change]:
-        batch: list[_Change] = []
-        sightings = 0
-        while self._waiting and sightings < BATCH_SIGHTINGS:
+        batch = [self._waiting.popleft()]
+        sightings = len(batch[0].sightings)
+        while self._waiting and sightings < BATCH_SIGHTINGS and not (batch[0].alone or self._waiting[0].alone):
             change = self._waiting.popleft()
             sightings += len(change.sightings)
             batch.append(change)
         return batch
 
-    def _commit(self, batch: list[_Change]) -> None:
+    def _write(self, batch: list[_Change]) -> _Written:
+        self._db.conn.execute("BEGIN IMMEDIATE")
         sightings = [s for change in batch for s in change.sightings]
-        with transaction(self._db) as db:
-            outcome = (
-                record(db, sightings, now=times.now(), forward=self._forward) if sightings else Outcome([], [], 0)
-            )
-            results = [change.run(db) if change.run is not None else None for change in batch]
-        self.waiting_sightings -= len(sightings)
-        position = 0
-        for change, result in zip(batch, results, strict=True):
-            if change.run is None:
-                mine = outcome.recorded[position : position + len(change.sightings)]
-                position += len(change.sightings)
-                founded = sum(one.new_event for one in mine) if len(batch) > 1 else outcome.founded
-                result = Outcome(mine, [], founded)  # noqa: PLW2901
-            if not change.future.cancelled():
-                change.future.set_result(result)
-        if outcome.opened and self.on_opened is not None:
-            self.on_opened(outcome.opened)
+        outcome = record(self._db, sightings, now=times.now(), forward=self._forward)
+        return _Written(batch, outcome, [change.run(self._db) if change.run else None for change in batch])
 
-    def _commit_each(self, batch: list[_Change], error: Exception) -> None:
-        if len(batch) == 1:
-            log.error("a change can't be written", error=str(error), exc_info=error)
-            self._fail(batch, error)
+    def _committed(self, written: _Written, commit: asyncio.Future[Any]) -> None:
+        self._committing = None
+        error = commit.exception()
+        if error is not None:
+            self._give_up(written.batch, error)
             return
-        for change in batch:
-            try:
-                self._commit([change])
-            except Exception as own_error:
-                log.error("a change can't be written", error=str(own_error), exc_info=own_error)
-                self._fail([change], own_error)
+        self._schedule()
+        position = 0
+        for change, result in zip(written.batch, written.results, strict=True):
+            end = position + len(change.sightings)
+            self.waiting_sightings -= len(change.sightings)
+            if not change.future.done():
+                change.future.set_result(result if change.run else _share(written, position, end))
+            position = end
+        if written.outcome.opened and self.on_opened is not None:
+            self.on_opened(written.outcome.opened)
 
-    def _wait_for_lock(self, batch: list[_Change]) -> None:
-        self._waiting.extendleft(reversed(batch))
-        self._scheduled = True
-        self._loop.call_later(BUSY_PAUSE_S, self._flush)
+    def _give_up(self, batch: list[_Change], error: BaseException) -> None:
+        """The batch's transaction failed: undo it, and try again where that can help."""
+        try:
+            if self._db.conn.in_transaction:
+                self._db.conn.execute("ROLLBACK")
+        except sqlite3.Error as also:
+            log.error("a rollback failed", reason=explain(also))
+        if isinstance(error, sqlite3.OperationalError) and is_busy(error) and not self._out_of_patience(batch):
+            self._waiting.extendleft(reversed(batch))
+            self._scheduled = True
+            self._loop.call_later(BUSY_PAUSE_S, self._flush)
+            return
+        ledger_is_at_fault = isinstance(error, sqlite3.DatabaseError) and not isinstance(
+            error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+        )
+        if len(batch) > 1 and not ledger_is_at_fault:  # one change must not take the others with it
+            for change in batch:
+                change.alone = True
+            self._waiting.extendleft(reversed(batch))
+        else:
+            self._fail(batch, error)
+        self._schedule()
 
-    def _fail(self, batch: list[_Change], error: Exception) -> None:
-        reason = explain(error) if isinstance(error, sqlite3.Error) else str(error)
-        if isinstance(error, sqlite3.Error):
-            log.error("the ledger can't be written", reason=reason, changes=len(batch))
+    @staticmethod
+    def _out_of_patience(batch: list[_Change]) -> bool:
+        return time.monotonic() - batch[0].since > BUSY_PATIENCE_S
+
+    def _fail(self, batch: list[_Change], error: BaseException) -> None:
+        reason = explain(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+        log.error("the ledger can't be written", reason=reason, changes=len(batch))
         for change in batch:
             self.waiting_sightings -= len(change.sightings)
-            if not change.future.cancelled():
+            if not change.future.done():
                 change.future.set_exception(LedgerUnavailable(reason))
+
+
+def _share(written: _Written, start: int, end: int) -> Outcome:
+    """What of a batch's outcome belongs to one change's sightings."""
+    if len(written.batch) == 1:
+        return written.outcome
+    mine = written.outcome.recorded[start:end]
+    return Outcome(mine, [], sum(one.new_event for one in mine))

@@ -66,9 +66,7 @@ class Load:
 def test_killed_at_random_under_load(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer, ordering: str
 ) -> None:
-    service = make_service(
-        destinations=[to_consumer(consumer, ordering=ordering)], **at_gitlab(gitlab)
-    ).start()
+    service = make_service(destinations=[to_consumer(consumer, ordering=ordering)], **at_gitlab(gitlab)).start()
     load = Load(gitlab, service)
     dice = random.Random(20261124)
     acknowledged_before = 0

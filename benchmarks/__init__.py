@@ -1,0 +1,1 @@
+"""What the figures in README and docs/benchmarks.md come from: `make bench`."""

@@ -31,7 +31,7 @@ class Result:
 
 
 def body(size: int = 4096) -> bytes:
-    """A push webhook of about `size` bytes, with a mark where each request puts a SHA of its own."""
+    """A push webhook of about `size` bytes, with a mark where each request puts its own SHA."""
     commit = {
         "id": "a" * 40,
         "message": "Add simple search to projects in public area\n" * 2,

@@ -1,0 +1,208 @@
+"""The demo: a simulated GitLab, the real service as a process, and a destination that goes down and comes back.
+
+Nothing in it is told in advance: the figures at the end are read from the ledger and from what the destination
+took, and held against what the simulator did.
+"""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from reconciler.ledger.connection import connect
+from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.figures import Figures, figures
+from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.hooks import Hook
+from reconciler.simulator.server import Simulator
+
+PROJECTS = {42: "acme/website", 43: "acme/billing", 44: "acme/infra"}
+EVENTS_A_SECOND = 25
+PATIENCE_S = 12.0
+TOKEN = "demo"  # noqa: S105 - it guards nothing
+
+
+class DemoError(Exception):
+    """The demo could not be shown. The message says why."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What happened, by the simulator; what became of it, by the ledger and the destination."""
+
+    happened: int
+    acknowledged: int
+    figures: Figures
+    delivered: int
+    lost: int
+
+    @property
+    def agrees(self) -> bool:
+        """Everything that happened is one event in the ledger and was taken by the destination."""
+        told = self.figures.by_webhook + self.figures.repeats
+        return (
+            self.lost == 0
+            and self.happened == self.figures.events == self.delivered
+            and self.acknowledged <= told  # more: a kill took the answer, not the event
+        )
+
+
+class Demo:
+    """One run in a folder of its own. `say` is called with what happens, as it happens."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._config = folder / "config.yaml"
+        self._ledger = folder / "ledger.db"
+        self._log = folder / "service.log"
+        self._say = say
+        self._consumer = Consumer()
+        self._gitlab = Simulator()
+        self._service: subprocess.Popen[bytes] | None = None
+        self._over = threading.Event()
+
+    def run(self) -> Result:
+        """Show everything; under 30 seconds.
+
+        Raises DemoError where the service does not start.
+        """
+        with self._consumer, self._gitlab:
+            try:
+                return self._show()
+            finally:
+                self._over.set()
+                if self._service is not None:
+                    self._service.kill()
+                    self._service.wait()
+
+    def _show(self) -> Result:
+        port = self._prepare()
+        self._start_service(port)
+        hooks = [
+            self._gitlab.add_hook(project, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)
+            for project in PROJECTS
+        ]
+        people = threading.Thread(target=self._work, args=(hooks,), daemon=True)
+        people.start()
+        self._say("people push, open issues and comment; 1 webhook in 10 is lost on its way, 1 in 10 sent twice")
+        self._watch(3)
+        self._consumer.stop()
+        self._say("the destination goes down")
+        self._watch(3)
+        self._consumer.start()
+        self._say("the destination is back")
+        self._watch(2)
+        self._kill_service()
+        self._say("the service is killed (SIGKILL); GitLab gets no answer, does not retry, and switches the hook off")
+        self._watch(3)
+        self._start_service(port)
+        self._say("the service is started again")
+        self._watch(3)
+        self._over.set()
+        people.join()
+        for project in PROJECTS:
+            self._gitlab.world.bulk_push(project, refs=5)
+        self._say("one last push to five branches at once in each project, for which GitLab sends no webhook at all")
+        self._gitlab.courier.settle()
+        result = self._settled()
+        self._stop_service()
+        return result
+
+    def _prepare(self) -> int:
+        for number, path in PROJECTS.items():
+            self._gitlab.world.add_project(number, path)
+        with closing(_free_port()) as listener:
+            port: int = listener.getsockname()[1]
+        config = {
+            "gitlab": {"url": self._gitlab.url, "token": self._gitlab.api.token},
+            "projects": list(PROJECTS),
+            "receiver": {"port": port, "hooks": [{"name": "default", "token": TOKEN}]},
+            "ledger": {"path": self._ledger.name},
+            "reconcile": {"interval": "2s", "settle": "500ms", "overlap": "1m"},
+            "destinations": [
+                {"name": "audit", "url": self._consumer.url, "retry": {"first": "100ms", "longest": "500ms"}}
+            ],
+        }
+        self._config.write_text(yaml.safe_dump(config), encoding="utf-8")
+        return port
+
+    def _work(self, hooks: list[Hook]) -> None:
+        """Things happen, and webhooks go astray."""
+        for hook in hooks:
+            hook.first_pause_s = 2.0  # GitLab's minute, shortened
+        dice = self._gitlab.world.random
+        while not self._over.wait(1 / EVENTS_A_SECOND):
+            project = dice.choice(list(PROJECTS))
+            hook = hooks[list(PROJECTS).index(project)]
+            hook.faults.drop, hook.faults.double = dice.choice([(1, 0), (0, 1), *[(0, 0)] * 8])
+            self._gitlab.world.anything(project)
+
+    def _start_service(self, port: int) -> None:
+        command = [sys.executable, "-m", "reconciler", "serve", "--config", str(self._config)]
+        with self._log.open("ab") as log:
+            self._service = subprocess.Popen(command, stderr=log)  # noqa: S603 - our own command
+        deadline = time.monotonic() + PATIENCE_S
+        while self._service.poll() is None and time.monotonic() < deadline:
+            with closing(_socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise DemoError("the service did not start:\n" + self._log.read_text(encoding="utf-8"))
+
+    def _kill_service(self) -> None:
+        if self._service is not None:
+            self._service.kill()
+            self._service.wait()
+
+    def _stop_service(self) -> None:
+        if self._service is not None:
+            self._service.terminate()
+            self._service.wait(timeout=PATIENCE_S)
+
+    def _watch(self, seconds: int) -> None:
+        for _ in range(seconds):
+            time.sleep(1)
+            self._say_figures()
+
+    def _say_figures(self) -> None:
+        now = self._figures()
+        happened, taken = len(self._gitlab.world.happenings), len({r.event_id for r in self._consumer.taken})
+        self._say(f"    happened {happened:>4}   in the ledger {now.events:>4}   delivered {taken:>4}")
+
+    def _settled(self) -> Result:
+        """Wait until everything that happened was delivered, or until that is not to be expected any more."""
+        happened = len(self._gitlab.world.happenings)
+        self._consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) >= happened, timeout_s=PATIENCE_S)
+        self._say_figures()
+        delivered = {r.event_id for r in self._consumer.taken}
+        now = self._figures()
+        lost = sum(record not in now.delivered_records for record in self._records())
+        acknowledged = sum(hook.accepted for hook in self._gitlab.courier.hooks.values())
+        return Result(happened, acknowledged, now, len(delivered), lost)
+
+    def _records(self) -> list[str]:
+        """The Events API's ids of all that happened: how the simulator names them."""
+        return [str(h.record["id"]) for h in self._gitlab.world.happenings if h.record is not None]
+
+    def _figures(self) -> Figures:
+        try:
+            with closing(connect(self._ledger, readonly=True)) as db:
+                return figures(db)
+        except (LedgerError, sqlite3.Error):
+            return Figures()
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+
+def _free_port() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))

@@ -1,0 +1,38 @@
+"""What the ledger holds, in a few figures."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlite_utils import Database
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Counts of a whole ledger; each costs a scan, so this is for small ones.
+
+    `by_webhook` events were told by a webhook, `by_api` by the API alone; `repeats` are webhook deliveries
+    recognised as an event known already. `delivered_records` are the Events API's ids of what every
+    destination took.
+    """
+
+    events: int = 0
+    by_webhook: int = 0
+    by_api: int = 0
+    repeats: int = 0
+    delivered_records: frozenset[str] = frozenset()
+
+
+def figures(db: Database) -> Figures:
+    """Count."""
+    by_webhook, deliveries = db.execute(
+        "SELECT count(DISTINCT event_id), count(*) FROM sightings WHERE source LIKE 'webhook:%'"
+    ).fetchone()
+    events = db.execute("SELECT count(*) FROM events").fetchone()[0]
+    delivered = db.execute(
+        """
+        SELECT source_id FROM sightings s WHERE source = 'project_events'
+           AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = s.event_id AND d.state <> 'delivered')
+        """
+    ).fetchall()
+    return Figures(
+        events, by_webhook, events - by_webhook, deliveries - by_webhook, frozenset(ident for (ident,) in delivered)
+    )

@@ -1,0 +1,200 @@
+"""`config.yaml`: what is valid, and how mistakes are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reconciler.cli.schema import schema_text
+from reconciler.config.load import ConfigError, load
+from reconciler.config.models import Config
+
+ROOT = Path(__file__).parents[3]
+MINIMAL = {"receiver": {"hooks": [{"token": "t"}]}}
+
+
+def write(folder: Path, content: Any) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+def mistakes(folder: Path, content: Any, **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load(write(folder, content), environ)
+    return [str(mistake).replace(str(folder) + "/", "") for mistake in raised.value.mistakes]
+
+
+def test_the_sample_is_valid_as_it_stands() -> None:
+    config = load(ROOT / "config.yaml", {})
+    assert config.gitlab.token is None
+    assert config.receiver.port == 8080
+    assert config.ledger.path == ROOT / "ledger.db"
+
+
+def test_the_sample_s_commented_destination_is_valid_too(tmp_path: Path) -> None:
+    text = (ROOT / "config.yaml").read_text().replace("destinations: []\n", "destinations:\n")
+    head, tail = text.split("destinations:\n")
+    config = load(
+        write(tmp_path, head + "destinations:\n" + tail.replace("#  ", "  ")),
+        {"AUDIT_TOKEN": "secret", "AUDIT_SECRET": "whsec_c2VjcmV0"},
+    )
+    [destination] = config.destinations
+    assert destination.headers["Authorization"].get_secret_value() == "Bearer secret"
+    assert destination.retry.max_age == 3 * 86_400_000
+    defaults = Config.model_validate({**MINIMAL, "destinations": [{"name": "d", "url": "https://x"}]})
+    assert destination.retry == defaults.destinations[0].retry  # the comments tell the truth
+    assert destination.timeout == defaults.destinations[0].timeout
+    assert destination.concurrency == defaults.destinations[0].concurrency
+
+
+def test_the_sample_shows_every_key() -> None:
+    text = (ROOT / "config.yaml").read_text()
+    schema = Config.model_json_schema()
+    keys = set(schema["properties"])
+    for model in schema["$defs"].values():
+        keys |= set(model.get("properties", ()))
+    missing = {key for key in keys if f"{key}:" not in text and not key.endswith("_file")}
+    assert missing == set()
+
+
+def test_the_schema_in_docs_is_today_s() -> None:
+    assert (ROOT / "docs" / "config.schema.json").read_text() == schema_text()
+    assert "config.schema.json" in (ROOT / "config.yaml").read_text().splitlines()[0]
+
+
+def test_all_mistakes_at_once_with_line_and_key(tmp_path: Path) -> None:
+    told = mistakes(
+        tmp_path,
+        """\
+gitlab:
+  url: gitlab.com
+  tokn: x
+projects: [12, abc, a/b, true]
+receiver:
+  port: 99999
+  hooks:
+    - name: a b
+      token: ${NOPE}
+    - name: open
+destinations:
+  - name: x
+    url: ftp://x
+    timeout: soon
+    secret: whsec_%%
+    retry: {first: 0s}
+  - url: https://ok
+""",
+    )
+    assert told == [
+        "config.yaml:2: gitlab.url: should be a URL like https://host/path",
+        "config.yaml:3: gitlab.tokn: is not a key that is known here (misspelt?)",
+        "config.yaml:4: projects[1]: should be a project's numeric id or its path like `group/project`",
+        "config.yaml:4: projects[3]: should be a project's numeric id or its path like `group/project`",
+        "config.yaml:6: receiver.port: should be less than or equal to 65535",
+        "config.yaml:8: receiver.hooks[0].name: may hold letters, digits and `.`, `_`, `-`, 64 at most",
+        "config.yaml:9: receiver.hooks[0].token: the environment variable NOPE is not set "
+        "(and has no `:-default` here)",
+        "config.yaml:10: receiver.hooks[1]: needs a `token` or a `signing_token`: anyone could post events otherwise",
+        "config.yaml:13: destinations[0].url: should be a URL like https://host/path",
+        "config.yaml:14: destinations[0].timeout: should be a duration like 500ms, 90s, 5m, 2h or 3d",
+        "config.yaml:15: destinations[0].secret: should be a Standard Webhooks secret: `whsec_` and base64",
+        "config.yaml:16: destinations[0].retry.first: should be longer than nothing and shorter than ten years",
+        "config.yaml:17: destinations[1].name: is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("receiver: [", "config.yaml:1: no valid YAML"),
+        ("", "config.yaml:1: should be a mapping"),
+        ("- 1", "config.yaml:1: should be a mapping"),
+        ("{}", "config.yaml:1: receiver: is missing"),
+        ("receiver: {hooks: [{token: a}, {token: b}]}", "receiver.hooks: two have the name default"),
+        ("a: 1\na: 2", "config.yaml:2: a: stands here twice"),
+        ("receiver: {hooks: [{token: a}]}\nprojects: [1, 1]", "projects: 1 stands there twice"),
+        ("x: !!python/object:os.system {}", "config.yaml:1: x"),
+    ],
+)
+def test_other_mistakes(tmp_path: Path, text: str, expected: str) -> None:
+    assert any(expected in line for line in mistakes(tmp_path, text))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gitlab-reconciler init"):
+        load(tmp_path / "none.yaml")
+
+
+def test_the_environment_and_its_defaults(tmp_path: Path) -> None:
+    text = "receiver: {port: '${PORT:-1234}', hooks: [{token: 'a-${T:-b}$$c'}]}\ngitlab: {token: '${G:-}'}\n"
+    file = write(tmp_path, text)
+    plain, filled = load(file, {}), load(file, {"PORT": "99", "T": "x", "G": "g"})
+    assert (plain.receiver.port, filled.receiver.port) == (1234, 99)
+    assert plain.receiver.hooks[0].token is not None
+    assert plain.receiver.hooks[0].token.get_secret_value() == "a-b$c"
+    assert plain.gitlab.token is None
+    assert filled.gitlab.token is not None
+
+
+def test_secrets_from_files(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from-a-file\n")
+    config = load(write(tmp_path, {**MINIMAL, "gitlab": {"token_file": "secret"}}))
+    assert config.gitlab.token is not None
+    assert config.gitlab.token.get_secret_value() == "from-a-file"
+    assert "from-a-file" not in repr(config)
+    for given_keys, expected in (
+        ({"token_file": "nowhere"}, "gitlab.token_file: can't read"),
+        ({"token_file": "secret", "token": "x"}, "gitlab.token_file: give either"),
+    ):
+        assert any(expected in line for line in mistakes(tmp_path, {**MINIMAL, "gitlab": given_keys}))
+
+
+anything: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=12)
+    | st.sampled_from(["5m", "${X}", "whsec_", "a/b"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                "gitlab receiver hooks token token_file url projects name port destinations retry".split()
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=anything)
+def test_no_config_makes_a_traceback(tmp_path: Path, content: Any) -> None:
+    try:
+        load(write(tmp_path, content), {})
+    except ConfigError as error:
+        assert error.mistakes
+        assert all(str(mistake).startswith(str(tmp_path)) for mistake in error.mistakes)
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["ms", "s", "m", "h"]))
+def test_durations_round_trip(number: int, unit: str) -> None:
+    millis = number * {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}[unit]
+    made = {**MINIMAL, "reconcile": {"interval": f"{number}{unit}"}}
+    if millis <= 3650 * 86_400_000:
+        assert Config.model_validate(made).reconcile.interval == millis
+
+
+def test_the_schema_is_json_schema() -> None:
+    schema = json.loads(schema_text())
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["receiver"]

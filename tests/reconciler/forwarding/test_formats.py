@@ -1,0 +1,73 @@
+"""What goes out: GitLab's bytes, or a CloudEvent that CloudEvents' own SDK reads; signed so that others verify."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cloudevents.v1.http import from_http
+from standardwebhooks import Webhook
+
+from reconciler.config.models import Destination
+from reconciler.events import times
+from reconciler.forwarding.formats import Formatter
+from reconciler.ledger.queue import Outgoing
+
+SECRET = "whsec_c2VjcmV0LW9mLWEtZGVzdGluYXRpb24="
+BODY = '{"object_kind": "push",  "ref":"refs/heads/m\\u00e4in", "n": 1.0}'
+
+
+def formatter(**more: Any) -> Formatter:
+    destination = Destination.model_validate({"name": "d", "url": "https://example.com", **more})
+    return Formatter(destination, ledger_id="abc", gitlab_url="https://gitlab.example.com/")
+
+
+def outgoing(**more: Any) -> Outgoing:
+    about: dict[str, Any] = {
+        "event_id": 7,
+        "happened_at": "2026-11-24T10:00:00.000Z",
+        "kind": "push",
+        "action": None,
+        "project_id": 42,
+        "project_path": "group/project",
+        "source": "webhook:default",
+        "sighting_id": 9,
+        "headers": {"X-Gitlab-Event": "Push Hook", "Content-Type": "application/json", "Idempotency-Key": "gitlab's"},
+        "payload": BODY,
+    }
+    return Outgoing(**(about | more))
+
+
+def test_webhook_is_the_same_bytes_with_a_stable_id() -> None:
+    message = formatter().message(outgoing(), attempt=3, now=times.now())
+    assert message.body == BODY.encode()
+    assert message.headers["X-Gitlab-Event"] == "Push Hook"
+    assert message.headers["webhook-id"] == message.headers["Idempotency-Key"] == "evt_abc_7"
+    assert message.headers["X-Reconciler-Attempt"] == "3"
+
+
+def test_cloudevents_are_read_by_their_sdk() -> None:
+    message = formatter(format="cloudevents").message(outgoing(action="open"), attempt=1, now=times.now())
+    event = from_http(message.headers, message.body)
+    assert event["id"] == "evt_abc_7"
+    assert event["source"] == "https://gitlab.example.com/group/project"
+    assert event["type"] == "com.gitlab.push.open"
+    assert event["time"].startswith("2026-11-24T10:00:00")
+    assert event["gitlabevent"] == "Push Hook"
+    assert event.data == json.loads(BODY)
+    assert BODY.encode() in message.body  # the data is not written anew
+
+
+def test_signatures_pass_others_checks() -> None:
+    for form in ("webhook", "cloudevents"):
+        message = formatter(secret=SECRET, format=form).message(outgoing(), attempt=1, now=times.now())
+        Webhook(SECRET).verify(message.body, message.headers, json_parse=False)
+
+
+def test_configured_headers_win_whatever_their_capitals() -> None:
+    message = formatter(headers={"user-agent": "mine", "Authorization": "Bearer t"}).message(
+        outgoing(), attempt=1, now=times.now()
+    )
+    assert message.headers["user-agent"] == "mine"
+    assert "User-Agent" not in message.headers
+    assert message.headers["Authorization"] == "Bearer t"

@@ -1,0 +1,31 @@
+"""Coverage: intervals join, gaps are what is left."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.ledger.connection import connect
+from reconciler.ledger.coverage import Interval, cover, covered, gaps
+
+intervals = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda t: Interval(*t)), max_size=12)
+
+
+@settings(deadline=None)
+@given(read=intervals, asked=st.tuples(st.integers(0, 60), st.integers(0, 60)))
+def test_covered_and_gaps_are_every_moment_once(read: list[Interval], asked: tuple[int, int]) -> None:
+    moments = {m for interval in read for m in range(interval.start, interval.end)}
+    with TemporaryDirectory() as folder, closing(connect(Path(folder) / "ledger.db")) as db:
+        for interval in read:
+            cover(db, 1, "project_events", interval)
+        cover(db, 2, "project_events", Interval(0, 60))
+        found = covered(db, 1, "project_events")
+    assert {m for i in found for m in range(i.start, i.end)} == moments
+    assert all(left.end < right.start for left, right in itertools.pairwise(found))
+    left = gaps(found, Interval(*asked))
+    assert {m for i in left for m in range(i.start, i.end)} == set(range(*asked)) - moments

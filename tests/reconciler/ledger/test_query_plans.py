@@ -1,0 +1,122 @@
+"""Cost must not grow with the ledger: every hot query walks an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.ledger import browse, coverage, queue, runs, status
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.record import record
+
+HOT = ("events", "sightings", "deliveries", "coverage", "projects")
+
+
+class Watched:
+    """A connection that keeps what it is asked."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+        self.asked: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conn, name)
+
+    def execute(self, sql: str, values: Any = ()) -> Any:
+        self.asked.append((sql, values))
+        return self._conn.execute(sql, values)
+
+    def executemany(self, sql: str, rows: Any) -> Any:
+        rows = list(rows)
+        if rows:
+            self.asked.append((sql, rows[0]))
+        return self._conn.executemany(sql, rows)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        with transaction(db):
+            queue.sync_destinations(db, [("one", "project"), ("two", "none")])
+        yield db
+
+
+def sighting(number: int, source: str = "webhook:default", key: str | None = None) -> Sighting:
+    return Sighting(
+        source=source,
+        source_id=f"{source}-{number}",
+        identity=Identity(key or f"note:{number}", 1_700_000_000_000 + number * 1000, Precision.STATED),
+        summary=Summary(kind="note", project_id=number % 3 + 1, project_path=f"group/{number % 3 + 1}"),
+        seen_at=1_700_000_000_000,
+        payload="{}",
+        payload_sha=f"{source} {number}",
+    )
+
+
+def plans(db: Database, watched: Watched) -> dict[str, list[str]]:
+    found = {}
+    for sql, values in watched.asked:
+        if sql.split()[0] in ("SELECT", "WITH", "UPDATE", "DELETE", "INSERT"):
+            rows = db.conn.execute("EXPLAIN QUERY PLAN " + sql, values).fetchall()
+            found[" ".join(sql.split())] = [row[-1] for row in rows]
+    return found
+
+
+def scans(plan: list[str]) -> list[str]:
+    aliases = {"e": "events", "s": "sightings", "d": "deliveries", "f": "sightings"}
+    return [
+        step
+        for step in plan
+        if step.startswith("SCAN")
+        and aliases.get(step.split()[1], step.split()[1]) in HOT
+        and "INDEX" not in step  # walking an index in order, from its end, is what LIMIT does
+    ]
+
+
+def test_hot_queries_use_indexes(db: Database) -> None:
+    watched = Watched(db.conn)
+    db.conn = watched
+    with transaction(db):
+        record(db, [sighting(n) for n in range(50)], now=times.now())
+        record(db, [sighting(99)], now=times.now())
+        record(
+            db, [sighting(1, "project_events", "note:7"), sighting(2, "project_events", "note:7")], now=times.now()
+        )
+        record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
+    queue.next_lanes(db, 1, now=times.now(), limit=1000)
+    queue.head(db, 2, "event:000000000001")
+    queue.next_due(db, 1)
+    queue.outgoing(db, 1)
+    attempt = queue.Attempt(1, 1, 1, 0, 0, 500, "no")
+    queue.retry(db, attempt, next_attempt_at=times.now())
+    queue.bury(db, attempt)
+    queue.deliver(db, attempt)
+    coverage.cover(db, 1, "project_events", coverage.Interval(0, 9))
+    runs.watched_since(db, 1)
+    browse.after(db, browse.Filter(), event_id=1)
+    browse.newest(db, browse.Filter(project=1), limit=5)
+    browse.show(db, 1)
+    for sql in (status.PENDING, status.OLDEST, status.DEAD, status.LAST_ERROR, status.LAST_DEAD_ERROR):
+        db.conn.execute(sql, (1,)).fetchall()
+    db.conn = watched._conn
+    found = plans(db, watched)
+    assert len(found) > 20
+    assert {sql: scans(plan) for sql, plan in found.items() if scans(plan)} == {}
+
+
+def test_the_outbox_uses_its_partial_indexes(db: Database) -> None:
+    asked = {"destination": 1, "now": "x", "limit": 5}
+    lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_LANES, asked)]
+    assert sum("USING INDEX deliveries_open" in step for step in lanes) >= 3
+    head = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.HEAD, (1, "x"))]
+    assert any("USING INDEX deliveries_open (destination_id=? AND lane=?)" in step for step in head)
+    assert not any("TEMP B-TREE" in step for step in lanes + head)
+    due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_DUE, (1,))]
+    assert any("deliveries_retrying" in step for step in due)

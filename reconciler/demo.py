@@ -23,7 +23,7 @@ from reconciler.ledger.connection import connect
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.figures import Figures, figures
 from reconciler.simulator.consumer import Consumer
-from reconciler.simulator.hooks import Hook
+from reconciler.simulator.hooks import Hook, webhook_bytes
 from reconciler.simulator.server import Simulator
 
 PROJECTS = {42: "acme/website", 43: "acme/billing", 44: "acme/infra"}
@@ -184,13 +184,18 @@ class Demo:
         self._say_figures()
         delivered = {r.event_id for r in self._consumer.taken}
         now = self._figures()
-        lost = sum(record not in now.delivered_records for record in self._records())
+        lost = self._lost(now.delivered_records)
         acknowledged = sum(hook.accepted for hook in self._gitlab.courier.hooks.values())
         return Result(happened, acknowledged, now, len(delivered), lost)
 
-    def _records(self) -> list[str]:
-        """The Events API's ids of all that happened: how the simulator names them."""
-        return [str(h.record["id"]) for h in self._gitlab.world.happenings if h.record is not None]
+    def _lost(self, delivered_records: frozenset[str]) -> int:
+        """How much of what happened the destination took neither as a webhook's body nor as a record."""
+        bodies = {request.body for request in self._consumer.taken}
+        return sum(
+            (happening.record is None or str(happening.record["id"]) not in delivered_records)
+            and (happening.webhook is None or webhook_bytes(happening.webhook) not in bodies)
+            for happening in self._gitlab.world.happenings
+        )
 
     def _figures(self) -> Figures:
         try:

@@ -68,7 +68,7 @@ def replay(
             _report(as_json, counts, 0)
             return
         for name, number in counts.items():
-            err.print(f"{number:,} events to {name}", highlight=False, markup=False)
+            err.print(f"{name}: {number:,} to send again", highlight=False, markup=False)
         if not yes and not typer.confirm("Send them again?", err=True):
             fail("nothing was changed")
         _report(as_json, counts, reopening.reopen(db, wanted, now=times.now()))
@@ -78,6 +78,6 @@ def _report(as_json: bool, counts: dict[str, int], reopened: int) -> None:
     if as_json:
         print_json({"destinations": counts, "reopened": reopened})
     elif reopened:
-        out.print(f"{reopened:,} deliveries are open again.", highlight=False)
+        out.print(f"Open again: {reopened:,}.", highlight=False)
     else:
         out.print("Nothing matches.", highlight=False)

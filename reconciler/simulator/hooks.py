@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,11 @@ class Hook:
             self.disabled_until = time.time() + min(pause, LONGEST_PAUSE_S)
 
 
+def webhook_bytes(body: Mapping[str, Any] | None) -> bytes:
+    """A webhook's body as it goes over the wire: the same bytes from every hook."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
 class Courier:
     """Delivers webhooks from a thread of its own, in the order they were caused."""
 
@@ -112,7 +118,7 @@ class Courier:
             return
         times = 2 if hook.faults.double > 0 else 1
         hook.faults.double = max(0, hook.faults.double - 1)
-        body = json.dumps(happening.webhook, separators=(",", ":")).encode()
+        body = webhook_bytes(happening.webhook)
         for _ in range(times):  # a doubled delivery has another key and the same bytes
             if hook.faults.delay_s:
                 time.sleep(hook.faults.delay_s)

@@ -207,14 +207,14 @@ class TestEvents:
 
 class TestReplay:
     def test_by_id_time_and_dead_only(self, make_service: MakeService, consumer: Consumer) -> None:
-        consumer.answer = lambda _h, body: (400 if b'"issue"' in body else 200, {}, b"")
+        consumer.answer = lambda _h, body: (400 if b"found a bug" in body else 200, {}, b"")
         service = make_service(destinations=[to_consumer(consumer)]).start()
         fill(service, PUSH, ISSUE, NOTE)
         assert consumer.wait_for(lambda c: len(c.requests) == 3)
         consumer.answer = lambda _h, _b: (200, {}, b"")
 
         asked = service.run("replay", "--dead", stdin="n\n")
-        assert (asked.returncode, "1 events to consumer" in asked.stderr) == (1, True)
+        assert (asked.returncode, "consumer: 1 to send again" in asked.stderr) == (1, True)
         assert len(consumer.requests) == 3
 
         assert service.run("replay", "--dead", stdin="y\n").returncode == 0
@@ -223,7 +223,7 @@ class TestReplay:
         assert by_id == {"destinations": {"consumer": 2}, "reopened": 2}
         assert consumer.wait_for(lambda c: len(c.taken) == 5)
         done = service.run("replay", "--from", "2017-12-10", "--to", "2017-12-10", "--destination", "consumer", "-y")
-        assert "1 deliveries are open again" in done.stdout
+        assert "Open again: 1." in done.stdout
         assert consumer.wait_for(lambda c: len(c.taken) == 6)
         assert len({r.event_id for r in consumer.taken}) == 3
         assert "Nothing matches" in service.run("replay", "--dead", "-y").stdout

@@ -112,9 +112,7 @@ class Demo:
             self._gitlab.world.bulk_push(project, refs=5)
         self._say("one last push to five branches at once in each project, for which GitLab sends no webhook at all")
         self._gitlab.courier.settle()
-        result = self._settled()
-        self._stop_service()
-        return result
+        return self._settled()
 
     def _prepare(self) -> int:
         for number, path in PROJECTS.items():
@@ -181,6 +179,7 @@ class Demo:
         """Wait until everything that happened was delivered, or until that is not to be expected any more."""
         happened = len(self._gitlab.world.happenings)
         self._consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) >= happened, timeout_s=PATIENCE_S)
+        self._stop_service()  # it ends what is in flight, so that the ledger's figures are final
         self._say_figures()
         delivered = {r.event_id for r in self._consumer.taken}
         now = self._figures()

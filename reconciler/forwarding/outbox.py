@@ -153,7 +153,7 @@ class Outbox:
         try:
             outcome = await self._attempt(queued, of_round)
         except Exception:  # the ledger can't be read: the event stays where it is
-            self._log.exception("an attempt can't be made", event=queued.event_id)
+            self._log.exception("an attempt can't be made", event_id=queued.event_id)
             self._pace.failed(of_round, now=times.now(), retry_after=times.SECOND)
         else:
             await self._write(outcome)
@@ -181,7 +181,7 @@ class Outbox:
         self, event: Outgoing, queued: Queued, answer: Answer, attempt: Attempt, of_round: int
     ) -> Callable[[Database], None]:
         """What the answer means: for the pace, and for the delivery."""
-        about = self._log.bind(event=event.event_id, status=answer.status, attempt=queued.attempts + 1)
+        about = self._log.bind(event_id=event.event_id, status=answer.status, attempt=queued.attempts + 1)
         if answer.taken:
             self._pace.succeeded()
             about.debug("delivered")

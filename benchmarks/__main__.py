@@ -1,0 +1,42 @@
+"""`python -m benchmarks [name …]`: measure, and print a table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import sys
+import time
+
+from benchmarks import backfill, forwarder, ledger, receiver, service
+from benchmarks.table import markdown
+from reconciler import logs
+
+PARTS = {
+    "receiver": receiver.measure,
+    "forwarder": forwarder.measure,
+    "service": service.measure,
+    "backfill": backfill.measure,
+    "ledger": ledger.measure,
+}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(PARTS)
+    unknown = set(wanted) - set(PARTS)
+    if unknown:
+        sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    logs.set_up("error")
+    rows = []
+    for name in wanted:
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        rows += PARTS[name]()
+    print(
+        f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
+        f"{os.cpu_count()} cores\n"
+    )
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

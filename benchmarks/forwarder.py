@@ -1,0 +1,78 @@
+"""Draining a backlog, against a bare loop of the same HTTP client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import uvloop
+
+from benchmarks.material import fill, ledger, sightings
+from benchmarks.receiver import running
+from benchmarks.table import Row
+from reconciler.config.models import Destination
+from reconciler.forwarding.forwarder import Forwarder
+from reconciler.ledger.connection import connect
+from reconciler.ledger.writer import Writer
+
+EVENTS = 4_000
+CONCURRENCY = 8
+
+
+async def bare(url: str, bodies: list[bytes]) -> float:
+    """Events a second of nothing but the client."""
+    left = iter(bodies)
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=CONCURRENCY)) as client:
+
+        async def work() -> None:
+            for body in left:
+                async with client.stream(
+                    "POST", url, content=body, headers={"Content-Type": "application/json"}
+                ) as response:
+                    await response.aread()
+
+        began = time.perf_counter()
+        await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+        return len(bodies) / (time.perf_counter() - began)
+
+
+async def drain(url: str, path: Path, ordering: str) -> float:
+    """Events a second of the forwarder, each marked as delivered on disk."""
+    with closing(ledger(path, "one", ordering=ordering)) as db, closing(connect(path)) as reader:
+        fill(db, sightings(EVENTS, seed=5))
+        writer = Writer(db)
+        destination = Destination.model_validate(
+            {"name": "one", "url": url, "ordering": ordering, "concurrency": CONCURRENCY}
+        )
+        forwarder = Forwarder([destination], {"one": 1}, db=reader, writer=writer, gitlab_url="https://x")
+        began = time.perf_counter()
+        running_forwarder = asyncio.create_task(forwarder.run())
+        left = EVENTS
+        while left:
+            await asyncio.sleep(0.02)
+            left = reader.execute(
+                "SELECT count(*) FROM deliveries WHERE destination_id = 1 AND state IN ('pending', 'retrying')"
+            ).fetchone()[0]
+        took = time.perf_counter() - began
+        forwarder.stop()
+        await running_forwarder
+        await forwarder.close()
+        await writer.close()
+        return EVENTS / took
+
+
+def measure() -> list[Row]:
+    """Both orderings against the bare loop."""
+    rows = []
+    bodies = [s.payload.encode() for s in sightings(EVENTS, seed=5)]
+    with running("read only") as (port, folder), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        url = f"http://127.0.0.1:{port}/"
+        ceiling = runner.run(bare(url, bodies))
+        for ordering in ("project", "none"):
+            rate = runner.run(drain(url, folder / f"{ordering}.db", ordering))
+            what = f"forwarder: drain, ordering: {ordering}"
+            rows.append(Row(what, f"{rate:,.0f}/s", f"{ceiling:,.0f}/s (bare loop)", rate / ceiling, ">= 0.5"))
+    return rows

@@ -1,0 +1,55 @@
+"""Events to fill a ledger with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.queue import sync_destinations
+from reconciler.ledger.record import record
+
+PROJECTS = 50
+
+
+def sightings(count: int, *, seed: int, payload_bytes: int = 4096) -> Iterator[Sighting]:
+    """Push webhooks with keys and delivery ids as random as SHAs and UUIDs are."""
+    dice = random.Random(seed)
+    pad = "x" * max(0, payload_bytes - 120)
+    now = times.now()
+    for number in range(count):
+        project = number % PROJECTS + 1
+        sha = f"{dice.getrandbits(160):040x}"
+        ident = f"{dice.getrandbits(128):032x}"
+        yield Sighting(
+            source="webhook:default",
+            source_id=f"{ident[:8]}-{ident[8:12]}-{ident[12:16]}-{ident[16:20]}-{ident[20:]}",
+            identity=Identity(f"push:{project}:refs/heads/main:{sha[::-1]}:{sha}", now, Precision.RECEIVED),
+            summary=Summary(kind="push", project_id=project, project_path=f"group/{project}", author="ada"),
+            seen_at=now,
+            payload=f'{{"object_kind":"push","n":{number},"after":"{sha}","pad":"{pad}"}}',
+            payload_sha=sha,
+            headers={"X-Gitlab-Event": "Push Hook", "Content-Type": "application/json"},
+        )
+
+
+def fill(db: Database, found: Iterator[Sighting], *, batch: int = 500) -> None:
+    """Record without waiting for the disk."""
+    db.execute("PRAGMA synchronous = OFF")
+    while part := [s for s, _ in zip(found, range(batch), strict=False)]:
+        with transaction(db):
+            record(db, part, now=times.now())
+    db.execute("PRAGMA synchronous = FULL")
+
+
+def ledger(path: Path, *destinations: str, ordering: str = "project") -> Database:
+    """A new ledger with these destinations."""
+    db = connect(path)
+    with transaction(db):
+        sync_destinations(db, [(name, ordering) for name in destinations])
+    return db

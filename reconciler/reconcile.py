@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 import structlog
@@ -50,7 +50,6 @@ class Reconciler:
         self._source = source
         self._db = db
         self._writer = writer
-        self._threads = ThreadPoolExecutor(config.parallel, thread_name_prefix="gitlab")
         self._slots = asyncio.Semaphore(config.parallel)
         self._projects: dict[int | str, Project] = {}
         self._polling: set[int | str] = set()
@@ -131,7 +130,6 @@ class Reconciler:
     def stop(self) -> None:
         """End all reading; what a thread waits for is given up."""
         self._client.stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _poll(self, name: int | str) -> Tally:
         project = await self.project(name)
@@ -189,4 +187,22 @@ class Reconciler:
                 await self._writer.run(lambda db: runs.note_failure(db, project_id, error, times.now()))
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        """Run a blocking call in a thread that a stop need not wait for: it only ever reads from GitLab."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result(cast(T, result)) if error is None else future.set_exception(error)
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = call()
+            except BaseException as raised:
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, result, error)
+
+        threading.Thread(target=run, name="gitlab", daemon=True).start()
+        return await future

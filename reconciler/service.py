@@ -28,7 +28,7 @@ from reconciler.reconcile import Reconciler
 from reconciler.sources.client import Client
 from reconciler.sources.project_events import ProjectEvents
 
-DRAIN_S = 15.0
+DRAIN_S = 10.0
 """How long a stop waits for what is in flight. What is not done then is done after the next start."""
 LOOK_S = 0.2
 """How often the ledger is asked, at the cost of microseconds, whether another process changed it."""

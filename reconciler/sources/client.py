@@ -7,6 +7,7 @@ used.
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import Any
 from urllib.parse import quote
@@ -49,13 +50,13 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Asks one GitLab instance. Safe to use from several threads: each gets a session of its own."""
+    """Asks one GitLab instance. Safe to use from several threads: each request has a session to itself."""
 
     def __init__(self, config: GitLab, *, tries: int = TRIES) -> None:
         self._config = config
         self._tries = tries
         self._stop = threading.Event()
-        self._own = threading.local()
+        self._idle: queue.LifoQueue[gitlab.Gitlab] = queue.LifoQueue()
         self.rate_limit = RateLimit()
         self.requests = 0
 
@@ -105,8 +106,9 @@ class Client:
     def _ask_once(self, path: str, query: dict[str, Any]) -> requests.Response:
         self._sleep(self.rate_limit.pause())
         self.requests += 1
+        session = self._session()
         try:
-            response = self._session().http_request("get", path, query_data=query, obey_rate_limit=False)
+            response = session.http_request("get", path, query_data=query, obey_rate_limit=False)
         except GitlabHttpError as error:
             raise self._judged(path, error) from error
         except (requests.RequestException, GitlabError) as error:
@@ -114,6 +116,8 @@ class Client:
             if status is not None:
                 raise self._judged(path, error) from error
             raise _Transient(f"no answer: {error}") from error
+        finally:
+            self._idle.put(session)
         return response
 
     def _judged(self, path: str, error: Any) -> Exception:
@@ -128,22 +132,22 @@ class Client:
             raise Stopped("stopping")
 
     def _session(self) -> gitlab.Gitlab:
-        """This thread's session."""
-        made: gitlab.Gitlab | None = getattr(self._own, "gitlab", None)
-        if made is None:
-            config = self._config
-            session = requests.Session()
-            session.hooks["response"].append(self._note)
-            made = gitlab.Gitlab(
-                config.url,
-                private_token=config.token.get_secret_value() if config.token else None,
-                timeout=config.timeout / 1000,
-                ssl_verify=str(config.ca_file) if config.ca_file else True,
-                session=session,
-                retry_transient_errors=False,
-            )
-            self._own.gitlab = made
-        return made
+        """A session that nobody uses, with its connection kept alive if there is one."""
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            pass
+        config = self._config
+        session = requests.Session()
+        session.hooks["response"].append(self._note)
+        return gitlab.Gitlab(
+            config.url,
+            private_token=config.token.get_secret_value() if config.token else None,
+            timeout=config.timeout / 1000,
+            ssl_verify=str(config.ca_file) if config.ca_file else True,
+            session=session,
+            retry_transient_errors=False,
+        )
 
     def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self.rate_limit.note(response.status_code, response.headers)

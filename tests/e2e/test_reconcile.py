@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -186,3 +187,13 @@ def test_webhooks_and_backfill_meet_in_one_event(make_service: MakeService, gitl
     done = service.run("backfill", "--from", today, "--project", str(PROJECT), "--json")
     [project] = json.loads(done.stdout)["projects"]
     assert (project["seen"], project["already_known"], project["new"]) == (20, 20, 0)
+
+
+def test_a_stop_does_not_wait_for_gitlab(make_service: MakeService, gitlab: Simulator) -> None:
+    gitlab.api.faults.slow_s = 8
+    service = make_service(**at_gitlab(gitlab)).start()
+    while not gitlab.api.requests:
+        time.sleep(0.01)
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 5

@@ -242,6 +242,7 @@ def test_503_while_the_ledger_is_locked_and_200_after(tmp_path: Path) -> None:
         service.kill()
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can fill a running process's disk")
 def test_503_while_the_disk_is_full_and_200_after(tmp_path: Path) -> None:
     config = {
         "receiver": {"port": 0, "hooks": [{"name": "default", "token": TOKEN}]},

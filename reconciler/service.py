@@ -75,7 +75,7 @@ class _Service:
         app = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(reader))
         server = web_server(app)
         reconciler = self._reconciler(reader, writer)
-        scheduler = _schedule(reconciler, config) if reconciler is not None else None
+        scheduler = schedule(reconciler, config) if reconciler is not None else None
 
         self._catch_signals(server)
         tasks = [
@@ -163,7 +163,7 @@ def web_server(app: ASGIApp) -> uvicorn.Server:
     )
 
 
-def _schedule(reconciler: Reconciler, config: Config) -> AsyncIOScheduler:
+def schedule(reconciler: Reconciler, config: Config) -> AsyncIOScheduler:
     """One job for each project, spread over the interval."""
     interval = config.reconcile.interval / 1000
     scheduler = AsyncIOScheduler(timezone=UTC)

@@ -17,8 +17,11 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.times import Millis
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+_PIPE_WIDTH = 200
+"""Columns of a table that goes into a file or a pipe."""
+
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+err = Console(stderr=True, soft_wrap=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 """Both colour only on a terminal, and never where NO_COLOR is set."""
 
 FAILED, USAGE = 1, 2

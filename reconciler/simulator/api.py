@@ -56,8 +56,8 @@ class Api:
             routes=[
                 Route("/api/v4/version", self.version),
                 Route("/api/v4/personal_access_tokens/self", self.own_token),
-                Route(f"{project}/events", self.events),
                 Route(f"{project}/hooks/{{hook:int}}/events", self.hook_log),
+                Route(f"{project}/events", self.events),
                 Route(f"{project}/hooks/{{hook:int}}", self.hook),
                 Route(f"{project}/hooks", self.hooks),
                 Route(project, self.project),

@@ -7,6 +7,7 @@ import resource
 import sqlite3
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,20 @@ def test_one_change_that_can_t_be_written_takes_no_other_with_it(service: Servic
     )
     assert service.post(body, Idempotency_Key=key).status_code == 200
     assert sightings(service, f"source_id = '{key}'")[0][3] == body.decode()
+
+
+def test_503_at_once_where_too_much_waits(tmp_path: Path) -> None:
+    config = {**ONE_HOOK, "receiver": {**ONE_HOOK["receiver"], "max_waiting": "3KiB"}}
+    service = Service(tmp_path, config).start()
+    try:
+        with sqlite3.connect(service.ledger, isolation_level=None) as other, ThreadPoolExecutor(4) as pool:
+            other.execute("BEGIN IMMEDIATE")  # so that deliveries wait
+            posts = [pool.submit(service.post, PUSH, Idempotency_Key=f"waits-{n}") for n in range(4)]
+            refused = next(as_completed(posts, timeout=20)).result()
+            other.execute("ROLLBACK")
+        assert refused.status_code == 503
+        assert "too much is waiting" in refused.text
+        assert int(refused.headers["retry-after"]) > 0
+        assert service.post(PUSH, Idempotency_Key="after").status_code == 200  # the room was given back
+    finally:
+        service.kill()

@@ -1,0 +1,164 @@
+"""Which windows are read, and when coverage may grow."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from reconciler.config.models import Config, GitLab, Reconcile
+from reconciler.events import times
+from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
+from reconciler.ledger import coverage
+from reconciler.ledger.connection import connect
+from reconciler.ledger.coverage import Interval
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.writer import Writer
+from reconciler.reconcile import Reconciler
+from reconciler.service import schedule
+from reconciler.simulator.server import Simulator
+from reconciler.simulator.world import World
+from reconciler.sources.client import Client
+from reconciler.sources.project_events import ProjectEvents
+from reconciler.sources.source import Project, Slice
+
+PROJECT = Project(42, "group/project")
+
+
+class Parts:
+    """A reconciler with everything it needs, all of it real but GitLab."""
+
+    def __init__(self, gitlab: Simulator, folder: Path) -> None:
+        self.gitlab = gitlab
+        self.db = connect(folder / "ledger.db")
+        self.reader = connect(folder / "ledger.db", readonly=True)
+        self.writer = Writer(self.db)
+        self.client = Client(GitLab.model_validate({"url": gitlab.url, "token": gitlab.api.token}))
+        self.source = ProjectEvents(self.client)
+        self.reconciler = Reconciler(
+            Reconcile(settle=1, overlap=5 * MINUTE),
+            client=self.client,
+            source=self.source,
+            db=self.reader,
+            writer=self.writer,
+        )
+
+    def events(self) -> int:
+        return int(self.reader.execute("SELECT count(*) FROM events").fetchone()[0])
+
+    def covered(self) -> list[Interval]:
+        return coverage.covered(self.reader, 42, "project_events")
+
+
+@pytest.fixture
+def gitlab() -> Iterator[Simulator]:
+    world = World()
+    world.add_project(42, "group/project")
+    with Simulator(world) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def parts(gitlab: Simulator, tmp_path: Path) -> AsyncIterator[Parts]:
+    made = Parts(gitlab, tmp_path)
+    yield made
+    made.reconciler.stop()
+    await made.writer.close()
+    with closing(made.db.conn), closing(made.reader.conn):
+        pass
+
+
+def push_at(gitlab: Simulator, *moments: int) -> None:
+    real = gitlab.world.clock
+    for moment in moments:
+        gitlab.world.clock = lambda moment=moment: moment  # type: ignore[misc]
+        gitlab.world.push(42)
+    gitlab.world.clock = real
+
+
+async def test_never_two_polls_of_one_project_at_a_time(parts: Parts) -> None:
+    parts.gitlab.api.faults.slow_s = 0.2
+    first, second = await asyncio.gather(parts.reconciler.poll(42), parts.reconciler.poll(42))
+    assert [tally is None for tally in (first, second)] == [False, True]
+    assert await parts.reconciler.poll(42) is not None
+
+
+async def test_the_first_poll_looks_back_by_the_overlap_only(parts: Parts) -> None:
+    now = times.now()
+    push_at(parts.gitlab, now - DAY, now - 4 * MINUTE, now - SECOND)
+    tally = await parts.reconciler.poll(42)
+    assert tally is not None
+    assert (tally.seen, tally.new) == (2, 2)
+
+
+async def test_a_later_poll_reads_what_is_not_covered_with_an_overlap(parts: Parts) -> None:
+    await parts.reconciler.poll(42)
+    with parts.db.conn:  # as after two hours of downtime
+        parts.db.execute("UPDATE coverage SET covered_through = ?", [times.iso(times.now() - 2 * HOUR)])
+        parts.db.execute("UPDATE coverage SET covered_from = ?", [times.iso(times.now() - 3 * HOUR)])
+        parts.db.execute("UPDATE projects SET watched_since = ?", [times.iso(times.now() - 3 * HOUR)])
+    now = times.now()
+    push_at(parts.gitlab, now - 2 * HOUR - 4 * MINUTE, now - HOUR, now - SECOND)
+    tally = await parts.reconciler.poll(42)
+    assert tally is not None
+    assert (tally.seen, tally.new) == (3, 3)
+    assert len(parts.covered()) == 1
+    assert parts.covered()[0].end >= now - SECOND
+
+
+async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
+    """The ledger fails in the middle of a window: the slices before are covered, and no more."""
+    now = times.now()
+    push_at(parts.gitlab, *(now - 20 * DAY + n * HOUR for n in range(24 * 20)))
+    window = Interval(now - 15 * DAY, now - 5 * DAY)
+    slices: list[Slice] = []
+
+    def break_after_two(part: Slice, _: object) -> None:
+        slices.append(part)
+        if len(slices) == 2:
+            parts.writer.record = _unavailable  # type: ignore[method-assign]
+
+    with pytest.raises(LedgerUnavailable):
+        await parts.reconciler.read(PROJECT, window, purpose="backfill", progress=break_after_two)
+    assert parts.covered() == [Interval(window.start, slices[1].covered.end)]
+    del parts.writer.record  # type: ignore[method-assign]
+    [gap] = coverage.gaps(parts.covered(), window)
+    await parts.reconciler.read(PROJECT, gap, purpose="backfill")
+    assert parts.covered() == [window]
+    assert parts.events() == 240
+
+
+def _unavailable(_: object) -> asyncio.Future[None]:
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    failed.set_exception(LedgerUnavailable("as if the disk were full"))
+    return failed
+
+
+async def test_a_rehearsal_leaves_no_trace(parts: Parts) -> None:
+    now = times.now()
+    push_at(parts.gitlab, now - 2 * HOUR, now - HOUR)
+    tally = await parts.reconciler.read(PROJECT, Interval(now - DAY, now), purpose="backfill", dry_run=True)
+    assert (tally.seen, tally.new, parts.events(), parts.covered()) == (2, 2, 0, [])
+
+
+async def test_projects_are_spread_over_the_interval(parts: Parts) -> None:
+    config = Config.model_validate(
+        {
+            "receiver": {"hooks": [{"token": "t"}]},
+            "projects": list(range(1, 61)),
+            "reconcile": {"interval": "60s"},
+        }
+    )
+    scheduler = schedule(parts.reconciler, config)
+    try:
+        due = sorted(job.next_run_time for job in scheduler.get_jobs())
+    finally:
+        scheduler.shutdown(wait=False)
+    assert len(due) == 60
+    assert all(right - left > timedelta(seconds=0.5) for left, right in itertools.pairwise(due))
+    assert due[-1] - due[0] < timedelta(seconds=60)

@@ -158,6 +158,8 @@ def histories(draw: st.DrawFn) -> Told:
     seed = draw(st.integers(0, 2**32))
     world = World(seed=seed)
     world.add_project(PROJECT, "group/project")
+    if seed % 2:
+        world.people = world.people[:1]  # so that pushes back and forth have the same bytes
     history = History(world)
     world.clock = lambda: history.now
     steps = draw(

@@ -1,0 +1,99 @@
+"""The matching rule by example; tests/reconciler/ledger/test_matching_histories.py has the proof."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from reconciler.events.matching import Seen, group
+from reconciler.events.sighting import Precision
+from reconciler.events.times import HOUR, MINUTE, SECOND
+
+ONCE, STATED, RECEIVED, ALONE, LOOSE = Precision
+A, B, SYSTEM, API = "webhook:a", "webhook:b", "system_hook:a", "project_events"
+numbers = itertools.count()
+
+
+def seen(source: str, time: int, precision: Precision, bytes_: str = "same") -> Seen:
+    label = next(numbers)
+    return Seen(time, source, str(label), precision, f"record {label}" if source == API else bytes_, label)
+
+
+def sizes(*sightings: Seen) -> list[list[str]]:
+    """The sources of each group, oldest group first."""
+    return [sorted(member.source for member in members) for members in group(sightings)]
+
+
+@pytest.mark.parametrize(
+    ("precision", "apart", "events"),
+    [
+        (ONCE, 10_000 * HOUR, 1),
+        (STATED, 10_000 * HOUR, 1),
+        (RECEIVED, MINUTE, 1),
+        (RECEIVED, MINUTE + 1, 2),
+        (ALONE, MINUTE, 1),
+        (ALONE, MINUTE + 1, 2),
+        (LOOSE, 0, 2),
+    ],
+)
+def test_identical_bytes_from_one_source(precision: Precision, apart: int, events: int) -> None:
+    assert len(sizes(seen(A, 0, precision), seen(A, apart, precision))) == events
+
+
+@pytest.mark.parametrize(
+    ("precision", "apart", "events"),
+    [
+        (ONCE, 10_000 * HOUR, 1),
+        (STATED, 15 * MINUTE, 1),
+        (STATED, 15 * MINUTE + 1, 2),
+        (RECEIVED, 12 * HOUR, 1),
+        (RECEIVED, 12 * HOUR + 1, 2),
+    ],
+)
+def test_a_webhook_and_a_record(precision: Precision, apart: int, events: int) -> None:
+    record = ONCE if precision is ONCE else STATED
+    assert len(sizes(seen(A, apart, precision), seen(API, 0, record))) == events
+
+
+@pytest.mark.parametrize("precision", [STATED, RECEIVED])
+def test_one_source_tells_an_event_once(precision: Precision) -> None:
+    assert sizes(seen(API, 0, STATED), seen(API, SECOND, STATED), seen(A, 0, precision)) == [[API, A], [API]]
+
+
+def test_two_hooks_tell_one_event_in_the_same_bytes_only() -> None:
+    assert sizes(seen(A, 0, RECEIVED), seen(B, HOUR, RECEIVED)) == [[A, B]]
+    assert sizes(seen(A, 0, RECEIVED), seen(B, 0, RECEIVED, "other")) == [[A], [B]]
+    assert sizes(seen(A, 0, RECEIVED), seen(SYSTEM, 0, RECEIVED, "other")) == [[SYSTEM, A]]
+
+
+def test_two_hooks_that_each_missed_one_of_two_alike_are_two_where_nothing_arbitrates() -> None:
+    assert sizes(seen(A, 0, ALONE), seen(B, 5 * MINUTE, ALONE)) == [[A], [B]]
+    assert sizes(seen(A, 0, ALONE), seen(B, 30 * SECOND, ALONE)) == [[A, B]]
+
+
+def test_the_nearest_are_paired_not_the_first() -> None:
+    webhook, early, late = seen(A, 10 * SECOND, RECEIVED), seen(API, SECOND, STATED), seen(API, 11 * SECOND, STATED)
+    assert group([webhook, early, late]) == [[early], [late, webhook]]
+
+
+def test_as_many_pairs_as_possible_before_the_nearest() -> None:
+    """A to B, B to A, A to B: both webhooks are of some push, even if one is nearer to the other's record."""
+    records = [seen(API, 0, STATED), seen(API, 10 * MINUTE, STATED)]
+    hooks = [seen(A, 8 * MINUTE, RECEIVED), seen(A, 11 * MINUTE, RECEIVED)]
+    assert group(records + hooks) == [[records[0], hooks[0]], [records[1], hooks[1]]]
+
+
+def test_every_order_gives_the_same_groups() -> None:
+    told = [
+        seen(A, 0, RECEIVED),
+        seen(A, 3 * MINUTE, RECEIVED),
+        seen(B, 4 * MINUTE, RECEIVED),
+        seen(API, 0, STATED),
+        seen(API, 3 * MINUTE, STATED),
+    ]
+    groups = {
+        frozenset(frozenset(seen.label for seen in members) for members in group(order))
+        for order in itertools.permutations(told)
+    }
+    assert len(groups) == 1

@@ -1,0 +1,87 @@
+"""docs/architecture.md, held against the code: which room may know which, and where what is allowed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "reconciler").rglob("*.py"), *(ROOT / "receiver").rglob("*.py")])
+
+# Each room, and the rooms it may import from. `config` and `logs` may be known to all but `events` and `ledger`.
+MAY_IMPORT = {
+    "events": set(),
+    "ledger": {"events"},
+    "config": set(),
+    "receiver": {"events", "ledger", "config"},
+    "sources": {"events", "ledger", "config"},
+    "forwarding": {"events", "ledger", "config"},
+    "reconcile": {"events", "ledger", "config", "sources"},
+    "service": {"events", "ledger", "config", "receiver", "sources", "forwarding", "reconcile"},
+    "logs": set(),
+    "simulator": set(),
+    "demo": {"ledger", "simulator"},
+    "cli": {"events", "ledger", "config", "sources", "reconcile", "service", "demo", "logs"},
+}
+ONLY_IN = {
+    r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b": ("ledger",),
+    r"^\s*(import|from) (gitlab|requests)\b": ("sources",),
+    r"^\s*(import|from) httpx\b": ("forwarding", "simulator"),
+}
+
+
+def room(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return "receiver" if parts[0] == "receiver" else parts[1]
+
+
+def imported(file: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "reconciler" else [f"reconciler.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "receiver":
+                rooms.add("receiver")
+            elif parts[0] == "reconciler" and len(parts) > 1 and not parts[1].startswith("__"):
+                rooms.add(parts[1])
+    return rooms
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_imports_point_one_way(file: Path) -> None:
+    own = room(file)
+    if own not in ("__init__", "__main__"):
+        assert imported(file) - {own} <= MAY_IMPORT[own]
+
+
+@pytest.mark.parametrize("pattern", ONLY_IN)
+def test_what_belongs_to_one_room(pattern: str) -> None:
+    elsewhere = {
+        str(file.relative_to(ROOT))
+        for file in FILES
+        if re.search(pattern, _without_docstrings(file), re.M) and room(file) not in ONLY_IN[pattern]
+    }
+    assert elsewhere == set()
+
+
+def _without_docstrings(file: Path) -> str:
+    return re.sub(r'^\s*"""(?:(?!""").)*"""', "", file.read_text(), flags=re.S | re.M)
+
+
+def test_files_fit_in_a_head() -> None:
+    assert [str(f.relative_to(ROOT)) for f in FILES if len(f.read_text().splitlines()) > 400] == []
+
+
+def test_the_map_names_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.name for path in (ROOT / "reconciler").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    rooms |= {path.name for path in (ROOT / "reconciler").glob("*.py") if not path.name.startswith("__")}
+    assert {name for name in rooms if name not in text} == set()

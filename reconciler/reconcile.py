@@ -127,13 +127,21 @@ class Reconciler:
             self._projects[name] = known
         return known
 
+    def newest(self) -> Millis:
+        """Up to when reading makes sense: what is younger than the settle time may still be on its way.
+
+        Told by GitLab's clock where that is behind ours: coverage that ran ahead of GitLab's own time would hide
+        what is still to happen.
+        """
+        return times.now() - self._client.behind - self._config.settle
+
     def stop(self) -> None:
         """End all reading; what a thread waits for is given up."""
         self._client.stop()
 
     async def _poll(self, name: int | str) -> Tally:
         project = await self.project(name)
-        until = times.now() - self._config.settle
+        until = self.newest()
         since = runs.watched_since(self._db, project.id)
         if since is None:
             since = until - self._config.overlap

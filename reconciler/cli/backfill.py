@@ -133,11 +133,10 @@ async def _backfill(
             try:
                 project = await reconciler.project(name)
                 shown_as = project.path or shown_as
-                gaps = (
-                    [window] if dry_run else coverage.gaps(coverage.covered(reader, project.id, source.name), window)
-                )
+                read_before = [] if dry_run else coverage.covered(reader, project.id, source.name)
+                reachable = Interval(window.start, min(window.end, reconciler.newest()))
                 show = _shower(progress, shown_as, window)
-                for gap in gaps:
+                for gap in coverage.gaps(read_before, reachable):
                     part = await reconciler.read(
                         project, gap, purpose="backfill", progress=show(tally), dry_run=dry_run
                     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock_time
+from email.utils import formatdate
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reconciler.simulator.hooks import Courier, Hook
 from reconciler.simulator.world import Happening, World
@@ -161,7 +162,14 @@ class _Trouble:
         elif api.faults.next:
             status, headers = api.faults.next.pop(0)
             refusal = JSONResponse({"message": f"{status} by the simulator"}, status, headers)
-        await (refusal or self.app)(scope, receive, send)
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                moment = formatdate(api.world.clock() / 1000, usegmt=True)
+                message["headers"] = [*message.get("headers", []), (b"date", moment.encode())]
+            await send(message)
+
+        await (refusal or self.app)(scope, receive, dated)
 
 
 def _paging(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:

@@ -24,7 +24,12 @@ class Simulator:
         self._socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            self.api.app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+            self.api.app(),
+            date_header=False,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -21,11 +22,14 @@ import tenacity
 from gitlab.exceptions import GitlabError, GitlabHttpError
 
 from reconciler.config.models import GitLab
+from reconciler.events import times
+from reconciler.events.times import SECOND, Millis
 from reconciler.sources.errors import Refused, Stopped, Unavailable
 from reconciler.sources.ratelimit import RateLimit
 from reconciler.sources.source import Project
 
 TRIES = 6
+CLOCK_WARNING = 30 * SECOND
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -58,6 +62,8 @@ class Client:
         self._stop = threading.Event()
         self._idle: queue.LifoQueue[gitlab.Gitlab] = queue.LifoQueue()
         self.rate_limit = RateLimit()
+        self.behind: Millis = 0
+        """How far GitLab's clock is behind ours, going by its last answer; 0 where it is not."""
         self.requests = 0
 
     def stop(self) -> None:
@@ -151,6 +157,14 @@ class Client:
 
     def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self.rate_limit.note(response.status_code, response.headers)
+        try:
+            date = parsedate_to_datetime(response.headers["Date"])
+        except (KeyError, ValueError):
+            return
+        behind = max(0, times.now() - round(date.timestamp() * 1000))
+        if behind > CLOCK_WARNING > self.behind:
+            log.warning("GitLab's clock is behind ours: is this machine's time right?", by_seconds=behind // 1000)
+        self.behind = behind
 
 
 def _json(response: requests.Response) -> Any:

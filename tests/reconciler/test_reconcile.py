@@ -162,3 +162,16 @@ async def test_projects_are_spread_over_the_interval(parts: Parts) -> None:
     assert len(due) == 60
     assert all(right - left > timedelta(seconds=0.5) for left, right in itertools.pairwise(due))
     assert due[-1] - due[0] < timedelta(seconds=60)
+
+
+async def test_coverage_never_runs_ahead_of_gitlab_s_own_clock(parts: Parts) -> None:
+    """Our clock is ten minutes ahead: going by it, what happens in GitLab now would be covered before it does."""
+    real = parts.gitlab.world.clock
+    parts.gitlab.world.clock = lambda: real() - 10 * MINUTE
+    await parts.reconciler.poll(42)
+    assert parts.covered()[-1].end <= parts.gitlab.world.clock()
+    parts.gitlab.world.push(42)
+    tally = None
+    while tally is None or not tally.new:  # the Date header is told in whole seconds
+        tally = await parts.reconciler.poll(42)
+    assert parts.events() == 1

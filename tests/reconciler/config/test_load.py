@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -194,7 +195,11 @@ def test_durations_round_trip(number: int, unit: str) -> None:
         assert Config.model_validate(made).reconcile.interval == millis
 
 
-def test_the_schema_is_json_schema() -> None:
+def test_the_schema_is_json_schema_and_knows_the_sample() -> None:
     schema = json.loads(schema_text())
-    assert schema["additionalProperties"] is False
-    assert schema["properties"]["receiver"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    sample = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert list(validator.iter_errors(sample)) == []
+    for wrong in ({"prot": 1}, {"destinations": [{"name": "d"}]}, {"reconcile": {"interval": "soon"}}):
+        assert list(validator.iter_errors(sample | wrong))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.json import JSON
 from sqlite_utils import Database
+from typer.core import TyperGroup
 
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
@@ -32,32 +33,41 @@ from reconciler.ledger.connection import connect, data_version
 
 FOLLOW_S = 0.2
 
-app = typer.Typer(help="List events (newest last), follow them, or show one whole.", no_args_is_help=False)
+
+class _ListUnlessNamed(TyperGroup):
+    """`events --kind push` is short for `events list --kind push`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_ListUnlessNamed, no_args_is_help=False)
 
 _COLUMNS = ("id", "happened", "project", "kind", "action", "author", "title", "sources")
 
 
-@app.callback(invoke_without_command=True)
-def events(
-    context: typer.Context,
+@app.callback()
+def events() -> None:
+    """List events, follow them, or show one whole. Without a name it lists."""
+
+
+@app.command("list")
+def list_events(
     config: ConfigOption = DEFAULT_CONFIG,
     project: Annotated[str | None, typer.Option(help="Only this project: id or path.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind: push, issue, merge_request, note, …")] = None,
     since: FromOption = None,
     until: ToOption = None,
     source: Annotated[
-        str | None, typer.Option(help="Only what this source saw: webhook, webhook:<hook>, project_events.")
+        str | None, typer.Option(help="Only what this source saw: webhook, webhook:NAME, project_events.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List events, newest last; `events show ID` shows one whole. Times are UTC.
-
-    With --json each event is one line of JSON.
-    """
-    if context.invoked_subcommand is not None:
-        return
+    """List events, newest last. Times are UTC. With --json each event is one line of JSON."""
     wanted = Filter(
         project=project_name(project),
         kind=kind,

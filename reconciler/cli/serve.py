@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import structlog
 import typer
 
 from reconciler import logs, service
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, read_config
+from reconciler.cli.init import SAMPLE_TOKEN
+
+log = structlog.get_logger(__name__)
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -23,4 +27,7 @@ def serve(
     """
     loaded = read_config(config)
     logs.set_up(log_level)
+    for hook in loaded.receiver.hooks:
+        if hook.token is not None and hook.token.get_secret_value() == SAMPLE_TOKEN:
+            log.warning("a hook's token is still the sample's: anyone could post events", hook=hook.name)
     service.serve(loaded)

@@ -16,7 +16,19 @@ from reconciler.simulator.server import Simulator
 from tests.conftest import PAYLOADS, PROJECT, MakeService, at_gitlab, to_consumer
 from tests.support.service import COMMAND, Service, run
 
-COMMANDS = ["init", "check", "serve", "backfill", "status", "events", "events show", "replay", "demo", "schema"]
+COMMANDS = [
+    "init",
+    "check",
+    "serve",
+    "backfill",
+    "status",
+    "events",
+    "events list",
+    "events show",
+    "replay",
+    "demo",
+    "schema",
+]
 
 
 def fill(service: Service, *names: str) -> None:
@@ -166,6 +178,7 @@ class TestEvents:
         assert ids("--source", "webhook") == ids("--source", "webhook:default") == [1, 2, 3]
         assert ids("--source", "project_events") == []
         assert ids("--limit", "1") == [3]
+        assert service.run("events", "list").stdout == service.run("events").stdout
         listed = service.run("events").stdout
         assert "found a bug" in listed
         assert "sytses" in listed

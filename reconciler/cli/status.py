@@ -16,8 +16,10 @@ from reconciler.sources.project_events import ProjectEvents
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Per project: last webhook, last poll, covered through, gaps. Per destination: what it is owed."""
-    with closing(connect(read_config(config).ledger.path, readonly=True)) as db:
-        found = read_status(db, source=ProjectEvents.name, now=times.now())
+    loaded = read_config(config)
+    expected = times.now() - loaded.reconcile.settle - 2 * loaded.reconcile.interval
+    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+        found = read_status(db, source=ProjectEvents.name, expected=expected)
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:

@@ -64,23 +64,25 @@ class Status(msgspec.Struct, frozen=True):
     destinations: list[DestinationStatus]
 
 
-def status(db: Database, *, source: str, now: Millis) -> Status:
-    """How things stand now. Gaps are counted from the time a project's polls began to its last covered time."""
+def status(db: Database, *, source: str, expected: Millis) -> Status:
+    """How things stand. Gaps are counted from when a project's polls began to `expected`: up to when a service
+    that polls as it should has covered everything.
+    """
     events = db.execute("SELECT count(*) FROM events WHERE merged_into IS NULL").fetchone()[0]
     projects = [
-        _project(db, row, source, now) for row in db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id")
+        _project(db, row, source, expected)
+        for row in db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id")
     ]
     rows = db.execute("SELECT id, name, active FROM destinations ORDER BY name").fetchall()
     destinations = [_destination(db, *row) for row in rows]
     return Status(events, projects, destinations)
 
 
-def _project(db: Database, row: dict[str, Any], source: str, now: Millis) -> ProjectStatus:
+def _project(db: Database, row: dict[str, Any], source: str, expected: Millis) -> ProjectStatus:
     covered = coverage.covered(db, row["id"], source)
     gaps: list[Interval] = []
-    if row["watched_since"] is not None and covered:
-        watched = Interval(times.from_iso(row["watched_since"]), min(now, covered[-1].end))
-        gaps = coverage.gaps(covered, watched)
+    if row["watched_since"] is not None:
+        gaps = coverage.gaps(covered, Interval(times.from_iso(row["watched_since"]), expected))
     return ProjectStatus(
         id=row["id"],
         path=row["path"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.events import times
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import PAYLOADS, PROJECT, MakeService, at_gitlab, to_consumer
@@ -272,6 +274,25 @@ def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer
     shown = service.run("status").stdout
     assert "group/project" in shown
     assert "never polled" in shown
+
+
+def test_status_names_what_is_not_covered(make_service: MakeService, gitlab: Simulator) -> None:
+    service = make_service(**at_gitlab(gitlab)).start()
+    service.wait_for_log("downtime is healed")
+    service.stop()
+    hour_ago, now = times.now() - times.HOUR, times.now()
+    with sqlite3.connect(service.ledger) as db:
+        db.execute("UPDATE projects SET watched_since = ?", [times.iso(hour_ago)])
+        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(hour_ago + 10 * times.MINUTE)])
+        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(now - 20 * times.MINUTE)])
+    [project] = json.loads(service.run("status", "--json").stdout)["projects"]
+    first, last = project["gaps"]
+    assert (first["start"], first["end"]) == (times.iso(hour_ago), times.iso(hour_ago + 10 * times.MINUTE))
+    assert last["start"] == times.iso(now - 20 * times.MINUTE)
+    service.start()
+    service.wait_for_log("downtime is healed")
+    [project] = json.loads(service.run("status", "--json").stdout)["projects"]
+    assert project["gaps"] == []
 
 
 def test_schema_is_printed() -> None:

@@ -161,7 +161,9 @@ class Client:
             date = parsedate_to_datetime(response.headers["Date"])
         except (KeyError, ValueError):
             return
-        behind = max(0, times.now() - round(date.timestamp() * 1000))
+        # Date was written after the request was sent, and is cut to the second: with like clocks this is 0.
+        sent_at = times.now() - round(response.elapsed.total_seconds() * 1000)
+        behind = max(0, sent_at - round(date.timestamp() * 1000) - SECOND)
         if behind > CLOCK_WARNING > self.behind:
             log.warning("GitLab's clock is behind ours: is this machine's time right?", by_seconds=behind // 1000)
         self.behind = behind

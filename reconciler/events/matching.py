@@ -47,8 +47,27 @@ class _Telling(msgspec.Struct):
 
 def group(seen: Iterable[Seen]) -> list[list[Seen]]:
     """Split the sightings of one key into events, each a list of its sightings; oldest event first."""
+    return [event for stretch in _stretches(sorted(seen)) for event in _group_stretch(stretch)]
+
+
+def _stretches(seen: Sequence[Seen]) -> list[list[Seen]]:
+    """Cut where nothing on one side can be paired with anything on the other.
+
+    The answer stays the same, and what happens every night for years costs what happens once.
+    """
+    tolerance = max((sighting.precision.tolerance for sighting in seen), default=0)
+    stretches: list[list[Seen]] = []
+    for sighting in seen:
+        if stretches and sighting.time - stretches[-1][-1].time <= tolerance:
+            stretches[-1].append(sighting)
+        else:
+            stretches.append([sighting])
+    return stretches
+
+
+def _group_stretch(seen: Sequence[Seen]) -> list[list[Seen]]:
     by_source: dict[str, list[Seen]] = {}
-    for sighting in sorted(seen):
+    for sighting in seen:
         by_source.setdefault(sighting.source, []).append(sighting)
     tellings = [_without_repeats(of_source) for of_source in by_source.values()]
     tellings.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))

@@ -40,6 +40,16 @@ class Tally(msgspec.Struct):
     requests: int = 0
     error: str | None = None
 
+    def plus(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(
+            seen=self.seen + other.seen,
+            known=self.known + other.known,
+            new=self.new + other.new,
+            requests=self.requests + other.requests,
+            error=self.error or other.error,
+        )
+
 
 class Reconciler:
     """Reads projects' pasts through one source. At most `config.parallel` projects are read at a time."""
@@ -150,13 +160,7 @@ class Reconciler:
         tally = Tally()
         for gap in coverage.gaps(covered, Interval(since, until)):
             window = Interval(max(since, gap.start - self._config.overlap), gap.end)
-            part = await self.read(project, window, purpose="poll")
-            tally = Tally(
-                seen=tally.seen + part.seen,
-                known=tally.known + part.known,
-                new=tally.new + part.new,
-                requests=tally.requests + part.requests,
-            )
+            tally = tally.plus(await self.read(project, window, purpose="poll"))
         return tally
 
     async def _take(self, project: Project, part: Slice, tally: Tally) -> None:

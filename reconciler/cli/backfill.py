@@ -140,7 +140,7 @@ async def _backfill(
                     part = await reconciler.read(
                         project, gap, purpose="backfill", progress=show(tally), dry_run=dry_run
                     )
-                    tally = _sum(tally, part)
+                    tally = tally.plus(part)
             except (SourceError, LedgerError) as failure:
                 error = str(failure)
             return Report(shown_as, tally.seen, tally.known, tally.new, tally.requests, error)
@@ -151,15 +151,6 @@ async def _backfill(
             finally:
                 reconciler.stop()
                 await writer.close()
-
-
-def _sum(left: Tally, right: Tally) -> Tally:
-    return Tally(
-        seen=left.seen + right.seen,
-        known=left.known + right.known,
-        new=left.new + right.new,
-        requests=left.requests + right.requests,
-    )
 
 
 def _progress() -> Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
@@ -77,10 +78,7 @@ def _gitlab(config: Config) -> Iterator[Finding]:
     if not config.projects:
         yield Finding("projects", False, "none are configured: nothing that webhooks miss is recovered")
     for project in config.projects:
-        yield _attempt(
-            f"project {project}",
-            lambda name=project: _events_of(client, name),  # type: ignore[misc]
-        )
+        yield _attempt(f"project {project}", partial(_events_of, client, project))
 
 
 def _scopes(client: Client) -> str:

@@ -17,10 +17,9 @@ from reconciler.ledger.regroup import Founding, Regrouping, regroup, richness
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What became of one sighting: which event it belongs to, and whether it, or the event, is new."""
+    """What became of one sighting: which event it belongs to, and whether it founded it."""
 
     event_id: int
-    new_sighting: bool
     new_event: bool
 
 
@@ -76,7 +75,7 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward:
         if name not in known:
             fresh.setdefault(name, sighting)
     if not fresh:  # nothing new, or nothing at all
-        return Outcome([Recorded(known[s.source, s.source_id], False, False) for s in sightings], [], 0)
+        return Outcome([Recorded(known[s.source, s.source_id], False) for s in sightings], [], 0)
 
     written = _Writing(db, list(fresh.values()), times.iso(now))
     opened = written.open_deliveries() if forward else []
@@ -87,8 +86,7 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward:
         event_id = known[name] if name in known else written.event_of[name]
         founded = event_id in written.founded and event_id not in first_told
         first_told.add(event_id)
-        is_new = name in fresh and fresh[name] is sighting
-        recorded.append(Recorded(event_id, is_new, founded))
+        recorded.append(Recorded(event_id, founded))
     return Outcome(recorded, opened, len(written.founded))
 
 

@@ -125,7 +125,7 @@ class Writer:
         batch = self._take_batch()
         try:
             written = self._write(batch)
-        except Exception as error:
+        except Exception as error:  # whatever it is, each change's future must hear of it
             self._give_up(batch, error)
         else:
             self._committing = written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import uvicorn
+from reconciler.simulator.background import BackgroundServer
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,7 @@ class Consumer:
         self.delay_s = 0.0
         self.requests: list[Received] = []
         self._changed = threading.Condition()
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self._socket: socket.socket | None = None
+        self._server: BackgroundServer | None = None
 
     @property
     def url(self) -> str:
@@ -57,28 +54,14 @@ class Consumer:
 
     def start(self) -> None:
         """Listen: on the same port as before, if there was one."""
-        self._socket = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._socket.getsockname()[1]
-        config = uvicorn.Config(
-            self._app,
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="consumer", daemon=True
-        )
-        self._thread.start()
+        self._server = BackgroundServer(self._app, name="consumer", port=self.port)
+        self.port = self._server.port
+        self._server.start()
 
     def stop(self) -> None:
         """Go down: connections are refused from now on."""
-        if self._server is not None and self._thread is not None and self._socket is not None:
-            self._server.should_exit = True
-            self._thread.join(timeout=10)
-            self._socket.close()
+        if self._server is not None:
+            self._server.stop()
             self._server = None
 
     def wait_for(self, condition: Callable[[Consumer], bool], timeout_s: float = 20.0) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from types import TracebackType
 
-import uvicorn
-
 from reconciler.simulator.api import Api
+from reconciler.simulator.background import BackgroundServer
 from reconciler.simulator.hooks import Courier, Hook
 from reconciler.simulator.world import World
 
@@ -21,20 +18,9 @@ class Simulator:
         self.courier = Courier()
         self.api = Api(self.world, self.courier)
         self.world.tell = self.courier.tell
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.api.app(),
-            date_header=False,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="simulator", daemon=True
-        )
+        # Date is the world's, not the machine's: the API writes it.
+        self._server = BackgroundServer(self.api.app(), name="simulator", port=port, date_header=False)
+        self.url = f"http://127.0.0.1:{self._server.port}"
 
     def add_hook(self, project_id: int, url: str, *, token: str = "", signing_token: str = "") -> Hook:
         """Enter a webhook in a project's settings."""
@@ -43,13 +29,11 @@ class Simulator:
         return hook
 
     def __enter__(self) -> Simulator:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.courier.close()
-        self._server.should_exit = True
-        self._thread.join(timeout=10)
-        self._socket.close()
+        self._server.stop()

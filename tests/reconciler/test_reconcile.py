@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -35,6 +36,7 @@ class Parts:
 
     def __init__(self, gitlab: Simulator, folder: Path) -> None:
         self.gitlab = gitlab
+        self.folder = folder
         self.db = connect(folder / "ledger.db")
         self.reader = connect(folder / "ledger.db", readonly=True)
         self.writer = Writer(self.db)
@@ -121,22 +123,18 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
     def break_after_two(part: Slice, _: object) -> None:
         slices.append(part)
         if len(slices) == 2:
-            parts.writer.record = _unavailable  # type: ignore[method-assign]
+            other.execute("BEGIN IMMEDIATE")  # and holds it for longer than the writer's patience
 
-    with pytest.raises(LedgerUnavailable):
+    with (
+        closing(sqlite3.connect(parts.folder / "ledger.db", isolation_level=None)) as other,
+        pytest.raises(LedgerUnavailable),
+    ):
         await parts.reconciler.read(PROJECT, window, purpose="backfill", progress=break_after_two)
     assert parts.covered() == [Interval(window.start, slices[1].covered.end)]
-    del parts.writer.record  # type: ignore[method-assign]
     [gap] = coverage.gaps(parts.covered(), window)
     await parts.reconciler.read(PROJECT, gap, purpose="backfill")
     assert parts.covered() == [window]
     assert parts.events() == 240
-
-
-def _unavailable(_: object) -> asyncio.Future[None]:
-    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    failed.set_exception(LedgerUnavailable("as if the disk were full"))
-    return failed
 
 
 async def test_a_rehearsal_leaves_no_trace(parts: Parts) -> None:

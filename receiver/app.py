@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,13 +18,16 @@ from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.writer import Writer
 
 
-def receiver_app(config: Receiver, *, writer: Writer, project_ids: dict[str, int]) -> ASGIApp:
-    """The ASGI app that GitLab talks to."""
+def receiver_app(
+    config: Receiver, *, writer: Writer, project_ids: dict[str, int], expected_tests: Set[int] = frozenset()
+) -> ASGIApp:
+    """The ASGI app that GitLab talks to. `expected_tests` are projects whose next delivery is a test of ours."""
     guards: Mapping[str, Guard] = {hook.name: Guard(hook) for hook in config.hooks}
     webhooks = WebhookEndpoint(
         writer=writer,
         guards=guards,
         project_ids=project_ids,
+        expected_tests=expected_tests,
         max_body=config.max_body,
         max_waiting_bytes=config.max_waiting,
     )

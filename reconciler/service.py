@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 
 import structlog
 import uvicorn
@@ -19,17 +19,19 @@ from starlette.types import ASGIApp
 
 from receiver.app import receiver_app
 from reconciler.config.models import Config
+from reconciler.events import times
 from reconciler.forwarding.forwarder import Forwarder
-from reconciler.ledger import queue, runs
+from reconciler.ledger import downtime, queue, runs
 from reconciler.ledger.connection import connect, data_version, only_service
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.writer import Writer
-from reconciler.reconcile import Reconciler
-from reconciler.sources.client import Client
-from reconciler.sources.project_events import ProjectEvents
+from reconciler.reconcile.parts import Reconciling, reconciling
+from reconciler.reconcile.rounds import Rounds
 
 DRAIN_S = 10.0
 """How long a stop waits for what is in flight. What is not done then is done after the next start."""
+BEAT_S = 10.0
+"""How often the service leaves a sign of life in the ledger."""
 LOOK_S = 0.2
 """How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
 
@@ -72,29 +74,37 @@ class _Service:
         ids = await writer.run(lambda db: queue.sync_destinations(db, wanted))
         forwarder = Forwarder(config.destinations, ids, db=reader, writer=writer, gitlab_url=config.gitlab.url)
         writer.on_opened = forwarder.opened
-        app = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(reader))
+        expected_tests: set[int] = set()
+        app = receiver_app(
+            config.receiver,
+            writer=writer,
+            project_ids=runs.project_paths(reader),
+            expected_tests=expected_tests,
+        )
         server = web_server(app)
-        reconciler = self._reconciler(reader, writer)
-        scheduler = schedule(reconciler, config) if reconciler is not None else None
+        await _wake(writer)
+        parts = self._reconciling(reader, writer, expected_tests)
+        scheduler = schedule(parts.rounds, config) if parts is not None else None
 
         self._catch_signals(server)
         tasks = [
             asyncio.create_task(server.serve(sockets=[listener]), name="receiver"),
             asyncio.create_task(forwarder.run(), name="forwarder"),
             asyncio.create_task(_watch(writer, forwarder), name="watch"),
+            asyncio.create_task(_beat(writer), name="heartbeat"),
             asyncio.create_task(self._stop.wait(), name="stop"),
         ]
         host, port = listener.getsockname()[:2]
         log.info("listening", host=host, port=port, ledger=str(config.ledger.path))
-        healing = asyncio.create_task(_heal(reconciler, config)) if reconciler is not None else None
+        healing = asyncio.create_task(parts.rounds.heal()) if parts is not None else None
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
         log.info("stopping")
         server.should_exit = True
         if scheduler is not None:
             scheduler.shutdown(wait=False)
-        if reconciler is not None:
-            reconciler.stop()
+        if parts is not None:
+            parts.stop()
         if healing is not None:
             healing.cancel()
         await asyncio.wait(tasks[:1])
@@ -104,6 +114,8 @@ class _Service:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(LedgerUnavailable):
+            await writer.run(lambda db: downtime.rest(db, times.now()))
         await writer.close()
         reader.close()
         db.close()
@@ -113,16 +125,16 @@ class _Service:
                 raise ServiceError(f"the {task.get_name()} ended by itself")
         log.info("stopped")
 
-    def _reconciler(self, db: Database, writer: Writer) -> Reconciler | None:
+    def _reconciling(self, db: Database, writer: Writer, expected_tests: set[int]) -> Reconciling | None:
         config = self._config
-        if config.gitlab.token is None or not config.projects:
+        watches = config.projects or config.groups
+        if config.gitlab.token is None or not watches:
             log.warning(
                 "nothing is reconciled: webhooks are recorded and forwarded, but what they miss is not looked for",
                 why="no gitlab.token" if config.gitlab.token is None else "no projects",
             )
             return None
-        client = Client(config.gitlab)
-        return Reconciler(config.reconcile, client=client, source=ProjectEvents(client), db=db, writer=writer)
+        return reconciling(config, db=db, writer=writer, expected_tests=expected_tests)
 
     def _catch_signals(self, server: uvicorn.Server) -> None:
         def stop() -> None:
@@ -163,34 +175,29 @@ def web_server(app: ASGIApp) -> uvicorn.Server:
     )
 
 
-def schedule(reconciler: Reconciler, config: Config) -> AsyncIOScheduler:
-    """One job for each project, spread over the interval."""
-    interval = config.reconcile.interval / 1000
+def schedule(rounds: Rounds, config: Config) -> AsyncIOScheduler:
+    """One job: a turn in every interval, which spreads its polls over it."""
     scheduler = AsyncIOScheduler(timezone=UTC)
-    start = datetime.now(UTC)
-    for index, project in enumerate(config.projects, start=1):
-        trigger = IntervalTrigger(
-            seconds=max(1, round(interval)),
-            start_date=start + timedelta(seconds=interval * index / len(config.projects)),
-            timezone=UTC,
-        )
-        scheduler.add_job(
-            reconciler.poll,
-            trigger,
-            args=[project],
-            id=str(project),
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
+    seconds = max(1, round(config.reconcile.interval / 1000))
+    trigger = IntervalTrigger(seconds=seconds, timezone=UTC)
+    scheduler.add_job(rounds.turn, trigger, id="turn", max_instances=1, coalesce=True, misfire_grace_time=None)
     scheduler.start()
     return scheduler
 
 
-async def _heal(reconciler: Reconciler, config: Config) -> None:
-    """Downtime is healed first: all projects at once, as many together as the config allows."""
-    await asyncio.gather(*(reconciler.poll(project) for project in config.projects))
-    log.info("downtime is healed", projects=len(config.projects))
+async def _wake(writer: Writer) -> None:
+    found = await writer.run(lambda db: downtime.wake(db, times.now()))
+    if found is not None:
+        start, end = times.iso(found.during.start), times.iso(found.during.end)
+        log.info("the service was down", since=start, until=end, how=found.how)
+
+
+async def _beat(writer: Writer) -> None:
+    """Leave signs of life, so that the next start knows since when nothing was received."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        with contextlib.suppress(LedgerUnavailable):
+            await writer.run(lambda db: downtime.beat(db, times.now()))
 
 
 async def _watch(writer: Writer, forwarder: Forwarder) -> None:

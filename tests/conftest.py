@@ -57,15 +57,18 @@ def make_service(tmp_path: Path) -> Iterator[MakeService]:
             service.kill()
 
 
+EVENTS_ONLY: dict[str, Any] = {"sources": ["project_events"]}
+
+
 def to_consumer(consumer: Consumer, **more: Any) -> dict[str, Any]:
     """A destination's config."""
     return {"name": "consumer", "url": consumer.url, "retry": {"first": "50ms", "longest": "400ms"}} | more
 
 
-def at_gitlab(gitlab: Simulator) -> dict[str, Any]:
+def at_gitlab(gitlab: Simulator, **reconcile: Any) -> dict[str, Any]:
     """Config sections for a simulated GitLab whose past is read at once."""
     return {
         "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
         "projects": [PROJECT],
-        "reconcile": {"interval": "1s", "settle": "1ms", "overlap": "10m"},
+        "reconcile": {"interval": "1s", "settle": "1ms", "overlap": "10m", **reconcile},
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import backfill, check, demo, events, init, replay, schema, serve, status
+from reconciler.cli import backfill, check, demo, events, gaps, hooks, init, replay, schema, serve, status
 from reconciler.cli.common import FAILED, USAGE, err
 from reconciler.config.load import ConfigError
 from reconciler.ledger.errors import LedgerError
@@ -28,7 +28,9 @@ app.command()(check.check)
 app.command()(serve.serve)
 app.command()(backfill.backfill)
 app.command()(status.status)
+app.command()(gaps.gaps)
 app.add_typer(events.app, name="events")
+app.add_typer(hooks.app, name="hooks")
 app.command()(replay.replay)
 app.command()(demo.demo)
 app.command()(schema.schema)

@@ -1,4 +1,4 @@
-"""`backfill`: read a range of the past into the ledger."""
+"""`backfill`: read a range of the past, or all gaps, into the ledger."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from typing import Annotated
+from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -30,36 +29,28 @@ from reconciler.cli.common import (
 )
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger import coverage, queue
+from reconciler.ledger import queue
 from reconciler.ledger.connection import connect
 from reconciler.ledger.coverage import Interval
-from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.writer import Writer
-from reconciler.reconcile import Reconciler, Tally
-from reconciler.sources.client import Client
-from reconciler.sources.errors import SourceError
+from reconciler.reconcile import backfill as reading
+from reconciler.reconcile.backfill import Backfill, Report
+from reconciler.reconcile.parts import reconciling
+from reconciler.reconcile.tally import Tally
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Slice
 
 _FIGURES = ("seen", "already known", "new", "requests")
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What became of one project."""
-
-    project: str
-    seen: int
-    already_known: int
-    new: int
-    requests: int
-    error: str | None = None
-
-
 def backfill(
-    since: Annotated[str, typer.Option("--from", help="First day (included), or a time; UTC.")],
+    since: Annotated[str | None, typer.Option("--from", help="First day (included), or a time; UTC.")] = None,
     until: Annotated[
         str | None, typer.Option("--to", help="Last day (included), or a time.", show_default="now")
     ] = None,
+    gaps: Annotated[
+        bool, typer.Option("--gaps", help="Read every gap that can still be closed, instead of a range.")
+    ] = False,
     project: Annotated[
         list[str] | None, typer.Option("--project", help="Only this project: id or path. May stand several times.")
     ] = None,
@@ -67,6 +58,10 @@ def backfill(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask GitLab and count; record nothing.")] = False,
     no_forward: Annotated[
         bool, typer.Option("--no-forward", help="Record, but do not send what is new to the destinations.")
+    ] = False,
+    no_details: Annotated[
+        bool,
+        typer.Option("--no-details", help="Rebuild bodies from the records alone: far fewer requests, fewer fields."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,16 +71,18 @@ def backfill(
     what is new at once; otherwise it goes out at the next start.
     """
     loaded = read_config(config)
-    names = [project_name(name) for name in project or []] or list(loaded.projects)
-    if not names:
+    names = [name for text in project or [] if (name := project_name(text)) is not None]
+    if not names and not loaded.projects and not loaded.groups:
         fail("no projects: name them with --project or in the config", USAGE)
     if loaded.gitlab.token is None:
         fail(f"{config}: gitlab.token: is needed to ask GitLab (scope read_api)", USAGE)
-    window = _window(since, until, loaded)
+    if gaps == (since is not None) or (gaps and until is not None):
+        fail("name a range with --from (and --to), or ask for --gaps", USAGE)
+    window = None if since is None else _window(since, until, loaded)
     logs.set_up("warning")
     try:
         reports = asyncio.run(
-            _backfill(loaded, [n for n in names if n is not None], window, dry_run=dry_run, no_forward=no_forward)
+            _backfill(loaded, names, window, dry_run=dry_run, no_forward=no_forward, details=not no_details)
         )
     except KeyboardInterrupt:
         fail("interrupted: what was read stays; run the same command again to go on")
@@ -114,9 +111,16 @@ def _window(since: str, until: str | None, config: Config) -> Interval:
 
 
 async def _backfill(
-    config: Config, names: list[int | str], window: Interval, *, dry_run: bool, no_forward: bool
+    config: Config,
+    names: list[int | str],
+    window: Interval | None,
+    *,
+    dry_run: bool,
+    no_forward: bool,
+    details: bool,
 ) -> list[Report]:
-    err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).", highlight=False)
+    if window is not None:
+        err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).", highlight=False)
     with ExitStack() as stack:
         db = stack.enter_context(closing(connect(config.ledger.path)))
         reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
@@ -124,33 +128,19 @@ async def _backfill(
         wanted = [(destination.name, destination.ordering) for destination in config.destinations]
         if not no_forward and not dry_run:
             await writer.run(lambda db: queue.sync_destinations(db, wanted))
-        client = Client(config.gitlab)
-        source = ProjectEvents(client)
-        reconciler = Reconciler(config.reconcile, client=client, source=source, db=reader, writer=writer)
-
-        async def one(name: int | str, progress: Progress) -> Report:
-            tally, shown_as, error = Tally(), str(name), None
-            try:
-                project = await reconciler.project(name)
-                shown_as = project.path or shown_as
-                read_before = [] if dry_run else coverage.covered(reader, project.id, source.name)
-                reachable = Interval(window.start, min(window.end, reconciler.newest()))
-                show = _shower(progress, shown_as, window)
-                for gap in coverage.gaps(read_before, reachable):
-                    part = await reconciler.read(
-                        project, gap, purpose="backfill", progress=show(tally), dry_run=dry_run
-                    )
-                    tally = tally.plus(part)
-            except (SourceError, LedgerError) as failure:
-                error = str(failure)
-            return Report(shown_as, tally.seen, tally.known, tally.new, tally.requests, error)
-
-        with _progress() as progress:
-            try:
-                return await asyncio.gather(*(one(name, progress) for name in names))
-            finally:
-                reconciler.stop()
-                await writer.close()
+        parts = reconciling(config, db=reader, writer=writer, details=details)
+        work = Backfill(parts, db=reader, parallel=config.reconcile.parallel, dry_run=dry_run)
+        try:
+            if not names:
+                await parts.projects.refresh_groups()
+            with _progress() as progress:
+                show = _shower(progress)
+                return await asyncio.gather(
+                    *(work.project(name, window, show) for name in names or parts.projects.names)
+                )
+        finally:
+            parts.stop()
+            await writer.close()
 
 
 def _progress() -> Progress:
@@ -164,43 +154,62 @@ def _progress() -> Progress:
     )
 
 
-def _shower(progress: Progress, name: str, window: Interval) -> Callable[[Tally], Callable[[Slice, Tally], None]]:
-    """A bar on a terminal, a line for each slice elsewhere."""
-    task = progress.add_task(name, total=window.end - window.start, seen=0, new=0)
+def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
+    """A bar for each project on a terminal, a line for each slice elsewhere."""
 
-    def from_here(before: Tally) -> Callable[[Slice, Tally], None]:
+    def begin(name: str, length: int) -> reading.Progress:
+        task = progress.add_task(name, total=length, seen=0, new=0)
+
         def show(part: Slice, tally: Tally) -> None:
-            seen, new = before.seen + tally.seen, before.new + tally.new
-            progress.update(task, completed=part.covered.end - window.start, seen=seen, new=new)
+            read = part.covered.end - part.covered.start
+            progress.update(task, advance=read, seen=tally.seen, new=tally.new)
             if progress.disable:
                 through = times.iso(part.covered.end)
-                print(f"{name}: read through {through}, seen {seen}, new {new}", file=sys.stderr, flush=True)
+                line = f"{name}: read through {through}, seen {tally.seen}, new {tally.new}"
+                print(line, file=sys.stderr, flush=True)
 
         return show
 
-    return from_here
+    return begin
 
 
-def _print(reports: list[Report], window: Interval, *, dry_run: bool, as_json: bool) -> None:
+def _print(reports: list[Report], window: Interval | None, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "from": times.iso(window.start),
-                "to": times.iso(window.end),
+                "from": None if window is None else times.iso(window.start),
+                "to": None if window is None else times.iso(window.end),
                 "dry_run": dry_run,
-                "projects": [msgspec.structs.asdict(report) for report in reports],
+                "projects": [_plain(report) for report in reports],
             }
         )
         return
     listing = table("project", *_FIGURES, right=_FIGURES)
     for report in reports:
-        figures = (report.seen, report.already_known, report.new, report.requests)
+        tally = report.tally
+        figures = (tally.seen, tally.known, tally.new, tally.requests)
         listing.add_row(report.project, *(f"{figure:,}" for figure in figures))
     out.print(listing, highlight=False)
     for report in reports:
+        for source, why in report.skipped.items():
+            err.print(
+                f"{report.project}: {source} was not read: {why}", style="yellow", highlight=False, markup=False
+            )
         if report.error:
             err.print(f"{report.project}: {report.error}", style="red", highlight=False, markup=False)
-        elif report.requests == 0:
+        elif report.tally.requests == 0 and not report.skipped:
             out.print(f"{report.project}: all of it was read before.", highlight=False, markup=False)
     if dry_run:
         out.print("Dry run: nothing was recorded.", highlight=False)
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "project": report.project,
+        "seen": report.tally.seen,
+        "already_known": report.tally.known,
+        "new": report.tally.new,
+        "requests": report.tally.requests,
+        "skipped": report.skipped,
+        "error": report.error,
+    }

@@ -77,8 +77,8 @@ def _gitlab(config: Config) -> Iterator[Finding]:
     yield _attempt("the token may read the API", lambda: _scopes(client))
     if not config.projects:
         yield Finding("projects", False, "none are configured: nothing that webhooks miss is recovered")
-    for project in config.projects:
-        yield _attempt(f"project {project}", partial(_events_of, client, project))
+    for entry in config.projects:
+        yield _attempt(f"project {entry.project}", partial(_events_of, client, entry.project))
 
 
 def _scopes(client: Client) -> str:

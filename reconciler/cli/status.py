@@ -7,19 +7,20 @@ from contextlib import closing
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown, table
+from reconciler.cli.gaps import expected
 from reconciler.events import times
 from reconciler.ledger.connection import connect
-from reconciler.ledger.status import Gap, ProjectStatus, Status
+from reconciler.ledger.status import ProjectStatus, Status
 from reconciler.ledger.status import status as read_status
-from reconciler.sources.project_events import ProjectEvents
+from reconciler.sources.table import keeps
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Per project: last webhook, last poll, covered through, gaps. Per destination: what it is owed."""
     loaded = read_config(config)
-    expected = times.now() - loaded.reconcile.settle - 2 * loaded.reconcile.interval
+    now = times.now()
     with closing(connect(loaded.ledger.path, readonly=True)) as db:
-        found = read_status(db, source=ProjectEvents.name, expected=expected)
+        found = read_status(db, keeps=keeps(), expected=expected(loaded, now), now=now)
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
@@ -52,13 +53,20 @@ def _print(found: Status) -> None:
 
 
 def _gaps(project: ProjectStatus) -> str:
-    notes = [_gap(gap) for gap in project.gaps]
+    """In one cell: what is not known, and what keeps it from being known."""
+    notes = [f"webhook {hook.name} is switched off since {shown(hook.off_since)}" for hook in project.hooks_off]
+    by_stretch: dict[str, list[str]] = {}
+    for gap in project.gaps:
+        if gap.source not in project.troubles:
+            stretch = f"{shown(gap.start)} to {shown(gap.end)} ({gap.why})"
+            by_stretch.setdefault(stretch, []).append(gap.source)
+    notes += [f"{stretch}: {', '.join(sources)}" for stretch, sources in by_stretch.items()]
+    by_trouble: dict[str, list[str]] = {}
+    for source, trouble in project.troubles.items():
+        by_trouble.setdefault(trouble, []).append(source)
+    notes += [f"{', '.join(sources)} can't be read: {trouble}" for trouble, sources in by_trouble.items()]
     if project.last_poll_error:
         notes.append("last poll failed: " + project.last_poll_error)
     if project.last_poll_at is None:
         notes.append("never polled")
     return "; ".join(notes) or "none"
-
-
-def _gap(gap: Gap) -> str:
-    return f"{shown(gap.start)} to {shown(gap.end)}"

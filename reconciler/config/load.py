@@ -55,9 +55,13 @@ class _Reader:
 
     def line_of(self, path: Path_) -> int:
         """The line of a key, or of the nearest thing around it that is there."""
+        return self.lines[self.written(path)]
+
+    def written(self, path: Path_) -> Path_:
+        """The nearest thing around a key that stands in the file: what is given shortly shows fewer keys."""
         while path not in self.lines:
             path = path[:-1]
-        return self.lines[path]
+        return path
 
     def value(self, node: yaml.Node, path: Path_ = ()) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
@@ -153,7 +157,7 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
     except ValidationError as error:
         known = {(m.line, m.key) for m in reader.mistakes}
         for problem in error.errors():
-            path = problem["loc"]
+            path = problem["loc"] if problem["type"] == "missing" else reader.written(problem["loc"])
             if (reader.line_of(path), spell(path)) not in known:
                 reader.wrong(path, _what(problem["type"], problem["msg"]))
     if reader.mistakes or config is None:

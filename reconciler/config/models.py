@@ -51,7 +51,44 @@ def _project(value: object) -> int | str:
     raise ValueError("should be a project's numeric id or its path like `group/project`")
 
 
-Project = Annotated[int | str, BeforeValidator(_project)]
+ProjectName = Annotated[int | str, BeforeValidator(_project)]
+
+SourceName = Literal[
+    "hook_log",
+    "project_events",
+    "pipelines",
+    "jobs",
+    "deployments",
+    "releases",
+    "issues",
+    "merge_requests",
+    "feature_flags",
+]
+"""What GitLab can be asked; docs/recovery.md says what each tells."""
+
+Trigger = Literal[
+    "push_events",
+    "tag_push_events",
+    "issues_events",
+    "confidential_issues_events",
+    "merge_requests_events",
+    "note_events",
+    "confidential_note_events",
+    "job_events",
+    "pipeline_events",
+    "wiki_page_events",
+    "deployment_events",
+    "releases_events",
+    "milestone_events",
+    "feature_flag_events",
+    "emoji_events",
+    "resource_access_token_events",
+    "member_events",
+    "subgroup_events",
+    "project_events",
+    "vulnerability_events",
+]
+"""What a GitLab webhook can be subscribed to, as the API names it."""
 
 
 class GitLab(Section):
@@ -64,6 +101,9 @@ class GitLab(Section):
     token_file: Path | None = Field(None, description="A file that holds the token, instead of `token`.")
     timeout: Duration = Field(30_000, description="How long to wait for one answer of the API.")
     ca_file: Path | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
+    rate_share: float = Field(
+        0.5, gt=0, le=1, description="Share of the token's rate limit that may be used; the rest is left to others."
+    )
 
 
 class Hook(Section):
@@ -76,6 +116,9 @@ class Hook(Section):
         None, description="Signing token of the webhook (`whsec_…`); a signed delivery must then pass."
     )
     signing_token_file: Path | None = Field(None, description="A file that holds the signing token.")
+    triggers: list[Trigger] | None = Field(
+        None, description="What `hooks ensure` subscribes the webhook to; default: everything a project has."
+    )
 
     @model_validator(mode="after")
     def _guarded(self) -> Hook:
@@ -86,6 +129,12 @@ class Hook(Section):
 
 class Receiver(Section):
     """The front door for GitLab's webhooks."""
+
+    url: Url | None = Field(
+        None,
+        description="Base URL under which GitLab reaches this receiver, like https://events.example.com. "
+        "`hooks ensure` needs it; without it, our webhooks in GitLab are known by their path alone.",
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -119,6 +168,18 @@ class Reconcile(Section):
         description="How far before the last covered time a poll looks again, for records that appear late.",
     )
     parallel: int = Field(4, ge=1, le=64, description="How many projects are read at the same time.")
+    round: Duration = Field(
+        "15m",
+        validate_default=True,
+        description="With more than 20 projects: how often the quiet ones are read too. Those that GitLab says are "
+        "active are read in every interval. Also how often groups are asked for their projects.",
+    )
+    sources: list[SourceName] | None = Field(
+        None, description="What is asked of GitLab; default: what the project's webhook is subscribed to."
+    )
+    reenable_hooks: bool = Field(
+        True, description="Whether a webhook that GitLab switched off is switched on again, by a test delivery."
+    )
 
 
 class Retry(Section):
@@ -157,12 +218,43 @@ class Destination(Section):
     retry: Retry = Field(default_factory=Retry, description="What to do when it does not take an event.")
 
 
+class Project(Section):
+    """A project to reconcile, with settings of its own."""
+
+    project: ProjectName = Field(description="Its numeric id, or its path like `group/project`.")
+    sources: list[SourceName] | None = Field(
+        None, description="What is asked of GitLab for this project, instead of `reconcile.sources`."
+    )
+
+
+def _group(value: object) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[^/\s]+(/[^/\s]+)*", value):
+        return value
+    raise ValueError("should be a group's numeric id or its path like `group/subgroup`")
+
+
+Group = Annotated[int | str, BeforeValidator(_group)]
+
+
+def _entry(value: object) -> object:
+    """A project may be given by its name alone."""
+    return value if isinstance(value, dict | Project) else {"project": value}
+
+
+ProjectEntry = Annotated[Project, BeforeValidator(_entry)]
+
+
 class Config(Section):
     """The whole of `config.yaml`."""
 
     gitlab: GitLab = Field(default_factory=GitLab, description="The GitLab instance.")
-    projects: list[Project] = Field(
+    projects: list[ProjectEntry] = Field(
         default_factory=list, description="Projects to reconcile: numeric ids or paths like `group/project`."
+    )
+    groups: list[Group] = Field(
+        default_factory=list, description="Groups whose projects, in subgroups too, are all reconciled."
     )
     receiver: Receiver = Field(description="The front door.")
     ledger: Ledger = Field(default_factory=Ledger, description="The store.")
@@ -178,7 +270,8 @@ class Config(Section):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{what}: two have the name {', '.join(twice)}")
-        twice_read = sorted({str(p) for p in self.projects if self.projects.count(p) > 1})
+        projects = [entry.project for entry in self.projects]
+        twice_read = sorted({str(p) for p in projects if projects.count(p) > 1})
         if twice_read:
             raise ValueError(f"projects: {', '.join(twice_read)} stands there twice")
         return self

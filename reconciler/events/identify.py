@@ -7,8 +7,11 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from reconciler.events import keys, times
 from reconciler.events.fields import dig, first_number, first_text, number, text, word
+from reconciler.events.fingerprint import fingerprint
 from reconciler.events.kinds import (
     MEMBER_EVENTS,
     MIRRORED,
@@ -17,7 +20,7 @@ from reconciler.events.kinds import (
     UNMIRRORED,
     Mirrored,
 )
-from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.events.sighting import HOOK_TEST, Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 
 _BY_WEBHOOK: dict[tuple[str, str | None], Mirrored] = {
@@ -43,7 +46,7 @@ def webhook_sighting(
     `X-Gitlab-Event-UUID` together with a hash of the body, never by the UUID alone: deliveries of one chain
     share it (gitlab-facts, section 1). `project_ids` finds the id of a project that the body only names.
     """
-    sha = hashlib.sha256(payload.encode()).hexdigest()
+    sha = fingerprint(body)
     if source_id is None:
         source_id = f"{event_uuid or uuid.uuid4()}:{sha[:32]}"
     kind = _kind(body)
@@ -60,19 +63,32 @@ def webhook_sighting(
         source=source,
         source_id=source_id,
         identity=identity,
-        summary=Summary(
-            kind=kind,
-            action=action,
-            project_id=project_id,
-            project_path=path,
-            author=first_text(body, "user.username", "user_username", "user_name", "user.name"),
-            title=_webhook_title(body),
-            ref=first_text(body, "ref", "object_attributes.ref", "object_attributes.source_branch"),
-        ),
+        summary=summarise(body, project_id),
         seen_at=seen_at,
         payload=payload,
         payload_sha=sha,
         headers=headers,
+    )
+
+
+def as_test(sighting: Sighting) -> Sighting:
+    """A delivery that we made GitLab send: it tells of nothing, and is kept so that GitLab's log brings no news."""
+    identity = Identity(f"{HOOK_TEST}:{sighting.source}:{sighting.source_id}", sighting.seen_at, Precision.LOOSE)
+    summary = msgspec.structs.replace(sighting.summary, kind=HOOK_TEST)
+    return msgspec.structs.replace(sighting, identity=identity, summary=summary)
+
+
+def summarise(body: dict[str, Any], project_id: int | None) -> Summary:
+    """What a webhook's body, or one rebuilt in its shape, shows in a list."""
+    kind = _kind(body)
+    return Summary(
+        kind=kind,
+        action=_action(kind, body),
+        project_id=project_id,
+        project_path=first_text(body, "project.path_with_namespace", "project_path_with_namespace"),
+        author=first_text(body, "user.username", "user_username", "user_name", "user.name"),
+        title=_webhook_title(body),
+        ref=first_text(body, "ref", "object_attributes.ref", "object_attributes.source_branch"),
     )
 
 
@@ -96,7 +112,7 @@ def record_sighting(
         source_id=record_id,
         identity=Identity(key or f"project_events:{record_id}", happened_at, precision),
         summary=Summary(
-            kind=_record_kind(record, target),
+            kind=record_kind(record),
             action=text(record.get("action_name")),
             project_id=project_id,
             project_path=project_path,
@@ -137,13 +153,11 @@ def _webhook_identity(
     unmirrored = UNMIRRORED.get((kind, action)) or UNMIRRORED.get((kind, None))
     if unmirrored is None:
         return None
-    subject = word(dig(body, unmirrored.id))
-    if subject is None:
+    key = keys.unmirrored_key(unmirrored, action, word(dig(body, unmirrored.id)), project, sha)
+    if key is None:
         return None
-    key = f"{kind}:{subject}:{action or 'changed'}:{sha[:32]}"
-    return _timed(key, unmirrored.time, unmirrored.precision, body) or Identity(
-        key, seen_at, Precision.ALONE if unmirrored.precision is Precision.STATED else unmirrored.precision
-    )
+    untimed = unmirrored.untimed if unmirrored.precision is Precision.STATED else unmirrored.precision
+    return _timed(key, unmirrored.time, unmirrored.precision, body) or Identity(key, seen_at, untimed)
 
 
 def _timed(key: str, paths: tuple[str, ...], precision: Precision, body: dict[str, Any]) -> Identity | None:
@@ -190,7 +204,9 @@ def _record_target(record: dict[str, Any], did: str | None) -> str | None:
     return RECORD_TARGETS.get(str(record.get("target_type")))
 
 
-def _record_kind(record: dict[str, Any], target: str | None) -> str:
+def record_kind(record: dict[str, Any]) -> str:
+    """The webhook's kind that an Events API record would have; for one without a webhook, a word of its own."""
+    target = _record_target(record, RECORD_ACTIONS.get(str(record.get("action_name"))))
     if target == "push":
         return "tag_push" if dig(record, "push_data.ref_type") == "tag" else "push"
     if target is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.events.fields import dig, first_number, first_text, number, text
-from reconciler.events.kinds import KEY_WORDS, Mirrored
+from reconciler.events.kinds import KEY_WORDS, Mirrored, Unmirrored
 
 ZEROS = "0" * 40
 """What a push webhook writes for "nothing": before a branch was created, after it was deleted."""
@@ -40,6 +40,29 @@ def webhook_key(row: Mirrored, body: dict[str, Any], project: int | str | None) 
             target = first_number(body, "object_attributes.id")
             user = first_number(body, "user.id", "object_attributes.author_id")
             return None if target is None or user is None else by_user(word, target, row.record, user)
+
+
+def unmirrored_key(
+    row: Unmirrored, action: str | None, subject: str | None, project: int | str | None, sha: str
+) -> str | None:
+    """The key of a webhook without an Events API record, or None where the body lacks what the key needs.
+
+    `subject` is what stands at the row's `id`, `sha` the body's fingerprint.
+    """
+    if subject is None or (row.in_project and project is None):
+        return None
+    where = f"{project}:" if row.in_project else ""
+    key = f"{KEY_WORDS.get(row.kind, row.kind)}:{where}{subject}:{action or 'changed'}"
+    return key if row.listed else f"{key}:{sha[:32]}"
+
+
+def listed(kind: str, subject: int | str, did: str, *, project: int | None = None) -> str:
+    """The key of what one of GitLab's lists shows: the one that `unmirrored_key` gives its webhook.
+
+    `project` where the row of the kind says `in_project`.
+    """
+    where = "" if project is None else f"{project}:"
+    return f"{KEY_WORDS.get(kind, kind)}:{where}{subject}:{did}"
 
 
 def record_key(word: str, did: str, record: dict[str, Any], project: int) -> str | None:

@@ -110,9 +110,11 @@ API may say either."""
 class Unmirrored:
     """A kind that no Events API record mirrors.
 
-    `id` says where its id stands, `action` where what happened to it stands, `time` where its own time stands.
-    Its key ends in a hash of the body, so that only byte-identical bodies are the same event. A row with
-    `only` goes before its kind's general one, for those actions.
+    `id` says where its id stands, `action` where what happened to it stands, `time` where its own time stands;
+    `untimed` is the precision of one that tells no time. Its key ends in a hash of the body, so that only
+    byte-identical bodies are the same event; unless it is `listed`: then one of GitLab's lists shows it too
+    (gitlab-facts, section 5), and the key is what a list can tell. `in_project`: the id is unique in its project
+    only. A row with `only` goes before its kind's general one, for those actions.
     """
 
     kind: str
@@ -121,48 +123,61 @@ class Unmirrored:
     time: tuple[str, ...]
     precision: Precision
     only: tuple[str, ...] = ()
+    untimed: Precision = Precision.ALONE
+    listed: bool = False
+    in_project: bool = False
 
+
+_OBJECT, _ACTION = "object_attributes.id", ("object_attributes.action",)
 
 UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
     (row.kind, action): row
     for row in (
-        Unmirrored("issue", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
-        Unmirrored("work_item", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
-        Unmirrored("merge_request", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
-        # As with an approval: its updated_at may be days old, and the same for each of several.
-        Unmirrored(
-            "merge_request",
-            "object_attributes.id",
-            ("object_attributes.action",),
-            (),
-            _ALONE,
-            only=("unapproved", "unapproval"),
+        *(
+            row
+            for kind in ("issue", "work_item", "merge_request", "note")
+            for row in (
+                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _STATED, only=("update",), listed=True),
+                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _STATED),
+            )
         ),
-        Unmirrored("note", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
-        Unmirrored("milestone", "object_attributes.id", ("action",), _UPDATED, _STATED),
-        Unmirrored("emoji", "object_attributes.id", ("object_attributes.action",), _UPDATED, _STATED),
+        # As with an approval: its updated_at may be days old, and the same for each of several.
+        Unmirrored("merge_request", _OBJECT, _ACTION, (), _ALONE, only=("unapproved", "unapproval")),
+        Unmirrored("milestone", _OBJECT, ("action",), _UPDATED, _STATED),
+        Unmirrored("emoji", _OBJECT, _ACTION, _CREATED, _ONCE, only=("award",), listed=True),
+        Unmirrored("emoji", _OBJECT, _ACTION, _UPDATED, _STATED),
+        # A pipeline that is run again ends again: its time tells which end. On its way it tells no time.
         Unmirrored(
             "pipeline",
-            "object_attributes.id",
+            _OBJECT,
             ("object_attributes.status",),
-            ("object_attributes.finished_at", "object_attributes.created_at"),
-            _ONCE,
+            ("object_attributes.finished_at",),
+            _STATED,
+            untimed=_ONCE,
+            listed=True,
         ),
         Unmirrored(
-            "build",
-            "build_id",
-            ("build_status",),
-            ("build_finished_at", "build_started_at", "build_created_at"),
-            _ONCE,
+            "build", "build_id", ("build_status",), ("build_finished_at",), _STATED, untimed=_ONCE, listed=True
         ),
-        Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _STATED),
+        Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _ONCE, listed=True),
+        Unmirrored(
+            "release", "tag", ("action",), ("created_at",), _STATED, only=("create",), listed=True, in_project=True
+        ),
         # A release carries only when it was made: an edit, undone and done again, has the same bytes.
         Unmirrored("release", "tag", ("action",), (), _ALONE),
         # The same token is announced 60, 30 and 7 days before it ends, with the same bytes.
-        Unmirrored("access_token", "object_attributes.id", ("event_name",), (), _ALONE),
+        Unmirrored("access_token", _OBJECT, ("event_name",), (), _ALONE),
         Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _ALONE),
         # Neither a time nor a change: on, off and on again within seconds looks like one event told twice.
-        Unmirrored("feature_flag", "object_attributes.id", ("object_attributes.active",), (), _LOOSE),
+        Unmirrored(
+            "feature_flag",
+            "object_attributes.name",
+            ("object_attributes.active",),
+            (),
+            _LOOSE,
+            listed=True,
+            in_project=True,
+        ),
     )
     for action in (row.only or (None,))
 }

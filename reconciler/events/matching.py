@@ -25,7 +25,7 @@ from reconciler.events.times import Millis
 
 
 class Seen(msgspec.Struct, frozen=True, order=True):
-    """What matching needs to know of a sighting. `label` is the caller's own and plays no part."""
+    """What matching needs to know of a sighting. `label` and `recovered` are the caller's own and play no part."""
 
     time: Millis
     source: str
@@ -33,6 +33,7 @@ class Seen(msgspec.Struct, frozen=True, order=True):
     precision: Precision
     payload_sha: str
     label: int
+    recovered: bool = False
 
 
 class _Telling(msgspec.Struct):

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
 from reconciler.events.times import HOUR, MINUTE, Millis
+
+KEPT_HEADERS = (
+    "Content-Type",
+    "Idempotency-Key",
+    "User-Agent",
+    "X-Gitlab-Event",
+    "X-Gitlab-Event-UUID",
+    "X-Gitlab-Instance",
+    "X-Gitlab-Webhook-UUID",
+)
+"""The headers of a delivery that reach the ledger. Everything else may hold a secret: tokens, signatures, custom
+headers."""
+
+
+HOOK_TEST = "hook_test"
+"""The kind of a delivery that we made GitLab send, to switch a webhook on again: it tells of nothing that happened,
+and goes to no destination."""
 
 
 class Precision(StrEnum):
@@ -77,12 +95,25 @@ class Summary(msgspec.Struct, frozen=True):
     ref: str | None = None
 
 
+class Recovery(msgspec.Struct, frozen=True):
+    """How a payload was come by that no webhook brought.
+
+    `by`: "hook_log" is GitLab's own body, parsed, in which the fields at the paths `redacted` are blotted out;
+    "api" is a body rebuilt in the webhook's shape, in which the fields at the paths `unknown` could not be known.
+    """
+
+    by: Literal["hook_log", "api"]
+    unknown: list[str] = []
+    redacted: list[str] = []
+
+
 class Sighting(msgspec.Struct, frozen=True):
     """One report of an event, as one source saw it.
 
     `source` names where it comes from (`webhook:<hook>`, `project_events`), `source_id` is that source's own
-    id for it: together they never occur twice. `payload` is the JSON text exactly as it came; `headers` holds
-    only what may be kept and passed on (never a secret).
+    id for it: together they never occur twice. `payload` is the JSON text that destinations get: exactly as it
+    came, or as `recovery` says; `raw` is then what the API told. `headers` holds only what may be kept and passed
+    on (never a secret).
     """
 
     source: str
@@ -93,3 +124,5 @@ class Sighting(msgspec.Struct, frozen=True):
     payload: str
     payload_sha: str
     headers: dict[str, str] = {}
+    raw: str | None = None
+    recovery: Recovery | None = None

@@ -7,6 +7,7 @@ core and its JSON format, HTTP binding in structured mode.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import orjson
@@ -14,8 +15,12 @@ from standardwebhooks import Webhook
 
 from reconciler import __version__
 from reconciler.config.models import Destination
+from reconciler.events.sighting import Recovery
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import Outgoing
+
+FIELDS_LENGTH = 1024
+"""Of a list of fields in a header, in characters."""
 
 USER_AGENT = f"gitlab-reconciler/{__version__}"
 
@@ -53,6 +58,7 @@ class Formatter:
             "webhook-timestamp": str(now // 1000),
             "X-Reconciler-Source": event.source,
             "X-Reconciler-Attempt": str(attempt),
+            **_recovery_headers(event.recovery),
         }
         if self._signer is not None:
             signed_at = datetime.fromtimestamp(now // 1000, tz=UTC)
@@ -62,7 +68,7 @@ class Formatter:
     def _cloud_event(self, event: Outgoing, event_id: str) -> bytes:
         project = event.project_path or (f"projects/{event.project_id}" if event.project_id else "")
         kind = event.kind if event.action is None else f"{event.kind}.{event.action}"
-        envelope = {
+        envelope: dict[str, Any] = {
             "specversion": "1.0",
             "id": event_id,
             "source": f"{self._gitlab_url}/{project}".rstrip("/"),
@@ -74,9 +80,28 @@ class Formatter:
         }
         if "X-Gitlab-Event" in event.headers:
             envelope["gitlabevent"] = event.headers["X-Gitlab-Event"]
+        if event.recovery is not None:
+            envelope["reconstructed"] = event.recovery.by == "api"
+            if event.recovery.unknown:
+                envelope["unknownfields"] = ",".join(event.recovery.unknown)
+            if event.recovery.redacted:
+                envelope["redactedfields"] = ",".join(event.recovery.redacted)
         if event.project_id is not None:
             envelope["gitlabprojectid"] = str(event.project_id)
         return orjson.dumps(envelope)
+
+
+def _recovery_headers(recovery: Recovery | None) -> dict[str, str]:
+    """How a body was come by that no webhook brought; long lists of fields are cut, the envelope has them whole."""
+    if recovery is None:
+        return {}
+    headers: dict[str, str] = {"X-Reconciler-Recovered": recovery.by}
+    if recovery.by == "api":
+        headers["X-Reconciler-Reconstructed"] = "true"
+    for name, fields in (("Unknown", recovery.unknown), ("Redacted", recovery.redacted)):
+        if fields:
+            headers[f"X-Reconciler-{name}"] = ",".join(fields)[:FIELDS_LENGTH].encode("ascii", "replace").decode()
+    return headers
 
 
 def _overridden(headers: dict[str, str], own: dict[str, str]) -> dict[str, str]:

@@ -85,7 +85,7 @@ def show(db: Database, event_id: int) -> dict[str, Any] | None:
             db,
             """
             SELECT id, source, source_id, key, happened_at, precision, seen_at, kind, action, project_path, author,
-                   title, ref, headers, payload
+                   title, ref, recovery, headers, payload
               FROM sightings WHERE event_id = ? ORDER BY seen_at, id
             """,
             event_id,
@@ -94,6 +94,7 @@ def show(db: Database, event_id: int) -> dict[str, Any] | None:
     payload = next((s["payload"] for s in sightings if s["id"] == found["sighting_id"]), None)
     for sighting in sightings:
         sighting["headers"] = json.loads(sighting["headers"])
+        sighting["recovery"] = sighting["recovery"] and json.loads(sighting["recovery"])
         del sighting["payload"]
     found["payload"] = None if payload is None else json.loads(payload)
     found["sightings"] = sightings

@@ -13,6 +13,7 @@ import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.sighting import Recovery
 from reconciler.events.times import Millis
 from reconciler.ledger.schema import OPEN
 
@@ -41,7 +42,8 @@ NEXT_DUE = """
     SELECT min(next_attempt_at) FROM deliveries WHERE destination_id = ? AND state = 'retrying'
 """
 PAYLOAD = """
-    SELECT e.id, e.happened_at, s.kind, s.action, s.project_id, s.project_path, s.source, s.id, s.headers, s.payload
+    SELECT e.id, e.happened_at, s.kind, s.action, s.project_id, s.project_path, s.source, s.id, s.recovery,
+           s.headers, s.payload
       FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = ?
 """
 FINISH = """
@@ -77,6 +79,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     project_path: str | None
     source: str
     sighting_id: int
+    recovery: Recovery | None
     headers: dict[str, str]
     payload: str
 
@@ -117,8 +120,9 @@ def next_due(db: Database, destination_id: int) -> Millis | None:
 def outgoing(db: Database, event_id: int) -> Outgoing:
     """An event with its payload."""
     row = db.conn.execute(PAYLOAD, (event_id,)).fetchone()
-    *about, headers, payload = row
-    fields = [*about, orjson.loads(headers), payload]
+    *about, recovery, headers, payload = row
+    recovered = None if recovery is None else msgspec.json.decode(recovery, type=Recovery)
+    fields = [*about, recovered, orjson.loads(headers), payload]
     return Outgoing(*fields)
 
 

@@ -11,7 +11,7 @@ from sqlite_utils import Database
 
 from reconciler.events import matching, times
 from reconciler.events.matching import Seen
-from reconciler.events.sighting import Precision, Sighting
+from reconciler.events.sighting import HOOK_TEST, Precision, Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.regroup import Founding, Regrouping, regroup, richness
 
@@ -47,8 +47,13 @@ class _Event(msgspec.Struct):
 
 _SIGHTING = """
     INSERT INTO sightings (id, event_id, source, source_id, key, happened_at, precision, seen_at, kind, action,
-                           project_id, project_path, author, title, ref, payload_sha, headers, payload)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                           project_id, project_path, author, title, ref, payload_sha, headers, payload, recovery,
+                           raw)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ORIGINAL = """
+    UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
+     WHERE source_id = ? AND source = ? AND recovery IS NOT NULL
 """
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
 _DELIVERY = """
@@ -65,7 +70,8 @@ _PROJECT = """
 def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward: bool = True) -> Outcome:
     """Record sightings inside the transaction that is open on `db`.
 
-    All sightings of one key are matched together. With `forward`, each new event opens a delivery for each
+    All sightings of one key are matched together. A delivery that was known from GitLab's hook log only, and now
+    comes by itself, brings its original bytes along. With `forward`, each new event opens a delivery for each
     active destination. Returns one `Recorded` for each sighting, in their order.
     """
     known = _known(db, sightings) if sightings else {}
@@ -74,6 +80,8 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward:
         name = (sighting.source, sighting.source_id)
         if name not in known:
             fresh.setdefault(name, sighting)
+    originals = [s for s in sightings if (s.source, s.source_id) in known and s.source.startswith("webhook:")]
+    db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
     if not fresh:  # nothing new, or nothing at all
         return Outcome([Recorded(known[s.source, s.source_id], False) for s in sightings], [], 0)
 
@@ -132,6 +140,7 @@ class _Writing:
                 self.recorded_at,
             )
             for event in self.founded.values()
+            if event.founding.kind != HOOK_TEST
             for destination_id, ordering in destinations
         ]
         self.db.conn.executemany(_DELIVERY, rows)
@@ -199,6 +208,8 @@ class _Writing:
             s.payload_sha,
             orjson.dumps(s.headers).decode(),
             s.payload,
+            None if s.recovery is None else msgspec.json.encode(s.recovery).decode(),
+            s.raw,
         )
 
     def _insert_events(self) -> None:
@@ -216,7 +227,9 @@ class _Writing:
         for sighting in fresh:
             about = sighting.summary
             if about.project_id is not None:
-                by_webhook = times.iso(sighting.seen_at) if richness(sighting.source) else None
+                by_webhook = (
+                    times.iso(sighting.seen_at) if richness(sighting.source) and not sighting.recovery else None
+                )
                 rows[about.project_id] = (about.project_id, about.project_path, by_webhook)
         self.db.conn.executemany(_PROJECT, list(rows.values()))
 
@@ -256,20 +269,26 @@ def _known(db: Database, sightings: Sequence[Sighting]) -> dict[tuple[str, str],
 def _of_keys(db: Database, keys: set[str]) -> dict[str, list[tuple[Seen, int]]]:
     """What the ledger holds of these keys: each sighting with its event."""
     sql = """
-        SELECT s.key, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, s.id, s.event_id
+        SELECT s.key, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, s.id, s.recovery IS NOT NULL,
+               s.event_id
           FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.key = asked.value
     """
     found: dict[str, list[tuple[Seen, int]]] = {}
-    for key, happened_at, source, source_id, precision, sha, label, event_id in db.conn.execute(
+    for key, happened_at, source, source_id, precision, sha, label, recovered, event_id in db.conn.execute(
         sql, (orjson.dumps(list(keys)).decode(),)
     ):
-        seen = Seen(times.from_iso(happened_at), source, source_id, Precision(precision), sha, label)
+        seen = Seen(times.from_iso(happened_at), source, source_id, Precision(precision), sha, label, bool(recovered))
         found.setdefault(key, []).append((seen, event_id))
     return found
 
 
 def _as_seen(label: int, s: Sighting) -> Seen:
-    return Seen(s.identity.happened_at, s.source, s.source_id, s.identity.precision, s.payload_sha, label)
+    at, precision = s.identity.happened_at, s.identity.precision
+    return Seen(at, s.source, s.source_id, precision, s.payload_sha, label, s.recovery is not None)
+
+
+def _original(s: Sighting) -> tuple[str, ...]:
+    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), s.source_id, s.source)
 
 
 def _next_event_id(db: Database) -> int:

@@ -169,7 +169,7 @@ def _told(db: Database, event: int) -> int | None:
 
 def _richest(members: Sequence[Seen], keep: int | None) -> int:
     """The sighting with the richest payload; among equals the one that has been the payload, else the first."""
-    best = max(members, key=lambda s: (richness(s.source), s.label == keep, -s.label))
+    best = max(members, key=lambda s: (richness(s.source), not s.recovered, s.label == keep, -s.label))
     return best.label
 
 

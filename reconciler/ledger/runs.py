@@ -28,10 +28,8 @@ class Run(msgspec.Struct, frozen=True):
 
 def note_run(db: Database, run: Run) -> None:
     """Keep a run. A poll that found nothing new and met no error leaves no row: there are a million a year."""
-    if run.purpose == "poll":
-        _note_poll(db, run.project_id, run.error, run.finished_at)
-        if not run.new and run.error is None:
-            return
+    if run.purpose == "poll" and not run.new and run.error is None:
+        return
     db.table("runs").insert(
         {
             "project_id": run.project_id,
@@ -50,12 +48,8 @@ def note_run(db: Database, run: Run) -> None:
     )
 
 
-def note_failure(db: Database, project_id: int, error: str, now: Millis) -> None:
-    """A poll failed before it could read anything."""
-    _note_poll(db, project_id, error, now)
-
-
-def _note_poll(db: Database, project_id: int, error: str | None, at: Millis) -> None:
+def note_poll(db: Database, project_id: int, error: str | None, at: Millis) -> None:
+    """A poll of a project ended, well or with an error."""
     db.conn.execute(
         """
         INSERT INTO projects (id, last_poll_at, last_poll_error) VALUES (?, ?, ?)
@@ -74,23 +68,12 @@ def note_path(db: Database, project_id: int, path: str) -> None:
     )
 
 
-def watched_since(db: Database, project_id: int) -> Millis | None:
-    """From when on a project's polls answer for completeness; None before its first poll."""
-    row = db.conn.execute("SELECT watched_since FROM projects WHERE id = ?", (project_id,)).fetchone()
-    return None if row is None or row[0] is None else times.from_iso(row[0])
-
-
-def watch(db: Database, project_id: int, since: Millis) -> None:
-    """A project's polls begin; nothing changes where they have begun before."""
-    db.conn.execute(
-        """
-        INSERT INTO projects (id, watched_since) VALUES (?, ?)
-        ON CONFLICT (id) DO UPDATE SET watched_since = coalesce(watched_since, excluded.watched_since)
-        """,
-        (project_id, times.iso(since)),
-    )
-
-
 def project_paths(db: Database) -> dict[str, int]:
     """Project ids by path, as far as the ledger has heard of them."""
     return dict(db.conn.execute("SELECT path, id FROM projects WHERE path IS NOT NULL").fetchall())
+
+
+def heard_since(db: Database, moment: Millis) -> set[int]:
+    """The projects whose webhooks have told something since then."""
+    rows = db.conn.execute("SELECT id FROM projects WHERE last_webhook_at >= ?", (times.iso(moment),))
+    return {ident for (ident,) in rows}

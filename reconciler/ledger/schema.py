@@ -152,3 +152,49 @@ def _ledger(db: Any) -> None:
         """,
     )
     db.execute("INSERT INTO meta VALUES ('ledger_id', ?)", [secrets.token_hex(6)])
+
+
+@migrations(name="0002_recovery")
+def _recovery(db: Any) -> None:
+    _run(
+        db,
+        "ALTER TABLE sightings ADD COLUMN recovery TEXT",  # JSON; NULL for what a webhook brought
+        "ALTER TABLE sightings ADD COLUMN raw TEXT",  # what the API told, where the payload was rebuilt from it
+        """
+        CREATE TABLE sources (  -- how each source of each project does
+            project_id INTEGER NOT NULL,
+            source TEXT NOT NULL,
+            watched_since TEXT NOT NULL,  -- from when on it answers for completeness
+            watched_until TEXT,  -- set when it is not asked any more
+            last_read_at TEXT,
+            trouble TEXT,  -- why it can't be read: refused, rate limit, unavailable; NULL where it can
+            error TEXT,
+            PRIMARY KEY (project_id, source)
+        ) WITHOUT ROWID
+        """,
+        """
+        INSERT INTO sources (project_id, source, watched_since)
+        SELECT id, 'project_events', watched_since FROM projects WHERE watched_since IS NOT NULL
+        """,
+        """
+        CREATE TABLE downtimes (
+            started_at TEXT PRIMARY KEY,  -- the last sign of life
+            ended_at TEXT NOT NULL,
+            how TEXT NOT NULL  -- stopped, or killed
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE hooks (  -- our webhooks in GitLab, as they were last seen
+            project_id INTEGER NOT NULL,
+            hook_id INTEGER NOT NULL,
+            name TEXT NOT NULL,  -- in receiver.hooks
+            url TEXT NOT NULL,
+            triggers TEXT NOT NULL,  -- JSON
+            alert_status TEXT,  -- executable, temporarily_disabled, disabled
+            disabled_until TEXT,
+            off_since TEXT,  -- when we saw first that GitLab has switched it off
+            checked_at TEXT NOT NULL,
+            PRIMARY KEY (project_id, hook_id)
+        ) WITHOUT ROWID
+        """,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,8 +11,10 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger import coverage
-from reconciler.ledger.coverage import Interval
+from reconciler.ledger.gaps import Gap, gaps
+from reconciler.ledger.hooks import HookState, all_hooks
 from reconciler.ledger.schema import OPEN
+from reconciler.ledger.standing import Standing, standings
 
 PENDING = f"SELECT count(*) FROM deliveries WHERE destination_id = ? AND {OPEN}"
 OLDEST = f"""
@@ -30,21 +33,39 @@ LAST_DEAD_ERROR = """
 """
 
 
-class Gap(msgspec.Struct, frozen=True):
-    """Time that was not read completely; `start` included, `end` not."""
+class OpenGap(msgspec.Struct, frozen=True):
+    """Time that a source has not read completely; `start` included, `end` not. See `ledger.gaps`."""
 
+    source: str
     start: str
     end: str
+    why: str
+    closable_until: str | None
+
+
+class HookStatus(msgspec.Struct, frozen=True):
+    """A webhook of ours that GitLab has switched off."""
+
+    name: str
+    alert_status: str | None
+    disabled_until: str | None
+    off_since: str | None
 
 
 class ProjectStatus(msgspec.Struct, frozen=True):
+    """`covered_through`: up to when all sources that can be read have been read. `troubles`: what keeps others
+    from being read, by source.
+    """
+
     id: int
     path: str | None
     last_webhook_at: str | None
     last_poll_at: str | None
     last_poll_error: str | None
     covered_through: str | None
-    gaps: list[Gap]
+    gaps: list[OpenGap]
+    troubles: dict[str, str]
+    hooks_off: list[HookStatus]
 
 
 class DestinationStatus(msgspec.Struct, frozen=True):
@@ -64,13 +85,22 @@ class Status(msgspec.Struct, frozen=True):
     destinations: list[DestinationStatus]
 
 
-def status(db: Database, *, source: str, expected: Millis) -> Status:
-    """How things stand. Gaps are counted from when a project's polls began to `expected`: up to when a service
-    that polls as it should has covered everything.
+def status(db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
+    """How things stand. Gaps are counted up to `expected`: when a service that polls as it should has read
+    everything. `keeps` says for how long GitLab keeps what each source reads.
     """
     events = db.execute("SELECT count(*) FROM events WHERE merged_into IS NULL").fetchone()[0]
+    found = gaps(db, keeps=keeps, expected=expected, now=now)
+    off = [hook for hook in all_hooks(db) if hook.is_off]
+    sources = standings(db)
     projects = [
-        _project(db, row, source, expected)
+        _project(
+            db,
+            row,
+            [source for source in sources if source.project_id == row["id"]],
+            [gap for gap in found if gap.project_id == row["id"]],
+            [hook for hook in off if hook.project_id == row["id"]],
+        )
         for row in db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id")
     ]
     rows = db.execute("SELECT id, name, active FROM destinations ORDER BY name").fetchall()
@@ -78,20 +108,26 @@ def status(db: Database, *, source: str, expected: Millis) -> Status:
     return Status(events, projects, destinations)
 
 
-def _project(db: Database, row: dict[str, Any], source: str, expected: Millis) -> ProjectStatus:
-    covered = coverage.covered(db, row["id"], source)
-    gaps: list[Interval] = []
-    if row["watched_since"] is not None:
-        gaps = coverage.gaps(covered, Interval(times.from_iso(row["watched_since"]), expected))
+def _project(
+    db: Database, row: dict[str, Any], sources: list[Standing], found: list[Gap], off: list[HookState]
+) -> ProjectStatus:
+    read = [coverage.covered(db, source.project_id, source.source) for source in sources if source.trouble is None]
     return ProjectStatus(
         id=row["id"],
         path=row["path"],
         last_webhook_at=row["last_webhook_at"],
         last_poll_at=row["last_poll_at"],
         last_poll_error=row["last_poll_error"],
-        covered_through=times.iso(covered[-1].end) if covered else None,
-        gaps=[Gap(times.iso(gap.start), times.iso(gap.end)) for gap in gaps],
+        covered_through=times.iso(min(one[-1].end for one in read)) if read and all(read) else None,
+        gaps=[_open_gap(gap) for gap in found],
+        troubles={source.source: source.trouble for source in sources if source.trouble and not source.watched_until},
+        hooks_off=[HookStatus(hook.name, hook.alert_status, hook.disabled_until, hook.off_since) for hook in off],
     )
+
+
+def _open_gap(gap: Gap) -> OpenGap:
+    until = None if gap.closable_until is None else times.iso(gap.closable_until)
+    return OpenGap(gap.source, times.iso(gap.during.start), times.iso(gap.during.end), gap.why, until)
 
 
 def _destination(db: Database, destination_id: int, name: str, active: int) -> DestinationStatus:

@@ -1,11 +1,11 @@
-"""The endpoints of GitLab's REST API that are used, with their traps (gitlab-facts, sections 2, 3 and 6)."""
+"""GitLab's REST API as far as it is used, with its traps (gitlab-facts, sections 2, 3, 5 and 6)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock_time
@@ -19,10 +19,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler.simulator.hooks import Courier, Hook
+from reconciler.simulator.hook_api import HookApi
+from reconciler.simulator.hooks import Courier
+from reconciler.simulator.lists import Lists
+from reconciler.simulator.paging import not_found, paged
 from reconciler.simulator.world import Happening, World
 
-TOTALS_VANISH_AT = 10_000
+PERIOD_S = 60
 
 
 @dataclass
@@ -33,6 +36,8 @@ class ApiFaults:
     slow_s: float = 0.0
     forbidden: dict[int, int] = field(default_factory=dict)
     """Projects that answer with this status."""
+    forbidden_paths: dict[str, int] = field(default_factory=dict)
+    """Requests whose path ends like this answer with this status."""
     hidden: Callable[[dict[str, Any]], bool] = lambda _: False
     """Records that the token may not see: taken out after paging, so that pages come up short."""
     record_delay_ms: int = 0
@@ -41,15 +46,18 @@ class ApiFaults:
 
 @dataclass
 class Api:
-    """State of the simulated API."""
+    """State of the simulated API. `limit` is how many requests it answers in a minute."""
 
     world: World
     courier: Courier
     token: str = "glpat-simulator"  # noqa: S105 - it guards nothing
-    scopes: tuple[str, ...] = ("read_api",)
+    scopes: tuple[str, ...] = ("api",)
     faults: ApiFaults = field(default_factory=ApiFaults)
     zone: timezone = UTC
+    limit: int | None = None
     requests: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """Answers with 429."""
 
     def app(self) -> Starlette:
         project = "/api/v4/projects/{project:path}"
@@ -57,10 +65,12 @@ class Api:
             routes=[
                 Route("/api/v4/version", self.version),
                 Route("/api/v4/personal_access_tokens/self", self.own_token),
-                Route(f"{project}/hooks/{{hook:int}}/events", self.hook_log),
+                Route("/api/v4/events", self.feed),
+                Route("/api/v4/groups/{group:path}/projects", self.group),
+                *HookApi(self.world, self.courier, self._find).routes(project),
+                *Lists(self.world, self._find).routes(project),
                 Route(f"{project}/events", self.events),
-                Route(f"{project}/hooks/{{hook:int}}", self.hook),
-                Route(f"{project}/hooks", self.hooks),
+                Route("/api/v4/projects", self.projects),
                 Route(project, self.project),
             ],
             middleware=[Middleware(_Trouble, api=self)],
@@ -74,52 +84,44 @@ class Api:
 
     async def project(self, request: Request) -> Response:
         found = self._find(request)
-        if isinstance(found, Response):
-            return found
-        return JSONResponse(self.world.projects[found].place.shown())
+        return found if isinstance(found, Response) else JSONResponse(self.world.projects[found].shown())
+
+    async def projects(self, request: Request) -> Response:
+        """The token's projects, those that were active last first."""
+        after = request.query_params.get("last_activity_after")
+        shown = [project.shown() for project in self.world.projects.values() if not project.archived]
+        active = [p for p in shown if not after or p["last_activity_at"] >= after]
+        return paged(request, sorted(active, key=lambda p: p["last_activity_at"], reverse=True))
+
+    async def group(self, request: Request) -> Response:
+        """A group's projects, in subgroups too."""
+        group = request.path_params["group"]
+        below = [p for p in self.world.projects.values() if p.place.path.startswith(f"{group}/")]
+        with_archived = request.query_params.get("archived") != "false"
+        shown = [p.shown() for p in below if with_archived or not p.archived]
+        return paged(request, shown) if below else not_found()
 
     async def events(self, request: Request) -> Response:
         found = self._find(request)
         if isinstance(found, Response):
             return found
+        return self._records(request, (h for h in self.world.happenings if h.project_id == found))
+
+    async def feed(self, request: Request) -> Response:
+        """`scope=all`: the records of all the token's projects."""
+        return self._records(request, self.world.happenings)
+
+    def _records(self, request: Request, happenings: Iterable[Happening]) -> Response:
         now = self.world.clock()
-        listed = [
-            h
-            for h in self.world.happenings
+        records = [
+            h.record
+            for h in happenings
             if h.record is not None
-            and h.project_id == found
             and h.record_visible_at + self.faults.record_delay_ms <= now
-            and self._between(h, request.query_params.get("after"), request.query_params.get("before"))
+            and self._between(h.record, request.query_params.get("after"), request.query_params.get("before"))
         ]
-        records = [h.record for h in listed if h.record is not None]
         records.sort(key=lambda r: r["id"], reverse=request.query_params.get("sort", "desc") == "desc")
-        page = max(1, int(request.query_params.get("page", 1)))
-        per_page = min(100, max(1, int(request.query_params.get("per_page", 20))))
-        cut = records[(page - 1) * per_page : page * per_page]
-        shown = [record for record in cut if not self.faults.hidden(record)]  # after paging: short pages
-        return JSONResponse(shown, headers=_paging(request, page, per_page, len(records)))
-
-    async def hooks(self, request: Request) -> Response:
-        found = self._find(request)
-        if isinstance(found, Response):
-            return found
-        own = [hook for hook in self.courier.hooks.values() if hook.project_id == found]
-        return JSONResponse([_shown(hook) for hook in own])
-
-    async def hook(self, request: Request) -> Response:
-        hook = self.courier.hooks.get(request.path_params["hook"])
-        return _not_found() if hook is None else JSONResponse(_shown(hook))
-
-    async def hook_log(self, request: Request) -> Response:
-        """Newest first, at most 20 a page, whatever is asked for."""
-        hook = self.courier.hooks.get(request.path_params["hook"])
-        if hook is None:
-            return _not_found()
-        page = max(1, int(request.query_params.get("page", 1)))
-        per_page = min(20, max(1, int(request.query_params.get("per_page", 20))))
-        newest_first = hook.log[::-1]
-        cut = newest_first[(page - 1) * per_page : page * per_page]
-        return JSONResponse(cut, headers=_paging(request, page, per_page, len(newest_first)))
+        return paged(request, records, hidden=self.faults.hidden)
 
     def _find(self, request: Request) -> int | Response:
         name = request.path_params["project"]
@@ -127,12 +129,14 @@ class Api:
         found = int(name) if name.isdigit() else by_path.get(name, 0)
         if found in self.faults.forbidden:
             return JSONResponse({"message": "forbidden by the simulator"}, self.faults.forbidden[found])
-        return found if found in self.world.projects else _not_found()
+        for ending, status in self.faults.forbidden_paths.items():
+            if request.url.path.endswith(ending):
+                return JSONResponse({"message": "forbidden by the simulator"}, status)
+        return found if found in self.world.projects else not_found()
 
-    def _between(self, happening: Happening, after: str | None, before: str | None) -> bool:
+    def _between(self, record: dict[str, Any], after: str | None, before: str | None) -> bool:
         """Whole days, both excluded, in the server's own time zone."""
-        assert happening.record is not None  # noqa: S101 - the caller looked
-        created = datetime.fromisoformat(happening.record["created_at"])
+        created = datetime.fromisoformat(record["created_at"])
         if after and created < self._start(date.fromisoformat(after) + timedelta(days=1)):
             return False
         return not (before and created >= self._start(date.fromisoformat(before)))
@@ -142,11 +146,13 @@ class Api:
 
 
 class _Trouble:
-    """Checks the token, counts requests and makes the faults that were asked for."""
+    """Checks the token, counts requests against the limit, and makes the faults that were asked for."""
 
     def __init__(self, app: ASGIApp, api: Api) -> None:
         self.app = app
         self.api = api
+        self._period = 0
+        self._used = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -156,49 +162,36 @@ class _Trouble:
         api.requests[request.url.path] += 1
         if api.faults.slow_s:
             await asyncio.sleep(api.faults.slow_s)
+        limit = self._limit_headers()
         refusal: Response | None = None
         if request.headers.get("private-token") != api.token:
             refusal = JSONResponse({"message": "401 Unauthorized"}, 401)
         elif api.faults.next:
             status, headers = api.faults.next.pop(0)
             refusal = JSONResponse({"message": f"{status} by the simulator"}, status, headers)
+            limit = {}
+        elif api.limit is not None and self._used > api.limit:
+            api.refused += 1
+            refusal = JSONResponse({"message": "429 Too Many Requests"}, 429, {"Retry-After": "1"})
 
-        async def dated(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 moment = formatdate(api.world.clock() / 1000, usegmt=True)
-                message["headers"] = [*message.get("headers", []), (b"date", moment.encode())]
+                more = [(name.lower().encode(), value.encode()) for name, value in limit.items()]
+                message["headers"] = [*message.get("headers", []), (b"date", moment.encode()), *more]
             await send(message)
 
-        await (refusal or self.app)(scope, receive, dated)
+        await (refusal or self.app)(scope, receive, with_headers)
 
-
-def _paging(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:
-    more = page * per_page < total
-    headers = {
-        "X-Page": str(page),
-        "X-Per-Page": str(per_page),
-        "X-Next-Page": str(page + 1) if more else "",
-        "RateLimit-Limit": "2000",
-        "RateLimit-Remaining": "1999",
-        "RateLimit-Reset": str(int(time.time()) + 60),
-    }
-    if total < TOTALS_VANISH_AT:
-        headers |= {"X-Total": str(total), "X-Total-Pages": str(-(-total // per_page))}
-    if more:
-        headers["Link"] = f'<{request.url.include_query_params(page=page + 1)}>; rel="next"'
-    return headers
-
-
-def _shown(hook: Hook) -> dict[str, Any]:
-    until = datetime.fromtimestamp(hook.disabled_until, tz=UTC).isoformat() if hook.disabled_until else None
-    return {
-        "id": hook.id,
-        "url": hook.url,
-        "project_id": hook.project_id,
-        "alert_status": hook.alert_status,
-        "disabled_until": until,
-    }
-
-
-def _not_found() -> Response:
-    return JSONResponse({"message": "404 Project Not Found"}, 404)
+    def _limit_headers(self) -> dict[str, str]:
+        """`RateLimit-*`, going by the machine's own clock: a limit is about real requests."""
+        period = int(time.time()) // PERIOD_S
+        if period != self._period:
+            self._period, self._used = period, 0
+        self._used += 1
+        limit = self.api.limit or 1_000_000
+        return {
+            "RateLimit-Limit": str(limit),
+            "RateLimit-Remaining": str(max(0, limit - self._used)),
+            "RateLimit-Reset": str((period + 1) * PERIOD_S),
+        }

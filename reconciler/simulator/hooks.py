@@ -8,21 +8,45 @@ import hmac
 import itertools
 import json
 import queue
+import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 
 import httpx
 
-from reconciler.simulator.world import Happening
+from reconciler.simulator.core import Happening
 
 FAILURES_BEFORE_OFF = 4
 FIRST_PAUSE_S = 60.0
 LONGEST_PAUSE_S = 86_400.0
 FAILURES_BEFORE_OFF_FOR_GOOD = 40
+LOG_KEPT_MS = 7 * 86_400_000
+
+TRIGGERS = {
+    "Push Hook": "push_events",
+    "Tag Push Hook": "tag_push_events",
+    "Issue Hook": "issues_events",
+    "Confidential Issue Hook": "confidential_issues_events",
+    "Merge Request Hook": "merge_requests_events",
+    "Note Hook": "note_events",
+    "Confidential Note Hook": "confidential_note_events",
+    "Job Hook": "job_events",
+    "Pipeline Hook": "pipeline_events",
+    "Wiki Page Hook": "wiki_page_events",
+    "Deployment Hook": "deployment_events",
+    "Release Hook": "releases_events",
+    "Milestone Hook": "milestone_events",
+    "Feature Flag Hook": "feature_flag_events",
+    "Emoji Hook": "emoji_events",
+    "Resource Access Token Hook": "resource_access_token_events",
+    "Vulnerability Hook": "vulnerability_events",
+}
+EMAIL = re.compile(r"[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*")
 
 
 @dataclass
@@ -47,17 +71,22 @@ class Hook:
     event_uuid: str | None = None
     faults: HookFaults = field(default_factory=HookFaults)
     first_pause_s: float = FIRST_PAUSE_S
+    triggers: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(TRIGGERS.values(), True))
+    settings: dict[str, Any] = field(default_factory=dict)
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     failures: int = 0
     disabled_until: float = 0.0
     sent: int = 0
     accepted: int = 0
-    log: list[dict[str, Any]] = field(default_factory=list)
+    log: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    """Each delivery, and when it was made."""
+    originals: dict[int, tuple[str, bytes, str | None]] = field(default_factory=dict)
 
     @property
     def alert_status(self) -> str:
         if self.failures >= FAILURES_BEFORE_OFF_FOR_GOOD:
             return "disabled"
-        return "temporarily_disabled" if time.time() < self.disabled_until else "executable"
+        return "temporarily_disabled" if self.clock() / 1000 < self.disabled_until else "executable"
 
     def note(self, *, success: bool) -> None:
         """Count an outcome the way GitLab does."""
@@ -67,7 +96,12 @@ class Hook:
         self.failures += 1
         if self.failures >= FAILURES_BEFORE_OFF:
             pause = self.first_pause_s * 2 ** (self.failures - FAILURES_BEFORE_OFF)
-            self.disabled_until = time.time() + min(pause, LONGEST_PAUSE_S)
+            self.disabled_until = self.clock() / 1000 + min(pause, LONGEST_PAUSE_S)
+
+    def kept_log(self) -> list[dict[str, Any]]:
+        """The deliveries of the last 7 days, oldest first."""
+        oldest = self.clock() - LOG_KEPT_MS
+        return [record for at, record in self.log if at >= oldest]
 
 
 def webhook_bytes(body: Mapping[str, Any] | None) -> bytes:
@@ -86,11 +120,17 @@ class Courier:
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
         self._thread.start()
 
+    def add(self, hook: Hook) -> Hook:
+        """Enter a webhook; it is given an id."""
+        hook.id = max(self.hooks, default=0) + 1
+        self.hooks[hook.id] = hook
+        return hook
+
     def tell(self, happening: Happening) -> None:
         """Something happened: queue it for every hook of its project."""
         if happening.webhook is not None:
             for hook in self.hooks.values():
-                if hook.project_id == happening.project_id:
+                if hook.project_id == happening.project_id and hook.triggers.get(_trigger(happening)):
                     self._work.put((hook, happening))
 
     def settle(self) -> None:
@@ -124,35 +164,44 @@ class Courier:
                 time.sleep(hook.faults.delay_s)
             self.post(hook, happening.hook_event or "", body)
 
-    def post(self, hook: Hook, hook_event: str, body: bytes) -> bool:
-        """Deliver one body once; says whether GitLab takes it for a success."""
-        headers = self._headers(hook, hook_event, body)
+    def post(
+        self, hook: Hook, hook_event: str, body: bytes, key: str | None = None, *, is_test: bool = False
+    ) -> bool:
+        """Deliver one body once; says whether GitLab takes it for a success. `key`: again, under the same key."""
+        headers = self._headers(hook, hook_event, body, key)
         hook.sent += 1
+        answer: dict[str, str] = {}
         try:
             response = self._client.post(hook.url, content=body, headers=headers)
             status, ok = str(response.status_code), response.status_code < 400  # a 3xx is success to GitLab
+            answer = {"Date": formatdate(hook.clock() / 1000, usegmt=True)}
         except httpx.HTTPError:
             status, ok = "internal error", False
-        hook.accepted += ok
+        hook.accepted += ok and not is_test
         hook.note(success=ok)
-        hook.log.append(
-            {
-                "id": next(self._log_ids),
-                "url": hook.url,
-                "trigger": hook_event.lower().replace(" ", "_") + "s",
-                "request_headers": {k: "[REDACTED]" if k == "X-Gitlab-Token" else v for k, v in headers.items()},
-                "request_data": json.loads(body),
-                "response_headers": {},
-                "response_body": "",
-                "execution_duration": 0.01,
-                "response_status": status,
-            }
-        )
+        record = {
+            "id": next(self._log_ids),
+            "url": hook.url,
+            "trigger": hook_event.lower().replace(" ", "_") + "s",
+            "request_headers": {k: "[REDACTED]" if k == "X-Gitlab-Token" else v for k, v in headers.items()},
+            "request_data": _redacted(json.loads(body)),
+            "response_headers": answer,
+            "response_body": "",
+            "execution_duration": 0.01,
+            "response_status": status,
+        }
+        hook.log.append((hook.clock(), record))
+        hook.originals[record["id"]] = (hook_event, body, headers.get("Idempotency-Key"))
         return ok
 
+    def resend(self, hook: Hook, record_id: int) -> bool:
+        """Send a delivery of the log again, with its key and its original bytes."""
+        hook_event, body, key = hook.originals[record_id]
+        return self.post(hook, hook_event, body, key)
+
     @staticmethod
-    def _headers(hook: Hook, hook_event: str, body: bytes) -> dict[str, str]:
-        delivery = str(uuid.uuid4())
+    def _headers(hook: Hook, hook_event: str, body: bytes, key: str | None) -> dict[str, str]:
+        delivery = key or str(uuid.uuid4())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "GitLab/18.0.0",
@@ -166,9 +215,22 @@ class Courier:
         if hook.token:
             headers["X-Gitlab-Token"] = hook.token
         if hook.signing_token:
-            key = base64.b64decode(hook.signing_token.removeprefix("whsec_"))
+            secret = base64.b64decode(hook.signing_token.removeprefix("whsec_"))
             stamp = str(int(time.time()))
-            digest = hmac.new(key, f"{delivery}.{stamp}.".encode() + body, hashlib.sha256).digest()
+            digest = hmac.new(secret, f"{delivery}.{stamp}.".encode() + body, hashlib.sha256).digest()
             signature = "v1," + base64.b64encode(digest).decode()
             headers |= {"webhook-id": delivery, "webhook-timestamp": stamp, "webhook-signature": signature}
         return headers
+
+
+def _trigger(happening: Happening) -> str:
+    return TRIGGERS[happening.hook_event or ""]
+
+
+def _redacted(value: Any) -> Any:
+    """As the hook log shows a body: e-mail addresses blotted out."""
+    if isinstance(value, dict):
+        return {name: _redacted(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_redacted(item) for item in value]
+    return "[REDACTED]" if isinstance(value, str) and EMAIL.fullmatch(value) else value

@@ -15,17 +15,43 @@ class Person:
     username: str
 
     def short(self) -> dict[str, Any]:
+        """As webhooks show a user."""
         return {"id": self.id, "name": self.username.title(), "username": self.username, "email": "[REDACTED]"}
+
+    def shown(self) -> dict[str, Any]:
+        """As the API shows a user."""
+        return {"id": self.id, "name": self.username.title(), "username": self.username, "state": "active"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """A project, as payloads show it."""
+    """A project."""
 
     id: int
     path: str
 
+    def api(self) -> dict[str, Any]:
+        """As the API shows it."""
+        url = f"https://gitlab.example.com/{self.path}"
+        return {
+            "id": self.id,
+            "name": self.path.rpartition("/")[2],
+            "path": self.path.rpartition("/")[2],
+            "path_with_namespace": self.path,
+            "name_with_namespace": self.path.replace("/", " / "),
+            "description": "",
+            "visibility": "private",
+            "default_branch": "main",
+            "web_url": url,
+            "avatar_url": None,
+            "ssh_url_to_repo": f"git@gitlab.example.com:{self.path}.git",
+            "http_url_to_repo": f"{url}.git",
+            "namespace": {"id": 1, "name": self.path.rpartition("/")[0], "full_path": self.path.rpartition("/")[0]},
+            "archived": False,
+        }
+
     def shown(self) -> dict[str, Any]:
+        """As webhooks show it."""
         url = f"https://gitlab.example.com/{self.path}"
         return {
             "id": self.id,
@@ -62,28 +88,44 @@ def _at(ms: int) -> datetime:
     return datetime.fromtimestamp(ms // 1000, tz=UTC)
 
 
-def push_webhook(place: Place, who: Person, ref: str, before: str, after: str, title: str | None) -> dict[str, Any]:
+def from_millis(text: str) -> int:
+    """Read what `millis` wrote."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def push_webhook(
+    place: Place, who: Person, ref: str, before: str, after: str, commits: list[dict[str, Any]]
+) -> dict[str, Any]:
     kind = "tag_push" if ref.startswith("refs/tags/") else "push"
-    gone = after == ZEROS
-    commits = [] if gone or title is None else [{"id": after, "message": title + "\n", "title": title}]
     return {
         "object_kind": kind,
         "event_name": kind,
         "before": before,
         "after": after,
         "ref": ref,
-        "checkout_sha": None if gone else after,
+        "checkout_sha": None if after == ZEROS else after,
         "user_id": who.id,
         "user_name": who.username.title(),
         "user_username": who.username,
         "project_id": place.id,
         "project": place.shown(),
-        "commits": commits,
+        "commits": [_hook_commit(commit) for commit in commits],
         "total_commits_count": len(commits),
     }
 
 
-def push_record(ref: str, before: str, after: str, title: str | None) -> dict[str, Any]:
+def _hook_commit(commit: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": commit["id"],
+        "message": commit["message"],
+        "title": commit["title"],
+        "timestamp": commit["authored_date"],
+        "url": commit["web_url"],
+        "author": {"name": commit["author_name"], "email": commit["author_email"]},
+    }
+
+
+def push_record(ref: str, before: str, after: str, title: str | None, commits: int) -> dict[str, Any]:
     created, removed = before == ZEROS, after == ZEROS
     return {
         "action_name": "deleted" if removed else "pushed new" if created else "pushed to",
@@ -92,7 +134,7 @@ def push_record(ref: str, before: str, after: str, title: str | None) -> dict[st
         "target_type": None,
         "target_title": None,
         "push_data": {
-            "commit_count": 0 if removed else 1,
+            "commit_count": commits,
             "action": "removed" if removed else "created" if created else "pushed",
             "ref_type": "tag" if ref.startswith("refs/tags/") else "branch",
             "commit_from": None if created else before,

@@ -24,9 +24,11 @@ class Simulator:
 
     def add_hook(self, project_id: int, url: str, *, token: str = "", signing_token: str = "") -> Hook:
         """Enter a webhook in a project's settings."""
-        hook = Hook(len(self.courier.hooks) + 1, project_id, url, token, signing_token)
-        self.courier.hooks[hook.id] = hook
-        return hook
+        return self.courier.add(Hook(0, project_id, url, token, signing_token, clock=self._now))
+
+    def _now(self) -> int:
+        """The world's clock, whichever it has by then."""
+        return self.world.clock()
 
     def __enter__(self) -> Simulator:
         self._server.start()

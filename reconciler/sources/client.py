@@ -24,7 +24,7 @@ from gitlab.exceptions import GitlabError, GitlabHttpError
 from reconciler.config.models import GitLab
 from reconciler.events import times
 from reconciler.events.times import SECOND, Millis
-from reconciler.sources.errors import Refused, Stopped, Unavailable
+from reconciler.sources.errors import RateLimited, Refused, Stopped, Unavailable
 from reconciler.sources.ratelimit import RateLimit
 from reconciler.sources.source import Project
 
@@ -46,6 +46,10 @@ class _Transient(Exception):
     """Worth another try."""
 
 
+class _Limited(_Transient):
+    """Worth another try when the rate limit lets us: HTTP 429."""
+
+
 class Page(msgspec.Struct, frozen=True):
     """One page of a list: its records, and the number of the next page if there is one."""
 
@@ -59,9 +63,10 @@ class Client:
     def __init__(self, config: GitLab, *, tries: int = TRIES) -> None:
         self._config = config
         self._tries = tries
+        self._thread = threading.local()
         self._stop = threading.Event()
         self._idle: queue.LifoQueue[gitlab.Gitlab] = queue.LifoQueue()
-        self.rate_limit = RateLimit()
+        self.rate_limit = RateLimit(config.rate_share)
         self.behind: Millis = 0
         """How far GitLab's clock is behind ours, going by its last answer; 0 where it is not."""
         self.requests = 0
@@ -70,9 +75,37 @@ class Client:
         """Make every call that waits or is made from now on raise Stopped."""
         self._stop.set()
 
-    def get(self, path: str) -> Any:
+    @property
+    def url(self) -> str:
+        """The instance's base URL, without a slash at its end."""
+        return self._config.url.rstrip("/")
+
+    def asked(self) -> int:
+        """How many requests the calling thread has made."""
+        count: int = getattr(self._thread, "asked", 0)
+        return count
+
+    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
         """One object."""
-        return _json(self._ask(path, {}))
+        return _json(self._ask(path, query or {}))
+
+    def all(self, path: str, query: dict[str, Any] | None = None) -> list[Any]:
+        """Every record of a list, page after page: only for lists that are short."""
+        found: list[Any] = []
+        number: str | None = "1"
+        while number is not None:
+            page = self.page(path, {"per_page": 100, **(query or {}), "page": number})
+            found += page.records
+            number = page.next_page
+        return found
+
+    def post(self, path: str, data: dict[str, Any]) -> Any:
+        """Make something. Tried again only where GitLab surely did not do it: what is made twice stays twice."""
+        return _json(self._ask(path, {}, verb="post", data=data))
+
+    def put(self, path: str, data: dict[str, Any]) -> Any:
+        """Change something."""
+        return _json(self._ask(path, {}, verb="put", data=data))
 
     def page(self, path: str, query: dict[str, Any]) -> Page:
         """One page of a list.
@@ -92,46 +125,58 @@ class Client:
     def project(self, name: int | str) -> Project:
         """Find a project by id or path."""
         found = self.get(f"/projects/{quote(str(name), safe='')}")
-        return Project(int(found["id"]), str(found["path_with_namespace"]))
+        return Project(int(found["id"]), str(found["path_with_namespace"]), found)
 
-    def _ask(self, path: str, query: dict[str, Any]) -> requests.Response:
-        """GET with patience: 429 waits as told, 5xx and silence are tried again with growing pauses."""
+    def _ask(
+        self, path: str, query: dict[str, Any], *, verb: str = "get", data: dict[str, Any] | None = None
+    ) -> requests.Response:
+        """Ask with patience: 429 waits as told, 5xx and silence are tried again with growing pauses."""
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Transient),
+            retry=tenacity.retry_if_exception_type(_Limited if verb == "post" else _Transient),
             stop=tenacity.stop_after_attempt(self._tries) | tenacity.stop_when_event_set(self._stop),
             wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
             sleep=self._sleep,
         )
         try:
-            return retrying(self._ask_once, path, query)
+            return retrying(self._ask_once, verb, path, query, data)
         except tenacity.RetryError as error:
             self._sleep(0)  # stopped meanwhile?
             last = error.last_attempt.exception()
-            raise Unavailable(f"GET {path}: {last} ({self._tries} tries)") from last
+            kind = RateLimited if isinstance(last, _Limited) else Unavailable
+            raise kind(f"{verb.upper()} {path}: {last} ({self._tries} tries)") from last
+        except _Transient as error:  # not tried again
+            raise Unavailable(f"{verb.upper()} {path}: {error}") from error
 
-    def _ask_once(self, path: str, query: dict[str, Any]) -> requests.Response:
-        self._sleep(self.rate_limit.pause())
+    def _ask_once(
+        self, verb: str, path: str, query: dict[str, Any], data: dict[str, Any] | None
+    ) -> requests.Response:
+        while (pause := self.rate_limit.take()) > 0:
+            self._sleep(pause)
+        self._sleep(0)  # stopped meanwhile?
         self.requests += 1
+        self._thread.asked = self.asked() + 1
         session = self._session()
         try:
-            response = session.http_request("get", path, query_data=query, obey_rate_limit=False)
+            response = session.http_request(verb, path, query_data=query, post_data=data, obey_rate_limit=False)
         except GitlabHttpError as error:
-            raise self._judged(path, error) from error
+            raise self._judged(f"{verb.upper()} {path}", error) from error
         except (requests.RequestException, GitlabError) as error:
             status = getattr(error, "response_code", None)
             if status is not None:
-                raise self._judged(path, error) from error
+                raise self._judged(f"{verb.upper()} {path}", error) from error
             raise _Transient(f"no answer: {error}") from error
         finally:
             self._idle.put(session)
         return response
 
-    def _judged(self, path: str, error: Any) -> Exception:
+    def _judged(self, request: str, error: Any) -> Exception:
         status = error.response_code
-        if status == 429 or status >= 500:
+        if status == 429:
+            return _Limited(f"HTTP {status}")
+        if status >= 500:
             return _Transient(f"HTTP {status}")
         advice = ADVICE.get(status, str(error.error_message))
-        return Refused(status, f"GET {path}: HTTP {status}: {advice}")
+        return Refused(status, f"{request}: HTTP {status}: {advice}")
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():

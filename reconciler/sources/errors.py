@@ -6,9 +6,14 @@ from __future__ import annotations
 class SourceError(Exception):
     """GitLab can't be read. The message says why and, where a person can help, what to do."""
 
+    trouble = "unavailable"
+    """The kind of trouble, in a word that `gaps` shows."""
+
 
 class Refused(SourceError):
     """GitLab said no (401, 403, 404 and the like): asking again will not help."""
+
+    trouble = "refused"
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -17,6 +22,18 @@ class Refused(SourceError):
 
 class Unavailable(SourceError):
     """GitLab did not answer, or not sensibly, and did not after several tries either."""
+
+
+class RateLimited(Unavailable):
+    """GitLab's rate limit did not let us through, again and again."""
+
+    trouble = "rate limit"
+
+
+class NoHook(SourceError):
+    """The project has no webhook that delivers here, so that there is no log of it to read."""
+
+    trouble = "no webhook"
 
 
 class Stopped(SourceError):

@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from reconciler.events.sighting import Sighting
+from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import Interval
+
+FOREVER: Millis = 10 * 365 * DAY
+"""GitLab deletes nothing of this by itself; no backfill looks back further."""
 
 
 class Project(msgspec.Struct, frozen=True):
-    """A project of GitLab's."""
+    """A project of GitLab's; `details` is what `GET /projects/:id` says of it."""
 
     id: int
     path: str | None = None
+    details: dict[str, Any] = {}
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What is known of it, at least its id and path."""
+        return {"id": self.id, "path_with_namespace": self.path} | self.details
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """A part of a window, read completely: what it covers, what was seen in it (oldest first), at what cost."""
+    """A part of a window, read completely: what it covers, what was seen in it (oldest first)."""
 
     covered: Interval
     sightings: list[Sighting]
-    requests: int
 
 
 class Source(Protocol):
     """Where sightings come from, other than webhooks. Methods block: call them from a thread."""
 
     name: str
-    keeps_for: int
-    """How long GitLab keeps what this source reads, in milliseconds."""
+    keeps_for: Millis
+    """How long GitLab keeps what this source reads."""
+    completes: bool
+    """Whether `complete` can add anything."""
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
         """Read a window, oldest slice first. Slices join up and cover the window.
 
+        The payloads are in the webhook's shape, built from what the reading itself brought along.
         Raises SourceError where GitLab can't be read.
+        """
+        ...
+
+    def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
+        """Ask GitLab for what the bodies of these lack. Only for what no webhook told: it costs requests.
+
+        Raises SourceError where GitLab can't be read; what GitLab no longer shows stays as it is.
         """
         ...

@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
-from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
+from tests.conftest import EVENTS_ONLY, PROJECT, MakeService, at_gitlab, to_consumer
 from tests.support.service import TOKEN, Service
 
 
@@ -49,7 +49,7 @@ def test_records_that_appear_late_are_found(make_service: MakeService, gitlab: S
 def test_a_poll_that_fails_covers_nothing_and_the_next_goes_on(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer
 ) -> None:
-    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
+    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab, **EVENTS_ONLY)).start()
     service.wait_for_log("downtime is healed")
     gitlab.api.faults.forbidden = {PROJECT: 401}
     service.wait_for_log("a project can't be polled")
@@ -64,7 +64,7 @@ def test_a_poll_that_fails_covers_nothing_and_the_next_goes_on(
     assert count(service, "SELECT count(*) FROM runs WHERE error IS NOT NULL") >= 1
 
 
-def test_a_quiet_project_costs_one_request_a_poll(make_service: MakeService, gitlab: Simulator) -> None:
+def test_a_quiet_project_costs_one_request_a_source_and_poll(make_service: MakeService, gitlab: Simulator) -> None:
     service = make_service(**at_gitlab(gitlab)).start()
     service.wait_for_log("downtime is healed")
     path = f"/api/v4/projects/{PROJECT}/events"
@@ -75,7 +75,13 @@ def test_a_quiet_project_costs_one_request_a_poll(make_service: MakeService, git
         service._logged.wait(0.05)
         service._logged.release()
     service.stop()
-    assert sum(gitlab.api.requests.values()) - gitlab.api.requests[path] == 1  # who is project 42?
+    lists = {"pipelines": 2, "deployments": 1, "releases": 1, "issues": 1, "merge_requests": 1, "feature_flags": 1}
+    read = gitlab.api.requests[path]
+    for name, times in lists.items():  # a poll that was ended half way has asked for fewer
+        assert gitlab.api.requests[f"/api/v4/projects/{PROJECT}/{name}"] in ((read - 1) * times, read * times)
+    once = {f"/api/v4/projects/{PROJECT}", f"/api/v4/projects/{PROJECT}/hooks"}
+    assert {name for name, asked in gitlab.api.requests.items() if asked == 1} == once
+    assert len(gitlab.api.requests) == 1 + len(lists) + len(once)
 
 
 class Backfill:
@@ -113,7 +119,7 @@ def test_backfill_both_days_included_and_safe_to_repeat(make_service: MakeServic
     assert past.figures("--from", past.day(20), "--to", past.day(11)) == (30, 0, 30)
     requests = sum(gitlab.api.requests.values())
     assert past.figures("--from", past.day(20), "--to", past.day(11)) == (0, 0, 0)
-    assert sum(gitlab.api.requests.values()) - requests == 1  # only the project's name
+    assert sum(gitlab.api.requests.values()) - requests == 2  # only the project's name and its webhooks
     assert past.figures("--from", past.day(22), "--to", past.day(10)) == (9, 0, 9)
     assert count(past.service, "SELECT count(*) FROM events") == 39
 
@@ -136,7 +142,9 @@ def test_backfill_beside_a_service_is_forwarded_at_once(
     assert past.figures("--from", past.day(2), "--to", past.day(2), "--no-forward") == (3, 0, 3)
     assert past.figures("--from", past.day(1), "--to", past.day(1)) == (3, 0, 3)
     assert consumer.wait_for(lambda c: len(c.taken) == 6)
-    order = [json.loads(r.body)["id"] for r in consumer.taken]
+    lines = past.service.run("events", "--json").stdout.splitlines()
+    told = {event["id"]: event["happened_at"] for event in map(json.loads, lines)}
+    order = [told[int(r.event_id.rpartition("_")[2])] for r in consumer.taken]
     assert order == sorted(order)
 
 
@@ -186,7 +194,7 @@ def test_webhooks_and_backfill_meet_in_one_event(make_service: MakeService, gitl
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     done = service.run("backfill", "--from", today, "--project", str(PROJECT), "--json")
     [project] = json.loads(done.stdout)["projects"]
-    assert (project["seen"], project["already_known"], project["new"]) == (20, 20, 0)
+    assert (project["seen"], project["already_known"], project["new"]) == (40, 40, 0)  # in two sources
 
 
 def test_a_stop_does_not_wait_for_gitlab(make_service: MakeService, gitlab: Simulator) -> None:

@@ -15,7 +15,7 @@ import pytest
 from reconciler.events import times
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
-from tests.conftest import PAYLOADS, PROJECT, MakeService, at_gitlab, to_consumer
+from tests.conftest import EVENTS_ONLY, PAYLOADS, PROJECT, MakeService, at_gitlab, to_consumer
 from tests.support.service import COMMAND, Service, run
 
 COMMANDS = [
@@ -23,6 +23,7 @@ COMMANDS = [
     "check",
     "serve",
     "backfill",
+    "gaps",
     "status",
     "events",
     "events list",
@@ -257,7 +258,7 @@ class TestReplay:
 
 def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer) -> None:
     consumer.answer = lambda _h, body: (410 if b'"issue"' in body else 503, {}, b"gone")
-    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
+    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab, **EVENTS_ONLY)).start()
     fill(service, ISSUE, PUSH)
     service.wait_for_log("downtime is healed")
     assert consumer.wait_for(lambda c: len(c.requests) >= 3)
@@ -277,12 +278,12 @@ def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer
 
 
 def test_status_names_what_is_not_covered(make_service: MakeService, gitlab: Simulator) -> None:
-    service = make_service(**at_gitlab(gitlab)).start()
+    service = make_service(**at_gitlab(gitlab, **EVENTS_ONLY)).start()
     service.wait_for_log("downtime is healed")
     service.stop()
     hour_ago, now = times.now() - times.HOUR, times.now()
     with sqlite3.connect(service.ledger) as db:
-        db.execute("UPDATE projects SET watched_since = ?", [times.iso(hour_ago)])
+        db.execute("UPDATE sources SET watched_since = ?", [times.iso(hour_ago)])
         db.execute("UPDATE coverage SET covered_from = ?", [times.iso(hour_ago + 10 * times.MINUTE)])
         db.execute("UPDATE coverage SET covered_through = ?", [times.iso(now - 20 * times.MINUTE)])
     [project] = json.loads(service.run("status", "--json").stdout)["projects"]

@@ -68,15 +68,29 @@ def test_the_time_is_gitlab_s_own_where_it_states_one() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["drone+go-scm/issue_edited.json", "go-playground+webhooks/pipeline-event.json",
-     "go-playground+webhooks/job-event.json", "xanzy+go-gitlab/deployment.json", "xanzy+go-gitlab/feature_flag.json",
-     "xanzy+go-gitlab/release.json"],
+    ["xanzy+go-gitlab/resource_access_token_project.json"],
 )  # fmt: skip
 def test_what_no_record_mirrors_is_known_by_its_bytes(file: str) -> None:
     body = json.loads((PAYLOADS / file).read_text())
     key = webhook(body).identity.key
     assert webhook(body, source_id="other").identity.key == key
     assert webhook(body | {"extra": 1}).identity.key != key
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "precision"),
+    [
+        ("drone+go-scm/issue_edited.json", "issue:8131350:update", Precision.STATED),
+        ("go-playground+webhooks/pipeline-event.json", "pipeline:31:success", Precision.STATED),
+        ("go-playground+webhooks/job-event.json", "build:1977:created", Precision.ONCE),
+        ("xanzy+go-gitlab/deployment.json", "deployment:15:success", Precision.ONCE),
+        ("xanzy+go-gitlab/feature_flag.json", "feature_flag:1:test-feature-flag:true", Precision.LOOSE),
+        ("xanzy+go-gitlab/release.json", "release:327622:1.0.0:create", Precision.STATED),
+    ],
+)
+def test_what_a_list_shows_has_the_list_s_key(file: str, key: str, precision: Precision) -> None:
+    identity = recorded(file).identity
+    assert (identity.key, identity.precision) == (key, precision)
 
 
 @pytest.mark.parametrize(

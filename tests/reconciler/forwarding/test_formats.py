@@ -32,6 +32,7 @@ def outgoing(**more: Any) -> Outgoing:
         "project_path": "group/project",
         "source": "webhook:default",
         "sighting_id": 9,
+        "recovery": None,
         "headers": {"X-Gitlab-Event": "Push Hook", "Content-Type": "application/json", "Idempotency-Key": "gitlab's"},
         "payload": BODY,
     }

@@ -12,11 +12,11 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger import browse, coverage, queue, runs, status
+from reconciler.ledger import browse, coverage, downtime, hooks, queue, standing, status
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.record import record
 
-HOT = ("events", "sightings", "deliveries", "coverage", "projects")
+HOT = ("events", "sightings", "deliveries", "coverage", "projects", "sources", "downtimes", "hooks")
 
 
 class Watched:
@@ -99,7 +99,11 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     queue.bury(db, attempt)
     queue.deliver(db, attempt)
     coverage.cover(db, 1, "project_events", coverage.Interval(0, 9))
-    runs.watched_since(db, 1)
+    standing.watched_since(db, 1, "project_events")
+    standing.note_read(db, 1, "project_events", 0)
+    standing.note_trouble(db, 1, "project_events", "refused", "no")
+    downtime.downtimes(db, coverage.Interval(0, 9))
+    hooks.project_hooks(db, 1)
     browse.after(db, browse.Filter(), event_id=1)
     browse.newest(db, browse.Filter(project=1), limit=5)
     browse.show(db, 1)

@@ -112,7 +112,7 @@ def test_totals_vanish_and_hidden_records_leave_short_pages(
         gitlab.world.push(42)
     answer = get(gitlab, "/projects/42/events", per_page=10)
     assert (answer.headers["x-total"], answer.headers["x-next-page"]) == ("30", "2")
-    monkeypatch.setattr("reconciler.simulator.api.TOTALS_VANISH_AT", 30)
+    monkeypatch.setattr("reconciler.simulator.paging.TOTALS_VANISH_AT", 30)
     gitlab.api.faults.hidden = lambda record: record["id"] % 2 == 0
     answer = get(gitlab, "/projects/42/events", per_page=10)
     assert "x-total" not in answer.headers

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from reconciler.config.models import Config, GitLab, Reconcile
+from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
 from reconciler.ledger import coverage
@@ -20,11 +18,9 @@ from reconciler.ledger.connection import connect
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.writer import Writer
-from reconciler.reconcile import Reconciler
-from reconciler.service import schedule
+from reconciler.reconcile.parts import reconciling
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
-from reconciler.sources.client import Client
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Slice
 
@@ -40,15 +36,17 @@ class Parts:
         self.db = connect(folder / "ledger.db")
         self.reader = connect(folder / "ledger.db", readonly=True)
         self.writer = Writer(self.db)
-        self.client = Client(GitLab.model_validate({"url": gitlab.url, "token": gitlab.api.token}))
-        self.source = ProjectEvents(self.client)
-        self.reconciler = Reconciler(
-            Reconcile(settle=1, overlap=5 * MINUTE),
-            client=self.client,
-            source=self.source,
-            db=self.reader,
-            writer=self.writer,
+        config = Config.model_validate(
+            {
+                "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
+                "projects": [42],
+                "receiver": {"hooks": [{"token": "t"}]},
+                "reconcile": {"settle": "1ms", "overlap": "5m", "sources": ["project_events"]},
+            }
         )
+        self.parts = reconciling(config, db=self.reader, writer=self.writer)
+        self.source = ProjectEvents(self.parts.client)
+        self.poll = self.parts.poller.poll
 
     def events(self) -> int:
         return int(self.reader.execute("SELECT count(*) FROM events").fetchone()[0])
@@ -69,7 +67,7 @@ def gitlab() -> Iterator[Simulator]:
 async def parts(gitlab: Simulator, tmp_path: Path) -> AsyncIterator[Parts]:
     made = Parts(gitlab, tmp_path)
     yield made
-    made.reconciler.stop()
+    made.parts.stop()
     await made.writer.close()
     with closing(made.db.conn), closing(made.reader.conn):
         pass
@@ -85,28 +83,28 @@ def push_at(gitlab: Simulator, *moments: int) -> None:
 
 async def test_never_two_polls_of_one_project_at_a_time(parts: Parts) -> None:
     parts.gitlab.api.faults.slow_s = 0.2
-    first, second = await asyncio.gather(parts.reconciler.poll(42), parts.reconciler.poll(42))
+    first, second = await asyncio.gather(parts.poll(42), parts.poll(42))
     assert [tally is None for tally in (first, second)] == [False, True]
-    assert await parts.reconciler.poll(42) is not None
+    assert await parts.poll(42) is not None
 
 
 async def test_the_first_poll_looks_back_by_the_overlap_only(parts: Parts) -> None:
     now = times.now()
     push_at(parts.gitlab, now - DAY, now - 4 * MINUTE, now - SECOND)
-    tally = await parts.reconciler.poll(42)
+    tally = await parts.poll(42)
     assert tally is not None
     assert (tally.seen, tally.new) == (2, 2)
 
 
 async def test_a_later_poll_reads_what_is_not_covered_with_an_overlap(parts: Parts) -> None:
-    await parts.reconciler.poll(42)
+    await parts.poll(42)
     with parts.db.conn:  # as after two hours of downtime
         parts.db.execute("UPDATE coverage SET covered_through = ?", [times.iso(times.now() - 2 * HOUR)])
         parts.db.execute("UPDATE coverage SET covered_from = ?", [times.iso(times.now() - 3 * HOUR)])
-        parts.db.execute("UPDATE projects SET watched_since = ?", [times.iso(times.now() - 3 * HOUR)])
+        parts.db.execute("UPDATE sources SET watched_since = ?", [times.iso(times.now() - 3 * HOUR)])
     now = times.now()
     push_at(parts.gitlab, now - 2 * HOUR - 4 * MINUTE, now - HOUR, now - SECOND)
-    tally = await parts.reconciler.poll(42)
+    tally = await parts.poll(42)
     assert tally is not None
     assert (tally.seen, tally.new) == (3, 3)
     assert len(parts.covered()) == 1
@@ -129,10 +127,10 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
         closing(sqlite3.connect(parts.folder / "ledger.db", isolation_level=None)) as other,
         pytest.raises(LedgerUnavailable),
     ):
-        await parts.reconciler.read(PROJECT, window, purpose="backfill", progress=break_after_two)
+        await parts.parts.reader.read(PROJECT, parts.source, window, purpose="backfill", progress=break_after_two)
     assert parts.covered() == [Interval(window.start, slices[1].covered.end)]
     [gap] = coverage.gaps(parts.covered(), window)
-    await parts.reconciler.read(PROJECT, gap, purpose="backfill")
+    await parts.parts.reader.read(PROJECT, parts.source, gap, purpose="backfill")
     assert parts.covered() == [window]
     assert parts.events() == 240
 
@@ -140,36 +138,20 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
 async def test_a_rehearsal_leaves_no_trace(parts: Parts) -> None:
     now = times.now()
     push_at(parts.gitlab, now - 2 * HOUR, now - HOUR)
-    tally = await parts.reconciler.read(PROJECT, Interval(now - DAY, now), purpose="backfill", dry_run=True)
-    assert (tally.seen, tally.new, parts.events(), parts.covered()) == (2, 2, 0, [])
-
-
-async def test_projects_are_spread_over_the_interval(parts: Parts) -> None:
-    config = Config.model_validate(
-        {
-            "receiver": {"hooks": [{"token": "t"}]},
-            "projects": list(range(1, 61)),
-            "reconcile": {"interval": "60s"},
-        }
+    tally = await parts.parts.reader.read(
+        PROJECT, parts.source, Interval(now - DAY, now), purpose="backfill", dry_run=True
     )
-    scheduler = schedule(parts.reconciler, config)
-    try:
-        due = sorted(job.next_run_time for job in scheduler.get_jobs())
-    finally:
-        scheduler.shutdown(wait=False)
-    assert len(due) == 60
-    assert all(right - left > timedelta(seconds=0.5) for left, right in itertools.pairwise(due))
-    assert due[-1] - due[0] < timedelta(seconds=60)
+    assert (tally.seen, tally.new, parts.events(), parts.covered()) == (2, 2, 0, [])
 
 
 async def test_coverage_never_runs_ahead_of_gitlab_s_own_clock(parts: Parts) -> None:
     """Our clock is ten minutes ahead: going by it, what happens in GitLab now would be covered before it does."""
     real = parts.gitlab.world.clock
     parts.gitlab.world.clock = lambda: real() - 10 * MINUTE
-    await parts.reconciler.poll(42)
+    await parts.poll(42)
     assert parts.covered()[-1].end <= parts.gitlab.world.clock() + 5 * SECOND  # and the overlap is minutes
     parts.gitlab.world.push(42)
     tally = None
     while tally is None or not tally.new:  # Date tells whole seconds: coverage may be a moment ahead
-        tally = await parts.reconciler.poll(42)
+        tally = await parts.poll(42)
     assert parts.events() == 1

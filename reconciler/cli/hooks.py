@@ -1,0 +1,256 @@
+"""`hooks`: our webhooks in GitLab."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+
+from reconciler import logs
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    FAILED,
+    USAGE,
+    ConfigOption,
+    JsonOption,
+    err,
+    fail,
+    moment,
+    out,
+    print_json,
+    project_name,
+    read_config,
+    shown,
+    table,
+)
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.ledger.connection import connect
+from reconciler.ledger.writer import Writer
+from reconciler.reconcile.ensure import Ensured
+from reconciler.reconcile.ensure import ensure as ensure_one
+from reconciler.reconcile.parts import Reconciling, reconciling
+from reconciler.reconcile.threads import in_thread
+from reconciler.sources.errors import SourceError
+from reconciler.sources.hook_log import Delivery
+from reconciler.sources.hooks import Hook
+
+T = TypeVar("T")
+
+RESEND_PAUSE_S = 12.5
+"""GitLab resends 5 deliveries a minute, for a hook and a user."""
+
+app = typer.Typer(
+    help="Our webhooks in GitLab: set them up, see how they are, have deliveries sent again.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ProjectsOption = Annotated[
+    list[str] | None, typer.Option("--project", help="Only this project: id or path. May stand several times.")
+]
+
+
+@app.command()
+def ensure(
+    project: ProjectsOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Create or update our webhook in every configured project, and in every project of the configured groups.
+
+    Sets URL, triggers, secret token and signing token as the config has them. Needs `receiver.url`, and a token
+    with the `api` scope of a Maintainer. Safe to run again.
+    """
+    loaded = _read(config)
+    names = _names(project)
+
+    async def work(parts: Reconciling) -> list[Ensured]:
+        found = []
+        for name in await _chosen(parts, names):
+            for hook in loaded.receiver.hooks:
+                found.append(await ensure_one(parts, name, hook, dry_run=dry_run))
+        return found
+
+    results = _run(loaded, work)
+    if as_json:
+        print_json([msgspec.to_builtins(result) for result in results])
+    else:
+        _print_ensured(results, dry_run=dry_run)
+    if any(result.did == "failed" for result in results):
+        raise typer.Exit(FAILED)
+
+
+@app.command("list")
+def list_hooks(
+    project: ProjectsOption = None, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+) -> None:
+    """Show our webhooks as GitLab has them now: on or off, until when, subscribed to what."""
+    loaded = _read(config)
+    names = _names(project)
+
+    async def work(parts: Reconciling) -> list[tuple[str, list[Hook] | str]]:
+        found: list[tuple[str, list[Hook] | str]] = []
+        for name in await _chosen(parts, names):
+            try:
+                known = await parts.projects.find(name)
+                there = await in_thread(lambda known=known: parts.hooks.of(known.id, fresh=True))  # type: ignore[misc]
+                found.append((known.path or str(name), there))
+            except SourceError as error:
+                found.append((str(name), str(error)))
+        return found
+
+    results = _run(loaded, work)
+    if as_json:
+        print_json([_plain(path, found) for path, found in results])
+    else:
+        _print_hooks(results)
+    if any(isinstance(found, str) for _, found in results):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def resend(
+    project: Annotated[str, typer.Option("--project", help="The project: id or path.")],
+    since: Annotated[str | None, typer.Option("--from", help="Only deliveries made on or after this (UTC).")] = None,
+    delivery: Annotated[
+        list[int] | None,
+        typer.Option("--delivery", help="Only this one, by GitLab's number. May stand several times."),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them; send nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Have GitLab send failed deliveries of the last 7 days again (GitLab 17.4 and newer; 5 a minute).
+
+    Seldom needed: polls recover them from GitLab's log. A delivery sent again has its e-mail addresses, which the
+    log blots out; it is the same event, and its body takes the place of the log's.
+    """
+    loaded = _read(config)
+    wanted, start = set(delivery or ()), moment(since)
+    name = project_name(project)
+
+    async def work(parts: Reconciling) -> list[dict[str, Any]]:
+        assert name is not None  # noqa: S101 - the option is required
+        known = await parts.projects.find(name)
+        done: list[dict[str, Any]] = []
+        for hook in await in_thread(lambda: parts.hooks.of(known.id, fresh=True)):
+            records = await in_thread(lambda hook=hook: [Delivery(r) for r in parts.hooks.log(hook)])  # type: ignore[misc]
+            for record in records[::-1]:
+                if (record.id in wanted) if wanted else _is_wanted(record, start):
+                    done.append(await _resend(parts, hook, record, len(done), dry_run=dry_run))
+        return done
+
+    done = _run(loaded, work)
+    if as_json:
+        print_json(done)
+        return
+    listing = table("delivery", "hook", "event", "status", right=("delivery",))
+    for row in done:
+        listing.add_row(str(row["delivery"]), row["hook"], row["event"] or "-", row["status"] or "-")
+    out.print(listing if done else "No failed delivery in GitLab's log.", highlight=False)
+    if done:
+        out.print("Dry run: nothing was sent." if dry_run else f"Sent again: {len(done)}.", highlight=False)
+
+
+def _is_wanted(record: Delivery, start: int | None) -> bool:
+    return record.failed and (start is None or (record.likely_at or start) >= start)
+
+
+async def _resend(parts: Reconciling, hook: Hook, record: Delivery, before: int, *, dry_run: bool) -> dict[str, Any]:
+    if not dry_run:
+        if before:
+            err.print("GitLab resends 5 a minute: waiting …", highlight=False)
+            await asyncio.sleep(RESEND_PAUSE_S)
+        await in_thread(lambda: parts.hooks.resend(hook, record.id))
+    return {"delivery": record.id, "hook": hook.name, "event": record.hook_event, "status": record.status}
+
+
+def _read(config: Path) -> Config:
+    loaded = read_config(config)
+    if loaded.gitlab.token is None:
+        fail(f"{config}: gitlab.token: is needed to ask GitLab (scope api)", USAGE)
+    return loaded
+
+
+def _names(project: list[str] | None) -> list[int | str]:
+    return [name for text in project or [] if (name := project_name(text)) is not None]
+
+
+async def _chosen(parts: Reconciling, names: list[int | str]) -> list[int | str]:
+    """The named projects, else all that are watched."""
+    if not names:
+        await parts.projects.refresh_groups()
+    return names or parts.projects.names
+
+
+def _run(config: Config, work: Callable[[Reconciling], Coroutine[Any, Any, T]]) -> T:
+    logs.set_up("warning")
+
+    async def main() -> T:
+        with ExitStack() as stack:
+            db = stack.enter_context(closing(connect(config.ledger.path)))
+            reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
+            writer = Writer(db)
+            parts = reconciling(config, db=reader, writer=writer)
+            try:
+                return await work(parts)
+            finally:
+                parts.stop()
+                await writer.close()
+
+    return asyncio.run(main())
+
+
+def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
+    for result in results:
+        did = f"would be {result.did}" if dry_run and result.did in ("created", "updated") else result.did
+        where = f"{result.project}: webhook {result.hook}"
+        if result.did == "failed":
+            err.print(f"{where}: {result.error}", style="red", highlight=False, markup=False)
+            continue
+        out.print(f"{where}: {did}, {result.url}", highlight=False, markup=False)
+        for one in result.differences:
+            if result.did == "updated" or one.want is not True:
+                out.print(f"  {one.setting}: {_word(one.have)} -> {_word(one.want)}", highlight=False, markup=False)
+        subscribed = [one.setting for one in result.differences if one.want is True]
+        if result.did == "created":
+            out.print(f"  subscribed to {', '.join(subscribed)}", highlight=False, markup=False)
+    if not results:
+        out.print("No projects: name them in the config, or with --project.", highlight=False)
+    elif dry_run:
+        out.print("Dry run: nothing was changed. Tokens are set anew each time: GitLab does not show them.")
+
+
+def _word(value: Any) -> str:
+    return {True: "on", False: "off", None: "-"}.get(value, str(value)) if not isinstance(value, str) else value
+
+
+def _plain(path: str, found: list[Hook] | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"project": path, "error": found, "hooks": []}
+    kept = ("id", "name", "url", "alert_status", "disabled_until")
+    hooks = [{name: getattr(hook, name) for name in kept} | {"triggers": sorted(hook.triggers)} for hook in found]
+    return {"project": path, "error": None, "hooks": hooks}
+
+
+def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
+    listing = table("project", "hook", "id", "state", "off until", "url", right=("id",))
+    for path, found in results:
+        if isinstance(found, str):
+            err.print(f"{path}: {found}", style="red", highlight=False, markup=False)
+            continue
+        for hook in found:
+            until = times.parse(hook.disabled_until)
+            off_until = "-" if until is None or until < time.time() * 1000 else shown(times.iso(until))
+            listing.add_row(path, hook.name, str(hook.id), hook.alert_status or "-", off_until, hook.url)
+        if not found:
+            listing.add_row(path, "none that delivers here: `hooks ensure` makes one", "", "", "", "")
+    out.print(listing, highlight=False)

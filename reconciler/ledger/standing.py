@@ -1,0 +1,99 @@
+"""How each source of each project stands: since when it answers for completeness, what keeps it from being read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """One source of one project. `trouble` is a word of `sources.errors`, `error` says more; both None where all is
+    well.
+    """
+
+    project_id: int
+    source: str
+    watched_since: Millis
+    watched_until: Millis | None
+    last_read_at: Millis | None
+    trouble: str | None
+    error: str | None
+
+
+_SELECT = """
+    SELECT project_id, source, watched_since, watched_until, last_read_at, trouble, error FROM sources
+"""
+
+
+def watched_since(db: Database, project_id: int, source: str) -> Millis | None:
+    """From when on a source answers for completeness; None where it is not watched."""
+    found = standing(db, project_id, source)
+    return None if found is None or found.watched_until is not None else found.watched_since
+
+
+def standing(db: Database, project_id: int, source: str) -> Standing | None:
+    """One source of one project; None before its first poll."""
+    row = db.conn.execute(f"{_SELECT} WHERE project_id = ? AND source = ?", (project_id, source)).fetchone()
+    return None if row is None else _standing(row)
+
+
+def standings(db: Database) -> list[Standing]:
+    """All of them, by project and source."""
+    return [_standing(row) for row in db.conn.execute(f"{_SELECT} ORDER BY project_id, source").fetchall()]
+
+
+def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
+    """A source begins to answer for completeness; nothing changes where it does already."""
+    db.conn.execute(
+        """
+        INSERT INTO sources (project_id, source, watched_since) VALUES (?1, ?2, ?3)
+        ON CONFLICT (project_id, source) DO UPDATE SET watched_since = excluded.watched_since, watched_until = NULL
+         WHERE watched_until IS NOT NULL
+        """,
+        (project_id, source, times.iso(since)),
+    )
+
+
+def unwatch(db: Database, project_id: int, *, keep: Iterable[str] = (), until: Millis) -> None:
+    """A project's sources, but for those to keep, answer for what comes after `until` no more."""
+    kept = list(keep)
+    marks = ",".join("?" * len(kept))
+    db.conn.execute(
+        f"UPDATE sources SET watched_until = ? WHERE project_id = ? AND watched_until IS NULL "
+        f"AND source NOT IN ({marks})",
+        (times.iso(until), project_id, *kept),
+    )
+
+
+def note_read(db: Database, project_id: int, source: str, now: Millis) -> None:
+    """A source was read without trouble."""
+    db.conn.execute(
+        "UPDATE sources SET last_read_at = ?, trouble = NULL, error = NULL WHERE project_id = ? AND source = ?",
+        (times.iso(now), project_id, source),
+    )
+
+
+def note_trouble(db: Database, project_id: int, source: str, trouble: str, error: str) -> None:
+    """A source can't be read."""
+    db.conn.execute(
+        "UPDATE sources SET trouble = ?, error = ? WHERE project_id = ? AND source = ?",
+        (trouble, error, project_id, source),
+    )
+
+
+def _standing(row: tuple[int, str, str, str | None, str | None, str | None, str | None]) -> Standing:
+    project_id, source, since, until, read_at, trouble, error = row
+    return Standing(
+        project_id,
+        source,
+        times.from_iso(since),
+        None if until is None else times.from_iso(until),
+        None if read_at is None else times.from_iso(read_at),
+        trouble,
+        error,
+    )

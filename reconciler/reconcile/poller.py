@@ -1,0 +1,175 @@
+"""Polling one project: each of its sources is read from where its coverage ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import structlog
+from sqlite_utils import Database
+
+from reconciler.config.models import Reconcile
+from reconciler.events import times
+from reconciler.events.times import MINUTE, Millis
+from reconciler.ledger import coverage, runs, standing
+from reconciler.ledger.coverage import Interval
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.writer import Writer
+from reconciler.reconcile.hookkeeper import HookKeeper
+from reconciler.reconcile.projects import Projects
+from reconciler.reconcile.reader import Reader
+from reconciler.reconcile.tally import Tally
+from reconciler.sources.client import Client
+from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
+from reconciler.sources.hooks import Hook
+from reconciler.sources.project_events import ProjectEvents
+from reconciler.sources.source import Project, Source
+from reconciler.sources.table import SOURCES, subscribed
+
+REFUSED_PAUSE: Millis = 15 * MINUTE
+"""How long a source that GitLab refuses is left alone. Not the Events API: without it little is known."""
+
+log = structlog.get_logger(__name__)
+
+
+class Poller:
+    """Polls projects; at most `config.parallel` at a time."""
+
+    def __init__(
+        self,
+        config: Reconcile,
+        *,
+        client: Client,
+        sources: dict[str, Source],
+        projects: Projects,
+        keeper: HookKeeper,
+        reader: Reader,
+        db: Database,
+        writer: Writer,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._sources = sources
+        self._projects = projects
+        self._keeper = keeper
+        self._reader = reader
+        self._db = db
+        self._writer = writer
+        self._slots = asyncio.Semaphore(config.parallel)
+        self._polling: set[int | str] = set()
+        self._refused: dict[tuple[int, str], float] = {}
+        self._watched: dict[int, list[str]] = {}
+
+    async def poll(self, name: int | str) -> Tally | None:
+        """Read what happened to a project since the last covered time, downtime included.
+
+        None where a poll of this project is still going on. Never raises: what went wrong is logged, noted in
+        the ledger and returned, and the next poll begins where coverage ends.
+        """
+        if name in self._polling:
+            return None
+        self._polling.add(name)
+        try:
+            async with self._slots:
+                return await self._poll(name)
+        except Stopped:
+            return None
+        except (SourceError, LedgerUnavailable) as error:
+            log.warning("a project can't be polled", project=name, error=str(error))
+            await self._note_failure(name, str(error))
+            return Tally(error=str(error))
+        except Exception as error:  # one project's trouble must not end the others' polls
+            log.exception("a poll failed in an unforeseen way", project=name)
+            return Tally(error=str(error))
+        finally:
+            self._polling.discard(name)
+
+    def sources_of(self, name: int | str, project: Project, hooks: list[Hook] | None) -> list[Source]:
+        """The sources that are asked for a project, in the order in which they are read.
+
+        Those that the config names; else those that its webhooks are subscribed to; else all.
+        """
+        wanted: set[str] = set(self._projects.sources_of(name) or ())
+        if not wanted:
+            triggers = {trigger for hook in hooks or [] for trigger in hook.triggers}
+            wanted = set(subscribed(triggers)) if triggers else {entry.name for entry in SOURCES}
+        return [source for source in self._sources.values() if source.name in wanted]
+
+    def newest(self) -> Millis:
+        """Up to when reading makes sense: what is younger than the settle time may still be on its way.
+
+        Told by GitLab's clock where that is behind ours: coverage that ran ahead of GitLab's own time would hide
+        what is still to happen.
+        """
+        return times.now() - self._client.behind - self._config.settle
+
+    async def _poll(self, name: int | str) -> Tally:
+        project = await self._projects.find(name)
+        hooks = await self._keeper.look(project)
+        sources = self.sources_of(name, project, hooks)
+        until = self.newest()
+        await self._watch(project, sources, until)
+        tally, trouble = Tally(), None
+        for source in sources:
+            if time.monotonic() < self._refused.get((project.id, source.name), 0):
+                continue
+            try:
+                tally = tally.plus(await self._poll_source(project, source, until))
+            except (Refused, NoHook) as error:
+                await self._note_trouble(project, source, error)
+                if source.name == ProjectEvents.name:
+                    trouble = error
+                else:
+                    self._refused[project.id, source.name] = time.monotonic() + REFUSED_PAUSE / 1000
+            except SourceError as error:
+                await self._note_trouble(project, source, error)
+                raise
+        await self._keeper.switch_on(project, hooks or [])
+        if trouble is not None:
+            raise trouble
+        await self._writer.run(lambda db: runs.note_poll(db, project.id, None, times.now()))
+        return tally
+
+    async def _poll_source(self, project: Project, source: Source, until: Millis) -> Tally:
+        since = standing.watched_since(self._db, project.id, source.name)
+        if since is None:
+            return Tally()
+        since = max(since, times.now() - source.keeps_for)
+        covered = coverage.covered(self._db, project.id, source.name)
+        tally = Tally()
+        for gap in coverage.gaps(covered, Interval(since, until)):
+            window = Interval(max(since, gap.start - self._config.overlap), gap.end)
+            tally = tally.plus(await self._reader.read(project, source, window, purpose="poll"))
+        await self._writer.run(lambda db: standing.note_read(db, project.id, source.name, times.now()))
+        return tally
+
+    async def _watch(self, project: Project, sources: list[Source], until: Millis) -> None:
+        """From its first poll on, a source answers for completeness."""
+        names = [source.name for source in sources]
+        if self._watched.get(project.id) == names:
+            return
+        since = until - self._config.overlap
+
+        def watch(db: Database) -> None:
+            standing.unwatch(db, project.id, keep=names, until=until)
+            for name in names:
+                standing.watch(db, project.id, name, since)
+
+        await self._writer.run(watch)
+        self._watched[project.id] = names
+
+    async def _note_trouble(self, project: Project, source: Source, error: SourceError) -> None:
+        if isinstance(error, Stopped):
+            return
+        log.warning("a source can't be read", project=project.path, source=source.name, error=str(error))
+        await self._writer.run(
+            lambda db: standing.note_trouble(db, project.id, source.name, error.trouble, str(error))
+        )
+
+    async def _note_failure(self, name: int | str, error: str) -> None:
+        """A project that can't be reached at all has its error noted where `status` finds it."""
+        project_id = self._projects.id_of(name)
+        if project_id is not None:
+            with contextlib.suppress(LedgerUnavailable):
+                await self._writer.run(lambda db: runs.note_poll(db, project_id, error, times.now()))

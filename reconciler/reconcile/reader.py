@@ -1,0 +1,153 @@
+"""Reading one window of one source of one project into the ledger, slice by slice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from reconciler.events import times
+from reconciler.events.sighting import Sighting
+from reconciler.events.times import Millis
+from reconciler.ledger import coverage, runs
+from reconciler.ledger.coverage import Interval
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.record import rehearse
+from reconciler.ledger.runs import Run
+from reconciler.ledger.writer import BATCH_SIGHTINGS, Writer
+from reconciler.reconcile.tally import Tally
+from reconciler.reconcile.threads import in_thread
+from reconciler.sources.client import Client
+from reconciler.sources.errors import SourceError
+from reconciler.sources.source import Project, Slice, Source
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+Progress = Callable[[Slice, Tally], None]
+"""Called with each slice that was taken, and with what its window came to until then."""
+
+
+class Reader:
+    """Records what sources tell. `details`: whether GitLab is asked for what rebuilt bodies lack; it costs about a
+    request for each event that no webhook told. At most `parallel` such questions are asked at a time.
+    """
+
+    def __init__(self, *, client: Client, writer: Writer, parallel: int, details: bool = True) -> None:
+        self._client = client
+        self._writer = writer
+        self._parallel = parallel
+        self._details = details
+
+    async def read(
+        self,
+        project: Project,
+        source: Source,
+        window: Interval,
+        *,
+        purpose: str,
+        progress: Progress | None = None,
+        dry_run: bool = False,
+    ) -> Tally:
+        """Read a window into the ledger; coverage grows with each slice that is recorded.
+
+        Raises SourceError or LedgerUnavailable; what was covered until then stays covered. With `dry_run`
+        GitLab is asked and nothing is written.
+        """
+        tally = Tally()
+        started_at = times.now()
+        slices = source.read(project, window)
+        try:
+            while (part := await self._ask(lambda: next(slices, None), tally)) is not None:
+                tally.seen += len(part.sightings)
+                if dry_run:
+                    tally.new += (await self._rehearse(part.sightings))[1]
+                else:
+                    await self._take(project, source, part, tally)
+                if progress is not None:
+                    progress(part, tally)
+        except (SourceError, LedgerUnavailable) as error:
+            tally.error = str(error)
+            raise
+        finally:
+            tally.known = max(0, tally.seen - tally.new)
+            if not dry_run:
+                await self._note(project, source, window, purpose, started_at, tally)
+        if purpose == "backfill" or tally.new:
+            where = project.path or project.id
+            log.info("a window was read", project=where, source=source.name, purpose=purpose, new=tally.new)
+        return tally
+
+    async def _take(self, project: Project, source: Source, part: Slice, tally: Tally) -> None:
+        """Record a slice, then (not before all of it is on disk) its coverage."""
+        for start in range(0, len(part.sightings), BATCH_SIGHTINGS):
+            batch = part.sightings[start : start + BATCH_SIGHTINGS]
+            if self._details and source.completes:
+                batch = await self._completed(project, source, batch, tally)
+            outcome = await self._writer.record(batch)
+            tally.new += outcome.founded
+        await self._writer.run(lambda db: coverage.cover(db, project.id, source.name, part.covered))
+
+    async def _completed(
+        self, project: Project, source: Source, batch: Sequence[Sighting], tally: Tally
+    ) -> list[Sighting]:
+        """The batch, with the bodies of what would be a new event made as whole as GitLab can make them."""
+        fresh, _ = await self._rehearse(batch)
+        if not fresh:
+            return list(batch)
+        shares = [fresh[n :: self._parallel] for n in range(min(self._parallel, len(fresh)))]
+        whole = await asyncio.gather(
+            *(
+                self._ask(partial(source.complete, project, [batch[index] for index in share]), tally)
+                for share in shares
+            )
+        )
+        completed = list(batch)
+        for share, sightings in zip(shares, whole, strict=True):
+            for index, sighting in zip(share, sightings, strict=True):
+                completed[index] = sighting
+        return completed
+
+    async def _rehearse(self, batch: Sequence[Sighting]) -> tuple[list[int], int]:
+        """Which of these would be a new event (their places in the batch), and how many events would be new."""
+        if not batch:
+            return [], 0
+        outcome = await self._writer.run(partial(rehearse, sightings=batch, now=times.now()))
+        return [index for index, one in enumerate(outcome.recorded) if one.new_event], outcome.founded
+
+    async def _ask(self, call: Callable[[], T], tally: Tally) -> T:
+        """Let a thread ask GitLab, and count what it asked."""
+
+        def counted() -> T:
+            try:
+                return call()
+            finally:
+                tally.requests += self._client.asked()
+
+        return await in_thread(counted)
+
+    async def _note(
+        self, project: Project, source: Source, window: Interval, purpose: str, started_at: Millis, tally: Tally
+    ) -> None:
+        run = Run(
+            project_id=project.id,
+            source=source.name,
+            purpose=purpose,
+            window_from=window.start,
+            window_through=window.end,
+            started_at=started_at,
+            finished_at=times.now(),
+            seen=tally.seen,
+            known=tally.known,
+            new=tally.new,
+            requests=tally.requests,
+            error=tally.error,
+        )
+        try:
+            await self._writer.run(lambda db: runs.note_run(db, run))
+        except LedgerUnavailable:
+            log.warning("a run can't be noted in the ledger", project=project.id)

@@ -1,0 +1,25 @@
+"""What reading came to."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Tally(msgspec.Struct):
+    """`seen` and `known` count sightings, `new` events, `requests` what GitLab was asked."""
+
+    seen: int = 0
+    known: int = 0
+    new: int = 0
+    requests: int = 0
+    error: str | None = None
+
+    def plus(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(
+            seen=self.seen + other.seen,
+            known=self.known + other.known,
+            new=self.new + other.new,
+            requests=self.requests + other.requests,
+            error=self.error or other.error,
+        )

@@ -1,0 +1,175 @@
+"""What CI does: pipelines, jobs, deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.events.fields import dig
+from reconciler.reconstruct import parts
+from reconciler.reconstruct.material import UNKNOWN, Json, Material, known
+from reconciler.reconstruct.parts import when
+
+
+def pipeline(material: Material) -> Json:
+    """A pipeline; material.object is `GET /projects/:id/pipelines/:id`, more["jobs"] its jobs."""
+    shown = material.record | material.object
+    jobs = material.more.get("jobs")
+    return {
+        "object_kind": "pipeline",
+        "object_attributes": {
+            "id": known(shown, "id"),
+            "iid": known(shown, "iid"),
+            "name": known(shown, "name"),
+            "ref": known(shown, "ref"),
+            "tag": known(shown, "tag"),
+            "sha": known(shown, "sha"),
+            "before_sha": known(shown, "before_sha"),
+            "source": known(shown, "source"),
+            "status": known(shown, "status"),
+            "detailed_status": dig(shown, "detailed_status.label") or UNKNOWN,
+            "stages": list(dict.fromkeys(job.get("stage") for job in jobs)) if isinstance(jobs, list) else UNKNOWN,
+            "created_at": when(known(shown, "created_at")),
+            "finished_at": when(known(shown, "finished_at")),
+            "duration": known(shown, "duration"),
+            "queued_duration": known(shown, "queued_duration"),
+            "protected_ref": UNKNOWN,
+            "variables": UNKNOWN,
+            "url": known(shown, "web_url"),
+        },
+        "merge_request": _merge_request(shown, material.more.get("merge_request")),
+        "user": parts.actor(shown.get("user")),
+        "project": parts.ci_project(material.project),
+        "commit": parts.commit(material.more.get("commit")),
+        "builds": [_build(job) for job in jobs] if isinstance(jobs, list) else UNKNOWN,
+    }
+
+
+def _merge_request(shown: Json, found: Any) -> Any:
+    """Only a pipeline that a merge request started has one."""
+    if shown.get("source") not in ("merge_request_event", UNKNOWN):
+        return None
+    if not isinstance(found, dict):
+        return UNKNOWN
+    names = (
+        "id", "iid", "title", "source_branch", "source_project_id", "target_branch", "target_project_id", "state",
+        "merge_status", "detailed_merge_status",
+    )  # fmt: skip
+    return {name: known(found, name) for name in names} | {"url": known(found, "web_url")}
+
+
+def _build(job: Json) -> Json:
+    artifacts = job.get("artifacts_file") or {}
+    manual = job.get("status") == "manual"
+    return {
+        "id": known(job, "id"),
+        "stage": known(job, "stage"),
+        "name": known(job, "name"),
+        "status": known(job, "status"),
+        "created_at": when(known(job, "created_at")),
+        "started_at": when(known(job, "started_at")),
+        "finished_at": when(known(job, "finished_at")),
+        "duration": known(job, "duration"),
+        "queued_duration": known(job, "queued_duration"),
+        "failure_reason": job.get("failure_reason"),
+        "when": "manual" if manual else UNKNOWN,
+        "manual": True if manual else UNKNOWN,
+        "allow_failure": known(job, "allow_failure"),
+        "user": parts.actor(job.get("user")),
+        "runner": _runner(job.get("runner")),
+        "artifacts_file": {"filename": artifacts.get("filename"), "size": artifacts.get("size")},
+        "environment": UNKNOWN,
+    }
+
+
+def _runner(shown: Any) -> Any:
+    if not isinstance(shown, dict):
+        return None
+    return {
+        "id": known(shown, "id"),
+        "description": known(shown, "description"),
+        "runner_type": known(shown, "runner_type"),
+        "active": known(shown, "active"),
+        "is_shared": known(shown, "is_shared"),
+        "tags": UNKNOWN,
+    }
+
+
+def build(material: Material) -> Json:
+    """A job: GitLab's lists of jobs show it whole."""
+    job, place = material.record, material.project
+    of = job.get("pipeline") or {}
+    commit = job.get("commit") or {}
+    name = (place.get("name_with_namespace") or place.get("path_with_namespace")) or UNKNOWN
+    return {
+        "object_kind": "build",
+        "ref": known(job, "ref"),
+        "tag": known(job, "tag"),
+        "before_sha": UNKNOWN,
+        "sha": known(of, "sha") if of else known(commit, "id"),
+        "retries_count": UNKNOWN,
+        "build_id": known(job, "id"),
+        "build_name": known(job, "name"),
+        "build_stage": known(job, "stage"),
+        "build_status": known(job, "status"),
+        "build_created_at": when(known(job, "created_at")),
+        "build_started_at": when(known(job, "started_at")),
+        "build_finished_at": when(known(job, "finished_at")),
+        "build_duration": known(job, "duration"),
+        "build_queued_duration": known(job, "queued_duration"),
+        "build_allow_failure": known(job, "allow_failure"),
+        "build_failure_reason": job.get("failure_reason") or "unknown_failure",
+        "pipeline_id": known(of, "id"),
+        "runner": _runner(job.get("runner")),
+        "project_id": known(place, "id"),
+        "project_name": name,
+        "user": parts.actor(job.get("user")),
+        "commit": {
+            "id": known(of, "id"),
+            "name": UNKNOWN,
+            "sha": known(commit, "id"),
+            "message": known(commit, "message"),
+            "author_name": known(commit, "author_name"),
+            "author_email": known(commit, "author_email"),
+            "author_url": UNKNOWN,
+            "status": known(of, "status"),
+            "duration": UNKNOWN,
+            "started_at": UNKNOWN,
+            "finished_at": UNKNOWN,
+        },
+        "repository": parts.full_repository(place),
+        "project": parts.ci_project(place),
+        "environment": UNKNOWN,
+    }
+
+
+def deployment(material: Material) -> Json:
+    """A deployment: the list shows it whole."""
+    shown, place = material.record, material.project
+    job = shown.get("deployable") or {}
+    commit = job.get("commit") or {}
+    environment = shown.get("environment") or {}
+    user = shown.get("user")
+    url = place.get("web_url")
+    return {
+        "object_kind": "deployment",
+        "status": known(shown, "status"),
+        "status_changed_at": when(known(shown, "updated_at")),
+        "deployment_id": known(shown, "id"),
+        "deployable_id": known(job, "id"),
+        "deployable_url": f"{url}/-/jobs/{job['id']}" if url and "id" in job else UNKNOWN,
+        "environment": known(environment, "name"),
+        "environment_tier": known(environment, "tier"),
+        "environment_slug": known(environment, "slug"),
+        "environment_external_url": known(environment, "external_url"),
+        "project": parts.project(place),
+        "short_sha": str(shown["sha"])[:8] if shown.get("sha") else UNKNOWN,
+        "user": parts.actor(user),
+        "user_url": known(user, "web_url") if isinstance(user, dict) else UNKNOWN,
+        "commit_url": known(commit, "web_url") if "web_url" in commit else _commit_url(url, shown.get("sha")),
+        "commit_title": known(commit, "title"),
+        "ref": known(shown, "ref"),
+    }
+
+
+def _commit_url(url: Any, sha: Any) -> Any:
+    return f"{url}/-/commit/{sha}" if url and sha else UNKNOWN

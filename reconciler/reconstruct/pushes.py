@@ -1,0 +1,66 @@
+"""Pushes and tags, from an Events API record and the commits that the compare endpoint shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.events.fields import dig
+from reconciler.events.keys import ZEROS
+from reconciler.reconstruct import parts
+from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
+
+MOST_COMMITS = 20
+"""GitLab puts at most so many into a push's body (`PROCESS_COMMIT_LIMIT` of its push data builder)."""
+
+
+def push(material: Material) -> Json:
+    """`push` and `tag_push`. A bulk push, for which GitLab sends no webhook, has neither ref nor commits."""
+    data = material.record.get("push_data") or {}
+    is_tag = data.get("ref_type") == "tag"
+    kind = "tag_push" if is_tag else "push"
+    before, after = data.get("commit_from") or ZEROS, data.get("commit_to") or ZEROS
+    bulk = data.get("ref") is None
+    who = material.author
+    return {
+        "object_kind": kind,
+        "event_name": kind,
+        "before": None if bulk else before,
+        "after": None if bulk else after,
+        "ref": None if bulk else f"refs/{'tags' if is_tag else 'heads'}/{data['ref']}",
+        "ref_protected": UNKNOWN,
+        "checkout_sha": None if after == ZEROS else after,
+        "message": UNKNOWN if is_tag else None,
+        "user_id": known(material.record, "author_id"),
+        "user_name": known(who, "name"),
+        "user_username": known(material.record, "author_username"),
+        "user_email": UNKNOWN,
+        "user_avatar": known(who, "avatar_url"),
+        "project_id": known(material.project, "id"),
+        "project": parts.project(material.project),
+        "commits": _commits(material, bulk=bulk, gone=after == ZEROS),
+        "total_commits_count": _total(data, is_tag=is_tag, bulk=bulk),
+        "push_options": UNKNOWN,
+        "repository": parts.full_repository(material.project),
+        **({"ref_count": data.get("ref_count")} if bulk else {}),
+    }
+
+
+def _commits(material: Material, *, bulk: bool, gone: bool) -> Any:
+    if bulk:
+        return UNKNOWN
+    if gone:
+        return []
+    shown = material.more.get("commits")
+    if not isinstance(shown, list):
+        title = dig(material.record, "push_data.commit_title")
+        after = dig(material.record, "push_data.commit_to")
+        if title is None:
+            return UNKNOWN
+        return Guess([parts.commit({"id": after, "title": title, "message": title}, files=True)])
+    return [parts.commit(one, files=True) for one in shown[-MOST_COMMITS:]]
+
+
+def _total(data: Json, *, is_tag: bool, bulk: bool) -> Any:
+    if bulk:
+        return UNKNOWN
+    return Guess(data.get("commit_count", 0)) if is_tag else known(data, "commit_count")

@@ -1,0 +1,46 @@
+"""Which builder makes which kind of body, and under which `X-Gitlab-Event` GitLab would have sent it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from reconciler.reconstruct import ci, others, pushes, work
+from reconciler.reconstruct.material import Json, Material, settle
+
+BUILDERS: dict[str, tuple[Callable[[Material], Json], str | None]] = {
+    "push": (pushes.push, "Push Hook"),
+    "tag_push": (pushes.push, "Tag Push Hook"),
+    "issue": (work.issue, "Issue Hook"),
+    "work_item": (work.issue, "Issue Hook"),
+    "merge_request": (work.merge_request, "Merge Request Hook"),
+    "note": (work.note, "Note Hook"),
+    "milestone": (work.milestone, "Milestone Hook"),
+    "wiki_page": (work.wiki_page, "Wiki Page Hook"),
+    "pipeline": (ci.pipeline, "Pipeline Hook"),
+    "build": (ci.build, "Job Hook"),
+    "deployment": (ci.deployment, "Deployment Hook"),
+    "release": (others.release, "Release Hook"),
+    "feature_flag": (others.feature_flag, "Feature Flag Hook"),
+    "emoji": (others.emoji, "Emoji Hook"),
+    "member": (others.member, "System Hook"),
+}
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """A body in the webhook's shape. `unknown` are the paths of what stands in it as null or as a guess."""
+
+    body: Json
+    unknown: list[str]
+    hook_event: str | None
+    """`X-Gitlab-Event`; None for what GitLab has no webhook for."""
+
+
+def rebuild(kind: str, material: Material) -> Rebuilt:
+    """Build the body that GitLab's webhook of this kind would have had, as far as the material tells."""
+    builder, hook_event = BUILDERS.get(kind, (others.other, None))
+    body, unknown = settle(builder(material))
+    if str(body.get("event_type") or "").startswith("confidential_"):
+        hook_event = f"Confidential {hook_event}"
+    return Rebuilt(body, list(dict.fromkeys(unknown)), hook_event)

@@ -1,0 +1,309 @@
+"""What people work on: issues, merge requests, milestones, wiki pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.events import times
+from reconciler.events.fields import dig
+from reconciler.reconstruct import parts
+from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
+from reconciler.reconstruct.parts import when
+
+_STATES = {"opened": 1, "closed": 2, "merged": 3, "locked": 4}
+
+
+_STATE_AFTER = {"open": "opened", "reopen": "opened", "close": "closed", "merge": "merged"}
+"""What an event leaves behind, whatever became of the object since."""
+_SAME_MOMENT: times.Millis = times.MINUTE
+
+
+def _as_it_was(material: Material) -> Json:
+    """The object with what the event itself says of it."""
+    shown = dict(material.object)
+    state = _STATE_AFTER.get(material.action or "")
+    if state is not None and "state" in shown:
+        shown["state"] = state
+        if state == "opened":
+            shown["closed_at"] = None
+    return shown
+
+
+def _maybe_later(attributes: Json, material: Material) -> Any:
+    """Attributes are the object's as it is now: a guess, where it was changed after the event."""
+    happened = times.parse(material.record.get("created_at"))
+    changed = times.parse(material.object.get("updated_at"))
+    later = happened is not None and changed is not None and changed - happened > _SAME_MOMENT
+    return Guess(attributes) if later else attributes
+
+
+def issue(material: Material) -> Json:
+    """An issue or a work item; material.object is `GET /projects/:id/issues/:iid`."""
+    shown, place = _as_it_was(material), material.project
+    kind = "issue" if str(shown.get("type", "ISSUE")).upper() in ("ISSUE", "INCIDENT") else "work_item"
+    confidential = bool(shown.get("confidential"))
+    return {
+        "object_kind": kind,
+        "event_type": f"confidential_{kind}" if confidential else kind,
+        "user": parts.actor(material.author),
+        "project": parts.project(place),
+        "object_attributes": _maybe_later(_work(shown, material) | {
+            "branch_name": None,
+            "closed_at": when(known(shown, "closed_at")),
+            "confidential": known(shown, "confidential"),
+            "discussion_locked": known(shown, "discussion_locked"),
+            "due_date": known(shown, "due_date"),
+            "duplicated_to_id": UNKNOWN,
+            "moved_to_id": known(shown, "moved_to_id"),
+            "project_id": known(place, "id"),
+            "relative_position": UNKNOWN,
+            "severity": str(shown.get("severity", "UNKNOWN")).lower(),
+            "type": _titled(shown.get("type")),
+        }, material),
+        "labels": parts.labels(shown.get("labels"), place.get("id")),
+        "changes": material.more.get("changes", UNKNOWN),
+        "repository": parts.repository(place),
+        "assignees": parts.people(shown.get("assignees")),
+        "assignee": parts.person(shown.get("assignee", UNKNOWN)),
+    }  # fmt: skip
+
+
+def merge_request(material: Material) -> Json:
+    """A merge request; material.object is `GET /projects/:id/merge_requests/:iid`."""
+    shown, place = _as_it_was(material), material.project
+    attributes = _work(shown, material) | merge_request_attributes(material.more.get("commit"), shown, place)
+    if "oldrev" in material.more:
+        attributes["oldrev"] = material.more["oldrev"]
+    return {
+        "object_kind": "merge_request",
+        "event_type": "merge_request",
+        "user": parts.actor(material.author),
+        "project": parts.project(place),
+        "object_attributes": _maybe_later(attributes, material),
+        "labels": parts.labels(shown.get("labels"), place.get("id")),
+        "changes": material.more.get("changes", UNKNOWN),
+        "repository": parts.repository(place),
+        "assignees": parts.people(shown.get("assignees")),
+        "reviewers": parts.people(shown.get("reviewers")),
+    }  # fmt: skip
+
+
+def merge_request_attributes(commit: Any, shown: Json, place: Json) -> Json:
+    """What a merge request has beyond what it shares with issues; in notes on it too."""
+    same = shown.get("source_project_id") == place.get("id")
+    return {
+        "blocking_discussions_resolved": known(shown, "blocking_discussions_resolved"),
+        "detailed_merge_status": known(shown, "detailed_merge_status"),
+        "draft": known(shown, "draft", "work_in_progress"),
+        "first_contribution": known(shown, "first_contribution"),
+        "head_pipeline_id": parts.id_of(known(shown, "head_pipeline")),
+        "last_commit": parts.commit(commit),
+        "merge_commit_sha": known(shown, "merge_commit_sha"),
+        "merge_error": known(shown, "merge_error"),
+        "merge_params": UNKNOWN,
+        "merge_status": known(shown, "merge_status"),
+        "merge_user_id": parts.id_of(known(shown, "merge_user", "merged_by")),
+        "merge_when_pipeline_succeeds": known(shown, "merge_when_pipeline_succeeds"),
+        "prepared_at": when(known(shown, "prepared_at")),
+        "reviewer_ids": parts.ids(shown.get("reviewers")),
+        "source": parts.project(place) if same else UNKNOWN,
+        "source_branch": known(shown, "source_branch"),
+        "source_project_id": known(shown, "source_project_id"),
+        "target": parts.project(place),
+        "target_branch": known(shown, "target_branch"),
+        "target_project_id": known(shown, "target_project_id"),
+        "work_in_progress": known(shown, "draft", "work_in_progress"),
+    }
+
+
+def _work(shown: Json, material: Material) -> Json:
+    """The attributes that issues and merge requests share, with what the record alone tells where that is all."""
+    return work_attributes(shown, material.record) | {"action": _action(material)}
+
+
+def work_attributes(shown: Json, record: Json) -> Json:
+    """As `_work`, without an action: also in notes."""
+    spent = shown.get("time_stats") or {}
+    return {
+        "assignee_id": parts.id_of(known(shown, "assignee")),
+        "assignee_ids": parts.ids(shown.get("assignees")),
+        "author_id": parts.id_of(known(shown, "author")),
+        "created_at": when(known(shown, "created_at")),
+        "description": known(shown, "description"),
+        "human_time_change": UNKNOWN,
+        "human_time_estimate": known(spent, "human_time_estimate"),
+        "human_total_time_spent": known(spent, "human_total_time_spent"),
+        "id": shown.get("id", record.get("target_id")),
+        "iid": shown.get("iid", record.get("target_iid")),
+        "labels": parts.labels(shown.get("labels"), shown.get("project_id")),
+        "last_edited_at": UNKNOWN,
+        "last_edited_by_id": UNKNOWN,
+        "milestone_id": parts.id_of(known(shown, "milestone")),
+        "state": known(shown, "state"),
+        "state_id": _STATES.get(str(shown.get("state")), UNKNOWN),
+        "time_change": UNKNOWN,
+        "time_estimate": known(spent, "time_estimate"),
+        "title": shown.get("title", record.get("target_title")),
+        "total_time_spent": known(spent, "total_time_spent"),
+        "updated_at": when(record.get("created_at") or known(shown, "updated_at")),
+        "updated_by_id": UNKNOWN,
+        "url": known(shown, "web_url"),
+    }
+
+
+def _action(material: Material) -> Any:
+    """The webhook's action. The Events API says `opened` for a reopening too: the object's own time decides."""
+    if material.action != "open":
+        return material.action
+    created = material.object.get("created_at")
+    return "open" if created is not None else Guess("open")
+
+
+def _titled(kind: Any) -> Any:
+    """`TASK` as `Task`, as webhooks write a work item's type."""
+    return str(kind).replace("_", " ").capitalize() if kind else UNKNOWN
+
+
+def milestone(material: Material) -> Json:
+    """A milestone; material.object is `GET /projects/:id/milestones/:id`."""
+    shown, record = material.object, material.record
+    return {
+        "object_kind": "milestone",
+        "event_type": "milestone",
+        "project": parts.project(material.project),
+        "object_attributes": {
+            "id": shown.get("id", record.get("target_id")),
+            "iid": shown.get("iid", record.get("target_iid")),
+            "title": shown.get("title", record.get("target_title")),
+            "description": known(shown, "description"),
+            "state": {"opened": "active"}.get(str(shown.get("state")), known(shown, "state")),
+            "created_at": when(known(shown, "created_at")),
+            "updated_at": when(record.get("created_at")),
+            "due_date": known(shown, "due_date"),
+            "start_date": known(shown, "start_date"),
+            "group_id": known(shown, "group_id") if shown.get("group_id") else None,
+            "project_id": known(shown, "project_id"),
+        },
+        "action": material.action,
+    }
+
+
+def wiki_page(material: Material) -> Json:
+    """A wiki page; material.object is `GET /projects/:id/wikis/:slug`."""
+    page = material.record.get("wiki_page") or {}
+    shown, place = material.object, material.project
+    slug = shown.get("slug") or page.get("slug")
+    url = place.get("web_url")
+    path = place.get("path_with_namespace")
+    return {
+        "object_kind": "wiki_page",
+        "user": parts.actor(material.author),
+        "project": parts.project(place),
+        "wiki": {
+            "web_url": f"{url}/-/wikis/home" if url else UNKNOWN,
+            "git_ssh_url": _wiki_git(place.get("ssh_url_to_repo")),
+            "git_http_url": _wiki_git(place.get("http_url_to_repo")),
+            "path_with_namespace": f"{path}.wiki" if path else UNKNOWN,
+            "default_branch": known(place, "default_branch"),
+        },
+        "object_attributes": {
+            "title": shown.get("title") or page.get("title") or material.record.get("target_title"),
+            "content": known(shown, "content"),
+            "format": shown.get("format") or page.get("format") or UNKNOWN,
+            "message": UNKNOWN,
+            "slug": slug or UNKNOWN,
+            "url": f"{url}/-/wikis/{slug}" if url and slug else UNKNOWN,
+            "action": material.action,
+            "diff_url": UNKNOWN,
+            "version_id": UNKNOWN,
+        },
+    }
+
+
+def _wiki_git(url: Any) -> Any:
+    return f"{str(url).removesuffix('.git')}.wiki.git" if url else UNKNOWN
+
+
+def note(material: Material) -> Json:
+    """A comment: the record holds it whole. material.more["noteable"] is what it stands on."""
+    told = material.record.get("note") or material.object
+    place, noteable = material.project, material.more.get("noteable")
+    kind = str(told.get("noteable_type") or "")
+    confidential = bool(told.get("confidential") or told.get("internal"))
+    on_commit = kind == "Commit"
+    return {
+        "object_kind": "note",
+        "event_type": "confidential_note" if confidential else "note",
+        "user": parts.actor(told.get("author") or material.author),
+        "project_id": known(place, "id"),
+        "project": parts.project(place),
+        "object_attributes": {
+            "attachment": known(told, "attachment"),
+            "author_id": parts.id_of(told.get("author") or material.author or UNKNOWN),
+            "change_position": UNKNOWN,
+            "commit_id": known(told, "commit_id"),
+            "created_at": when(known(told, "created_at")),
+            "discussion_id": UNKNOWN,
+            "id": known(told, "id") if told else material.record.get("target_id"),
+            "internal": confidential,
+            "line_code": UNKNOWN if told.get("type") == "DiffNote" else None,
+            "note": known(told, "body"),
+            "noteable_id": None if on_commit else known(told, "noteable_id"),
+            "noteable_type": known(told, "noteable_type"),
+            "original_position": known(told, "position") if told.get("type") == "DiffNote" else None,
+            "position": known(told, "position") if told.get("type") == "DiffNote" else None,
+            "project_id": known(place, "id"),
+            "resolved_at": when(told.get("resolved_at")),
+            "resolved_by_id": parts.id_of(told.get("resolved_by")),
+            "resolved_by_push": UNKNOWN if told.get("resolved_at") else None,
+            "st_diff": UNKNOWN if on_commit else None,
+            "system": told.get("system", False),
+            "type": known(told, "type"),
+            "updated_at": when(known(told, "updated_at")),
+            "updated_by_id": UNKNOWN if told.get("updated_at") != told.get("created_at") else None,
+            "description": known(told, "body"),
+            "url": _note_url(noteable, kind, place, told),
+            "action": material.action,
+        },
+        "repository": parts.repository(place),
+        **_noteable(kind, noteable, place, material.more.get("commit")),
+    }
+
+
+_NOTEABLES = {
+    "Issue": "issue",
+    "WorkItem": "issue",
+    "MergeRequest": "merge_request",
+    "Commit": "commit",
+    "Snippet": "snippet",
+}
+
+
+def _noteable(kind: str, shown: Any, place: Json, commit: Any) -> Json:
+    name = _NOTEABLES.get(kind)
+    if name is None:
+        return {}
+    if not isinstance(shown, dict):
+        return {name: UNKNOWN}
+    if name == "commit":
+        return {name: parts.commit(shown)}
+    if name == "snippet":
+        kept = ("id", "title", "description", "created_at", "updated_at", "file_name", "visibility", "web_url")
+        return {name: {field: when(known(shown, field)) for field in kept} | {"project_id": known(place, "id")}}
+    attributes = work_attributes(shown, {}) | {"updated_at": when(known(shown, "updated_at"))}
+    if name == "merge_request":
+        attributes |= merge_request_attributes(commit, shown, place) | {
+            "assignee": parts.person(shown.get("assignee"))
+        }
+    else:
+        attributes |= {"project_id": known(place, "id"), "confidential": known(shown, "confidential")}
+        attributes |= {"closed_at": when(known(shown, "closed_at")), "due_date": known(shown, "due_date")}
+    return {name: attributes}
+
+
+def _note_url(noteable: Any, kind: str, place: Json, told: Json) -> Any:
+    url = dig(noteable, "web_url")
+    if url is None and place.get("web_url") and told.get("noteable_iid"):
+        folder = {"Issue": "issues", "WorkItem": "work_items", "MergeRequest": "merge_requests"}.get(kind)
+        url = folder and f"{place['web_url']}/-/{folder}/{told['noteable_iid']}"
+    return f"{url}#note_{told['id']}" if url and told.get("id") else UNKNOWN

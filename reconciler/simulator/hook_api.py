@@ -1,0 +1,127 @@
+"""The endpoints about webhooks: settings, log, test, resend (gitlab-facts, sections 1 and 2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from reconciler.simulator.hooks import Courier, Hook
+from reconciler.simulator.paging import not_found, paged
+from reconciler.simulator.payloads import ZEROS, push_webhook
+from reconciler.simulator.world import World
+
+LOG_PAGE = 20
+WRITES = ("url", "token", "signing_token")
+
+
+class HookApi:
+    """Endpoints below `/projects/:id/hooks`."""
+
+    def __init__(self, world: World, courier: Courier, find: Callable[[Request], int | Response]) -> None:
+        self._world = world
+        self._courier = courier
+        self._find = find
+
+    def routes(self, project: str) -> list[Route]:
+        one = f"{project}/hooks/{{hook:int}}"
+        return [
+            Route(f"{one}/events/{{record:int}}/resend", self.resend, methods=["POST"]),
+            Route(f"{one}/events", self.log),
+            Route(f"{one}/test/{{trigger}}", self.test, methods=["POST"]),
+            Route(one, self.show),
+            Route(one, self.change, methods=["PUT"]),
+            Route(f"{project}/hooks", self.list),
+            Route(f"{project}/hooks", self.create, methods=["POST"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        found = self._find(request)
+        if isinstance(found, Response):
+            return found
+        return paged(request, [_shown(hook) for hook in self._courier.hooks.values() if hook.project_id == found])
+
+    async def create(self, request: Request) -> Response:
+        found = self._find(request)
+        if isinstance(found, Response):
+            return found
+        hook = Hook(0, found, "", clock=self._now)
+        hook.triggers = dict.fromkeys(hook.triggers, False)
+        hook.triggers["push_events"] = True  # GitLab's own default
+        _set(hook, await request.json())
+        return JSONResponse(_shown(self._courier.add(hook)), 201)
+
+    async def change(self, request: Request) -> Response:
+        hook = self._hook(request)
+        if hook is None:
+            return not_found()
+        _set(hook, await request.json())
+        return JSONResponse(_shown(hook))
+
+    async def show(self, request: Request) -> Response:
+        hook = self._hook(request)
+        return not_found() if hook is None else JSONResponse(_shown(hook))
+
+    async def log(self, request: Request) -> Response:
+        """Newest first, at most 20 a page, whatever is asked for."""
+        hook = self._hook(request)
+        return not_found() if hook is None else paged(request, hook.kept_log()[::-1], most=LOG_PAGE)
+
+    async def test(self, request: Request) -> Response:
+        """A sample delivery, made while the caller waits; a success switches the hook on again."""
+        hook = self._hook(request)
+        if hook is None:
+            return not_found()
+        project = self._world.projects[hook.project_id]
+        head = project.heads.get("refs/heads/main", ZEROS)
+        body = push_webhook(project.place, self._world.people[0], "refs/heads/main", head, head, [])
+        sample = json.dumps(body).encode()
+        ok = await run_in_threadpool(self._courier.post, hook, "Push Hook", sample, is_test=True)
+        return JSONResponse({"message": "201 Created"}, 201) if ok else JSONResponse({"message": "failed"}, 422)
+
+    async def resend(self, request: Request) -> Response:
+        hook, record = self._hook(request), request.path_params["record"]
+        if hook is None or record not in hook.originals:
+            return not_found()
+        ok = await run_in_threadpool(self._courier.resend, hook, record)
+        return JSONResponse({"response_status": 200 if ok else 500}, 201)
+
+    def _now(self) -> int:
+        """The world's clock, whichever it has by then."""
+        return self._world.clock()
+
+    def _hook(self, request: Request) -> Hook | None:
+        found = self._find(request)
+        hook = self._courier.hooks.get(request.path_params["hook"])
+        return hook if hook is not None and hook.project_id == found else None
+
+
+def _set(hook: Hook, settings: dict[str, Any]) -> None:
+    hook.url = settings.get("url", hook.url)
+    hook.token = settings.get("token", hook.token)
+    hook.signing_token = settings.get("signing_token", hook.signing_token)
+    for name, value in settings.items():
+        if name in hook.triggers:
+            hook.triggers[name] = bool(value)
+        elif name not in WRITES:
+            hook.settings[name] = value
+
+
+def _shown(hook: Hook) -> dict[str, Any]:
+    """Secrets are never shown."""
+    until = datetime.fromtimestamp(hook.disabled_until, tz=UTC).isoformat() if hook.disabled_until else None
+    return {
+        "id": hook.id,
+        "url": hook.url,
+        "project_id": hook.project_id,
+        "enable_ssl_verification": hook.settings.get("enable_ssl_verification", True),
+        "alert_status": hook.alert_status,
+        "disabled_until": until,
+        **hook.triggers,
+    }

@@ -1,0 +1,157 @@
+"""GitLab's own log of our webhooks' deliveries: bodies as GitLab wrote them, of 7 days (gitlab-facts, section 2).
+
+A delivery that arrived is known by its `Idempotency-Key` already; one that failed is recovered here, with GitLab's
+own body. E-mail addresses are blotted out in it. The log has no times of its own: the `Date` of our answer says
+when a delivery was made, and of one that failed its neighbours and its body. What happened while GitLab had the
+hook switched off is not in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+import orjson
+import structlog
+
+from reconciler.events import times
+from reconciler.events.fields import dig, text
+from reconciler.events.fingerprint import REDACTED
+from reconciler.events.identify import webhook_sighting
+from reconciler.events.sighting import KEPT_HEADERS, Recovery, Sighting
+from reconciler.events.times import DAY, MINUTE, Millis
+from reconciler.ledger.coverage import Interval
+from reconciler.sources.errors import NoHook
+from reconciler.sources.hooks import Hook, Hooks
+from reconciler.sources.source import Project, Slice
+
+CLOCKS: Millis = MINUTE
+"""How far the clock that wrote a `Date` may be from GitLab's."""
+
+log = structlog.get_logger(__name__)
+
+
+class HookLog:
+    """Reads the logs of a project's webhooks."""
+
+    name = "hook_log"
+    keeps_for: Millis = 7 * DAY
+    completes = False
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    def read(self, project: Project, window: Interval) -> Iterator[Slice]:
+        """Read a window in one slice: the log can only be read from its newest end."""
+        hooks = self._hooks.of(project.id)
+        if not hooks:
+            raise NoHook(f"{project.path or project.id}: no webhook there delivers to us: `hooks ensure` makes one")
+        found = [sighting for hook in hooks for sighting in self._read(hook, window)]
+        yield Slice(window, sorted(found, key=lambda s: s.seen_at))
+
+    def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
+        """The log's bodies are whole."""
+        return list(sightings)
+
+    def _read(self, hook: Hook, window: Interval) -> Iterator[Sighting]:
+        latest = window.end
+        for record in self._hooks.log(hook):
+            delivery = Delivery(record)
+            if delivery.answered_at is not None:
+                if delivery.answered_at < window.start - CLOCKS:
+                    return
+                latest = min(latest, delivery.answered_at)
+            made_at = delivery.answered_at or _between(delivery.told_times, window.start, latest)
+            sighting = _sighting(hook, delivery, made_at)
+            if sighting is not None:
+                yield sighting
+
+
+class Delivery:
+    """One record of the log."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.id: int = record.get("id") or 0
+        self.body = record.get("request_data")
+        self.status = text(str(record.get("response_status") or ""))
+        headers = record.get("request_headers")
+        by_name = {str(k).lower(): v for k, v in headers.items()} if isinstance(headers, dict) else {}
+        self.headers = {name: value for name in KEPT_HEADERS if (value := text(by_name.get(name.lower())))}
+        self.answered_at = _date(record.get("response_headers"))
+
+    @property
+    def failed(self) -> bool:
+        """Whether GitLab took the answer for a failure: a 3xx it takes for success (gitlab-facts, section 1)."""
+        return self.status is None or not self.status.startswith(("2", "3"))
+
+    @property
+    def hook_event(self) -> str | None:
+        return self.headers.get("X-Gitlab-Event")
+
+    @property
+    def likely_at(self) -> Millis | None:
+        """When it was made, as far as this record alone tells."""
+        return self.answered_at or max(self.told_times, default=None)
+
+    @property
+    def told_times(self) -> list[Millis]:
+        """What the body says of when its event happened. A push has no time of its own; its commits were made
+        before it, mostly just before.
+        """
+        attributes = dig(self.body, "object_attributes")
+        shown = attributes if isinstance(attributes, dict) else self.body
+        told = [times.parse(dig(shown, field)) for field in ("finished_at", "updated_at", "created_at")]
+        commits = dig(self.body, "commits")
+        if isinstance(commits, list):
+            told += [times.parse(dig(commit, "timestamp")) for commit in commits]
+        return [moment for moment in told if moment is not None]
+
+
+def _between(moments: list[Millis], start: Millis, end: Millis) -> Millis:
+    """The last of these within a stretch of time; its end, where there is none."""
+    return max((moment for moment in moments if start <= moment <= end), default=end)
+
+
+def _sighting(hook: Hook, delivery: Delivery, made_at: Millis) -> Sighting | None:
+    body = delivery.body
+    if not isinstance(body, dict) or body == {"oversize": True}:
+        why = "too large" if body else "no JSON object"
+        log.warning("a body is not in GitLab's hook log", hook=hook.name, delivery=delivery.id, why=why)
+        return None
+    sighting = webhook_sighting(
+        body,
+        payload=orjson.dumps(body).decode(),
+        source=f"webhook:{hook.name}",
+        source_id=delivery.headers.get("Idempotency-Key"),
+        event_uuid=delivery.headers.get("X-Gitlab-Event-UUID"),
+        seen_at=made_at,
+        headers=delivery.headers,
+        project_ids={},
+    )
+    return msgspec.structs.replace(sighting, recovery=Recovery(by="hook_log", redacted=_redacted(body)))
+
+
+def _date(headers: Any) -> Millis | None:
+    """When our receiver answered, by its `Date` header."""
+    if not isinstance(headers, dict):
+        return None
+    date = next((value for name, value in headers.items() if str(name).lower() == "date"), None)
+    try:
+        return round(parsedate_to_datetime(str(date)).timestamp() * 1000)
+    except (ValueError, TypeError):
+        return None
+
+
+def _redacted(value: Any, path: str = "") -> list[str]:
+    """The paths of what GitLab blotted out."""
+    if value == REDACTED:
+        return [path]
+    if isinstance(value, dict):
+        found = [p for name, item in value.items() for p in _redacted(item, f"{path}.{name}" if path else name)]
+    elif isinstance(value, list):
+        found = [p for item in value for p in _redacted(item, f"{path}[]")]
+    else:
+        return []
+    return list(dict.fromkeys(found))

@@ -1,0 +1,162 @@
+"""Our webhooks in GitLab: finding them, setting them up, testing them, and their log's deliveries sent again.
+
+`GET|POST /projects/:id/hooks`, `PUT /projects/:id/hooks/:hook_id`, `POST .../test/:trigger`,
+`POST .../events/:event_id/resend`: all for a Maintainer's token; what changes something needs the `api` scope.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from reconciler.config.models import Receiver
+from reconciler.events.times import MINUTE, Millis
+from reconciler.sources.client import Client
+from reconciler.sources.errors import SourceError
+
+PATH = "/webhooks/gitlab"
+"""Where the receiver takes deliveries; below it, one path for each hook."""
+LOG_PAGE = 20
+"""The hook log shows no more at once (`lib/api/hooks/events.rb`)."""
+REMEMBERED: Millis = 5 * MINUTE
+"""For how long a project's hooks are taken to be as they were."""
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A webhook of a project that delivers to this receiver. `name` is its entry in `receiver.hooks`."""
+
+    project_id: int
+    id: int
+    name: str
+    url: str
+    triggers: frozenset[str]
+    alert_status: str | None
+    disabled_until: str | None
+    shown: dict[str, Any]
+
+    @property
+    def is_off(self) -> bool:
+        """Whether GitLab has switched it off, for a while or for good."""
+        return self.alert_status in ("temporarily_disabled", "disabled")
+
+
+class Hooks:
+    """Projects' webhooks, asked of GitLab at most every few minutes. Safe to use from several threads."""
+
+    def __init__(self, client: Client, receiver: Receiver) -> None:
+        self._client = client
+        self._names = {hook.name for hook in receiver.hooks}
+        self._base = receiver.url.rstrip("/") if receiver.url else None
+        self._lock = threading.Lock()
+        self._known: dict[int, tuple[float, list[Hook] | SourceError]] = {}
+
+    def of(self, project_id: int, *, fresh: bool = False) -> list[Hook]:
+        """A project's webhooks that deliver here.
+
+        Raises SourceError where GitLab does not show them (it shows them to Maintainers).
+        """
+        with self._lock:
+            known = self._known.get(project_id)
+        if known is None or fresh or time.monotonic() - known[0] > REMEMBERED / 1000:
+            known = (time.monotonic(), self._ask(project_id))
+            with self._lock:
+                self._known[project_id] = known
+        if isinstance(known[1], SourceError):
+            raise known[1]
+        return known[1]
+
+    def forget(self, project_id: int) -> None:
+        """They were changed: ask anew."""
+        with self._lock:
+            self._known.pop(project_id, None)
+
+    def url_of(self, name: str) -> str | None:
+        """The URL that GitLab should post to for an entry of `receiver.hooks`; None without `receiver.url`."""
+        return None if self._base is None else f"{self._base}{PATH}/{name}"
+
+    def name_of(self, url: str) -> str | None:
+        """Which entry of `receiver.hooks` a webhook's URL delivers to; None where it goes elsewhere.
+
+        Without `receiver.url` only the path can tell.
+        """
+        path = urlsplit(url).path.rstrip("/")
+        if self._base is not None:
+            own = urlsplit(self._base)
+            if urlsplit(url)[:2] != own[:2] or not path.startswith(own.path + PATH):
+                return None
+        _, found, rest = path.rpartition(PATH)
+        name = rest.strip("/") or "default"
+        return name if found and name in self._names else None
+
+    def log(self, hook: Hook) -> Iterator[dict[str, Any]]:
+        """The hook's deliveries of the last 7 days, newest first (GitLab 17.3 and newer)."""
+        number: str | None = "1"
+        while number is not None:
+            page = self._client.page(f"{_path(hook)}/events", {"per_page": LOG_PAGE, "page": number})
+            yield from (record for record in page.records if isinstance(record, dict))
+            number = page.next_page
+
+    def create(self, project_id: int, settings: dict[str, Any]) -> None:
+        """Enter a webhook."""
+        self._client.post(f"/projects/{project_id}/hooks", settings)
+        self.forget(project_id)
+
+    def update(self, hook: Hook, settings: dict[str, Any]) -> None:
+        """Change a webhook."""
+        self._client.put(_path(hook), settings)
+        self.forget(hook.project_id)
+
+    def test(self, hook: Hook) -> None:
+        """Make GitLab deliver a test: where it is answered with 2xx, GitLab switches the hook on again."""
+        trigger = next((name for name in _TESTS if name in hook.triggers), "push_events")
+        self._client.post(f"{_path(hook)}/test/{trigger}", {})
+        self.forget(hook.project_id)
+
+    def resend(self, hook: Hook, delivery: int) -> None:
+        """Make GitLab send a delivery of its log again (GitLab 17.4 and newer, 5 a minute)."""
+        self._client.post(f"{_path(hook)}/events/{delivery}/resend", {})
+
+    def _ask(self, project_id: int) -> list[Hook] | SourceError:
+        try:
+            shown = self._client.all(f"/projects/{project_id}/hooks")
+        except SourceError as error:
+            return error
+        found = []
+        for hook in shown:
+            name = self.name_of(str(hook.get("url")))
+            if name is not None:
+                found.append(_hook(project_id, name, hook))
+        return found
+
+
+_TESTS = (
+    "push_events",
+    "tag_push_events",
+    "issues_events",
+    "note_events",
+    "merge_requests_events",
+    "wiki_page_events",
+)
+"""Triggers that nearly every project can be tested with: GitLab needs something to tell of."""
+
+
+def _hook(project_id: int, name: str, shown: dict[str, Any]) -> Hook:
+    return Hook(
+        project_id=project_id,
+        id=int(shown["id"]),
+        name=name,
+        url=str(shown["url"]),
+        triggers=frozenset(key for key, value in shown.items() if key.endswith("_events") and value is True),
+        alert_status=shown.get("alert_status"),
+        disabled_until=shown.get("disabled_until"),
+        shown=shown,
+    )
+
+
+def _path(hook: Hook) -> str:
+    return f"/projects/{hook.project_id}/hooks/{hook.id}"

@@ -1,0 +1,138 @@
+"""The table of sources: what each is asked for, what it can rebuild, and what it can't. docs/recovery.md shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from reconciler.events.times import Millis
+from reconciler.sources.client import Client
+from reconciler.sources.deployments import Deployments
+from reconciler.sources.edits import Issues, MergeRequests
+from reconciler.sources.feature_flags import FeatureFlags
+from reconciler.sources.hook_log import HookLog
+from reconciler.sources.hooks import Hooks
+from reconciler.sources.pipelines import Jobs, Pipelines
+from reconciler.sources.project_events import ProjectEvents
+from reconciler.sources.releases import Releases
+from reconciler.sources.source import FOREVER, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One source. By default it is asked where the webhook has one of `triggers`; where it names none, always."""
+
+    name: str
+    make: Callable[[Client, Hooks], Source]
+    asks: str
+    keeps_for: Millis
+    rebuilds: str
+    loses: str
+    triggers: tuple[str, ...] = ()
+
+
+SOURCES: tuple[Entry, ...] = (
+    Entry(
+        "hook_log",
+        lambda _, hooks: HookLog(hooks),
+        "`/projects/:id/hooks/:hook_id/events` (GitLab 17.3+, Maintainer)",
+        HookLog.keeps_for,
+        "every delivery that GitLab tried, with GitLab's own body",
+        "what happened while the hook was off, over the rate limit, or in a push of more than 3 refs; e-mail "
+        "addresses; bodies that GitLab found too large to log",
+    ),
+    Entry(
+        "project_events",
+        lambda client, _: ProjectEvents(client),
+        "`/projects/:id/events`",
+        ProjectEvents.keeps_for,
+        "pushes and tags; issues and merge requests opened, closed, reopened, merged, approved; comments; wiki "
+        "pages; milestones; members of the project who came or went",
+        "unapprovals; what the token's user may not see; members of groups",
+    ),
+    Entry(
+        "pipelines",
+        lambda client, _: Pipelines(client),
+        "`/projects/:id/pipelines?updated_after=`",
+        FOREVER,
+        "the state each pipeline is in when it is read, the last one above all",
+        "the states on the way there; variables",
+        ("pipeline_events",),
+    ),
+    Entry(
+        "jobs",
+        lambda client, _: Jobs(client),
+        "the pipelines as above, and `/projects/:id/pipelines/:id/jobs` of each that changed",
+        FOREVER,
+        "the state each job is in when its pipeline changed, the last one above all",
+        "the states on the way there; a job that ends while its pipeline goes on is found when the pipeline ends",
+        ("job_events",),
+    ),
+    Entry(
+        "deployments",
+        lambda client, _: Deployments(client),
+        "`/projects/:id/deployments?updated_after=`",
+        FOREVER,
+        "the state each deployment is in when it is read",
+        "the states on the way there",
+        ("deployment_events",),
+    ),
+    Entry(
+        "releases",
+        lambda client, _: Releases(client),
+        "`/projects/:id/releases?order_by=created_at`",
+        FOREVER,
+        "that a release was made",
+        "that one was edited or deleted",
+        ("releases_events",),
+    ),
+    Entry(
+        "issues",
+        lambda client, _: Issues(client),
+        "`/projects/:id/issues?updated_after=`, and of each that changed its notes, emoji, and label, milestone and "
+        "state events",
+        FOREVER,
+        "edits of issues (labels, milestone, and that title, description, assignees and the like were changed), "
+        "edits of comments, emoji on the issue",
+        "what stood there before, but for labels and milestone; emoji on comments, emoji taken back; edits of a "
+        "work item that is no issue",
+        ("issues_events", "confidential_issues_events", "note_events", "confidential_note_events", "emoji_events"),
+    ),
+    Entry(
+        "merge_requests",
+        lambda client, _: MergeRequests(client),
+        "`/projects/:id/merge_requests?updated_after=`, and of each that changed as for issues, and its versions",
+        FOREVER,
+        "as for issues; pushes to the branch of a merge request",
+        "as for issues; unapprovals",
+        ("merge_requests_events", "note_events", "confidential_note_events", "emoji_events"),
+    ),
+    Entry(
+        "feature_flags",
+        lambda client, _: FeatureFlags(client),
+        "`/projects/:id/feature_flags`",
+        FOREVER,
+        "how each flag was switched last",
+        "that it was switched to and fro before; who did it",
+        ("feature_flag_events",),
+    ),
+)
+"""In the order in which a poll reads them: what has GitLab's own bodies first, so that nothing need be rebuilt."""
+
+ALWAYS = tuple(entry.name for entry in SOURCES if not entry.triggers)
+
+
+def make_sources(client: Client, hooks: Hooks) -> dict[str, Source]:
+    """All sources by name, in the order of the table."""
+    return {entry.name: entry.make(client, hooks) for entry in SOURCES}
+
+
+def subscribed(triggers: Iterable[str]) -> list[str]:
+    """The sources that tell of what a webhook with these triggers would have told."""
+    wanted = set(triggers)
+    return [entry.name for entry in SOURCES if not entry.triggers or wanted.intersection(entry.triggers)]
+
+
+def keeps() -> dict[str, Millis]:
+    """For how long GitLab keeps what each source reads."""
+    return {entry.name: entry.keeps_for for entry in SOURCES}

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config.yaml
 
-.PHONY: help demo test serve lint bench format schema clean
+.PHONY: help demo test serve lint bench format schema docs clean
 
 help: ## What there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -37,6 +37,9 @@ bench: $(VENV)/.installed ## Measure, and print the table that docs/benchmarks.m
 
 schema: $(VENV)/.installed ## Write docs/config.schema.json anew
 	$(BIN)/gitlab-reconciler schema --output docs/config.schema.json
+
+docs: $(VENV)/.installed ## Write anew what in docs/ is made from the code
+	UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_docs.py tests/reconciler/reconstruct
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,9 +24,12 @@ from reconciler.forwarding.forwarder import Forwarder
 from reconciler.ledger import downtime, queue, runs
 from reconciler.ledger.connection import connect, data_version, only_service
 from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.gaps import gaps
 from reconciler.ledger.writer import Writer
+from reconciler.metrics import serve_metrics, state
 from reconciler.reconcile.parts import Reconciling, reconciling
-from reconciler.reconcile.rounds import Rounds
+from reconciler.reconcile.rounds import Rounds, expected
+from reconciler.sources.table import keeps
 
 DRAIN_S = 10.0
 """How long a stop waits for what is in flight. What is not done then is done after the next start."""
@@ -84,7 +87,11 @@ class _Service:
         server = web_server(app)
         await _wake(writer)
         parts = self._reconciling(reader, writer, expected_tests)
-        scheduler = schedule(parts.rounds, config) if parts is not None else None
+        scheduler = None
+        if parts is not None:
+            _serve_metrics(config, parts)
+            scheduler = schedule(parts.rounds, config)
+            scheduler.add_job(_warn, IntervalTrigger(hours=1, timezone=UTC), args=[config, reader], id="gaps")
 
         self._catch_signals(server)
         tasks = [
@@ -183,6 +190,30 @@ def schedule(rounds: Rounds, config: Config) -> AsyncIOScheduler:
     scheduler.add_job(rounds.turn, trigger, id="turn", max_instances=1, coalesce=True, misfire_grace_time=None)
     scheduler.start()
     return scheduler
+
+
+def _serve_metrics(config: Config, parts: Reconciling) -> None:
+    try:
+        serve_metrics(config, parts.client)
+    except OSError as error:
+        where = f"{config.metrics.host}:{config.metrics.port}"
+        raise ServiceError(f"can't listen on {where}: {error.strerror}; see metrics.port") from None
+
+
+def _warn(config: Config, db: Database) -> None:
+    """Say which gaps GitLab is about to forget."""
+    now = times.now()
+    for gap in gaps(db, keeps=keeps(), expected=expected(config, now), now=now):
+        if state(gap, now) == "expiring" and gap.closable_until is not None:
+            log.warning(
+                "GitLab is about to forget a gap",
+                project_id=gap.project_id,
+                source=gap.source,
+                since=times.iso(gap.during.start),
+                until=times.iso(gap.during.end),
+                why=gap.why,
+                closable_until=times.iso(gap.closable_until),
+            )
 
 
 async def _wake(writer: Writer) -> None:

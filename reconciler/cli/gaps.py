@@ -25,6 +25,7 @@ from reconciler.ledger import coverage, runs, standing
 from reconciler.ledger.connection import connect
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.gaps import gaps as find_gaps
+from reconciler.reconcile.rounds import expected
 from reconciler.sources.table import keeps
 
 
@@ -56,15 +57,6 @@ def open_gaps(db: Database, config: Config) -> list[Gap]:
     """All gaps, up to when a service that polls as it should has read everything."""
     now = times.now()
     return find_gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
-
-
-def expected(config: Config, now: int) -> int:
-    """Up to when each project should have been read: quiet ones wait for their turn, where there are many."""
-    reconcile = config.reconcile
-    pause = (
-        max(reconcile.interval, reconcile.round) if config.groups or len(config.projects) > 20 else reconcile.interval
-    )
-    return now - reconcile.settle - 2 * pause
 
 
 def _complete(db: Database) -> list[dict[str, Any]]:

@@ -119,7 +119,9 @@ def list_hooks(
 @app.command()
 def resend(
     project: Annotated[str, typer.Option("--project", help="The project: id or path.")],
-    since: Annotated[str | None, typer.Option("--from", help="Only deliveries made on or after this (UTC).")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Not those that were answered before this (UTC).")
+    ] = None,
     delivery: Annotated[
         list[int] | None,
         typer.Option("--delivery", help="Only this one, by GitLab's number. May stand several times."),
@@ -161,7 +163,7 @@ def resend(
 
 
 def _is_wanted(record: Delivery, start: int | None) -> bool:
-    return record.failed and (start is None or (record.likely_at or start) >= start)
+    return record.failed and (start is None or (record.answered_at or start) >= start)
 
 
 async def _resend(parts: Reconciling, hook: Hook, record: Delivery, before: int, *, dry_run: bool) -> dict[str, Any]:
@@ -218,7 +220,7 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
             continue
         out.print(f"{where}: {did}, {result.url}", highlight=False, markup=False)
         for one in result.differences:
-            if result.did == "updated" or one.want is not True:
+            if result.did == "updated":
                 out.print(f"  {one.setting}: {_word(one.have)} -> {_word(one.want)}", highlight=False, markup=False)
         subscribed = [one.setting for one in result.differences if one.want is True]
         if result.did == "created":

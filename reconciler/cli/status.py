@@ -7,11 +7,11 @@ from contextlib import closing
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown, table
-from reconciler.cli.gaps import expected
 from reconciler.events import times
 from reconciler.ledger.connection import connect
 from reconciler.ledger.status import ProjectStatus, Status
 from reconciler.ledger.status import status as read_status
+from reconciler.reconcile.rounds import expected
 from reconciler.sources.table import keeps
 
 

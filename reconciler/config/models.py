@@ -182,6 +182,13 @@ class Reconcile(Section):
     )
 
 
+class Metrics(Section):
+    """What Prometheus reads."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on for Prometheus.")
+    port: int | None = Field(None, ge=1, le=65535, description="Port of `/metrics`; without it there is none.")
+
+
 class Retry(Section):
     """When a destination does not take an event."""
 
@@ -259,6 +266,7 @@ class Config(Section):
     receiver: Receiver = Field(description="The front door.")
     ledger: Ledger = Field(default_factory=Ledger, description="The store.")
     reconcile: Reconcile = Field(default_factory=Reconcile, description="Asking GitLab's API.")
+    metrics: Metrics = Field(default_factory=Metrics, description="For Prometheus.")
     destinations: list[Destination] = Field(default_factory=list, description="Who gets the events.")
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from reconciler.events.times import HOUR, MINUTE, Millis
+from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 
 KEPT_HEADERS = (
     "Content-Type",
@@ -44,6 +44,8 @@ class Precision(StrEnum):
     ALONE = "alone"
     """As RECEIVED, but no record will ever tell: only what comes within a minute is taken for the same. Two
     hooks that each missed one of two alike must not make one event of them."""
+    ESTIMATED = "estimated"
+    """As RECEIVED, but read from GitLab's hook log of 7 days, where only neighbours tell about when it was sent."""
     LOOSE = "loose"
     """As ALONE, and the thing can really happen twice within seconds with the same body (a feature flag
     switched on, off and on again), so that identical bodies from one source prove nothing."""
@@ -63,6 +65,7 @@ _TOLERANCE = {
     Precision.ONCE: FOREVER,
     Precision.STATED: 15 * MINUTE,
     Precision.RECEIVED: 12 * HOUR,
+    Precision.ESTIMATED: 7 * DAY,
     Precision.ALONE: MINUTE,
     Precision.LOOSE: MINUTE,
 }
@@ -70,6 +73,7 @@ _REPEAT_WINDOW = {
     Precision.ONCE: FOREVER,
     Precision.STATED: FOREVER,
     Precision.RECEIVED: MINUTE,
+    Precision.ESTIMATED: -1,
     Precision.ALONE: MINUTE,
     Precision.LOOSE: -1,
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import structlog
 from sqlite_utils import Database
 
-from reconciler.config.models import Reconcile
+from reconciler.config.models import Config, Reconcile
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger import runs
@@ -22,6 +22,16 @@ FEW = 20
 """So many projects are polled one by one in every interval; with more, GitLab is asked first which are active."""
 
 log = structlog.get_logger(__name__)
+
+
+def expected(config: Config, now: Millis) -> Millis:
+    """Up to when a service that polls as it should has read every project: where there are many, the quiet ones wait
+    for their turn.
+    """
+    reconcile = config.reconcile
+    many = bool(config.groups) or len(config.projects) > FEW
+    pause = max(reconcile.interval, reconcile.round) if many else reconcile.interval
+    return now - reconcile.settle - 2 * pause
 
 
 class Rounds:

@@ -6,7 +6,7 @@ from typing import Any
 
 from reconciler.events.fields import dig
 from reconciler.reconstruct import parts
-from reconciler.reconstruct.material import UNKNOWN, Json, Material, known
+from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
 from reconciler.reconstruct.parts import when
 
 
@@ -14,6 +14,8 @@ def pipeline(material: Material) -> Json:
     """A pipeline; material.object is `GET /projects/:id/pipelines/:id`, more["jobs"] its jobs."""
     shown = material.record | material.object
     jobs = material.more.get("jobs")
+    if isinstance(jobs, list):  # GitLab shows the newest first; stages come in the order in which jobs were made
+        jobs = sorted(jobs, key=lambda job: job.get("id") or 0)
     return {
         "object_kind": "pipeline",
         "object_attributes": {
@@ -27,7 +29,7 @@ def pipeline(material: Material) -> Json:
             "source": known(shown, "source"),
             "status": known(shown, "status"),
             "detailed_status": dig(shown, "detailed_status.label") or UNKNOWN,
-            "stages": list(dict.fromkeys(job.get("stage") for job in jobs)) if isinstance(jobs, list) else UNKNOWN,
+            "stages": _stages(jobs),
             "created_at": when(known(shown, "created_at")),
             "finished_at": when(known(shown, "finished_at")),
             "duration": known(shown, "duration"),
@@ -40,8 +42,14 @@ def pipeline(material: Material) -> Json:
         "user": parts.actor(shown.get("user")),
         "project": parts.ci_project(material.project),
         "commit": parts.commit(material.more.get("commit")),
+        **({"source_pipeline": UNKNOWN} if shown.get("source") in ("pipeline", "parent_pipeline") else {}),
         "builds": [_build(job) for job in jobs] if isinstance(jobs, list) else UNKNOWN,
     }
+
+
+def _stages(jobs: Any) -> Any:
+    """Those that have jobs, in the order of their first ones: there can be more."""
+    return Guess(list(dict.fromkeys(job.get("stage") for job in jobs))) if isinstance(jobs, list) else UNKNOWN
 
 
 def _merge_request(shown: Json, found: Any) -> Any:

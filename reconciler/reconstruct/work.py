@@ -176,7 +176,9 @@ def milestone(material: Material) -> Json:
             "iid": shown.get("iid", record.get("target_iid")),
             "title": shown.get("title", record.get("target_title")),
             "description": known(shown, "description"),
-            "state": {"opened": "active"}.get(str(shown.get("state")), known(shown, "state")),
+            "state": {"create": "active", "reopen": "active", "close": "closed"}.get(
+                material.action or "", known(shown, "state")
+            ),
             "created_at": when(known(shown, "created_at")),
             "updated_at": when(record.get("created_at")),
             "due_date": known(shown, "due_date"),
@@ -246,7 +248,7 @@ def note(material: Material) -> Json:
             "discussion_id": UNKNOWN,
             "id": known(told, "id") if told else material.record.get("target_id"),
             "internal": confidential,
-            "line_code": UNKNOWN if told.get("type") == "DiffNote" else None,
+            "line_code": UNKNOWN if told.get("type") == "DiffNote" or on_commit else None,
             "note": known(told, "body"),
             "noteable_id": None if on_commit else known(told, "noteable_id"),
             "noteable_type": known(told, "noteable_type"),
@@ -288,8 +290,7 @@ def _noteable(kind: str, shown: Any, place: Json, commit: Any) -> Json:
     if name == "commit":
         return {name: parts.commit(shown)}
     if name == "snippet":
-        kept = ("id", "title", "description", "created_at", "updated_at", "file_name", "visibility", "web_url")
-        return {name: {field: when(known(shown, field)) for field in kept} | {"project_id": known(place, "id")}}
+        return {name: _snippet(shown, place)}
     attributes = work_attributes(shown, {}) | {"updated_at": when(known(shown, "updated_at"))}
     if name == "merge_request":
         attributes |= merge_request_attributes(commit, shown, place) | {
@@ -299,6 +300,19 @@ def _noteable(kind: str, shown: Any, place: Json, commit: Any) -> Json:
         attributes |= {"project_id": known(place, "id"), "confidential": known(shown, "confidential")}
         attributes |= {"closed_at": when(known(shown, "closed_at")), "due_date": known(shown, "due_date")}
     return {name: attributes}
+
+
+def _snippet(shown: Json, place: Json) -> Json:
+    kept = ("id", "title", "description", "created_at", "updated_at", "file_name")
+    return {field: when(known(shown, field)) for field in kept} | {
+        "content": UNKNOWN,
+        "author_id": parts.id_of(known(shown, "author")),
+        "project_id": known(place, "id"),
+        "expires_at": None,
+        "type": "ProjectSnippet",
+        "visibility_level": parts.VISIBILITY.get(str(shown.get("visibility")), UNKNOWN),
+        "url": known(shown, "web_url"),
+    }
 
 
 def _note_url(noteable: Any, kind: str, place: Json, told: Json) -> Any:

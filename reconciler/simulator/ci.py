@@ -19,7 +19,7 @@ class Ci(Core):
         return self.pipeline_becomes(project_id, self.new_pipeline(project_id), status)
 
     def new_pipeline(self, project_id: int) -> int:
-        """A pipeline with two jobs; it tells nothing until it becomes something."""
+        """A pipeline with two jobs, which tell that they were made; it tells nothing until it becomes something."""
         project, who, ident = self.projects[project_id], self.someone(), self.new_id()
         sha = project.heads.get("refs/heads/main", self.sha())
         now = millis(self.clock())
@@ -37,6 +37,7 @@ class Ci(Core):
                 "allow_failure": False, "user": who.shown(), "commit": {"id": sha, "message": "m\n"},
                 "pipeline": {"id": ident, "sha": sha, "ref": "main", "status": "created"}, "runner": None,
             }  # fmt: skip
+            self._tell_job(project_id, job)
         return ident
 
     def jobs_of(self, project_id: int, pipeline: int) -> list[int]:
@@ -68,7 +69,12 @@ class Ci(Core):
             job["started_at"] = millis(now)
         if status in FINISHED:
             job["finished_at"] = millis(now)
-        who = self._person(job)
+        return self._tell_job(project_id, ident)
+
+    def _tell_job(self, project_id: int, ident: int) -> Happening:
+        project = self.projects[project_id]
+        job = project.jobs[ident]
+        status, who = job["status"], self._person(job)
         body = {
             "object_kind": "build", "ref": "main", "tag": False, "sha": job["pipeline"]["sha"],
             "build_id": ident, "build_name": job["name"], "build_stage": job["stage"], "build_status": status,

@@ -69,6 +69,8 @@ class Core:
         self.happenings: list[Happening] = []
         self.tell: Callable[[Happening], None] = lambda _: None
         self.people = [Person(1, "root"), Person(2, "ada"), Person(3, "grace"), Person(4, "linus")]
+        self.note_awards: dict[int, list[dict[str, Any]]] = {}
+        """The emoji on comments, by the comment's id."""
         self._lock = threading.RLock()
         self._next_id = 1000
 

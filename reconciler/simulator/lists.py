@@ -40,6 +40,7 @@ class Lists:
             "wikis/{slug}": lambda p, r: p.pages.get(r.path_params["slug"]),
             "milestones/{id:int}": self._milestone,
             "{folder}/{iid:int}/notes": lambda p, r: _newest_notes(_thing(p, r)),
+            "{folder}/{iid:int}/notes/{note:int}/award_emoji": self._note_awards,
             "{folder}/{iid:int}/award_emoji": lambda p, r: _part(p, r, "awards"),
             "{folder}/{iid:int}/resource_label_events": lambda p, r: _part(p, r, "label_events"),
             "{folder}/{iid:int}/resource_milestone_events": lambda p, r: _part(p, r, "milestone_events"),
@@ -79,6 +80,9 @@ class Lists:
         ident = request.path_params["id"]
         things = project.things.get("milestones", {}).values()
         return next((thing.shown(project.place) for thing in things if thing.id == ident), None)
+
+    def _note_awards(self, project: SimProject, request: Request) -> list[Json]:
+        return self._world.note_awards.get(request.path_params["note"], [])
 
     def _things(self, folder: str) -> Callable[[SimProject, Request], list[Json]]:
         def answer(project: SimProject, request: Request) -> list[Json]:

@@ -44,6 +44,7 @@ class Repository(Core):
             project.pages[slug] = page
             record["wiki_page"] = {"format": "markdown", "slug": slug, "title": title}
         body = payloads.object_webhook("wiki_page", project.place, who, page | {"action": action})
+        del body["event_type"]
         return self.happen(project_id, f"wiki {action} {slug}", who, "Wiki Page Hook", body, record)
 
     def compare(self, project_id: int, old: str, new: str) -> list[dict[str, Any]] | None:

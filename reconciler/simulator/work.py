@@ -10,6 +10,8 @@ from reconciler.simulator.core import Core, Happening
 from reconciler.simulator.payloads import Person, millis, offset, spelled_utc, zulu
 from reconciler.simulator.things import FOLDERS, Thing, note_shown
 
+TOUCH_INTERVAL_MS = 60_000
+
 
 class Work(Core):
     """What people do to what they work on. Every change leaves the traces that GitLab's API shows."""
@@ -115,9 +117,10 @@ class Work(Core):
         who, on = self.someone(), on or self._old_request(project_id)
         thing = Thing(self.new_id(), 0, text, self.clock(), "note", updated_at=self.clock(), on=on)
         thing.author = who
-        on.updated_at = self.clock()
+        self._touch(on)
         shown = note_shown(thing, self.projects[project_id].place, who, text)
         on.notes.append(shown)
+        self.note_awards[thing.id] = thing.awards
         attributes = self._note_attributes(thing, text, "create" if with_action else None)
         body = payloads.object_webhook("note", self.projects[project_id].place, who, attributes)
         record = payloads.target_record("commented on", "DiffNote", thing.id, None, on.title) | {"note": dict(shown)}
@@ -128,20 +131,19 @@ class Work(Core):
         """No record of the API mirrors an edit."""
         text, who = self.sha(), thing.author
         thing.updated_at = self.clock()
-        for shown in thing.on.notes if thing.on else []:
-            if shown["id"] == thing.id:
-                shown |= {"body": text, "updated_at": millis(thing.updated_at)}
-                thing.on.updated_at = self.clock()  # type: ignore[union-attr]
+        shown = self._note_shown(thing)
+        shown |= {"body": text, "updated_at": millis(thing.updated_at)}
+        self._touch(thing.on)
         attributes = self._note_attributes(thing, text, "update")
         body = payloads.object_webhook("note", self.projects[project_id].place, who, attributes)
         return self.happen(project_id, f"note update {thing.id}", who, "Note Hook", body, None)
 
     def emoji(self, project_id: int, thing: Thing, name: str = "thumbsup") -> Happening:
-        """Awarded; taken back where this person has awarded it before."""
+        """Awarded to an issue, a merge request or a comment; taken back where this person has awarded it before."""
         who = self.someone()
         mine = next((a for a in thing.awards if a["user"]["id"] == who.id and a["name"] == name), None)
         action = "award" if mine is None else "revoke"
-        kind = "Issue" if thing.folder == "issues" else "MergeRequest"
+        kind = "Note" if thing.kind == "note" else "Issue" if thing.folder == "issues" else "MergeRequest"
         award = mine or {
             "id": self.new_id(),
             "name": name,
@@ -152,7 +154,9 @@ class Work(Core):
             "awardable_type": kind,
         }
         thing.awards.append(award) if mine is None else thing.awards.remove(award)
-        thing.updated_at = self.clock()
+        if thing.kind == "note":  # a reaction moves a comment's time, and leaves an issue's alone
+            thing.updated_at = self.clock()
+            self._note_shown(thing)["updated_at"] = millis(self.clock())
         attributes = {
             "id": award["id"],
             "user_id": who.id,
@@ -208,6 +212,15 @@ class Work(Core):
             case "push":
                 thing.versions.append(self._version())
         return {}
+
+    def _touch(self, thing: Thing | None) -> None:
+        """A comment touches what it stands on, at most once a minute (app/models/concerns/throttled_touch.rb)."""
+        if thing is not None and self.clock() - thing.updated_at > TOUCH_INTERVAL_MS:
+            thing.updated_at = self.clock()
+
+    @staticmethod
+    def _note_shown(thing: Thing) -> dict[str, Any]:
+        return next(shown for shown in thing.on.notes if thing.on and shown["id"] == thing.id) if thing.on else {}
 
     def _version(self) -> dict[str, Any]:
         return {"id": self.new_id(), "head_commit_sha": self.sha(), "created_at": millis(self.clock())}
@@ -266,6 +279,8 @@ class Work(Core):
         extra: dict[str, Any],
     ) -> Happening:
         body = payloads.object_webhook(kind, self.projects[project_id].place, who, attributes, **extra)
+        if kind == "milestone":
+            del body["user"]
         record = None
         if record_action is not None:
             record = payloads.target_record(record_action, target, thing.id, thing.iid, thing.title)

@@ -72,9 +72,15 @@ class Edits(Listing):
             traces.append(Trace(changed_at, {}, is_edit=True))
         for trace in _saves([t for t in traces if t.is_edit and part.start <= t.at < part.end]):
             yield self._update(project, ident, record, trace, details)
+        awards = _listed(details.get(f"{path}/award_emoji", per_page=PER_PAGE))
         for note in notes:
-            yield from self._note_edit(project, note, record, part)
-        for award in _listed(details.get(f"{path}/award_emoji", per_page=PER_PAGE)):
+            edited = _edited(note)
+            if edited is not None and part.start <= edited < part.end:
+                on_note = _listed(details.get(f"{path}/notes/{note.get('id')}/award_emoji", per_page=PER_PAGE))
+                awards += on_note
+                if not _explained(edited, [note.get("resolved_at"), *(award.get("created_at") for award in on_note)]):
+                    yield from self._note_edit(project, note, edited, record)
+        for award in awards:
             yield from self._emoji(project, award, record, part)
 
     def _traces(self, record: dict[str, Any], path: str, details: Details) -> Iterator[Trace]:
@@ -98,12 +104,10 @@ class Edits(Listing):
         return self.told(self.kind, f"{ident}:{trace.at}", key, trace.at, material)
 
     def _note_edit(
-        self, project: Project, note: dict[str, Any], record: dict[str, Any], part: Interval
+        self, project: Project, note: dict[str, Any], edited: Millis, record: dict[str, Any]
     ) -> Iterator[Sighting]:
-        ident, made, edited = number(note.get("id")), times.parse(note.get("created_at")), _edited(note)
-        if ident is None or made is None or edited is None or note.get("system") or edited - made < SECOND:
-            return
-        if part.start <= edited < part.end:
+        ident = number(note.get("id"))
+        if ident is not None:
             told = {"created_at": note["updated_at"], "note": note}
             material = Material(record=told, project=project.shown, action="update", more={"noteable": record})
             key = keys.listed("note", ident, "update")
@@ -163,7 +167,18 @@ def _note_traces(notes: list[dict[str, Any]]) -> Iterator[Trace]:
 
 
 def _edited(note: dict[str, Any]) -> Millis | None:
-    return times.parse(note.get("updated_at"))
+    """When a person's comment was changed after it was made; None where it never was."""
+    made, changed = times.parse(note.get("created_at")), times.parse(note.get("updated_at"))
+    if made is None or changed is None or note.get("system") or changed - made < SECOND:
+        return None
+    return changed
+
+
+def _explained(at: Millis, moments: list[Any]) -> bool:
+    """Whether one of these is so near that it explains a change: a comment's time moves when its thread is resolved,
+    and when it is given an emoji (an issue's or a merge request's does not).
+    """
+    return any(abs(at - moment) <= EXPLAINED for text in moments if (moment := times.parse(text)) is not None)
 
 
 def _own_times(record: dict[str, Any]) -> list[Millis]:

@@ -20,7 +20,7 @@ from reconciler.events import times
 from reconciler.events.fields import dig, text
 from reconciler.events.fingerprint import REDACTED
 from reconciler.events.identify import webhook_sighting
-from reconciler.events.sighting import KEPT_HEADERS, Recovery, Sighting
+from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighting
 from reconciler.events.times import DAY, MINUTE, Millis
 from reconciler.ledger.coverage import Interval
 from reconciler.sources.errors import NoHook
@@ -55,18 +55,18 @@ class HookLog:
         """The log's bodies are whole."""
         return list(sightings)
 
-    def _read(self, hook: Hook, window: Interval) -> Iterator[Sighting]:
-        latest = window.end
+    def _read(self, hook: Hook, window: Interval) -> list[Sighting]:
+        """A hook's deliveries down to the window's beginning, oldest first."""
+        found: list[_Dated] = []
         for record in self._hooks.log(hook):
             delivery = Delivery(record)
-            if delivery.answered_at is not None:
-                if delivery.answered_at < window.start - CLOCKS:
-                    return
-                latest = min(latest, delivery.answered_at)
-            made_at = delivery.answered_at or _between(delivery.told_times, window.start, latest)
-            sighting = _sighting(hook, delivery, made_at)
+            answered_at = delivery.answered_at
+            if answered_at is not None and answered_at < window.start - CLOCKS:
+                break
+            sighting = _sighting(hook, delivery, answered_at or window.end)
             if sighting is not None:
-                yield sighting
+                found.append(_Dated(sighting, answered_at or _own_time(sighting), _commit_times(delivery.body)))
+        return _between_neighbours(found[::-1], window)
 
 
 class Delivery:
@@ -90,28 +90,49 @@ class Delivery:
     def hook_event(self) -> str | None:
         return self.headers.get("X-Gitlab-Event")
 
-    @property
-    def likely_at(self) -> Millis | None:
-        """When it was made, as far as this record alone tells."""
-        return self.answered_at or max(self.told_times, default=None)
 
-    @property
-    def told_times(self) -> list[Millis]:
-        """What the body says of when its event happened. A push has no time of its own; its commits were made
-        before it, mostly just before.
-        """
-        attributes = dig(self.body, "object_attributes")
-        shown = attributes if isinstance(attributes, dict) else self.body
-        told = [times.parse(dig(shown, field)) for field in ("finished_at", "updated_at", "created_at")]
-        commits = dig(self.body, "commits")
-        if isinstance(commits, list):
-            told += [times.parse(dig(commit, "timestamp")) for commit in commits]
-        return [moment for moment in told if moment is not None]
+class _Dated(msgspec.Struct, frozen=True):
+    """A delivery, and when it was made as far as its answer or its body tell."""
+
+    sighting: Sighting
+    at: Millis | None
+    committed: list[Millis]
+    """A push has no time of its own; its commits were made before it, mostly just before."""
 
 
-def _between(moments: list[Millis], start: Millis, end: Millis) -> Millis:
-    """The last of these within a stretch of time; its end, where there is none."""
-    return max((moment for moment in moments if start <= moment <= end), default=end)
+def _own_time(sighting: Sighting) -> Millis | None:
+    """GitLab's own time of the event; None where the identity has only the time it was given as that of receipt."""
+    at = sighting.identity.happened_at
+    return None if at == sighting.seen_at else at
+
+
+def _commit_times(body: Any) -> list[Millis]:
+    commits = dig(body, "commits")
+    made = (times.parse(dig(commit, "timestamp")) for commit in commits) if isinstance(commits, list) else ()
+    return [at for at in made if at is not None]
+
+
+def _between_neighbours(found: list[_Dated], window: Interval) -> list[Sighting]:
+    """Where nothing tells when a delivery was made, it was made between its neighbours."""
+    newer: list[Millis] = []
+    upper = window.end
+    for dated in reversed(found):
+        upper = upper if dated.at is None else min(upper, dated.at)
+        newer.append(upper)
+    placed = []
+    lower = window.start
+    for dated, upper in zip(found, reversed(newer), strict=True):
+        sighting, identity = dated.sighting, dated.sighting.identity
+        if dated.at is not None:
+            lower = max(lower, min(dated.at, window.end))
+            placed.append(msgspec.structs.replace(sighting, seen_at=dated.at))
+            continue
+        committed = [at for at in dated.committed if lower <= at <= upper]
+        at = max(committed, default=(min(lower, upper) + upper) // 2)
+        precision = identity.precision if identity.precision is Precision.ONCE else Precision.ESTIMATED
+        identity = msgspec.structs.replace(identity, happened_at=at, precision=precision)
+        placed.append(msgspec.structs.replace(sighting, seen_at=at, identity=identity))
+    return placed
 
 
 def _sighting(hook: Hook, delivery: Delivery, made_at: Millis) -> Sighting | None:

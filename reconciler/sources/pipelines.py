@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from reconciler.sources.details import Details
 from reconciler.sources.listing import PER_PAGE, Listing, Version
 from reconciler.sources.shape import raw_record
 from reconciler.sources.source import Project
+
+_REQUEST_REF = re.compile(r"refs/merge-requests/(\d+)/")
+"""The ref of a pipeline that a merge request started."""
 
 
 class Pipelines(Listing):

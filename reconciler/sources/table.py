@@ -93,9 +93,9 @@ SOURCES: tuple[Entry, ...] = (
         "state events",
         FOREVER,
         "edits of issues (labels, milestone, and that title, description, assignees and the like were changed), "
-        "edits of comments, emoji on the issue",
-        "what stood there before, but for labels and milestone; emoji on comments, emoji taken back; edits of a "
-        "work item that is no issue",
+        "edits of comments, emoji",
+        "what stood there before, but for labels and milestone; emoji taken back; emoji on an issue that does not "
+        "change otherwise (an emoji does not move its `updated_at`)",
         ("issues_events", "confidential_issues_events", "note_events", "confidential_note_events", "emoji_events"),
     ),
     Entry(

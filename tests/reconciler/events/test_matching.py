@@ -10,7 +10,7 @@ from reconciler.events.matching import Seen, group
 from reconciler.events.sighting import Precision
 from reconciler.events.times import HOUR, MINUTE, SECOND
 
-ONCE, STATED, RECEIVED, ALONE, LOOSE = Precision
+ONCE, STATED, RECEIVED, ALONE, ESTIMATED, LOOSE = Precision
 A, B, SYSTEM, API = "webhook:a", "webhook:b", "system_hook:a", "project_events"
 numbers = itertools.count()
 

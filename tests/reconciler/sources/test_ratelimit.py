@@ -1,0 +1,73 @@
+"""The budget: a share of the token's limit, whoever uses it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.config.models import GitLab
+from reconciler.sources.client import Client
+from reconciler.sources.ratelimit import RateLimit
+from tests.reconciler.sources.conftest import Scene
+
+
+def headers(limit: int, remaining: int, reset_in: int = 30) -> dict[str, str]:
+    return {
+        "RateLimit-Limit": str(limit),
+        "RateLimit-Remaining": str(remaining),
+        "RateLimit-Reset": str(int(time.time()) + reset_in),
+    }
+
+
+@given(limit=st.integers(1, 5000), share=st.floats(0.01, 1), used_by_others=st.integers(0, 5000))
+def test_never_more_than_the_share(limit: int, share: float, used_by_others: int) -> None:
+    left = max(0, limit - used_by_others)
+    rate_limit = RateLimit(share)
+    rate_limit.note(200, headers(limit, left))
+    taken = 0
+    while rate_limit.take() == 0 and taken <= limit:
+        taken += 1
+    assert taken <= max(0, left - limit * (1 - share)) + 1
+    assert left - taken >= limit * (1 - share) - 1
+
+
+def test_without_headers_there_is_no_limit() -> None:
+    rate_limit = RateLimit(0.5)
+    rate_limit.note(200, {})
+    assert all(rate_limit.take() == 0 for _ in range(10_000))
+
+
+def test_a_new_period_begins_anew() -> None:
+    rate_limit = RateLimit(0.5)
+    rate_limit.note(200, headers(100, 50, reset_in=0))
+    assert rate_limit.take() == 0
+    rate_limit.note(200, headers(100, 40, reset_in=60))
+    assert rate_limit.take() > 50
+
+
+def test_answers_that_overtake_each_other_give_nothing_back() -> None:
+    rate_limit = RateLimit(0.5)
+    rate_limit.note(200, headers(100, 60))
+    rate_limit.note(200, headers(100, 90))
+    assert rate_limit.remaining == 60
+
+
+def test_many_threads_stay_within_it(scene: Scene) -> None:
+    """Against a GitLab that counts: it is never near its limit, and what is over waits."""
+    scene.gitlab.api.limit = 60
+    while time.time() % 60 > 50:  # the period must not end in the middle
+        time.sleep(0.2)
+    client = Client(GitLab.model_validate({"url": scene.gitlab.url, "token": scene.gitlab.api.token}))
+    client.get("/version")  # the first answer tells the limit
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(client.get, "/version") for _ in range(60)]
+        time.sleep(1.5)
+        done = sum(one.done() for one in asked)
+        client.stop()
+        for one in asked:
+            one.exception()
+    assert scene.gitlab.api.refused == 0
+    assert 20 <= done <= 30

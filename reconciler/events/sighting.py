@@ -46,6 +46,8 @@ class Precision(StrEnum):
     hooks that each missed one of two alike must not make one event of them."""
     ESTIMATED = "estimated"
     """As RECEIVED, but read from GitLab's hook log of 7 days, where only neighbours tell about when it was sent."""
+    GUESSED = "guessed"
+    """As ESTIMATED, where identical bodies prove nothing and no record will tell how often it happened."""
     LOOSE = "loose"
     """As ALONE, and the thing can really happen twice within seconds with the same body (a feature flag
     switched on, off and on again), so that identical bodies from one source prove nothing."""
@@ -66,6 +68,7 @@ _TOLERANCE = {
     Precision.STATED: 15 * MINUTE,
     Precision.RECEIVED: 12 * HOUR,
     Precision.ESTIMATED: 7 * DAY,
+    Precision.GUESSED: 7 * DAY,
     Precision.ALONE: MINUTE,
     Precision.LOOSE: MINUTE,
 }
@@ -73,7 +76,8 @@ _REPEAT_WINDOW = {
     Precision.ONCE: FOREVER,
     Precision.STATED: FOREVER,
     Precision.RECEIVED: MINUTE,
-    Precision.ESTIMATED: -1,
+    Precision.ESTIMATED: MINUTE,
+    Precision.GUESSED: -1,
     Precision.ALONE: MINUTE,
     Precision.LOOSE: -1,
 }

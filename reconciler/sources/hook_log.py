@@ -30,6 +30,13 @@ from reconciler.sources.source import Project, Slice
 CLOCKS: Millis = MINUTE
 """How far the clock that wrote a `Date` may be from GitLab's."""
 
+_FROM_NEIGHBOURS = {
+    Precision.RECEIVED: Precision.ESTIMATED,
+    Precision.ALONE: Precision.GUESSED,
+    Precision.LOOSE: Precision.GUESSED,
+}
+"""What becomes of a time of receipt that only the neighbours tell."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -129,7 +136,7 @@ def _between_neighbours(found: list[_Dated], window: Interval) -> list[Sighting]
             continue
         committed = [at for at in dated.committed if lower <= at <= upper]
         at = max(committed, default=(min(lower, upper) + upper) // 2)
-        precision = identity.precision if identity.precision is Precision.ONCE else Precision.ESTIMATED
+        precision = _FROM_NEIGHBOURS.get(identity.precision, identity.precision)
         identity = msgspec.structs.replace(identity, happened_at=at, precision=precision)
         placed.append(msgspec.structs.replace(sighting, seen_at=at, identity=identity))
     return placed

@@ -197,7 +197,7 @@ def tell(happenings: list[Happening], dice: random.Random) -> Told:
 def _sameness(happening: Happening) -> str:
     """What one could take for the same thing happening again."""
     body = happening.webhook
-    if body is None:
+    if body is None or ("object_attributes" not in body and "ref" not in body) or body.get("object_kind") == "build":
         return f"alone:{happening.number}"
     kind = body["object_kind"].removeprefix("tag_").replace("work_item", "issue")
     if kind == "push":

@@ -24,6 +24,7 @@ from reconciler.ledger.connection import connect
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.parts import Reconciling, reconciling
 from reconciler.service import web_server
+from reconciler.simulator.hooks import Hook
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.things import Thing
 from reconciler.simulator.world import World
@@ -40,6 +41,7 @@ class Script:
     """What happens, decided before it does: the same in every run. Steps are (when, what)."""
 
     world: World
+    hooks: dict[int, Hook]
     seed: int
     days: int
     busy: int
@@ -55,12 +57,20 @@ class Script:
                 story(self, project, at, dice)
         return sorted(self.steps, key=lambda step: step[0])
 
+    def double(self, project: int) -> None:
+        """The next delivery is made twice, if it is made at all."""
+        for hook in self.hooks.values():
+            if hook.project_id == project:
+                hook.faults.double = 1
+
     def at(self, when: Millis, what: Callable[[], object]) -> None:
         self.steps.append((when, what))
 
 
 def _pushes(s: Script, p: int, at: Millis, dice: random.Random) -> None:
     branch, world = f"b{dice.randrange(3)}", s.world
+    if dice.random() < 0.3:  # GitLab has been seen to send a push twice
+        s.at(at, lambda: s.double(p))
     s.at(at, lambda: world.push(p, branch))
     s.at(at + 7 * MINUTE, lambda: world.push(p))
     s.at(at + 9 * MINUTE, lambda: world.tag(p, f"v{at}"))
@@ -230,7 +240,7 @@ async def live_through(
         life = Life(folder, gitlab, port)
         for number in PROJECTS:
             gitlab.add_hook(number, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)
-        steps = Script(world, seed, days, busy).write()
+        steps = Script(world, gitlab.courier.hooks, seed, days, busy).write()
         steps += [(START + edge, lambda: None) for stretch in down for edge in stretch]
         steps += [(START + n * ROUND, lambda: None) for n in range(1, days * DAY // ROUND + 1)]
         polled = START

@@ -10,7 +10,7 @@ from reconciler.events.matching import Seen, group
 from reconciler.events.sighting import Precision
 from reconciler.events.times import HOUR, MINUTE, SECOND
 
-ONCE, STATED, RECEIVED, ALONE, ESTIMATED, LOOSE = Precision
+ONCE, STATED, RECEIVED, ALONE, ESTIMATED, GUESSED, LOOSE = Precision
 A, B, SYSTEM, API = "webhook:a", "webhook:b", "system_hook:a", "project_events"
 numbers = itertools.count()
 
@@ -34,6 +34,9 @@ def sizes(*sightings: Seen) -> list[list[str]]:
         (RECEIVED, MINUTE + 1, 2),
         (ALONE, MINUTE, 1),
         (ALONE, MINUTE + 1, 2),
+        (ESTIMATED, MINUTE, 1),
+        (ESTIMATED, MINUTE + 1, 2),
+        (GUESSED, 0, 2),
         (LOOSE, 0, 2),
     ],
 )
@@ -49,6 +52,9 @@ def test_identical_bytes_from_one_source(precision: Precision, apart: int, event
         (STATED, 15 * MINUTE + 1, 2),
         (RECEIVED, 12 * HOUR, 1),
         (RECEIVED, 12 * HOUR + 1, 2),
+        (ESTIMATED, 7 * 24 * HOUR, 1),
+        (GUESSED, 7 * 24 * HOUR, 1),
+        (ESTIMATED, 7 * 24 * HOUR + 1, 2),
     ],
 )
 def test_a_webhook_and_a_record(precision: Precision, apart: int, events: int) -> None:

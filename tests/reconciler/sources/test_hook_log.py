@@ -91,7 +91,8 @@ def test_when_it_was_is_told_by_body_commits_or_neighbours(scene: Scene) -> None
     told = {s.summary.kind: s for s in scene.read("hook_log", NOW - DAY)}
     assert abs(told["push"].identity.happened_at - (NOW - 8 * HOUR)) < SECOND
     assert NOW - 8 * HOUR <= told["feature_flag"].identity.happened_at <= NOW - 6 * HOUR
-    assert told["feature_flag"].identity.precision is Precision.ESTIMATED
+    assert told["feature_flag"].identity.precision is Precision.GUESSED
+    assert told["push"].identity.precision is Precision.ESTIMATED
     assert told["issue"].identity.precision is Precision.STATED
 
 

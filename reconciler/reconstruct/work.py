@@ -29,12 +29,12 @@ def _as_it_was(material: Material) -> Json:
     return shown
 
 
-def _maybe_later(attributes: Json, material: Material) -> Any:
-    """Attributes are the object's as it is now: a guess, where it was changed after the event."""
+def _maybe_later(value: Any, material: Material) -> Any:
+    """What the object says is as it is now: a guess, where it was changed after the event."""
     happened = times.parse(material.record.get("created_at"))
     changed = times.parse(material.object.get("updated_at"))
     later = happened is not None and changed is not None and changed - happened > _SAME_MOMENT
-    return Guess(attributes) if later else attributes
+    return Guess(value) if later else value
 
 
 def issue(material: Material) -> Json:
@@ -44,7 +44,7 @@ def issue(material: Material) -> Json:
     confidential = bool(shown.get("confidential"))
     return {
         "object_kind": kind,
-        "event_type": f"confidential_{kind}" if confidential else kind,
+        "event_type": _maybe_later(f"confidential_{kind}" if confidential else kind, material),
         "user": parts.actor(material.author),
         "project": parts.project(place),
         "object_attributes": _maybe_later(_work(shown, material) | {
@@ -210,7 +210,7 @@ def wiki_page(material: Material) -> Json:
         },
         "object_attributes": {
             "title": shown.get("title") or page.get("title") or material.record.get("target_title"),
-            "content": known(shown, "content"),
+            "content": Guess(shown["content"]) if "content" in shown else UNKNOWN,  # as it is now
             "format": shown.get("format") or page.get("format") or UNKNOWN,
             "message": UNKNOWN,
             "slug": slug or UNKNOWN,

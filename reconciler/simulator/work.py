@@ -281,6 +281,8 @@ class Work(Core):
         body = payloads.object_webhook(kind, self.projects[project_id].place, who, attributes, **extra)
         if kind == "milestone":
             del body["user"]
+        if hook_event.startswith("Confidential"):
+            body["event_type"] = f"confidential_{kind}"
         record = None
         if record_action is not None:
             record = payloads.target_record(record_action, target, thing.id, thing.iid, thing.title)

@@ -129,7 +129,7 @@ async def _backfill(
         if not no_forward and not dry_run:
             await writer.run(lambda db: queue.sync_destinations(db, wanted))
         parts = reconciling(config, db=reader, writer=writer, details=details)
-        work = Backfill(parts, db=reader, parallel=config.reconcile.parallel, dry_run=dry_run)
+        work = Backfill(parts, config.reconcile, db=reader, dry_run=dry_run)
         try:
             if not names:
                 await parts.projects.refresh_groups()
@@ -160,12 +160,12 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
     def begin(name: str, length: int) -> reading.Progress:
         task = progress.add_task(name, total=length, seen=0, new=0)
 
-        def show(part: Slice, tally: Tally) -> None:
+        def show(source: str, part: Slice, tally: Tally) -> None:
             read = part.covered.end - part.covered.start
             progress.update(task, advance=read, seen=tally.seen, new=tally.new)
             if progress.disable:
                 through = times.iso(part.covered.end)
-                line = f"{name}: read through {through}, seen {tally.seen}, new {tally.new}"
+                line = f"{name}: {source} read through {through}, seen {tally.seen}, new {tally.new}"
                 print(line, file=sys.stderr, flush=True)
 
         return show

@@ -18,14 +18,19 @@ from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerError
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
+from reconciler.sources.groups import projects_below
+from reconciler.sources.hooks import Hook, Hooks
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at; `advice` where it is not as it should be."""
+    """One thing that was looked at; `advice` where it is not as it should be. With `can_do_without` nothing is
+    broken, but less is recovered.
+    """
 
     what: str
     ok: bool
     advice: str | None = None
+    can_do_without: bool = False
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
@@ -34,15 +39,21 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     for finding in _findings(read_config(config), str(config)):
         findings.append(finding)
         if not as_json:
-            mark, style = ("✓", "green") if finding.ok else ("✗", "red")
+            mark, style = _mark(finding)
             out.print(f"[{style}]{mark}[/{style}] ", end="")
             out.print(finding.what, highlight=False, markup=False)
             if finding.advice:
                 out.print(f"  {finding.advice}", highlight=False, markup=False)
     if as_json:
         print_json([msgspec.structs.asdict(finding) for finding in findings])
-    if not all(finding.ok for finding in findings):
+    if not all(finding.ok or finding.can_do_without for finding in findings):
         raise typer.Exit(FAILED)
+
+
+def _mark(finding: Finding) -> tuple[str, str]:
+    if finding.ok:
+        return "✓", "green"
+    return ("!", "yellow") if finding.can_do_without else ("✗", "red")
 
 
 def _findings(config: Config, file: str) -> Iterator[Finding]:
@@ -75,10 +86,47 @@ def _gitlab(config: Config) -> Iterator[Finding]:
     if not reachable.ok:
         return
     yield _attempt("the token may read the API", lambda: _scopes(client))
-    if not config.projects:
+    if not config.projects and not config.groups:
         yield Finding("projects", False, "none are configured: nothing that webhooks miss is recovered")
+    hooks = Hooks(client, config.receiver)
     for entry in config.projects:
-        yield _attempt(f"project {entry.project}", partial(_events_of, client, entry.project))
+        found = _attempt(f"project {entry.project}", partial(_events_of, client, entry.project))
+        yield found
+        if found.ok:
+            yield from _webhooks(client, hooks, entry.project)
+    for group in config.groups:
+        yield _attempt(f"group {group}", partial(_projects_of, client, group))
+
+
+def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding]:
+    """Our webhooks in the project, and whether their log can be read: it has GitLab's own bodies."""
+    what = f"project {name}: webhooks"
+    try:
+        found = hooks.of(client.project(name).id)
+    except SourceError as error:
+        advice = f"can't be seen, nor their log: what they miss is rebuilt from other lists ({error})"
+        yield Finding(what, False, advice, can_do_without=True)
+        return
+    if not found:
+        yield Finding(what, False, "none delivers here yet: `hooks ensure` makes one", can_do_without=True)
+    for hook in found:
+        if hook.is_off:
+            yield Finding(f"{what}: {hook.name}", False, f"GitLab has switched it off ({hook.alert_status})")
+        log = _attempt(f"project {name}: GitLab's log of webhook {hook.name}", partial(_log_of, hooks, hook))
+        if log.ok:
+            yield log
+        else:
+            advice = f"{log.advice}: needs GitLab 17.3 and the role Maintainer; the other sources are read"
+            yield Finding(log.what, False, advice, can_do_without=True)
+
+
+def _log_of(hooks: Hooks, hook: Hook) -> str:
+    last = next(hooks.log(hook), None)
+    return "no delivery yet" if last is None else f"last delivery: {last.get('response_status')}"
+
+
+def _projects_of(client: Client, group: int | str) -> str:
+    return f"{len(projects_below(client, group))} projects"
 
 
 def _scopes(client: Client) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.config.models import Reconcile
 from reconciler.events import times
 from reconciler.events.times import DAY
 from reconciler.ledger import coverage
@@ -41,18 +42,18 @@ class Planned(msgspec.Struct, frozen=True):
     window: Interval
 
 
-Progress = Callable[[Slice, Tally], None]
-"""Called with each slice that was taken, and with what the whole project has come to."""
+Progress = Callable[[str, Slice, Tally], None]
+"""Called with the source and each slice of it that was taken, and with what the whole project has come to."""
 
 
 class Backfill:
-    """Reads ranges of projects' pasts. At most `parallel` parts are read at a time, over all projects."""
+    """Reads ranges of projects' pasts; at most `reconcile.parallel` parts are read at a time, over all projects."""
 
-    def __init__(self, parts: Reconciling, *, db: Database, parallel: int, dry_run: bool = False) -> None:
+    def __init__(self, parts: Reconciling, config: Reconcile, *, db: Database, dry_run: bool = False) -> None:
         self._parts = parts
+        self._parallel = config.parallel
         self._db = db
-        self._parallel = parallel
-        self._slots = asyncio.Semaphore(parallel)
+        self._slots = asyncio.Semaphore(config.parallel)
         self._dry_run = dry_run
 
     async def project(
@@ -133,7 +134,7 @@ class Backfill:
                 requests=report.tally.requests + tally.requests - shown.requests,
             )
             shown = msgspec.structs.replace(tally)
-            progress(part, report.tally)
+            progress(source.name, part, report.tally)
 
         async with self._slots:
             await self._parts.reader.read(

@@ -28,6 +28,10 @@ COMMANDS = [
     "events",
     "events list",
     "events show",
+    "hooks",
+    "hooks ensure",
+    "hooks list",
+    "hooks resend",
     "replay",
     "demo",
     "schema",
@@ -87,6 +91,11 @@ def test_a_bad_config_is_told_with_its_lines(tmp_path: Path, command: str) -> No
     ("arguments", "code"),
     [
         ("backfill", 2),
+        ("backfill --gaps --from 2026-10-01", 2),
+        ("hooks ensure", 1),
+        ("hooks resend", 2),
+        ("hooks resend --project group/nowhere", 1),
+        ("hooks list --project group/nowhere", 1),
         ("backfill --from soon", 2),
         ("backfill --from 2026-10-02 --to 2026-10-01", 2),
         ("events --limit 0", 2),
@@ -134,10 +143,26 @@ class TestCheck:
         service.write_config()
         done = service.run("check")
         assert done.returncode == 0, done.stdout
-        assert done.stdout.count("✓") == 6
+        assert (done.stdout.count("✓"), done.stdout.count("!")) == (6, 1)
+        assert "none delivers here yet: `hooks ensure` makes one" in done.stdout
         assert "group/project, id 42" in done.stdout
+        gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")
         findings = json.loads(service.run("check", "--json").stdout)
         assert all(finding["ok"] for finding in findings)
+        assert "GitLab's log of webhook default: no delivery yet" in findings[4]["what"]
+
+    def test_a_token_that_sees_no_webhooks_is_told_what_it_lacks(
+        self, make_service: MakeService, gitlab: Simulator, consumer: Consumer
+    ) -> None:
+        service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab))
+        service.write_config()
+        gitlab.api.faults.forbidden_paths = {"/hooks": 403}
+        done = service.run("check")
+        assert (done.returncode, "can't be seen" in done.stdout) == (0, True)
+        gitlab.api.faults.forbidden_paths = {"/hooks/1/events": 404}
+        gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")
+        done = service.run("check")
+        assert (done.returncode, "needs GitLab 17.3" in done.stdout) == (0, True)
 
     def test_crosses_with_what_to_do(self, make_service: MakeService, gitlab: Simulator) -> None:
         sections = at_gitlab(gitlab) | {"projects": [PROJECT, "group/nowhere"]}

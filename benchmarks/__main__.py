@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 
-from benchmarks import backfill, forwarder, ledger, receiver, service
+from benchmarks import backfill, forwarder, ledger, receiver, reconcile, service
 from benchmarks.table import markdown
 from reconciler import logs
 
@@ -17,6 +17,7 @@ PARTS = {
     "forwarder": forwarder.measure,
     "service": service.measure,
     "backfill": backfill.measure,
+    "reconcile": reconcile.measure,
     "ledger": ledger.measure,
 }
 

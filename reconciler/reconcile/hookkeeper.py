@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import time
+
 import structlog
 
 from reconciler.events import times
+from reconciler.events.identify import as_test
+from reconciler.events.sighting import Sighting
+from reconciler.events.times import HOUR, Millis
 from reconciler.ledger import hooks as ledger_hooks
 from reconciler.ledger.hooks import HookState
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.threads import in_thread
-from reconciler.sources.errors import SourceError, Stopped
+from reconciler.sources.errors import Refused, SourceError, Stopped
+from reconciler.sources.hook_log import last_delivery
 from reconciler.sources.hooks import Hook, Hooks
 from reconciler.sources.source import Project
+
+TEST_PAUSE: Millis = HOUR
+TEST_FAILED = 422
+"""GitLab's answer where a test was made and not answered with 2xx."""
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +37,7 @@ class HookKeeper:
         self._writer = writer
         self._reenable = reenable
         self._expected_tests = expected_tests
+        self._not_before: dict[int, float] = {}
         self._noted: dict[int, list[HookState]] = {}
 
     async def look(self, project: Project, *, fresh: bool = False) -> list[Hook] | None:
@@ -46,20 +57,41 @@ class HookKeeper:
     async def switch_on(self, project: Project, hooks: list[Hook]) -> None:
         """Have each webhook that is off tested: GitLab switches it on again where the test is answered with 2xx.
 
-        Call it when the time in which it was off has been read. Never raises.
+        Call it when the time in which it was off has been read. A test that fails counts for GitLab as one more
+        failure: the next one is an hour later.
         """
-        off = [hook for hook in hooks if hook.is_off]
-        if not off or not self._reenable:
+        for hook in hooks if self._reenable else ():
+            if hook.is_off and time.monotonic() >= self._not_before.get(hook.id, 0.0):
+                await self._switch_on(project, hook)
+
+    async def _switch_on(self, project: Project, hook: Hook) -> None:
+        last, _ = await self._last_delivery(hook)
+        self._expected_tests.add(project.id)
+        try:
+            await in_thread(lambda: self._hooks.test(hook))
+        except Stopped:
             return
-        for hook in off:
-            self._expected_tests.add(project.id)
-            try:
-                await in_thread(lambda hook=hook: self._hooks.test(hook))  # type: ignore[misc]
-            except SourceError as error:
-                log.warning("a webhook can't be switched on again", project=project.path, error=str(error))
-            finally:
-                self._expected_tests.discard(project.id)
+        except SourceError as error:
+            log.warning("a webhook can't be switched on again", project=project.path, error=str(error))
+            self._not_before[hook.id] = time.monotonic() + TEST_PAUSE / 1000
+            if isinstance(error, Refused) and error.status == TEST_FAILED:
+                await self._note_failed_test(hook, last)
+        finally:
+            self._expected_tests.discard(project.id)
         await self.look(project, fresh=True)
+
+    async def _note_failed_test(self, hook: Hook, last: int) -> None:
+        """A test that did not arrive is in GitLab's log like any delivery: it must not be taken for one."""
+        number, told = await self._last_delivery(hook)
+        if told is not None and number > last:
+            await self._writer.record([as_test(told)])
+
+    async def _last_delivery(self, hook: Hook) -> tuple[int, Sighting | None]:
+        """As in the log; nothing where GitLab does not show it."""
+        try:
+            return await in_thread(lambda: last_delivery(self._hooks, hook))
+        except SourceError:
+            return 0, None
 
     async def _note(self, project: Project, hooks: list[Hook]) -> None:
         states = [_state(hook) for hook in hooks]

@@ -98,6 +98,15 @@ class Delivery:
         return self.headers.get("X-Gitlab-Event")
 
 
+def last_delivery(hooks: Hooks, hook: Hook) -> tuple[int, Sighting | None]:
+    """The newest delivery in a hook's log, and GitLab's number for it; 0 where there is none."""
+    record = next(hooks.log(hook), None)
+    if record is None:
+        return 0, None
+    delivery = Delivery(record)
+    return delivery.id, _sighting(hook, delivery, times.now())
+
+
 class _Dated(msgspec.Struct, frozen=True):
     """A delivery, and when it was made as far as its answer or its body tell."""
 

@@ -72,7 +72,7 @@ async def test_what_is_known_of_it_is_in_the_ledger(make_house: MakeHouse) -> No
 async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
     house = make_house(receiver={"hooks": [{"token": TOKEN}]})
     hook, port = await switched_off(house)
-    house.gitlab.api.faults.forbidden_paths = {"/test/push_events": 403}
+    house.gitlab.api.faults.forbidden_paths = {"/test/push_events": 403, "/events": 404}
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
     assert "a webhook can't be switched on again" in [line["event"] for line in logs]
@@ -80,23 +80,34 @@ async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
     assert hook.alert_status == "temporarily_disabled"
 
 
+async def test_a_test_that_fails_is_no_event_and_not_repeated_at_once(make_house: MakeHouse) -> None:
+    """GitLab can't reach us. Each failed test is one more failure for GitLab: 40 switch a webhook off for good."""
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    hook, _ = await switched_off(house)
+    for _ in range(3):
+        await house.poll(42)
+        house.now += 6 * MINUTE
+    assert sum(n for path, n in house.gitlab.api.requests.items() if "/test/" in path) == 1
+    assert len(hook.log) == 5
+    assert house.rows("SELECT kind, count(*) FROM events GROUP BY kind") == [("hook_test", 1), ("push", 6)]
+
+
 async def test_a_real_push_is_no_test(make_house: MakeHouse) -> None:
     """Another project's delivery that comes while a test is expected is an event like any other."""
     house = make_house(receiver={"hooks": [{"token": TOKEN}]})
     house.expected_tests.add(99)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)
-    house.gitlab.world.push(42)
+    listener = socket.create_server(("127.0.0.1", 0))
+    house.gitlab.add_hook(42, f"http://127.0.0.1:{listener.getsockname()[1]}/webhooks/gitlab", token=TOKEN)
     app = receiver_app(
         house.config.receiver, writer=house.writer, project_ids={}, expected_tests=house.expected_tests
     )
     server = web_server(app)
-    serving = asyncio.create_task(server.serve(sockets=[socket.create_server(("127.0.0.1", port))]))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    house.gitlab.world.push(42)
     await asyncio.to_thread(house.gitlab.courier.settle)
     server.should_exit = True
     await serving
-    assert house.rows("SELECT kind FROM events") in ([("push",)], [])
+    assert house.rows("SELECT kind FROM events") == [("push",)]
 
 
 @pytest.mark.parametrize("dry_run", [True, False])

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 
 import structlog
 import uvicorn
@@ -91,7 +91,8 @@ class _Service:
         if parts is not None:
             _serve_metrics(config, parts)
             scheduler = schedule(parts.rounds, config)
-            scheduler.add_job(_warn, IntervalTrigger(hours=1, timezone=UTC), args=[config, reader], id="gaps")
+            hourly, first = IntervalTrigger(hours=1, timezone=UTC), datetime.now(UTC) + timedelta(minutes=1)
+            scheduler.add_job(warn_of_gaps, hourly, args=[config, reader], id="gaps", next_run_time=first)
 
         self._catch_signals(server)
         tasks = [
@@ -200,7 +201,7 @@ def _serve_metrics(config: Config, parts: Reconciling) -> None:
         raise ServiceError(f"can't listen on {where}: {error.strerror}; see metrics.port") from None
 
 
-def _warn(config: Config, db: Database) -> None:
+def warn_of_gaps(config: Config, db: Database) -> None:
     """Say which gaps GitLab is about to forget."""
     now = times.now()
     for gap in gaps(db, keeps=keeps(), expected=expected(config, now), now=now):

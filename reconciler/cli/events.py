@@ -111,6 +111,9 @@ def show(
             row["source"], row["source_id"], shown(row["happened_at"]), shown(row["seen_at"]), row["key"]
         )
     out.print(sightings, markup=False)
+    for row in found["sightings"]:
+        if row["recovery"]:
+            out.print(_recovered(row), highlight=False, markup=False)
     out.print("\ndeliveries", style="bold")
     deliveries = table("destination", "state", "attempts", "finished", "last status", "last error")
     for row in found["deliveries"]:
@@ -125,6 +128,16 @@ def show(
     out.print(deliveries if found["deliveries"] else "none", markup=False)
     out.print("\npayload", style="bold")
     out.print(JSON.from_data(found["payload"]))
+
+
+def _recovered(sighting: dict[str, Any]) -> str:
+    """How a body was come by that no webhook brought."""
+    recovery = sighting["recovery"]
+    if recovery["by"] == "hook_log":
+        fields = ", ".join(recovery["redacted"]) or "nothing"
+        return f"{sighting['source']}: from GitLab's log of deliveries; blotted out by GitLab: {fields}"
+    fields = ", ".join(recovery["unknown"]) or "nothing"
+    return f"{sighting['source']}: rebuilt in the webhook's shape; not known: {fields}"
 
 
 def _ledger(config: Path) -> Path:

@@ -250,7 +250,7 @@ def _entry(value: object) -> object:
     return value if isinstance(value, dict | Project) else {"project": value}
 
 
-ProjectEntry = Annotated[Project, BeforeValidator(_entry)]
+ProjectEntry = Annotated[Project, BeforeValidator(_entry, json_schema_input_type=ProjectName | Project)]
 
 
 class Config(Section):

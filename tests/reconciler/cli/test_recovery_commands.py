@@ -108,6 +108,9 @@ def test_resend_brings_the_original_bytes(make_service: MakeService, gitlab: Sim
         [sighting] = [s for s in shown["sightings"] if s["source"] == "webhook:default"]
         return shown["payload"]["commits"][0]["author"]["email"], sighting["recovery"]
 
+    shown = service.run("events", "show", str(event["id"])).stdout
+    assert "blotted out by GitLab: commits[].author.email" in shown
+    assert "project_events: rebuilt in the webhook's shape; not known: ref_protected" in shown
     assert body() == ("[REDACTED]", {"by": "hook_log", "unknown": [], "redacted": ["commits[].author.email"]})
     listed = service.run("hooks", "resend", "--project", "group/project", "--dry-run")
     assert "internal error" in listed.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from reconciler.cli.schema import schema_text
 from reconciler.config.load import ConfigError, load
-from reconciler.config.models import Config
+from reconciler.config.models import Config, SourceName, Trigger
+from reconciler.sources.table import SOURCES
 
 ROOT = Path(__file__).parents[3]
 MINIMAL = {"receiver": {"hooks": [{"token": "t"}]}}
@@ -201,5 +202,31 @@ def test_the_schema_is_json_schema_and_knows_the_sample() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     sample = yaml.safe_load((ROOT / "config.yaml").read_text())
     assert list(validator.iter_errors(sample)) == []
-    for wrong in ({"prot": 1}, {"destinations": [{"name": "d"}]}, {"reconcile": {"interval": "soon"}}):
+    spelled = [278964, "group/project", {"project": "group/other", "sources": ["hook_log"]}]
+    assert list(validator.iter_errors(sample | {"projects": spelled, "groups": ["group", 7]})) == []
+    for wrong in (
+        {"prot": 1},
+        {"projects": [{"sources": []}]},
+        {"projects": [{"project": 1, "sources": ["x"]}]},
+        {"destinations": [{"name": "d"}]},
+        {"reconcile": {"interval": "soon"}},
+    ):
         assert list(validator.iter_errors(sample | wrong))
+
+
+def test_a_project_may_have_settings_of_its_own() -> None:
+    spelled = [278964, "group/project", {"project": "group/other", "sources": ["hook_log"]}]
+    config = Config.model_validate({**MINIMAL, "projects": spelled})
+    assert [(entry.project, entry.sources) for entry in config.projects] == [
+        (278964, None),
+        ("group/project", None),
+        ("group/other", ["hook_log"]),
+    ]
+    with pytest.raises(ValueError, match="stands there twice"):
+        Config.model_validate({**MINIMAL, "projects": ["a/b", {"project": "a/b"}]})
+
+
+def test_the_sources_of_the_config_are_those_of_the_table() -> None:
+    assert list(get_args(SourceName)) == [entry.name for entry in SOURCES]
+    known = set(get_args(Trigger))
+    assert {trigger for entry in SOURCES for trigger in entry.triggers} <= known

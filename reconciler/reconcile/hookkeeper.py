@@ -38,10 +38,11 @@ class HookKeeper:
         self._reenable = reenable
         self._expected_tests = expected_tests
         self._not_before: dict[int, float] = {}
+        self._seen: dict[int, list[Hook]] = {}
         self._noted: dict[int, list[HookState]] = {}
 
     async def look(self, project: Project, *, fresh: bool = False) -> list[Hook] | None:
-        """A project's webhooks; None where GitLab does not show them.
+        """A project's webhooks, as they were last seen where GitLab does not answer; None where it never showed them.
 
         Raises Stopped.
         """
@@ -50,7 +51,8 @@ class HookKeeper:
         except Stopped:
             raise
         except SourceError:
-            return None
+            return self._seen.get(project.id)
+        self._seen[project.id] = hooks
         await self._note(project, hooks)
         return hooks
 

@@ -125,6 +125,8 @@ class Poller:
             except SourceError as error:
                 await self._note_trouble(project, source, error)
                 raise
+        if tally.new:  # what a webhook should have told: is it off?
+            hooks = await self._keeper.look(project, fresh=True)
         await self._keeper.switch_on(project, hooks or [])
         if trouble is not None:
             raise trouble

@@ -69,6 +69,31 @@ async def test_what_is_known_of_it_is_in_the_ledger(make_house: MakeHouse) -> No
     assert (status, off_since is None) == ("temporarily_disabled", False)
 
 
+async def test_it_is_noticed_as_soon_as_something_is_missed(make_house: MakeHouse) -> None:
+    """A project's webhooks are asked for once in five minutes; at once where a poll found what none had told."""
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms", "reenable_hooks": False})
+    house.gitlab.add_hook(42, "http://127.0.0.1:9/webhooks/gitlab", token=TOKEN)
+    await house.poll(42)
+    for _ in range(4):
+        house.gitlab.world.push(42)
+    await asyncio.to_thread(house.gitlab.courier.settle)
+    house.now += MINUTE // 2
+    await house.poll(42)
+    assert house.rows("SELECT alert_status FROM hooks") == [("temporarily_disabled",)]
+
+
+async def test_a_moment_without_an_answer_changes_nothing(make_house: MakeHouse) -> None:
+    """Which sources are asked follows from the webhook: from how it was last seen, where GitLab does not answer."""
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]})
+    hook = house.gitlab.add_hook(42, "http://127.0.0.1:9/webhooks/gitlab", token=TOKEN)
+    hook.triggers = dict.fromkeys(hook.triggers, False) | {"push_events": True}
+    await house.poll(42)
+    house.gitlab.api.faults.forbidden_paths = {"/hooks": 403}
+    house.parts.hooks.forget(42)
+    await house.poll(42)
+    assert house.rows("SELECT source FROM sources ORDER BY source") == [("hook_log",), ("project_events",)]
+
+
 async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
     house = make_house(receiver={"hooks": [{"token": TOKEN}]})
     hook, port = await switched_off(house)

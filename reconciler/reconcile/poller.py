@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 from sqlite_utils import Database
@@ -22,6 +24,7 @@ from reconciler.reconcile.reader import Reader
 from reconciler.reconcile.tally import Tally
 from reconciler.sources.client import Client
 from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
+from reconciler.sources.hook_log import HookLog
 from reconciler.sources.hooks import Hook
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Source
@@ -67,12 +70,20 @@ class Poller:
         None where a poll of this project is still going on. Never raises: what went wrong is logged, noted in
         the ledger and returned, and the next poll begins where coverage ends.
         """
+        return await self._guarded(name, self._poll(name))
+
+    async def poll_group(self, group: Project) -> Tally | None:
+        """Read the log of a group's own webhooks, where it has any that deliver here. As `poll` otherwise."""
+        return await self._guarded(group.id, self._poll_group(group))
+
+    async def _guarded(self, name: int | str, poll: Coroutine[Any, Any, Tally]) -> Tally | None:
         if name in self._polling:
+            poll.close()
             return None
         self._polling.add(name)
         try:
             async with self._slots:
-                return await self._poll(name)
+                return await poll
         except Stopped:
             return None
         except (SourceError, LedgerUnavailable) as error:
@@ -131,6 +142,21 @@ class Poller:
         if trouble is not None:
             raise trouble
         await self._writer.run(lambda db: runs.note_poll(db, project.id, None, times.now()))
+        return tally
+
+    async def _poll_group(self, group: Project) -> Tally:
+        hooks = await self._keeper.look(group)
+        if not hooks:  # its projects have webhooks of their own, or none
+            return Tally()
+        source, until = self._sources[HookLog.name], self.newest()
+        await self._writer.run(lambda db: runs.note_path(db, group.id, str(group.path)))
+        await self._watch(group, [source], until)
+        try:
+            tally = await self._poll_source(group, source, until)
+        except SourceError as error:
+            await self._note_trouble(group, source, error)
+            raise
+        await self._writer.run(lambda db: runs.note_poll(db, group.id, None, times.now()))
         return tally
 
     async def _poll_source(self, project: Project, source: Source, until: Millis) -> Tally:

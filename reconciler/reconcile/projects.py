@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import structlog
 
@@ -14,7 +15,7 @@ from reconciler.ledger.writer import Writer
 from reconciler.reconcile.threads import in_thread
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused, SourceError, Stopped
-from reconciler.sources.groups import projects_below
+from reconciler.sources.groups import find_group, projects_below
 from reconciler.sources.source import Project
 
 REMEMBERED: Millis = HOUR
@@ -34,6 +35,8 @@ class Projects:
         self._sources = config.reconcile.sources
         self._known: dict[int | str, tuple[float, Project]] = {}
         self._below: dict[int | str, dict[int, Project]] = {}
+        self.groups: dict[int | str, Project] = {}
+        """The configured groups themselves, by the config's names: they can have webhooks of their own."""
 
     @property
     def names(self) -> list[int | str]:
@@ -72,7 +75,8 @@ class Projects:
         for group in self._groups:
             before = self._below.get(group, {})
             try:
-                found = await in_thread(lambda group=group: projects_below(self._client, group))  # type: ignore[misc]
+                self.groups[group] = await in_thread(partial(find_group, self._client, group))
+                found = await in_thread(partial(projects_below, self._client, group))
             except Stopped:
                 return
             except Refused as error:

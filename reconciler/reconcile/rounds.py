@@ -55,12 +55,14 @@ class Rounds:
         self._looked_at = times.now()
         await self._refresh_groups()
         names = self._projects.names
+        await self._poll_groups()  # GitLab's own bodies first: then nothing need be rebuilt
         await asyncio.gather(*(self._poller.poll(name) for name in names))
         log.info("downtime is healed", projects=len(names))
 
     async def turn(self) -> None:
         """Start the polls of one interval, spread over it."""
         await self._refresh_groups()
+        await self._poll_groups()
         due = await self.due()
         for index, name in enumerate(due):
             task = asyncio.create_task(self._later(name, self._config.interval * index / len(due) / 1000))
@@ -116,6 +118,9 @@ class Rounds:
         if self._groups_read_at is None or now - self._groups_read_at >= self._config.round:
             self._groups_read_at = now
             await self._projects.refresh_groups()
+
+    async def _poll_groups(self) -> None:
+        await asyncio.gather(*(self._poller.poll_group(group) for group in self._projects.groups.values()))
 
     async def _later(self, name: int | str, pause_s: float) -> None:
         await asyncio.sleep(pause_s)

@@ -66,7 +66,9 @@ class Api:
                 Route("/api/v4/version", self.version),
                 Route("/api/v4/personal_access_tokens/self", self.own_token),
                 Route("/api/v4/events", self.feed),
-                Route("/api/v4/groups/{group:path}/projects", self.group),
+                Route("/api/v4/groups/{group:path}/projects", self.group_projects),
+                *HookApi(self.world, self.courier, self._find_group).routes("/api/v4/groups/{group:path}"),
+                Route("/api/v4/groups/{group:path}", self.group),
                 *HookApi(self.world, self.courier, self._find).routes(project),
                 *Lists(self.world, self._find).routes(project),
                 Route(f"{project}/events", self.events),
@@ -94,6 +96,13 @@ class Api:
         return paged(request, sorted(active, key=lambda p: p["last_activity_at"], reverse=True))
 
     async def group(self, request: Request) -> Response:
+        found = self._find_group(request)
+        if isinstance(found, Response):
+            return found
+        path = self.world.groups[-found]
+        return JSONResponse({"id": -found, "full_path": path, "name": path.rpartition("/")[2]})
+
+    async def group_projects(self, request: Request) -> Response:
         """A group's projects, in subgroups too."""
         group = request.path_params["group"]
         below = [p for p in self.world.projects.values() if p.place.path.startswith(f"{group}/")]
@@ -133,6 +142,16 @@ class Api:
             if request.url.path.endswith(ending):
                 return JSONResponse({"message": "forbidden by the simulator"}, status)
         return found if found in self.world.projects else not_found()
+
+    def _find_group(self, request: Request) -> int | Response:
+        """A group's id below zero. One that was not added is there all the same, where a project is below it."""
+        name = request.path_params["group"]
+        if not name.isdigit() and name not in self.world.groups.values():
+            if not any(p.place.path.startswith(f"{name}/") for p in self.world.projects.values()):
+                return not_found()
+            self.world.add_group(self.world.new_id(), name)
+        by_path = {path: number for number, path in self.world.groups.items()}
+        return -(int(name) if name.isdigit() else by_path[name])
 
     def _between(self, record: dict[str, Any], after: str | None, before: str | None) -> bool:
         """Whole days, both excluded, in the server's own time zone."""

@@ -69,6 +69,8 @@ class Core:
         self.happenings: list[Happening] = []
         self.tell: Callable[[Happening], None] = lambda _: None
         self.people = [Person(1, "root"), Person(2, "ada"), Person(3, "grace"), Person(4, "linus")]
+        self.groups: dict[int, str] = {}
+        """Paths of groups by their ids."""
         self.note_awards: dict[int, list[dict[str, Any]]] = {}
         """The emoji on comments, by the comment's id."""
         self._lock = threading.RLock()
@@ -77,6 +79,16 @@ class Core:
     def add_project(self, project_id: int, path: str) -> SimProject:
         self.projects[project_id] = SimProject(Place(project_id, path))
         return self.projects[project_id]
+
+    def add_group(self, group_id: int, path: str) -> None:
+        self.groups[group_id] = path
+
+    def is_in(self, project_id: int, place: int) -> bool:
+        """Whether a project is that one, or below that group (an id below zero)."""
+        group = self.groups.get(-place)
+        return project_id == place or (
+            group is not None and self.projects[project_id].place.path.startswith(f"{group}/")
+        )
 
     def someone(self) -> Person:
         return self.random.choice(self.people)

@@ -60,7 +60,7 @@ class HookFaults:
 
 @dataclass
 class Hook:
-    """One webhook in a project's settings."""
+    """One webhook in a project's settings, or a group's (its id below zero)."""
 
     id: int
     project_id: int
@@ -93,6 +93,8 @@ class Hook:
         if success:
             self.failures, self.disabled_until = 0, 0.0
             return
+        if self.project_id < 0:
+            return  # GitLab switches off project webhooks only
         self.failures += 1
         if self.failures >= FAILURES_BEFORE_OFF:
             pause = self.first_pause_s * 2 ** (self.failures - FAILURES_BEFORE_OFF)
@@ -114,6 +116,8 @@ class Courier:
 
     def __init__(self, timeout_s: float = 10.0) -> None:
         self.hooks: dict[int, Hook] = {}
+        self.is_in: Callable[[int, int], bool] = lambda project, place: project == place
+        """Whether a project is, or is below, the place of a hook."""
         self._log_ids = itertools.count(1)
         self._work: queue.Queue[tuple[Hook, Happening] | None] = queue.Queue()
         self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
@@ -127,10 +131,10 @@ class Courier:
         return hook
 
     def tell(self, happening: Happening) -> None:
-        """Something happened: queue it for every hook of its project."""
+        """Something happened: queue it for every hook of its project and of the groups above."""
         if happening.webhook is not None:
             for hook in self.hooks.values():
-                if hook.project_id == happening.project_id and hook.triggers.get(_trigger(happening)):
+                if self.is_in(happening.project_id, hook.project_id) and hook.triggers.get(_trigger(happening)):
                     self._work.put((hook, happening))
 
     def settle(self) -> None:

@@ -18,6 +18,7 @@ class Simulator:
         self.courier = Courier()
         self.api = Api(self.world, self.courier)
         self.world.tell = self.courier.tell
+        self.courier.is_in = self.world.is_in
         # Date is the world's, not the machine's: the API writes it.
         self._server = BackgroundServer(self.api.app(), name="simulator", port=port, date_header=False)
         self.url = f"http://127.0.0.1:{self._server.port}"

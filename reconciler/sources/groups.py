@@ -1,4 +1,4 @@
-"""The projects below a group: `GET /groups/:id/projects`."""
+"""Groups, and the projects below them: `GET /groups/:id`, `GET /groups/:id/projects`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from urllib.parse import quote
 
 from reconciler.sources.client import Client
 from reconciler.sources.source import Project
+
+
+def find_group(client: Client, name: int | str) -> Project:
+    """A group, as a place that has webhooks of its own.
+
+    Raises SourceError.
+    """
+    found = client.get(f"/groups/{quote(str(name), safe='')}", {"with_projects": "false"})
+    return Project(-int(found["id"]), f"{found['full_path']} (group)", found)
 
 
 def projects_below(client: Client, group: int | str) -> list[Project]:

@@ -18,6 +18,7 @@ from reconciler.config.models import Receiver
 from reconciler.events.times import MINUTE, Millis
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
+from reconciler.sources.source import place
 
 PATH = "/webhooks/gitlab"
 """Where the receiver takes deliveries; below it, one path for each hook."""
@@ -28,7 +29,9 @@ REMEMBERED: Millis = 5 * MINUTE
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A webhook of a project that delivers to this receiver. `name` is its entry in `receiver.hooks`."""
+    """A webhook of a project, or of a group (its id below zero), that delivers to this receiver. `name` is its entry
+    in `receiver.hooks`.
+    """
 
     project_id: int
     id: int
@@ -123,7 +126,7 @@ class Hooks:
 
     def _ask(self, project_id: int) -> list[Hook] | SourceError:
         try:
-            shown = self._client.all(f"/projects/{project_id}/hooks")
+            shown = self._client.all(f"{place(project_id)}/hooks")
         except SourceError as error:
             return error
         found = []
@@ -159,4 +162,4 @@ def _hook(project_id: int, name: str, shown: dict[str, Any]) -> Hook:
 
 
 def _path(hook: Hook) -> str:
-    return f"/projects/{hook.project_id}/hooks/{hook.id}"
+    return f"{place(hook.project_id)}/hooks/{hook.id}"

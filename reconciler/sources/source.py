@@ -15,8 +15,16 @@ FOREVER: Millis = 10 * 365 * DAY
 """GitLab deletes nothing of this by itself; no backfill looks back further."""
 
 
+def place(ident: int) -> str:
+    """Where the API has a project, or a group (its id below zero)."""
+    return f"/groups/{-ident}" if ident < 0 else f"/projects/{ident}"
+
+
 class Project(msgspec.Struct, frozen=True):
-    """A project of GitLab's; `details` is what `GET /projects/:id` says of it."""
+    """A project of GitLab's; `details` is what `GET /projects/:id` says of it.
+
+    A group, whose own webhook has a log too, is one with its id below zero: no project and no group share an id then.
+    """
 
     id: int
     path: str | None = None

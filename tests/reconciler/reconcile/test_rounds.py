@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -84,6 +85,42 @@ async def test_the_feed_of_events_is_not_trusted(make_house: MakeHouse) -> None:
         await turn(house)
         found_after += 1
     assert 1 <= found_after <= 16
+
+
+async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -> None:
+    """One webhook for the whole group (GitLab Premium): what it failed to deliver is in the group's log."""
+    house = make_house(projects=[], groups=["group"], reconcile={"settle": "1ms"})
+    world = house.gitlab.world
+    world.add_group(7, "group")
+    world.add_project(43, "group/sub/other")
+    house.gitlab.add_hook(-7, "http://127.0.0.1:9/webhooks/gitlab")
+    await house.parts.rounds.heal()
+    for project in (42, 43):
+        world.push(project)
+        world.vulnerability(project)  # only the log ever tells
+    await asyncio.to_thread(house.gitlab.courier.settle)
+    house.now += HOUR
+    await house.parts.rounds.heal()
+    told = house.rows(
+        "SELECT e.kind, count(*), min(s.recovery LIKE '%hook_log%') FROM events e "
+        "JOIN sightings s ON s.id = e.sighting_id GROUP BY 1 ORDER BY 1"
+    )
+    assert told == [("push", 2, 1), ("vulnerability", 2, 1)]
+    assert house.rows("SELECT path FROM projects WHERE id = -7") == [("group (group)",)]
+    assert {(gap.project_id, gap.source) for gap in house.gaps()} == {(42, "hook_log"), (43, "hook_log")}
+    house.now += HOUR
+    [of_group] = [gap for gap in house.gaps() if gap.project_id == -7]
+    assert of_group.source == "hook_log"
+
+
+async def test_a_group_without_a_webhook_of_ours_is_no_gap(make_house: MakeHouse) -> None:
+    house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
+    await house.parts.rounds.heal()
+    house.now += HOUR
+    assert {gap.project_id for gap in house.gaps()} == {42}
+    house.gitlab.api.faults.next = [(403, {})]
+    await house.parts.rounds.heal()
+    assert house.rows("SELECT count(*) FROM sources WHERE project_id < 0") == [(0,)]
 
 
 async def test_trouble_with_the_look_is_no_trouble_for_the_round(make_house: MakeHouse) -> None:

@@ -34,6 +34,16 @@ class Details:
                 self._known[name] = None
         return self._known[name]
 
+    def all(self, path: str) -> list[Any]:
+        """Every record of a list that belongs to one thing: empty where GitLab refuses to show it."""
+        if path not in self._known:
+            try:
+                self._known[path] = self._client.all(f"/projects/{self._project.id}{path}")
+            except Refused:
+                self._known[path] = []
+        found: list[Any] = self._known[path]
+        return found
+
     def issue(self, iid: Any) -> Any:
         return self.get(f"/issues/{iid}")
 

@@ -23,7 +23,8 @@ from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material, parts
 from reconciler.reconstruct.material import UNKNOWN, Guess
 from reconciler.sources.details import Details
-from reconciler.sources.listing import PER_PAGE, Listing, Version
+from reconciler.sources.errors import Refused
+from reconciler.sources.listing import Listing, Version
 from reconciler.sources.source import Project
 
 ONE_SAVE: Millis = 2 * SECOND
@@ -66,30 +67,42 @@ class Edits(Listing):
         if ident is None or iid is None or changed_at is None:
             return
         path = f"/{self.folder}/{iid}"
-        notes = _listed(details.get(f"{path}/notes", order_by="updated_at", sort="desc", per_page=PER_PAGE))
+        notes = self._notes(project, path, since=min(part.start, changed_at - EXPLAINED))
         traces = [*self._traces(record, path, details), *_note_traces(notes)]
         if all(abs(changed_at - at) > EXPLAINED for at in [t.at for t in traces] + _own_times(record)):
             traces.append(Trace(changed_at, {}, is_edit=True))
         for trace in _saves([t for t in traces if t.is_edit and part.start <= t.at < part.end]):
             yield self._update(project, ident, record, trace, details)
-        awards = _listed(details.get(f"{path}/award_emoji", per_page=PER_PAGE))
+        awards = details.all(f"{path}/award_emoji")
         for note in notes:
             edited = _edited(note)
             if edited is not None and part.start <= edited < part.end:
-                on_note = _listed(details.get(f"{path}/notes/{note.get('id')}/award_emoji", per_page=PER_PAGE))
+                on_note = details.all(f"{path}/notes/{note.get('id')}/award_emoji")
                 awards += on_note
                 if not _explained(edited, [note.get("resolved_at"), *(award.get("created_at") for award in on_note)]):
                     yield from self._note_edit(project, note, edited, record)
         for award in awards:
             yield from self._emoji(project, award, record, part)
 
+    def _notes(self, project: Project, path: str, *, since: Millis) -> list[dict[str, Any]]:
+        """The notes on something that were made or changed since then."""
+        query, found = {"order_by": "updated_at", "sort": "desc"}, []
+        try:
+            for note in self.pages(f"/projects/{project.id}{path}/notes", query):
+                if (times.parse(note.get("updated_at")) or since) < since:
+                    break
+                found.append(note)
+        except Refused:  # deleted meanwhile
+            pass
+        return found
+
     def _traces(self, record: dict[str, Any], path: str, details: Details) -> Iterator[Trace]:
-        for event in _listed(details.get(f"{path}/resource_label_events", per_page=PER_PAGE)):
+        for event in details.all(f"{path}/resource_label_events"):
             yield from _trace(event, is_edit=True, changes={"labels": {event.get("action"): event.get("label")}})
-        for event in _listed(details.get(f"{path}/resource_milestone_events", per_page=PER_PAGE)):
+        for event in details.all(f"{path}/resource_milestone_events"):
             milestone = dig(event, "milestone.id")
             yield from _trace(event, is_edit=True, changes={"milestone_id": {event.get("action"): milestone}})
-        for event in _listed(details.get(f"{path}/resource_state_events", per_page=PER_PAGE)):
+        for event in details.all(f"{path}/resource_state_events"):
             yield from _trace(event, is_edit=False)
 
     def _update(
@@ -139,13 +152,9 @@ class MergeRequests(Edits):
 
     def _traces(self, record: dict[str, Any], path: str, details: Details) -> Iterator[Trace]:
         yield from super()._traces(record, path, details)
-        versions = sorted(_listed(details.get(f"{path}/versions", per_page=PER_PAGE)), key=lambda v: v.get("id", 0))
+        versions = sorted(details.all(f"{path}/versions"), key=lambda v: v.get("id", 0))
         for before, version in itertools.pairwise(versions):
             yield from _trace(version, is_edit=True, oldrev=before.get("head_commit_sha"))
-
-
-def _listed(answer: Any) -> list[dict[str, Any]]:
-    return [one for one in answer if isinstance(one, dict)] if isinstance(answer, list) else []
 
 
 def _trace(

@@ -12,7 +12,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material
 from reconciler.sources.details import Details
-from reconciler.sources.listing import PER_PAGE, Listing, Version
+from reconciler.sources.listing import Listing, Version
 from reconciler.sources.shape import raw_record
 from reconciler.sources.source import Project
 
@@ -48,7 +48,7 @@ class Pipelines(Listing):
                 completed.append(sighting)  # gone, or gone on: what the list showed is all there is of that state
                 continue
             more = {
-                "jobs": details.get(f"{path}/jobs", per_page=PER_PAGE),
+                "jobs": details.all(f"{path}/jobs"),
                 "commit": details.commit(shown.get("sha")),
             }
             material = Material(record=record, project=project.shown, object=shown, more=more)

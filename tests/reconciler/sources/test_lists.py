@@ -180,6 +180,24 @@ class TestEdits:
         assert same(told, pushed)
         assert json.loads(told.payload)["object_attributes"]["oldrev"] == request.versions[0]["head_commit_sha"]
 
+    def test_many_comments_in_a_minute_explain_it_all_the_same(self, scene: Scene) -> None:
+        """A comment moves a merge request's time at most once a minute: the one that did may be pages back."""
+        request = scene.world.merge_request(42)
+        scene.now += 10 * MINUTE
+        for _ in range(250):
+            scene.world.note(42, on=request)
+            scene.now += SECOND // 5
+        assert scene.read("merge_requests", NOW - HOUR) == []
+
+    def test_something_that_was_deleted_meanwhile(self, scene: Scene) -> None:
+        scene.world.issue(42)
+        scene.now += 10 * MINUTE
+        scene.world.issue_does(42, next(iter(scene.world.projects[42].things["issues"].values())), "update")
+        endings = ("notes", "award_emoji", "resource_label_events", "resource_milestone_events")
+        scene.gitlab.api.faults.forbidden_paths = {f"/{ending}": 404 for ending in endings}
+        [told] = scene.read("issues", NOW - HOUR)
+        assert told.summary.action == "update"
+
     def test_a_comment_that_was_edited(self, scene: Scene) -> None:
         request = scene.world.merge_request(42)
         note = scene.world.note(42, on=request)

@@ -75,6 +75,15 @@ async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
     assert house.now - NOW > HOUR // 2
 
 
+async def test_a_project_that_went_quiet_is_left_to_the_round(make_house: MakeHouse) -> None:
+    house = many(make_house)
+    await house.parts.rounds.heal()
+    house.gitlab.world.push(MANY[7])
+    due = [MANY[7] in await turn(house) for _ in range(14)]
+    assert due[0]
+    assert sum(due) <= 8  # five minutes of overlap, and its turn
+
+
 async def test_the_feed_of_events_is_not_trusted(make_house: MakeHouse) -> None:
     """A pipeline is in no feed, and moves no `last_activity_at`: the slower round finds it."""
     house = many(make_house, sources=["project_events", "pipelines"])

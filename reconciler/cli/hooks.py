@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -101,7 +102,7 @@ def list_hooks(
         for name in await _chosen(parts, names):
             try:
                 known = await parts.projects.find(name)
-                there = await in_thread(lambda known=known: parts.hooks.of(known.id, fresh=True))  # type: ignore[misc]
+                there = await in_thread(partial(parts.hooks.of, known.id, fresh=True))
                 found.append((known.path or str(name), there))
             except SourceError as error:
                 found.append((str(name), str(error)))
@@ -144,7 +145,7 @@ def resend(
         known = await parts.projects.find(name)
         done: list[dict[str, Any]] = []
         for hook in await in_thread(lambda: parts.hooks.of(known.id, fresh=True)):
-            records = await in_thread(lambda hook=hook: [Delivery(r) for r in parts.hooks.log(hook)])  # type: ignore[misc]
+            records = await in_thread(partial(_deliveries, parts, hook))
             for record in records[::-1]:
                 if (record.id in wanted) if wanted else _is_wanted(record, start):
                     done.append(await _resend(parts, hook, record, len(done), dry_run=dry_run))
@@ -160,6 +161,10 @@ def resend(
     out.print(listing if done else "No failed delivery in GitLab's log.", highlight=False)
     if done:
         out.print("Dry run: nothing was sent." if dry_run else f"Sent again: {len(done)}.", highlight=False)
+
+
+def _deliveries(parts: Reconciling, hook: Hook) -> list[Delivery]:
+    return [Delivery(record) for record in parts.hooks.log(hook)]
 
 
 def _is_wanted(record: Delivery, start: int | None) -> bool:

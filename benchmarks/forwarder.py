@@ -13,8 +13,8 @@ import uvloop
 from benchmarks.material import fill, ledger, sightings
 from benchmarks.receiver import running
 from benchmarks.table import Row
-from reconciler.config.models import Destination
 from reconciler.forwarding.forwarder import Forwarder
+from reconciler.forwarding.kinds.http import HttpDestination
 from reconciler.ledger.connection import connect
 from reconciler.ledger.writer import Writer
 
@@ -44,12 +44,12 @@ async def drain(url: str, path: Path, ordering: str) -> float:
     with closing(ledger(path, "one", ordering=ordering)) as db, closing(connect(path)) as reader:
         fill(db, sightings(EVENTS, seed=5))
         writer = Writer(db)
-        destination = Destination.model_validate(
-            {"name": "one", "url": url, "ordering": ordering, "concurrency": CONCURRENCY}
+        destination = HttpDestination.model_validate(
+            {"name": "one", "url": url, "ordering": ordering, "concurrency": CONCURRENCY, "allow_private": True}
         )
-        forwarder = Forwarder([destination], {"one": 1}, db=reader, writer=writer, gitlab_url="https://x")
+        forwarder = Forwarder(db=reader, writer=writer, gitlab_url="https://x")
         began = time.perf_counter()
-        running_forwarder = asyncio.create_task(forwarder.run())
+        await forwarder.apply([destination])
         left = EVENTS
         while left:
             await asyncio.sleep(0.02)
@@ -57,9 +57,7 @@ async def drain(url: str, path: Path, ordering: str) -> float:
                 "SELECT count(*) FROM deliveries WHERE destination_id = 1 AND state IN ('pending', 'retrying')"
             ).fetchone()[0]
         took = time.perf_counter() - began
-        forwarder.stop()
-        await running_forwarder
-        await forwarder.close()
+        await forwarder.drain(10)
         await writer.close()
         return EVENTS / took
 

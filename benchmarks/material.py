@@ -11,8 +11,9 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.queue import sync_destinations
+from reconciler.ledger.destinations import Wanted, sync
 from reconciler.ledger.record import record
+from reconciler.ledger.routes import Route
 
 PROJECTS = 50
 
@@ -41,15 +42,21 @@ def sightings(count: int, *, seed: int, payload_bytes: int = 4096) -> Iterator[S
 def fill(db: Database, found: Iterator[Sighting], *, batch: int = 500) -> None:
     """Record without waiting for the disk."""
     db.execute("PRAGMA synchronous = OFF")
+    routes = everything(db)
     while part := [s for s, _ in zip(found, range(batch), strict=False)]:
         with transaction(db):
-            record(db, part, now=times.now())
+            record(db, part, now=times.now(), routes=routes)
     db.execute("PRAGMA synchronous = FULL")
+
+
+def everything(db: Database) -> list[Route]:
+    """Routes that send every event to every destination."""
+    return [Route(*row, lambda _: True) for row in db.execute("SELECT id, ordering FROM destinations").fetchall()]
 
 
 def ledger(path: Path, *destinations: str, ordering: str = "project") -> Database:
     """A new ledger with these destinations."""
     db = connect(path)
     with transaction(db):
-        sync_destinations(db, [(name, ordering) for name in destinations])
+        sync(db, [Wanted(name, ordering) for name in destinations], now=times.now())
     return db

@@ -16,16 +16,17 @@ from typing import Any
 import uvloop
 
 from benchmarks.load import TOKEN, Result
+from benchmarks.material import everything
 from benchmarks.table import Row
 from receiver.app import receiver_app
 from reconciler.config.models import Hook, Receiver
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.queue import sync_destinations
+from reconciler.ledger.destinations import Wanted, sync
 from reconciler.ledger.record import Outcome, record
 from reconciler.ledger.writer import Writer
-from reconciler.service import web_server
+from reconciler.service.web import web_server
 
 CONNECTIONS = 64
 SECONDS = 6.0
@@ -36,7 +37,7 @@ class OneCommitEach(Writer):
 
     def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[Outcome]:
         with transaction(self._db) as db:
-            outcome = record(db, sightings, now=times.now())
+            outcome = record(db, sightings, now=times.now(), routes=self.routes)
         done: asyncio.Future[Outcome] = self._loop.create_future()
         done.set_result(outcome)
         return done
@@ -56,7 +57,8 @@ async def serve(kind: str, folder: Path, listener: socket.socket) -> None:
     if kind != "read only":
         db = connect(folder / "ledger.db", patience_s=0)
         writer = (Writer if kind == "ours" else OneCommitEach)(db)
-        await writer.run(lambda db: sync_destinations(db, [("one", "project")]))
+        await writer.run(lambda db: sync(db, [Wanted("one")], now=times.now()))
+        writer.routes = everything(db)
         hooks = [Hook(name="default", token=TOKEN)]  # type: ignore[arg-type]
         app = receiver_app(Receiver(hooks=hooks), writer=writer, project_ids={})
     await web_server(app).serve(sockets=[listener])

@@ -126,7 +126,12 @@ class Demo:
             "ledger": {"path": self._ledger.name},
             "reconcile": {"interval": "2s", "settle": "500ms", "overlap": "1m"},
             "destinations": [
-                {"name": "audit", "url": self._consumer.url, "retry": {"first": "100ms", "longest": "500ms"}}
+                {
+                    "name": "audit",
+                    "url": self._consumer.url,
+                    "allow_private": True,
+                    "retry": {"first": "100ms", "longest": "500ms"},
+                }
             ],
         }
         self._config.write_text(yaml.safe_dump(config), encoding="utf-8")

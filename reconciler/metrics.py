@@ -6,7 +6,7 @@ Everything is asked when Prometheus asks; nothing is counted twice or kept in me
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -26,15 +26,15 @@ from reconciler.sources.table import keeps
 class Reconciliation(Collector):
     """Reads the ledger by a connection of its own, in Prometheus' thread."""
 
-    def __init__(self, config: Config, client: Client) -> None:
-        self._config = config
-        self._client = client
+    def __init__(self, current: Callable[[], tuple[Config, Client | None]]) -> None:
+        self._current = current
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, as they are now."""
         now = times.now()
-        with closing(connect(self._config.ledger.path, readonly=True)) as db:
-            found = gaps(db, keeps=keeps(), expected=expected(self._config, now), now=now)
+        config, client = self._current()
+        with closing(connect(config.ledger.path, readonly=True)) as db:
+            found = gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
             hooks_off = sum(hook.is_off for hook in all_hooks(db))
         number = GaugeMetricFamily(
             "gitlab_reconciler_gaps", "Stretches of time not read completely.", labels=["source", "state"]
@@ -54,10 +54,12 @@ class Reconciliation(Collector):
         yield number
         yield seconds
         yield GaugeMetricFamily("gitlab_reconciler_hooks_off", "Webhooks that GitLab switched off.", value=hooks_off)
+        if client is None:
+            return
         yield CounterMetricFamily(
-            "gitlab_reconciler_api_requests", "Requests to GitLab's API.", value=self._client.requests
+            "gitlab_reconciler_api_requests", "Requests to GitLab's API.", value=client.requests
         )
-        remaining = self._client.rate_limit.remaining
+        remaining = client.rate_limit.remaining
         if remaining is not None:
             name = "gitlab_reconciler_rate_limit_remaining"
             yield GaugeMetricFamily(name, "Requests that the token has left in this period.", value=remaining)
@@ -70,12 +72,11 @@ def state(gap: Gap, now: int) -> str:
     return "expiring" if is_expiring(gap, keeps_for=keeps()[gap.source], now=now) else "open"
 
 
-def serve_metrics(config: Config, client: Client) -> None:
-    """Answer at `/metrics` of `metrics.port`, from a thread.
+def serve_metrics(host: str, port: int, current: Callable[[], tuple[Config, Client | None]]) -> None:
+    """Answer at `/metrics`, from a thread. `current` is the config, and the client that asks GitLab, if one does.
 
     Raises OSError where the port can't be had.
     """
     registry = CollectorRegistry()
-    registry.register(Reconciliation(config, client))
-    if config.metrics.port is not None:
-        start_http_server(config.metrics.port, addr=config.metrics.host, registry=registry)
+    registry.register(Reconciliation(current))
+    start_http_server(port, addr=host, registry=registry)

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "logs": set(),
     "simulator": set(),
     "demo": {"ledger", "simulator"},
-    "cli": {"events", "ledger", "config", "sources", "reconcile", "service", "demo", "logs"},
+    "cli": {"events", "ledger", "config", "sources", "reconcile", "forwarding", "service", "demo", "logs"},
 }
 ONLY_IN = {
     r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b": ("ledger",),

@@ -8,11 +8,28 @@ from typing import Annotated
 import typer
 
 from reconciler import __version__
-from reconciler.cli import backfill, check, demo, events, gaps, hooks, init, replay, schema, serve, status
+from reconciler.cli import (
+    backfill,
+    backup,
+    check,
+    dead,
+    demo,
+    destinations,
+    events,
+    gaps,
+    hooks,
+    init,
+    prune,
+    reload,
+    replay,
+    schema,
+    serve,
+    status,
+)
 from reconciler.cli.common import FAILED, USAGE, err
 from reconciler.config.load import ConfigError
 from reconciler.ledger.errors import LedgerError
-from reconciler.service import ServiceError
+from reconciler.service.web import ServiceError
 from reconciler.sources.errors import SourceError
 
 app = typer.Typer(
@@ -26,12 +43,18 @@ app = typer.Typer(
 app.command()(init.init)
 app.command()(check.check)
 app.command()(serve.serve)
+app.command()(reload.reload)
 app.command()(backfill.backfill)
 app.command()(status.status)
 app.command()(gaps.gaps)
 app.add_typer(events.app, name="events")
 app.add_typer(hooks.app, name="hooks")
+app.add_typer(destinations.app, name="destinations")
+app.add_typer(dead.app, name="dead")
 app.command()(replay.replay)
+app.command()(prune.prune)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(demo.demo)
 app.command()(schema.schema)
 

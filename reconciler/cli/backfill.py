@@ -29,7 +29,9 @@ from reconciler.cli.common import (
 )
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger import queue
+from reconciler.forwarding.filters import routes
+from reconciler.forwarding.forwarder import as_wanted
+from reconciler.ledger import destinations, prune
 from reconciler.ledger.connection import connect
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.writer import Writer
@@ -79,6 +81,8 @@ def backfill(
     if gaps == (since is not None) or (gaps and until is not None):
         fail("name a range with --from (and --to), or ask for --gaps", USAGE)
     window = None if since is None else _window(since, until, loaded)
+    if window is not None and not (no_forward or dry_run):
+        _not_pruned(loaded, window)
     logs.set_up("warning")
     try:
         reports = asyncio.run(
@@ -110,6 +114,20 @@ def _window(since: str, until: str | None, config: Config) -> Interval:
     return window
 
 
+def _not_pruned(config: Config, window: Interval) -> None:
+    """What was pruned would be found again, and sent again: rather ask first."""
+    if not config.ledger.path.exists():
+        return
+    with closing(connect(config.ledger.path, readonly=True)) as db:
+        pruned = prune.horizon(db)
+    if pruned is not None and window.start <= pruned:
+        fail(
+            f"events up to {times.iso(pruned)} were pruned: what is found again there is new to the ledger, and "
+            "would be sent again. Begin later, or give --no-forward, and `replay --from … --to …` what is wanted.",
+            USAGE,
+        )
+
+
 async def _backfill(
     config: Config,
     names: list[int | str],
@@ -124,10 +142,11 @@ async def _backfill(
     with ExitStack() as stack:
         db = stack.enter_context(closing(connect(config.ledger.path)))
         reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
-        writer = Writer(db, forward=not no_forward)
-        wanted = [(destination.name, destination.ordering) for destination in config.destinations]
+        writer = Writer(db)
         if not no_forward and not dry_run:
-            await writer.run(lambda db: queue.sync_destinations(db, wanted))
+            wanted = [as_wanted(one) for one in config.destinations]
+            ids = await writer.run(lambda db: destinations.sync(db, wanted, now=times.now()))
+            writer.routes = routes(config.destinations, ids)
         parts = reconciling(config, db=reader, writer=writer, details=details)
         work = Backfill(parts, config.reconcile, db=reader, dry_run=dry_run)
         try:

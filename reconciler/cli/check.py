@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from urllib.parse import urlsplit
 
 import msgspec
 import typer
 
 from reconciler.cli.common import DEFAULT_CONFIG, FAILED, ConfigOption, JsonOption, out, print_json, read_config
 from reconciler.cli.init import SAMPLE_TOKEN
+from reconciler.config.destinations import Destination
+from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
+from reconciler.forwarding.kind import Kind
 from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerError
 from reconciler.sources.client import Client
@@ -34,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Check the config, GitLab, the token, each project, each destination's name, and the ledger."""
+    """Check the config, GitLab, the token, each project, each destination, and the ledger."""
     findings = []
     for finding in _findings(read_config(config), str(config)):
         findings.append(finding)
@@ -61,7 +63,7 @@ def _findings(config: Config, file: str) -> Iterator[Finding]:
     yield from _hooks(config)
     yield from _gitlab(config)
     for destination in config.destinations:
-        yield _resolves(destination.name, destination.url)
+        yield _destination(destination)
     if not config.destinations:
         yield Finding("destinations", False, "none are configured: events are recorded and go nowhere")
     yield _ledger(config)
@@ -151,14 +153,22 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, "the answer is not GitLab's: is gitlab.url right?")
 
 
-def _resolves(name: str, url: str) -> Finding:
-    host = urlsplit(url).hostname or ""
+def _destination(destination: Destination) -> Finding:
+    what = f"destination {destination.name}"
     try:
-        socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return Finding(f"destination {name}", False, f"{host} does not resolve: {reason}; see its url")
-    return Finding(f"destination {name}: {host} resolves", True)
+        found = asyncio.run(_ask(destination))
+    except Exception as error:  # whatever a kind's library raises: it can't be reached, and this says why
+        return Finding(what, False, f"{str(error) or type(error).__name__}")
+    return Finding(f"{what}: {found}", True)
+
+
+async def _ask(destination: Destination) -> str:
+    kind: Kind = find_kind(destination.kind)(destination)
+    try:
+        async with asyncio.timeout(destination.timeout / 1000):
+            return await kind.check()
+    finally:
+        await kind.close()
 
 
 def _ledger(config: Config) -> Finding:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from reconciler.config.kinds import BUILT_IN, find_kind
 from reconciler.config.models import Config
 
 
@@ -25,10 +26,33 @@ def schema(
 def schema_text() -> str:
     """The schema, with `${NAME}` allowed wherever a number is."""
     made = Config.model_json_schema()
+    _add_kinds(made)
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "gitlab-reconciler config.yaml"
     _allow_variables(made)
     return orjson.dumps(made, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode() + "\n"
+
+
+def _add_kinds(made: dict[str, Any]) -> None:
+    """A destination is of one of the kinds that come with this package; of another's kind nothing is known here."""
+    choices: list[Any] = []
+    for name in BUILT_IN:
+        model = find_kind(name).config
+        one = model.model_json_schema(ref_template="#/$defs/{model}")
+        made["$defs"] |= one.pop("$defs", {})
+        if name != "http":  # which is the default
+            one["required"] = ["kind", *one["required"]]
+        made["$defs"][model.__name__] = one
+        choices.append({"$ref": f"#/$defs/{model.__name__}"})
+    choices.append(
+        {
+            "type": "object",
+            "required": ["name", "kind"],
+            "properties": {"kind": {"type": "string", "not": {"enum": list(BUILT_IN)}}},
+        }
+    )
+    made["$defs"].pop("Destination", None)
+    made["properties"]["destinations"]["items"] = {"anyOf": choices}
 
 
 def _allow_variables(node: Any) -> None:

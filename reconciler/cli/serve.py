@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 import structlog
 import typer
 
-from reconciler import logs, service
+from reconciler import logs
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, read_config
 from reconciler.cli.init import SAMPLE_TOKEN
+from reconciler.config.load import load
+from reconciler.service import run
 
 log = structlog.get_logger(__name__)
 
@@ -22,12 +24,12 @@ def serve(
 ) -> None:
     """Receive webhooks, ask GitLab for what they missed, and forward every event until it is taken.
 
-    Runs until SIGTERM or Ctrl-C, then ends what is in flight. Logs go to stderr: readable on a terminal, JSON
-    elsewhere.
+    Runs until SIGTERM or Ctrl-C, then ends what is in flight. At SIGHUP, or `reload`, the config is read again.
+    Logs go to stderr: readable on a terminal, JSON elsewhere.
     """
     loaded = read_config(config)
     logs.set_up(log_level)
     for hook in loaded.receiver.hooks:
         if hook.token is not None and hook.token.get_secret_value() == SAMPLE_TOKEN:
             log.warning("a hook's token is still the sample's: anyone could post events", hook=hook.name)
-    service.serve(loaded)
+    run.serve(loaded, lambda: load(config))

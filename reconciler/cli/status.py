@@ -40,16 +40,19 @@ def _print(found: Status) -> None:
         )
     out.print(projects if found.projects else "No project has been heard of yet.", highlight=False)
     out.print()
-    destinations = table("destination", "pending", "oldest", "dead", "last error", right=("pending", "dead"))
+    destinations = table("destination", "state", "pending", "oldest", "dead", "last error", right=("pending", "dead"))
     for destination in found.destinations:
         destinations.add_row(
-            destination.name + ("" if destination.active else " (not in the config)"),
+            destination.name,
+            destination.state,
             f"{destination.pending:,}",
             shown(destination.oldest_pending_at),
             f"{destination.dead:,}",
             (destination.last_error or "-").splitlines()[0][:100],
         )
     out.print(destinations if found.destinations else "No destination is configured.", highlight=False, markup=False)
+    for alert in found.alerts:
+        out.print(f"\nalert: {alert}", highlight=False, markup=False)
 
 
 def _gaps(project: ProjectStatus) -> str:

@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from reconciler.config.models import Config
 
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_FILES = ("ca_file", "cert_file", "key_file", "credentials_file")
+"""Keys that name a file which is read by who uses it; every other `…_file` holds a secret."""
 
 
 class Mistake(msgspec.Struct, frozen=True, order=True):
@@ -79,7 +81,7 @@ class _Reader:
             if key in found:
                 self.wrong((*path, key), "stands here twice")
             found[key] = self.value(value_node, (*path, key))
-        for key in [k for k in found if k.endswith("_file") and k != "ca_file"]:
+        for key in [k for k in found if k.endswith("_file") and k not in _FILES]:
             self._read_secret(found, key, path)
         return found
 
@@ -153,7 +155,7 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
     values = reader.value(root)
     config = None
     try:
-        config = Config.model_validate(values)
+        config = Config.model_validate(values, context={"folder": file.resolve().parent})
     except ValidationError as error:
         known = {(m.line, m.key) for m in reader.mistakes}
         for problem in error.errors():
@@ -162,7 +164,7 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
                 reader.wrong(path, _what(problem["type"], problem["msg"]))
     if reader.mistakes or config is None:
         raise ConfigError(sorted(set(reader.mistakes), key=lambda m: (m.line, m.key, m.what)))
-    return _anchored(config, file)
+    return config
 
 
 def spell(path: Path_) -> str:
@@ -179,12 +181,3 @@ def _what(kind: str, message: str) -> str:
         "extra_forbidden": "is not a key that is known here (misspelt?)",
         "string_pattern_mismatch": "may hold letters, digits and `.`, `_`, `-`, 64 at most",
     }.get(kind, message.removeprefix("Value error, ").replace("Input should", "should"))
-
-
-def _anchored(config: Config, file: Path) -> Config:
-    folder = file.resolve().parent
-    ledger = config.ledger.model_copy(update={"path": folder / config.ledger.path.expanduser()})
-    gitlab = config.gitlab
-    if gitlab.ca_file is not None:
-        gitlab = gitlab.model_copy(update={"ca_file": folder / gitlab.ca_file.expanduser()})
-    return config.model_copy(update={"ledger": ledger, "gitlab": gitlab})

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from reconciler.config.basics import FilePath, Name, Secret, Section, SigningKey, Url
+from reconciler.config.destinations import DestinationEntry
 from reconciler.config.units import Duration, Size
-
-
-class Section(BaseModel):
-    """Unknown keys are refused: a misspelt key would silently leave a default in place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _http_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("http", "https") or not rest.split("/")[0]:
-        raise ValueError("should be a URL like https://host/path")
-    return url
-
-
-def _signing_key(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value().removeprefix("whsec_")
-    try:
-        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not key:
-        raise ValueError("should be a Standard Webhooks secret: `whsec_` and base64")
-    return secret
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Url = Annotated[str, AfterValidator(_http_url)]
-SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
-Secret = Annotated[SecretStr, Field(min_length=1)]
 
 
 def _project(value: object) -> int | str:
@@ -100,7 +70,7 @@ class GitLab(Section):
     )
     token_file: Path | None = Field(None, description="A file that holds the token, instead of `token`.")
     timeout: Duration = Field(30_000, description="How long to wait for one answer of the API.")
-    ca_file: Path | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
+    ca_file: FilePath | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
     rate_share: float = Field(
         0.5, gt=0, le=1, description="Share of the token's rate limit that may be used; the rest is left to others."
     )
@@ -150,7 +120,9 @@ class Receiver(Section):
 class Ledger(Section):
     """The one file that everything is in."""
 
-    path: Path = Field(Path("ledger.db"), description="SQLite file; relative to the config file.")
+    path: FilePath = Field(
+        Path("ledger.db"), validate_default=True, description="SQLite file; relative to the config file."
+    )
 
 
 class Reconcile(Section):
@@ -189,40 +161,23 @@ class Metrics(Section):
     port: int | None = Field(None, ge=1, le=65535, description="Port of `/metrics`; without it there is none.")
 
 
-class Retry(Section):
-    """When a destination does not take an event."""
+class Retention(Section):
+    """How long each kind of row is kept. What is undelivered is never dropped."""
 
-    max_age: Duration = Field(
-        "3d",
+    events: Duration | None = Field(
+        "365d",
         validate_default=True,
-        description="How long after its first attempt an event becomes a dead letter.",
+        description="Events that every destination is done with, with all that belongs to them; `null`: for ever.",
     )
-    first: Duration = Field("1s", validate_default=True, description="Upper bound of the first pause.")
-    longest: Duration = Field("5m", validate_default=True, description="Upper bound of any pause.")
-    dead_on_4xx: bool = Field(
-        True, description="Whether other 4xx answers than 408, 425 and 429 make a dead letter at once."
+    dead_letters: Duration | None = Field(
+        None, description="Dead letters, which keep their events; default: for ever, or until they are replayed."
     )
-
-
-class Destination(Section):
-    """An external service that is to get every event."""
-
-    name: Name = Field(description="Its name in the ledger and in every command.")
-    url: Url = Field(description="Where events are posted to.")
-    format: Literal["webhook", "cloudevents"] = Field(
-        "webhook",
-        description="`webhook`: GitLab's own body and headers. `cloudevents`: structured CloudEvents 1.0.",
+    attempts: Duration | None = Field(
+        "30d", validate_default=True, description="What was tried when, and what came back; `null`: for ever."
     )
-    ordering: Literal["project", "none"] = Field(
-        "project",
-        description="`project`: the events of one project one after the other. `none`: faster, in any order.",
+    runs: Duration | None = Field(
+        "90d", validate_default=True, description="Notes of what was read from GitLab when; `null`: for ever."
     )
-    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Headers to send with each event.")
-    secret: SigningKey | None = Field(None, description="Standard Webhooks secret to sign with (`whsec_…`).")
-    secret_file: Path | None = Field(None, description="A file that holds the secret.")
-    timeout: Duration = Field("10s", validate_default=True, description="How long to wait for an answer.")
-    concurrency: int = Field(8, ge=1, le=256, description="How many events may be on their way at once.")
-    retry: Retry = Field(default_factory=Retry, description="What to do when it does not take an event.")
 
 
 class Project(Section):
@@ -267,7 +222,8 @@ class Config(Section):
     ledger: Ledger = Field(default_factory=Ledger, description="The store.")
     reconcile: Reconcile = Field(default_factory=Reconcile, description="Asking GitLab's API.")
     metrics: Metrics = Field(default_factory=Metrics, description="For Prometheus.")
-    destinations: list[Destination] = Field(default_factory=list, description="Who gets the events.")
+    retention: Retention = Field(default_factory=Retention, description="How long rows are kept.")
+    destinations: list[DestinationEntry] = Field(default_factory=list, description="Who gets the events.")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `90s`, `5m`, `3d`, `25MiB`."""
+"""Durations, sizes and rates as people write them: `90s`, `5m`, `3d`, `25MiB`, `10/s`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _MILLIS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
 _BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)")
 _LONGEST = 3650 * _MILLIS["d"]
 
 
@@ -39,6 +40,20 @@ def size(value: Any) -> int:
     return total
 
 
+def rate(value: Any) -> float:
+    """A rate in events a second."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        per_second = float(value)
+    else:
+        found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError("should be a rate like 10/s, 600/m or 1000/h")
+        per_second = float(found[1]) * 1000 / _MILLIS[found[2]]
+    if not per_second > 0:
+        raise ValueError("should be more than nothing")
+    return per_second
+
+
 Duration = Annotated[
     int,
     BeforeValidator(duration),
@@ -52,3 +67,10 @@ Size = Annotated[
     WithJsonSchema({"type": ["string", "integer"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$", "examples": ["25MiB"]}),
 ]
 """Bytes; written as text with a unit."""
+
+Rate = Annotated[
+    float,
+    BeforeValidator(rate),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*/\s*(s|m|h)$", "examples": ["10/s", "600/m"]}),
+]
+"""Events a second; written as text with a unit."""

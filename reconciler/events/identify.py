@@ -20,6 +20,7 @@ from reconciler.events.kinds import (
     UNMIRRORED,
     Mirrored,
 )
+from reconciler.events.objects import object_of
 from reconciler.events.sighting import HOOK_TEST, Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 
@@ -89,6 +90,7 @@ def summarise(body: dict[str, Any], project_id: int | None) -> Summary:
         author=first_text(body, "user.username", "user_username", "user_name", "user.name"),
         title=_webhook_title(body),
         ref=first_text(body, "ref", "object_attributes.ref", "object_attributes.source_branch"),
+        object=object_of(kind, body),
     )
 
 

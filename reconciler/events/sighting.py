@@ -26,6 +26,12 @@ HOOK_TEST = "hook_test"
 """The kind of a delivery that we made GitLab send, to switch a webhook on again: it tells of nothing that happened,
 and goes to no destination."""
 
+ALERT = "reconciler_alert"
+"""The kind of what we ourselves have to say: it goes to the destinations that get alerts, and to no other."""
+
+OWN_KINDS = (HOOK_TEST, ALERT)
+"""What is in the ledger and did not happen in GitLab."""
+
 
 class Precision(StrEnum):
     """How well a sighting knows when its event happened, and so how it may be paired.
@@ -101,6 +107,7 @@ class Summary(msgspec.Struct, frozen=True):
     author: str | None = None
     title: str | None = None
     ref: str | None = None
+    object: str | None = None
 
 
 class Recovery(msgspec.Struct, frozen=True):

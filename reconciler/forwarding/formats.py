@@ -1,22 +1,23 @@
-"""What a destination is sent: GitLab's own body, or a CloudEvent; with a stable id, and signed where asked.
+"""What a destination is sent: GitLab's own body, what a transform makes of it, or a CloudEvent; with a stable id.
 
-Sources: the Standard Webhooks specification (webhook-id, webhook-timestamp, webhook-signature), CloudEvents 1.0
-core and its JSON format, HTTP binding in structured mode.
+Sources: the Standard Webhooks specification (webhook-id, webhook-timestamp), CloudEvents 1.0 core and its JSON
+format, HTTP binding in structured mode.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import orjson
-from standardwebhooks import Webhook
 
 from reconciler import __version__
-from reconciler.config.models import Destination
+from reconciler.config.destinations import Destination
 from reconciler.events.sighting import Recovery
 from reconciler.events.times import Millis
+from reconciler.forwarding.filters import facts
+from reconciler.forwarding.message import Message
+from reconciler.forwarding.transform import TransformFailed, transforming
 from reconciler.ledger.queue import Outgoing
 
 FIELDS_LENGTH = 1024
@@ -25,32 +26,31 @@ FIELDS_LENGTH = 1024
 USER_AGENT = f"gitlab-reconciler/{__version__}"
 
 
-class Message(msgspec.Struct, frozen=True):
-    """An HTTP request's headers and body."""
-
-    headers: dict[str, str]
-    body: bytes
-
-
 class Formatter:
-    """Writes a destination's messages. `ledger_id` makes event ids unique beyond this ledger."""
+    """Writes a destination's messages. `event_id` gives an event its id for the outside (see `ledger.ids`)."""
 
-    def __init__(self, destination: Destination, *, ledger_id: str, gitlab_url: str) -> None:
+    def __init__(self, destination: Destination, *, event_id: Callable[[int], str], gitlab_url: str) -> None:
         self._format = destination.format
-        self._own_headers = {name: value.get_secret_value() for name, value in destination.headers.items()}
-        self._signer = Webhook(destination.secret.get_secret_value()) if destination.secret else None
-        self._ledger_id = ledger_id
+        self._transform = transforming(destination.transform) if destination.transform else None
+        self._content_type = destination.transform.content_type if destination.transform else "application/json"
+        self._event_id = event_id
         self._gitlab_url = gitlab_url.rstrip("/")
 
-    def message(self, event: Outgoing, *, attempt: int, now: Millis) -> Message:
-        """The request for one attempt at one event."""
-        event_id = f"evt_{self._ledger_id}_{event.event_id}"
+    def message(self, event: Outgoing, *, attempt: int, replays: int = 0, now: Millis) -> Message:
+        """The message for one attempt at one event.
+
+        Raises TransformFailed where the transform does not work for this event.
+        """
+        event_id = self._event_id(event.event_id)
+        headers = {"Content-Type": self._content_type}
+        body = self._body(event, event_id)
         if self._format == "cloudevents":
             headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
-            body = self._cloud_event(event, event_id)
-        else:
-            headers = {"Content-Type": "application/json", **event.headers}
-            body = event.payload.encode()
+            body = self._cloud_event(event, event_id, body)
+        elif self._transform is None:
+            headers |= event.headers
+        else:  # what describes GitLab's body does not describe this one
+            headers |= {name: value for name, value in event.headers.items() if name != "Content-Type"}
         headers |= {
             "User-Agent": USER_AGENT,
             "Idempotency-Key": event_id,
@@ -58,16 +58,36 @@ class Formatter:
             "webhook-timestamp": str(now // 1000),
             "X-Reconciler-Source": event.source,
             "X-Reconciler-Attempt": str(attempt),
+            **({"X-Reconciler-Replay": str(replays)} if replays else {}),
             **_recovery_headers(event.recovery),
         }
-        if self._signer is not None:
-            signed_at = datetime.fromtimestamp(now // 1000, tz=UTC)
-            headers["webhook-signature"] = self._signer.sign(event_id, signed_at, body.decode())
-        return Message(_overridden(headers, self._own_headers), body)
+        about = event.summary
+        return Message(
+            id=event_id,
+            project=str(about.project_id or 0),
+            about={
+                "project_id": str(about.project_id or 0),
+                "project_path": about.project_path or "",
+                "kind": about.kind,
+                "action": about.action or "",
+            },
+            headers=headers,
+            body=body,
+            sent_at=now,
+        )
 
-    def _cloud_event(self, event: Outgoing, event_id: str) -> bytes:
-        project = event.project_path or (f"projects/{event.project_id}" if event.project_id else "")
-        kind = event.kind if event.action is None else f"{event.kind}.{event.action}"
+    def _body(self, event: Outgoing, event_id: str) -> bytes:
+        if self._transform is None:
+            return event.payload.encode()
+        known = facts(event.summary, event.source) | {"id": event_id, "happened_at": event.happened_at}
+        return self._transform({"body": orjson.loads(event.payload), "event": known})
+
+    def _cloud_event(self, event: Outgoing, event_id: str, data: bytes) -> bytes:
+        about = event.summary
+        project = about.project_path or (f"projects/{about.project_id}" if about.project_id else "")
+        kind = about.kind if about.action is None else f"{about.kind}.{about.action}"
+        if self._transform is not None:
+            _must_be_json(data)
         envelope: dict[str, Any] = {
             "specversion": "1.0",
             "id": event_id,
@@ -76,7 +96,7 @@ class Formatter:
             "time": event.happened_at,
             "datacontenttype": "application/json",
             "reconcilersource": event.source,
-            "data": orjson.Fragment(event.payload),
+            "data": orjson.Fragment(data),
         }
         if "X-Gitlab-Event" in event.headers:
             envelope["gitlabevent"] = event.headers["X-Gitlab-Event"]
@@ -86,8 +106,8 @@ class Formatter:
                 envelope["unknownfields"] = ",".join(event.recovery.unknown)
             if event.recovery.redacted:
                 envelope["redactedfields"] = ",".join(event.recovery.redacted)
-        if event.project_id is not None:
-            envelope["gitlabprojectid"] = str(event.project_id)
+        if about.project_id is not None:
+            envelope["gitlabprojectid"] = str(about.project_id)
         return orjson.dumps(envelope)
 
 
@@ -104,7 +124,8 @@ def _recovery_headers(recovery: Recovery | None) -> dict[str, str]:
     return headers
 
 
-def _overridden(headers: dict[str, str], own: dict[str, str]) -> dict[str, str]:
-    """The configured headers win, whatever their capitals."""
-    names = {name.lower() for name in own}
-    return {name: value for name, value in headers.items() if name.lower() not in names} | own
+def _must_be_json(data: bytes) -> None:
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise TransformFailed(f"what it made is no JSON: {error}") from None

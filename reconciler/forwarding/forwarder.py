@@ -3,71 +3,134 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import structlog
 from sqlite_utils import Database
 
-from reconciler.config.models import Destination
+from reconciler.config.destinations import Destination
+from reconciler.config.kinds import find_kind
+from reconciler.events import times
+from reconciler.forwarding.filters import routes
 from reconciler.forwarding.formats import Formatter
+from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import Outbox
-from reconciler.forwarding.sender import Sender
-from reconciler.ledger.connection import ledger_id
-from reconciler.ledger.record import Opened
+from reconciler.ledger import destinations
+from reconciler.ledger.destinations import Standing, Wanted
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.fill import fill_step
+from reconciler.ledger.ids import event_ids
+from reconciler.ledger.opening import Opened
 from reconciler.ledger.writer import Writer
+
+FILL_PAUSE_S = 1.0
 
 log = structlog.get_logger(__name__)
 
 
 class Forwarder:
-    """Runs an outbox for each destination. `ids` are the destinations' ids in the ledger, by name."""
+    """Runs an outbox for each destination. `apply` says which there are, at the start and whenever that changes.
 
-    def __init__(
-        self,
-        destinations: Iterable[Destination],
-        ids: Mapping[str, int],
-        *,
-        db: Database,
-        writer: Writer,
-        gitlab_url: str,
-    ) -> None:
-        own_id = ledger_id(db)
-        self._stopped = asyncio.Event()
-        self._outboxes = {
-            ids[destination.name]: Outbox(
-                destination,
-                ids[destination.name],
-                db=db,
-                writer=writer,
-                formatter=Formatter(destination, ledger_id=own_id, gitlab_url=gitlab_url),
-                sender=Sender(destination),
-            )
-            for destination in destinations
-        }
+    `on_trouble`, set before that, is called when something happened that an alert may be about.
+    """
+
+    def __init__(self, *, db: Database, writer: Writer, gitlab_url: str) -> None:
+        self.on_trouble: Callable[[], None] = lambda: None
+        self._db = db
+        self._writer = writer
+        self._gitlab_url = gitlab_url
+        self._event_id = event_ids(db)
+        self._running: dict[int, tuple[Destination, Outbox, asyncio.Task[None]]] = {}
+        self._filling: asyncio.Task[None] | None = None
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def apply(self, wanted: Iterable[Destination]) -> None:
+        """Make these the destinations: those that are new start, those that changed start anew, others end.
+
+        What is in flight ends first, so that no event is on its way twice.
+        """
+        wanted = list(wanted)
+        running = {old.name: old for old, _, _ in self._running.values()}
+        kinds = {one.name: find_kind(one.kind)(one) for one in wanted if running.get(one.name) != one}
+        ids = await self._writer.run(
+            lambda db: destinations.sync(db, [as_wanted(one) for one in wanted], now=times.now())
+        )
+        self._writer.routes = routes(wanted, ids)
+        unchanged = {ids[one.name] for one in wanted if one.name not in kinds}
+        await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
+        standing = {one.name: one for one in destinations.standings(self._db)}
+        for destination in wanted:
+            if destination.name in kinds:
+                self._start(destination, standing[destination.name], kinds[destination.name])
+        if self._filling is not None:
+            self._filling.cancel()  # where it is stands in the ledger
+        self._filling = asyncio.create_task(self._fill())
+
+    async def run(self) -> None:
+        """Never ends, unless an outbox does by itself: then its error is raised."""
+        await self._broken
 
     def opened(self, deliveries: Iterable[Opened]) -> None:
         """Deliveries were opened by a commit of this process."""
         for delivery in deliveries:
-            outbox = self._outboxes.get(delivery.destination_id)
-            if outbox is not None:
-                outbox.wake(delivery.lane)
+            running = self._running.get(delivery.destination_id)
+            if running is not None:
+                running[1].wake(delivery.lane)
 
     def look_again(self) -> None:
-        """Another process may have opened deliveries."""
-        for outbox in self._outboxes.values():
-            outbox.look_again()
+        """Another process changed the ledger: it may have opened deliveries, paused a destination or resumed it."""
+        for standing in destinations.standings(self._db):
+            if standing.id in self._running:
+                self._running[standing.id][1].look_again(standing)
 
-    async def run(self) -> None:
-        """Deliver until `stop`; then return when what is in flight has ended."""
-        await asyncio.gather(self._stopped.wait(), *(outbox.run() for outbox in self._outboxes.values()))
+    async def drain(self, patience_s: float) -> None:
+        """Start no more attempts; wait, so long, for those in flight. Then give them up and close all connections."""
+        if self._filling is not None:
+            self._filling.cancel()
+        await asyncio.gather(*(self._end(ident, patience_s) for ident in list(self._running)))
 
-    def stop(self) -> None:
-        """Start no more attempts."""
-        self._stopped.set()
-        for outbox in self._outboxes.values():
-            outbox.stop()
+    def _start(self, destination: Destination, standing: Standing, kind: Kind) -> None:
+        outbox = Outbox(
+            destination,
+            standing,
+            db=self._db,
+            writer=self._writer,
+            formatter=Formatter(destination, event_id=self._event_id, gitlab_url=self._gitlab_url),
+            kind=kind,
+            on_trouble=self.on_trouble,
+        )
+        task = asyncio.create_task(outbox.run())
+        task.add_done_callback(self._watch)
+        self._running[standing.id] = (destination, outbox, task)
 
-    async def close(self) -> None:
-        """Give up what is still in flight and close all connections."""
-        for outbox in self._outboxes.values():
-            await outbox.close()
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def _end(self, ident: int, patience_s: float | None = None) -> None:
+        _, outbox, task = self._running.pop(ident)
+        outbox.stop()
+        await asyncio.wait([task], timeout=patience_s)
+        await outbox.close()
+        task.cancel()
+
+    async def _fill(self) -> None:
+        """Open the past for destinations that start there, part by part."""
+        for route in self._writer.routes:
+            opened: list[Opened] | None = []
+            while opened is not None:
+                try:
+                    opened = await self._writer.run(partial(fill_step, route=route, now=times.now()))
+                except LedgerUnavailable:
+                    await asyncio.sleep(FILL_PAUSE_S)
+                else:
+                    self.opened(opened or ())
+
+
+def as_wanted(destination: Destination) -> Wanted:
+    """A destination as the ledger knows it."""
+    start = destination.start
+    return Wanted(
+        destination.name, destination.ordering, start if isinstance(start, str) else round(start.timestamp() * 1000)
+    )

@@ -13,16 +13,20 @@ from collections.abc import Callable
 import structlog
 from sqlite_utils import Database
 
-from reconciler.config.models import Destination
+from reconciler.config.destinations import Destination
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.formats import Formatter
-from reconciler.forwarding.pace import Pace
-from reconciler.forwarding.retry import backoff, is_refusal
-from reconciler.forwarding.sender import Answer, Sender
-from reconciler.ledger import queue
+from reconciler.forwarding.judge import Verdict, judge, untransformable
+from reconciler.forwarding.kind import Kind, attempt
+from reconciler.forwarding.rate import RateLimit
+from reconciler.forwarding.transform import TransformFailed
+from reconciler.ledger import destinations, queue
+from reconciler.ledger.alerts import GONE
+from reconciler.ledger.destinations import Standing
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.queue import Attempt, Outgoing, Queued
+from reconciler.ledger.queue import Queued
 from reconciler.ledger.writer import Writer
 
 LANES_IN_MEMORY = 1000
@@ -34,25 +38,31 @@ log = structlog.get_logger(__name__)
 
 
 class Outbox:
-    """Delivers one destination's deliveries until told to stop."""
+    """Delivers one destination's deliveries until told to stop. `on_trouble` is called, after the commit, when
+    something happened that an alert may be about.
+    """
 
     def __init__(
         self,
         destination: Destination,
-        destination_id: int,
+        standing: Standing,
         *,
         db: Database,
         writer: Writer,
         formatter: Formatter,
-        sender: Sender,
+        kind: Kind,
+        on_trouble: Callable[[], None],
     ) -> None:
-        self.destination_id = destination_id
-        self._retry = destination.retry
+        self.destination_id = standing.id
+        self._destination = destination
         self._db = db
         self._writer = writer
         self._formatter = formatter
-        self._sender = sender
-        self._pace = Pace(destination.retry, destination.concurrency)
+        self._kind = kind
+        self._on_trouble = on_trouble
+        self._breaker = CircuitBreaker(destination, standing.breaker)
+        self._rate = RateLimit(destination.rate)
+        self._paused = standing.paused_at is not None
         self._ready: deque[str] = deque()
         self._listed: set[str] = set()
         self._busy: set[str] = set()
@@ -70,8 +80,14 @@ class Outbox:
             self._list(lane)
         self._woken.set()
 
-    def look_again(self) -> None:
-        """Another process changed the ledger: ask it what is due."""
+    def look_again(self, standing: Standing) -> None:
+        """Another process changed the ledger: ask it what is due, and whether this destination is paused."""
+        was_paused, self._paused = self._paused, standing.paused_at is not None
+        if was_paused and not self._paused:
+            self._breaker.take_over(standing.breaker)
+            self._log.info("resumed")
+        elif self._paused and not was_paused:
+            self._log.info("paused: what comes is kept", why=standing.paused_why)
         self._look_again = True
         self._woken.set()
 
@@ -97,16 +113,17 @@ class Outbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._sender.close()
+        await self._kind.close()
 
     def _start_what_may_start(self) -> None:
-        while self._pace.may_start(times.now()):
+        while not self._paused and self._breaker.may_start(times.now()) and not self._rate.wait(times.now()):
             found = self._next()
             if found is None:
                 return
             lane, queued = found
             self._busy.add(lane)
-            task = asyncio.create_task(self._see_through(lane, queued, self._pace.started()))
+            self._rate.take(times.now())
+            task = asyncio.create_task(self._see_through(lane, queued, self._breaker.started()))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -139,73 +156,105 @@ class Outbox:
 
     def _until_next_due(self) -> float | None:
         """Seconds until something may start by itself; None where only a wake-up can bring work."""
+        if self._paused:
+            return None
         now = times.now()
-        pause = self._pace.wait(now)
+        pause = max(self._breaker.wait(now), self._rate.wait(now))
         if pause:
             return pause / 1000
-        if not self._pace.may_start(now):
+        if not self._breaker.may_start(now):
             return None
         due = queue.next_due(self._db, self.destination_id)
         return None if due is None else max(due - now, SHORTEST_PAUSE) / 1000
 
-    async def _see_through(self, lane: str, queued: Queued, of_round: int) -> None:
+    async def _see_through(self, lane: str, queued: Queued, generation: int) -> None:
         """One attempt, and its outcome in the ledger; then the lane is free for its next."""
         try:
-            outcome = await self._attempt(queued, of_round)
+            verdict = await self._attempt(queued)
         except Exception:  # the ledger can't be read: the event stays where it is
             self._log.exception("an attempt can't be made", event_id=queued.event_id)
-            self._pace.failed(of_round, now=times.now(), retry_after=times.SECOND)
+            self._breaker.gave_up()
+            await asyncio.sleep(LEDGER_PAUSE_S)
+        except asyncio.CancelledError:
+            self._breaker.gave_up()
+            raise
         else:
-            await self._write(outcome)
+            await self._settle(verdict, generation)
         self._busy.discard(lane)
         self._list(lane)
         self._woken.set()
 
-    async def _attempt(self, queued: Queued, of_round: int) -> Callable[[Database], None]:
+    async def _attempt(self, queued: Queued) -> Verdict:
         event = queue.outgoing(self._db, queued.event_id)
-        started_at = times.now()
-        message = self._formatter.message(event, attempt=queued.attempts + 1, now=started_at)
-        answer = await self._sender.send(message)
-        attempt = Attempt(
+        number, started_at = queued.attempts + 1, times.now()
+        try:
+            message = self._formatter.message(event, attempt=number, replays=queued.replays, now=started_at)
+        except TransformFailed as error:
+            return untransformable(event, self.destination_id, number, started_at, error)
+        answer = await attempt(self._kind, message, timeout_s=self._destination.timeout / 1000)
+        tried = queue.Attempt(
             event_id=event.event_id,
             destination_id=self.destination_id,
             sighting_id=event.sighting_id,
+            number=number,
             started_at=started_at,
             ended_at=times.now(),
             status=answer.status,
+            error_class=answer.error_class,
             error=answer.error,
+            response=answer.response,
         )
-        return self._judge(event, queued, answer, attempt, of_round)
+        return judge(self._destination.retry, queued, answer, tried)
 
-    def _judge(
-        self, event: Outgoing, queued: Queued, answer: Answer, attempt: Attempt, of_round: int
-    ) -> Callable[[Database], None]:
-        """What the answer means: for the pace, and for the delivery."""
-        about = self._log.bind(event_id=event.event_id, status=answer.status, attempt=queued.attempts + 1)
-        if answer.taken:
-            self._pace.succeeded()
+    async def _settle(self, verdict: Verdict, generation: int) -> None:
+        """Tell the breaker, the log and the ledger: the last two of a change of the breaker's too."""
+        before = self._breaker.state
+        now = verdict.attempt.ended_at
+        if verdict.destination_works:
+            self._breaker.succeeded(generation, now=now)
+        else:
+            self._breaker.failed(
+                generation, now=now, retry_after=verdict.retry_after, counts=verdict.counts_against_destination
+            )
+        after = self._breaker.state
+        self._tell(verdict, before.state == "closed")
+        if verdict.gone:
+            self._paused = True
+            self._log.warning("the destination is gone (410): paused, what comes is kept")
+
+        def write(db: Database) -> None:
+            verdict.write(db)
+            if after != before:
+                destinations.note_breaker(db, self.destination_id, after)
+            if verdict.gone:
+                destinations.pause(db, self.destination_id, GONE, now=now)
+
+        await self._write(write)
+        opened, closed = before.state == "closed" != after.state, after.state == "closed" != before.state
+        if opened:
+            self._log.warning("the circuit breaker is open: the destination is down", failures=after.failures)
+        if closed:
+            self._log.info("the circuit breaker is closed: the destination takes events again")
+        if opened or closed or verdict.gone or verdict.is_dead:
+            self._on_trouble()
+
+    def _tell(self, verdict: Verdict, was_up: bool) -> None:
+        tried = verdict.attempt
+        about = self._log.bind(event_id=tried.event_id, status=tried.status, attempt=tried.number)
+        if verdict.is_dead:
+            about.warning(f"dead letter: {verdict.why}", error=tried.error)
+        elif tried.error_class is None:
             about.debug("delivered")
-            return lambda db: queue.deliver(db, attempt)
-        if answer.status is not None and is_refusal(answer.status, self._retry):
-            self._pace.succeeded()
-            about.warning("dead letter: the destination refused it", error=answer.error)
-            return lambda db: queue.bury(db, attempt)
-        was_down = self._pace.down
-        self._pace.failed(of_round, now=attempt.ended_at, retry_after=answer.retry_after)
-        first = queued.first_attempt_at if queued.first_attempt_at is not None else attempt.started_at
-        if attempt.ended_at - first >= self._retry.max_age:
-            about.warning("dead letter: not taken in time", error=answer.error)
-            return lambda db: queue.bury(db, attempt)
-        pause = max(backoff(self._retry, queued.attempts + 1), answer.retry_after)
-        (about.debug if was_down else about.warning)("not taken, will try again", error=answer.error, pause_ms=pause)
-        due = attempt.ended_at + pause
-        return lambda db: queue.retry(db, attempt, next_attempt_at=due)
+        else:
+            (about.warning if was_up else about.debug)(
+                "not taken, will try again", error=tried.error, pause_ms=verdict.pause
+            )
 
-    async def _write(self, outcome: Callable[[Database], None]) -> None:
+    async def _write(self, change: Callable[[Database], None]) -> None:
         """The outcome must reach the ledger: wait as long as that takes."""
         while True:
             try:
-                await self._writer.run(outcome)
+                await self._writer.run(change)
             except LedgerUnavailable:
                 await asyncio.sleep(LEDGER_PAUSE_S)
             else:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from email.utils import parsedate_to_datetime
 
-from reconciler.config.models import Retry
+from reconciler.config.destinations import Retry
 from reconciler.events.times import DAY, Millis
 
 RETRIED_4XX = frozenset({408, 425, 429})
 """Request Timeout, Too Early, Too Many Requests: the event is not at fault."""
+
+GONE = 410
+"""The destination wants no events any more (Standard Webhooks: "disable the endpoint"): it is paused, nothing is
+thrown away."""
 
 LONGEST_RETRY_AFTER: Millis = DAY
 """A destination that asks for more is asked again after a day."""
@@ -42,4 +46,16 @@ def retry_after(value: str | None, *, now: Millis) -> Millis:
 
 def is_refusal(status: int, retry: Retry) -> bool:
     """Whether an answer says that this event will never be taken: a dead letter at once."""
-    return 400 <= status < 500 and status not in RETRIED_4XX and retry.dead_on_4xx
+    return 400 <= status < 500 and status not in (*RETRIED_4XX, GONE) and retry.dead_on_4xx
+
+
+def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Random | None = None) -> Millis | None:
+    """How long to wait after so many failures, the first of which was `age` ago; None: not again.
+
+    A schedule's pauses are taken as they are, give or take a tenth, so that a crowd does not come back at once.
+    """
+    if retry.schedule is None:
+        return backoff(retry, failures, uniform=uniform) if age < retry.max_age else None
+    if failures > len(retry.schedule):
+        return None
+    return round(retry.schedule[failures - 1] * (uniform or random).uniform(0.9, 1.1))

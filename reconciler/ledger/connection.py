@@ -86,12 +86,6 @@ def touch(db: Database) -> None:
     db.conn.execute("INSERT INTO meta VALUES ('ready', '') ON CONFLICT (name) DO UPDATE SET value = ''")
 
 
-def ledger_id(db: Database) -> str:
-    """The ledger's own name, made with it: two ledgers never give two events the same id."""
-    value: str = db.conn.execute("SELECT value FROM meta WHERE name = 'ledger_id'").fetchone()[0]
-    return value
-
-
 def data_version(db: Database) -> int:
     """A number that changes when another process has committed to the ledger."""
     version: int = db.conn.execute("PRAGMA data_version").fetchone()[0]
@@ -132,3 +126,16 @@ def only_service(path: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def service_process(path: Path) -> int | None:
+    """The process that serves a ledger, or None where none does."""
+    try:
+        with path.with_name(path.name + ".lock").open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or 0) or None
+    except (OSError, ValueError):
+        return None
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlite_utils import Database
 
-from reconciler.events.sighting import HOOK_TEST
+from reconciler.events.sighting import OWN_KINDS
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -28,11 +28,11 @@ def figures(db: Database) -> Figures:
     by_webhook, deliveries = db.execute(
         """
         SELECT count(DISTINCT event_id), count(*) FROM sightings
-         WHERE source LIKE 'webhook:%' AND recovery IS NULL AND kind <> ?
+         WHERE source LIKE 'webhook:%' AND recovery IS NULL AND kind NOT IN (?, ?)
         """,
-        [HOOK_TEST],
+        OWN_KINDS,
     ).fetchone()
-    events = db.execute("SELECT count(*) FROM events WHERE kind <> ?", [HOOK_TEST]).fetchone()[0]
+    events = db.execute("SELECT count(*) FROM events WHERE kind NOT IN (?, ?)", OWN_KINDS).fetchone()[0]
     delivered = db.execute(
         """
         SELECT source_id FROM sightings s WHERE source = 'project_events'

@@ -1,19 +1,17 @@
 """The outbox: which delivery goes out next, and what became of it.
 
-Deliveries of one lane go out one after the other, in the order of their events. A lane is a project, or a
-single event where a destination asked for no order.
+Deliveries of one lane go out one after the other, in the order of their events. A lane is a project, an object
+of a project, or a single event where a destination asked for no order (see `ledger.routes`).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import msgspec
 import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.sighting import Recovery
+from reconciler.events.sighting import Recovery, Summary
 from reconciler.events.times import Millis
 from reconciler.ledger.schema import OPEN
 
@@ -35,21 +33,25 @@ NEXT_LANES = f"""
      WHERE d.next_attempt_at <= :now LIMIT :limit
 """
 HEAD = f"""
-    SELECT event_id, attempts, first_attempt_at, next_attempt_at FROM deliveries
+    SELECT event_id, attempts, attempts - attempts_before, replays, first_attempt_at, next_attempt_at FROM deliveries
      WHERE destination_id = ? AND lane = ? AND {OPEN} ORDER BY lane, event_id LIMIT 1
 """
 NEXT_DUE = """
     SELECT min(next_attempt_at) FROM deliveries WHERE destination_id = ? AND state = 'retrying'
 """
 PAYLOAD = """
-    SELECT e.id, e.happened_at, s.kind, s.action, s.project_id, s.project_path, s.source, s.id, s.recovery,
-           s.headers, s.payload
+    SELECT e.id, e.happened_at, s.source, s.id, s.recovery, s.headers, s.payload,
+           s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
       FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = ?
 """
 FINISH = """
     UPDATE deliveries SET state = ?3, attempts = attempts + 1, first_attempt_at = coalesce(first_attempt_at, ?4),
                           finished_at = ?5, last_status = ?6, last_error = ?7, sighting_id = ?8
      WHERE event_id = ?1 AND destination_id = ?2
+"""
+_ATTEMPT = """
+    INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms, status, error_class, error,
+                          response) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 RETRY = """
     UPDATE deliveries SET state = 'retrying', attempts = attempts + 1,
@@ -60,10 +62,14 @@ RETRY = """
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """The delivery at the head of a lane."""
+    """The delivery at the head of a lane. `attempts`: all that were made; `failures`: those since it was opened,
+    or opened again by a replay.
+    """
 
     event_id: int
     attempts: int
+    failures: int
+    replays: int
     first_attempt_at: Millis | None
     next_attempt_at: Millis
 
@@ -73,27 +79,27 @@ class Outgoing(msgspec.Struct, frozen=True):
 
     event_id: int
     happened_at: str
-    kind: str
-    action: str | None
-    project_id: int | None
-    project_path: str | None
     source: str
     sighting_id: int
     recovery: Recovery | None
     headers: dict[str, str]
     payload: str
+    summary: Summary
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One try: when it began and ended, and what came back."""
+    """One try: when it began and ended, and what came back. `error_class` is None where it was taken."""
 
     event_id: int
     destination_id: int
     sighting_id: int
+    number: int
     started_at: Millis
     ended_at: Millis
-    status: int | None
-    error: str | None
+    status: int | None = None
+    error_class: str | None = None
+    error: str | None = None
+    response: str | None = None
 
 
 def next_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> list[str]:
@@ -107,8 +113,9 @@ def head(db: Database, destination_id: int, lane: str) -> Queued | None:
     row = db.conn.execute(HEAD, (destination_id, lane)).fetchone()
     if row is None:
         return None
-    event_id, attempts, first, due = row
-    return Queued(event_id, attempts, None if first is None else times.from_iso(first), times.from_iso(due))
+    event_id, attempts, failures, replays, first, due = row
+    first_attempt_at = None if first is None else times.from_iso(first)
+    return Queued(event_id, attempts, failures, replays, first_attempt_at, times.from_iso(due))
 
 
 def next_due(db: Database, destination_id: int) -> Millis | None:
@@ -120,10 +127,17 @@ def next_due(db: Database, destination_id: int) -> Millis | None:
 def outgoing(db: Database, event_id: int) -> Outgoing:
     """An event with its payload."""
     row = db.conn.execute(PAYLOAD, (event_id,)).fetchone()
-    *about, recovery, headers, payload = row
-    recovered = None if recovery is None else msgspec.json.decode(recovery, type=Recovery)
-    fields = [*about, recovered, orjson.loads(headers), payload]
-    return Outgoing(*fields)
+    ident, happened_at, source, sighting_id, recovery, headers, payload, *about = row
+    return Outgoing(
+        event_id=ident,
+        happened_at=happened_at,
+        source=source,
+        sighting_id=sighting_id,
+        recovery=None if recovery is None else msgspec.json.decode(recovery, type=Recovery),
+        headers=orjson.loads(headers),
+        payload=payload,
+        summary=Summary(*about),
+    )
 
 
 def deliver(db: Database, attempt: Attempt) -> None:
@@ -138,6 +152,7 @@ def bury(db: Database, attempt: Attempt) -> None:
 
 def retry(db: Database, attempt: Attempt, *, next_attempt_at: Millis) -> None:
     """The event will be tried again."""
+    _note(db, attempt)
     row = (
         attempt.event_id,
         attempt.destination_id,
@@ -149,7 +164,23 @@ def retry(db: Database, attempt: Attempt, *, next_attempt_at: Millis) -> None:
     db.conn.execute(RETRY, row)
 
 
+def _note(db: Database, attempt: Attempt) -> None:
+    row = (
+        attempt.event_id,
+        attempt.destination_id,
+        attempt.number,
+        times.iso(attempt.started_at),
+        attempt.ended_at - attempt.started_at,
+        attempt.status,
+        attempt.error_class,
+        attempt.error,
+        attempt.response,
+    )
+    db.conn.execute(_ATTEMPT, row)
+
+
 def _finish(db: Database, attempt: Attempt, state: str) -> None:
+    _note(db, attempt)
     row = (
         attempt.event_id,
         attempt.destination_id,
@@ -161,20 +192,3 @@ def _finish(db: Database, attempt: Attempt, state: str) -> None:
         attempt.sighting_id if state == "delivered" else None,
     )
     db.conn.execute(FINISH, row)
-
-
-def sync_destinations(db: Database, wanted: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Make the ledger's active destinations those in the config, given as (name, ordering).
-
-    A destination that is gone from the config stays, inactive, with what it was owed. Returns ids by name.
-    """
-    wanted = list(wanted)
-    db.conn.execute("UPDATE destinations SET active = 0 WHERE active = 1")
-    db.conn.executemany(
-        """
-        INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)
-        ON CONFLICT (name) DO UPDATE SET ordering = excluded.ordering, active = 1
-        """,
-        wanted,
-    )
-    return dict(db.conn.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())

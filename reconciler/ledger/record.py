@@ -11,9 +11,11 @@ from sqlite_utils import Database
 
 from reconciler.events import matching, times
 from reconciler.events.matching import Seen
-from reconciler.events.sighting import HOOK_TEST, Precision, Sighting
+from reconciler.events.sighting import Precision, Sighting
 from reconciler.events.times import Millis
+from reconciler.ledger.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.regroup import Founding, Regrouping, regroup, richness
+from reconciler.ledger.routes import Candidate, Route, delivery
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -21,13 +23,6 @@ class Recorded(msgspec.Struct, frozen=True):
 
     event_id: int
     new_event: bool
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """A delivery was opened in this lane of this destination."""
-
-    destination_id: int
-    lane: str
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -47,19 +42,15 @@ class _Event(msgspec.Struct):
 
 _SIGHTING = """
     INSERT INTO sightings (id, event_id, source, source_id, key, happened_at, precision, seen_at, kind, action,
-                           project_id, project_path, author, title, ref, payload_sha, headers, payload, recovery,
-                           raw)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                           project_id, project_path, author, title, ref, object, payload_sha, headers, payload,
+                           recovery, raw)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ORIGINAL = """
     UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
      WHERE source_id = ? AND source = ? AND recovery IS NOT NULL
 """
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
-_DELIVERY = """
-    INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at)
-    VALUES (?, ?, 'pending', ?, ?, ?)
-"""
 _PROJECT = """
     INSERT INTO projects (id, path, last_webhook_at) VALUES (?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET path = coalesce(excluded.path, path),
@@ -67,12 +58,12 @@ _PROJECT = """
 """
 
 
-def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward: bool = True) -> Outcome:
+def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: Sequence[Route] = ()) -> Outcome:
     """Record sightings inside the transaction that is open on `db`.
 
     All sightings of one key are matched together. A delivery that was known from GitLab's hook log only, and now
-    comes by itself, brings its original bytes along. With `forward`, each new event opens a delivery for each
-    active destination. Returns one `Recorded` for each sighting, in their order.
+    comes by itself, brings its original bytes along. Each new event opens a delivery for each of the `routes` that
+    accepts it. Returns one `Recorded` for each sighting, in their order.
     """
     known = _known(db, sightings) if sightings else {}
     fresh: dict[tuple[str, str], Sighting] = {}
@@ -86,7 +77,7 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, forward:
         return Outcome([Recorded(known[s.source, s.source_id], False) for s in sightings], [], 0)
 
     written = _Writing(db, list(fresh.values()), times.iso(now))
-    opened = written.open_deliveries() if forward else []
+    opened = written.open_deliveries(routes)
     first_told: set[int] = set()
     recorded = []
     for sighting in sightings:
@@ -106,6 +97,7 @@ class _Writing:
         self.recorded_at = recorded_at
         self.event_of: dict[tuple[str, str], int] = {}
         self.founded: dict[int, _Event] = {}
+        self._fresh_of: dict[int, Sighting] = {}
         self._next_event = _next_event_id(db)
         self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
 
@@ -128,23 +120,19 @@ class _Writing:
             regrouping.apply(db)
         self._note_projects(fresh)
 
-    def open_deliveries(self) -> list[Opened]:
-        """Open a delivery of each new event for each active destination."""
-        destinations = self.db.conn.execute("SELECT id, ordering FROM destinations WHERE active = 1").fetchall()
-        rows = [
-            (
-                event.id,
-                destination_id,
-                lane(ordering, event.id, event.founding.project_id),
-                self.recorded_at,
-                self.recorded_at,
-            )
-            for event in self.founded.values()
-            if event.founding.kind != HOOK_TEST
-            for destination_id, ordering in destinations
-        ]
-        self.db.conn.executemany(_DELIVERY, rows)
-        return [Opened(destination_id, of_lane) for _, destination_id, of_lane, _, _ in rows]
+    def open_deliveries(self, routes: Sequence[Route]) -> list[Opened]:
+        """Open a delivery of each new event for each destination that is to get it."""
+        if not routes or not self.founded:
+            return []
+        candidates = {event.id: self._candidate(event.founding.sighting_id) for event in self.founded.values()}
+        found = [delivery(route, ident, one) for ident, one in candidates.items() for route in routes]
+        return open_deliveries(self.db, [one for one in found if one is not None], self.recorded_at)
+
+    def _candidate(self, sighting_id: int) -> Candidate:
+        fresh = self._fresh_of.get(sighting_id)
+        if fresh is None:  # an event of its own after all
+            return next(candidates_of(self.db, [sighting_id]))[1]
+        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload)
 
     def _lone(self, sighting: Sighting) -> tuple[Any, ...]:
         """The usual case: a key never seen before."""
@@ -188,6 +176,7 @@ class _Writing:
 
     def _row(self, sighting_id: int, event_id: int, s: Sighting) -> tuple[Any, ...]:
         self.event_of[s.source, s.source_id] = event_id
+        self._fresh_of[sighting_id] = s
         about = s.summary
         return (
             sighting_id,
@@ -205,6 +194,7 @@ class _Writing:
             about.author,
             about.title,
             about.ref,
+            about.object,
             s.payload_sha,
             orjson.dumps(s.headers).decode(),
             s.payload,
@@ -234,18 +224,11 @@ class _Writing:
         self.db.conn.executemany(_PROJECT, list(rows.values()))
 
 
-def lane(ordering: str, event_id: int, project_id: int | None) -> str:
-    """Which lane a delivery queues in: its project's, or one of its own where order does not matter."""
-    if ordering == "none":
-        return f"event:{event_id:012d}"
-    return f"project:{project_id or 0}"
-
-
 def rehearse(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> Outcome:
     """What `record` would do; the ledger stays as it was. Inside the transaction that is open on `db`."""
     db.conn.execute("SAVEPOINT rehearsal")
     try:
-        return record(db, sightings, now=now, forward=False)
+        return record(db, sightings, now=now)
     finally:
         db.conn.execute("ROLLBACK TO rehearsal")
         db.conn.execute("RELEASE rehearsal")

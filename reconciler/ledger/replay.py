@@ -1,72 +1,95 @@
-"""Sending events again: which deliveries a request means, and how they are reopened."""
+"""Sending events again: which deliveries a request means, and how they are opened once more."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.sighting import OWN_KINDS
 from reconciler.events.times import Millis
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.connection import transaction
-from reconciler.ledger.record import lane
+from reconciler.ledger.opening import candidates_of
+from reconciler.ledger.routes import Candidate, Route, Undecided, lane
 
-EVENTS_A_TRANSACTION = 500
+EVENTS_A_STEP = 500
 """Short transactions: the service writes between them."""
+
+_REOPEN = """
+    INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, replays)
+    VALUES (?1, ?2, 'pending', ?3, ?4, ?4, 1)
+    ON CONFLICT (event_id, destination_id) DO UPDATE SET
+        state = 'pending', lane = excluded.lane, attempts_before = attempts,
+        replays = replays + iif(state IN ('delivered', 'dead'), 1, 0),
+        opened_at = excluded.opened_at, next_attempt_at = excluded.next_attempt_at, first_attempt_at = NULL,
+        finished_at = NULL
+"""
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which deliveries are to go out again. No ids: all; no destination: all that are active."""
+    """Which events are to go out again: by ids, or by a filter; of these only a destination's dead letters."""
 
     filter: Filter = Filter()
     event_ids: tuple[int, ...] = ()
-    destination: str | None = None
     dead_only: bool = False
 
 
-def count(db: Database, wanted: Wanted) -> dict[str, int]:
-    """How many deliveries would go out again, by destination."""
-    return {name: len(_events(db, wanted, ident)) for ident, name, _ in _destinations(db, wanted)}
+class Again(msgspec.Struct, frozen=True):
+    """A delivery that is to go out again."""
+
+    event_id: int
+    lane: str
 
 
-def reopen(db: Database, wanted: Wanted, *, now: Millis) -> int:
-    """Open the wanted deliveries (those that never were open too); says how many. Safe beside a service."""
-    at, total = times.iso(now), 0
-    for destination_id, _, ordering in _destinations(db, wanted):
-        events = _events(db, wanted, destination_id)
-        for start in range(0, len(events), EVENTS_A_TRANSACTION):
-            part = events[start : start + EVENTS_A_TRANSACTION]
-            rows = [(event, destination_id, lane(ordering, event, project), at, at) for event, project in part]
-            with transaction(db):
-                db.conn.executemany(
-                    """
-                    INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at)
-                    VALUES (?, ?, 'pending', ?, ?, ?)
-                    ON CONFLICT (event_id, destination_id) DO UPDATE SET
-                        state = 'pending', lane = excluded.lane, attempts = 0, opened_at = excluded.opened_at,
-                        next_attempt_at = excluded.next_attempt_at, first_attempt_at = NULL, finished_at = NULL
-                    """,
-                    rows,
-                )
-            total += len(part)
-    return total
+def find(db: Database, wanted: Wanted, route: Route) -> Iterator[Again]:
+    """The deliveries that a request means for one destination, oldest event first.
+
+    An event that it never was to get is meant only where it is named by its id, or its filter lets it through now.
+    """
+    last = 0
+    while part := _part(db, wanted, route.destination_id, last):
+        last = part[-1][0]
+        event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in part}
+        for sighting_id, candidate in candidates_of(db, list(event_of)):
+            event_id, had = event_of[sighting_id]
+            named = bool(wanted.event_ids) and candidate.summary.kind not in OWN_KINDS
+            if had or named or _accepts(route, candidate):
+                yield Again(event_id, lane(route.ordering, event_id, candidate.summary))
 
 
-def _destinations(db: Database, wanted: Wanted) -> list[tuple[int, str, str]]:
-    sql = "SELECT id, name, ordering FROM destinations WHERE active = 1 AND (?1 IS NULL OR name = ?1) ORDER BY name"
-    return db.execute(sql, [wanted.destination]).fetchall()
+def _accepts(route: Route, candidate: Candidate) -> bool:
+    try:
+        return route.accepts(candidate)
+    except Undecided:
+        return False
 
 
-def _events(db: Database, wanted: Wanted, destination_id: int) -> list[tuple[int, int | None]]:
+def reopen(db: Database, destination_id: int, some: Sequence[Again], *, now: Millis) -> None:
+    """Open deliveries once more, marked as replays. Safe beside a service; keep `some` short (EVENTS_A_STEP)."""
+    with transaction(db):
+        db.conn.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
+
+
+def _part(db: Database, wanted: Wanted, destination_id: int, after: int) -> list[tuple[int, int, bool]]:
+    """(event, its sighting, whether it has a delivery) of the next events."""
     where, values = wanted.filter.where()
-    sql = f"SELECT e.id, e.project_id FROM events e WHERE e.merged_into IS NULL{where}"
-    asked: list[Any] = list(values)
+    sql = f"""
+        SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
+          FROM events e {"" if wanted.dead_only else "LEFT"} JOIN deliveries d
+            ON d.event_id = e.id AND d.destination_id = ?
+         WHERE e.merged_into IS NULL AND e.id > ?{where}
+    """
+    asked: list[Any] = [destination_id, after, *values]
     if wanted.event_ids:
         sql += f" AND e.id IN ({','.join('?' * len(wanted.event_ids))})"
         asked += wanted.event_ids
     if wanted.dead_only:
-        sql += " AND e.id IN (SELECT event_id FROM deliveries WHERE destination_id = ? AND state = 'dead')"
-        asked.append(destination_id)
-    return db.execute(sql + " ORDER BY e.id", asked).fetchall()
+        sql += " AND d.state = 'dead'"
+    rows: list[tuple[int, int, bool]] = db.conn.execute(
+        f"{sql} ORDER BY e.id LIMIT ?", [*asked, EVENTS_A_STEP]
+    ).fetchall()
+    return rows

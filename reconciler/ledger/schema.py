@@ -22,6 +22,11 @@ def upgrade(db: Database) -> None:
     migrations.apply(db)
 
 
+def migration_names() -> set[str]:
+    """The migrations that this program knows."""
+    return {migration.name for migration in migrations.pending(Database(memory=True))}
+
+
 def _run(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)
@@ -197,4 +202,51 @@ def _recovery(db: Any) -> None:
             PRIMARY KEY (project_id, hook_id)
         ) WITHOUT ROWID
         """,
+    )
+
+
+@migrations(name="0003_delivery")
+def _delivery(db: Any) -> None:
+    _run(
+        db,
+        "ALTER TABLE sightings ADD COLUMN object TEXT",  # what it is about, like issue/12
+        "ALTER TABLE deliveries ADD COLUMN replays INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE deliveries ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0",  # the last replay
+        """
+        CREATE TABLE attempts (
+            id INTEGER PRIMARY KEY,
+            event_id INTEGER NOT NULL REFERENCES events(id),
+            destination_id INTEGER NOT NULL REFERENCES destinations(id),
+            number INTEGER NOT NULL,
+            started_at TEXT NOT NULL,
+            duration_ms INTEGER NOT NULL,
+            status INTEGER,  -- of HTTP
+            error_class TEXT,  -- NULL: it was taken
+            error TEXT,
+            response TEXT  -- its first KB
+        )
+        """,
+        "CREATE INDEX attempts_by_event ON attempts (event_id, destination_id)",
+        "ALTER TABLE destinations ADD COLUMN paused_at TEXT",
+        "ALTER TABLE destinations ADD COLUMN paused_why TEXT",
+        "ALTER TABLE destinations ADD COLUMN breaker TEXT NOT NULL DEFAULT 'closed'",  # open, half_open
+        "ALTER TABLE destinations ADD COLUMN breaker_failures INTEGER NOT NULL DEFAULT 0",  # in a row
+        "ALTER TABLE destinations ADD COLUMN breaker_until TEXT",  # when the next probe may go out
+        "ALTER TABLE destinations ADD COLUMN breaker_changed_at TEXT",  # when it opened, or closed
+        # A new destination that starts in the past: events after `fill_after`, up to `fill_through`, are
+        # still to be opened for it, those that happened before `fill_from` not.
+        "ALTER TABLE destinations ADD COLUMN fill_after INTEGER",
+        "ALTER TABLE destinations ADD COLUMN fill_through INTEGER",
+        "ALTER TABLE destinations ADD COLUMN fill_from TEXT",
+        """
+        CREATE TABLE alerts (
+            id INTEGER PRIMARY KEY,
+            what TEXT NOT NULL,  -- destination_down, destination_gone, dead_letters, gap_expiring
+            subject TEXT NOT NULL,
+            since TEXT NOT NULL,
+            over_at TEXT,
+            text TEXT NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX alerts_open ON alerts (what, subject) WHERE over_at IS NULL",
     )

@@ -9,8 +9,12 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.sighting import ALERT
 from reconciler.events.times import Millis
 from reconciler.ledger import coverage
+from reconciler.ledger.alerts import alerts
+from reconciler.ledger.destinations import Standing as DestinationStanding
+from reconciler.ledger.destinations import standings as destination_standings
 from reconciler.ledger.gaps import Gap, gaps
 from reconciler.ledger.hooks import HookState, all_hooks
 from reconciler.ledger.schema import OPEN
@@ -69,8 +73,13 @@ class ProjectStatus(msgspec.Struct, frozen=True):
 
 
 class DestinationStatus(msgspec.Struct, frozen=True):
+    """`state`: up, down, paused, or not in the config; `breaker` as the circuit breaker has it."""
+
     name: str
     active: bool
+    state: str
+    breaker: str
+    paused_at: str | None
     pending: int
     oldest_pending_at: str | None
     dead: int
@@ -78,18 +87,20 @@ class DestinationStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Everything that `status` shows. Counts of the whole ledger, then a row each."""
+    """Everything that `status` shows. Counts of the whole ledger, then a row each. `alerts`: what is open."""
 
     events: int
     projects: list[ProjectStatus]
     destinations: list[DestinationStatus]
+    alerts: list[str]
 
 
 def status(db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
     """How things stand. Gaps are counted up to `expected`: when a service that polls as it should has read
     everything. `keeps` says for how long GitLab keeps what each source reads.
     """
-    events = db.execute("SELECT count(*) FROM events WHERE merged_into IS NULL").fetchone()[0]
+    sql = "SELECT count(*) FROM events WHERE merged_into IS NULL AND kind <> ?"
+    events = db.execute(sql, [ALERT]).fetchone()[0]
     found = gaps(db, keeps=keeps, expected=expected, now=now)
     off = [hook for hook in all_hooks(db) if hook.is_off]
     sources = standings(db)
@@ -103,9 +114,13 @@ def status(db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: 
         )
         for row in db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id")
     ]
-    rows = db.execute("SELECT id, name, active FROM destinations ORDER BY name").fetchall()
-    destinations = [_destination(db, *row) for row in rows]
-    return Status(events, projects, destinations)
+    open_alerts = [row["text"] for row in alerts(db) if row["over_at"] is None]
+    return Status(events, projects, destination_statuses(db), open_alerts)
+
+
+def destination_statuses(db: Database) -> list[DestinationStatus]:
+    """What each destination is owed, and how it does."""
+    return [_destination(db, one) for one in destination_standings(db)]
 
 
 def _project(
@@ -130,14 +145,17 @@ def _open_gap(gap: Gap) -> OpenGap:
     return OpenGap(gap.source, times.iso(gap.during.start), times.iso(gap.during.end), gap.why, until)
 
 
-def _destination(db: Database, destination_id: int, name: str, active: int) -> DestinationStatus:
+def _destination(db: Database, at: DestinationStanding) -> DestinationStatus:
     def one(sql: str) -> Any:
-        row = db.execute(sql, [destination_id]).fetchone()
+        row = db.execute(sql, [at.id]).fetchone()
         return None if row is None else row[0]
 
     return DestinationStatus(
-        name=name,
-        active=bool(active),
+        name=at.name,
+        active=at.active,
+        state=at.state,
+        breaker=at.breaker.state,
+        paused_at=None if at.paused_at is None else times.iso(at.paused_at),
         pending=one(PENDING),
         oldest_pending_at=one(OLDEST),
         dead=one(DEAD),

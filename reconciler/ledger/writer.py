@@ -26,7 +26,9 @@ from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.connection import explain, is_busy
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.record import Opened, Outcome, record
+from reconciler.ledger.opening import Opened
+from reconciler.ledger.record import Outcome, record
+from reconciler.ledger.routes import Route
 
 T = TypeVar("T")
 
@@ -67,14 +69,14 @@ class _Written(msgspec.Struct, frozen=True):
 class Writer:
     """Group commit over one connection. Use it from the event loop that made it.
 
-    `on_opened` is called after each commit with the deliveries that it opened; without `forward` new events
-    open none.
+    `on_opened` is called after each commit with the deliveries that it opened. New events open deliveries by
+    `routes`, which may be changed at any time.
     """
 
-    def __init__(self, db: Database, *, forward: bool = True) -> None:
+    def __init__(self, db: Database, *, routes: Sequence[Route] = ()) -> None:
         self.on_opened: Callable[[list[Opened]], None] | None = None
+        self.routes = routes
         self.waiting_sightings = 0
-        self._forward = forward
         self._db = db
         self._db.execute("PRAGMA busy_timeout = 0")  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
@@ -144,7 +146,7 @@ class Writer:
     def _write(self, batch: list[_Change]) -> _Written:
         self._db.conn.execute("BEGIN IMMEDIATE")
         sightings = [s for change in batch for s in change.sightings]
-        outcome = record(self._db, sightings, now=times.now(), forward=self._forward)
+        outcome = record(self._db, sightings, now=times.now(), routes=self.routes)
         return _Written(batch, outcome, [change.run(self._db) if change.run else None for change in batch])
 
     def _committed(self, written: _Written, commit: asyncio.Future[Any]) -> None:

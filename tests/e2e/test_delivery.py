@@ -123,7 +123,7 @@ def test_a_backlog_is_on_disk_not_in_memory(make_service: MakeService, consumer:
 def test_destinations_do_not_wait_for_each_other(make_service: MakeService, consumer: Consumer) -> None:
     with Consumer() as slow:
         slow.delay_s = 3
-        destinations = [to_consumer(consumer), {"name": "slow", "url": slow.url}]
+        destinations = [to_consumer(consumer), {"name": "slow", "url": slow.url, "allow_private": True}]
         service = make_service(destinations=destinations).start()
         for n in range(20):
             post(service, 1, n)

@@ -23,7 +23,7 @@ from reconciler.ledger import downtime, gaps, runs
 from reconciler.ledger.connection import connect
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.parts import Reconciling, reconciling
-from reconciler.service import web_server
+from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.things import Thing

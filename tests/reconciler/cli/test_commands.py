@@ -260,7 +260,12 @@ class TestReplay:
 
         assert service.run("replay", "--dead", stdin="y\n").returncode == 0
         assert consumer.wait_for(lambda c: len(c.taken) == 3)
-        by_id = json.loads(service.run("replay", "1", "3", "--yes", "--json").stdout)
+        listed = (
+            service.run("events", "--kind", "push", "--json").stdout
+            + service.run("events", "--kind", "note", "--json").stdout
+        )
+        ids = [str(json.loads(line)["id"]) for line in listed.splitlines()]
+        by_id = json.loads(service.run("replay", *ids, "--yes", "--json").stdout)
         assert by_id == {"destinations": {"consumer": 2}, "reopened": 2}
         assert consumer.wait_for(lambda c: len(c.taken) == 5)
         done = service.run("replay", "--from", "2017-12-10", "--to", "2017-12-10", "--destination", "consumer", "-y")
@@ -282,7 +287,7 @@ class TestReplay:
 
 
 def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer) -> None:
-    consumer.answer = lambda _h, body: (410 if b'"issue"' in body else 503, {}, b"gone")
+    consumer.answer = lambda _h, body: (422 if b'"issue"' in body else 503, {}, b"gone")
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab, **EVENTS_ONLY)).start()
     fill(service, ISSUE, PUSH)
     service.wait_for_log("downtime is healed")

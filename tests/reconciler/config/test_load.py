@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.cli.schema import schema_text
+from reconciler.config.kinds import BUILT_IN
 from reconciler.config.load import ConfigError, load
 from reconciler.config.models import Config, SourceName, Trigger
+from reconciler.forwarding.kinds.http import HttpDestination
 from reconciler.sources.table import SOURCES
 
 ROOT = Path(__file__).parents[3]
@@ -40,25 +43,28 @@ def test_the_sample_is_valid_as_it_stands() -> None:
     assert config.ledger.path == ROOT / "ledger.db"
 
 
-def test_the_sample_s_commented_destination_is_valid_too(tmp_path: Path) -> None:
+def test_the_sample_s_commented_destinations_are_valid_too(tmp_path: Path) -> None:
     text = (ROOT / "config.yaml").read_text().replace("destinations: []\n", "destinations:\n")
     head, tail = text.split("destinations:\n")
     config = load(
-        write(tmp_path, head + "destinations:\n" + tail.replace("#  ", "  ")),
+        write(tmp_path, head + "destinations:\n" + re.sub("^#  ", "  ", tail, flags=re.M)),
         {"AUDIT_TOKEN": "secret", "AUDIT_SECRET": "whsec_c2VjcmV0"},
     )
-    [destination] = config.destinations
+    assert {one.kind for one in config.destinations} == set(BUILT_IN)
+    destination = config.destinations[0]
+    assert isinstance(destination, HttpDestination)
     assert destination.headers["Authorization"].get_secret_value() == "Bearer secret"
     assert destination.retry.max_age == 3 * 86_400_000
     defaults = Config.model_validate({**MINIMAL, "destinations": [{"name": "d", "url": "https://x"}]})
     assert destination.retry == defaults.destinations[0].retry  # the comments tell the truth
     assert destination.timeout == defaults.destinations[0].timeout
     assert destination.concurrency == defaults.destinations[0].concurrency
+    assert destination.breaker == defaults.destinations[0].breaker
 
 
 def test_the_sample_shows_every_key() -> None:
     text = (ROOT / "config.yaml").read_text()
-    schema = Config.model_json_schema()
+    schema = json.loads(schema_text())
     keys = set(schema["properties"])
     for model in schema["$defs"].values():
         keys |= set(model.get("properties", ()))
@@ -209,6 +215,8 @@ def test_the_schema_is_json_schema_and_knows_the_sample() -> None:
         {"projects": [{"sources": []}]},
         {"projects": [{"project": 1, "sources": ["x"]}]},
         {"destinations": [{"name": "d"}]},
+        {"destinations": [{"name": "d", "kind": "file", "url": "https://x"}]},
+        {"destinations": [{"name": "d", "kind": "nats", "servers": [], "x": 1}]},
         {"reconcile": {"interval": "soon"}},
     ):
         assert list(validator.iter_errors(sample | wrong))

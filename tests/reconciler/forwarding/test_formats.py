@@ -8,9 +8,11 @@ from typing import Any
 from cloudevents.v1.http import from_http
 from standardwebhooks import Webhook
 
-from reconciler.config.models import Destination
 from reconciler.events import times
+from reconciler.events.sighting import Summary
 from reconciler.forwarding.formats import Formatter
+from reconciler.forwarding.kinds.http import Http, HttpDestination
+from reconciler.forwarding.message import Message
 from reconciler.ledger.queue import Outgoing
 
 SECRET = "whsec_c2VjcmV0LW9mLWEtZGVzdGluYXRpb24="
@@ -18,25 +20,27 @@ BODY = '{"object_kind": "push",  "ref":"refs/heads/m\\u00e4in", "n": 1.0}'
 
 
 def formatter(**more: Any) -> Formatter:
-    destination = Destination.model_validate({"name": "d", "url": "https://example.com", **more})
-    return Formatter(destination, ledger_id="abc", gitlab_url="https://gitlab.example.com/")
+    destination = HttpDestination.model_validate({"name": "d", "url": "https://example.com", **more})
+    return Formatter(destination, event_id=lambda n: f"evt_abc_{n}", gitlab_url="https://gitlab.example.com/")
 
 
-def outgoing(**more: Any) -> Outgoing:
-    about: dict[str, Any] = {
-        "event_id": 7,
-        "happened_at": "2026-11-24T10:00:00.000Z",
-        "kind": "push",
-        "action": None,
-        "project_id": 42,
-        "project_path": "group/project",
-        "source": "webhook:default",
-        "sighting_id": 9,
-        "recovery": None,
-        "headers": {"X-Gitlab-Event": "Push Hook", "Content-Type": "application/json", "Idempotency-Key": "gitlab's"},
-        "payload": BODY,
-    }
-    return Outgoing(**(about | more))
+def outgoing(**summary: Any) -> Outgoing:
+    about = {"kind": "push", "project_id": 42, "project_path": "group/project", "ref": "refs/heads/main"}
+    return Outgoing(
+        event_id=7,
+        happened_at="2026-11-24T10:00:00.000Z",
+        source="webhook:default",
+        sighting_id=9,
+        recovery=None,
+        headers={"X-Gitlab-Event": "Push Hook", "Content-Type": "application/json", "Idempotency-Key": "gitlab's"},
+        payload=BODY,
+        summary=Summary(**(about | summary)),
+    )
+
+
+def sent_headers(message: Message, **more: Any) -> dict[str, str]:
+    """As `kind: http` sends them."""
+    return Http(HttpDestination.model_validate({"name": "d", "url": "https://example.com", **more})).headers(message)
 
 
 def test_webhook_is_the_same_bytes_with_a_stable_id() -> None:
@@ -61,14 +65,13 @@ def test_cloudevents_are_read_by_their_sdk() -> None:
 
 def test_signatures_pass_others_checks() -> None:
     for form in ("webhook", "cloudevents"):
-        message = formatter(secret=SECRET, format=form).message(outgoing(), attempt=1, now=times.now())
-        Webhook(SECRET).verify(message.body, message.headers, json_parse=False)
+        message = formatter(format=form).message(outgoing(), attempt=1, now=times.now())
+        Webhook(SECRET).verify(message.body, sent_headers(message, secret=SECRET), json_parse=False)
 
 
 def test_configured_headers_win_whatever_their_capitals() -> None:
-    message = formatter(headers={"user-agent": "mine", "Authorization": "Bearer t"}).message(
-        outgoing(), attempt=1, now=times.now()
-    )
-    assert message.headers["user-agent"] == "mine"
-    assert "User-Agent" not in message.headers
-    assert message.headers["Authorization"] == "Bearer t"
+    message = formatter().message(outgoing(), attempt=1, now=times.now())
+    sent = sent_headers(message, headers={"user-agent": "mine", "Authorization": "Bearer t"})
+    assert sent["user-agent"] == "mine"
+    assert "User-Agent" not in sent
+    assert sent["Authorization"] == "Bearer t"

@@ -1,4 +1,4 @@
-"""The retry schedule, the pace, and Retry-After."""
+"""The retry schedule, and Retry-After."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from email.utils import formatdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.config.models import Retry
+from reconciler.config.destinations import Retry
 from reconciler.events.times import DAY
-from reconciler.forwarding.pace import Pace
-from reconciler.forwarding.retry import LONGEST_RETRY_AFTER, backoff, is_refusal, retry_after
+from reconciler.forwarding.retry import LONGEST_RETRY_AFTER, backoff, is_refusal, next_pause, retry_after
 
 retries = st.builds(
     lambda first, longest: Retry(first=first, longest=longest), st.integers(1, 10_000), st.integers(1, DAY)
@@ -47,37 +46,22 @@ def test_retry_after_in_both_forms() -> None:
 
 def test_which_answers_are_refusals() -> None:
     refused = {status for status in range(100, 600) if is_refusal(status, Retry())}
-    assert refused == set(range(400, 500)) - {408, 425, 429}
+    assert refused == set(range(400, 500)) - {408, 410, 425, 429}
     assert not any(is_refusal(status, Retry(dead_on_4xx=False)) for status in range(100, 600))
 
 
-class TestPace:
-    def test_full_width_while_up_and_one_probe_while_down(self) -> None:
-        pace = Pace(Retry(first=1000, longest=1000), concurrency=3)
-        rounds = [pace.started() for _ in range(3)]
-        assert not pace.may_start(0)
-        for of_round in rounds:  # all three fail: one failure of one round
-            pace.failed(of_round, now=0, retry_after=0)
-        assert pace.down
-        assert pace.may_start(0)  # the first probe follows at once
-        probe = pace.started()
-        assert not pace.may_start(10**9)  # and it is the only one
-        pace.succeeded()
-        assert not pace.down
-        for _ in range(3):
-            assert pace.may_start(0)
-            probe = pace.started()
-        assert not pace.may_start(0)
-        assert probe > rounds[0]
+@given(retries, st.integers(1, 50), st.integers(0, 10 * DAY))
+def test_it_is_tried_again_until_it_is_too_old(retry: Retry, failures: int, age: int) -> None:
+    pause = next_pause(retry, failures, age=age)
+    assert (pause is None) == (age >= retry.max_age)
 
-    @given(st.integers(2, 30), st.integers(0, 10_000))
-    def test_probes_are_spaced_and_retry_after_is_kept(self, failures: int, asked: int) -> None:
-        pace = Pace(Retry(first=1000, longest=8000), concurrency=4)
-        now = 0
-        for _ in range(failures):
-            assert pace.may_start(now)
-            pace.failed(pace.started(), now=now, retry_after=asked)
-            assert pace.wait(now) >= asked
-            assert pace.wait(now) <= max(asked, 8000)
-            now += pace.wait(now)
-        assert pace.in_flight == 0
+
+@given(st.lists(st.integers(1, 10 * DAY), min_size=1, max_size=12), st.integers(1, 20), st.integers(0, 10 * DAY))
+def test_a_schedule_is_kept_to_its_end(schedule: list[int], failures: int, age: int) -> None:
+    pause = next_pause(Retry(schedule=schedule), failures, age=age)
+    if failures > len(schedule):
+        assert pause is None
+    else:
+        wanted = schedule[failures - 1]
+        assert pause is not None
+        assert round(0.9 * wanted) <= pause <= round(1.1 * wanted)

@@ -15,8 +15,10 @@ from reconciler.events import matching, times
 from reconciler.events.matching import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.queue import Attempt, deliver, sync_destinations
+from reconciler.ledger.destinations import Wanted, sync
+from reconciler.ledger.queue import Attempt, deliver
 from reconciler.ledger.record import record
+from reconciler.ledger.routes import Route
 from tests.support.history import (
     HOUR,
     MINUTE,
@@ -52,10 +54,10 @@ def feed(batches: list[list[Sighting]], *, told_after: int = 0) -> Fed:
     with TemporaryDirectory() as folder, closing(connect(Path(folder) / "ledger.db")) as db:
         db.execute("PRAGMA synchronous = OFF")  # nothing is killed here
         with transaction(db):
-            sync_destinations(db, [("one", "project")])
+            sync(db, [Wanted("one")], now=START)
         for number, batch in enumerate(batches, start=1):
             with transaction(db):
-                record(db, batch, now=START)
+                record(db, batch, now=START, routes=[Route(1, "project", lambda _: True)])
             if told_after and number % told_after == 0:
                 _deliver_all(db)
         _deliver_all(db)
@@ -75,7 +77,7 @@ def _deliver_all(db: Database) -> None:
             SELECT e.id, e.sighting_id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE state = 'pending'
         """
         for event_id, sighting_id in db.execute(sql).fetchall():
-            deliver(db, Attempt(event_id, 1, sighting_id, START, START, 200, None))
+            deliver(db, Attempt(event_id, 1, sighting_id, 1, START, START, 200))
 
 
 def _is_sound(db: Database) -> None:

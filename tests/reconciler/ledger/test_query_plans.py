@@ -12,11 +12,28 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger import browse, coverage, downtime, hooks, queue, standing, status
+from reconciler.ledger import (
+    alerts,
+    browse,
+    coverage,
+    destinations,
+    downtime,
+    fill,
+    hooks,
+    letters,
+    prune,
+    queue,
+    replay,
+    standing,
+    status,
+)
 from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.record import record
+from reconciler.ledger.routes import Route
 
-HOT = ("events", "sightings", "deliveries", "coverage", "projects", "sources", "downtimes", "hooks")
+HOT = ("events", "sightings", "deliveries", "coverage", "projects", "sources", "downtimes", "hooks", "attempts")
+ROUTES = [Route(1, "project", lambda _: True), Route(2, "none", lambda _: True)]
 
 
 class Watched:
@@ -44,7 +61,7 @@ class Watched:
 def db(tmp_path: Path) -> Iterator[Database]:
     with closing(connect(tmp_path / "ledger.db")) as db:
         with transaction(db):
-            queue.sync_destinations(db, [("one", "project"), ("two", "none")])
+            destinations.sync(db, [Wanted("one"), Wanted("two", "none")], now=0)
         yield db
 
 
@@ -70,7 +87,7 @@ def plans(db: Database, watched: Watched) -> dict[str, list[str]]:
 
 
 def scans(plan: list[str]) -> list[str]:
-    aliases = {"e": "events", "s": "sightings", "d": "deliveries", "f": "sightings"}
+    aliases = {"e": "events", "s": "sightings", "d": "deliveries", "f": "sightings", "a": "attempts"}
     return [
         step
         for step in plan
@@ -84,8 +101,8 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     watched = Watched(db.conn)
     db.conn = watched
     with transaction(db):
-        record(db, [sighting(n) for n in range(50)], now=times.now())
-        record(db, [sighting(99)], now=times.now())
+        record(db, [sighting(n) for n in range(50)], now=times.now(), routes=ROUTES)
+        record(db, [sighting(99)], now=times.now(), routes=ROUTES)
         record(
             db, [sighting(1, "project_events", "note:7"), sighting(2, "project_events", "note:7")], now=times.now()
         )
@@ -94,7 +111,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     queue.head(db, 2, "event:000000000001")
     queue.next_due(db, 1)
     queue.outgoing(db, 1)
-    attempt = queue.Attempt(1, 1, 1, 0, 0, 500, "no")
+    attempt = queue.Attempt(1, 1, 1, 1, 0, 0, 500, "http_5xx", "no")
     queue.retry(db, attempt, next_attempt_at=times.now())
     queue.bury(db, attempt)
     queue.deliver(db, attempt)
@@ -107,6 +124,15 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     browse.after(db, browse.Filter(), event_id=1)
     browse.newest(db, browse.Filter(project=1), limit=5)
     browse.show(db, 1)
+    letters.attempts(db, 1)
+    letters.dead_letters(db, browse.Filter(), destination="one", limit=5)
+    fill.fill_step(db, ROUTES[0], now=0)
+    destinations.note_breaker(db, 1, destinations.Breaker("open", 5, 1, 1))
+    list(replay.find(db, replay.Wanted(dead_only=True), ROUTES[0]))
+    pruning = prune.Pruning(prune.Keep(events=1, dead_letters=1, attempts=1, runs=1), now=0)
+    while not pruning.step(db):
+        pass
+    db.conn.execute(alerts.DEAD_LETTERS, (1,)).fetchall()
     for sql in (status.PENDING, status.OLDEST, status.DEAD, status.LAST_ERROR, status.LAST_DEAD_ERROR):
         db.conn.execute(sql, (1,)).fetchall()
     db.conn = watched._conn

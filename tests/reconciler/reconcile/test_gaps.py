@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import structlog
 
 from reconciler.events.times import DAY, HOUR, MINUTE
 from reconciler.ledger import downtime
 from reconciler.ledger.coverage import Interval
 from reconciler.metrics import Reconciliation, state
 from reconciler.reconcile.backfill import Backfill, cut
-from reconciler.service import warn_of_gaps
+from reconciler.service.alerting import expiring_gaps
 from tests.reconciler.reconcile.conftest import NOW, MakeHouse
 
 EVENTS = {"sources": ["project_events"]}
@@ -104,11 +103,11 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     house.now += 6 * DAY + 12 * HOUR
     [log, _] = house.gaps()
     assert (log.source, log.is_final, state(log, house.now)) == ("hook_log", False, "expiring")
-    with structlog.testing.capture_logs() as logs:
-        warn_of_gaps(house.config, house.reader)
-    [warning] = logs
-    assert (warning["log_level"], warning["source"]) == ("warning", "hook_log")
-    metrics = [m for family in Reconciliation(house.config, house.parts.client).collect() for m in family.samples]
+    [alert] = expiring_gaps(house.reader, house.config, house.now)
+    assert (alert.what, alert.subject, alert.since) == ("gap_expiring", "group/project", log.during.start)
+    assert "hook_log" in alert.text
+    reading = Reconciliation(lambda: (house.config, house.parts.client))
+    metrics = [m for family in reading.collect() for m in family.samples]
     expiring = [m.value for m in metrics if m.name == "gitlab_reconciler_gaps" and m.labels["state"] == "expiring"]
     assert expiring == [1]
     house.now += 2 * DAY

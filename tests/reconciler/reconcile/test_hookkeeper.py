@@ -11,7 +11,7 @@ import structlog
 from receiver.app import receiver_app
 from reconciler.events.times import HOUR, MINUTE
 from reconciler.reconcile.ensure import ensure
-from reconciler.service import web_server
+from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook
 from tests.reconciler.reconcile.conftest import House, MakeHouse
 

@@ -1,0 +1,172 @@
+"""`dead`: dead letters, listed, shown with request and response, and sent again."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated, Any
+
+import typer
+from sqlite_utils import Database
+
+from reconciler.cli.again import RateOption, YesOption, send_again
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    USAGE,
+    ConfigOption,
+    FromOption,
+    JsonOption,
+    ToOption,
+    fail,
+    moment,
+    out,
+    print_json,
+    project_name,
+    read_config,
+    shown,
+    table,
+)
+from reconciler.cli.rendering import Rendered, render
+from reconciler.config.models import Config
+from reconciler.ledger import letters, queue
+from reconciler.ledger.browse import Filter
+from reconciler.ledger.connection import connect
+from reconciler.ledger.replay import Wanted
+
+app = typer.Typer(no_args_is_help=True)
+
+ProjectOption = Annotated[str | None, typer.Option(help="Only this project: id or path.")]
+KindOption = Annotated[str | None, typer.Option(help="Only this kind.")]
+DestinationOption = Annotated[str | None, typer.Option(help="Only this destination's.")]
+
+
+@app.callback()
+def dead() -> None:
+    """Dead letters: events that a destination did not take and that are not tried again by themselves."""
+
+
+@app.command("list")
+def list_dead(
+    config: ConfigOption = DEFAULT_CONFIG,
+    destination: DestinationOption = None,
+    project: ProjectOption = None,
+    kind: KindOption = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List dead letters, newest last. With --json each is one line of JSON."""
+    wanted = _filter(project, kind, since, until)
+    with closing(connect(read_config(config).ledger.path, readonly=True)) as db:
+        rows = letters.dead_letters(db, wanted, destination=destination, limit=limit)
+    if as_json:
+        for row in rows:
+            print_json(row)
+        return
+    if not rows:
+        out.print("No dead letter matches.", highlight=False)
+        return
+    listing = table("id", "destination", "happened", "project", "kind", "action", "attempts", "died", "last error",
+                    right=("id", "attempts"))  # fmt: skip
+    for row in rows:
+        listing.add_row(
+            str(row["id"]),
+            row["destination"],
+            shown(row["happened_at"]),
+            row["project_path"] or "-",
+            row["kind"],
+            row["action"] or "-",
+            str(row["attempts"]),
+            shown(row["died_at"]),
+            (row["last_error"] or "-").splitlines()[0][:100],
+        )
+    out.print(listing, markup=False)
+
+
+@app.command()
+def show(
+    event_id: Annotated[int, typer.Argument(help="The event's id, as `dead list` shows it.", min=1)],
+    config: ConfigOption = DEFAULT_CONFIG,
+    destination: DestinationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a dead letter: every attempt with its response, and the request as it would be sent now.
+
+    Secrets in the request are blotted out.
+    """
+    loaded = read_config(config)
+    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+        rows = letters.dead_letters(db, Filter(), destination=destination, limit=100_000)
+        found = [row for row in rows if row["id"] == event_id]
+        if not found:
+            fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
+        tried = letters.attempts(db, event_id)
+        shown_ = [_whole(db, loaded, row, tried) for row in found]
+    if as_json:
+        print_json(shown_)
+        return
+    for letter in shown_:
+        _print(letter)
+
+
+@app.command()
+def replay(
+    event_ids: Annotated[list[int] | None, typer.Argument(help="Events, as `dead list` shows them.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    destination: DestinationOption = None,
+    project: ProjectOption = None,
+    kind: KindOption = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    rate: RateOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send dead letters again: by id, by filter, by time, or all. Counts and asks first."""
+    if not (event_ids or every or destination or project or kind or since or until):
+        fail("say which: event ids, --destination, --project, --kind, --from and --to, or --all", USAGE)
+    loaded = read_config(config)
+    wanted = Wanted(filter=_filter(project, kind, since, until), event_ids=tuple(event_ids or ()), dead_only=True)
+    send_again(loaded, config, wanted, destination=destination, rate=rate, yes=yes, as_json=as_json)
+
+
+def _filter(project: str | None, kind: str | None, since: str | None, until: str | None) -> Filter:
+    return Filter(project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True))
+
+
+def _whole(db: Database, config: Config, row: dict[str, Any], tried: list[dict[str, Any]]) -> dict[str, Any]:
+    destination = next((one for one in config.destinations if one.name == row["destination"]), None)
+    request: Rendered | None = None
+    if destination is not None:
+        request = render(db, config, destination, queue.outgoing(db, row["id"]), attempt=row["attempts"] + 1)
+    return row | {
+        "attempts": [one for one in tried if one["destination"] == row["destination"]],
+        "request": None if request is None else request.plain(),
+    }
+
+
+def _print(letter: dict[str, Any]) -> None:
+    out.print(f"event {letter['id']} to {letter['destination']}", style="bold", highlight=False)
+    out.print(f"{letter['kind']} {letter['action'] or ''} in {letter['project_path'] or '-'}", highlight=False)
+    out.print(f"dead since {shown(letter['died_at'])}: {letter['last_error']}", highlight=False, markup=False)
+    out.print("\nattempts", style="bold")
+    listing = table("no.", "started", "ms", "status", "error", "response", right=("no.", "ms"))
+    for one in letter["attempts"]:
+        listing.add_row(
+            str(one["number"]),
+            shown(one["started_at"]),
+            str(one["duration_ms"]),
+            str(one["status"] or "-"),
+            one["error_class"] or "-",
+            (one["response"] or one["error"] or "-")[:200],
+        )
+    out.print(listing if letter["attempts"] else "none are kept", markup=False)
+    out.print("\nrequest", style="bold")
+    request = letter["request"]
+    if request is None:
+        out.print("its destination is not in the config", highlight=False)
+        return
+    for name, value in request["headers"].items():
+        out.print(f"{name}: {value}", highlight=False, markup=False)
+    out.print(request["error"] or f"\n{request['body']}\n", highlight=False, markup=False)

@@ -1,0 +1,225 @@
+"""`destinations`: who gets the events, what they would be sent, and pausing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from sqlite_utils import Database
+
+from reconciler.cli.again import YesOption
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    USAGE,
+    ConfigOption,
+    FromOption,
+    JsonOption,
+    ToOption,
+    err,
+    fail,
+    moment,
+    out,
+    print_json,
+    read_config,
+    shown,
+    table,
+)
+from reconciler.cli.rendering import render
+from reconciler.config.destinations import Destination
+from reconciler.config.kinds import find_kind
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.forwarding.filters import parts
+from reconciler.ledger import browse, destinations, queue, status
+from reconciler.ledger.browse import Filter
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.destinations import Standing
+from reconciler.ledger.opening import candidates_of
+from reconciler.ledger.routes import Candidate, Undecided
+
+app = typer.Typer(no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
+
+
+@app.callback()
+def main() -> None:
+    """Who gets the events: list them, see what they would be sent, pause and resume them.
+
+    To add one, or change one, edit the config and `reload`.
+    """
+
+
+@app.command("list")
+def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """List the destinations, with their state and what they are owed."""
+    loaded = read_config(config)
+    wanted = {one.name: one for one in loaded.destinations}
+    known: dict[str, status.DestinationStatus] = {}
+    if loaded.ledger.path.exists():
+        with closing(connect(loaded.ledger.path, readonly=True)) as db:
+            known = {one.name: one for one in status.destination_statuses(db)}
+    rows = [_row(name, wanted.get(name), known.get(name)) for name in sorted(wanted.keys() | known.keys())]
+    if as_json:
+        print_json(rows)
+        return
+    listing = table("name", "kind", "gets", "to", "state", "pending", "dead", right=("pending", "dead"))
+    for row in rows:
+        listing.add_row(*(str("-" if row[key] is None else row[key]) for key in
+                          ("name", "kind", "gets", "to", "state", "pending", "dead")))  # fmt: skip
+    out.print(listing if rows else "No destination is configured.", markup=False)
+
+
+@app.command()
+def test(
+    name: NameArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    since: FromOption = None,
+    until: ToOption = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Look at most at so many, the newest.")] = 20,
+    bodies: Annotated[bool, typer.Option("--bodies", help="Print what would be sent, headers and body.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which stored events this destination would be sent, by its filter as it is in the config now, and what.
+
+    Nothing is sent, and nothing is changed.
+    """
+    loaded = read_config(config)
+    destination = _configured(loaded, name, config)
+    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+        wanted = Filter(since=moment(since), until=moment(until, end_of_day=True))
+        events = browse.newest(db, wanted, limit=limit)
+        results = [_try(db, loaded, destination, event, bodies=bodies or as_json) for event in events]
+    if as_json:
+        print_json(results)
+        return
+    listing = table("id", "happened", "project", "kind", "action", "ref", "sent", right=("id",))
+    for result in results:
+        verdict = "yes" if result["sent"] else f"no: {result['why']}"
+        listing.add_row(str(result["id"]), shown(result["happened_at"]), result["project"] or "-", result["kind"],
+                        result["action"] or "-", result["ref"] or "-", verdict)  # fmt: skip
+    out.print(listing if results else "No event in this time.", markup=False)
+    for result in results:
+        if result.get("request") and bodies:
+            out.print(f"\nevent {result['id']} to {result['request']['to']}", style="bold", highlight=False)
+            for header, value in result["request"]["headers"].items():
+                out.print(f"{header}: {value}", highlight=False, markup=False)
+            out.print(f"\n{result['request']['body']}", highlight=False, markup=False)
+    sent = sum(result["sent"] for result in results)
+    out.print(f"\n{sent} of {len(results)} would be sent.", highlight=False)
+
+
+@app.command()
+def pause(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Send nothing more to a destination; what comes is kept for it. Outlives a restart."""
+    _change(config, name, lambda db, one: destinations.pause(db, one.id, "by hand", now=times.now()))
+    out.print(f"{name} is paused: what comes is kept for it.", highlight=False)
+
+
+@app.command()
+def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Send to a destination again, at once: what it is owed first."""
+    _change(config, name, lambda db, one: destinations.resume(db, one.id, now=times.now()))
+    out.print(f"{name} gets events again.", highlight=False)
+
+
+@app.command()
+def remove(
+    name: NameArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    yes: YesOption = False,
+) -> None:
+    """Forget a destination that is gone from the config, and everything that it is owed. Asks first.
+
+    To stop sending to one that is there, take it out of the config and `reload`; until it is removed, it comes back
+    with what it was owed.
+    """
+    loaded = read_config(config)
+    if name in [one.name for one in loaded.destinations]:
+        fail(f"{name} is in {config}: take it out there and `reload` first", USAGE)
+    with closing(connect(loaded.ledger.path)) as db:
+        one = _known(db, name)
+        if one.active:
+            fail(f"{name} is not in {config}, but the service still sends to it: `reload` first")
+        owed = next(s for s in status.destination_statuses(db) if s.name == name)
+        err.print(
+            f"{name} is owed {owed.pending:,} events, and has {owed.dead:,} dead letters: they go with it; "
+            "the events themselves stay.",
+            highlight=False,
+        )
+        if not yes and not typer.confirm("Remove it?", err=True):
+            fail("nothing was changed")
+        with transaction(db):
+            destinations.remove(db, one.id)
+    out.print(f"{name} is removed.", highlight=False)
+
+
+def _change(config: Path, name: str, change: Callable[[Database, Standing], None]) -> None:
+    loaded = read_config(config)
+    if not loaded.ledger.path.exists():
+        fail(f"{loaded.ledger.path}: there is no ledger yet")
+    with closing(connect(loaded.ledger.path)) as db, transaction(db):
+        change(db, _known(db, name))
+
+
+def _known(db: Database, name: str) -> Standing:
+    found = next((one for one in destinations.standings(db) if one.name == name), None)
+    if found is None:
+        fail(f"the ledger knows no destination {name!r}: `serve` or `reload` brings it in from the config")
+    return found
+
+
+def _configured(config: Config, name: str, file: Path) -> Destination:
+    found = next((one for one in config.destinations if one.name == name), None)
+    if found is None:
+        fail(f"no destination named {name!r} in {file}", USAGE)
+    return found
+
+
+def _row(name: str, wanted: Destination | None, known: status.DestinationStatus | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "kind": None, "gets": None, "to": None, "state": "not served yet"}
+    if wanted is not None:
+        to = find_kind(wanted.kind)(wanted).address
+        found |= {"kind": wanted.kind, "gets": wanted.gets, "to": to}
+    plain = {} if known is None else msgspec.to_builtins(known)
+    return found | {"pending": None, "dead": None} | plain
+
+
+def _try(
+    db: Database, config: Config, destination: Destination, event: dict[str, Any], *, bodies: bool
+) -> dict[str, Any]:
+    """Whether an event would be sent; why not; and what, where asked."""
+    outgoing = queue.outgoing(db, event["id"])
+    _, candidate = next(candidates_of(db, [outgoing.sighting_id]))
+    why = _refusal(destination, candidate)
+    found = {
+        "id": event["id"],
+        "happened_at": event["happened_at"],
+        "project": event["project_path"],
+        "kind": event["kind"],
+        "action": event["action"],
+        "ref": event["ref"],
+        "sent": why is None,
+        "why": why,
+    }
+    if why is None:
+        rendered = render(db, config, destination, outgoing, attempt=1)
+        if rendered.error is not None:
+            return found | {"sent": False, "why": f"dead letter: {rendered.error}"}
+        if bodies:
+            found["request"] = rendered.plain()
+    return found
+
+
+def _refusal(destination: Destination, candidate: Candidate) -> str | None:
+    for name, accepts in parts(destination):
+        try:
+            if not accepts(candidate):
+                return name
+        except Undecided as error:
+            return f"dead letter: {name}: {error}"
+    return None

@@ -1,0 +1,38 @@
+"""`reload`: have the running service read its config again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import closing
+
+from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, out, read_config
+from reconciler.ledger.connection import connect, service_process
+from reconciler.ledger.reloads import last_reload
+
+PATIENCE_S = 60.0
+LOOK_S = 0.05
+
+
+def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Have the running service read its config again, without missing a webhook. SIGHUP does the same.
+
+    Destinations, hooks, projects and everything about asking GitLab can be changed so. A config with mistakes is
+    refused, and the service goes on as before.
+    """
+    loaded = read_config(config)
+    process = service_process(loaded.ledger.path)
+    if process is None:
+        fail(f"no service runs on {loaded.ledger.path}")
+    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+        before = last_reload(db)
+        os.kill(process, signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE_S
+        while (done := last_reload(db)).number == before.number:
+            if time.monotonic() > deadline:
+                fail(f"the service (process {process}) has not said within {PATIENCE_S:.0f} s whether it took it")
+            time.sleep(LOOK_S)
+    if done.error is not None:
+        fail(f"the service did not take it, and goes on as before: {done.error}")
+    out.print(f"The service (process {process}) goes by {config} now.", highlight=False, markup=False)

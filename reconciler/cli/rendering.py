@@ -1,0 +1,45 @@
+"""An event as a destination would be sent it, for commands that show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.config.destinations import Destination
+from reconciler.config.kinds import find_kind
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.forwarding.formats import Formatter
+from reconciler.forwarding.kinds.http import Http
+from reconciler.forwarding.transform import TransformFailed
+from reconciler.ledger.ids import event_ids
+from reconciler.ledger.queue import Outgoing
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """Headers and body; or why there are none. Configured headers, which may be secrets, are blotted out."""
+
+    to: str
+    headers: dict[str, str]
+    body: str
+    error: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON prints it."""
+        return msgspec.structs.asdict(self)
+
+
+def render(db: Database, config: Config, destination: Destination, event: Outgoing, *, attempt: int) -> Rendered:
+    """What would be sent."""
+    kind = find_kind(destination.kind)(destination)
+    formatter = Formatter(destination, event_id=event_ids(db), gitlab_url=config.gitlab.url)
+    try:
+        message = formatter.message(event, attempt=attempt, now=times.now())
+    except TransformFailed as error:
+        return Rendered(kind.address, {}, "", str(error))
+    headers = dict(message.headers)
+    if isinstance(kind, Http):
+        headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
+    return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))

@@ -1,0 +1,115 @@
+"""What sections of the config are made of: names, URLs, secrets, files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import ssl
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+
+class Section(BaseModel):
+    """Unknown keys are refused: a misspelt key would silently leave a default in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _http_url(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("http", "https") or not rest.split("/")[0]:
+        raise ValueError("should be a URL like https://host/path")
+    return url
+
+
+def _signing_key(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value().removeprefix("whsec_")
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise ValueError("should be a Standard Webhooks secret: `whsec_` and base64")
+    return secret
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Url = Annotated[str, AfterValidator(_http_url)]
+SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+
+
+def _anchored(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder", Path())
+    return Path(folder) / path.expanduser()
+
+
+def _networks(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list):
+        try:
+            return [ipaddress.ip_network(str(one)) for one in value]
+        except ValueError as error:
+            raise ValueError(f"should list networks like 10.0.0.0/8: {error}") from None
+    raise ValueError("should be true, false, or a list of networks like [10.0.0.0/8]")
+
+
+def _proxy(url: SecretStr) -> SecretStr:
+    _http_url(url.get_secret_value())
+    return url
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Networks = Annotated[
+    bool | list[Any],
+    BeforeValidator(_networks),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""True for all, or a list of `Network`."""
+
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
+"""May hold a password."""
+
+FilePath = Annotated[Path, AfterValidator(_anchored)]
+"""A path; a relative one is taken from the config file's folder."""
+
+
+class Tls(Section):
+    """How TLS connections are made. Servers are always verified."""
+
+    ca_file: FilePath | None = Field(
+        None, description="CA certificates (PEM) to trust, instead of the usual ones: for a private CA."
+    )
+    cert_file: FilePath | None = Field(None, description="Client certificate (PEM), for servers that ask for one.")
+    key_file: FilePath | None = Field(None, description="The client certificate's key (PEM), if not in `cert_file`.")
+
+    @model_validator(mode="after")
+    def _readable(self) -> Tls:
+        try:
+            self.context()
+        except (OSError, ssl.SSLError) as error:
+            names = ", ".join(str(path) for path in (self.ca_file, self.cert_file, self.key_file) if path)
+            raise ValueError(f"can't be used: {error.strerror or error} ({names})") from None
+        return self
+
+    def context(self) -> ssl.SSLContext:
+        """The settings as Python's ssl wants them. Raises OSError or ssl.SSLError where a file is no good."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context

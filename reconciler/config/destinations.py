@@ -1,0 +1,166 @@
+"""What every destination can be given, whatever its kind. Each kind adds its own keys (`forwarding/kinds/`)."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal
+
+import jinja2
+import jmespath
+from jmespath.exceptions import JMESPathError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from reconciler.config.basics import Name, Section
+from reconciler.config.kinds import find_kind
+from reconciler.config.units import Duration, Rate
+
+
+def _expression(text: str) -> str:
+    try:
+        jmespath.compile(text)
+    except JMESPathError as error:
+        raise ValueError(f"no valid JMESPath: {str(error).splitlines()[0]}") from None
+    return text
+
+
+def _template(text: str) -> str:
+    try:
+        jinja2.Environment(autoescape=False).parse(text)  # noqa: S701 - only parsed
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"no valid Jinja2 template: line {error.lineno}: {error.message}") from None
+    return text
+
+
+def _start(value: Any) -> Any:
+    """YAML reads `2026-10-01` as a date."""
+    if value in ("now", "beginning"):
+        return value
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    raise ValueError("should be `now`, `beginning`, or a time like 2026-10-01T08:00:00Z")
+
+
+JMESPath = Annotated[str, AfterValidator(_expression)]
+Template = Annotated[str, AfterValidator(_template)]
+
+
+class Retry(Section):
+    """When a destination does not take an event."""
+
+    max_age: Duration = Field(
+        "3d",
+        validate_default=True,
+        description="How long after its first attempt an event becomes a dead letter.",
+    )
+    first: Duration = Field("1s", validate_default=True, description="Upper bound of the first pause.")
+    longest: Duration = Field("5m", validate_default=True, description="Upper bound of any pause.")
+    schedule: list[Duration] | None = Field(
+        None,
+        min_length=1,
+        description="The pauses themselves, like [5s, 5m, 30m, 2h, 5h, 10h], instead of `first`, `longest` and "
+        "`max_age`; after the last an event becomes a dead letter.",
+    )
+    dead_on_4xx: bool = Field(
+        True, description="Whether other 4xx answers than 408, 410, 425 and 429 make a dead letter at once."
+    )
+
+
+class BreakerSettings(Section):
+    """When a destination counts as down: then one probe at a time goes out, with growing pauses."""
+
+    failures: int = Field(5, ge=1, le=1000, description="So many failures in a row open the circuit breaker.")
+    longest: Duration = Field("1m", validate_default=True, description="Upper bound of the pause between probes.")
+    settle: Duration = Field(
+        "1m", validate_default=True, description="How long it must have been well before an alert says that it is."
+    )
+
+
+class Filter(Section):
+    """Which events a destination gets: those that all keys given here let through."""
+
+    projects: list[int | str] | None = Field(
+        None, min_length=1, description="Ids, paths, or patterns like `my-group/*` (subgroups included)."
+    )
+    kinds: list[str] | None = Field(None, min_length=1, description="Like push, merge_request, issue, note.")
+    actions: list[str] | None = Field(None, min_length=1, description="Like open, merge, close, success.")
+    branches: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Names, or patterns like `release/*`; of a merge request its source or its target. Events "
+        "without a branch are left out.",
+    )
+    expression: JMESPath | None = Field(
+        None, description="JMESPath over `body` (GitLab's) and `event` (kind, action, project, …): true lets through."
+    )
+
+
+class Transform(Section):
+    """What is sent instead of GitLab's body: one of these."""
+
+    fields: list[str] | None = Field(
+        None, min_length=1, description="Only these fields of the body, like project.path_with_namespace."
+    )
+    jmespath: JMESPath | None = Field(None, description="The result of a JMESPath over `body` and `event`.")
+    template: Template | None = Field(None, description="A Jinja2 template over `body` and `event`, sandboxed.")
+    content_type: str = Field("application/json", description="What a template makes.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Transform:
+        if sum(one is not None for one in (self.fields, self.jmespath, self.template)) != 1:
+            raise ValueError("needs exactly one of `fields`, `jmespath` and `template`")
+        return self
+
+
+class Destination(Section):
+    """An external service that is to get events."""
+
+    name: Name = Field(description="Its name in the ledger and in every command.")
+    kind: str = Field("http", description="What it is: docs/destinations/ has a page for each kind.")
+    gets: Literal["events", "alerts"] = Field(
+        "events", description="`events`: GitLab's. `alerts`: what the reconciler itself has to say, nothing else."
+    )
+    format: Literal["webhook", "cloudevents"] = Field(
+        "webhook",
+        description="`webhook`: GitLab's own body and headers. `cloudevents`: structured CloudEvents 1.0.",
+    )
+    filter: Filter = Field(default_factory=Filter, description="Which events it gets; default: all.")
+    transform: Transform | None = Field(None, description="What is sent instead of GitLab's body.")
+    ordering: Literal["project", "object", "none"] = Field(
+        "project",
+        description="`project`: the events of one project one after the other. `object`: those of one issue, merge "
+        "request, branch, …. `none`: in any order.",
+    )
+    start: Annotated[Literal["now", "beginning"] | datetime, BeforeValidator(_start)] = Field(
+        "now", description="From where on a new destination gets events: `now`, `beginning`, or a time."
+    )
+    timeout: Duration = Field("10s", validate_default=True, description="How long one attempt may take.")
+    concurrency: int = Field(8, ge=1, le=256, description="How many events may be on their way at once.")
+    rate: Rate | None = Field(None, description="How many events are sent at most, like 10/s or 600/m.")
+    retry: Retry = Field(default_factory=Retry, description="What to do when it does not take an event.")
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="When it counts as down.")
+
+    @model_validator(mode="after")
+    def _json_in_an_envelope(self) -> Destination:
+        made = self.transform
+        if self.format == "cloudevents" and made is not None and made.content_type != "application/json":
+            raise ValueError("transform: with `format: cloudevents` a template has to make JSON")
+        return self
+
+
+def _of_its_kind(value: Any, info: ValidationInfo) -> Any:
+    """The keys that an entry may have are its kind's. Mistakes are reported under their own keys."""
+    if not isinstance(value, dict):
+        return value
+    kind = find_kind(str(value.get("kind", "http")))
+    kind.available()
+    return kind.config.model_validate(value, context=info.context)
+
+
+DestinationEntry = Annotated[Destination, BeforeValidator(_of_its_kind)]

@@ -1,0 +1,112 @@
+"""Which events a destination gets, as its `filter` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+from reconciler.config.destinations import Destination, Filter
+from reconciler.events.fields import first_text
+from reconciler.events.sighting import ALERT, OWN_KINDS, Summary
+from reconciler.ledger.routes import Candidate, Route, Undecided
+
+_HEADS = "refs/heads/"
+
+Test = Callable[[Candidate], bool]
+
+
+def routes(destinations: Iterable[Destination], ids: Mapping[str, int]) -> list[Route]:
+    """The ways out of the ledger. `ids` are the destinations' ids in it, by name."""
+    return [
+        Route(ids[destination.name], destination.ordering, accepting(destination))
+        for destination in destinations
+        if destination.name in ids
+    ]
+
+
+def accepting(destination: Destination) -> Test:
+    """A destination's whole filter as one test, which may raise Undecided."""
+    tests = [test for _, test in parts(destination)]
+    return lambda candidate: all(test(candidate) for test in tests)
+
+
+def parts(destination: Destination) -> list[tuple[str, Test]]:
+    """A filter's parts by name, the cheap ones first."""
+    wanted = destination.filter
+    if destination.gets == "alerts":
+        found: list[tuple[str, Test]] = [("gets: alerts", lambda c: c.summary.kind == ALERT)]
+    else:
+        found = [("gets: events", lambda c: c.summary.kind not in OWN_KINDS)]
+    if wanted.projects is not None:
+        found.append(("projects", _projects(wanted)))
+    if wanted.kinds is not None:
+        kinds = frozenset(wanted.kinds)
+        found.append(("kinds", lambda c: c.summary.kind in kinds))
+    if wanted.actions is not None:
+        actions = frozenset(wanted.actions)
+        found.append(("actions", lambda c: c.summary.action in actions))
+    if wanted.branches is not None:
+        branches = wanted.branches
+        found.append(("branches", lambda c: any(fnmatchcase(b, p) for b in _branches(c) for p in branches)))
+    if wanted.expression is not None:
+        found.append(("expression", _expression(wanted.expression)))
+    return found
+
+
+def facts(about: Summary, source: str) -> dict[str, Any]:
+    """What expressions and templates see as `event`."""
+    return {
+        "kind": about.kind,
+        "action": about.action,
+        "project": about.project_path,
+        "project_id": about.project_id,
+        "author": about.author,
+        "title": about.title,
+        "branch": _branch(about.ref),
+        "ref": about.ref,
+        "object": about.object,
+        "source": source,
+    }
+
+
+def _projects(wanted: Filter) -> Test:
+    ids = frozenset(one for one in wanted.projects or () if isinstance(one, int))
+    patterns = [one for one in wanted.projects or () if isinstance(one, str)]
+
+    def test(candidate: Candidate) -> bool:
+        path = candidate.summary.project_path or ""
+        return candidate.summary.project_id in ids or any(fnmatchcase(path, pattern) for pattern in patterns)
+
+    return test
+
+
+def _expression(text: str) -> Test:
+    compiled = jmespath.compile(text)
+
+    def test(candidate: Candidate) -> bool:
+        seen = {"event": facts(candidate.summary, candidate.source), "body": candidate.body}
+        try:
+            found = compiled.search(seen)
+        except JMESPathError as error:
+            raise Undecided(str(error).splitlines()[0]) from None
+        return bool(found) or found == 0  # false as JMESPath has it: null, false, and what is empty
+
+    return test
+
+
+def _branches(candidate: Candidate) -> list[str]:
+    """The branches that an event is about: a merge request's are two."""
+    found = [_branch(candidate.summary.ref)]
+    if candidate.summary.kind == "merge_request":
+        found.append(first_text(candidate.body, "object_attributes.target_branch"))
+    return [branch for branch in found if branch is not None]
+
+
+def _branch(ref: str | None) -> str | None:
+    if ref is None or ref.startswith("refs/tags/"):
+        return None
+    return ref.removeprefix(_HEADS)

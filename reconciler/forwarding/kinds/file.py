@@ -1,0 +1,129 @@
+"""`kind: file`: one line of JSON for each event, appended to a file that is rotated; on disk before it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from pydantic import Field
+
+from reconciler.config.basics import FilePath
+from reconciler.config.destinations import Destination
+from reconciler.config.units import Size
+from reconciler.forwarding.kind import Kind
+from reconciler.forwarding.message import TAKEN, Answer, Message, Refused
+
+
+class FileDestination(Destination):
+    """A file of newline-delimited JSON."""
+
+    kind: Literal["file"] = "file"
+    format: Literal["webhook", "cloudevents"] = Field(
+        "cloudevents", description="`cloudevents`: each line says its event's id. `webhook`: GitLab's body alone."
+    )
+    path: FilePath = Field(description="The file; relative to the config file.")
+    rotate_size: Size = Field("100MiB", validate_default=True, description="A larger file is put aside.")
+    keep: int = Field(10, ge=0, description="How many files that were put aside are kept; 0: all.")
+
+
+class File(Kind):
+    """Appends lines. What is handed over while one write is on its way to the disk shares the next."""
+
+    config = FileDestination
+
+    def __init__(self, destination: FileDestination) -> None:
+        self._path: Path = destination.path
+        self._rotate_size = destination.rotate_size
+        self._keep = destination.keep
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        return str(self._path)
+
+    async def send(self, message: Message) -> Answer:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((line(message.body), done))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        await done
+        return TAKEN
+
+    async def close(self) -> None:
+        if self._writing is not None:
+            await self._writing
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            error: OSError | None = None
+            try:
+                await asyncio.to_thread(self._append, b"".join(one for one, _ in batch))
+            except OSError as problem:
+                error = problem
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(None) if error is None else done.set_exception(error)
+        self._writing = None
+
+    def _append(self, lines: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab+") as file:
+            _mend_last_line(file.fileno())
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        if size >= self._rotate_size:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        """`events.ndjson` becomes `events.ndjson.1`, what was `.1` becomes `.2`, and so on."""
+        kept = sorted(self._aside(), reverse=True)
+        for number in kept:
+            old = self._numbered(number)
+            if self._keep and number >= self._keep:
+                old.unlink()
+            else:
+                old.rename(self._numbered(number + 1))
+        self._path.rename(self._numbered(1))
+
+    def _aside(self) -> list[int]:
+        suffixes = (path.name.removeprefix(self._path.name + ".") for path in self._path.parent.iterdir())
+        return [int(suffix) for suffix in suffixes if suffix.isascii() and suffix.isdigit()]
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def line(body: bytes) -> bytes:
+    """A body as one line. GitLab's own may have line breaks between its values.
+
+    Raises Refused where it is no JSON (a template may make anything).
+    """
+    if b"\n" not in body and b"\r" not in body:
+        return body + b"\n"
+    try:
+        return orjson.dumps(orjson.loads(body)) + b"\n"
+    except orjson.JSONDecodeError as error:
+        raise Refused(f"what the template made is no JSON, and has more than one line: {error}") from None
+
+
+def _mend_last_line(file: int) -> None:
+    """Cut off a line that a crash left half written: its event was not marked as delivered, and comes again."""
+    size = os.fstat(file).st_size
+    if size == 0 or os.pread(file, 1, size - 1) == b"\n":
+        return
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            os.ftruncate(file, start + found + 1)
+            return
+        end = start
+    os.ftruncate(file, 0)

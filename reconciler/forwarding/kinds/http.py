@@ -1,0 +1,192 @@
+"""`kind: http`: an HTTP POST for each event, signed where asked; 2xx means taken."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import Field, SecretStr, model_validator
+from standardwebhooks import Webhook
+
+from reconciler.config.basics import Network, Networks, ProxyUrl, SigningKey, Tls, Url
+from reconciler.config.destinations import Destination
+from reconciler.events import times
+from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
+from reconciler.forwarding.kind import Kind
+from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message, excerpt
+from reconciler.forwarding.retry import is_refusal, retry_after
+
+READ_BYTES = 64 * 1024
+"""How much of an answer is read, so that the connection can be used again; past that it is closed."""
+MOST_REDIRECTS = 5
+EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+
+
+class HttpDestination(Destination):
+    """An HTTP endpoint."""
+
+    kind: Literal["http"] = "http"
+    url: Url = Field(description="Where events are posted to.")
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Headers to send with each event.")
+    secret: SigningKey | None = Field(None, description="Standard Webhooks secret to sign with (`whsec_…`).")
+    secret_file: Path | None = Field(None, description="A file that holds the secret.")
+    tls: Tls | None = Field(None, description="A private CA, a client certificate.")
+    proxy: ProxyUrl | None = Field(
+        None, description="A proxy like http://proxy:3128, which then does the connecting."
+    )
+    allow_private: Networks = Field(
+        False,
+        description="Whether addresses that are not public (loopback, 10.0.0.0/8, link-local, …) may be connected "
+        "to: `true`, or a list of networks.",
+    )
+    follow_redirects: bool = Field(
+        False, description="Whether 307 and 308 are followed. Other redirects never are: they would lose the body."
+    )
+
+    @model_validator(mode="after")
+    def _may_be_reached(self) -> HttpDestination:
+        """What can be seen at once is said at once, not at the first event."""
+        host = urlsplit(self.url).hostname or ""
+        if self.proxy is None and _is_private(host) and not _allows(host, networks(self)):
+            raise ValueError(f"url: {host} is not a public address: it needs `allow_private: true`")
+        return self
+
+
+def networks(destination: HttpDestination) -> list[Network]:
+    """The networks that are allowed besides public addresses."""
+    allowed = destination.allow_private
+    return allowed if isinstance(allowed, list) else EVERYWHERE if allowed else []
+
+
+class Http(Kind):
+    """Posts to one URL over kept-alive connections."""
+
+    config = HttpDestination
+
+    def __init__(self, destination: HttpDestination) -> None:
+        self._destination = destination
+        self._headers = {name: value.get_secret_value() for name, value in destination.headers.items()}
+        self._signer = Webhook(destination.secret.get_secret_value()) if destination.secret else None
+        self._client = _client(destination)
+
+    @property
+    def address(self) -> str:
+        parts = urlsplit(self._destination.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+    @property
+    def secret_headers(self) -> list[str]:
+        """The names of headers that are nobody else's business."""
+        return [*self._headers, *(["webhook-signature"] if self._signer else [])]
+
+    async def check(self) -> str:
+        parts = urlsplit(self._destination.url)
+        if self._destination.proxy is not None:
+            return f"{self.address}, through its proxy"
+        await look_up(parts.hostname or "", parts.port or 443, networks(self._destination))
+        return f"{parts.hostname} resolves"
+
+    async def send(self, message: Message) -> Answer:
+        request = self._client.build_request(
+            "POST", self._destination.url, content=message.body, headers=self.headers(message)
+        )
+        try:
+            response = await self._follow(request)
+            try:
+                body = await _excerpt(response)
+            finally:
+                await response.aclose()
+        except httpx.TimeoutException as error:
+            return Answer("timeout", f"no answer in time ({type(error).__name__})")
+        except AddressRefused as error:
+            return Answer("address", str(error))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            tls = isinstance(error.__cause__, ssl.SSLError) or "SSL" in str(error)
+            return Answer("tls" if tls else "connection", excerpt(f"{type(error).__name__}: {error}"))
+        return self._answer(response, body)
+
+    def headers(self, message: Message) -> dict[str, str]:
+        """What is sent with a message: signed where asked; the configured headers win, whatever their capitals."""
+        headers = dict(message.headers)
+        if self._signer is not None:
+            signed_at = datetime.fromtimestamp(message.sent_at // 1000, tz=UTC)
+            headers["webhook-signature"] = self._signer.sign(message.id, signed_at, message.body.decode())
+        own = {name.lower() for name in self._headers}
+        return {name: value for name, value in headers.items() if name.lower() not in own} | self._headers
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _follow(self, request: httpx.Request) -> httpx.Response:
+        """Send, and follow redirects that keep the method and the body, where the config says so."""
+        for _ in range(MOST_REDIRECTS):
+            response = await self._client.send(request, stream=True)
+            onward = response.next_request
+            if not self._destination.follow_redirects or response.status_code not in (307, 308) or onward is None:
+                return response
+            await response.aclose()
+            if onward.url.netloc != request.url.netloc or onward.url.scheme != request.url.scheme:
+                for name in self._headers:  # they are for the host that the config names
+                    onward.headers.pop(name, None)
+            request = onward
+        return await self._client.send(request, stream=True)
+
+    def _answer(self, response: httpx.Response, body: str) -> Answer:
+        status = response.status_code
+        if 200 <= status < 300:
+            return Answer(status=status, response=body or None)
+        what = f"HTTP {status} {response.reason_phrase}".strip()
+        return Answer(
+            error_class=f"http_{status // 100}xx",
+            error=f"{what}: {body}" if body else what,
+            status=status,
+            response=body or None,
+            retry_after=retry_after(response.headers.get("Retry-After"), now=times.now()),
+            refused=is_refusal(status, self._destination.retry),
+            gone=status == httpx.codes.GONE,
+        )
+
+
+def _client(destination: HttpDestination) -> httpx.AsyncClient:
+    """A client that takes nothing from the environment: what it does is what the config says."""
+    limits = httpx.Limits(max_connections=destination.concurrency, max_keepalive_connections=destination.concurrency)
+    verify = destination.tls.context() if destination.tls else httpx.create_ssl_context()
+    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
+        verify=verify,
+        limits=limits,
+        proxy=None if destination.proxy is None else destination.proxy.get_secret_value(),
+    )
+    if destination.proxy is None and networks(destination) != EVERYWHERE:
+        transport = Guarded(transport, networks(destination))
+    return httpx.AsyncClient(transport=transport, timeout=destination.timeout / 1000, trust_env=False)
+
+
+async def _excerpt(response: httpx.Response) -> str:
+    kept, read = b"", 0
+    async for chunk in response.aiter_bytes():
+        kept += chunk[: EXCERPT_BYTES - len(kept)]
+        read += len(chunk)
+        if read > READ_BYTES:
+            break
+    return kept.decode("utf-8", "replace").replace("\x00", "").strip()
+
+
+def _is_private(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return not may_connect(ipaddress.ip_address(host), [])
+    except ValueError:
+        return False
+
+
+def _allows(host: str, allowed: list[Network]) -> bool:
+    try:
+        return may_connect(ipaddress.ip_address(host), allowed)
+    except ValueError:
+        return bool(allowed)  # a name: what it stands for is checked when it is connected to

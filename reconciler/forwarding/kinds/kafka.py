@@ -1,0 +1,98 @@
+"""`kind: kafka`: produced with acks=all by an idempotent producer; delivered when the brokers have acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, SecretStr, model_validator
+
+from reconciler.config.basics import Tls
+from reconciler.config.destinations import Destination
+from reconciler.forwarding.kind import Connected
+from reconciler.forwarding.message import Message, Refused
+from reconciler.forwarding.names import Pattern, fill, word
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
+
+class KafkaDestination(Destination):
+    """A Kafka cluster, or what speaks its protocol."""
+
+    kind: Literal["kafka"] = "kafka"
+    servers: list[str] = Field(min_length=1, description="Bootstrap servers, like 127.0.0.1:9092.")
+    topic: Pattern = Field("gitlab", description="With {project_id}, {project_path}, {kind}, {action}.")
+    max_message: int = Field(1_048_576, ge=1024, description="Largest message that the topic takes, in bytes.")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="How to log in, where the cluster wants it."
+    )
+    user: str | None = Field(None, description="User, for SASL.")
+    password: SecretStr | None = Field(None, description="Password, for SASL.")
+    password_file: Path | None = Field(None, description="A file that holds the password.")
+    tls: Tls | Literal[True] | None = Field(
+        None, description="`true` for TLS; or a private CA, a client certificate."
+    )
+
+    @model_validator(mode="after")
+    def _who(self) -> KafkaDestination:
+        if self.sasl_mechanism and not (self.user and self.password):
+            raise ValueError("sasl_mechanism needs `user` and `password`")
+        return self
+
+
+class Kafka(Connected["AIOKafkaProducer"]):
+    """The key is the project's id: one project's events are in one partition, in order. The id is in the headers."""
+
+    config = KafkaDestination
+    requires = ("aiokafka", "kafka")
+
+    def __init__(self, destination: KafkaDestination) -> None:
+        super().__init__(destination)
+        self._destination = destination
+
+    @property
+    def address(self) -> str:
+        return f"{', '.join(self._destination.servers)}: {self._destination.topic}"
+
+    async def connect(self) -> AIOKafkaProducer:
+        from aiokafka import AIOKafkaProducer
+
+        wanted = self._destination
+        tls = Tls() if wanted.tls is True else wanted.tls
+        options: dict[str, Any] = {
+            "security_protocol": ("SASL_" if wanted.sasl_mechanism else "") + ("SSL" if tls else "PLAINTEXT"),
+            "ssl_context": tls.context() if tls else None,
+        }
+        if wanted.sasl_mechanism and wanted.password:
+            options["sasl_mechanism"] = wanted.sasl_mechanism
+            options["sasl_plain_username"] = wanted.user
+            options["sasl_plain_password"] = wanted.password.get_secret_value()
+        producer = AIOKafkaProducer(
+            bootstrap_servers=wanted.servers,
+            client_id="gitlab-reconciler",
+            enable_idempotence=True,
+            acks="all",
+            max_request_size=wanted.max_message,
+            request_timeout_ms=wanted.timeout,
+            **options,
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
+
+    async def publish(self, connection: AIOKafkaProducer, message: Message) -> None:
+        from aiokafka.errors import MessageSizeTooLargeError
+
+        headers = [(name, value.encode()) for name, value in message.headers.items()]
+        topic = fill(self._destination.topic, message, word)
+        try:
+            await connection.send_and_wait(topic, message.body, key=message.project.encode(), headers=headers)
+        except MessageSizeTooLargeError:
+            raise Refused(f"{len(message.body):,} bytes are more than max_message or the topic takes") from None
+
+    async def disconnect(self, connection: AIOKafkaProducer) -> None:
+        await connection.stop()

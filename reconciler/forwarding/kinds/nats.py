@@ -1,0 +1,88 @@
+"""`kind: nats`: published to NATS JetStream; delivered when a stream has acknowledged it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, SecretStr
+
+from reconciler.config.basics import FilePath, Tls
+from reconciler.config.destinations import Destination
+from reconciler.forwarding.kind import Connected
+from reconciler.forwarding.message import Message, Refused
+from reconciler.forwarding.names import Pattern, fill, word
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+
+class NatsDestination(Destination):
+    """A NATS server with JetStream, and a stream that takes the subjects."""
+
+    kind: Literal["nats"] = "nats"
+    servers: list[str] = Field(min_length=1, description="Like nats://127.0.0.1:4222.")
+    subject: Pattern = Field(
+        "gitlab.{project_id}.{kind}",
+        description="With {project_id}, {project_path}, {kind}, {action}; a stream must take it.",
+    )
+    token: SecretStr | None = Field(None, description="Token, where the server wants one.")
+    token_file: Path | None = Field(None, description="A file that holds the token.")
+    user: str | None = Field(None, description="User, where the server wants one.")
+    password: SecretStr | None = Field(None, description="The user's password.")
+    password_file: Path | None = Field(None, description="A file that holds the password.")
+    credentials_file: FilePath | None = Field(None, description="A NATS credentials file (JWT and seed).")
+    tls: Tls | None = Field(None, description="A private CA, a client certificate.")
+
+
+class Nats(Connected["Client"]):
+    """The event's id is the message's (`Nats-Msg-Id`): the stream drops repeats within its duplicate window."""
+
+    config = NatsDestination
+    requires = ("nats", "nats")
+
+    def __init__(self, destination: NatsDestination) -> None:
+        super().__init__(destination)
+        self._destination = destination
+
+    @property
+    def address(self) -> str:
+        servers = ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self._destination.servers)
+        return f"{servers}: {self._destination.subject}"
+
+    async def connect(self) -> Client:
+        import nats
+
+        wanted = self._destination
+        options: dict[str, Any] = {
+            "token": wanted.token and wanted.token.get_secret_value(),
+            "user": wanted.user,
+            "password": wanted.password and wanted.password.get_secret_value(),
+            "user_credentials": wanted.credentials_file and str(wanted.credentials_file),
+            "tls": wanted.tls and wanted.tls.context(),
+        }
+        return await nats.connect(
+            servers=wanted.servers,
+            name="gitlab-reconciler",
+            allow_reconnect=False,  # trouble makes a new connection anyway
+            connect_timeout=max(1, wanted.timeout // 1000),
+            **{name: value for name, value in options.items() if value is not None},
+        )
+
+    async def publish(self, connection: Client, message: Message) -> None:
+        from nats.errors import MaxPayloadError
+        from nats.js.errors import NoStreamResponseError
+
+        subject = fill(self._destination.subject, message, word)
+        headers = message.headers | {"Nats-Msg-Id": message.id}
+        try:
+            await connection.jetstream().publish(
+                subject, message.body, headers=headers, timeout=self._destination.timeout / 1000
+            )
+        except MaxPayloadError:
+            raise Refused(f"{len(message.body):,} bytes are more than the server takes (max_payload)") from None
+        except NoStreamResponseError:
+            raise LookupError(f"no JetStream stream takes the subject {subject}") from None
+
+    async def disconnect(self, connection: Client) -> None:
+        await connection.close()

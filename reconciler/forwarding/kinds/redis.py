@@ -1,0 +1,83 @@
+"""`kind: redis`: appended to a Redis Stream; delivered when Redis has answered, and replicas, where asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import Field, SecretStr
+
+from reconciler.config.basics import Tls
+from reconciler.config.destinations import Destination
+from reconciler.forwarding.kind import Connected
+from reconciler.forwarding.message import Message
+from reconciler.forwarding.names import Pattern, fill
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis as Client
+
+
+class RedisDestination(Destination):
+    """A Redis server, version 5 or newer, or what speaks its protocol."""
+
+    kind: Literal["redis"] = "redis"
+    url: SecretStr = Field(description="Like redis://user:password@127.0.0.1:6379/0, or rediss://….")
+    stream: Pattern = Field(
+        "gitlab", description="The stream's key, with {project_id}, {project_path}, {kind}, {action}."
+    )
+    max_length: int | None = Field(
+        None, ge=1, description="Cut the stream to about so many entries; default: never. Consumers must keep up."
+    )
+    replicas: int = Field(0, ge=0, description="How many replicas must have an event before it counts as delivered.")
+    tls: Tls | None = Field(None, description="A private CA, a client certificate; for rediss.")
+
+
+class Redis(Connected["Client"]):
+    """Each entry has the fields id, project, kind, headers (JSON) and body."""
+
+    config = RedisDestination
+    requires = ("redis", "redis")
+
+    def __init__(self, destination: RedisDestination) -> None:
+        super().__init__(destination)
+        self._destination = destination
+
+    @property
+    def address(self) -> str:
+        parts = urlsplit(self._destination.url.get_secret_value())
+        return f"{parts.hostname}:{parts.port or 6379}{parts.path}: {self._destination.stream}"
+
+    async def connect(self) -> Client:
+        import redis.asyncio
+
+        wanted = self._destination
+        options: dict[str, Any] = {}
+        if wanted.tls is not None:
+            files = {"ssl_ca_certs": wanted.tls.ca_file, "ssl_certfile": wanted.tls.cert_file}
+            files["ssl_keyfile"] = wanted.tls.key_file or wanted.tls.cert_file
+            options = {name: str(path) for name, path in files.items() if path is not None}
+        client: Client = redis.asyncio.from_url(
+            wanted.url.get_secret_value(), client_name="gitlab-reconciler", socket_timeout=None, **options
+        )
+        return client
+
+    async def publish(self, connection: Client, message: Message) -> None:
+        wanted = self._destination
+        entry: dict[Any, Any] = {
+            "id": message.id,
+            "project": message.project,
+            "kind": message.about["kind"],
+            "headers": orjson.dumps(message.headers),
+            "body": message.body,
+        }
+        stream = fill(wanted.stream, message, lambda text: text)
+        async with connection.client() as one:  # WAIT is about what this very connection wrote
+            await one.xadd(stream, entry, maxlen=wanted.max_length, approximate=True)
+            if wanted.replicas:
+                reached = await one.wait(wanted.replicas, wanted.timeout)
+                if reached < wanted.replicas:
+                    raise ConnectionError(f"{reached} of {wanted.replicas} replicas have it")
+
+    async def disconnect(self, connection: Client) -> None:
+        await connection.aclose()

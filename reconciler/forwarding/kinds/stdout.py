@@ -1,0 +1,76 @@
+"""`kind: stdout`: one line of JSON for each event on the service's standard output, for a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import sys
+from typing import Literal
+
+from pydantic import Field
+
+from reconciler.config.destinations import Destination
+from reconciler.forwarding.kind import Kind
+from reconciler.forwarding.kinds.file import line
+from reconciler.forwarding.message import TAKEN, Answer, Message
+
+
+class StdoutDestination(Destination):
+    """Standard output; logs go to standard error."""
+
+    kind: Literal["stdout"] = "stdout"
+    format: Literal["webhook", "cloudevents"] = Field(
+        "cloudevents", description="`cloudevents`: each line says its event's id. `webhook`: GitLab's body alone."
+    )
+
+
+class Stdout(Kind):
+    """Writes lines. Delivered means: the pipe took it; what its reader does with it is not known."""
+
+    config = StdoutDestination
+
+    def __init__(self, destination: StdoutDestination) -> None:
+        self._one_at_a_time = asyncio.Lock()
+        self._writing: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        return "standard output"
+
+    async def send(self, message: Message) -> Answer:
+        task = asyncio.create_task(self._write(line(message.body)))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        await asyncio.shield(task)  # a line that was begun is ended, also when it takes longer than the time-out
+        return TAKEN
+
+    async def close(self) -> None:
+        for task in self._writing:
+            task.cancel()
+        await asyncio.gather(*self._writing, return_exceptions=True)
+
+    async def _write(self, lines: bytes) -> None:
+        async with self._one_at_a_time:
+            file = sys.stdout.fileno()
+            for start in range(0, len(lines), select.PIPE_BUF):
+                piece = memoryview(lines)[start : start + select.PIPE_BUF]
+                while piece:
+                    await _writable(file)
+                    piece = piece[os.write(file, piece) :]
+
+
+async def _writable(file: int) -> None:
+    """Wait until a pipe has room. It has then room for PIPE_BUF bytes at least (POSIX): writing so many waits for
+    nobody. Files and /dev/null can't be waited for, and need not be.
+    """
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    try:
+        loop.add_writer(file, lambda: None if ready.done() else ready.set_result(None))
+    except OSError:
+        return
+    try:
+        await ready
+    finally:
+        loop.remove_writer(file)

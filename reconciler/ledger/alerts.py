@@ -1,0 +1,129 @@
+"""Alerts: what holds now, held against what was said already, so that each thing is said once, and once when over.
+
+They are derived from the ledger's state, never from a moment in a process: a kill can't lose one, and a restart
+says nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.alerts import alert_sighting
+from reconciler.events.times import Millis
+from reconciler.ledger.destinations import Standing, standings
+from reconciler.ledger.opening import Opened
+from reconciler.ledger.record import record
+from reconciler.ledger.routes import Route
+
+What = Literal["destination_down", "destination_gone", "dead_letters", "gap_expiring"]
+
+DEAD_LETTERS = "SELECT min(finished_at), count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
+GONE = "410 Gone"
+"""Why we pause a destination that says so."""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """Something that people want to be told of. One that `only_lasts` keeps an alert open, but opens none."""
+
+    what: What
+    subject: str
+    since: Millis
+    text: str
+    only_lasts: bool = False
+
+
+def destination_conditions(db: Database, *, settle: Mapping[str, Millis], now: Millis) -> list[Condition]:
+    """What is wrong with destinations. `settle`: how long each must have been well before it counts as well."""
+    found = []
+    for one in standings(db):
+        if not one.active:
+            continue
+        breaker = one.breaker
+        changed_at = breaker.changed_at or now
+        if breaker.state != "closed":
+            text = f"{one.name} does not take events since {times.iso(changed_at)}: they are kept and tried again"
+            found.append(Condition("destination_down", one.name, changed_at, text))
+        elif breaker.changed_at is not None and now - changed_at < settle.get(one.name, 0):
+            found.append(Condition("destination_down", one.name, changed_at, "", only_lasts=True))
+        if one.paused_at is not None and one.paused_why == GONE:
+            text = (
+                f"{one.name} answered 410 Gone and is paused: events are kept for it; `destinations resume "
+                f"{one.name}` when it is back, or take it out of the config"
+            )
+            found.append(Condition("destination_gone", one.name, one.paused_at, text))
+        found += _dead_letters(db, one)
+    return found
+
+
+def _dead_letters(db: Database, one: Standing) -> list[Condition]:
+    since, count = db.conn.execute(DEAD_LETTERS, (one.id,)).fetchone()
+    if not count:
+        return []
+    letters = f"{count} dead letter{'s' if count > 1 else ''}"
+    text = f"{one.name} has {letters}: `dead list` shows them, `dead replay` sends them again"
+    return [Condition("dead_letters", one.name, times.from_iso(since), text)]
+
+
+def changes(db: Database, found: Sequence[Condition]) -> bool:
+    """Whether `note` would say anything: asked often, at the cost of reading a handful of rows."""
+    held, spoken = {(one.what, one.subject) for one in found}, _open(db)
+    return bool(spoken.keys() - held) or any(
+        (one.what, one.subject) not in spoken and not one.only_lasts for one in found
+    )
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What was said, and the deliveries that this opened."""
+
+    texts: list[str]
+    opened: list[Opened]
+
+
+def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Sequence[Route]) -> Said:
+    """Say what is new and what is over, inside the open transaction."""
+    held = {(one.what, one.subject): one for one in found}
+    spoken = _open(db)
+    sightings = []
+    for key, one in held.items():
+        if key not in spoken and not one.only_lasts:
+            db.conn.execute(
+                "INSERT INTO alerts (what, subject, since, text) VALUES (?, ?, ?, ?)",
+                (one.what, one.subject, times.iso(one.since), one.text),
+            )
+            sightings.append(
+                alert_sighting(
+                    what=one.what, subject=one.subject, state="opened", text=one.text, since=one.since, at=now
+                )
+            )
+    for what, subject in spoken.keys() - held.keys():
+        ident, since = spoken[what, subject]
+        db.conn.execute("UPDATE alerts SET over_at = ? WHERE id = ?", (times.iso(now), ident))
+        text = _OVER[what].format(subject=subject, since=since)
+        sightings.append(
+            alert_sighting(what=what, subject=subject, state="over", text=text, since=times.from_iso(since), at=now)
+        )
+    texts = [sighting.summary.title or "" for sighting in sightings]
+    return Said(texts, record(db, sightings, now=now, routes=routes).opened)
+
+
+_OVER = {
+    "destination_down": "{subject} takes events again (it did not since {since})",
+    "destination_gone": "{subject} is not paused any more (it was since {since})",
+    "dead_letters": "{subject} has no dead letters any more (it had since {since})",
+    "gap_expiring": "{subject}: the gap that was about to become final (since {since}) is closed, or is final",
+}
+
+
+def alerts(db: Database, *, limit: int = 100) -> list[dict[str, Any]]:
+    """The newest alerts, newest first."""
+    return list(db.query("SELECT what, subject, since, over_at, text FROM alerts ORDER BY id DESC LIMIT ?", [limit]))
+
+
+def _open(db: Database) -> dict[tuple[What, str], tuple[int, str]]:
+    rows = db.conn.execute("SELECT what, subject, id, since FROM alerts WHERE over_at IS NULL")
+    return {(what, subject): (ident, since) for what, subject, ident, since in rows}

@@ -1,0 +1,137 @@
+"""A consistent copy of a ledger while its service runs, and the way back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from reconciler.ledger import schema
+from reconciler.ledger.connection import connect, explain, only_service, transaction
+from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.ids import rename_from_here
+
+PAGES_A_STEP = 4096
+"""16 MB between two reports of progress."""
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """What a copy holds."""
+
+    path: str
+    bytes: int
+    events: int
+    newest: str | None
+    undelivered: int
+
+
+def backup(source: Path, target: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Copy:
+    """Copy a ledger, as it is at one moment, to a new file, and check the copy.
+
+    Writers are not held up: the copy is read in one snapshot. The file appears under its name when it is whole and
+    on disk. `progress` is told pages done, and pages in all.
+
+    Raises LedgerError where the ledger can't be read or the copy not be written.
+    """
+    if target.is_dir():
+        target = target / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
+    if target.exists():
+        raise LedgerError(f"{target}: is there already; give another name, or a folder to have one made")
+    part = target.with_name(target.name + ".part")
+    try:
+        with closing(connect(source, readonly=True)) as db:
+            # One snapshot for the whole copy: without it, a commit in the middle would start it over.
+            db.conn.execute("BEGIN")
+            db.conn.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+            part.unlink(missing_ok=True)
+            with closing(sqlite3.connect(part)) as copy:
+                db.conn.backup(
+                    copy, pages=PAGES_A_STEP, progress=lambda _status, left, total: progress(total - left, total)
+                )
+            db.conn.execute("COMMIT")
+        found = inspect(part)
+        _sync(part)
+        part.rename(target)
+        _sync(target.parent)
+    except sqlite3.Error as error:
+        part.unlink(missing_ok=True)
+        raise LedgerError(f"{target}: the copy failed: {explain(error)}") from error
+    except OSError as error:
+        raise LedgerError(f"{target}: can't be written: {error.strerror}") from error
+    return msgspec.structs.replace(found, path=str(target))
+
+
+def inspect(path: Path) -> Copy:
+    """Check a copy through and through, and say what it holds.
+
+    Raises LedgerError where it is damaged, no ledger, or of a newer version than this program.
+    """
+    if not path.exists():
+        raise LedgerError(f"{path}: there is no such file")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
+            verdict = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise LedgerError(f"{path}: the file is damaged: {verdict}")
+            applied = {name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations")}
+            unknown = applied - schema.migration_names()
+            if unknown:
+                raise LedgerError(f"{path}: was written by a newer version (it has {', '.join(sorted(unknown))})")
+            events, newest = conn.execute("SELECT count(*), max(recorded_at) FROM events").fetchone()
+            sql = f"SELECT count(*) FROM deliveries WHERE {schema.OPEN}"
+            undelivered = conn.execute(sql).fetchone()[0]
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: is no ledger: {explain(error)}") from error
+    return Copy(str(path), path.stat().st_size, events, newest, undelivered)
+
+
+def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
+    """Put a checked copy in the ledger's place. Returns what it holds, and where the ledger that was there is now.
+
+    Events that are recorded from now on get ids under a new name (see `ledger.ids`); the time since the copy was
+    taken counts as downtime, so that the next start asks GitLab for it.
+
+    Raises LedgerError where the copy is no good, or a service has the ledger.
+    """
+    with only_service(path):
+        found = inspect(copy)
+        part = path.with_name(path.name + ".restoring")
+        try:
+            shutil.copyfile(copy, part)
+            with closing(connect(part)) as db, transaction(db):
+                rename_from_here(db)
+            _sync(part)
+            aside = _set_aside(path)
+            part.rename(path)
+            _sync(path.parent)
+        except OSError as error:
+            raise LedgerError(f"{path}: can't be restored: {error.strerror}") from error
+    return found, aside
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Move the ledger that is there, with what belongs to it, out of the way."""
+    if not path.exists():
+        return None
+    aside = path.with_name(f"{path.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    for suffix in ("-wal", "-shm"):  # the WAL first: without it the file alone would be an older ledger
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            beside.rename(aside.with_name(aside.name + suffix))
+    path.rename(aside)
+    return aside
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or a folder's names, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,35 @@
+"""Dead letters and attempts: what was tried, what came back, what will not be tried again by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlite_utils import Database
+
+from reconciler.ledger.browse import Filter
+
+LIST = """
+    SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title, d.attempts,
+           d.finished_at AS died_at, d.last_status, d.last_error
+      FROM destinations x
+      CROSS JOIN deliveries d ON d.destination_id = x.id AND d.state = 'dead'
+      CROSS JOIN events e ON e.id = d.event_id
+      CROSS JOIN sightings s ON s.id = e.sighting_id
+     WHERE e.merged_into IS NULL AND (? IS NULL OR x.name = ?)
+"""
+ATTEMPTS = """
+    SELECT x.name AS destination, a.number, a.started_at, a.duration_ms, a.status, a.error_class, a.error, a.response
+      FROM attempts a JOIN destinations x ON x.id = a.destination_id WHERE a.event_id = ? ORDER BY a.id
+"""
+
+
+def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit: int) -> list[dict[str, Any]]:
+    """The newest dead letters that a filter lets through, newest last."""
+    where, values = wanted.where()
+    sql = f"{LIST}{where} ORDER BY d.destination_id DESC, d.event_id DESC LIMIT ?"
+    return list(db.query(sql, [destination, destination, *values, limit]))[::-1]
+
+
+def attempts(db: Database, event_id: int) -> list[dict[str, Any]]:
+    """What was tried with an event, oldest first, as far as attempts are kept."""
+    return list(db.query(ATTEMPTS, [event_id]))

@@ -1,0 +1,115 @@
+"""Looks at what people want to be told of, and has each thing said once, and once when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from sqlite_utils import Database
+
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.events.times import MINUTE, Millis
+from reconciler.ledger import alerts
+from reconciler.ledger.alerts import Condition
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.gaps import Gap, gaps
+from reconciler.ledger.opening import Opened
+from reconciler.ledger.runs import project_paths
+from reconciler.ledger.writer import Writer
+from reconciler.metrics import state
+from reconciler.reconcile.rounds import expected
+from reconciler.sources.table import keeps
+
+LOOK_S = 5.0
+GAPS_EVERY: Millis = 5 * MINUTE
+"""Finding gaps costs more than the rest, and they change slowly."""
+
+log = structlog.get_logger(__name__)
+
+
+class Alerting:
+    """`look` asks for a look at once. `opened` is told of the deliveries that alerts opened."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        *,
+        db: Database,
+        writer: Writer,
+        opened: Callable[[list[Opened]], None],
+    ) -> None:
+        self._config = config
+        self._db = db
+        self._writer = writer
+        self._opened = opened
+        self._gaps: list[Condition] = []
+        self._gaps_at: Millis | None = None
+        self._wanted = asyncio.Event()
+
+    def look(self) -> None:
+        """Something happened that an alert may be about."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            self._wanted.clear()
+            try:
+                pause = await self._review()
+            except LedgerUnavailable:
+                pause = LOOK_S
+            try:
+                await asyncio.wait_for(self._wanted.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def _review(self) -> float:
+        """Look, and say what is to be said. Returns in how many seconds to look again."""
+        now, config = times.now(), self._config()
+        settle = {one.name: one.breaker.settle for one in config.destinations}
+        found = alerts.destination_conditions(self._db, settle=settle, now=now)
+        found += self._expiring(config, now)
+        if alerts.changes(self._db, found):
+            routes = self._writer.routes
+            said = await self._writer.run(lambda db: alerts.note(db, found, now=now, routes=routes))
+            for one in said.texts:
+                log.warning("alert", text=one)
+            self._opened(said.opened)
+        lasting = [one.since + settle[one.subject] - now for one in found if one.only_lasts]
+        return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
+
+    def _expiring(self, config: Config, now: Millis) -> list[Condition]:
+        """The gaps that GitLab is about to forget: one alert a project, however many sources it concerns."""
+        if config.gitlab.token is None:
+            return []
+        if self._gaps_at is None or now - self._gaps_at >= GAPS_EVERY:
+            self._gaps = expiring_gaps(self._db, config, now)
+            self._gaps_at = now
+        return self._gaps
+
+
+def expiring_gaps(db: Database, config: Config, now: Millis) -> list[Condition]:
+    """The gaps that GitLab is about to forget, as conditions."""
+    found = gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
+    return _conditions([gap for gap in found if state(gap, now) == "expiring"], db)
+
+
+def _conditions(expiring: list[Gap], db: Database) -> list[Condition]:
+    paths = {ident: path for path, ident in project_paths(db).items()} if expiring else {}
+    by_project: dict[int, list[Gap]] = {}
+    for gap in expiring:
+        by_project.setdefault(gap.project_id, []).append(gap)
+    found = []
+    for project_id, some in by_project.items():
+        name = paths.get(project_id, str(project_id))
+        first = min(gap.during.start for gap in some)
+        until = min(gap.closable_until for gap in some if gap.closable_until is not None)
+        sources = ", ".join(sorted({gap.source for gap in some}))
+        text = (
+            f"{name}: a gap since {times.iso(first)} ({sources}) becomes final at {times.iso(until)}, when GitLab "
+            "forgets what is missing: `gaps` says why it is open, `backfill --gaps` tries to close it"
+        )
+        found.append(Condition("gap_expiring", name, first, text))
+    return found

@@ -1,0 +1,68 @@
+"""What a service does all the time: leave signs of life, and notice what other processes do to its ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from reconciler.events import times
+from reconciler.ledger import downtime
+from reconciler.ledger.connection import data_version
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.prune import Keep, Pruned, Pruning
+from reconciler.ledger.writer import Writer
+
+BEAT_S = 10.0
+"""How often the service leaves a sign of life in the ledger."""
+LOOK_S = 0.2
+"""How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
+
+log = structlog.get_logger(__name__)
+
+
+async def wake(writer: Writer) -> None:
+    found = await writer.run(lambda db: downtime.wake(db, times.now()))
+    if found is not None:
+        start, end = times.iso(found.during.start), times.iso(found.during.end)
+        log.info("the service was down", since=start, until=end, how=found.how)
+
+
+async def beat(writer: Writer) -> None:
+    """Leave signs of life, so that the next start knows since when nothing was received."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        with contextlib.suppress(LedgerUnavailable):
+            await writer.run(lambda db: downtime.beat(db, times.now()))
+
+
+async def watch(writer: Writer, changed: Callable[[], None]) -> None:
+    """Notice what other processes (backfill, replay) commit to the ledger.
+
+    Asked of the writer's own connection, whose number does not change with its own commits.
+    """
+    known = -1
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            version = await writer.run(data_version)
+        except LedgerUnavailable:
+            continue
+        if version != known:
+            known = version
+            changed()
+
+
+async def prune(writer: Writer, keep: Keep) -> Pruned:
+    """Drop what is older than it is to be kept, in short steps between which others write."""
+    pruning, done = Pruning(keep, now=times.now()), False
+    try:
+        while not done:
+            done = await writer.run(pruning.step)
+    except LedgerUnavailable as error:  # the next pruning goes on
+        log.warning("pruning was interrupted", reason=str(error))
+    if pruning.pruned != Pruned():
+        log.info("pruned", events=pruning.pruned.events, attempts=pruning.pruned.attempts, pages=pruning.pruned.pages)
+    return pruning.pruned

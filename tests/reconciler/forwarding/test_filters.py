@@ -1,0 +1,172 @@
+"""Which events a destination gets, and what is made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from reconciler.config.destinations import Destination, Transform
+from reconciler.events.sighting import ALERT, HOOK_TEST, Summary
+from reconciler.forwarding.filters import accepting
+from reconciler.forwarding.transform import TransformFailed, transforming
+from reconciler.ledger.routes import Candidate, Undecided, delivery, lane
+from reconciler.ledger.routes import Route as LedgerRoute
+
+MERGE = {
+    "object_kind": "merge_request",
+    "user": {"username": "ada"},
+    "object_attributes": {"iid": 7, "title": "Speed", "source_branch": "fast", "target_branch": "main", "n": 0},
+    "labels": [{"title": "urgent"}],
+}
+
+
+def candidate(body: dict[str, Any] | None = None, **more: Any) -> Candidate:
+    about = {"kind": "merge_request", "action": "merge", "project_id": 42, "project_path": "group/sub/project"}
+    about |= {"ref": "fast", "author": "ada", "object": "merge_request/7"}
+    payload = json.dumps(MERGE if body is None else body)
+    return Candidate(Summary(**(about | more)), "webhook:default", lambda: payload)
+
+
+def lets_through(filter_: dict[str, Any], one: Candidate | None = None, **more: Any) -> bool:
+    destination = Destination.model_validate({"name": "d", "filter": filter_, **more})
+    return accepting(destination)(candidate() if one is None else one)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "through"),
+    [
+        ({}, True),
+        ({"projects": [42]}, True),
+        ({"projects": [43]}, False),
+        ({"projects": ["group/*"]}, True),
+        ({"projects": ["group/project"]}, False),
+        ({"projects": ["Group/*"]}, False),
+        ({"kinds": ["push", "merge_request"]}, True),
+        ({"kinds": ["push"]}, False),
+        ({"actions": ["merge"]}, True),
+        ({"actions": ["open"]}, False),
+        ({"branches": ["main"]}, True),  # the target
+        ({"branches": ["fa*"]}, True),  # the source
+        ({"branches": ["release/*"]}, False),
+        ({"kinds": ["merge_request"], "branches": ["release/*"]}, False),
+        ({"expression": "body.object_attributes.title == 'Speed'"}, True),
+        ({"expression": "event.project_id == `42` && event.author != 'bot'"}, True),
+        ({"expression": "body.labels[?title == 'urgent']"}, True),
+        ({"expression": "body.labels[?title == 'x']"}, False),
+        ({"expression": "body.nothing.here"}, False),
+        ({"expression": "body.object_attributes.n"}, True),  # JMESPath: a number is true
+    ],
+)
+def test_filters(wanted: dict[str, Any], through: bool) -> None:
+    assert lets_through(wanted) is through
+
+
+def test_branches_of_pushes_and_tags() -> None:
+    push = {"kind": "push", "action": None}
+    assert lets_through({"branches": ["main"]}, candidate({}, **push, ref="refs/heads/main"))
+    assert not lets_through({"branches": ["*"]}, candidate({}, **push, ref="refs/tags/v1"))
+    assert not lets_through({"branches": ["*"]}, candidate({}, kind="issue", ref=None))
+
+
+def test_what_is_ours_goes_where_alerts_go_and_nowhere_else() -> None:
+    for kind, events, alerts in (("push", True, False), (HOOK_TEST, False, False), (ALERT, False, True)):
+        assert lets_through({}, candidate(kind=kind)) is events
+        assert lets_through({}, candidate(kind=kind), gets="alerts") is alerts
+
+
+def test_the_body_is_not_read_where_no_filter_looks_into_it() -> None:
+    def never() -> str:
+        raise AssertionError
+
+    one = Candidate(Summary(kind="push", project_id=1), "webhook:default", never)
+    assert lets_through({"projects": [1], "kinds": ["push"]}, one)
+
+
+def test_a_filter_that_can_t_tell_makes_a_dead_letter() -> None:
+    destination = Destination.model_validate({"name": "d", "filter": {"expression": "contains(body.missing, 'x')"}})
+    with pytest.raises(Undecided):
+        accepting(destination)(candidate())
+    made = delivery(LedgerRoute(1, "project", accepting(destination)), 9, candidate())
+    assert made is not None
+    assert made.error is not None
+    assert made.error.startswith("the filter can't tell: ")
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_expression_or_a_mistake(text: str) -> None:
+    try:
+        destination = Destination.model_validate({"name": "d", "filter": {"expression": text}})
+    except ValidationError:
+        return
+    with contextlib.suppress(Undecided):
+        accepting(destination)(candidate())
+
+
+def test_lanes() -> None:
+    about = candidate().summary
+    assert lane("project", 7, about) == "project:42"
+    assert lane("object", 7, about) == "project:42/merge_request/7"
+    assert lane("object", 7, Summary(kind="x", project_id=42)) == "project:42"
+    assert lane("none", 7, about) == "event:000000000007"
+
+
+SEEN = {"body": MERGE, "event": {"author": "ada", "title": 'He said "no"', "kind": "merge_request"}}
+
+
+def made(**transform: Any) -> Any:
+    return json.loads(transforming(Transform(**transform))(SEEN))
+
+
+def test_fields_keep_their_places() -> None:
+    assert made(fields=["object_kind", "object_attributes.iid", "object_attributes.title", "no.such"]) == {
+        "object_kind": "merge_request",
+        "object_attributes": {"iid": 7, "title": "Speed"},
+    }
+    assert made(fields=["user", "user.username"]) == {"user": {"username": "ada"}}
+
+
+def test_jmespath_and_templates_make_something_else() -> None:
+    assert made(jmespath="{title: body.object_attributes.title, who: event.author}") == {
+        "title": "Speed",
+        "who": "ada",
+    }
+    assert made(template='{"text": {{ (event.author ~ ": " ~ event.title) | tojson }}}') == {
+        "text": 'ada: He said "no"'
+    }
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ body.user.nothing }}",
+        "{{ nothing }}",
+        "{{ body.labels + 1 }}",
+        "{{ 1 / 0 }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ body.__init__.__globals__ }}",
+        "{{ cycler.__init__.__globals__.os }}",
+        "{{ body.update({'a': 1}) }}",
+        "{% for i in range(10000000) %}x{% endfor %}",
+        "{% include 'x' %}",
+    ],
+)
+def test_a_template_that_fails_or_reaches_out_says_so(template: str) -> None:
+    with pytest.raises(TransformFailed):
+        transforming(Transform(template=template))(SEEN)
+
+
+def test_a_jmespath_that_fails_says_so() -> None:
+    with pytest.raises(TransformFailed):
+        made(jmespath="sum(body.labels)")
+
+
+@pytest.mark.parametrize("wrong", [{}, {"fields": ["a"], "template": "x"}, {"template": "{{ x"}, {"jmespath": "a.."}])
+def test_a_transform_is_one_thing_and_valid(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Transform(**wrong)

@@ -61,6 +61,7 @@ class Outbox:
         self._kind = kind
         self._on_trouble = on_trouble
         self._breaker = CircuitBreaker(destination, standing.breaker)
+        self._noted_breaker = standing.breaker
         self._rate = RateLimit(destination.rate)
         self._paused = standing.paused_at is not None
         self._ready: deque[str] = deque()
@@ -83,11 +84,13 @@ class Outbox:
     def look_again(self, standing: Standing) -> None:
         """Another process changed the ledger: ask it what is due, and whether this destination is paused."""
         was_paused, self._paused = self._paused, standing.paused_at is not None
-        if was_paused and not self._paused:
-            self._breaker.take_over(standing.breaker)
-            self._log.info("resumed")
-        elif self._paused and not was_paused:
+        if self._paused and not was_paused:
             self._log.info("paused: what comes is kept", why=standing.paused_why)
+        if standing.breaker not in (self._noted_breaker, self._breaker.state):  # somebody resumed it
+            self._breaker.take_over(standing.breaker)
+            self._noted_breaker = standing.breaker
+        if was_paused and not self._paused:
+            self._log.info("resumed")
         self._look_again = True
         self._woken.set()
 
@@ -230,6 +233,8 @@ class Outbox:
                 destinations.pause(db, self.destination_id, GONE, now=now)
 
         await self._write(write)
+        if after != before:
+            self._noted_breaker = after
         opened, closed = before.state == "closed" != after.state, after.state == "closed" != before.state
         if opened:
             self._log.warning("the circuit breaker is open: the destination is down", failures=after.failures)

@@ -46,6 +46,7 @@ class _Service:
         self._read_again = read_again
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
+        self._port = 0
         self._server: uvicorn.Server | None = None
 
     async def run(self) -> None:
@@ -76,8 +77,8 @@ class _Service:
             asyncio.create_task(self._reload_when_told(), name="reload"),
             asyncio.create_task(self._stop.wait(), name="stop"),
         ]
-        host, port = listener.getsockname()[:2]
-        log.info("listening", host=host, port=port, ledger=str(config.ledger.path))
+        host, self._port = listener.getsockname()[:2]
+        log.info("listening", host=host, port=self._port, ledger=str(config.ledger.path))
         self._jobs.apply(config, lambda: self._config)
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
@@ -133,7 +134,7 @@ class _Service:
             config = await asyncio.to_thread(self._read_again)
         except ConfigError as error:
             return str(error)
-        fixed = fixed_keys(self._config, config)
+        fixed = fixed_keys(self._config, config, self._port)
         if fixed:
             return f"{', '.join(fixed)}: can't be changed while the service runs; restart it"
         try:
@@ -160,10 +161,11 @@ class _Service:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
 
 
-def fixed_keys(old: Config, new: Config) -> list[str]:
-    """The keys that changed and can't while the service runs."""
+def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
+    """The keys that changed and can't while the service runs; `port` is the one that it listens on."""
     keys = ("receiver.host", "receiver.port", "ledger.path", "metrics.host", "metrics.port", "gitlab.url")
-    return [key for key in keys if _value(old, key) != _value(new, key)]
+    changed = [key for key in keys if _value(old, key) != _value(new, key)]
+    return [key for key in changed if key != "receiver.port" or new.receiver.port != port]
 
 
 def asks_differently(old: Config, new: Config) -> bool:

@@ -260,10 +260,8 @@ class TestReplay:
 
         assert service.run("replay", "--dead", stdin="y\n").returncode == 0
         assert consumer.wait_for(lambda c: len(c.taken) == 3)
-        listed = (
-            service.run("events", "--kind", "push", "--json").stdout
-            + service.run("events", "--kind", "note", "--json").stdout
-        )
+        kinds = ("push", "note")
+        listed = "".join(service.run("events", "--kind", kind, "--json").stdout for kind in kinds)
         ids = [str(json.loads(line)["id"]) for line in listed.splitlines()]
         by_id = json.loads(service.run("replay", *ids, "--yes", "--json").stdout)
         assert by_id == {"destinations": {"consumer": 2}, "reopened": 2}

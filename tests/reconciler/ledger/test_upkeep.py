@@ -1,0 +1,248 @@
+"""Keeping the ledger small and safe: what is pruned and what never is, copies, and the way back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.events import times
+from reconciler.events.times import DAY, HOUR
+from reconciler.ledger import backup, destinations, prune, queue
+from reconciler.ledger.connection import connect, only_service, transaction
+from reconciler.ledger.destinations import Wanted
+from reconciler.ledger.errors import LedgerError, LedgerInUse
+from reconciler.ledger.ids import event_ids, rename_from_here
+from reconciler.ledger.prune import Keep, Pruned, Pruning
+from reconciler.ledger.queue import Attempt
+from reconciler.ledger.record import record
+from reconciler.ledger.routes import Route
+from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.server import Simulator
+from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
+from tests.e2e.test_delivery import post
+from tests.support.filled import filled, made
+
+NOW = times.from_iso("2026-11-25T12:00:00.000Z")
+OUT = Route(1, "none", lambda _: True)
+
+
+def pruned(db: Any, *, now: int = NOW, **keep: Any) -> Pruned:
+    pruning = Pruning(
+        Keep(**({"events": None, "dead_letters": None, "attempts": None, "runs": None} | keep)), now=now
+    )
+    done = False
+    while not done:
+        with transaction(db):
+            done = pruning.step(db)
+    return pruning.pruned
+
+
+def ledger(folder: Path) -> Any:
+    db = connect(folder / "ledger.db")
+    with transaction(db):
+        destinations.sync(db, [Wanted("one", "none")], now=NOW)
+    return db
+
+
+def attempt(event_id: int, at: int) -> Attempt:
+    return Attempt(event_id, 1, event_id, 1, at, at, 200)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["pending", "retrying", "dead", "delivered"]), st.integers(0, 20),
+                          st.integers(0, 20)), min_size=1, max_size=12), st.none() | st.integers(1, 20))  # fmt: skip
+def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], dead_days: int | None) -> None:
+    """Each row: a state, how many days ago it was recorded, and how many days ago it was finished with."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder, closing(ledger(Path(folder))) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        rows = sorted(rows, key=lambda row: -row[1])
+        for n, (state, recorded, finished) in enumerate(rows):
+            with transaction(db):
+                record(db, list(made(1, first=n)), now=NOW - recorded * DAY, routes=[OUT])
+                at = NOW - min(recorded, finished) * DAY
+                if state == "delivered":
+                    queue.deliver(db, attempt(n + 1, at))
+                elif state == "dead":
+                    queue.bury(db, attempt(n + 1, at))
+                elif state == "retrying":
+                    queue.retry(db, attempt(n + 1, at), next_attempt_at=at)
+        pruned(db, events=10 * DAY, dead_letters=None if dead_days is None else dead_days * DAY)
+        left = {ident for (ident,) in db.execute("SELECT id FROM events").fetchall()}
+        for n, (state, recorded, finished) in enumerate(rows):
+            done = min(recorded, finished)
+            if state in ("pending", "retrying") or (state == "dead" and (dead_days is None or done <= dead_days)):
+                assert n + 1 in left
+            if state == "delivered":
+                assert (n + 1 in left) == (done <= 10 or recorded <= 10)
+        for table in ("sightings", "deliveries", "attempts"):
+            orphans = f"SELECT count(*) FROM {table} WHERE event_id NOT IN (SELECT id FROM events)"
+            assert db.execute(orphans).fetchone() == (0,)
+
+
+def test_the_file_gets_smaller_and_ids_are_never_given_again(tmp_path: Path) -> None:
+    with closing(ledger(tmp_path)) as db:
+        for n in range(0, 4000, 500):
+            with transaction(db):
+                record(db, list(made(500, first=n, at=NOW - 40 * DAY)), now=NOW - 40 * DAY)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = (tmp_path / "ledger.db").stat().st_size
+        found = pruned(db, events=30 * DAY)
+        assert (found.events, found.sightings) == (4000, 4000)
+        assert found.pages > 100
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert (tmp_path / "ledger.db").stat().st_size < before / 5
+        assert prune.horizon(db) == NOW - 40 * DAY + 3999
+        assert pruned(db, events=30 * DAY) == Pruned()
+        with transaction(db):
+            record(db, list(made(1, first=9000)), now=NOW)
+        assert db.execute("SELECT max(id) FROM events").fetchone() == (4001,)
+
+
+def test_attempts_and_runs_have_ages_of_their_own(tmp_path: Path) -> None:
+    with closing(ledger(tmp_path)) as db:
+        with transaction(db):
+            record(db, list(made(1200)), now=NOW, routes=[OUT])
+            for n in range(1200):
+                queue.deliver(db, attempt(n + 1, NOW - (2 * DAY if n < 1100 else HOUR)))
+        assert pruned(db, attempts=DAY).attempts == 1100
+        assert db.execute("SELECT count(*) FROM attempts").fetchone() == (100,)
+        assert db.execute("SELECT count(*) FROM events").fetchone() == (1200,)
+
+
+def test_prune_as_a_command_and_a_backfill_into_what_was_pruned(
+    make_service: MakeService, gitlab: Simulator, consumer: Consumer
+) -> None:
+    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab), retention={"events": "30d"})
+    filled(service.ledger, 10, at=times.now() - 40 * DAY)
+    service.write_config()
+    done = service.run("prune", "--json")
+    assert json.loads(done.stdout)["events"] == 10
+    assert service.run("prune").stdout == "Nothing is old enough to be dropped.\n"
+    day = times.iso(times.now() - 50 * DAY)[:10]
+    refused = service.run("backfill", "--from", day, "--project", str(PROJECT))
+    assert refused.returncode == 2
+    assert "were pruned" in refused.stderr
+    assert service.run("backfill", "--from", day, "--project", str(PROJECT), "--no-forward").returncode == 0
+
+
+class TestBackup:
+    def test_a_copy_of_one_moment_while_others_write(self, tmp_path: Path) -> None:
+        filled(tmp_path / "ledger.db", 20_000)
+        stop = threading.Event()
+
+        def write() -> None:
+            n = 20_000
+            while not stop.is_set():
+                filled(tmp_path / "ledger.db", 50, first=n)
+                n += 50
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            copies = [backup.backup(tmp_path / "ledger.db", tmp_path / f"copy{n}.db") for n in range(3)]
+        finally:
+            stop.set()
+            thread.join()
+        counts = [copy.events for copy in copies]
+        assert counts == sorted(counts)
+        for copy in copies:
+            assert copy.events % 50 == 0  # whole transactions
+            with closing(sqlite3.connect(copy.path)) as db:
+                assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                assert db.execute("SELECT count(*) FROM sightings").fetchone() == (copy.events,)
+        assert list(tmp_path.glob("*.part")) == []
+
+    def test_what_is_there_is_not_overwritten_and_a_folder_gets_a_name(self, tmp_path: Path) -> None:
+        filled(tmp_path / "ledger.db", 3)
+        made_ = backup.backup(tmp_path / "ledger.db", tmp_path)
+        assert Path(made_.path).name.startswith("ledger-20")
+        with pytest.raises(LedgerError, match="is there already"):
+            backup.backup(tmp_path / "ledger.db", Path(made_.path))
+        with pytest.raises(LedgerError, match="there is no ledger yet"):
+            backup.backup(tmp_path / "no.db", tmp_path / "x.db")
+        with pytest.raises(LedgerError):
+            backup.backup(tmp_path / "ledger.db", tmp_path / "no" / "folder" / "x.db")
+
+    def test_what_is_no_good_is_not_restored(self, tmp_path: Path) -> None:
+        filled(tmp_path / "ledger.db", 300)
+        copy = tmp_path / "copy.db"
+        backup.backup(tmp_path / "ledger.db", copy)
+        whole = copy.read_bytes()
+        for wrong, why in (
+            (b"no database at all" * 1000, "is no ledger"),
+            (whole[: len(whole) // 2], "damaged|is no ledger"),
+            (whole[:20_000] + b"\0" * 20_000 + whole[40_000:], "damaged|is no ledger"),
+        ):
+            copy.write_bytes(wrong)
+            with pytest.raises(LedgerError, match=why):
+                backup.restore(copy, tmp_path / "ledger.db")
+        with closing(sqlite3.connect(tmp_path / "newer.db")) as db:
+            db.executescript(
+                "CREATE TABLE _sqlite_migrations (name); INSERT INTO _sqlite_migrations VALUES ('9999_x')"
+            )
+        with pytest.raises(LedgerError, match="newer version"):
+            backup.restore(tmp_path / "newer.db", tmp_path / "ledger.db")
+        with closing(connect(tmp_path / "ledger.db")) as db:
+            assert db.execute("SELECT count(*) FROM events").fetchone() == (300,)
+        copy.write_bytes(whole)
+        with only_service(tmp_path / "ledger.db"), pytest.raises(LedgerInUse):
+            backup.restore(copy, tmp_path / "ledger.db")
+
+    def test_ids_keep_their_names_and_new_ones_get_a_new_one(self, tmp_path: Path) -> None:
+        with closing(ledger(tmp_path)) as db:
+            with transaction(db):
+                record(db, list(made(5)), now=NOW)
+            before = event_ids(db)
+            with transaction(db):
+                rename_from_here(db)
+            after = event_ids(db)
+            assert [after(n) for n in range(1, 6)] == [before(n) for n in range(1, 6)]
+            assert after(6) != before(6)
+            with transaction(db):
+                record(db, list(made(5, first=5)), now=NOW)
+                rename_from_here(db)
+            third = event_ids(db)
+            assert [third(n) for n in range(1, 11)] == [after(n) for n in range(1, 11)]
+            assert len({before(11), after(11), third(11)}) == 3
+
+
+def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
+    make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_path: Path
+) -> None:
+    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
+    service.wait_for_log("downtime is healed")
+    post(service, 1, 0)
+    gitlab.world.push(PROJECT)
+    assert consumer.wait_for(lambda c: len(c.taken) == 2)
+    copied = service.run("backup", str(tmp_path / "copy.db"), "--json")
+    assert json.loads(copied.stdout)["events"] == 2
+    running = service.run("restore", str(tmp_path / "copy.db"), "-y")
+    assert running.returncode == 1
+    post(service, 1, 1)  # only a webhook told: a restore loses it, and says so in its help
+    gitlab.world.push(PROJECT)
+    gitlab.world.push(PROJECT)
+    assert consumer.wait_for(lambda c: len(c.taken) == 5)
+    service.kill()
+    restored = service.run("restore", str(tmp_path / "copy.db"), "-y")
+    assert (restored.returncode, "is sound: 2 events" in restored.stderr) == (0, True)
+    assert len(list(service.folder.glob("ledger.db.before-restore-*"))) >= 1
+    service.start()
+    service.wait_for_log("the service was down")
+    assert consumer.wait_for(lambda c: len(c.taken) == 7)  # the two pushes since, again
+    ids: dict[str, bytes] = {}
+    for request in consumer.taken:
+        assert ids.setdefault(request.event_id, request.body) == request.body
+    assert numbers_of(consumer).count(0) == 1
+
+
+def numbers_of(consumer: Consumer) -> list[int]:
+    return [json.loads(request.body).get("n", -1) for request in consumer.taken]

@@ -311,3 +311,68 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
     [dead] = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
     assert dead["last_error"].startswith("template: ")
     assert rows(service, "SELECT error_class FROM attempts WHERE error_class IS NOT NULL") == [("transform",)]
+
+
+def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> None:
+    """One issue that makes trouble holds up its comments, and nothing else of its project."""
+    consumer.answer = lambda _h, body: (500, {}, b"") if b'"iid": 1}' in body and b"stuck" in body else TAKEN
+    service = make_service(destinations=[to_consumer(consumer, ordering="object")]).start()
+
+    def say(n: int, iid: int, text: str) -> None:
+        body = {"object_kind": "note", "project_id": 1, "n": n, "text": text}
+        body |= {"object_attributes": {"id": n + 1, "noteable_type": "Issue"}, "issue": {"iid": iid}}
+        assert service.post(json.dumps(body).encode()).status_code == 200
+
+    for n in range(12):
+        say(n, n % 3, "stuck" if n == 1 else "")
+    assert consumer.wait_for(lambda c: len(c.taken) == 8)
+    assert sorted(numbers(consumer)) == [n for n in range(12) if n % 3 != 1]
+    consumer.answer = lambda _h, _b: TAKEN
+    assert consumer.wait_for(lambda c: len(c.taken) == 12)
+    assert [n for n in numbers(consumer) if n % 3 == 1] == [1, 4, 7, 10]
+
+
+def test_a_rate_is_kept_by_the_service(make_service: MakeService, consumer: Consumer) -> None:
+    service = make_service(destinations=[to_consumer(consumer, ordering="none", rate="20/s")]).start()
+    for n in range(30):
+        post(service, n, n)
+    assert consumer.wait_for(lambda c: len(c.taken) == 30)
+    first, *_, last = (request.at for request in consumer.taken)
+    assert last - first >= 28 / 20
+
+
+def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consumer: Consumer) -> None:
+    with Consumer() as ops:
+        consumer.answer = lambda _h, body: (422, {}, b"") if b"bad" in body else (503, {}, b"")
+        service = make_service(destinations=[to_consumer(consumer, ordering="none", **QUICK), alerts_to(ops)])
+        for n in range(8):
+            service.start()
+            post(service, n, n, **({"bad": 1} if n == 3 else {}))
+            consumer.wait_for(lambda c, n=n: len(c.requests) > 2 * n, timeout_s=2)  # type: ignore[misc]
+            service.kill()
+        service.start()
+        assert ops.wait_for(lambda c: len({r.event_id for r in c.taken}) == 2)
+        consumer.answer = lambda _h, _b: TAKEN
+        service.run("dead", "replay", "--all", "-y")
+        assert ops.wait_for(lambda c: len({r.event_id for r in c.taken}) == 4)
+        service.stop()
+        told = {request.event_id: json.loads(request.body) for request in ops.taken}.values()
+        assert sorted((one["alert"], one["state"]) for one in told) == [
+            ("dead_letters", "opened"),
+            ("dead_letters", "over"),
+            ("destination_down", "opened"),
+            ("destination_down", "over"),
+        ]
+        assert rows(service, "SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)]
+        assert {len(consumer.taken), rows(service, "SELECT count(*) FROM events WHERE kind = 'x'")[0][0]} == {8}
+
+
+def test_a_schedule_is_kept_and_then_it_is_dead(make_service: MakeService, consumer: Consumer) -> None:
+    consumer.answer = lambda _h, _b: (500, {}, b"")
+    to = to_consumer(consumer, retry={"schedule": ["200ms", "400ms"]}, breaker={"failures": 50})
+    service = make_service(destinations=[to]).start()
+    post(service, 1, 1)
+    service.wait_for_log("dead letter: not taken in time")
+    first, second, third = (request.at for request in consumer.requests)
+    assert second - first >= 0.18
+    assert third - second >= 0.36

@@ -131,6 +131,7 @@ class Demo:
                     "url": self._consumer.url,
                     "allow_private": True,
                     "retry": {"first": "100ms", "longest": "500ms"},
+                    "breaker": {"longest": "500ms"},
                 }
             ],
         }

@@ -63,7 +63,8 @@ EVENTS_ONLY: dict[str, Any] = {"sources": ["project_events"]}
 def to_consumer(consumer: Consumer, **more: Any) -> dict[str, Any]:
     """A destination's config."""
     retry = {"first": "50ms", "longest": "400ms"}
-    return {"name": "consumer", "url": consumer.url, "allow_private": True, "retry": retry} | more
+    made = {"name": "consumer", "url": consumer.url, "allow_private": True, "retry": retry}
+    return made | {"breaker": {"longest": "400ms"}} | more
 
 
 def at_gitlab(gitlab: Simulator, **reconcile: Any) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from reconciler.events.times import Millis
 _PIPE_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
 
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-err = Console(stderr=True, soft_wrap=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
-"""Both colour only on a terminal, and never where NO_COLOR is set."""
+out = Console(soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+err = Console(stderr=True, soft_wrap=True, emoji=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+"""Both colour only on a terminal, and never where NO_COLOR is set. No emoji: `:b:` is part of a key."""
 
 FAILED, USAGE = 1, 2
 

@@ -76,7 +76,7 @@ class BreakerSettings(Section):
     """When a destination counts as down: then one probe at a time goes out, with growing pauses."""
 
     failures: int = Field(5, ge=1, le=1000, description="So many failures in a row open the circuit breaker.")
-    longest: Duration = Field("1m", validate_default=True, description="Upper bound of the pause between probes.")
+    longest: Duration = Field("15s", validate_default=True, description="Upper bound of the pause between probes.")
     settle: Duration = Field(
         "1m", validate_default=True, description="How long it must have been well before an alert says that it is."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -224,6 +224,12 @@ class Config(Section):
     metrics: Metrics = Field(default_factory=Metrics, description="For Prometheus.")
     retention: Retention = Field(default_factory=Retention, description="How long rows are kept.")
     destinations: list[DestinationEntry] = Field(default_factory=list, description="Who gets the events.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_with_paths(cls, values: Any) -> Any:
+        """A default path is relative to the config's folder too: only what is given is validated with it."""
+        return {"ledger": {}} | values if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Config:

@@ -45,6 +45,12 @@ class File(Kind):
     def address(self) -> str:
         return str(self._path)
 
+    async def check(self) -> str:
+        """Opens it as if to write."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab"):
+            return f"{self._path} can be written"
+
     async def send(self, message: Message) -> Answer:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((line(message.body), done))

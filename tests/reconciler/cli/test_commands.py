@@ -176,6 +176,22 @@ class TestCheck:
         for word in ("read_api", "group/nowhere", "no-such-host.invalid does not resolve"):
             assert word in done.stdout
 
+    def test_every_kind_of_destination_is_asked(
+        self, make_service: MakeService, gitlab: Simulator, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        destinations = [
+            {"name": "a", "kind": "file", "path": str(tmp_path / "events.ndjson")},
+            {"name": "b", "kind": "file", "path": str(tmp_path / "file" / "events.ndjson")},
+            {"name": "c", "kind": "redis", "url": "redis://127.0.0.1:9/0"},
+            {"name": "d", "kind": "stdout"},
+        ]
+        service = make_service(destinations=destinations, **at_gitlab(gitlab))
+        service.write_config()
+        done = service.run("check", "--json")
+        found = {one["what"].split(":")[0]: one["ok"] for one in json.loads(done.stdout)}
+        assert [found[f"destination {name}"] for name in "abcd"] == [True, False, False, True]
+
     def test_gitlab_that_does_not_answer_and_a_wrong_token(
         self, make_service: MakeService, gitlab: Simulator
     ) -> None:

@@ -43,6 +43,14 @@ def test_the_sample_is_valid_as_it_stands() -> None:
     assert config.ledger.path == ROOT / "ledger.db"
 
 
+def test_paths_are_relative_to_the_config_wherever_it_is_read_from(tmp_path: Path) -> None:
+    assert load(write(tmp_path, MINIMAL), {}).ledger.path == tmp_path / "ledger.db"
+    named = MINIMAL | {"ledger": {"path": "x/y.db"}, "destinations": [{"name": "f", "kind": "file", "path": "z"}]}
+    config = load(write(tmp_path, named), {})
+    assert config.ledger.path == tmp_path / "x/y.db"
+    assert config.destinations[0].path == tmp_path / "z"
+
+
 def test_the_sample_s_commented_destinations_are_valid_too(tmp_path: Path) -> None:
     text = (ROOT / "config.yaml").read_text().replace("destinations: []\n", "destinations:\n")
     head, tail = text.split("destinations:\n")

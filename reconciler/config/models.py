@@ -161,6 +161,21 @@ class Metrics(Section):
     port: int | None = Field(None, ge=1, le=65535, description="Port of `/metrics`; without it there is none.")
 
 
+class Admin(Section):
+    """The dashboard."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; others than loopback need a `token`.")
+    port: int | None = Field(None, ge=0, le=65535, description="Port of the dashboard; without it there is none.")
+    token: Secret | None = Field(None, description="What a person has to show to see the dashboard.")
+    token_file: Path | None = Field(None, description="A file that holds the token.")
+
+    @model_validator(mode="after")
+    def _not_for_everybody(self) -> Admin:
+        if self.port is not None and self.token is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("needs a `token`: who reaches this address could see every event otherwise")
+        return self
+
+
 class Retention(Section):
     """How long each kind of row is kept. What is undelivered is never dropped."""
 
@@ -222,6 +237,7 @@ class Config(Section):
     ledger: Ledger = Field(default_factory=Ledger, description="The store.")
     reconcile: Reconcile = Field(default_factory=Reconcile, description="Asking GitLab's API.")
     metrics: Metrics = Field(default_factory=Metrics, description="For Prometheus.")
+    admin: Admin = Field(default_factory=Admin, description="The dashboard.")
     retention: Retention = Field(default_factory=Retention, description="How long rows are kept.")
     destinations: list[DestinationEntry] = Field(default_factory=list, description="Who gets the events.")
 

@@ -72,8 +72,9 @@ def _dead_letters(db: Database, one: Standing) -> list[Condition]:
 def changes(db: Database, found: Sequence[Condition]) -> bool:
     """Whether `note` would say anything: asked often, at the cost of reading a handful of rows."""
     held, spoken = {(one.what, one.subject) for one in found}, _open(db)
+    told = {key: text for key, (_, _, text) in spoken.items()}
     return bool(spoken.keys() - held) or any(
-        (one.what, one.subject) not in spoken and not one.only_lasts for one in found
+        told.get((one.what, one.subject)) != one.text for one in found if not one.only_lasts
     )
 
 
@@ -90,7 +91,11 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
     spoken = _open(db)
     sightings = []
     for key, one in held.items():
-        if key not in spoken and not one.only_lasts:
+        if one.only_lasts:
+            continue
+        if key in spoken:  # said already; who looks at it now sees how it is now
+            db.conn.execute("UPDATE alerts SET text = ? WHERE id = ?", (one.text, spoken[key][0]))
+        else:
             db.conn.execute(
                 "INSERT INTO alerts (what, subject, since, text) VALUES (?, ?, ?, ?)",
                 (one.what, one.subject, times.iso(one.since), one.text),
@@ -101,7 +106,7 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
                 )
             )
     for what, subject in spoken.keys() - held.keys():
-        ident, since = spoken[what, subject]
+        ident, since, _ = spoken[what, subject]
         db.conn.execute("UPDATE alerts SET over_at = ? WHERE id = ?", (times.iso(now), ident))
         text = _OVER[what].format(subject=subject, since=since)
         sightings.append(
@@ -124,6 +129,7 @@ def alerts(db: Database, *, limit: int = 100) -> list[dict[str, Any]]:
     return list(db.query("SELECT what, subject, since, over_at, text FROM alerts ORDER BY id DESC LIMIT ?", [limit]))
 
 
-def _open(db: Database) -> dict[tuple[What, str], tuple[int, str]]:
-    rows = db.conn.execute("SELECT what, subject, id, since FROM alerts WHERE over_at IS NULL")
-    return {(what, subject): (ident, since) for what, subject, ident, since in rows}
+def _open(db: Database) -> dict[tuple[What, str], tuple[int, str, str]]:
+    """What was said and is not over: its id, since when, and its text."""
+    rows = db.conn.execute("SELECT what, subject, id, since, text FROM alerts WHERE over_at IS NULL")
+    return {(what, subject): (ident, since, text) for what, subject, ident, since, text in rows}

@@ -56,10 +56,10 @@ class Filter(msgspec.Struct, frozen=True):
         return clauses, values
 
 
-def newest(db: Database, wanted: Filter, *, limit: int) -> list[dict[str, Any]]:
-    """The newest events that a filter lets through, oldest of them first."""
+def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -> list[dict[str, Any]]:
+    """The newest events that a filter lets through, of those before an id, oldest of them first."""
     where, values = wanted.where()
-    rows = list(db.query(f"{LIST}{where} ORDER BY e.id DESC LIMIT ?", [*values, limit]))
+    rows = list(db.query(f"{LIST}{where} AND e.id < ? ORDER BY e.id DESC LIMIT ?", [*values, before, limit]))
     return rows[::-1]
 
 

@@ -86,6 +86,7 @@ class Pruning:
             dropped = db.conn.execute(sql, (ids,)).rowcount
             setattr(self.pruned, table, getattr(self.pruned, table) + dropped)
         db.conn.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        db.conn.executemany("DELETE FROM search WHERE rowid = ?", [(ident,) for ident, _ in old])
         self.pruned.events += len(old)
         db.conn.execute(
             "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",

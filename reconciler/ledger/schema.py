@@ -250,3 +250,16 @@ def _delivery(db: Any) -> None:
         """,
         "CREATE UNIQUE INDEX alerts_open ON alerts (what, subject) WHERE over_at IS NULL",
     )
+
+
+@migrations(name="0004_dashboard")
+def _dashboard(db: Any) -> None:
+    _run(
+        db,
+        "CREATE INDEX events_by_time ON events (happened_at)",
+        """
+        CREATE VIRTUAL TABLE search USING fts5 (  -- by event id; filled in the background
+            kind, project, author, branch, commits, object, title, tokenize = "unicode61 tokenchars '_-./'"
+        )
+        """,
+    )

@@ -112,10 +112,19 @@ def status(db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: 
             [gap for gap in found if gap.project_id == row["id"]],
             [hook for hook in off if hook.project_id == row["id"]],
         )
-        for row in db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id")
+        for row in project_rows(db)
     ]
-    open_alerts = [row["text"] for row in alerts(db) if row["over_at"] is None]
-    return Status(events, projects, destination_statuses(db), open_alerts)
+    return Status(events, projects, destination_statuses(db), open_alerts(db))
+
+
+def project_rows(db: Database) -> list[dict[str, Any]]:
+    """All projects that were heard of, by path."""
+    return list(db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id"))
+
+
+def open_alerts(db: Database) -> list[str]:
+    """What is wrong, in sentences."""
+    return [row["text"] for row in alerts(db) if row["over_at"] is None]
 
 
 def destination_statuses(db: Database) -> list[DestinationStatus]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from reconciler.events import times
-from reconciler.ledger import downtime
+from reconciler.ledger import downtime, search
 from reconciler.ledger.connection import data_version
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.prune import Keep, Pruned, Pruning
@@ -19,6 +19,9 @@ BEAT_S = 10.0
 """How often the service leaves a sign of life in the ledger."""
 LOOK_S = 0.2
 """How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
+
+INDEX_S = 2.0
+"""How long after it was recorded an event can be found, at most, by a service that keeps up."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +56,16 @@ async def watch(writer: Writer, changed: Callable[[], None]) -> None:
         if version != known:
             known = version
             changed()
+
+
+async def index(writer: Writer) -> None:
+    """Make what was recorded findable, a little at a time, so that nobody waits for it."""
+    while True:
+        try:
+            more = await writer.run(search.index_step)
+        except LedgerUnavailable:
+            more = False
+        await asyncio.sleep(0.05 if more else INDEX_S)
 
 
 async def prune(writer: Writer, keep: Keep) -> Pruned:

@@ -11,22 +11,29 @@ from functools import partial
 import structlog
 import uvicorn
 import uvloop
+from sqlite_utils import Database
 from starlette.types import ASGIApp
 
 from receiver.app import receiver_app
 from reconciler.config.load import ConfigError
 from reconciler.config.models import Config
+from reconciler.dashboard.app import dashboard_app
+from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.ledger import downtime, reloads, runs
 from reconciler.ledger.connection import connect, only_service
 from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.gaps import Gap, gaps
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import serve_metrics
+from reconciler.reconcile.rounds import expected
+from reconciler.service.admin import AdminServer
 from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
-from reconciler.service.loops import beat, wake, watch
+from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.web import DRAIN_S, ServiceError, Switch, listen, web_server
+from reconciler.sources.table import keeps
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +72,7 @@ class _Service:
         self._app = Switch(self._receiver(config))
         self._server = server = web_server(self._app)
         self._serve_metrics(config)
+        admin = self._admin(config)
         await forwarder.apply(config.destinations)
         await wake(writer)
 
@@ -74,6 +82,8 @@ class _Service:
             asyncio.create_task(alerting.run(), name="alerting"),
             asyncio.create_task(watch(writer, forwarder.look_again), name="watch"),
             asyncio.create_task(beat(writer), name="heartbeat"),
+            asyncio.create_task(index(writer), name="indexing"),
+            asyncio.create_task(admin.run(), name="dashboard"),
             asyncio.create_task(self._reload_when_told(), name="reload"),
             asyncio.create_task(self._stop.wait(), name="stop"),
         ]
@@ -84,6 +94,7 @@ class _Service:
 
         log.info("stopping")
         server.should_exit = True
+        admin.stop()
         self._jobs.stop()
         await asyncio.wait(tasks[:1])
         await forwarder.drain(DRAIN_S)
@@ -108,6 +119,15 @@ class _Service:
             project_ids=runs.project_paths(self._reader),
             expected_tests=self._expected_tests,
         )
+
+    def _admin(self, config: Config) -> AdminServer:
+        def find_gaps(db: Database, config: Config) -> list[Gap]:
+            now = times.now()
+            return gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
+
+        stream = Stream(config.ledger.path)
+        app = dashboard_app(lambda: self._config, find_gaps=find_gaps, stream=stream)
+        return AdminServer(config.admin, app, stream)
 
     def _serve_metrics(self, config: Config) -> None:
         host, port = config.metrics.host, config.metrics.port
@@ -163,7 +183,15 @@ class _Service:
 
 def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
     """The keys that changed and can't while the service runs; `port` is the one that it listens on."""
-    keys = ("receiver.host", "receiver.port", "ledger.path", "metrics.host", "metrics.port", "gitlab.url")
+    keys: tuple[str, ...] = (
+        "receiver.host",
+        "receiver.port",
+        "ledger.path",
+        "metrics.host",
+        "metrics.port",
+        "gitlab.url",
+    )
+    keys += ("admin.host", "admin.port", "admin.token")
     changed = [key for key in keys if _value(old, key) != _value(new, key)]
     return [key for key in changed if key != "receiver.port" or new.receiver.port != port]
 

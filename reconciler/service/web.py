@@ -35,14 +35,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Bind first: a port that is taken is a user's mistake and deserves a clear answer."""
+def listen(host: str, port: int, *, keys: str = "receiver") -> socket.socket:
+    """Bind first: a port that is taken is a user's mistake and deserves a clear answer, naming its `keys`."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ServiceError(f"can't listen on {host}:{port}: {reason}; see receiver.host and receiver.port") from None
+        raise ServiceError(f"can't listen on {host}:{port}: {reason}; see {keys}.host and {keys}.port") from None
 
 
 def web_server(app: ASGIApp) -> uvicorn.Server:

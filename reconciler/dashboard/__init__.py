@@ -1,0 +1,1 @@
+"""The dashboard: reads the ledger, and sends events again when asked. Made on the server, live by htmx."""

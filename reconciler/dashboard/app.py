@@ -1,0 +1,158 @@
+"""The dashboard's routes. Pages are read from the ledger by threads, so that no page holds a webhook up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlite_utils import Database
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from reconciler.config.models import Config
+from reconciler.dashboard import actions, views
+from reconciler.dashboard.guard import COOKIE, Guard, form_of
+from reconciler.dashboard.render import templates, today
+from reconciler.dashboard.stream import Stream
+from reconciler.events import times
+from reconciler.ledger.connection import connect
+from reconciler.ledger.gaps import Gap
+
+Current = Callable[[], Config]
+FindGaps = Callable[[Database, Config], list[Gap]]
+
+
+def dashboard_app(current: Current, *, find_gaps: FindGaps, stream: Stream) -> ASGIApp:
+    """The ASGI app of the admin port. `current` is the config as it is now; `find_gaps` finds every gap there is."""
+    pages = _Pages(current, find_gaps, stream)
+    routes = [
+        Route("/", pages.front),
+        Route("/events", pages.events),
+        Route("/events/{event_id:int}", pages.event),
+        Route("/events/{event_id:int}/replay", pages.replay_event, methods=["POST"]),
+        Route("/dead", pages.dead),
+        Route("/dead/replay", pages.replay_dead, methods=["POST"]),
+        Route("/destinations/{name}/{act}", pages.change_destination, methods=["POST"]),
+        Route("/runs", pages.runs),
+        Route("/stream", pages.stream),
+        Route("/login", pages.login, methods=["GET", "POST"]),
+        Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
+    ]
+    return Guard(Starlette(routes=routes), current().admin)
+
+
+class _Pages:
+    def __init__(self, current: Current, find_gaps: FindGaps, stream: Stream) -> None:
+        self._current = current
+        self._find_gaps = find_gaps
+        self._stream = stream
+        self._templates = templates()
+
+    async def front(self, request: Request) -> Response:
+        page = _number(request, "page", 0)
+
+        def look(db: Database, config: Config) -> dict[str, Any]:
+            return views.front(db, config, self._find_gaps(db, config), now=times.now(), page=page)
+
+        return await self._page(request, "overview.html", look)
+
+    async def events(self, request: Request) -> Response:
+        words, before = request.query_params.get("q", ""), _number(request, "before", views.FAR)
+        return await self._page(request, "events.html", lambda db, _: views.events(db, words=words, before=before))
+
+    async def event(self, request: Request) -> Response:
+        event_id = request.path_params["event_id"]
+        return await self._page(request, "event.html", lambda db, _: views.event(db, event_id), here="/events")
+
+    async def dead(self, request: Request) -> Response:
+        asked = {"destination": request.query_params.get("destination"), "kind": request.query_params.get("kind")}
+        return await self._page(request, "dead.html", lambda db, config: views.dead(db, config, **asked))
+
+    async def runs(self, request: Request) -> Response:
+        before = _number(request, "before", views.FAR)
+        return await self._page(request, "runs.html", lambda db, _: views.runs(db, before=before))
+
+    async def replay_event(self, request: Request) -> Response:
+        event_id = request.path_params["event_id"]
+        return await self._act(
+            request, f"/events/{event_id}",
+            lambda config, form: actions.replay_event(config, event_id, form["destination"]),
+        )  # fmt: skip
+
+    async def replay_dead(self, request: Request) -> Response:
+        return await self._act(
+            request, "/dead",
+            lambda config, form: actions.replay_dead(config, form["destination"] or None, form["kind"] or None),
+        )  # fmt: skip
+
+    async def change_destination(self, request: Request) -> Response:
+        name, act = request.path_params["name"], request.path_params["act"]
+        return await self._act(request, "/", lambda config, _: actions.change_destination(config, name, act))
+
+    async def stream(self, request: Request) -> Response:
+        template = self._templates.get_template("macros.html")
+        after = _number(request, "after", 0)
+        last = request.headers.get("last-event-id", "")
+        made = self._stream.lines(int(last) if last.isdigit() else after, template.module.event_row)  # type: ignore[attr-defined]
+        return StreamingResponse(made, media_type="text/event-stream")
+
+    async def login(self, request: Request) -> Response:
+        guard: Guard = request.state.guard
+        wrong = False
+        if request.method == "POST" and await guard.meant(request):
+            if guard.is_token((await form_of(request)).get("token", "")):
+                answer = RedirectResponse("/", 303)
+                secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+                answer.set_cookie(COOKIE, guard.session, httponly=True, samesite="strict", secure=secure)
+                return answer
+            wrong = True
+        html = self._templates.get_template("login.html").render(guard=guard, wrong=wrong)
+        return HTMLResponse(html, 403 if wrong else 200)
+
+    async def _page(
+        self,
+        request: Request,
+        name: str,
+        look: Callable[[Database, Config], dict[str, Any] | None],
+        *,
+        here: str | None = None,
+    ) -> Response:
+        common = {
+            "here": here or request.url.path,
+            "guard": request.state.guard,
+            "told": request.query_params.get("told", "")[:200],
+        }
+
+        def make() -> tuple[str, int]:
+            config = self._current()
+            with closing(connect(config.ledger.path, readonly=True)) as db:
+                found = look(db, config)
+            made = common | {"made": today(times.now())}
+            if found is None:
+                missing = {"title": "Not found", "text": "There is no such event in this ledger."}
+                return self._templates.get_template("message.html").render(made | missing), 404
+            return self._templates.get_template(name).render(made | found), 200
+
+        html, status = await run_in_threadpool(make)
+        return HTMLResponse(html, status)
+
+    async def _act(self, request: Request, back: str, act: Callable[[Config, dict[str, str]], str]) -> Response:
+        """Do what a form of ours asks, and show its page again, which says what was done."""
+        guard: Guard = request.state.guard
+        if not await guard.meant(request):
+            return HTMLResponse("this form was not sent from a page of the dashboard\n", 403)
+        form = {"destination": "", "kind": ""} | await form_of(request)
+        told = await run_in_threadpool(act, self._current(), form)
+        return RedirectResponse(f"{back}?{urlencode({'told': told})}", 303)
+
+
+def _number(request: Request, name: str, otherwise: int) -> int:
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else otherwise

@@ -1,0 +1,146 @@
+"""What each page shows, read from the ledger. Plain data: the templates make pages of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.events.times import HOUR, Millis
+from reconciler.ledger import browse, destinations, letters, overview, search, status
+from reconciler.ledger.browse import Filter
+from reconciler.ledger.gaps import Gap
+from reconciler.ledger.overview import Hour, Record
+
+STRIP_HOURS = 24
+PROJECTS_A_PAGE = 50
+ROWS_A_PAGE = 50
+FAR = 1 << 62
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One hour of a project's strip. `state`: quiet, webhook, recovered or gap."""
+
+    start: Millis
+    state: str
+    events: int
+    height: int
+
+
+class ProjectRow(msgspec.Struct, frozen=True):
+    """A project with its last day."""
+
+    id: int
+    path: str | None
+    last_webhook_at: str | None
+    covered_through: str | None
+    gaps: int
+    notes: list[str]
+    events: int
+    cells: list[Cell]
+
+
+class DestinationRow(msgspec.Struct, frozen=True):
+    """A destination, and how it has done of late."""
+
+    status: status.DestinationStatus
+    record: Record
+    oldest: Millis | None
+
+
+def front(db: Database, config: Config, gaps: list[Gap], *, now: Millis, page: int = 0) -> dict[str, Any]:
+    """The front page. `gaps` are all that there are; finding them is the caller's (it knows the sources)."""
+    since = now // HOUR * HOUR - (STRIP_HOURS - 1) * HOUR
+    by_hour = overview.hours(db, since=since)
+    projects = [_project(row, gaps, by_hour, since) for row in status.project_rows(db)]
+    projects.sort(key=lambda one: (-one.gaps, -len(one.notes), -one.events, one.path or ""))
+    ids = {one.name: one.id for one in destinations.standings(db)}
+    kept = overview.records(db)
+    rows = [
+        DestinationRow(one, kept.get(ids[one.name], Record()), _age(one.oldest_pending_at, now))
+        for one in status.destination_statuses(db)
+    ]
+    wanted = {one.name for one in config.destinations}
+    return {
+        "projects": projects[page * PROJECTS_A_PAGE : (page + 1) * PROJECTS_A_PAGE],
+        "more_projects": len(projects) > (page + 1) * PROJECTS_A_PAGE,
+        "page": page,
+        "all_projects": len(projects),
+        "destinations": [row for row in rows if row.status.active or row.status.pending or row.status.dead],
+        "unserved": sorted(wanted - ids.keys()),
+        "alerts": status.open_alerts(db),
+        "open_gaps": sum(not gap.is_final for gap in gaps),
+        "lost_gaps": sum(gap.is_final for gap in gaps),
+        "stuck": [row.status.name for row in rows if row.status.active and row.status.state != "up"],
+        "dead": sum(row.status.dead for row in rows),
+        "pending": sum(row.status.pending for row in rows),
+        "events": browse.last_id(db),
+        "newest": browse.newest(db, Filter(), limit=15)[::-1],
+    }
+
+
+def events(db: Database, *, words: str, before: int) -> dict[str, Any]:
+    """The list of events, or those that a search finds; newest first, a page at a time."""
+    if words.strip():
+        rows = search.find(db, words, before=before, limit=ROWS_A_PAGE + 1)
+    else:
+        rows = browse.newest(db, Filter(), limit=ROWS_A_PAGE + 1, before=before)[::-1]
+    return {"words": words, "events": rows[:ROWS_A_PAGE], "more": len(rows) > ROWS_A_PAGE}
+
+
+def event(db: Database, event_id: int) -> dict[str, Any] | None:
+    """One event, whole; None where there is none."""
+    found = browse.show(db, event_id)
+    if found is None:
+        return None
+    tried: dict[str, list[dict[str, Any]]] = {}
+    for attempt in letters.attempts(db, event_id):
+        tried.setdefault(attempt["destination"], []).append(attempt)
+    paths = (sighting["project_path"] for sighting in found["sightings"])
+    return {"event": found, "attempts": tried, "project": next(filter(None, paths), found["project_id"])}
+
+
+def dead(db: Database, config: Config, *, destination: str | None, kind: str | None) -> dict[str, Any]:
+    """Dead letters, newest first."""
+    rows = letters.dead_letters(db, Filter(kind=kind or None), destination=destination or None, limit=ROWS_A_PAGE)
+    names = [one.name for one in config.destinations]
+    return {"letters": rows[::-1], "destination": destination, "kind": kind, "names": names, "most": ROWS_A_PAGE}
+
+
+def runs(db: Database, *, before: int) -> dict[str, Any]:
+    """What was read from GitLab."""
+    rows = overview.runs(db, before=before, limit=ROWS_A_PAGE + 1)
+    return {"runs": rows[:ROWS_A_PAGE], "more": len(rows) > ROWS_A_PAGE}
+
+
+def _project(
+    row: dict[str, Any], gaps: list[Gap], by_hour: dict[int, dict[Millis, Hour]], since: Millis
+) -> ProjectRow:
+    own = [gap for gap in gaps if gap.project_id == row["id"]]
+    counted = by_hour.get(row["id"], {})
+    most = max((hour.webhook + hour.recovered for hour in counted.values()), default=0)
+    cells = []
+    for start in range(since, since + STRIP_HOURS * HOUR, HOUR):
+        hour = counted.get(start, Hour())
+        total = hour.webhook + hour.recovered
+        open_ = any(gap.during.start < start + HOUR and gap.during.end > start for gap in own)
+        state = "gap" if open_ else "recovered" if hour.recovered else "webhook" if total else "quiet"
+        cells.append(Cell(start, state, total, max(2, round(24 * total / most)) if total else 0))
+    notes = [row["last_poll_error"]] if row["last_poll_error"] else []
+    return ProjectRow(
+        id=row["id"],
+        path=row["path"],
+        last_webhook_at=row["last_webhook_at"],
+        covered_through=row["last_poll_at"],
+        gaps=len(own),
+        notes=notes + sorted({gap.why for gap in own}),
+        events=sum(cell.events for cell in cells),
+        cells=cells,
+    )
+
+
+def _age(at: str | None, now: Millis) -> Millis | None:
+    return None if at is None else max(0, now - times.from_iso(at))

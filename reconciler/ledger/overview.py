@@ -1,0 +1,81 @@
+"""What the dashboard shows at a glance, in queries whose cost does not grow with the ledger."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import HOUR, Millis
+
+ATTEMPTS_LOOKED_AT = 2000
+HOURS = """
+    SELECT e.project_id, substr(e.happened_at, 1, 13), s.recovery IS NOT NULL, count(*)
+      FROM events e JOIN sightings s ON s.id = e.sighting_id
+     WHERE e.happened_at >= ? AND e.project_id IS NOT NULL AND e.merged_into IS NULL GROUP BY 1, 2, 3
+"""
+ATTEMPTS = """
+    SELECT destination_id, error_class IS NULL, duration_ms FROM attempts WHERE id > 0 ORDER BY id DESC LIMIT ?
+"""
+RUNS = """
+    SELECT r.id, r.project_id, p.path, r.source, r.purpose, r.window_from, r.window_through, r.started_at,
+           r.finished_at, r.seen, r.known, r.new, r.requests, r.error
+      FROM runs r LEFT JOIN projects p ON p.id = r.project_id WHERE r.id < ? ORDER BY r.id DESC LIMIT ?
+"""
+
+
+class Hour(msgspec.Struct):
+    """How many events happened in an hour, by how they came to be known."""
+
+    webhook: int = 0
+    recovered: int = 0
+
+
+class Record(msgspec.Struct):
+    """How a destination has done in the newest attempts of all. Durations in milliseconds."""
+
+    attempts: int = 0
+    taken: int = 0
+    median: int = 0
+    p95: int = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Which share was taken; None where nothing was tried."""
+        return self.taken / self.attempts if self.attempts else None
+
+
+def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
+    """Events by project and the hour in which they happened."""
+    found: dict[int, dict[Millis, Hour]] = defaultdict(lambda: defaultdict(Hour))
+    for project, hour, recovered, count in db.conn.execute(HOURS, (times.iso(since // HOUR * HOUR),)):
+        one = found[project][times.from_iso(f"{hour}:00:00.000Z")]
+        if recovered:
+            one.recovered += count
+        else:
+            one.webhook += count
+    return found
+
+
+def records(db: Database) -> dict[int, Record]:
+    """How each destination does, by its id."""
+    durations: dict[int, list[int]] = defaultdict(list)
+    found: dict[int, Record] = defaultdict(Record)
+    for destination, taken, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
+        found[destination].attempts += 1
+        if taken:
+            found[destination].taken += 1
+            durations[destination].append(duration)
+    for destination, some in durations.items():
+        some.sort()
+        found[destination].median = some[len(some) // 2]
+        found[destination].p95 = some[min(len(some) - 1, len(some) * 95 // 100)]
+    return found
+
+
+def runs(db: Database, *, before: int, limit: int) -> list[dict[str, Any]]:
+    """What was read from GitLab, newest first."""
+    return list(db.query(RUNS, [before, limit]))

@@ -1,0 +1,308 @@
+"""The dashboard over HTTP: who comes in, what a form may do, what is found, and that payloads stay words."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlite_utils import Database
+
+from reconciler.ledger import schema, search
+from reconciler.simulator.consumer import TAKEN, Consumer
+from tests.conftest import MakeService, to_consumer
+from tests.e2e.test_delivery import post
+from tests.support.service import Service, run, until
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Dash:
+    """A service's dashboard, as a browser would ask it."""
+
+    def __init__(self, service: Service, **headers: str) -> None:
+        self.service = service
+        port = service.config["admin"]["port"]
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers)
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.client.get(path, **more)
+
+    @property
+    def secret(self) -> str:
+        found = re.search(r'name="secret" value="([^"]+)"', self.get("/").text)
+        assert found is not None
+        return found[1]
+
+    def act(self, path: str, **fields: str) -> httpx.Response:
+        return self.client.post(path, data={"secret": self.secret, **fields}, follow_redirects=True)
+
+
+@pytest.fixture
+def dash(make_service: MakeService, consumer: Consumer) -> Iterator[Dash]:
+    service = make_service(destinations=[to_consumer(consumer)], admin={"port": free_port()}).start()
+    service.wait_for_log("the dashboard is ready")
+    one = Dash(service)
+    yield one
+    one.client.close()
+
+
+def found(dash: Dash, words: str) -> list[int]:
+    page = dash.get("/events", params={"q": words}).text
+    return [int(ident) for ident in re.findall(r'href="/events/(\d+)"', page)]
+
+
+PUSH = {
+    "object_kind": "push",
+    "project_id": 7,
+    "ref": "refs/heads/feature/login-page",
+    "before": "0" * 40,
+    "after": "da1560886d4f094c3e6c9ef40349f7d38b5d27d7",
+    "user_username": "ada",
+    "project": {"path_with_namespace": "group/sub/app"},
+    "commits": [{"id": "c5feabde2d8cd023215af4d2ceeb7a64839fc428", "title": "Make it so"}],
+}
+ISSUE = {
+    "object_kind": "issue",
+    "project_id": 7,
+    "user": {"username": "grace"},
+    "project": {"path_with_namespace": "group/sub/app"},
+    "object_attributes": {"id": 301, "iid": 23, "title": "Login page: crash", "action": "open"},
+}
+
+
+def deliver(dash: Dash, *bodies: dict[str, Any]) -> None:
+    for body in bodies:
+        assert dash.service.post(json.dumps(body).encode()).status_code == 200
+
+
+def test_an_event_is_found_by_what_people_know_of_it(dash: Dash) -> None:
+    deliver(dash, PUSH, ISSUE)
+    until(lambda: found(dash, "group") == [2, 1])
+    for words, wanted in (
+        ("kind:push", [1]),
+        ("kind:issue", [2]),
+        ("author:ada", [1]),
+        ("author:gra", [2]),
+        ("project:group/sub/app", [2, 1]),
+        ("project:7", [2, 1]),
+        ("branch:feature/login-page", [1]),
+        ("branch:feature", [1]),
+        ("commit:da15608", [1]),
+        ("c5feabde2d8cd023215af4d2ceeb7a64839fc428", [1]),
+        ("#23", [2]),
+        ("!23", []),
+        ("crash", [2]),
+        ("login kind:issue", [2]),
+        ('"login page"', [2]),
+        ("author:ada #23", []),
+        ("nothing-like-it", []),
+        ('"', []),
+        ("AND OR NOT *", []),
+    ):
+        assert found(dash, words) == wanted, words
+
+
+@given(st.text(max_size=60))
+def test_any_words_are_a_query(words: str) -> None:
+    with closing(Database(memory=True)) as db:
+        schema.upgrade(db)
+        assert search.find(db, words, before=10, limit=5) == []
+
+
+def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
+    deliver(dash, PUSH, ISSUE)
+    assert consumer.wait_for(lambda c: len(c.taken) == 2)
+    until(lambda: "delivered" in dash.get("/events/2").text)
+    page = dash.get("/events/1").text
+    for words in ("webhook:default", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "ada", "Replay", "commits"):
+        assert words in page
+    assert "group/sub/app" in dash.get("/").text
+    assert dash.get("/events/99").status_code == 404
+    assert dash.get("/nothing").status_code == 404
+    assert "Nothing yet" in dash.get("/runs").text
+    assert "There are none" in dash.get("/dead").text
+    older = dash.get("/events", params={"before": 2}).text
+    assert re.findall(r'href="/events/(\d+)"', older) == ["1"]
+
+
+def test_buttons_do_what_they_say(dash: Dash, consumer: Consumer) -> None:
+    consumer.answer = lambda _h, body: (422, {}, b"no") if b"bad" in body else TAKEN
+    for n in range(4):
+        post(dash.service, 1, n, **({"bad": 1} if n % 2 else {}))
+    assert consumer.wait_for(lambda c: len(c.requests) == 4)
+    until(lambda: dash.get("/dead").text.count("HTTP 422") == 2)
+    consumer.answer = lambda _h, _b: TAKEN
+    assert "2 dead letters sent again." in dash.act("/dead/replay", destination="consumer").text
+    assert consumer.wait_for(lambda c: len(c.taken) == 4)
+    told = dash.act("/events/1/replay", destination="consumer").text
+    assert "Event 1 goes to consumer again." in told
+    assert consumer.wait_for(lambda c: len(c.taken) == 5)
+    assert consumer.taken[-1].headers["x-reconciler-replay"] == "1"
+    assert "consumer is paused" in dash.act("/destinations/consumer/pause").text
+    dash.service.wait_for_log("paused: what comes is kept")
+    assert "consumer gets events again" in dash.act("/destinations/consumer/resume").text
+    assert "There is no such destination" in dash.act("/destinations/nobody/pause").text
+
+
+def test_a_form_from_elsewhere_does_nothing(dash: Dash, consumer: Consumer) -> None:
+    post(dash.service, 1, 1)
+    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    good = dash.secret
+    for data, headers in (
+        ({}, {}),
+        ({"secret": "guessed"}, {}),
+        ({"secret": good}, {"Sec-Fetch-Site": "cross-site"}),
+        ({"secret": good}, {"Sec-Fetch-Site": "same-site"}),
+    ):
+        answer = dash.client.post("/destinations/consumer/pause", data=data, headers=headers)
+        assert answer.status_code == 403
+    assert dash.get("/destinations/consumer/pause").status_code == 405
+    assert "paused" not in dash.get("/").text
+    large = dash.client.post("/dead/replay", content=b"x" * 100_000)
+    assert large.status_code == 413
+
+
+def test_without_a_token_only_this_machine_s_names_are_hosts(dash: Dash) -> None:
+    """A page elsewhere whose name is made to lead here (DNS rebinding) sees nothing."""
+    for host in ("evil.example", "evil.example:8081", "127.0.0.1.evil.example", ""):
+        assert dash.get("/", headers={"Host": host}).status_code == 403
+    for host in ("localhost:8081", "127.0.0.1", "[::1]:8081"):
+        assert dash.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_with_a_token_who_shows_it_comes_in(make_service: MakeService) -> None:
+    service = make_service(admin={"port": free_port(), "token": "open-sesame"}).start()
+    service.wait_for_log("the dashboard is ready")
+    dash = Dash(service)
+    for path in ("/", "/events", "/events/1", "/dead", "/runs"):
+        answer = dash.get(path)
+        assert (answer.status_code, answer.headers.get("location")) == (303, "/login")
+    assert dash.get("/stream").status_code == 401
+    assert dash.client.post("/dead/replay", data={}).status_code == 401
+    assert dash.get("/", headers={"Authorization": "Bearer open-sesame"}).status_code == 200
+    assert dash.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 303
+    form = re.search(r'name="secret" value="([^"]+)"', dash.get("/login").text)
+    assert form is not None
+    wrong = dash.client.post("/login", data={"secret": form[1], "token": "wrong"})
+    assert (wrong.status_code, "That is not the token" in wrong.text) == (403, True)
+    right = dash.client.post("/login", data={"secret": form[1], "token": "open-sesame"})
+    cookie = right.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "open-sesame" not in cookie
+    assert dash.get("/").status_code == 200
+    assert dash.get("/", headers={"Host": "dash.example.com"}).status_code == 200  # it may be behind a proxy
+
+
+def test_an_exposed_dashboard_needs_a_token(make_service: MakeService) -> None:
+    service = make_service(admin={"host": "0.0.0.0", "port": 1})
+    service.write_config()
+    done = run("serve", "-c", str(service.file))
+    assert (done.returncode, "admin: needs a `token`" in done.stderr) == (2, True)
+
+
+NASTY = [
+    "<script>window.pwned=1</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'; alert(1); '",
+    "{{ 7 * 7 }}{% raw %}",
+    "javascript:alert(1)",
+    "</textarea></title></style><svg onload=alert(1)>",
+    "\u2028\u202e\ufeff<b>",
+    "&lt;script&gt;",
+]
+
+
+OURS = set(
+    (
+        "html head meta title link script body a header nav form label input button main section div h1 h2 h3 p "
+        "ul li table thead tbody tr th td span svg g rect footer code dl dt dd article details summary select option"
+    ).split()
+)
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its tags, attributes, links and scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[str] = []
+        self.links: list[str] = []
+        self.scripts: list[str | None] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.add(tag)
+        self.attributes += given
+        self.links += [value for name in ("href", "action", "src") if (value := given.get(name))]
+        if tag == "script":
+            self.scripts.append(given.get("src"))
+
+
+def nasty_body(n: int, word: str) -> dict[str, Any]:
+    """A body that says this word wherever it can."""
+    return {
+        "object_kind": word,
+        "project_id": n + 1,
+        "ref": word,
+        "user_username": word,
+        "project": {"path_with_namespace": word},
+        "object_attributes": {"id": n + 1, "title": word, "action": word},
+        word: {word: [word, {word: word}]},
+    }
+
+
+def test_payloads_stay_words(dash: Dash) -> None:
+    deliver(dash, *(nasty_body(n, word) for n, word in enumerate(NASTY)))
+    until(lambda: f"/events/{len(NASTY)}" in dash.get("/events").text)
+    pages = ["/", "/events", "/dead?destination=%3Cscript%3E&kind=%22%3E%3Cimg%3E", "/events?q=%3Cscript%3E%22%3E"]
+    pages += [f"/events/{n + 1}" for n in range(len(NASTY))] + ["/?told=%3Cscript%3Ealert(1)%3C/script%3E"]
+    for path in pages:
+        text = dash.get(path).text
+        page = Page()
+        page.feed(text)
+        assert page.tags <= OURS, path
+        assert page.scripts == ["/static/htmx.min.js", "/static/sse.min.js"], path
+        assert [name for name in page.attributes if name.startswith(("on", "style", "srcdoc"))] == [], path
+        assert all(link.startswith(("/", "#")) for link in page.links), path
+        assert "49{%" not in text
+
+
+def test_every_answer_has_the_strict_headers(dash: Dash) -> None:
+    for path in ("/", "/nothing", "/static/style.css", "/events/9"):
+        headers = dash.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+
+
+def test_the_stream_tells_what_comes_and_ends_with_the_service(dash: Dash) -> None:
+    deliver(dash, PUSH)
+    with dash.client.stream("GET", "/stream?after=0", timeout=30) as stream:
+        lines = stream.iter_lines()
+        told: list[str] = []
+        while "event: event" not in told:
+            told.append(next(lines))
+        deliver(dash, ISSUE)
+        while "id: 2" not in told:
+            told.append(next(lines))
+        assert dash.service.stop() == 0
+    again = "\n".join(told)
+    assert 'href="/events/1"' in again

@@ -39,6 +39,14 @@ async def bare(url: str, bodies: list[bytes]) -> float:
         return len(bodies) / (time.perf_counter() - began)
 
 
+class Nobody:
+    """Watches nothing."""
+
+    def trouble(self) -> None: ...
+
+    def attempted(self, destination: str, outcome: str, took: int, waited: int | None) -> None: ...
+
+
 async def drain(url: str, path: Path, ordering: str) -> float:
     """Events a second of the forwarder, each marked as delivered on disk."""
     with closing(ledger(path, "one", ordering=ordering)) as db, closing(connect(path)) as reader:
@@ -47,7 +55,7 @@ async def drain(url: str, path: Path, ordering: str) -> float:
         destination = HttpDestination.model_validate(
             {"name": "one", "url": url, "ordering": ordering, "concurrency": CONCURRENCY, "allow_private": True}
         )
-        forwarder = Forwarder(db=reader, writer=writer, gitlab_url="https://x")
+        forwarder = Forwarder(db=reader, writer=writer, gitlab_url="https://x", watcher=Nobody())
         began = time.perf_counter()
         await forwarder.apply([destination])
         left = EVENTS

@@ -119,9 +119,11 @@ class WebhookEndpoint:
         if self._writer.waiting_sightings >= MAX_WAITING:
             raise Refused(503, "too many deliveries wait for the ledger; try again", retry_after_s=5)
         try:
-            await self._writer.record([sighting])
+            outcome = await self._writer.record([sighting])
         except LedgerUnavailable as error:
             raise Refused(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
+        recorded = outcome.recorded[0]
+        log.debug("recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
 
 
 def _is_json(content_type: bytes) -> bool:

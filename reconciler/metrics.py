@@ -1,30 +1,100 @@
-"""What Prometheus reads of the reconciling side: gaps, webhooks that are off, requests, what remains of the limit.
+"""What Prometheus reads. A test holds docs/grafana.json and docs/alerts.yaml against what is exposed here.
 
-Everything is asked when Prometheus asks; nothing is counted twice or kept in memory.
+What the ledger knows (backlogs, gaps) is asked when Prometheus asks; what only a moment knows (how long a commit
+took) is counted as it happens. Labels are bounded: a source is its kind without the hook's name, a kind that GitLab
+does not have is `other`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import Counter as CounterMetric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlite_utils import Database
 
+from reconciler import __version__
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.kinds import known_kinds
+from reconciler.events.times import Millis
 from reconciler.ledger.connection import connect
 from reconciler.ledger.gaps import Gap, gaps, is_expiring
 from reconciler.ledger.hooks import all_hooks
+from reconciler.ledger.status import destination_statuses
+from reconciler.ledger.writer import Committed
 from reconciler.reconcile.rounds import expected
 from reconciler.sources.client import Client
 from reconciler.sources.table import keeps
 
+PREFIX = "gitlab_reconciler_"
+LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 86400)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
-class Reconciliation(Collector):
-    """Reads the ledger by a connection of its own, in Prometheus' thread."""
+_KINDS = known_kinds()
+
+
+class Meters:
+    """What is counted as it happens. `registry` holds it."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, what: str, *labels: str) -> CounterMetric:
+            return CounterMetric(PREFIX + name, what, labels, registry=self.registry)
+
+        def histogram(name: str, what: str, *labels: str, buckets: tuple[float, ...] = LATENCIES) -> Histogram:
+            return Histogram(PREFIX + name, what, labels, buckets=buckets, registry=self.registry)
+
+        self._sightings = counter("sightings", "Reports of events that were recorded.", "source", "kind")
+        self._events = counter("events", "New events, by how they came to be known.", "kind", "known_by")
+        self._duplicates = counter("duplicates", "Reports of events that were known already.", "source")
+        self._commit = histogram("commit_seconds", "From the first statement of a commit until it is on disk.")
+        self._batch = histogram("commit_sightings", "Sightings that shared one commit.", buckets=BATCHES)
+        self._webhook = histogram("webhook_commit_seconds", "From a webhook's arrival until it is on disk.")
+        self._attempts = counter("attempts", "Attempts to deliver, by what came of them.", "destination", "outcome")
+        self._attempt = histogram("attempt_seconds", "How long an attempt took.", "destination")
+        self._delivered = histogram(
+            "delivered_seconds",
+            "From a delivery's opening, with its event's commit, until it was taken.",
+            "destination",
+        )
+
+    def committed(self, done: Committed) -> None:
+        """Sightings are on disk."""
+        now = times.now()
+        self._commit.observe(done.seconds)
+        self._batch.observe(len(done.sightings))
+        seen: Counter[tuple[str, str, str]] = Counter()
+        for sighting, recorded in zip(done.sightings, done.recorded, strict=True):
+            source = sighting.source.partition(":")[0]
+            kind = sighting.summary.kind if sighting.summary.kind in _KINDS else "other"
+            by_webhook = source in ("webhook", "system_hook") and sighting.recovery is None
+            known_by = "webhook" if by_webhook else "recovery"
+            seen[source, kind, known_by if recorded.new_event else ""] += 1
+            if by_webhook:
+                self._webhook.observe(max(0, now - sighting.seen_at) / 1000)
+        for (source, kind, known_by), count in seen.items():  # finding a label's counter is what costs
+            self._sightings.labels(source, kind).inc(count)
+            if known_by:
+                self._events.labels(kind, known_by).inc(count)
+            else:
+                self._duplicates.labels(source).inc(count)
+
+    def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
+        """An attempt ended. `waited`: since the delivery was opened, where it was taken."""
+        self._attempts.labels(destination, outcome).inc()
+        self._attempt.labels(destination).observe(took / 1000)
+        if waited is not None:
+            self._delivered.labels(destination).observe(max(0, waited) / 1000)
+
+
+class Standing(Collector):
+    """What the ledger knows, read by a connection of its own, in Prometheus' thread."""
 
     def __init__(self, current: Callable[[], tuple[Config, Client | None]]) -> None:
         self._current = current
@@ -34,49 +104,79 @@ class Reconciliation(Collector):
         now = times.now()
         config, client = self._current()
         with closing(connect(config.ledger.path, readonly=True)) as db:
-            found = gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
+            yield from _gaps(gaps(db, keeps=keeps(), expected=expected(config, now), now=now), now)
             hooks_off = sum(hook.is_off for hook in all_hooks(db))
-        number = GaugeMetricFamily(
-            "gitlab_reconciler_gaps", "Stretches of time not read completely.", labels=["source", "state"]
-        )
-        seconds = GaugeMetricFamily(
-            "gitlab_reconciler_gap_seconds", "Time not read completely.", labels=["source", "state"]
-        )
-        counts: Counter[tuple[str, str]] = Counter()
-        lengths: Counter[tuple[str, str]] = Counter()
-        for gap in found:
-            labels = (gap.source, state(gap, now))
-            counts[labels] += 1
-            lengths[labels] += gap.during.end - gap.during.start
-        for labels, count in counts.items():
-            number.add_metric(labels, count)
-            seconds.add_metric(labels, lengths[labels] / 1000)
-        yield number
-        yield seconds
-        yield GaugeMetricFamily("gitlab_reconciler_hooks_off", "Webhooks that GitLab switched off.", value=hooks_off)
+            yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=hooks_off)
+            yield from _destinations(db, now)
+        yield _ledger_bytes(config)
+        yield InfoMetricFamily(PREFIX + "build", "What runs.", value={"version": __version__})
         if client is None:
             return
-        yield CounterMetricFamily(
-            "gitlab_reconciler_api_requests", "Requests to GitLab's API.", value=client.requests
-        )
+        yield CounterMetricFamily(PREFIX + "api_requests", "Requests to GitLab's API.", value=client.requests)
         remaining = client.rate_limit.remaining
         if remaining is not None:
-            name = "gitlab_reconciler_rate_limit_remaining"
-            yield GaugeMetricFamily(name, "Requests that the token has left in this period.", value=remaining)
+            what = "Requests that the token has left in this period."
+            yield GaugeMetricFamily(PREFIX + "rate_limit_remaining", what, value=remaining)
 
 
-def state(gap: Gap, now: int) -> str:
+def _gaps(found: list[Gap], now: Millis) -> Iterator[Metric]:
+    labels = ["source", "state"]
+    number = GaugeMetricFamily(PREFIX + "gaps", "Stretches of time not read completely.", labels=labels)
+    seconds = GaugeMetricFamily(PREFIX + "gap_seconds", "Time not read completely.", labels=labels)
+    counts: Counter[tuple[str, str]] = Counter()
+    lengths: Counter[tuple[str, str]] = Counter()
+    for gap in found:
+        key = (gap.source, state(gap, now))
+        counts[key] += 1
+        lengths[key] += gap.during.end - gap.during.start
+    for key, count in counts.items():
+        number.add_metric(key, count)
+        seconds.add_metric(key, lengths[key] / 1000)
+    yield number
+    yield seconds
+
+
+def _destinations(db: Database, now: Millis) -> Iterator[Metric]:
+    def gauge(name: str, what: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(PREFIX + name, what, labels=["destination"])
+
+    depth = gauge("queue_depth", "Events that wait for a destination.")
+    oldest = gauge("queue_oldest_seconds", "How long the oldest of them has waited.")
+    dead = gauge("dead_letters", "Dead letters.")
+    down = gauge("destination_down", "1 where the circuit breaker is not closed.")
+    paused = gauge("destination_paused", "1 where the destination is paused.")
+    for one in destination_statuses(db):
+        if not one.active:
+            continue
+        label = [one.name]
+        depth.add_metric(label, one.pending)
+        waited = 0 if one.oldest_pending_at is None else max(0, now - times.from_iso(one.oldest_pending_at))
+        oldest.add_metric(label, waited / 1000)
+        dead.add_metric(label, one.dead)
+        down.add_metric(label, one.breaker != "closed")
+        paused.add_metric(label, one.paused_at is not None)
+    yield from (depth, oldest, dead, down, paused)
+
+
+def _ledger_bytes(config: Config) -> Metric:
+    size = 0
+    for suffix in ("", "-wal"):
+        with suppress(OSError):
+            size += config.ledger.path.with_name(config.ledger.path.name + suffix).stat().st_size
+    return GaugeMetricFamily(PREFIX + "ledger_bytes", "Size of the ledger's file and its WAL.", value=size)
+
+
+def state(gap: Gap, now: Millis) -> str:
     """`open`, `expiring` (GitLab is about to forget it) or `final` (it has)."""
     if gap.is_final:
         return "final"
     return "expiring" if is_expiring(gap, keeps_for=keeps()[gap.source], now=now) else "open"
 
 
-def serve_metrics(host: str, port: int, current: Callable[[], tuple[Config, Client | None]]) -> None:
+def serve_metrics(host: str, port: int, meters: Meters, current: Callable[[], tuple[Config, Client | None]]) -> None:
     """Answer at `/metrics`, from a thread. `current` is the config, and the client that asks GitLab, if one does.
 
     Raises OSError where the port can't be had.
     """
-    registry = CollectorRegistry()
-    registry.register(Reconciliation(current))
-    start_http_server(port, addr=host, registry=registry)
+    meters.registry.register(Standing(current))
+    start_http_server(port, addr=host, registry=meters.registry)

@@ -182,5 +182,12 @@ UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
     for action in (row.only or (None,))
 }
 
+
+def known_kinds() -> frozenset[str]:
+    """Every kind in the tables, and those that have no row: GitLab's own words, of which there are few."""
+    rows = [row.kind for row in MIRRORED] + [kind for kind, _ in UNMIRRORED]
+    return frozenset(rows) | {"subgroup", "project", "snippet", "design", "hook_test", "reconciler_alert"}
+
+
 MEMBER_EVENTS: frozenset[str] = frozenset({"user_add_to_team", "user_remove_from_team"})
 """System hook events that tell of a project's members."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import structlog
@@ -15,7 +15,7 @@ from reconciler.events import times
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.outbox import Outbox
+from reconciler.forwarding.outbox import Outbox, Watcher
 from reconciler.ledger import destinations
 from reconciler.ledger.destinations import Standing, Wanted
 from reconciler.ledger.errors import LedgerUnavailable
@@ -30,13 +30,10 @@ log = structlog.get_logger(__name__)
 
 
 class Forwarder:
-    """Runs an outbox for each destination. `apply` says which there are, at the start and whenever that changes.
+    """Runs an outbox for each destination. `apply` says which there are, at the start and whenever that changes."""
 
-    `on_trouble`, set before that, is called when something happened that an alert may be about.
-    """
-
-    def __init__(self, *, db: Database, writer: Writer, gitlab_url: str) -> None:
-        self.on_trouble: Callable[[], None] = lambda: None
+    def __init__(self, *, db: Database, writer: Writer, gitlab_url: str, watcher: Watcher) -> None:
+        self._watcher = watcher
         self._db = db
         self._writer = writer
         self._gitlab_url = gitlab_url
@@ -98,7 +95,7 @@ class Forwarder:
             writer=self._writer,
             formatter=Formatter(destination, event_id=self._event_id, gitlab_url=self._gitlab_url),
             kind=kind,
-            on_trouble=self.on_trouble,
+            watcher=self._watcher,
         )
         task = asyncio.create_task(outbox.run())
         task.add_done_callback(self._watch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 from sqlite_utils import Database
@@ -37,10 +38,20 @@ SHORTEST_PAUSE: Millis = 50
 log = structlog.get_logger(__name__)
 
 
+class Watcher(Protocol):
+    """Who is told what happens: for alerts, and for metrics."""
+
+    def trouble(self) -> None:
+        """Something was noted that an alert may be about."""
+
+    def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
+        """An attempt was noted: `outcome` is `taken`, or the error's class; `waited` is since the delivery was
+        opened, where it was taken.
+        """
+
+
 class Outbox:
-    """Delivers one destination's deliveries until told to stop. `on_trouble` is called, after the commit, when
-    something happened that an alert may be about.
-    """
+    """Delivers one destination's deliveries until told to stop."""
 
     def __init__(
         self,
@@ -51,7 +62,7 @@ class Outbox:
         writer: Writer,
         formatter: Formatter,
         kind: Kind,
-        on_trouble: Callable[[], None],
+        watcher: Watcher,
     ) -> None:
         self.destination_id = standing.id
         self._destination = destination
@@ -59,7 +70,7 @@ class Outbox:
         self._writer = writer
         self._formatter = formatter
         self._kind = kind
-        self._on_trouble = on_trouble
+        self._watcher = watcher
         self._breaker = CircuitBreaker(destination, standing.breaker)
         self._noted_breaker = standing.breaker
         self._rate = RateLimit(destination.rate)
@@ -183,6 +194,10 @@ class Outbox:
             raise
         else:
             await self._settle(verdict, generation)
+            tried = verdict.attempt
+            waited = tried.ended_at - queued.opened_at if tried.error_class is None else None
+            outcome = tried.error_class or "taken"
+            self._watcher.attempted(self._destination.name, outcome, tried.ended_at - tried.started_at, waited)
         self._busy.discard(lane)
         self._list(lane)
         self._woken.set()
@@ -241,7 +256,7 @@ class Outbox:
         if closed:
             self._log.info("the circuit breaker is closed: the destination takes events again")
         if opened or closed or verdict.gone or verdict.is_dead:
-            self._on_trouble()
+            self._watcher.trouble()
 
     def _tell(self, verdict: Verdict, was_up: bool) -> None:
         tried = verdict.attempt

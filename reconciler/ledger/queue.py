@@ -33,7 +33,8 @@ NEXT_LANES = f"""
      WHERE d.next_attempt_at <= :now LIMIT :limit
 """
 HEAD = f"""
-    SELECT event_id, attempts, attempts - attempts_before, replays, first_attempt_at, next_attempt_at FROM deliveries
+    SELECT event_id, attempts, attempts - attempts_before, replays, first_attempt_at, next_attempt_at, opened_at
+      FROM deliveries
      WHERE destination_id = ? AND lane = ? AND {OPEN} ORDER BY lane, event_id LIMIT 1
 """
 NEXT_DUE = """
@@ -72,6 +73,7 @@ class Queued(msgspec.Struct, frozen=True):
     replays: int
     first_attempt_at: Millis | None
     next_attempt_at: Millis
+    opened_at: Millis
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -113,9 +115,10 @@ def head(db: Database, destination_id: int, lane: str) -> Queued | None:
     row = db.conn.execute(HEAD, (destination_id, lane)).fetchone()
     if row is None:
         return None
-    event_id, attempts, failures, replays, first, due = row
+    event_id, attempts, failures, replays, first, due, opened = row
     first_attempt_at = None if first is None else times.from_iso(first)
-    return Queued(event_id, attempts, failures, replays, first_attempt_at, times.from_iso(due))
+    moments = (first_attempt_at, times.from_iso(due), times.from_iso(opened))
+    return Queued(event_id, attempts, failures, replays, *moments)
 
 
 def next_due(db: Database, destination_id: int) -> Millis | None:

@@ -27,7 +27,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.connection import explain, is_busy
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.opening import Opened
-from reconciler.ledger.record import Outcome, record
+from reconciler.ledger.record import Outcome, Recorded, record
 from reconciler.ledger.routes import Route
 
 T = TypeVar("T")
@@ -64,17 +64,28 @@ class _Written(msgspec.Struct, frozen=True):
     batch: list[_Change]
     outcome: Outcome
     results: list[Any]
+    began: float
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """Sightings that are on disk, what became of each, and how long their commit took."""
+
+    sightings: list[Sighting]
+    recorded: list[Recorded]
+    seconds: float
 
 
 class Writer:
     """Group commit over one connection. Use it from the event loop that made it.
 
-    `on_opened` is called after each commit with the deliveries that it opened. New events open deliveries by
+    `on_opened` is called after each commit with the deliveries that it opened, `on_committed` after one with
+    sightings, by who measures. New events open deliveries by
     `routes`, which may be changed at any time.
     """
 
     def __init__(self, db: Database, *, routes: Sequence[Route] = ()) -> None:
         self.on_opened: Callable[[list[Opened]], None] | None = None
+        self.on_committed: Callable[[Committed], None] | None = None
         self.routes = routes
         self.waiting_sightings = 0
         self._db = db
@@ -144,10 +155,12 @@ class Writer:
         return batch
 
     def _write(self, batch: list[_Change]) -> _Written:
+        began = time.monotonic()
         self._db.conn.execute("BEGIN IMMEDIATE")
         sightings = [s for change in batch for s in change.sightings]
         outcome = record(self._db, sightings, now=times.now(), routes=self.routes)
-        return _Written(batch, outcome, [change.run(self._db) if change.run else None for change in batch])
+        results = [change.run(self._db) if change.run else None for change in batch]
+        return _Written(batch, outcome, results, began)
 
     def _committed(self, written: _Written, commit: asyncio.Future[Any]) -> None:
         self._committing = None
@@ -165,6 +178,10 @@ class Writer:
             position = end
         if written.outcome.opened and self.on_opened is not None:
             self.on_opened(written.outcome.opened)
+        if written.outcome.recorded and self.on_committed is not None:
+            sightings = [sighting for change in written.batch for sighting in change.sightings]
+            took = time.monotonic() - written.began
+            self.on_committed(Committed(sightings, written.outcome.recorded, took))
 
     def _give_up(self, batch: list[_Change], error: BaseException) -> None:
         """The batch's transaction failed: undo it, and try again where that can help."""

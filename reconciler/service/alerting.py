@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Alerting:
-    """`look` asks for a look at once. `opened` is told of the deliveries that alerts opened."""
+    """`look` asks for a look at once. `on_opened` is told of the deliveries that alerts opened."""
 
     def __init__(
         self,
@@ -38,12 +38,11 @@ class Alerting:
         *,
         db: Database,
         writer: Writer,
-        opened: Callable[[list[Opened]], None],
     ) -> None:
         self._config = config
         self._db = db
         self._writer = writer
-        self._opened = opened
+        self.on_opened: Callable[[list[Opened]], None] = lambda _: None
         self._gaps: list[Condition] = []
         self._gaps_at: Millis | None = None
         self._wanted = asyncio.Event()
@@ -76,7 +75,7 @@ class Alerting:
             said = await self._writer.run(lambda db: alerts.note(db, found, now=now, routes=routes))
             for one in said.texts:
                 log.warning("alert", text=one)
-            self._opened(said.opened)
+            self.on_opened(said.opened)
         lasting = [one.since + settle[one.subject] - now for one in found if one.only_lasts]
         return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
 

@@ -26,7 +26,7 @@ from reconciler.ledger.connection import connect, only_service
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.gaps import Gap, gaps
 from reconciler.ledger.writer import Writer
-from reconciler.metrics import serve_metrics
+from reconciler.metrics import Meters, serve_metrics
 from reconciler.reconcile.rounds import expected
 from reconciler.service.admin import AdminServer
 from reconciler.service.alerting import Alerting
@@ -47,6 +47,14 @@ def serve(config: Config, read_again: Callable[[], Config]) -> None:
         runner.run(_Service(config, read_again).run())
 
 
+class _Watcher:
+    """Hears what happens to deliveries, for alerts and for metrics."""
+
+    def __init__(self, alerting: Alerting, meters: Meters) -> None:
+        self.trouble = alerting.look
+        self.attempted = meters.attempted
+
+
 class _Service:
     def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
         self._config = config
@@ -65,13 +73,17 @@ class _Service:
         self._reader = reader = connect(config.ledger.path, readonly=True)
         self._expected_tests: set[int] = set()
         self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests)
-        self._forwarder = forwarder = Forwarder(db=reader, writer=writer, gitlab_url=config.gitlab.url)
-        alerting = Alerting(lambda: self._config, db=reader, writer=writer, opened=forwarder.opened)
-        writer.on_opened = forwarder.opened
-        forwarder.on_trouble = alerting.look
+        meters = Meters()
+        alerting = Alerting(lambda: self._config, db=reader, writer=writer)
+        self._forwarder = forwarder = Forwarder(
+            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=_Watcher(alerting, meters)
+        )
+        writer.on_opened = alerting.on_opened = forwarder.opened
+        if config.metrics.port is not None:
+            writer.on_committed = meters.committed
         self._app = Switch(self._receiver(config))
         self._server = server = web_server(self._app)
-        self._serve_metrics(config)
+        self._serve_metrics(config, meters)
         admin = self._admin(config)
         await forwarder.apply(config.destinations)
         await wake(writer)
@@ -129,12 +141,12 @@ class _Service:
         app = dashboard_app(lambda: self._config, find_gaps=find_gaps, stream=stream)
         return AdminServer(config.admin, app, stream)
 
-    def _serve_metrics(self, config: Config) -> None:
+    def _serve_metrics(self, config: Config, meters: Meters) -> None:
         host, port = config.metrics.host, config.metrics.port
         if port is None:
             return
         try:
-            serve_metrics(host, port, lambda: (self._config, self._jobs.client))
+            serve_metrics(host, port, meters, lambda: (self._config, self._jobs.client))
         except OSError as error:
             raise ServiceError(f"can't listen on {host}:{port}: {error.strerror}; see metrics.port") from None
 

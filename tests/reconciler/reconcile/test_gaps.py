@@ -7,7 +7,7 @@ import pytest
 from reconciler.events.times import DAY, HOUR, MINUTE
 from reconciler.ledger import downtime
 from reconciler.ledger.coverage import Interval
-from reconciler.metrics import Reconciliation, state
+from reconciler.metrics import Standing, state
 from reconciler.reconcile.backfill import Backfill, cut
 from reconciler.service.alerting import expiring_gaps
 from tests.reconciler.reconcile.conftest import NOW, MakeHouse
@@ -106,7 +106,7 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     [alert] = expiring_gaps(house.reader, house.config, house.now)
     assert (alert.what, alert.subject, alert.since) == ("gap_expiring", "group/project", log.during.start)
     assert "hook_log" in alert.text
-    reading = Reconciliation(lambda: (house.config, house.parts.client))
+    reading = Standing(lambda: (house.config, house.parts.client))
     metrics = [m for family in reading.collect() for m in family.samples]
     expiring = [m.value for m in metrics if m.name == "gitlab_reconciler_gaps" and m.labels["state"] == "expiring"]
     assert expiring == [1]

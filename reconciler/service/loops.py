@@ -14,6 +14,7 @@ from reconciler.ledger.connection import data_version
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.prune import Keep, Pruned, Pruning
 from reconciler.ledger.writer import Writer
+from reconciler.service.notify import notify
 
 BEAT_S = 10.0
 """How often the service leaves a sign of life in the ledger."""
@@ -34,11 +35,14 @@ async def wake(writer: Writer) -> None:
 
 
 async def beat(writer: Writer) -> None:
-    """Leave signs of life, so that the next start knows since when nothing was received."""
+    """Leave signs of life: the next start knows since when nothing was received, and systemd knows that the event loop
+    turns and the writer answers, if only to say that the disk is full.
+    """
     while True:
         await asyncio.sleep(BEAT_S)
         with contextlib.suppress(LedgerUnavailable):
             await writer.run(lambda db: downtime.beat(db, times.now()))
+        notify("WATCHDOG=1")
 
 
 async def watch(writer: Writer, changed: Callable[[], None]) -> None:

@@ -32,6 +32,7 @@ from reconciler.service.admin import AdminServer
 from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
+from reconciler.service.notify import notify
 from reconciler.service.web import DRAIN_S, ServiceError, Switch, listen, web_server
 from reconciler.sources.table import keeps
 
@@ -101,10 +102,12 @@ class _Service:
         ]
         host, self._port = listener.getsockname()[:2]
         log.info("listening", host=host, port=self._port, ledger=str(config.ledger.path))
+        notify("READY=1")
         self._jobs.apply(config, lambda: self._config)
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
         log.info("stopping")
+        notify("STOPPING=1")
         server.should_exit = True
         admin.stop()
         self._jobs.stop()

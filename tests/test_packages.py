@@ -1,0 +1,184 @@
+"""What is shipped: wheel and sdist, installed and run away from the source tree; packaging/, as far as linters are here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from reconciler.config.load import load
+from tests.conftest import MakeService
+from tests.reconciler.dashboard.test_app import free_port
+from tests.support.service import until
+
+ROOT = Path(__file__).parents[1]
+PACKAGING = ROOT / "packaging"
+SECRETS = {"GITLAB_WEBHOOK_TOKEN": "a", "ADMIN_TOKEN": "b"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel and an sdist, made from a copy of what git has: no file that happens to lie around."""
+    folder = tmp_path_factory.mktemp("dist")
+    source = folder / "source"
+    subprocess.run(["git", "-C", str(ROOT), "checkout-index", "-a", f"--prefix={source}/"], check=True)
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder
+
+
+def test_what_is_in_them(built: Path) -> None:
+    [wheel], [sdist] = list(built.glob("*.whl")), list(built.glob("*.tar.gz"))
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for wanted in (
+        "receiver/app.py",
+        "reconciler/cli/app.py",
+        "reconciler/dashboard/templates/overview.html",
+        "reconciler/dashboard/static/htmx.min.js",
+        "reconciler/sample_config.yaml",
+    ):
+        assert wanted in names
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "constraints.txt",
+        "tests/conftest.py",
+        "packaging/Dockerfile",
+    } <= inside
+
+
+@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+def test_it_installs_and_runs_on_a_clean_machine(built: Path, tmp_path: Path, kind: str) -> None:
+    """A new virtual environment, an empty folder, nothing of this source tree on any path."""
+    [package] = built.glob(kind)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    pip = [str(tmp_path / "venv/bin/pip"), "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--constraint", str(ROOT / "constraints.txt"), str(package)], check=True)
+    command = str(tmp_path / "venv/bin/gitlab-reconciler")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PORT": str(free_port()),
+        "ADMIN_PORT": str(free_port()),
+    }
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [command, *arguments], cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    assert run("--version").stdout.startswith("gitlab-reconciler ")
+    assert run("init").returncode == 0
+    assert "config.yaml is valid" in run("check").stdout
+    nats = run("destinations", "list", "--json")
+    assert (nats.returncode, json.loads(nats.stdout)) == (0, [])
+    process = subprocess.Popen([command, "serve"], cwd=folder, env=environ, stderr=subprocess.PIPE, text=True)
+    try:
+        url = f"http://127.0.0.1:{environ['ADMIN_PORT']}/"
+        until(lambda: answers(url))
+        assert "Is anything lost?" in httpx.get(url).text
+        assert httpx.get(url + "static/style.css").status_code == 200
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    assert (folder / "ledger.db").exists()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_completion_is_printed(make_service: MakeService) -> None:
+    command = Path(sys.executable).with_name("gitlab-reconciler")
+    asked = {"COMP_WORDS": "gitlab-reconciler back", "COMP_CWORD": "1"}
+    environ = {**os.environ, **asked, "_GITLAB_RECONCILER_COMPLETE": "complete_bash"}
+    done = subprocess.run([command], env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["backfill", "backup"]
+
+
+class TestPackaging:
+    def test_the_container_s_config_is_valid(self) -> None:
+        config = load(PACKAGING / "config.yaml", SECRETS)
+        assert (str(config.ledger.path), config.admin.port, config.metrics.port) == ("/data/ledger.db", 8081, 9464)
+
+    def test_compose(self) -> None:
+        service = yaml.safe_load((PACKAGING / "compose.yaml").read_text())["services"]["gitlab-reconciler"]
+        assert service["read_only"] is True
+        assert any(volume.endswith(":/data") for volume in service["volumes"])
+
+    def test_the_image_s_user_and_its_health_check(self) -> None:
+        text = (PACKAGING / "Dockerfile").read_text()
+        assert "USER reconciler" in text
+        assert "HEALTHCHECK" in text
+        linter = shutil.which("hadolint")
+        if linter is None:
+            pytest.skip(
+                "NOT TESTED: hadolint is not here, and no Docker engine: the image was never built by these tests"
+            )
+        assert subprocess.run([linter, str(PACKAGING / "Dockerfile")], check=False).returncode == 0
+
+    def test_kubernetes(self, tmp_path: Path) -> None:
+        objects = list(yaml.safe_load_all((PACKAGING / "kubernetes/gitlab-reconciler.yaml").read_text()))
+        by_kind: dict[str, Any] = {one["kind"]: one for one in objects}
+        assert set(by_kind) == {"Secret", "ConfigMap", "StatefulSet", "Service"}
+        (tmp_path / "config.yaml").write_text(by_kind["ConfigMap"]["data"]["config.yaml"])
+        assert load(tmp_path / "config.yaml", SECRETS).ledger.path == Path("/data/ledger.db")
+        spec = by_kind["StatefulSet"]["spec"]
+        assert spec["replicas"] == 1  # one process has the ledger
+        container = spec["template"]["spec"]["containers"][0]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/data"}
+        ports = {port["name"] for port in container["ports"]}
+        assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} <= ports
+        linter = shutil.which("kubeconform")
+        if linter is None:
+            pytest.skip(
+                "NOT TESTED: kubeconform is not here: the manifests' schema was not checked, their contents were"
+            )
+        assert subprocess.run([linter, str(PACKAGING / "kubernetes")], check=False).returncode == 0
+
+    def test_systemd_likes_the_unit(self, tmp_path: Path) -> None:
+        analyze = shutil.which("systemd-analyze")
+        if analyze is None:
+            pytest.skip("NOT TESTED: systemd-analyze is not here")
+        text = (PACKAGING / "systemd/gitlab-reconciler.service").read_text()
+        unit = tmp_path / "gitlab-reconciler.service"
+        unit.write_text(text.replace("/opt/gitlab-reconciler/bin/gitlab-reconciler", "/bin/true"))
+        done = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
+        assert "gitlab-reconciler.service" not in done.stderr, done.stderr
+
+    def test_systemd_is_told(
+        self, make_service: MakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = str(tmp_path / "notify")
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(path)
+            systemd.settimeout(20)
+            service = make_service().start()
+            assert systemd.recv(100) == b"READY=1"
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            assert service.stop() == 0
+            told = systemd.recv(100)
+            assert (systemd.recv(100) if told == b"WATCHDOG=1" else told) == b"STOPPING=1"

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import yaml
 from pydantic import BaseModel
 
+from reconciler.cli.app import app
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import BUILT_IN, find_kind
+from reconciler.config.load import load
+from reconciler.config.models import Config
+from reconciler.metrics import PREFIX, Meters
 from reconciler.sources.source import FOREVER
 from reconciler.sources.table import SOURCES
 from tests.support.made import check_made
@@ -25,6 +35,7 @@ def test_recovery_shows_the_table_of_sources() -> None:
     check_made("recovery.md", rows)
 
 
+ROOT = Path(__file__).parents[1]
 PLUGIN = Path(__file__).parent / "example_plugin"
 
 
@@ -81,3 +92,80 @@ def test_the_example_of_an_own_kind_is_the_tested_one() -> None:
         text = (PLUGIN / name).read_text(encoding="utf-8").rstrip()
         lines += [f'```{language} title="{name}"', *text.splitlines(), "```", ""]
     check_made("destinations/your-own.md", lines[:-1])
+
+
+def test_the_config_s_page_shows_every_key() -> None:
+    check_made("config.md", TABLE + keys(Config, but={"destinations"}))
+
+
+def test_the_commands_page_shows_every_command() -> None:
+    lines = []
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="gitlab-reconciler")
+    for path, one in sorted(_commands(command, [])):
+        inner = typer.Context(one, info_name=" ".join(path), parent=context)
+        lines += [f"## {' '.join(path)}", "", *_shown(one, inner)]
+            f"## {' '.join(path)}",
+            "",
+            *_shown(one, typer.Context(one, info_name=" ".join(path), parent=context)),
+        ]
+    check_made("commands.md", lines[:-1])
+
+
+def _commands(group: Any, path: list[str]) -> list[tuple[list[str], Any]]:
+    found = []
+    for name, one in group.commands.items():
+        inner = [*path, name]
+        found += _commands(one, inner) if hasattr(one, "commands") else [(inner, one)]
+    return found
+
+
+def _shown(command: Any, context: Any) -> list[str]:
+    lines = [*(line.strip() for line in (command.help or "").strip().splitlines()), ""]
+    rows = []
+    for one in command.get_params(context):
+        if one.name == "help" or getattr(one, "hidden", False):
+            continue
+        name = ", ".join(one.opts) if one.param_type_name == "option" else one.name.upper()
+        rows.append(f"| `{name}` | {(getattr(one, 'help', None) or '').replace('|', chr(92) + '|')} |")
+    return [*lines, "| | |", "|---|---|", *rows, ""] if rows else lines
+
+
+def test_the_metrics_page_shows_every_metric() -> None:
+    meters = Meters()
+    rows = ["| metric | type | what |", "|---|---|---|"]
+    families = [(f.name, f.type, f.documentation) for f in meters.registry.collect()]
+    text = (ROOT / "reconciler" / "metrics.py").read_text()
+    pattern = r'(gauge|MetricFamily)\(\s*(?:PREFIX \+ )?"(\w+)",\s*"([^"]+)"'
+    families += [(PREFIX + name, "gauge", what) for _, name, what in re.findall(pattern, text)]
+    for name, kind, what in sorted(set(families)):
+        rows.append(f"| `{name}{'_total' if kind == 'counter' else ''}` | {kind} | {what} |")
+    check_made("metrics.md", rows)
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "destinations" / "nats" / "index.html").exists()
+
+
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md"))
+FENCE = re.compile(r"^( *)```yaml\n(.*?)^ *```", re.S | re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
+def test_every_piece_of_config_in_docs_is_valid(page: Path, tmp_path: Path) -> None:
+    """Whole configs, sections of one, and pieces of a destination, each in its place."""
+    for indent, text in FENCE.findall(page.read_text(encoding="utf-8")):
+        piece = yaml.safe_load("\n".join(line.removeprefix(indent) for line in text.splitlines()))
+        if not set(piece) <= set(Config.model_fields):
+            piece = {"destinations": [{"name": "d", "url": "https://x.example", **piece}]}
+        whole = {"receiver": {"hooks": [{"token": "t"}]}} | piece
+        for one in whole.get("destinations", []):
+            if one.get("kind") == "folder":  # the example package's, which is not installed here
+                one |= {"kind": "file"}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(whole))
+        names = re.findall(r"\$\{(\w+)\}", text)
+        load(tmp_path / "config.yaml", dict.fromkeys(names, "whsec_c2VjcmV0"))

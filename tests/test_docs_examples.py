@@ -1,4 +1,4 @@
-"""Every page of docs/destinations that has a `run.sh` is run, as its reader would, and prints what the page says."""
+"""Every page of docs that has a `run.sh` is run, as its reader would, and prints what the page says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.brokers import broker
 
-PAGES = sorted(Path(__file__).parents[1].glob("docs/destinations/*.md"))
+PAGES = sorted(Path(__file__).parents[1].glob("docs/**/*.md"))
 BLOCK = re.compile(r'^```\w+ title="([^"]+)"\n(.*?)^```', re.S | re.M)
 EXAMPLES = [page for page in PAGES if 'title="run.sh"' in page.read_text()]
 VARIABLES = {"nats": "NATS_PORT", "rabbitmq": "RABBITMQ_PORT", "redis": "REDIS_PORT"}
@@ -32,7 +32,7 @@ def free_port() -> str:
 def environ(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """What a page's example needs around it."""
     name = request.getfixturevalue("page").stem
-    made = {"PORT": free_port(), "CONSUMER_PORT": free_port()}
+    made = {name: free_port() for name in ("PORT", "ADMIN_PORT", "CONSUMER_PORT")}
     with ExitStack() as stack:
         if name in VARIABLES:
             port = stack.enter_context(broker(name, tmp_path / "broker"))
@@ -47,7 +47,16 @@ def environ(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
 
 
 def test_every_kind_has_an_example() -> None:
-    assert {page.stem for page in EXAMPLES} == {"file", "http", "kafka", "nats", "rabbitmq", "redis", "stdout"}
+    assert {page.stem for page in EXAMPLES} == {
+        "file",
+        "http",
+        "kafka",
+        "nats",
+        "rabbitmq",
+        "redis",
+        "start",
+        "stdout",
+    }
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)

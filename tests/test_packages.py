@@ -1,4 +1,4 @@
-"""What is shipped: wheel and sdist, installed and run away from the source tree; packaging/, as far as linters are here."""
+"""What is shipped: wheel and sdist, run away from the source tree; packaging/, as far as its linters are here."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ async def wake(writer: Writer) -> None:
 
 
 async def beat(writer: Writer) -> None:
-    """Leave signs of life: the next start knows since when nothing was received, and systemd knows that the event loop
-    turns and the writer answers, if only to say that the disk is full.
+    """Leave signs of life: the next start knows since when nothing was received; systemd knows that the event loop
+    turns, and that the writer answers, if only to say that the disk is full.
     """
     while True:
         await asyncio.sleep(BEAT_S)

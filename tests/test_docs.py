@@ -105,10 +105,6 @@ def test_the_commands_page_shows_every_command() -> None:
     for path, one in sorted(_commands(command, [])):
         inner = typer.Context(one, info_name=" ".join(path), parent=context)
         lines += [f"## {' '.join(path)}", "", *_shown(one, inner)]
-            f"## {' '.join(path)}",
-            "",
-            *_shown(one, typer.Context(one, info_name=" ".join(path), parent=context)),
-        ]
     check_made("commands.md", lines[:-1])
 
 

@@ -246,3 +246,23 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
 
 def numbers_of(consumer: Consumer) -> list[int]:
     return [json.loads(request.body).get("n", -1) for request in consumer.taken]
+
+
+def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeService, consumer: Consumer) -> None:
+    """It keeps a read transaction open so that nobody else's checkpoint passes it, copies the WAL, and checkpoints."""
+    service = make_service(destinations=[to_consumer(consumer)]).start()
+    post(service, 1, 0)
+    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as litestream:
+        assert litestream.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        litestream.execute("CREATE TABLE IF NOT EXISTS _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)")
+        for n in range(1, 4):
+            litestream.execute("BEGIN")
+            litestream.execute("SELECT count(*) FROM _litestream_seq").fetchone()
+            for m in range(20):
+                post(service, 1, n * 100 + m)
+            assert consumer.wait_for(lambda c, n=n: len(c.taken) == 1 + 20 * n)  # type: ignore[misc]
+            litestream.execute("COMMIT")
+            busy, _, _ = litestream.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            assert busy == 0
+    assert service.stop() == 0
+    assert json.loads(service.run("status", "--json").stdout)["events"] == 61

@@ -249,7 +249,7 @@ def numbers_of(consumer: Consumer) -> list[int]:
 
 
 def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeService, consumer: Consumer) -> None:
-    """It keeps a read transaction open so that nobody else's checkpoint passes it, copies the WAL, and checkpoints."""
+    """It keeps a read transaction open, so that no checkpoint passes it, copies the WAL, and checkpoints itself."""
     service = make_service(destinations=[to_consumer(consumer)]).start()
     post(service, 1, 0)
     with closing(sqlite3.connect(service.ledger, isolation_level=None)) as litestream:

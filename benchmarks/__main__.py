@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 
-from benchmarks import backfill, forwarder, ledger, receiver, reconcile, service
+from benchmarks import backfill, dashboard, forwarder, ledger, receiver, reconcile, service
 from benchmarks.table import markdown
 from reconciler import logs
 
@@ -19,6 +19,7 @@ PARTS = {
     "backfill": backfill.measure,
     "reconcile": reconcile.measure,
     "ledger": ledger.measure,
+    "dashboard": dashboard.measure,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import httpx
@@ -41,6 +41,9 @@ async def bare(url: str, bodies: list[bytes]) -> float:
 
 class Nobody:
     """Watches nothing."""
+
+    def attempting(self, event_id: str, destination: str, number: int) -> AbstractContextManager[dict[str, str]]:
+        return nullcontext({})
 
     def trouble(self) -> None: ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import structlog
@@ -39,7 +40,10 @@ log = structlog.get_logger(__name__)
 
 
 class Watcher(Protocol):
-    """Who is told what happens: for alerts, and for metrics."""
+    """Who is told what happens: for alerts, metrics and traces."""
+
+    def attempting(self, event_id: str, destination: str, number: int) -> AbstractContextManager[dict[str, str]]:
+        """An attempt goes on as long as the context lasts; what it yields are headers to send along."""
 
     def trouble(self) -> None:
         """Something was noted that an alert may be about."""
@@ -209,7 +213,9 @@ class Outbox:
             message = self._formatter.message(event, attempt=number, replays=queued.replays, now=started_at)
         except TransformFailed as error:
             return untransformable(event, self.destination_id, number, started_at, error)
-        answer = await attempt(self._kind, message, timeout_s=self._destination.timeout / 1000)
+        with self._watcher.attempting(message.id, self._destination.name, number) as headers:
+            message.headers.update(headers)
+            answer = await attempt(self._kind, message, timeout_s=self._destination.timeout / 1000)
         tried = queue.Attempt(
             event_id=event.event_id,
             destination_id=self.destination_id,

@@ -33,6 +33,7 @@ from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.notify import notify
+from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, ServiceError, Switch, listen, web_server
 from reconciler.sources.table import keeps
 
@@ -46,14 +47,6 @@ def serve(config: Config, read_again: Callable[[], Config]) -> None:
     """
     with only_service(config.ledger.path), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Service(config, read_again).run())
-
-
-class _Watcher:
-    """Hears what happens to deliveries, for alerts and for metrics."""
-
-    def __init__(self, alerting: Alerting, meters: Meters) -> None:
-        self.trouble = alerting.look
-        self.attempted = meters.attempted
 
 
 class _Service:
@@ -74,14 +67,13 @@ class _Service:
         self._reader = reader = connect(config.ledger.path, readonly=True)
         self._expected_tests: set[int] = set()
         self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests)
-        meters = Meters()
+        meters, traced = Meters(), start_traces(reader)
         alerting = Alerting(lambda: self._config, db=reader, writer=writer)
         self._forwarder = forwarder = Forwarder(
-            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=_Watcher(alerting, meters)
+            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=Watchers(alerting, meters, traced)
         )
         writer.on_opened = alerting.on_opened = forwarder.opened
-        if config.metrics.port is not None:
-            writer.on_committed = meters.committed
+        writer.on_committed = on_committed(meters if config.metrics.port is not None else None, traced)
         self._app = Switch(self._receiver(config))
         self._server = server = web_server(self._app)
         self._serve_metrics(config, meters)
@@ -119,6 +111,8 @@ class _Service:
         with contextlib.suppress(LedgerUnavailable):
             await writer.run(lambda db: downtime.rest(db, times.now()))
         await writer.close()
+        if traced is not None:
+            await asyncio.to_thread(traced.close)
         reader.close()
         db.close()
         for task in ended:

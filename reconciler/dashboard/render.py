@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +25,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"moment": moment, "duration": duration, "count": count, "percent": percent, "kind_of": kind_of}
-    made.filters["written"] = lambda value: orjson.dumps(value).decode()
+    made.filters["written"] = written
     return made
 
 
@@ -61,6 +62,18 @@ def kind_of(value: Any) -> str:
     if isinstance(value, dict):
         return "object"
     return "array" if isinstance(value, list) else "scalar"
+
+
+def written(value: Any) -> str:
+    """A JSON value as text, whatever strangers put into it."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # lone surrogates, or deeper than orjson goes
+        pass
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "… (too deep to be shown)"
 
 
 def today(now: Millis) -> str:

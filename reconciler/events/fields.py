@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
+
+import orjson
 
 _LARGEST = (1 << 63) - 1
 """SQLite's largest integer; GitLab's ids are far smaller."""
@@ -12,6 +15,17 @@ _LARGEST = (1 << 63) - 1
 @lru_cache(maxsize=256)
 def _steps(path: str) -> tuple[str, ...]:
     return tuple(path.split("."))
+
+
+def parsed(text: str) -> Any:
+    """JSON as GitLab may write it: fast, or, for what the fast parser refuses (lone surrogates), slowly.
+
+    Raises ValueError for what is none.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 def dig(body: Any, path: str) -> Any:

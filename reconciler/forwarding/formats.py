@@ -13,6 +13,7 @@ import orjson
 
 from reconciler import __version__
 from reconciler.config.destinations import Destination
+from reconciler.events.fields import parsed
 from reconciler.events.sighting import Recovery
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import facts
@@ -80,7 +81,12 @@ class Formatter:
         if self._transform is None:
             return event.payload.encode()
         known = facts(event.summary, event.source) | {"id": event_id, "happened_at": event.happened_at}
-        return self._transform({"body": orjson.loads(event.payload), "event": known})
+        try:
+            return self._transform({"body": parsed(event.payload), "event": known})
+        except TransformFailed:
+            raise
+        except Exception as error:  # a body too deep, say: it would fail for ever, and must not hold its lane up
+            raise TransformFailed(f"{type(error).__name__}: {error}"[:1000]) from error
 
     def _cloud_event(self, event: Outgoing, event_id: str, data: bytes) -> bytes:
         about = event.summary

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
-import orjson
 
+from reconciler.events.fields import parsed
 from reconciler.events.sighting import Summary
 
 
@@ -28,7 +28,7 @@ class Candidate:
     @cached_property
     def body(self) -> Any:
         """The body, parsed."""
-        return orjson.loads(self.payload())
+        return parsed(self.payload())
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -60,6 +60,8 @@ def delivery(route: Route, event_id: int, candidate: Candidate) -> NewDelivery |
         error = None
     except Undecided as why:
         error = f"the filter can't tell: {why}"
+    except Exception as why:  # whatever a filter does wrong, it must not cost the event its commit
+        error = f"the filter can't tell: {type(why).__name__}: {why}"[:1000]
     return NewDelivery(event_id, route.destination_id, lane(route.ordering, event_id, about), error)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import orjson
 from sqlite_utils import Database
 
-from reconciler.events.fields import dig, text
+from reconciler.events.fields import dig, parsed, text
 from reconciler.ledger.browse import LIST
 
 EVENTS_A_STEP = 300
@@ -92,7 +91,7 @@ def _words(
 ) -> tuple[Any, ...]:
     project = " ".join(str(part) for part in (project_id, path) if part is not None)
     branch = (ref or "").removeprefix("refs/heads/").removeprefix("refs/tags/")
-    commits = " ".join(_commits(orjson.loads(payload)))
+    commits = " ".join(_commits(parsed(payload)))
     return event_id, f"{kind} {action or ''}", project, author or "", branch, commits, about or "", title or ""
 
 

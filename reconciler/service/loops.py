@@ -67,7 +67,8 @@ async def index(writer: Writer) -> None:
     while True:
         try:
             more = await writer.run(search.index_step)
-        except LedgerUnavailable:
+        except LedgerUnavailable as error:  # or an event that can't be indexed: the writer says so
+            log.warning("events can't be made findable", reason=str(error))
             more = False
         await asyncio.sleep(0.05 if more else INDEX_S)
 

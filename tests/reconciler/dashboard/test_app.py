@@ -20,6 +20,7 @@ from reconciler.ledger import schema, search
 from reconciler.simulator.consumer import TAKEN, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post
+from tests.e2e.test_destinations import rows
 from tests.support.service import Service, run, until
 
 
@@ -306,3 +307,29 @@ def test_the_stream_tells_what_comes_and_ends_with_the_service(dash: Dash) -> No
         assert dash.service.stop() == 0
     again = "\n".join(told)
     assert 'href="/events/1"' in again
+
+
+def test_strange_json_is_shown_found_and_filtered_all_the_same(make_service: MakeService, consumer: Consumer) -> None:
+    """Lone surrogates, numbers beyond any integer, a thousand levels: recorded, delivered, and no page fails."""
+    bodies = [
+        b'{"object_kind": "push", "project_id": 1, "ref": "\\ud800", "user_username": "x\\udfff"}',
+        b'{"object_kind": "push", "project_id": 1, "n": 123456789012345678901234567890, "e": 1e400}',
+        b'{"object_kind": "push", "project_id": 1, "deep": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"object_kind": "push", "project_id": 1, "nul": "a\\u0000b"}',
+    ]
+    chosen = to_consumer(consumer, name="chosen", filter={"expression": "body.deep || body.n || body.nul || `true`"})
+    made = to_consumer(consumer, name="made", transform={"jmespath": "body"})
+    port = free_port()
+    service = make_service(destinations=[chosen, made], admin={"port": port}).start()
+    service.wait_for_log("the dashboard is ready")
+    for body in bodies:
+        assert service.post(body).status_code in (200, 400)
+    last = json.loads(service.run("events", "--json", "--limit", "1").stdout)["id"]
+    dash = Dash(service)
+    until(lambda: str(last) in dash.get("/events", params={"q": "kind:push"}).text)
+    for ident in range(1, last + 1):
+        assert dash.get(f"/events/{ident}").status_code == 200
+    dash.client.close()
+    until(lambda: rows(service, "SELECT count(*) FROM deliveries WHERE state IN ('pending', 'retrying')") == [(0,)])
+    assert rows(service, "SELECT count(*) FROM deliveries d WHERE last_error LIKE '%filter%'") == [(0,)]
+    assert service.stop() == 0

@@ -19,6 +19,7 @@ from benchmarks.load import TOKEN, Result
 from benchmarks.material import everything
 from benchmarks.table import Row
 from receiver.app import receiver_app
+from reconciler import logs
 from reconciler.config.models import Hook, Receiver
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
@@ -108,5 +109,6 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
+    logs.set_up("error")  # as a service does; unconfigured, structlog prints everything
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(sys.argv[1], Path(sys.argv[2]), socket.socket(fileno=int(sys.argv[3]))))

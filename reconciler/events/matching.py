@@ -70,12 +70,33 @@ def _group_stretch(seen: Sequence[Seen]) -> list[list[Seen]]:
     by_source: dict[str, list[Seen]] = {}
     for sighting in seen:
         by_source.setdefault(sighting.source, []).append(sighting)
-    tellings = [_without_repeats(of_source) for of_source in by_source.values()]
-    tellings.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
+    waiting = [_without_repeats(of_source) for of_source in by_source.values()]
+    waiting.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
     events: list[_Telling] = []
-    for of_source in tellings:
+    while waiting:
+        of_source = _next_source(events, waiting)
+        waiting.remove(of_source)
         events = _join(events, of_source)
     return [event.members for event in events]
+
+
+def _next_source(events: list[_Telling], waiting: list[list[_Telling]]) -> list[_Telling]:
+    """The source to join next: the most precise; among equals the one that fits best what is known so far.
+
+    Two webhooks with different bytes are two events. Were the one that fits badly joined first, it could take the
+    record that belongs to the other, as long as its own is not there yet.
+    """
+    equals = [one for one in waiting if one[0].precision.tolerance == waiting[0][0].precision.tolerance]
+    if not events or len(equals) == 1:
+        return waiting[0]
+    return min(equals, key=lambda one: _misfit(events, one))  # the first of several: they are in order
+
+
+def _misfit(events: list[_Telling], tellings: list[_Telling]) -> float:
+    """How far apart the pairs are that joining would make, on average; infinite where it would make none."""
+    pairs = best_pairing(events, tellings)
+    distances = [_distance(events[event], tellings[telling]) or 0 for event, telling in pairs]
+    return sum(distances) / len(distances) if distances else float("inf")
 
 
 def _without_repeats(sightings: Sequence[Seen]) -> list[_Telling]:

@@ -14,7 +14,7 @@ from reconciler.events.times import HOUR, Millis
 ATTEMPTS_LOOKED_AT = 2000
 HOURS = """
     SELECT e.project_id, substr(e.happened_at, 1, 13), s.recovery IS NOT NULL, count(*)
-      FROM events e JOIN sightings s ON s.id = e.sighting_id
+      FROM events e INDEXED BY events_by_time CROSS JOIN sightings s ON s.id = e.sighting_id
      WHERE e.happened_at >= ? AND e.project_id IS NOT NULL AND e.merged_into IS NULL GROUP BY 1, 2, 3
 """
 ATTEMPTS = """

@@ -54,6 +54,8 @@ def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str,
     if asked is None:
         return []
     ids = [ident for (ident,) in db.conn.execute(FIND, (asked, before, limit))]
+    if not ids:
+        return []
     marks = ",".join("?" * len(ids))
     return list(db.query(f"{LIST} AND e.id IN ({marks}) ORDER BY e.id DESC", ids))
 

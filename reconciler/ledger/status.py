@@ -20,12 +20,8 @@ from reconciler.ledger.hooks import HookState, all_hooks
 from reconciler.ledger.schema import OPEN
 from reconciler.ledger.standing import Standing, standings
 
-PENDING = f"SELECT count(*) FROM deliveries WHERE destination_id = ? AND {OPEN}"
-OLDEST = f"""
-    SELECT opened_at FROM deliveries WHERE event_id = (
-        SELECT min(event_id) FROM deliveries WHERE destination_id = ?1 AND {OPEN}
-    ) AND destination_id = ?1
-"""
+BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
+OPENED_AT = "SELECT opened_at FROM deliveries WHERE event_id = ? AND destination_id = ?"
 DEAD = "SELECT count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
 LAST_ERROR = """
     SELECT last_error FROM deliveries
@@ -155,9 +151,11 @@ def _open_gap(gap: Gap) -> OpenGap:
 
 
 def _destination(db: Database, at: DestinationStanding) -> DestinationStatus:
-    def one(sql: str) -> Any:
-        row = db.execute(sql, [at.id]).fetchone()
+    def one(sql: str, *values: int) -> Any:
+        row = db.execute(sql, [*values, at.id]).fetchone()
         return None if row is None else row[0]
+
+    pending, oldest = db.execute(BACKLOG, [at.id]).fetchone()
 
     return DestinationStatus(
         name=at.name,
@@ -165,8 +163,8 @@ def _destination(db: Database, at: DestinationStanding) -> DestinationStatus:
         state=at.state,
         breaker=at.breaker.state,
         paused_at=None if at.paused_at is None else times.iso(at.paused_at),
-        pending=one(PENDING),
-        oldest_pending_at=one(OLDEST),
+        pending=pending,
+        oldest_pending_at=None if oldest is None else one(OPENED_AT, oldest),
         dead=one(DEAD),
         last_error=one(LAST_ERROR) or one(LAST_DEAD_ERROR),
     )

@@ -74,7 +74,7 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
     service = make_service(
         gitlab={"url": gitlab.url, "token": gitlab.api.token},
         projects=list(PROJECTS),
-        reconcile={"interval": "2s", "settle": "1ms", "overlap": "1m", "sources": ["project_events", "issues"]},
+        reconcile={"interval": "1h", "settle": "1ms", "overlap": "1m", "sources": ["project_events", "issues"]},
         admin={"port": port},
         destinations=[
             {"name": "audit", "url": consumer.url, "allow_private": True},

@@ -111,3 +111,16 @@ def test_every_order_gives_the_same_groups() -> None:
         for order in itertools.permutations(told)
     }
     assert len(groups) == 1
+
+
+def test_a_webhook_with_other_bytes_does_not_take_another_s_record() -> None:
+    """A wiki page is created, destroyed and created again; the second creation's record is not there yet."""
+
+    def seen(time: int, source: str, sha: str, precision: Precision = Precision.RECEIVED) -> Seen:
+        return Seen(time * 1000, source, f"{source}-{time}", precision, sha, time, False)
+
+    record = seen(184, "project_events", "record", Precision.STATED)
+    by_group, by_project = seen(323, "webhook:group", "first"), seen(558, "webhook:default", "second")
+    assert group([record, by_group, by_project]) == [[record, by_group], [by_project]]
+    later = seen(559, "project_events", "record 2", Precision.STATED)
+    assert group([record, by_group, by_project, later]) == [[record, by_group], [later, by_project]]

@@ -21,9 +21,11 @@ from reconciler.ledger import (
     fill,
     hooks,
     letters,
+    overview,
     prune,
     queue,
     replay,
+    search,
     standing,
     status,
 )
@@ -133,7 +135,13 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     while not pruning.step(db):
         pass
     db.conn.execute(alerts.DEAD_LETTERS, (1,)).fetchall()
-    for sql in (status.PENDING, status.OLDEST, status.DEAD, status.LAST_ERROR, status.LAST_DEAD_ERROR):
+    db.conn.execute(status.OPENED_AT, (1, 1)).fetchall()
+    overview.hours(db, since=0)
+    overview.records(db)
+    overview.runs(db, before=9, limit=9)
+    search.find(db, "note", before=9, limit=9)
+    search.index_step(db)
+    for sql in (status.BACKLOG, status.DEAD, status.LAST_ERROR, status.LAST_DEAD_ERROR):
         db.conn.execute(sql, (1,)).fetchall()
     db.conn = watched._conn
     found = plans(db, watched)
@@ -144,9 +152,13 @@ def test_hot_queries_use_indexes(db: Database) -> None:
 def test_the_outbox_uses_its_partial_indexes(db: Database) -> None:
     asked = {"destination": 1, "now": "x", "limit": 5}
     lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_LANES, asked)]
-    assert sum("USING INDEX deliveries_open" in step for step in lanes) >= 3
+    assert sum("INDEX deliveries_open" in step for step in lanes) >= 3
     head = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.HEAD, (1, "x"))]
-    assert any("USING INDEX deliveries_open (destination_id=? AND lane=?)" in step for step in head)
+    assert any("INDEX deliveries_open (destination_id=? AND lane=?)" in step for step in head)
     assert not any("TEMP B-TREE" in step for step in lanes + head)
+    backlog = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + status.BACKLOG, (1,))]
+    assert any("COVERING INDEX deliveries_open" in step for step in backlog)
+    hours = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + overview.HOURS, ("x",))]
+    assert any("INDEX events_by_time (happened_at>?)" in step for step in hours)
     due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_DUE, (1,))]
     assert any("deliveries_retrying" in step for step in due)

@@ -68,7 +68,7 @@ class _Pages:
         return await self._page(request, "events.html", lambda db, _: views.events(db, words=words, before=before))
 
     async def event(self, request: Request) -> Response:
-        event_id = request.path_params["event_id"]
+        event_id = _whole(str(request.path_params["event_id"]), 0)
         return await self._page(request, "event.html", lambda db, _: views.event(db, event_id), here="/events")
 
     async def dead(self, request: Request) -> Response:
@@ -80,7 +80,7 @@ class _Pages:
         return await self._page(request, "runs.html", lambda db, _: views.runs(db, before=before))
 
     async def replay_event(self, request: Request) -> Response:
-        event_id = request.path_params["event_id"]
+        event_id = _whole(str(request.path_params["event_id"]), 0)
         return await self._act(
             request, f"/events/{event_id}",
             lambda config, form: actions.replay_event(config, event_id, form["destination"]),
@@ -98,9 +98,8 @@ class _Pages:
 
     async def stream(self, request: Request) -> Response:
         template = self._templates.get_template("macros.html")
-        after = _number(request, "after", 0)
-        last = request.headers.get("last-event-id", "")
-        made = self._stream.lines(int(last) if last.isdigit() else after, template.module.event_row)  # type: ignore[attr-defined]
+        last = _whole(request.headers.get("last-event-id", ""), _number(request, "after", 0))
+        made = self._stream.lines(last, template.module.event_row)  # type: ignore[attr-defined]
         return StreamingResponse(made, media_type="text/event-stream")
 
     async def login(self, request: Request) -> Response:
@@ -154,5 +153,9 @@ class _Pages:
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:
-    text = request.query_params.get(name, "")
+    return _whole(request.query_params.get(name, ""), otherwise)
+
+
+def _whole(text: str, otherwise: int) -> int:
+    """A number that SQLite can hold."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else otherwise

@@ -132,6 +132,11 @@ def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
         assert words in page
     assert "group/sub/app" in dash.get("/").text
     assert dash.get("/events/99").status_code == 404
+    assert dash.get("/events/" + "9" * 40).status_code == 404  # more than SQLite can hold
+    for number in ("9" * 40, "\u00b2", "-1", "x"):
+        assert dash.get("/events", params={"before": number}).status_code == 200
+        with dash.client.stream("GET", "/stream?after=2", headers={"Last-Event-ID": number.encode()}) as stream:
+            assert next(stream.iter_lines()) == "retry: 2000"
     assert dash.get("/nothing").status_code == 404
     assert "Nothing yet" in dash.get("/runs").text
     assert "There are none" in dash.get("/dead").text

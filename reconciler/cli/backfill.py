@@ -29,6 +29,7 @@ from reconciler.cli.common import (
 )
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
 from reconciler.ledger import destinations, prune
@@ -97,11 +98,11 @@ def backfill(
 
 def _window(since: str, until: str | None, config: Config) -> Interval:
     """The range that is asked for, within what there can be: not the last seconds, not before GitLab's memory."""
-    newest = times.now() - config.reconcile.settle
+    newest = Millis(times.now() - config.reconcile.settle)
     start, end = moment(since), moment(until, end_of_day=True) or newest
     if start is None or start >= end:
         fail("--from must be before --to", USAGE)
-    oldest = times.now() - ProjectEvents.keeps_for
+    oldest = Millis(times.now() - ProjectEvents.keeps_for)
     if start < oldest:
         err.print(
             f"GitLab keeps events for 3 years: before {times.iso(oldest)[:10]} nothing can be read.",

@@ -75,7 +75,7 @@ def moment(text: str | None, *, end_of_day: bool = False) -> Millis | None:
         if len(text) == len("2026-10-01"):
             day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
             day += timedelta(days=1) if end_of_day else timedelta()
-            return round(day.timestamp() * 1000)
+            return Millis(round(day.timestamp() * 1000))
     except ValueError:
         pass
     found = times.parse(text)

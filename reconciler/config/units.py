@@ -7,33 +7,39 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+from reconciler.events.times import Millis
+
+_DURATION = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _MILLIS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
-_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h)")
+_SIZE = re.compile(r"(\d{1,15})\s*(B|KiB|MiB|GiB)")
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_RATE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*/\s*(s|m|h)")
 _LONGEST = 3650 * _MILLIS["d"]
 
 
-def duration(value: Any) -> int:
-    """A duration in milliseconds. A bare integer is milliseconds, as our own defaults write it."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        millis = value
-    else:
-        found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-        if found is None:
-            raise ValueError("should be a duration like 500ms, 90s, 5m, 2h or 3d")
-        millis = round(float(found[1]) * _MILLIS[found[2]])
+def duration(value: Any) -> Millis:
+    """A duration. A number without a unit is refused: who writes `365` may mean days, and `10` seconds."""
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"should be a duration with a unit, like 500ms, 90s, 5m, 2h or 3d{_missing_unit(value)}")
+    millis = round(float(found[1]) * _MILLIS[found[2]])
     if not 0 < millis <= _LONGEST:
         raise ValueError("should be longer than nothing and shorter than ten years")
-    return millis
+    return Millis(millis)
+
+
+def _missing_unit(value: Any) -> str:
+    """What to add where a number without its unit was written."""
+    written = str(value).strip()
+    bare = not isinstance(value, bool) and re.fullmatch(r"\d+(\.\d+)?", written)
+    return f"; {written} has none" if bare else ""
 
 
 def size(value: Any) -> int:
     """A size in bytes."""
-    found = _SIZE.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
-        raise ValueError("should be a size like 512KiB or 25MiB")
+        raise ValueError(f"should be a size with a unit, like 65536B, 512KiB or 25MiB{_missing_unit(value)}")
     total = int(found[1]) * _BYTES[found[2]]
     if total < 1:
         raise ValueError("should be more than nothing")
@@ -42,29 +48,26 @@ def size(value: Any) -> int:
 
 def rate(value: Any) -> float:
     """A rate in events a second."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        per_second = float(value)
-    else:
-        found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
-        if found is None:
-            raise ValueError("should be a rate like 10/s, 600/m or 1000/h")
-        per_second = float(found[1]) * 1000 / _MILLIS[found[2]]
+    found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"should be a rate with a unit, like 10/s, 600/m or 1000/h{_missing_unit(value)}")
+    per_second = float(found[1]) * 1000 / _MILLIS[found[2]]
     if not per_second > 0:
         raise ValueError("should be more than nothing")
     return per_second
 
 
 Duration = Annotated[
-    int,
+    Millis,
     BeforeValidator(duration),
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$", "examples": ["90s", "5m"]}),
 ]
-"""Milliseconds; written as text with a unit."""
+"""Written as text with a unit."""
 
 Size = Annotated[
     int,
     BeforeValidator(size),
-    WithJsonSchema({"type": ["string", "integer"], "pattern": r"^\d+\s*(B|KiB|MiB|GiB)?$", "examples": ["25MiB"]}),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+\s*(B|KiB|MiB|GiB)$", "examples": ["25MiB"]}),
 ]
 """Bytes; written as text with a unit."""
 

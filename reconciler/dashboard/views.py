@@ -53,7 +53,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
 
 def front(db: Database, config: Config, gaps: list[Gap], *, now: Millis, page: int = 0) -> dict[str, Any]:
     """The front page. `gaps` are all that there are; finding them is the caller's (it knows the sources)."""
-    since = now // HOUR * HOUR - (STRIP_HOURS - 1) * HOUR
+    since = Millis(now // HOUR * HOUR - (STRIP_HOURS - 1) * HOUR)
     by_hour = overview.hours(db, since=since)
     projects = [_project(row, gaps, by_hour, since) for row in status.project_rows(db)]
     projects.sort(key=lambda one: (-one.gaps, -len(one.notes), -one.events, one.path or ""))
@@ -123,7 +123,7 @@ def _project(
     counted = by_hour.get(row["id"], {})
     most = max((hour.webhook + hour.recovered for hour in counted.values()), default=0)
     cells = []
-    for start in range(since, since + STRIP_HOURS * HOUR, HOUR):
+    for start in map(Millis, range(since, since + STRIP_HOURS * HOUR, HOUR)):
         hour = counted.get(start, Hour())
         total = hour.webhook + hour.recovered
         open_ = any(gap.during.start < start + HOUR and gap.during.end > start for gap in own)
@@ -143,4 +143,4 @@ def _project(
 
 
 def _age(at: str | None, now: Millis) -> Millis | None:
-    return None if at is None else max(0, now - times.from_iso(at))
+    return None if at is None else Millis(max(0, now - times.from_iso(at)))

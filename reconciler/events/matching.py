@@ -166,6 +166,6 @@ def _distance(left: _Telling, right: _Telling) -> Millis | None:
         return None
     tolerance = max(left.precision.tolerance, right.precision.tolerance)
     if tolerance == FOREVER:
-        return 0
-    distance = abs(left.time - right.time)
+        return Millis(0)
+    distance = Millis(abs(left.time - right.time))
     return distance if distance <= tolerance else None

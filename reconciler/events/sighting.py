@@ -67,14 +67,14 @@ class Precision(StrEnum):
         return _REPEAT_WINDOW[self]
 
 
-FOREVER: Millis = 1 << 60
+FOREVER = Millis(1 << 60)
 
 _TOLERANCE = {
     Precision.ONCE: FOREVER,
-    Precision.STATED: 15 * MINUTE,
-    Precision.RECEIVED: 12 * HOUR,
-    Precision.ESTIMATED: 7 * DAY,
-    Precision.GUESSED: 7 * DAY,
+    Precision.STATED: Millis(15 * MINUTE),
+    Precision.RECEIVED: Millis(12 * HOUR),
+    Precision.ESTIMATED: Millis(7 * DAY),
+    Precision.GUESSED: Millis(7 * DAY),
     Precision.ALONE: MINUTE,
     Precision.LOOSE: MINUTE,
 }
@@ -83,9 +83,9 @@ _REPEAT_WINDOW = {
     Precision.STATED: FOREVER,
     Precision.RECEIVED: MINUTE,
     Precision.ESTIMATED: MINUTE,
-    Precision.GUESSED: -1,
+    Precision.GUESSED: Millis(-1),
     Precision.ALONE: MINUTE,
-    Precision.LOOSE: -1,
+    Precision.LOOSE: Millis(-1),
 }
 
 

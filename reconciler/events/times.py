@@ -9,14 +9,16 @@ from __future__ import annotations
 import time as _time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import NewType
 
-Millis = int
-"""Milliseconds since the Unix epoch, UTC."""
+Millis = NewType("Millis", int)
+"""Milliseconds: a moment since the Unix epoch, UTC, or a length of time. A type of its own, so that a count
+of seconds is not taken for one."""
 
-SECOND: Millis = 1_000
-MINUTE: Millis = 60 * SECOND
-HOUR: Millis = 60 * MINUTE
-DAY: Millis = 24 * HOUR
+SECOND = Millis(1_000)
+MINUTE = Millis(60 * SECOND)
+HOUR = Millis(60 * MINUTE)
+DAY = Millis(24 * HOUR)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -24,7 +26,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 def now() -> Millis:
     """The wall clock."""
-    return _time.time_ns() // 1_000_000
+    return Millis(_time.time_ns() // 1_000_000)
 
 
 def parse(text: object) -> Millis | None:
@@ -44,7 +46,7 @@ def parse(text: object) -> Millis | None:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return (moment - _EPOCH) // _MILLISECOND
+        return Millis((moment - _EPOCH) // _MILLISECOND)
     except (ValueError, OverflowError):
         return None
 

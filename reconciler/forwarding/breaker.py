@@ -15,6 +15,8 @@ from reconciler.config.destinations import Destination
 from reconciler.events.times import Millis
 from reconciler.ledger.destinations import Breaker
 
+NOTHING = Millis(0)
+
 
 class CircuitBreaker:
     """Whether the next attempt may start now. `state` is what the ledger keeps."""
@@ -23,7 +25,7 @@ class CircuitBreaker:
         self._settings = destination.breaker
         self._first = destination.retry.first
         self._concurrency = destination.concurrency
-        self._not_before: Millis = 0
+        self._not_before: Millis = NOTHING
         self._generation = 0
         self.in_flight = 0
         self.state = state
@@ -38,13 +40,13 @@ class CircuitBreaker:
 
     def wait(self, now: Millis) -> Millis:
         """How long until an attempt may start, given that a slot is free."""
-        return max(0, self._not_before - now, self.state.until - now)
+        return Millis(max(0, self._not_before - now, self.state.until - now))
 
     def started(self) -> int:
         """An attempt starts; returns the generation it belongs to, which its outcome is reported with."""
         self.in_flight += 1
         if self.state.state == "open":
-            self._change("half_open", self.state.failures, until=0)
+            self._change("half_open", self.state.failures, until=NOTHING)
         return self._generation
 
     def succeeded(self, generation: int, *, now: Millis) -> None:
@@ -52,45 +54,45 @@ class CircuitBreaker:
         self.in_flight -= 1
         if generation != self._generation:
             return  # sent before it opened: the probe will tell
-        self._not_before = 0
+        self._not_before = NOTHING
         if not self.is_closed:
-            self._change("closed", 0, until=0, changed_at=now)
+            self._change("closed", 0, until=NOTHING, changed_at=now)
         elif self.state.failures:
-            self._change("closed", 0, until=0)
+            self._change("closed", 0, until=NOTHING)
 
-    def failed(self, generation: int, *, now: Millis, retry_after: Millis = 0, counts: bool = True) -> None:
+    def failed(self, generation: int, *, now: Millis, retry_after: Millis = NOTHING, counts: bool = True) -> None:
         """No answer, or one that asks to come again. One that does not count asks for a pause, no more."""
         self.in_flight -= 1
-        self._not_before = max(self._not_before, now + retry_after)
+        self._not_before = max(self._not_before, Millis(now + retry_after))
         if generation != self._generation or not counts:
             if self.state.state == "half_open" and generation == self._generation:
-                self._change("open", self.state.failures, until=now + retry_after)
+                self._change("open", self.state.failures, until=Millis(now + retry_after))
             return
         failures = self.state.failures + 1
         if self.is_closed and failures < self._settings.failures:
-            self._change("closed", failures, until=0)
+            self._change("closed", failures, until=NOTHING)
             return
         self._generation += 1
         changed_at = now if self.is_closed else self.state.changed_at
-        self._change("open", failures, until=now + self._pause(failures), changed_at=changed_at)
+        self._change("open", failures, until=Millis(now + self._pause(failures)), changed_at=changed_at)
 
     def gave_up(self) -> None:
         """An attempt could not be made at all: it says nothing about the destination."""
         self.in_flight -= 1
         if self.state.state == "half_open":
-            self._change("open", self.state.failures, until=0)
+            self._change("open", self.state.failures, until=NOTHING)
 
     def take_over(self, state: Breaker) -> None:
         """Another process set the state: somebody resumed the destination."""
         self._generation += 1
-        self._not_before = 0
+        self._not_before = NOTHING
         self.state = state
 
     def _pause(self, failures: int) -> Millis:
         """Doubles with each failed probe; its upper half is random, so that a crowd does not come back at once."""
         exponent = min(failures - self._settings.failures, 40)
         longest = min(self._settings.longest, self._first << max(exponent, 0))
-        return round(random.uniform(longest / 2, longest))
+        return Millis(round(random.uniform(longest / 2, longest)))
 
     def _change(self, state: str, failures: int, *, until: Millis, changed_at: Millis | None = None) -> None:
         kept = self.state.changed_at if changed_at is None else changed_at

@@ -12,6 +12,7 @@ from sqlite_utils import Database
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
@@ -129,5 +130,7 @@ def as_wanted(destination: Destination) -> Wanted:
     """A destination as the ledger knows it."""
     start = destination.start
     return Wanted(
-        destination.name, destination.ordering, start if isinstance(start, str) else round(start.timestamp() * 1000)
+        destination.name,
+        destination.ordering,
+        start if isinstance(start, str) else Millis(round(start.timestamp() * 1000)),
     )

@@ -25,7 +25,7 @@ class Verdict(msgspec.Struct, frozen=True):
     pause: Millis | None = None
     destination_works: bool = True
     counts_against_destination: bool = True
-    retry_after: Millis = 0
+    retry_after: Millis = Millis(0)
     gone: bool = False
 
     def write(self, db: Database) -> None:
@@ -33,7 +33,7 @@ class Verdict(msgspec.Struct, frozen=True):
         if self.is_dead:
             queue.bury(db, self.attempt)
         elif self.pause is not None:
-            queue.retry(db, self.attempt, next_attempt_at=self.attempt.ended_at + self.pause)
+            queue.retry(db, self.attempt, next_attempt_at=Millis(self.attempt.ended_at + self.pause))
         else:
             queue.deliver(db, self.attempt)
 
@@ -51,7 +51,7 @@ def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt) -> Verdi
     if answer.refused:
         return Verdict(tried, is_dead=True, why="the destination refused it")
     first = queued.first_attempt_at if queued.first_attempt_at is not None else tried.started_at
-    pause = next_pause(retry, queued.failures + 1, age=tried.ended_at - first)
+    pause = next_pause(retry, queued.failures + 1, age=Millis(tried.ended_at - first))
     # Who says "not so fast, come back in 5 s" works well, and was understood.
     counts = not (answer.status == TOO_MANY_REQUESTS and answer.retry_after)
     if pause is None:

@@ -37,7 +37,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: str | None = None
     status: int | None = None
     response: str | None = None
-    retry_after: Millis = 0
+    retry_after: Millis = Millis(0)
     refused: bool = False
     gone: bool = False
 

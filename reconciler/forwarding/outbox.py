@@ -33,7 +33,7 @@ from reconciler.ledger.writer import Writer
 
 LANES_IN_MEMORY = 1000
 LEDGER_PAUSE_S = 1.0
-SHORTEST_PAUSE: Millis = 50
+SHORTEST_PAUSE = Millis(50)
 """Between looks for a retry that is due but waits behind another delivery of its lane."""
 
 log = structlog.get_logger(__name__)
@@ -199,9 +199,10 @@ class Outbox:
         else:
             await self._settle(verdict, generation)
             tried = verdict.attempt
-            waited = tried.ended_at - queued.opened_at if tried.error_class is None else None
+            took = Millis(tried.ended_at - tried.started_at)
+            waited = Millis(tried.ended_at - queued.opened_at) if tried.error_class is None else None
             outcome = tried.error_class or "taken"
-            self._watcher.attempted(self._destination.name, outcome, tried.ended_at - tried.started_at, waited)
+            self._watcher.attempted(self._destination.name, outcome, took, waited)
         self._busy.discard(lane)
         self._list(lane)
         self._woken.set()

@@ -14,7 +14,7 @@ class RateLimit:
 
     def wait(self, now: Millis) -> Millis:
         """How long until an event may go out, in whole milliseconds, rounded up."""
-        return max(0, -int((now - self._next) // 1))
+        return Millis(max(0, -int((now - self._next) // 1)))
 
     def take(self, now: Millis) -> None:
         """An event goes out."""

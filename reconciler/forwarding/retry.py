@@ -15,7 +15,7 @@ GONE = 410
 """The destination wants no events any more (Standard Webhooks: "disable the endpoint"): it is paused, nothing is
 thrown away."""
 
-LONGEST_RETRY_AFTER: Millis = DAY
+LONGEST_RETRY_AFTER = DAY
 """A destination that asks for more is asked again after a day."""
 
 
@@ -26,22 +26,22 @@ def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None
     """
     exponent = min(max(failures, 1) - 1, 40)
     ceiling = min(retry.longest, retry.first * (1 << exponent))
-    return round((uniform or random).uniform(0, ceiling))
+    return Millis(round((uniform or random).uniform(0, ceiling)))
 
 
 def retry_after(value: str | None, *, now: Millis) -> Millis:
     """A Retry-After header as a pause (RFC 9110, section 10.2.3: seconds or a date); nothing where there is none."""
     if value is None:
-        return 0
+        return Millis(0)
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return min(int(value[:9]) * 1000, LONGEST_RETRY_AFTER)
+        return min(Millis(int(value[:9]) * 1000), LONGEST_RETRY_AFTER)
     try:
         until = parsedate_to_datetime(value)
         pause = round(until.timestamp() * 1000) - now
     except (ValueError, OverflowError):
-        return 0
-    return min(max(pause, 0), LONGEST_RETRY_AFTER)
+        return Millis(0)
+    return min(Millis(max(pause, 0)), LONGEST_RETRY_AFTER)
 
 
 def is_refusal(status: int, retry: Retry) -> bool:
@@ -58,4 +58,4 @@ def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Rand
         return backoff(retry, failures, uniform=uniform) if age < retry.max_age else None
     if failures > len(retry.schedule):
         return None
-    return round(retry.schedule[failures - 1] * (uniform or random).uniform(0.9, 1.1))
+    return Millis(round(retry.schedule[failures - 1] * (uniform or random).uniform(0.9, 1.1)))

@@ -22,7 +22,7 @@ class Breaker(msgspec.Struct, frozen=True):
 
     state: BreakerName = "closed"
     failures: int = 0
-    until: Millis = 0
+    until: Millis = Millis(0)
     changed_at: Millis | None = None
 
 
@@ -99,7 +99,7 @@ def standings(db: Database) -> list[Standing]:
             active=bool(active),
             paused_at=_millis(paused_at),
             paused_why=why,
-            breaker=Breaker(state, failures, _millis(until) or 0, _millis(changed_at)),
+            breaker=Breaker(state, failures, _millis(until) or Millis(0), _millis(changed_at)),
             filling=bool(filling),
         )
         for ident, name, active, paused_at, why, state, failures, until, changed_at, filling in rows

@@ -59,7 +59,7 @@ def _of_source(db: Database, source: Standing, keeps_for: Millis, expected: Mill
     if watched.start >= watched.end:
         return []
     read = coverage.covered(db, source.project_id, source.source)
-    forgotten = now - keeps_for
+    forgotten = Millis(now - keeps_for)
     found = []
     for gap in coverage.gaps(read, watched):
         lost = Interval(gap.start, min(gap.end, forgotten))
@@ -67,7 +67,7 @@ def _of_source(db: Database, source: Standing, keeps_for: Millis, expected: Mill
             found.append(_gap(source, lost, "too old", None))
         left = Interval(max(gap.start, forgotten), gap.end)
         if left.start < left.end:
-            found.append(_gap(source, left, _why(db, source, left, watched), left.start + keeps_for))
+            found.append(_gap(source, left, _why(db, source, left, watched), Millis(left.start + keeps_for)))
     return found
 
 

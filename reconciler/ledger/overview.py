@@ -51,7 +51,7 @@ class Record(msgspec.Struct):
 def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
     """Events by project and the hour in which they happened."""
     found: dict[int, dict[Millis, Hour]] = defaultdict(lambda: defaultdict(Hour))
-    for project, hour, recovered, count in db.conn.execute(HOURS, (times.iso(since // HOUR * HOUR),)):
+    for project, hour, recovered, count in db.conn.execute(HOURS, (times.iso(Millis(since // HOUR * HOUR)),)):
         one = found[project][times.from_iso(f"{hour}:00:00.000Z")]
         if recovered:
             one.recovered += count

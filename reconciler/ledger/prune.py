@@ -125,7 +125,7 @@ class Pruning:
         return bool(0 < left < free)
 
     def _before(self, keep: Millis | None) -> str | None:
-        return None if keep is None else times.iso(self._now - keep)
+        return None if keep is None else times.iso(Millis(self._now - keep))
 
 
 def horizon(db: Database) -> Millis | None:

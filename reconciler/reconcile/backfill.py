@@ -11,7 +11,7 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Reconcile
 from reconciler.events import times
-from reconciler.events.times import DAY
+from reconciler.events.times import DAY, Millis
 from reconciler.ledger import coverage
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.errors import LedgerError
@@ -95,7 +95,7 @@ class Backfill:
             return [Planned(by_name[gap.source], gap.during) for gap in mine]
         planned = []
         for source in sources:
-            window = Interval(max(wanted.start, now - source.keeps_for), min(wanted.end, newest))
+            window = Interval(max(wanted.start, Millis(now - source.keeps_for)), min(wanted.end, newest))
             read_before = [] if self._dry_run else coverage.covered(self._db, project.id, source.name)
             planned += [
                 Planned(source, gap) for gap in coverage.gaps(read_before, window) if window.start < window.end
@@ -146,5 +146,5 @@ def cut(window: Interval, most: int) -> list[Interval]:
     """A long window in up to `most` parts of the same length; a short one whole."""
     length = window.end - window.start
     parts = max(1, min(most, length // PART))
-    edges = [window.start + length * n // parts for n in range(parts)] + [window.end]
+    edges = [Millis(window.start + length * n // parts) for n in range(parts)] + [window.end]
     return [Interval(start, end) for start, end in itertools.pairwise(edges)]

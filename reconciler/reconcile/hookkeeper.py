@@ -9,7 +9,7 @@ import structlog
 from reconciler.events import times
 from reconciler.events.identify import as_test
 from reconciler.events.sighting import Sighting
-from reconciler.events.times import HOUR, Millis
+from reconciler.events.times import HOUR
 from reconciler.ledger import hooks as ledger_hooks
 from reconciler.ledger.hooks import HookState
 from reconciler.ledger.writer import Writer
@@ -19,7 +19,7 @@ from reconciler.sources.hook_log import last_delivery
 from reconciler.sources.hooks import Hook, Hooks
 from reconciler.sources.source import Project
 
-TEST_PAUSE: Millis = HOUR
+TEST_PAUSE = HOUR
 TEST_FAILED = 422
 """GitLab's answer where a test was made and not answered with 2xx."""
 

@@ -30,7 +30,7 @@ from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Source
 from reconciler.sources.table import SOURCES, subscribed
 
-REFUSED_PAUSE: Millis = 15 * MINUTE
+REFUSED_PAUSE = Millis(15 * MINUTE)
 """How long a source that GitLab refuses is left alone. Not the Events API: without it little is known."""
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,7 @@ class Poller:
         Told by GitLab's clock where that is behind ours: coverage that ran ahead of GitLab's own time would hide
         what is still to happen.
         """
-        return times.now() - self._client.behind - self._config.settle
+        return Millis(times.now() - self._client.behind - self._config.settle)
 
     async def _poll(self, name: int | str) -> Tally:
         project = await self._projects.find(name)
@@ -163,11 +163,11 @@ class Poller:
         since = standing.watched_since(self._db, project.id, source.name)
         if since is None:
             return Tally()
-        since = max(since, times.now() - source.keeps_for)
+        since = max(since, Millis(times.now() - source.keeps_for))
         covered = coverage.covered(self._db, project.id, source.name)
         tally = Tally()
         for gap in coverage.gaps(covered, Interval(since, until)):
-            window = Interval(max(since, gap.start - self._config.overlap), gap.end)
+            window = Interval(max(since, Millis(gap.start - self._config.overlap)), gap.end)
             tally = tally.plus(await self._reader.read(project, source, window, purpose="poll"))
         await self._writer.run(lambda db: standing.note_read(db, project.id, source.name, times.now()))
         return tally
@@ -177,7 +177,7 @@ class Poller:
         names = [source.name for source in sources]
         if self._watched.get(project.id) == names:
             return
-        since = until - self._config.overlap
+        since = Millis(until - self._config.overlap)
 
         def watch(db: Database) -> None:
             standing.unwatch(db, project.id, keep=names, until=until)

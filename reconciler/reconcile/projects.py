@@ -9,7 +9,7 @@ import structlog
 
 from reconciler.config.models import Config, SourceName
 from reconciler.events import times
-from reconciler.events.times import HOUR, Millis
+from reconciler.events.times import HOUR
 from reconciler.ledger import runs, standing
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.threads import in_thread
@@ -18,7 +18,7 @@ from reconciler.sources.errors import Refused, SourceError, Stopped
 from reconciler.sources.groups import find_group, projects_below
 from reconciler.sources.source import Project
 
-REMEMBERED: Millis = HOUR
+REMEMBERED = HOUR
 """For how long a project's name, description and the like are taken to be as they were."""
 
 log = structlog.get_logger(__name__)

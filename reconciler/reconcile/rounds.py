@@ -31,7 +31,7 @@ def expected(config: Config, now: Millis) -> Millis:
     reconcile = config.reconcile
     many = bool(config.groups) or len(config.projects) > FEW
     pause = max(reconcile.interval, reconcile.round) if many else reconcile.interval
-    return now - reconcile.settle - 2 * pause
+    return Millis(now - reconcile.settle - 2 * pause)
 
 
 class Rounds:
@@ -101,7 +101,7 @@ class Rounds:
         and those whose webhooks told.
         """
         now = times.now()
-        since = (self._looked_at or now) - self._config.overlap - self._config.settle
+        since = Millis((self._looked_at or now) - self._config.overlap - self._config.settle)
         try:
             active = await in_thread(lambda: self._activity.since(since))
         except Stopped:

@@ -15,7 +15,7 @@ _STATES = {"opened": 1, "closed": 2, "merged": 3, "locked": 4}
 
 _STATE_AFTER = {"open": "opened", "reopen": "opened", "close": "closed", "merge": "merged"}
 """What an event leaves behind, whatever became of the object since."""
-_SAME_MOMENT: times.Millis = times.MINUTE
+_SAME_MOMENT = times.MINUTE
 
 
 def _as_it_was(material: Material) -> Json:

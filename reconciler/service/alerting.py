@@ -23,7 +23,7 @@ from reconciler.reconcile.rounds import expected
 from reconciler.sources.table import keeps
 
 LOOK_S = 5.0
-GAPS_EVERY: Millis = 5 * MINUTE
+GAPS_EVERY = Millis(5 * MINUTE)
 """Finding gaps costs more than the rest, and they change slowly."""
 
 log = structlog.get_logger(__name__)

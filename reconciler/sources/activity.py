@@ -27,7 +27,7 @@ class Activity:
 
         Raises SourceError.
         """
-        day = times.iso(moment - 2 * DAY)[:10]  # `after` is a day, excluded, in a zone that is not known
+        day = times.iso(Millis(moment - 2 * DAY))[:10]  # `after` is a day, excluded, in a zone that is not known
         feed = {"scope": "all", "after": day, "sort": "desc"}
         recent = {
             "membership": "true",

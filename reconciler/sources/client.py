@@ -67,7 +67,7 @@ class Client:
         self._stop = threading.Event()
         self._idle: queue.LifoQueue[gitlab.Gitlab] = queue.LifoQueue()
         self.rate_limit = RateLimit(config.rate_share)
-        self.behind: Millis = 0
+        self.behind: Millis = Millis(0)
         """How far GitLab's clock is behind ours, going by its last answer; 0 where it is not."""
         self.requests = 0
 
@@ -211,7 +211,7 @@ class Client:
         behind = max(0, sent_at - round(date.timestamp() * 1000) - SECOND)
         if behind > CLOCK_WARNING > self.behind:
             log.warning("GitLab's clock is behind ours: is this machine's time right?", by_seconds=behind // 1000)
-        self.behind = behind
+        self.behind = Millis(behind)
 
 
 def _json(response: requests.Response) -> Any:

@@ -27,9 +27,9 @@ from reconciler.sources.errors import Refused
 from reconciler.sources.listing import Listing, Version
 from reconciler.sources.source import Project
 
-ONE_SAVE: Millis = 2 * SECOND
+ONE_SAVE = Millis(2 * SECOND)
 """Traces so near each other, of one person, are of one save."""
-EXPLAINED: Millis = 3 * SECOND
+EXPLAINED = Millis(3 * SECOND)
 """An `updated_at` so near a known trace needs no other explanation."""
 
 EDITS = re.compile(
@@ -67,7 +67,7 @@ class Edits(Listing):
         if ident is None or iid is None or changed_at is None:
             return
         path = f"/{self.folder}/{iid}"
-        notes = self._notes(project, path, since=min(part.start, changed_at - EXPLAINED))
+        notes = self._notes(project, path, since=min(part.start, Millis(changed_at - EXPLAINED)))
         traces = [*self._traces(record, path, details), *_note_traces(notes)]
         if all(abs(changed_at - at) > EXPLAINED for at in [t.at for t in traces] + _own_times(record)):
             traces.append(Trace(changed_at, {}, is_edit=True))

@@ -27,7 +27,7 @@ from reconciler.sources.errors import NoHook
 from reconciler.sources.hooks import Hook, Hooks
 from reconciler.sources.source import Project, Slice
 
-CLOCKS: Millis = MINUTE
+CLOCKS = MINUTE
 """How far the clock that wrote a `Date` may be from GitLab's."""
 
 _FROM_NEIGHBOURS = {
@@ -44,7 +44,7 @@ class HookLog:
     """Reads the logs of a project's webhooks."""
 
     name = "hook_log"
-    keeps_for: Millis = 7 * DAY
+    keeps_for: Millis = Millis(7 * DAY)
     completes = False
 
     def __init__(self, hooks: Hooks) -> None:
@@ -176,7 +176,7 @@ def _date(headers: Any) -> Millis | None:
         return None
     date = next((value for name, value in headers.items() if str(name).lower() == "date"), None)
     try:
-        return round(parsedate_to_datetime(str(date)).timestamp() * 1000)
+        return Millis(round(parsedate_to_datetime(str(date)).timestamp() * 1000))
     except (ValueError, TypeError):
         return None
 

@@ -24,7 +24,7 @@ PATH = "/webhooks/gitlab"
 """Where the receiver takes deliveries; below it, one path for each hook."""
 LOG_PAGE = 20
 """The hook log shows no more at once (`lib/api/hooks/events.rb`)."""
-REMEMBERED: Millis = 5 * MINUTE
+REMEMBERED = Millis(5 * MINUTE)
 """For how long a project's hooks are taken to be as they were."""
 
 

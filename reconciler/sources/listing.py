@@ -16,9 +16,9 @@ from reconciler.sources.shape import listed_sighting
 from reconciler.sources.source import FOREVER, Project, Slice
 
 PER_PAGE = 100
-SLICE: Millis = 31 * DAY
+SLICE = Millis(31 * DAY)
 """A longer window is read in slices of so much: GitLab's offset pages end at 50,000 records."""
-RECENT: Millis = DAY
+RECENT = DAY
 """In a slice that ends so recently nothing is asked to end it: what changes meanwhile would shift the pages."""
 
 
@@ -44,7 +44,7 @@ class Listing:
         """Read a window, oldest slice first."""
         start = window.start
         while start < window.end:
-            part = Interval(start, min(start + SLICE, window.end))
+            part = Interval(start, min(Millis(start + SLICE), window.end))
             details, read = Details(self._client, project), list[Version]()
             found: dict[str, Sighting] = {}
             for record in self.records(project, part, read):
@@ -70,9 +70,14 @@ class Listing:
 
     def changed(self, path: str, part: Interval, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The records of a list that is ordered by `updated_at`, as far as they changed in a part of the past."""
-        asked = {"updated_after": times.iso(part.start - SECOND), "order_by": "updated_at", "sort": "desc", **query}
+        asked = {
+            "updated_after": times.iso(Millis(part.start - SECOND)),
+            "order_by": "updated_at",
+            "sort": "desc",
+            **query,
+        }
         if part.end < times.now() - RECENT:
-            asked["updated_before"] = times.iso(part.end + SECOND)
+            asked["updated_before"] = times.iso(Millis(part.end + SECOND))
         for record in self.pages(path, asked):
             if part.start <= (times.parse(record.get("updated_at")) or part.start) < part.end:
                 yield record

@@ -40,7 +40,7 @@ class ProjectEvents:
     """Reads a project's Events API."""
 
     name = "project_events"
-    keeps_for: Millis = 3 * 365 * DAY
+    keeps_for: Millis = Millis(3 * 365 * DAY)
     completes = True
 
     def __init__(self, client: Client) -> None:
@@ -119,4 +119,4 @@ def _day(millis: Millis) -> date:
 
 
 def _start_of(day: date) -> Millis:
-    return round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+    return Millis(round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000))

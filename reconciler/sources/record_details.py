@@ -25,7 +25,7 @@ ACTIONS: dict[str, str] = {
 }
 """What a record's `action_name` is called by the webhook."""
 
-REOPENED_AFTER: times.Millis = 2 * MINUTE
+REOPENED_AFTER = times.Millis(2 * MINUTE)
 """An object `opened` so long after it was made was reopened: the API says `opened` for both (gitlab-facts, 3)."""
 
 

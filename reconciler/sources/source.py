@@ -11,7 +11,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import Interval
 
-FOREVER: Millis = 10 * 365 * DAY
+FOREVER = Millis(10 * 365 * DAY)
 """GitLab deletes nothing of this by itself; no backfill looks back further."""
 
 

@@ -119,7 +119,7 @@ destinations:
         "(and has no `:-default` here)",
         "config.yaml:10: receiver.hooks[1]: needs a `token` or a `signing_token`: anyone could post events otherwise",
         "config.yaml:13: destinations[0].url: should be a URL like https://host/path",
-        "config.yaml:14: destinations[0].timeout: should be a duration like 500ms, 90s, 5m, 2h or 3d",
+        "config.yaml:14: destinations[0].timeout: should be a duration with a unit, like 500ms, 90s, 5m, 2h or 3d",
         "config.yaml:15: destinations[0].secret: should be a Standard Webhooks secret: `whsec_` and base64",
         "config.yaml:16: destinations[0].retry.first: should be longer than nothing and shorter than ten years",
         "config.yaml:17: destinations[1].name: is missing",
@@ -208,6 +208,45 @@ def test_durations_round_trip(number: int, unit: str) -> None:
     made = {**MINIMAL, "reconcile": {"interval": f"{number}{unit}"}}
     if millis <= 3650 * 86_400_000:
         assert Config.model_validate(made).reconcile.interval == millis
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        (
+            "retention: {events: 365}",
+            "retention.events: should be a duration with a unit, like 500ms, 90s, 5m, 2h or 3d",
+        ),
+        ("reconcile: {interval: 60}", "reconcile.interval: should be a duration with a unit, like 500ms"),
+        ("reconcile: {interval: '60'}", "reconcile.interval: should be a duration with a unit, like 500ms"),
+        ("reconcile: {interval: 1.5}", "reconcile.interval: should be a duration with a unit, like 500ms"),
+        ("gitlab: {timeout: '${BARE}'}", "gitlab.timeout: should be a duration with a unit, like 500ms"),
+        (
+            "destinations: [{name: a, url: 'https://example.com', timeout: 10}]",
+            "destinations[0].timeout: should be a duration with a unit",
+        ),
+        (
+            "destinations: [{name: a, url: 'https://example.com', retry: {schedule: [5s, 60]}}]",
+            "destinations[0].retry.schedule[1]: should be a duration with a unit",
+        ),
+        (
+            "destinations: [{name: a, url: 'https://example.com', rate: 10}]",
+            "destinations[0].rate: should be a rate with a unit, like 10/s, 600/m or 1000/h; 10 has none",
+        ),
+        (
+            "receiver: {max_body: 25, hooks: [{token: t}]}",
+            "receiver.max_body: should be a size with a unit, like 65536B, 512KiB or 25MiB; 25 has none",
+        ),
+    ],
+)
+def test_a_number_without_a_unit_is_refused(tmp_path: Path, section: str, line: str) -> None:
+    """`events: 365` once was 365 milliseconds, and everything delivered was pruned within a minute."""
+    hooks = "" if section.startswith("receiver") else "receiver: {hooks: [{token: t}]}\n"
+    file = tmp_path / "config.yaml"
+    file.write_text(hooks + section + "\n")
+    with pytest.raises(ConfigError) as caught:
+        load(file, {"BARE": "30"})
+    assert [line in str(mistake) for mistake in caught.value.mistakes] == [True]
 
 
 def test_the_schema_is_json_schema_and_knows_the_sample() -> None:

@@ -15,7 +15,7 @@ from reconciler.ledger.destinations import Breaker
 
 
 def breaker(state: Breaker | None = None, **more: Any) -> CircuitBreaker:
-    settings: dict[str, Any] = {"breaker": BreakerSettings(failures=3, longest=8000), "retry": Retry(first=1000)}
+    settings: dict[str, Any] = {"breaker": BreakerSettings(failures=3, longest="8s"), "retry": Retry(first="1s")}
     destination = Destination(name="d", concurrency=4, **(settings | more))
     return CircuitBreaker(destination, Breaker() if state is None else state)
 

@@ -13,7 +13,9 @@ from reconciler.events.times import DAY
 from reconciler.forwarding.retry import LONGEST_RETRY_AFTER, backoff, is_refusal, next_pause, retry_after
 
 retries = st.builds(
-    lambda first, longest: Retry(first=first, longest=longest), st.integers(1, 10_000), st.integers(1, DAY)
+    lambda first, longest: Retry(first=f"{first}ms", longest=f"{longest}ms"),
+    st.integers(1, 10_000),
+    st.integers(1, DAY),
 )
 
 
@@ -26,7 +28,7 @@ def test_a_pause_is_between_nothing_and_the_doubling_ceiling(retry: Retry, failu
 
 
 def test_jitter_is_full() -> None:
-    retry = Retry(first=1000, longest=60_000)
+    retry = Retry(first="1s", longest="60s")
     pauses = [backoff(retry, 4, uniform=random.Random(seed)) for seed in range(400)]
     assert min(pauses) < 400
     assert max(pauses) > 7_600
@@ -58,7 +60,7 @@ def test_it_is_tried_again_until_it_is_too_old(retry: Retry, failures: int, age:
 
 @given(st.lists(st.integers(1, 10 * DAY), min_size=1, max_size=12), st.integers(1, 20), st.integers(0, 10 * DAY))
 def test_a_schedule_is_kept_to_its_end(schedule: list[int], failures: int, age: int) -> None:
-    pause = next_pause(Retry(schedule=schedule), failures, age=age)
+    pause = next_pause(Retry(schedule=[f"{pause}ms" for pause in schedule]), failures, age=age)
     if failures > len(schedule):
         assert pause is None
     else:

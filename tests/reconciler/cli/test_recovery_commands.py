@@ -65,6 +65,7 @@ def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, git
     service.wait_for_log("downtime is healed")
     service.stop()
     service.config["reconcile"]["interval"] = "60s"  # so that what passes meanwhile is no gap yet
+    service.write_config()
     hours_ago = times.now() - 3 * times.HOUR
     with sqlite3.connect(service.ledger) as db:  # as if it had stopped three hours ago
         db.execute("UPDATE sources SET watched_since = ?", [times.iso(hours_ago - times.HOUR)])

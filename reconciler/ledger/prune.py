@@ -71,7 +71,12 @@ class Pruning:
             return False
         asked = (self._after, before, self._before(self._keep.dead_letters), ROWS_A_STEP)
         rows = db.conn.execute(_OLD_EVENTS, asked).fetchall()
-        old = [(ident, happened) for ident, recorded, happened, wanted in rows if recorded < before and not wanted]
+        # What happened was recorded afterwards: a later time that something states is none.
+        old = [
+            (ident, min(happened, recorded))
+            for ident, recorded, happened, wanted in rows
+            if recorded < before and not wanted
+        ]
         if old:
             self._drop(db, old)
         if not rows or rows[-1][1] >= before:

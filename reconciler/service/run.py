@@ -20,6 +20,7 @@ from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
+from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.ledger import downtime, reloads, runs
 from reconciler.ledger.connection import connect, only_service
@@ -79,6 +80,7 @@ class _Service:
         self._serve_metrics(config, meters)
         admin = self._admin(config)
         await forwarder.apply(config.destinations)
+        self._doubt_filters(config)
         await wake(writer)
 
         tasks = [
@@ -175,8 +177,13 @@ class _Service:
             self._app.app = self._receiver(config)
         if asks_differently(before, config):
             self._jobs.apply(config, lambda: self._config)
+        self._doubt_filters(config)
         log.info("the config was read again", destinations=[one.name for one in config.destinations])
         return None
+
+    def _doubt_filters(self, config: Config) -> None:
+        for destination, why in doubts(config, self._reader):
+            log.warning("a filter may be misspelt", destination=destination, why=why)
 
     def _catch_signals(self) -> None:
         def stop() -> None:

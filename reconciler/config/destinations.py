@@ -15,7 +15,6 @@ from reconciler.config import words
 from reconciler.config.basics import Name, Section
 from reconciler.config.kinds import find_kind
 from reconciler.config.units import Duration, Rate
-from reconciler.events.sighting import ALERT
 
 
 def _expression(text: str) -> str:

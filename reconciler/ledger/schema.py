@@ -268,17 +268,18 @@ def _dashboard(db: Any) -> None:
     )
 
 
-_FAMILIES = (
-    ("member", "user_add_to_team user_update_for_team user_remove_from_team user_access_request_to_project "
-               "user_access_request_revoked_for_project user_add_to_group user_update_for_group user_remove_from_group "
-               "user_access_request_to_group user_access_request_revoked_for_group "
-               "user_access_request_denied_for_group"),
-    ("project", "project_create project_destroy project_rename project_transfer project_update"),
-    ("subgroup", "subgroup_create subgroup_destroy"),
-    ("group", "group_create group_destroy group_rename"),
-    ("user", "user_create user_destroy user_rename user_failed_login"),
-    ("key", "key_create key_destroy"),
-)  # fmt: skip
+_FAMILIES = {
+    "member": (
+        "user_add_to_team user_update_for_team user_remove_from_team user_access_request_to_project "
+        "user_access_request_revoked_for_project user_add_to_group user_update_for_group user_remove_from_group "
+        "user_access_request_to_group user_access_request_revoked_for_group user_access_request_denied_for_group"
+    ),
+    "project": "project_create project_destroy project_rename project_transfer project_update",
+    "subgroup": "subgroup_create subgroup_destroy",
+    "group": "group_create group_destroy group_rename",
+    "user": "user_create user_destroy user_rename user_failed_login",
+    "key": "key_create key_destroy",
+}
 _SUBJECTS = (("design", "designmanagement::design"), ("snippet", "personalsnippet"), ("snippet", "projectsnippet"))
 
 
@@ -305,9 +306,9 @@ def _events(db: Any) -> None:
 def _name_families(db: Any) -> None:
     """What happened to a member, say, is the action of the kind `member`, and no kind of its own."""
     db.execute("CREATE TEMP TABLE renamed (word TEXT PRIMARY KEY, kind TEXT NOT NULL, is_action INTEGER NOT NULL)")
-    rows = [(word, kind, 1) for kind, names in _FAMILIES for word in names.split()]
+    rows = [(word, kind, 1) for kind, names in _FAMILIES.items() for word in names.split()]
     rows += [(word, kind, 0) for kind, word in _SUBJECTS]
-    db.executemany("INSERT INTO renamed VALUES (?, ?, ?)", rows)
+    db.conn.executemany("INSERT INTO renamed VALUES (?, ?, ?)", rows)
     _run(
         db,
         """

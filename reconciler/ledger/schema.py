@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlite_utils import Database, Migrations
 
+from reconciler.ledger import renaming
+
 migrations = Migrations("gitlab-reconciler")
 
 OPEN = "state IN ('pending', 'retrying')"
@@ -268,98 +270,6 @@ def _dashboard(db: Any) -> None:
     )
 
 
-_FAMILIES = {
-    "member": (
-        "user_add_to_team user_update_for_team user_remove_from_team user_access_request_to_project "
-        "user_access_request_revoked_for_project user_add_to_group user_update_for_group user_remove_from_group "
-        "user_access_request_to_group user_access_request_revoked_for_group user_access_request_denied_for_group"
-    ),
-    "project": "project_create project_destroy project_rename project_transfer project_update",
-    "subgroup": "subgroup_create subgroup_destroy",
-    "group": "group_create group_destroy group_rename",
-    "user": "user_create user_destroy user_rename user_failed_login",
-    "key": "key_create key_destroy",
-}
-_SUBJECTS = (("design", "designmanagement::design"), ("snippet", "personalsnippet"), ("snippet", "projectsnippet"))
-
-
 @migrations(name="0010_events")
 def _events(db: Any) -> None:
-    """Kinds and times as they are written now. Looks at each event once, and at the sightings of those it changes."""
-    _name_families(db)
-    _run(
-        db,
-        """
-        UPDATE sightings SET project_id = json_extract(payload, '$.object_attributes.project_id')
-         WHERE project_id IS NULL AND json_valid(payload)
-           AND typeof(json_extract(payload, '$.object_attributes.project_id')) = 'integer'
-           AND event_id IN (SELECT id FROM events WHERE kind = 'vulnerability' AND project_id IS NULL)
-        """,
-        """
-        UPDATE events SET project_id = (SELECT project_id FROM sightings WHERE id = events.sighting_id)
-         WHERE kind = 'vulnerability' AND project_id IS NULL
-        """,
-    )
-    _mend_times(db)
-
-
-def _name_families(db: Any) -> None:
-    """What happened to a member, say, is the action of the kind `member`, and no kind of its own."""
-    db.execute("CREATE TEMP TABLE renamed (word TEXT PRIMARY KEY, kind TEXT NOT NULL, is_action INTEGER NOT NULL)")
-    rows = [(word, kind, 1) for kind, names in _FAMILIES.items() for word in names.split()]
-    rows += [(word, kind, 0) for kind, word in _SUBJECTS]
-    db.conn.executemany("INSERT INTO renamed VALUES (?, ?, ?)", rows)
-    _run(
-        db,
-        """
-        CREATE TEMP TABLE changed AS
-        SELECT e.id, r.kind, iif(r.is_action, r.word, NULL) AS action FROM events e JOIN renamed r ON r.word = e.kind
-        """,
-        """
-        UPDATE sightings SET kind = c.kind, action = coalesce(c.action, sightings.action)
-          FROM changed c WHERE sightings.event_id = c.id
-        """,
-        "UPDATE events SET kind = c.kind FROM changed c WHERE events.id = c.id",
-        """
-        UPDATE search SET kind = (
-            SELECT e.kind || ' ' || coalesce(s.action, '')
-              FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = search.rowid
-        ) WHERE rowid IN (SELECT id FROM changed)
-        """,
-        "DROP TABLE changed",
-        "DROP TABLE renamed",
-    )
-
-
-def _mend_times(db: Any) -> None:
-    """Years have four digits, and a webhook that states a time that can't be true states none."""
-    _run(
-        db,
-        """
-        CREATE TEMP TABLE changed AS SELECT id FROM events
-         WHERE happened_at NOT GLOB '[0-9][0-9][0-9][0-9]-*' OR happened_at < '2011' OR happened_at >= '2100'
-        """,
-        """
-        UPDATE sightings SET happened_at = seen_at, precision = iif(precision = 'stated', 'received', precision)
-         WHERE event_id IN (SELECT id FROM changed) AND (source LIKE 'webhook:%' OR source LIKE 'system_hook:%')
-           AND (happened_at NOT GLOB '[0-9][0-9][0-9][0-9]-*' OR happened_at < '2011' OR happened_at >= '2100')
-        """,
-        """
-        UPDATE sightings SET happened_at = substr('000' || happened_at, -24)
-         WHERE event_id IN (SELECT id FROM changed) AND length(happened_at) BETWEEN 21 AND 23
-        """,
-        """
-        UPDATE events SET happened_at = (SELECT min(happened_at) FROM sightings WHERE event_id = events.id)
-         WHERE id IN (SELECT id FROM changed) AND EXISTS (SELECT 1 FROM sightings WHERE event_id = events.id)
-        """,
-        # What was pruned up to a time that can't be true: what is kept came after it.
-        """
-        UPDATE meta SET value = (
-            SELECT coalesce(min(recorded_at), strftime('%Y-%m-%dT%H:%M:%fZ')) FROM events
-             WHERE id = (SELECT min(e.id) FROM events e WHERE NOT EXISTS (
-                 SELECT 1 FROM deliveries d WHERE d.event_id = e.id AND d.state <> 'delivered'))
-        ) WHERE name = 'pruned_through'
-            AND (value NOT GLOB '[0-9][0-9][0-9][0-9]-*' OR value < '2011' OR value >= '2100')
-        """,
-        "DROP TABLE changed",
-    )
+    _run(db, *renaming.STATEMENTS)

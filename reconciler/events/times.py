@@ -65,7 +65,8 @@ def stated(text: object) -> Millis | None:
     """When something happened, as a webhook's body states it; None where it states nothing that can be true.
 
     Importers write `0001-01-01` and scripts `9999-12-31` where they know no time. The bounds are fixed ones, so that
-    every report of an event is judged alike, whenever and by whatever clock it is read.
+    all webhooks that tell of an event are judged alike, whenever and by whatever clock they are read. What GitLab's
+    lists say is taken as it is: GitLab was asked for that time, and wrote it by its own clock.
     """
     millis = parse(text)
     return millis if millis is not None and _FIRST_STATED <= millis < _LAST_STATED else None

@@ -102,10 +102,8 @@ def test_the_config_s_page_shows_every_key() -> None:
 
 
 def test_the_page_of_kinds_shows_where_each_says_what() -> None:
-    lines = [
-        "| kind | GitLab's page | actions | project | author | object | title | when |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("kind", "GitLab's page", "actions", "project", "author", "object", "title", "when")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in WEBHOOKS:
         project = [*one.project_id, *one.project_path, *([one.project_url] if one.project_url else [])]
         about = [f"{path}` ({name})`" for name, path in one.object]
@@ -131,8 +129,12 @@ def when(kind: str) -> str:
             rows.setdefault(other.time, []).append(action or "")
     if len(rows) == 1 or all(actions == [] for actions in rows.values()):
         return _moment(next(iter(rows)))
-    said = [f"{_moment(time)}: {listed(a for a in actions if a) or 'else'}" for time, actions in rows.items()]
-    return "; ".join(said)
+    return "; ".join(f"{_moment(time)}: {_named(actions)}" for time, actions in rows.items())
+
+
+def _named(actions: list[str]) -> str:
+    names = [f"`{action}`" for action in actions if action]
+    return ", ".join([*names, *(["else"] if "" in actions else [])])
 
 
 def _moment(paths: tuple[str, ...]) -> str:

@@ -104,7 +104,6 @@ WEBHOOKS: tuple[Webhook, ...] = (
         title=("build_name",),
         ref=("ref",),
         object=(("pipeline", "pipeline_id"),),
-        project_path=("project.path_with_namespace",),
     ),
     Webhook(
         "deployment",

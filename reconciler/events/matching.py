@@ -6,33 +6,49 @@ of that set. `pairing` says how sightings that are near each other are matched.
 The history of a key can go on for years without a gap as wide as its tolerance: a bot edits a page once a minute. So
 it is cut into segments, each matched for itself, and one more sighting costs what the segments around it cost:
 
-- What is further apart than the sightings near the gap may be is cut.
-- Where a key is busy, it is cut at a pause, if around it every event was told by the same sources: nothing waits for
-  a partner there. A telling whose partner got lost long ago then does not take another's partner, which would take
-  another's, up to the newest.
-- Where a key is busy and some source fails, partners may be as far apart as the tolerance. It is cut at the longest
+- A gap wider than the tolerance of the sightings near it is cut.
+- Where a key is busy, it is cut at a pause around which most events were told by every source: nothing waits for a
+  partner there. A telling whose partner got lost long ago then does not take another's partner, which would take
+  another's, up to the newest. Nor does anything wait where only webhooks tell, with a time of their own.
+- Where a key is busy and some source fails, a partner may come as late as a webhook can. It is cut at the longest
   pause within that time, if no pair reaches across.
 
-`judge` decides, and says which sightings it looked at: the answer of a segment holds as long as those stay the same.
+A key with fewer than twice NEAR sightings is cut only where nothing could be paired.
 """
 
 from __future__ import annotations
 
 import itertools
 import zlib
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from reconciler.events.pairing import Seen, pair
+from reconciler.events.sighting import Precision
 
 NEAR = 24
 """How many sightings before a gap, and how many after it, are near it."""
 
+_FAR = Precision.RECEIVED.tolerance
+"""Within what time of a gap a partner may be, where some source fails."""
+
+
+class _Gap(NamedTuple):
+    """How fit a gap is for a cut: an event begins with the sighting that knows its time best, and pauses are long."""
+
+    begins: bool
+    length: int
+    tie: int
+
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether a history is cut at a gap, and by which of its sightings that was decided, as indices."""
+    """Whether a history is cut at a gap, and which of its sightings say so, as indices.
+
+    As long as those are the same, so is the verdict. And where there is a cut, what comes on one side of those
+    changes nothing on the other side of the cut.
+    """
 
     cut: bool
     decided_by: range
@@ -40,60 +56,110 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def group(seen: Iterable[Seen]) -> list[list[Seen]]:
     """Split the sightings of one key into events, each a list of its sightings; oldest event first."""
-    ordered = sorted(seen)
-    cuts = [0, *(at for at in range(1, len(ordered)) if judge(ordered, at).cut), len(ordered)]
+    history = History(seen)
+    ordered = history.ordered
+    cuts = [0, *(at for at in range(1, len(ordered)) if history.judge(at).cut), len(ordered)]
     return [event for start, end in itertools.pairwise(cuts) for event in pair(ordered[start:end])]
 
 
-def judge(ordered: Sequence[Seen], at: int) -> Verdict:
-    """Whether a history, given in order, is cut before `ordered[at]`."""
-    near = range(max(0, at - NEAR), min(len(ordered), at + NEAR))
-    gap, _ = _gap(ordered, at)
-    if gap == 0:
-        return Verdict(False, near)
-    reach = max([seen.precision.tolerance for seen in ordered[near.start : near.stop]])
-    if gap > reach:
-        return Verdict(True, near)
-    if len(near) < 2 * NEAR or not _is_widest(ordered, at, near):
-        return Verdict(False, near)
-    if _is_complete(ordered, at, near):
-        return Verdict(True, near)
-    far = range(
-        min(near.start, bisect_left(ordered, ordered[at - 1].time - reach, key=_time)),
-        max(near.stop, bisect_right(ordered, ordered[at].time + reach, key=_time)),
-    )
-    cut = _is_widest(ordered, at, far) and not _is_spanned(ordered, at, pair(ordered[far.start : far.stop]))
-    return Verdict(cut, far)
+class History:
+    """Sightings of a key in order, and where they are cut into segments. The gap `at` is before `ordered[at]`."""
+
+    def __init__(self, seen: Iterable[Seen]) -> None:
+        self.ordered = sorted(seen)
+        self._tolerances = [one.precision.tolerance for one in self.ordered]
+        self._strictest = min(self._tolerances, default=0)
+        self._gaps = [_Gap(False, 0, 0), *itertools.starmap(_gap, itertools.pairwise(self.ordered))]
+        self._near_cuts: dict[int, bool] = {}
+
+    def judge(self, at: int) -> Verdict:
+        """Whether the history is cut at a gap."""
+        near = self._near(at)
+        if self._is_cut_near(at):
+            return Verdict(True, near)
+        if not self._is_pause(at, near):
+            return Verdict(False, near)
+        return self._judge_far(at, near)
+
+    def _near(self, at: int) -> range:
+        return range(max(0, at - NEAR), min(len(self.ordered), at + NEAR))
+
+    def _is_pause(self, at: int, near: range) -> bool:
+        """Whether a gap is the widest of all near it, and they are many."""
+        fittest = max(self._gaps[near.start + 1 : near.stop])
+        return len(near) == 2 * NEAR and self._gaps[at] == fittest and fittest.length > 0
+
+    def _is_cut_near(self, at: int) -> bool:
+        """Whether the sightings near a gap are enough to cut it."""
+        known = self._near_cuts.get(at)
+        if known is None:
+            near = self._near(at)
+            known = self._is_too_wide(at, near) or (self._is_pause(at, near) and self._is_settled(at, near))
+            self._near_cuts[at] = known
+        return known
+
+    def _is_too_wide(self, at: int, near: range) -> bool:
+        gap = self._gaps[at].length
+        return gap > self._strictest and gap > max(self._tolerances[near.start : near.stop])
+
+    def _is_settled(self, at: int, near: range) -> bool:
+        """Whether nothing near a gap waits for a partner from its other side."""
+        ordered = self.ordered[near.start : near.stop]
+        events = pair(ordered)
+        if self._is_spanned(at, events):
+            return False
+        if all(_is_timely_webhook(seen) for seen in ordered):
+            return True
+        if any(_length(event) >= self._gaps[at].length for event in events):
+            return False
+        everybody = {seen.source for seen in ordered}
+        # The outermost events may have been told by others that are not near any more.
+        before = [event for event in events[1:-1] if event[0] < self.ordered[at]]
+        after = [event for event in events[1:-1] if not event[0] < self.ordered[at]]
+        return len(everybody) > 1 and all(_are_mostly_told_by(everybody, some) for some in (before, after))
+
+    def _judge_far(self, at: int, near: range) -> Verdict:
+        """Whether a pause is the longest for long enough, and no pair reaches across."""
+        earliest, latest = self.ordered[at - 1].time - _FAR, self.ordered[at].time + _FAR
+        start = at - 1
+        while start > 0 and self.ordered[start - 1].time >= earliest and not self._is_cut_near(start):
+            if self._gaps[start] > self._gaps[at]:
+                return Verdict(False, self._with_near(start, at))
+            start -= 1
+        end = at + 1
+        while end < len(self.ordered) and self.ordered[end].time <= latest and not self._is_cut_near(end):
+            if self._gaps[end] > self._gaps[at]:
+                return Verdict(False, self._with_near(at, end))
+            end += 1
+        is_spanned = self._is_spanned(at, pair(self.ordered[start:end]))
+        return Verdict(not is_spanned, self._with_near(start, end))
+
+    def _with_near(self, start: int, end: int) -> range:
+        """All sightings that are near a gap between two, these two included."""
+        return range(max(0, start - NEAR), min(len(self.ordered), end + NEAR))
+
+    def _is_spanned(self, at: int, events: Iterable[Sequence[Seen]]) -> bool:
+        """Whether an event has sightings on both sides of a gap."""
+        return any(len({seen < self.ordered[at] for seen in event}) == 2 for event in events)
 
 
-def _is_complete(ordered: Sequence[Seen], at: int, near: range) -> bool:
-    """Whether each event around a gap was told by the same sources, several, and none on both sides of the gap.
-
-    The first and the last may have been told by others that are not near any more.
-    """
-    if len({seen.source for seen in ordered[near.start : near.stop]}) == 1:
-        return False
-    events = pair(ordered[near.start : near.stop])
-    told_by = {frozenset(seen.source for seen in event) for event in events[1:-1]}
-    return len(told_by) == 1 and len(told_by.pop()) > 1 and not _is_spanned(ordered, at, events)
+def _is_timely_webhook(seen: Seen) -> bool:
+    is_webhook = seen.source.startswith(("webhook:", "system_hook:"))
+    return is_webhook and seen.precision.tolerance <= Precision.STATED.tolerance
 
 
-def _is_spanned(ordered: Sequence[Seen], at: int, events: Iterable[Sequence[Seen]]) -> bool:
-    """Whether an event has sightings on both sides of a gap."""
-    return any(len({seen < ordered[at] for seen in event}) == 2 for event in events)
+def _are_mostly_told_by(everybody: set[str], events: Sequence[Sequence[Seen]]) -> bool:
+    complete = sum({seen.source for seen in event} == everybody for event in events)
+    return 2 * complete > len(events)
 
 
-def _is_widest(ordered: Sequence[Seen], at: int, among: range) -> bool:
-    gap = _gap(ordered, at)
-    return all(_gap(ordered, other) < gap for other in among[1:] if other != at)
+def _length(event: Sequence[Seen]) -> int:
+    """How long an event took to be told."""
+    told = [seen.time for seen in event]
+    return max(told) - min(told)
 
 
-def _gap(ordered: Sequence[Seen], at: int) -> tuple[int, int]:
-    """How wide the gap before a sighting is. What happens by the clock makes equal gaps; a checksum tells them
-    apart, so that among them, too, one is the widest."""
-    after = ordered[at].time
-    return after - ordered[at - 1].time, zlib.crc32(b"%d" % after)
-
-
-def _time(seen: Seen) -> int:
-    return seen.time
+def _gap(before: Seen, after: Seen) -> _Gap:
+    # What happens by the clock makes equal gaps; a checksum tells them apart, so that one of them is the fittest.
+    begins = after.precision.tolerance < before.precision.tolerance
+    return _Gap(begins, after.time - before.time, zlib.crc32(b"%d" % after.time))

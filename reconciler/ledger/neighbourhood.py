@@ -18,7 +18,7 @@ import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.matching import NEAR, Verdict, judge
+from reconciler.events.matching import NEAR, History, Verdict
 from reconciler.events.pairing import Seen, pair
 from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
@@ -126,44 +126,44 @@ class _Window:
         return self.changed is not None
 
     def _group(self) -> None:
-        ordered = sorted(seen for seen in self.seen.values() if self._holds(seen.time))
-        start, end = self._start(ordered), self._end(ordered)
+        history = History(seen for seen in self.seen.values() if self._holds(seen.time))
+        start, end = self._start(history), self._end(history)
         cuts = [start]
         for at in range(start + 1, end):
-            verdict = judge(ordered, at)
-            self.lacks |= self._unknown(ordered, verdict)
+            verdict = history.judge(at)
+            self.lacks |= self._unknown(history, verdict)
             if verdict.cut:
                 cuts.append(at)
         if not self.lacks:
             segments = itertools.pairwise([*cuts, end])
-            self.changed = self._differing([event for a, b in segments for event in pair(ordered[a:b])])
+            self.changed = self._differing([event for a, b in segments for event in pair(history.ordered[a:b])])
 
-    def _start(self, ordered: Sequence[Seen]) -> int:
+    def _start(self, history: History) -> int:
         """The last cut before what is new that does not depend on it."""
-        new = bisect_left(ordered, self.first)
+        new = bisect_left(history.ordered, self.first)
         for at in range(new - NEAR, 0, -1):
-            verdict = judge(ordered, at)
-            if verdict.cut and verdict.decided_by.stop <= new and not self._unknown(ordered, verdict):
+            verdict = history.judge(at)
+            if verdict.cut and verdict.decided_by.stop <= new and not self._unknown(history, verdict):
                 return at
         if self.after is not None:
             self.lacks.add(EARLIER)
         return 0
 
-    def _end(self, ordered: Sequence[Seen]) -> int:
+    def _end(self, history: History) -> int:
         """The first cut after what is new that does not depend on it."""
-        new = bisect_right(ordered, self.last)
-        for at in range(new + NEAR, len(ordered)):
-            verdict = judge(ordered, at)
-            if verdict.cut and verdict.decided_by.start >= new and not self._unknown(ordered, verdict):
+        new = bisect_right(history.ordered, self.last)
+        for at in range(new + NEAR, len(history.ordered)):
+            verdict = history.judge(at)
+            if verdict.cut and verdict.decided_by.start >= new and not self._unknown(history, verdict):
                 return at
         if self.before is not None:
             self.lacks.add(LATER)
-        return len(ordered)
+        return len(history.ordered)
 
-    def _unknown(self, ordered: Sequence[Seen], verdict: Verdict) -> set[str]:
+    def _unknown(self, history: History, verdict: Verdict) -> set[str]:
         """On which sides there may be more that decides."""
         earlier = self.after is not None and verdict.decided_by.start == 0
-        later = self.before is not None and verdict.decided_by.stop == len(ordered)
+        later = self.before is not None and verdict.decided_by.stop == len(history.ordered)
         return ({EARLIER} if earlier else set()) | ({LATER} if later else set())
 
     def _holds(self, time: Millis) -> bool:

@@ -1,171 +1,165 @@
 """The one matching rule: which sightings of one key are the same event.
 
-The answer depends on the set of sightings alone, never on the order in which they came: `group` is a pure
-function of that set. It works in two steps.
+The answer depends on the set of sightings alone, never on the order in which they came: `group` is a pure function
+of that set. `pairing` says how sightings that are near each other are matched.
 
-1. Within one source, byte-identical bodies are one event told twice, as far as their precision allows.
-2. Across sources, at most one telling of each source belongs to an event. Of all ways to pair tellings that
-   are near each other in time, the one with the most pairs is taken, and among those the one with the least
-   total distance. Sources are brought in one after the other in a fixed order, those that know the time best
-   first, so that times of receipt are held against GitLab's own times and not against each other. Two project
-   or group webhooks tell one event in the same bytes: where the bytes differ, so do the events.
+The history of a key can go on for years without a gap as wide as its tolerance: a bot edits a page once a minute. So
+it is cut into segments, each matched for itself, and one more sighting costs what the segments around it cost:
 
-Times are one-dimensional and the groups tiny, so a best pairing never needs to cross and a table of a few
-lines finds it.
+- A gap wider than the tolerance of the sightings near it is cut.
+- Where a key is busy, it is cut at a pause around which most events were told by every source: nothing waits for a
+  partner there. A telling whose partner got lost long ago then does not take another's partner, which would take
+  another's, up to the newest. Nor does anything wait where only webhooks tell, with a time of their own.
+- Where a key is busy and some source fails, a partner may come as late as a webhook can. It is cut at the longest
+  pause within that time, if no pair reaches across.
+
+A key with fewer than twice NEAR sightings is cut only where nothing could be paired.
 """
 
 from __future__ import annotations
 
+import itertools
+import zlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from reconciler.events.sighting import FOREVER, Precision
-from reconciler.events.times import Millis
+from reconciler.events.pairing import Seen, pair
+from reconciler.events.sighting import Precision
+
+NEAR = 24
+"""How many sightings before a gap, and how many after it, are near it."""
+
+_FAR = Precision.RECEIVED.tolerance
+"""Within what time of a gap a partner may be, where some source fails."""
 
 
-class Seen(msgspec.Struct, frozen=True, order=True):
-    """What matching needs to know of a sighting. `label` and `recovered` are the caller's own and play no part."""
+class _Gap(NamedTuple):
+    """How fit a gap is for a cut: an event begins with the sighting that knows its time best, and pauses are long."""
 
-    time: Millis
-    source: str
-    source_id: str
-    precision: Precision
-    payload_sha: str
-    label: int
-    recovered: bool = False
+    begins: bool
+    length: int
+    tie: int
 
 
-class _Telling(msgspec.Struct):
-    """One source's telling of one event: a sighting and its identical repeats."""
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether a history is cut at a gap, and which of its sightings say so, as indices.
 
-    time: Millis
-    precision: Precision
-    members: list[Seen]
-    webhook_sha: str | None
-    """The bytes that webhooks tell it in; None where none did."""
+    As long as those are the same, so is the verdict. And where there is a cut, what comes on one side of those
+    changes nothing on the other side of the cut.
+    """
+
+    cut: bool
+    decided_by: range
 
 
 def group(seen: Iterable[Seen]) -> list[list[Seen]]:
     """Split the sightings of one key into events, each a list of its sightings; oldest event first."""
-    return [event for stretch in _stretches(sorted(seen)) for event in _group_stretch(stretch)]
+    history = History(seen)
+    ordered = history.ordered
+    cuts = [0, *(at for at in range(1, len(ordered)) if history.judge(at).cut), len(ordered)]
+    return [event for start, end in itertools.pairwise(cuts) for event in pair(ordered[start:end])]
 
 
-def _stretches(seen: Sequence[Seen]) -> list[list[Seen]]:
-    """Cut where nothing on one side can be paired with anything on the other.
+class History:
+    """Sightings of a key in order, and where they are cut into segments. The gap `at` is before `ordered[at]`."""
 
-    The answer stays the same, and what happens every night for years costs what happens once.
-    """
-    tolerance = max((sighting.precision.tolerance for sighting in seen), default=0)
-    stretches: list[list[Seen]] = []
-    for sighting in seen:
-        if stretches and sighting.time - stretches[-1][-1].time <= tolerance:
-            stretches[-1].append(sighting)
-        else:
-            stretches.append([sighting])
-    return stretches
+    def __init__(self, seen: Iterable[Seen]) -> None:
+        self.ordered = sorted(seen)
+        self._tolerances = [one.precision.tolerance for one in self.ordered]
+        self._strictest = min(self._tolerances, default=0)
+        self._gaps = [_Gap(False, 0, 0), *itertools.starmap(_gap, itertools.pairwise(self.ordered))]
+        self._near_cuts: dict[int, bool] = {}
 
+    def judge(self, at: int) -> Verdict:
+        """Whether the history is cut at a gap."""
+        near = self._near(at)
+        if self._is_cut_near(at):
+            return Verdict(True, near)
+        if not self._is_pause(at, near):
+            return Verdict(False, near)
+        return self._judge_far(at, near)
 
-def _group_stretch(seen: Sequence[Seen]) -> list[list[Seen]]:
-    by_source: dict[str, list[Seen]] = {}
-    for sighting in seen:
-        by_source.setdefault(sighting.source, []).append(sighting)
-    waiting = [_without_repeats(of_source) for of_source in by_source.values()]
-    waiting.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
-    events: list[_Telling] = []
-    while waiting:
-        of_source = _next_source(events, waiting)
-        waiting.remove(of_source)
-        events = _join(events, of_source)
-    return [event.members for event in events]
+    def _near(self, at: int) -> range:
+        return range(max(0, at - NEAR), min(len(self.ordered), at + NEAR))
 
+    def _is_pause(self, at: int, near: range) -> bool:
+        """Whether a gap is the widest of all near it, and they are many."""
+        fittest = max(self._gaps[near.start + 1 : near.stop])
+        return len(near) == 2 * NEAR and self._gaps[at] == fittest and fittest.length > 0
 
-def _next_source(events: list[_Telling], waiting: list[list[_Telling]]) -> list[_Telling]:
-    """The source to join next: the most precise; among equals the one that fits best what is known so far.
+    def _is_cut_near(self, at: int) -> bool:
+        """Whether the sightings near a gap are enough to cut it."""
+        known = self._near_cuts.get(at)
+        if known is None:
+            near = self._near(at)
+            known = self._is_too_wide(at, near) or (self._is_pause(at, near) and self._is_settled(at, near))
+            self._near_cuts[at] = known
+        return known
 
-    Two webhooks with different bytes are two events. Were the one that fits badly joined first, it could take the
-    record that belongs to the other, as long as its own is not there yet.
-    """
-    equals = [one for one in waiting if one[0].precision.tolerance == waiting[0][0].precision.tolerance]
-    if not events or len(equals) == 1:
-        return waiting[0]
-    return min(equals, key=lambda one: _misfit(events, one))  # the first of several: they are in order
+    def _is_too_wide(self, at: int, near: range) -> bool:
+        gap = self._gaps[at].length
+        return gap > self._strictest and gap > max(self._tolerances[near.start : near.stop])
 
+    def _is_settled(self, at: int, near: range) -> bool:
+        """Whether nothing near a gap waits for a partner from its other side."""
+        ordered = self.ordered[near.start : near.stop]
+        events = pair(ordered)
+        if self._is_spanned(at, events):
+            return False
+        if all(_is_timely_webhook(seen) for seen in ordered):
+            return True
+        if any(_length(event) >= self._gaps[at].length for event in events):
+            return False
+        everybody = {seen.source for seen in ordered}
+        # The outermost events may have been told by others that are not near any more.
+        before = [event for event in events[1:-1] if event[0] < self.ordered[at]]
+        after = [event for event in events[1:-1] if not event[0] < self.ordered[at]]
+        return len(everybody) > 1 and all(_are_mostly_told_by(everybody, some) for some in (before, after))
 
-def _misfit(events: list[_Telling], tellings: list[_Telling]) -> float:
-    """How far apart the pairs are that joining would make, on average; infinite where it would make none."""
-    pairs = best_pairing(events, tellings)
-    distances = [_distance(events[event], tellings[telling]) or 0 for event, telling in pairs]
-    return sum(distances) / len(distances) if distances else float("inf")
+    def _judge_far(self, at: int, near: range) -> Verdict:
+        """Whether a pause is the longest for long enough, and no pair reaches across."""
+        earliest, latest = self.ordered[at - 1].time - _FAR, self.ordered[at].time + _FAR
+        start = at - 1
+        while start > 0 and self.ordered[start - 1].time >= earliest and not self._is_cut_near(start):
+            if self._gaps[start] > self._gaps[at]:
+                return Verdict(False, self._with_near(start, at))
+            start -= 1
+        end = at + 1
+        while end < len(self.ordered) and self.ordered[end].time <= latest and not self._is_cut_near(end):
+            if self._gaps[end] > self._gaps[at]:
+                return Verdict(False, self._with_near(at, end))
+            end += 1
+        is_spanned = self._is_spanned(at, pair(self.ordered[start:end]))
+        return Verdict(not is_spanned, self._with_near(start, end))
 
+    def _with_near(self, start: int, end: int) -> range:
+        """All sightings that are near a gap between two, these two included."""
+        return range(max(0, start - NEAR), min(len(self.ordered), end + NEAR))
 
-def _without_repeats(sightings: Sequence[Seen]) -> list[_Telling]:
-    """Fold one source's byte-identical repeats, given in order of time, into tellings."""
-    tellings: list[_Telling] = []
-    latest: dict[str, _Telling] = {}
-    for sighting in sightings:
-        first = latest.get(sighting.payload_sha)
-        if first is not None and sighting.time - first.time <= sighting.precision.repeat_window:
-            first.members.append(sighting)
-            continue
-        webhook_sha = sighting.payload_sha if sighting.source.startswith("webhook:") else None
-        telling = _Telling(sighting.time, sighting.precision, [sighting], webhook_sha)
-        latest[sighting.payload_sha] = telling
-        tellings.append(telling)
-    return tellings
-
-
-def _join(events: list[_Telling], tellings: list[_Telling]) -> list[_Telling]:
-    """Add one source's tellings to the events known so far; an unpaired one is an event of its own."""
-    joined = [_Telling(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
-    pairs = best_pairing(events, tellings)
-    for event, telling in pairs:
-        joined[event].members.extend(tellings[telling].members)
-        joined[event].webhook_sha = joined[event].webhook_sha or tellings[telling].webhook_sha
-    paired = {telling for _, telling in pairs}
-    joined.extend(telling for index, telling in enumerate(tellings) if index not in paired)
-    joined.sort(key=lambda event: (event.time, event.members[0]))
-    return joined
-
-
-def best_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> list[tuple[int, int]]:
-    """The most pairs of near neighbours, and among those the least total distance in time.
-
-    Both sides are sorted by time. Returns pairs of indices. Costs len(left) * len(right).
-    """
-    # score[i][j]: the best of left[i:] against right[j:], as (pairs, -total distance): the larger the better.
-    score = [[(0, 0)] * (len(right) + 1) for _ in range(len(left) + 1)]
-    for i in range(len(left) - 1, -1, -1):
-        for j in range(len(right) - 1, -1, -1):
-            best = max(score[i + 1][j], score[i][j + 1])
-            distance = _distance(left[i], right[j])
-            if distance is not None:
-                pairs, total = score[i + 1][j + 1]
-                best = max(best, (pairs + 1, total - distance))
-            score[i][j] = best
-    pairing: list[tuple[int, int]] = []
-    i = j = 0
-    while i < len(left) and j < len(right):
-        distance = _distance(left[i], right[j])
-        if distance is not None:
-            pairs, total = score[i + 1][j + 1]
-            if score[i][j] == (pairs + 1, total - distance):
-                pairing.append((i, j))
-                i, j = i + 1, j + 1
-                continue
-        if score[i][j] == score[i + 1][j]:
-            i += 1
-        else:
-            j += 1
-    return pairing
+    def _is_spanned(self, at: int, events: Iterable[Sequence[Seen]]) -> bool:
+        """Whether an event has sightings on both sides of a gap."""
+        return any(len({seen < self.ordered[at] for seen in event}) == 2 for event in events)
 
 
-def _distance(left: _Telling, right: _Telling) -> Millis | None:
-    """How far apart two tellings are in time; None where they can't be one event."""
-    if left.webhook_sha and right.webhook_sha and left.webhook_sha != right.webhook_sha:
-        return None
-    tolerance = max(left.precision.tolerance, right.precision.tolerance)
-    if tolerance == FOREVER:
-        return Millis(0)
-    distance = Millis(abs(left.time - right.time))
-    return distance if distance <= tolerance else None
+def _is_timely_webhook(seen: Seen) -> bool:
+    is_webhook = seen.source.startswith(("webhook:", "system_hook:"))
+    return is_webhook and seen.precision.tolerance <= Precision.STATED.tolerance
+
+
+def _are_mostly_told_by(everybody: set[str], events: Sequence[Sequence[Seen]]) -> bool:
+    complete = sum({seen.source for seen in event} == everybody for event in events)
+    return 2 * complete > len(events)
+
+
+def _length(event: Sequence[Seen]) -> int:
+    """How long an event took to be told."""
+    told = [seen.time for seen in event]
+    return max(told) - min(told)
+
+
+def _gap(before: Seen, after: Seen) -> _Gap:
+    # What happens by the clock makes equal gaps; a checksum tells them apart, so that one of them is the fittest.
+    begins = after.precision.tolerance < before.precision.tolerance
+    return _Gap(begins, after.time - before.time, zlib.crc32(b"%d" % after.time))

@@ -9,12 +9,14 @@ import msgspec
 import orjson
 from sqlite_utils import Database
 
-from reconciler.events import matching, times
-from reconciler.events.matching import Seen
-from reconciler.events.sighting import Precision, Sighting
+from reconciler.events import times
+from reconciler.events.pairing import Seen
+from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
+from reconciler.ledger import neighbourhood
+from reconciler.ledger.neighbourhood import Changed
 from reconciler.ledger.opening import Opened, candidates_of, open_deliveries
-from reconciler.ledger.regroup import Founding, Regrouping, regroup, richness
+from reconciler.ledger.regroup import Founding, Regrouping, known_events, regroup, richness
 from reconciler.ledger.routes import Candidate, Route, delivery
 
 
@@ -101,21 +103,15 @@ class _Writing:
         self._next_event = _next_event_id(db)
         self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
 
-        existing = _of_keys(db, {s.identity.key for s in fresh})
-        by_key: dict[str, list[Sighting]] = {}
-        for sighting in fresh:
-            by_key.setdefault(sighting.identity.key, []).append(sighting)
-        rows: list[tuple[Any, ...]] = []
-        regroupings: list[Regrouping] = []
-        for key, new in by_key.items():
-            old = existing.get(key, [])
-            if not old and len(new) == 1:
-                rows.append(self._lone(new[0]))
-            else:
-                rows.extend(self._matched(old, new, regroupings))
+        ids = {self._take_sighting_id(): sighting for sighting in fresh}
+        by_key: dict[str, list[Seen]] = {}
+        for label, sighting in ids.items():
+            by_key.setdefault(sighting.identity.key, []).append(_as_seen(label, sighting))
+        regroupings = self._regroupings(neighbourhood.changed(db, by_key), ids)
         # Events first: rows refer to them. Sightings that move are rare and come last.
         self._insert_events()
-        db.conn.executemany(_SIGHTING, rows)
+        event_of = {label: event for one in regroupings for label, event in one.event_of.items()}
+        db.conn.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
         for regrouping in regroupings:
             regrouping.apply(db)
         self._note_projects(fresh)
@@ -134,34 +130,11 @@ class _Writing:
             return next(candidates_of(self.db, [sighting_id]))[1]
         return Candidate(fresh.summary, fresh.source, lambda: fresh.payload)
 
-    def _lone(self, sighting: Sighting) -> tuple[Any, ...]:
-        """The usual case: a key never seen before."""
-        sighting_id = self._take_sighting_id()
-        event_id = self._found(
-            Founding(
-                sighting_id,
-                sighting.summary.kind,
-                sighting.summary.project_id,
-                times.iso(sighting.identity.happened_at),
-            )
-        )
-        return self._row(sighting_id, event_id, sighting)
-
-    def _matched(
-        self, old: list[tuple[Seen, int]], new: list[Sighting], regroupings: list[Regrouping]
-    ) -> list[tuple[Any, ...]]:
-        """The rule at work: group everything that is known of this key, and see who belongs to whom."""
-        ids = {self._take_sighting_id(): sighting for sighting in new}
-        seen = [known for known, _ in old] + [_as_seen(label, s) for label, s in ids.items()]
-        plan = regroup(
-            self.db,
-            groups=matching.group(seen),
-            event_of={known.label: event_id for known, event_id in old},
-            fresh=ids,
-            found=self._found,
-        )
-        regroupings.append(plan)
-        return [self._row(label, plan.event_of[label], sighting) for label, sighting in ids.items()]
+    def _regroupings(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Regrouping]:
+        """Who belongs to whom, and what that changes."""
+        told = {event for one in changed for event in one.event_of.values()}
+        known = known_events(self.db, told) if told else {}
+        return [regroup(self.db, one, known=known, fresh=fresh, found=self._found) for one in changed]
 
     def _found(self, founding: Founding) -> int:
         event = _Event(self._next_event, founding)
@@ -249,25 +222,9 @@ def _known(db: Database, sightings: Sequence[Sighting]) -> dict[tuple[str, str],
     return {(source, source_id): event_id for source, source_id, event_id in rows}
 
 
-def _of_keys(db: Database, keys: set[str]) -> dict[str, list[tuple[Seen, int]]]:
-    """What the ledger holds of these keys: each sighting with its event."""
-    sql = """
-        SELECT s.key, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, s.id, s.recovery IS NOT NULL,
-               s.event_id
-          FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.key = asked.value
-    """
-    found: dict[str, list[tuple[Seen, int]]] = {}
-    for key, happened_at, source, source_id, precision, sha, label, recovered, event_id in db.conn.execute(
-        sql, (orjson.dumps(list(keys)).decode(),)
-    ):
-        seen = Seen(times.from_iso(happened_at), source, source_id, Precision(precision), sha, label, bool(recovered))
-        found.setdefault(key, []).append((seen, event_id))
-    return found
-
-
 def _as_seen(label: int, s: Sighting) -> Seen:
     at, precision = s.identity.happened_at, s.identity.precision
-    return Seen(at, s.source, s.source_id, precision, s.payload_sha, label, s.recovery is not None)
+    return Seen(at, s.source, s.source_id, precision, s.payload_sha, label)
 
 
 def _original(s: Sighting) -> tuple[str, ...]:

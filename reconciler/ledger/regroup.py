@@ -10,14 +10,16 @@ A group that is left without an event is a new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import msgspec
+import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.matching import Seen
+from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Sighting
+from reconciler.ledger.neighbourhood import Changed
 from reconciler.ledger.schema import OPEN
 
 
@@ -73,59 +75,104 @@ def richness(source: str) -> int:
     return 1 if source.startswith("system_hook:") else 0
 
 
-class _Anchor(msgspec.Struct, frozen=True):
-    """The sighting that an event goes with, and whether the event was absorbed by another."""
+class Known(msgspec.Struct, frozen=True):
+    """An event as the ledger has it."""
 
-    label: int
-    absorbed: bool
+    id: int
+    sighting_id: int
+    happened_at: str
+    merged_into: int | None
+    told: int | None
+    """The sighting whose payload a destination took first."""
+
+
+_KNOWN = """
+    SELECT e.id, e.sighting_id, e.happened_at, e.merged_into,
+           (SELECT d.sighting_id FROM deliveries AS d WHERE d.event_id = e.id AND d.sighting_id IS NOT NULL
+             ORDER BY d.finished_at, d.destination_id LIMIT 1)
+      FROM json_each(?) AS asked CROSS JOIN events AS e ON {} = asked.value
+"""
+KNOWN = _KNOWN.format("e.id") + " UNION ALL " + _KNOWN.format("e.merged_into")
+
+
+def known_events(db: Database, events: Iterable[int]) -> dict[int, list[Known]]:
+    """These events, each with those that it has absorbed after they were told."""
+    asked = orjson.dumps(list(events)).decode()
+    found: dict[int, list[Known]] = {}
+    for row in db.conn.execute(KNOWN, (asked, asked)):
+        event = Known(*row)
+        if event.merged_into is None or event.told is not None:
+            found.setdefault(event.merged_into or event.id, []).append(event)
+    return found
 
 
 def regroup(
     db: Database,
+    changed: Changed,
     *,
-    groups: Sequence[Sequence[Seen]],
-    event_of: Mapping[int, int],
+    known: Mapping[int, Sequence[Known]],
     fresh: Mapping[int, Sighting],
     found: Callable[[Founding], int],
 ) -> Regrouping:
-    """Hold a key's groups against the events that the ledger has for it.
+    """Hold a key's new groups against the events that the ledger has for it.
 
-    `event_of` gives the event of each sighting already there; `fresh` are the new ones by their ids; `found`
-    makes a new event and returns its id.
+    `known` are these events, as `known_events` gives them; `fresh` are the new sightings by their ids; `found` makes
+    a new event and returns its id.
     """
     plan = Regrouping()
-    payload_of = _payloads(db, set(event_of.values()))
-    anchors = _anchors(db, payload_of)
-    owner_of = _owners(groups, anchors, plan)
+    groups = changed.groups
+    home = {seen.label: index for index, members in enumerate(groups) for seen in members}
+    events = [one for event in sorted(set(changed.event_of.values())) for one in known.get(event, ())]
+    anchors = _anchors(events, changed.event_of, home)
+    owner_of = _owners(groups, events, anchors, home)
+    event_of_group = []
     for index, members in enumerate(groups):
         owner = owner_of.get(index)
-        payload = _richest(members, keep=payload_of.get(owner) if owner is not None else None)
+        payload = _richest(members, changed.recovered, fresh, keep=None if owner is None else owner.sighting_id)
         happened_at = times.iso(min(members, key=lambda s: (s.precision.tolerance, s.time)).time)
         if owner is None:
             event_id = found(_founding(db, payload, fresh, happened_at))
         else:
-            event_id = owner
-            plan.payloads.append((event_id, payload, happened_at))
-            if anchors[event_id].absorbed:
+            event_id = owner.id
+            if (payload, happened_at) != (owner.sighting_id, owner.happened_at):
+                plan.payloads.append((event_id, payload, happened_at))
+            if owner.merged_into is not None:
                 plan.revived.append(event_id)
+        event_of_group.append(event_id)
         for seen in members:
             plan.event_of[seen.label] = event_id
-            if seen.label not in fresh and event_of[seen.label] != event_id:
+            if changed.event_of.get(seen.label, event_id) != event_id:
                 plan.moved.append((seen.label, event_id))
+    owners = {owner.id for owner in owner_of.values()}
+    for event in events:
+        survivor = event_of_group[home[anchors[event.id]]]
+        if event.id not in owners and event.merged_into != survivor:
+            plan.absorbed.append((event.id, survivor))
     return plan
 
 
-def _owners(groups: Sequence[Sequence[Seen]], anchors: Mapping[int, _Anchor], plan: Regrouping) -> dict[int, int]:
-    """Which event each group belongs to, by the group's index; notes in the plan which events are absorbed."""
-    home = {seen.label: index for index, members in enumerate(groups) for seen in members}
+def _anchors(events: Sequence[Known], event_of: Mapping[int, int], home: Mapping[int, int]) -> dict[int, int]:
+    """The sighting that each event goes with."""
+    anchors = {}
+    for event in events:
+        own = (label for label, its_event in event_of.items() if its_event in (event.id, event.merged_into))
+        candidates = (event.told, event.sighting_id, *own)
+        anchors[event.id] = next(label for label in candidates if label is not None and label in home)
+    return anchors
+
+
+def _owners(
+    groups: Sequence[Sequence[Seen]], events: Sequence[Known], anchors: Mapping[int, int], home: Mapping[int, int]
+) -> dict[int, Known]:
+    """Which event each group belongs to, by the group's index."""
     content = {seen.label: seen.payload_sha for members in groups for seen in members}
-    owner_of: dict[int, int] = {}
+    owner_of: dict[int, Known] = {}
     crowded = []
-    for event in sorted(anchors, key=lambda e: (anchors[e].absorbed, e)):
-        if owner_of.setdefault(home[anchors[event].label], event) != event:
+    for event in sorted(events, key=lambda e: (e.merged_into is not None, e.id)):
+        if owner_of.setdefault(home[anchors[event.id]], event) is not event:
             crowded.append(event)
     for event in crowded:
-        told = content[anchors[event].label]
+        told = content[anchors[event.id]]
         free = (
             index
             for index, members in enumerate(groups)
@@ -134,43 +181,18 @@ def _owners(groups: Sequence[Sequence[Seen]], anchors: Mapping[int, _Anchor], pl
         index = next(free, None)
         if index is not None:
             owner_of[index] = event
-        elif not anchors[event].absorbed:
-            plan.absorbed.append((event, owner_of[home[anchors[event].label]]))
     return owner_of
 
 
-def _payloads(db: Database, events: set[int]) -> dict[int, int]:
-    """The payload sightings of a key's events."""
-    marks = ",".join("?" * len(events))
-    return dict(db.conn.execute(f"SELECT id, sighting_id FROM events WHERE id IN ({marks})", list(events)))
-
-
-def _anchors(db: Database, payload_of: Mapping[int, int]) -> dict[int, _Anchor]:
-    """The anchors of a key's events, and of those that were told and absorbed by them."""
-    anchors = {}
-    for event, payload in payload_of.items():
-        anchors[event] = _Anchor(_told(db, event) or payload, absorbed=False)
-        for (other,) in db.conn.execute("SELECT id FROM events WHERE merged_into = ?", (event,)).fetchall():
-            told = _told(db, other)
-            if told is not None:
-                anchors[other] = _Anchor(told, absorbed=True)
-    return anchors
-
-
-def _told(db: Database, event: int) -> int | None:
-    """The sighting whose payload a destination took first."""
-    row = db.conn.execute(
-        "SELECT sighting_id FROM deliveries WHERE event_id = ? AND sighting_id IS NOT NULL "
-        "ORDER BY finished_at, destination_id LIMIT 1",
-        (event,),
-    ).fetchone()
-    return None if row is None else row[0]
-
-
-def _richest(members: Sequence[Seen], keep: int | None) -> int:
+def _richest(members: Sequence[Seen], recovered: Set[int], fresh: Mapping[int, Sighting], keep: int | None) -> int:
     """The sighting with the richest payload; among equals the one that has been the payload, else the first."""
-    best = max(members, key=lambda s: (richness(s.source), not s.recovered, s.label == keep, -s.label))
-    return best.label
+
+    def rank(seen: Seen) -> tuple[int, bool, bool, int]:
+        label = seen.label
+        is_recovered = fresh[label].recovery is not None if label in fresh else label in recovered
+        return richness(seen.source), not is_recovered, label == keep, -label
+
+    return max(members, key=rank).label
 
 
 def _founding(db: Database, label: int, fresh: Mapping[int, Sighting], happened_at: str) -> Founding:

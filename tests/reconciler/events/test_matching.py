@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from reconciler.events.matching import Seen, group
+from reconciler.events.matching import group
+from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Precision
 from reconciler.events.times import HOUR, MINUTE, SECOND
 
@@ -117,7 +118,7 @@ def test_a_webhook_with_other_bytes_does_not_take_another_s_record() -> None:
     """A wiki page is created, destroyed and created again; the second creation's record is not there yet."""
 
     def seen(time: int, source: str, sha: str, precision: Precision = Precision.RECEIVED) -> Seen:
-        return Seen(time * 1000, source, f"{source}-{time}", precision, sha, time, False)
+        return Seen(time * 1000, source, f"{source}-{time}", precision, sha, time)
 
     record = seen(184, "project_events", "record", Precision.STATED)
     by_group, by_project = seen(323, "webhook:group", "first"), seen(558, "webhook:default", "second")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from reconciler.events import matching, times
-from reconciler.events.matching import Seen
+from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.destinations import Wanted, sync

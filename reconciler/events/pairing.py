@@ -1,0 +1,170 @@
+"""Pairing what several sources tell: the matching rule for sightings that are near each other in time.
+
+1. Within one source, byte-identical bodies are one event told twice, as far as their precision allows.
+2. Across sources, at most one telling of each source belongs to an event. Of all ways to pair tellings that
+   are near each other in time, the one with the most pairs is taken, and among those the one with the least
+   total distance. Sources are brought in one after the other in a fixed order, those that know the time best
+   first, so that times of receipt are held against GitLab's own times and not against each other. Two project
+   or group webhooks tell one event in the same bytes: where the bytes differ, so do the events.
+
+Times are one-dimensional, so a best pairing never needs to cross, and a small table finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from reconciler.events.sighting import FOREVER, Precision
+from reconciler.events.times import Millis
+
+
+class Seen(msgspec.Struct, frozen=True, order=True):
+    """What matching needs to know of a sighting. `label` is the caller's own and plays no part."""
+
+    time: Millis
+    source: str
+    source_id: str
+    precision: Precision
+    payload_sha: str
+    label: int
+
+
+_PAIR = 1 << 50
+"""What a pair is worth, in milliseconds: more than the distances of all pairs together."""
+
+
+class _Telling(msgspec.Struct):
+    """One source's telling of one event: a sighting and its identical repeats."""
+
+    time: Millis
+    precision: Precision
+    members: list[Seen]
+    webhook_sha: str | None
+    """The bytes that webhooks tell it in; None where none did."""
+
+
+def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
+    """Split sightings of one key, given in order, into events, each a list of its sightings; oldest event first."""
+    by_source: dict[str, list[Seen]] = {}
+    for sighting in ordered:
+        by_source.setdefault(sighting.source, []).append(sighting)
+    waiting = [_without_repeats(of_source) for of_source in by_source.values()]
+    waiting.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
+    events: list[_Telling] = []
+    while waiting:
+        of_source = _next_source(events, waiting)
+        waiting.remove(of_source)
+        events = _join(events, of_source)
+    return [event.members for event in events]
+
+
+def _next_source(events: list[_Telling], waiting: list[list[_Telling]]) -> list[_Telling]:
+    """The source to join next: the most precise; among equals the one that fits best what is known so far.
+
+    Two webhooks with different bytes are two events. Were the one that fits badly joined first, it could take the
+    record that belongs to the other, as long as its own is not there yet.
+    """
+    equals = [one for one in waiting if one[0].precision.tolerance == waiting[0][0].precision.tolerance]
+    if not events or len(equals) == 1:
+        return waiting[0]
+    return min(equals, key=lambda one: _misfit(events, one))  # the first of several: they are in order
+
+
+def _misfit(events: list[_Telling], tellings: list[_Telling]) -> float:
+    """How far apart the pairs are that joining would make, on average; infinite where it would make none."""
+    pairs = best_pairing(events, tellings)
+    distances = [_distance(events[event], tellings[telling]) or 0 for event, telling in pairs]
+    return sum(distances) / len(distances) if distances else float("inf")
+
+
+def _without_repeats(sightings: Sequence[Seen]) -> list[_Telling]:
+    """Fold one source's byte-identical repeats, given in order of time, into tellings."""
+    tellings: list[_Telling] = []
+    latest: dict[str, _Telling] = {}
+    for sighting in sightings:
+        first = latest.get(sighting.payload_sha)
+        if first is not None and sighting.time - first.time <= sighting.precision.repeat_window:
+            first.members.append(sighting)
+            continue
+        webhook_sha = sighting.payload_sha if sighting.source.startswith("webhook:") else None
+        telling = _Telling(sighting.time, sighting.precision, [sighting], webhook_sha)
+        latest[sighting.payload_sha] = telling
+        tellings.append(telling)
+    return tellings
+
+
+def _join(events: list[_Telling], tellings: list[_Telling]) -> list[_Telling]:
+    """Add one source's tellings to the events known so far; an unpaired one is an event of its own."""
+    joined = [_Telling(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
+    pairs = best_pairing(events, tellings)
+    for event, telling in pairs:
+        joined[event].members.extend(tellings[telling].members)
+        joined[event].webhook_sha = joined[event].webhook_sha or tellings[telling].webhook_sha
+    paired = {telling for _, telling in pairs}
+    joined.extend(telling for index, telling in enumerate(tellings) if index not in paired)
+    joined.sort(key=lambda event: (event.time, event.members[0]))
+    return joined
+
+
+def best_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> list[tuple[int, int]]:
+    """The most pairs of near neighbours, and among those the least total distance in time.
+
+    Both sides are sorted by time. Returns pairs of indices. Costs the length of a side, times the number of
+    tellings that are left without a partner.
+    """
+    # Some pairing is found at once. The best leaves no more without a partner than it does: before any of its pairs
+    # at most `spare_left` of the left side are passed over, and at most `spare_right` of the right.
+    some = _some_pairing(left, right)
+    spare_left, spare_right = len(left) - some, len(right) - some
+    # best[i][k]: what the best pairing of left[i:] with right[j:] is worth, where j = i + k - spare_left. A pair is
+    # worth more than any distance, so that the largest sum has the most pairs, and among those the least distance.
+    width = spare_left + spare_right + 1
+    best = [[0] * (width + 1) for _ in range(len(left) + 1)]
+    for i in range(len(left) - 1, -1, -1):
+        row, below, one = best[i], best[i + 1], left[i]
+        for k in range(min(width, len(right) - i + spare_left) - 1, max(0, spare_left - i) - 1, -1):
+            worth = row[k + 1]
+            if k and below[k - 1] > worth:
+                worth = below[k - 1]
+            distance = _distance(one, right[i + k - spare_left])
+            if distance is not None and below[k] + _PAIR - distance > worth:
+                worth = below[k] + _PAIR - distance
+            row[k] = worth
+    pairing: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(left) and (worth := best[i][k := j - i + spare_left]):
+        distance = _distance(left[i], right[j])
+        if distance is not None and worth == best[i + 1][k] + _PAIR - distance:
+            pairing.append((i, j))
+            i, j = i + 1, j + 1
+        elif k and worth == best[i + 1][k - 1]:
+            i += 1
+        else:
+            j += 1
+    return pairing
+
+
+def _some_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> int:
+    """How many pairs there are when each telling takes the earliest partner that is left. Most often the most."""
+    pairs = i = j = 0
+    while i < len(left) and j < len(right):
+        if _distance(left[i], right[j]) is not None:
+            pairs, i, j = pairs + 1, i + 1, j + 1
+        elif left[i].time < right[j].time:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def _distance(left: _Telling, right: _Telling) -> Millis | None:
+    """How far apart two tellings are in time; None where they can't be one event."""
+    if left.webhook_sha and right.webhook_sha and left.webhook_sha != right.webhook_sha:
+        return None
+    tolerance = max(left.precision.tolerance, right.precision.tolerance)
+    if tolerance == FOREVER:
+        return Millis(0)
+    distance = Millis(abs(left.time - right.time))
+    return distance if distance <= tolerance else None

@@ -16,6 +16,9 @@ migrations = Migrations("gitlab-reconciler")
 OPEN = "state IN ('pending', 'retrying')"
 """What makes a delivery open, letter for letter as in the partial indexes, so that SQLite may use them."""
 
+UNREAD = "watched_until IS NULL AND (trouble IS NOT NULL OR last_read_at IS NULL)"
+"""What makes a source one that is not read, letter for letter as in its partial index."""
+
 
 def upgrade(db: Database) -> None:
     """Bring the ledger to this program's schema; nothing happens where it is there already."""
@@ -265,4 +268,30 @@ def _dashboard(db: Any) -> None:
             kind, project, author, branch, commits, object, title, tokenize = "unicode61 tokenchars '_-./'"
         )
         """,
+    )
+
+
+@migrations(name="0007_unknowns")
+def _unknowns(db: Any) -> None:
+    _run(
+        db,
+        """
+        CREATE TABLE watched (  -- what the config wants to be read, and how reading it goes
+            kind TEXT NOT NULL,  -- gitlab, group, project, or member: a project below a group
+            name TEXT NOT NULL,  -- as the config has it; a member's is its id
+            below TEXT NOT NULL,  -- a member's group; '' for the others
+            project_id INTEGER,  -- once GitLab has told it
+            since TEXT NOT NULL,
+            read_at TEXT,
+            trouble TEXT,  -- as in `sources`
+            error TEXT,
+            trouble_since TEXT,
+            by_gitlab INTEGER NOT NULL DEFAULT 0,  -- 1: nothing of this GitLab could be read
+            PRIMARY KEY (kind, name, below)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX watched_by_project ON watched (project_id)",
+        "CREATE INDEX watched_by_gitlab ON watched (by_gitlab) WHERE by_gitlab = 1",
+        "ALTER TABLE sources ADD COLUMN trouble_since TEXT",
+        f"CREATE INDEX sources_unread ON sources (project_id, source) WHERE {UNREAD}",
     )

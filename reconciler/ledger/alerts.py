@@ -94,7 +94,8 @@ def reading_conditions(unknown: Sequence[Unknown], asked: Asked, missed: Missed)
     for one in unknown:
         since = missed.rounds if one.kind in ("project", "source") else missed.intervals
         alarming = one.kind in ("gitlab", "group", "project", "source") and not one.pending
-        if alarming and one.since is not None and times.from_iso(one.since) <= since:
+        at = one.own_since or one.since
+        if alarming and at is not None and times.from_iso(at) <= since:
             late.setdefault(one.of, []).append(one)
     everything = _everything(late, asked)
     found = [] if everything is None else [everything]

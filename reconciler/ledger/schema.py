@@ -286,12 +286,12 @@ def _unknowns(db: Any) -> None:
             trouble TEXT,  -- as in `sources`
             error TEXT,
             trouble_since TEXT,
-            by_gitlab INTEGER NOT NULL DEFAULT 0,  -- 1: nothing of this GitLab could be read
+            own_since TEXT,  -- since when the trouble is its own, and not that nothing of GitLab can be read
             PRIMARY KEY (kind, name, below)
         ) WITHOUT ROWID
         """,
         "CREATE INDEX watched_by_project ON watched (project_id)",
-        "CREATE INDEX watched_by_gitlab ON watched (by_gitlab) WHERE by_gitlab = 1",
+        "CREATE INDEX watched_with_gitlab ON watched (kind) WHERE trouble IS NOT NULL AND own_since IS NULL",
         "ALTER TABLE sources ADD COLUMN trouble_since TEXT",
         f"CREATE INDEX sources_unread ON sources (project_id, source) WHERE {UNREAD}",
     )

@@ -50,7 +50,8 @@ class Unknown(msgspec.Struct, frozen=True):
     it where it has one, and `of` the name in the config that it belongs to: GitLab's own where it is only not
     read because nothing is. `trouble` is a word, `why` says what is
     wrong and what to do. `pending`: nothing is wrong so far, it has only not been read yet. `count`: of how many
-    things this is told together.
+    things this is told together. `own_since`: since when it is in this trouble by itself, where that is later than
+    `since`.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Unknown(msgspec.Struct, frozen=True):
     since: str | None
     pending: bool = False
     count: int = 1
+    own_since: str | None = None
 
     @property
     def text(self) -> str:
@@ -116,8 +118,9 @@ def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
         if Name(one.kind, one.name) == gitlab and one.trouble is not None:
             why = f"{one.error}; what webhooks miss is not looked for"
             yield Unknown("gitlab", one.name, gitlab, one.trouble, why, one.trouble_since)
+    taken_up = {Name(one.kind, one.name) for one in there}
     for name in asked.names:
-        if name not in {Name(one.kind, one.name) for one in there}:
+        if name not in taken_up:
             why = "the service has not taken it up: `gitlab-reconciler reload`, or start the service"
             yield Unknown(name.kind, name.name, name, NOT_READ_YET, why, None)
     for one in there:
@@ -142,8 +145,8 @@ class _Look:
         """One of them, where it is not read."""
         kind, shown = ("project", one.path or one.name) if one.kind == "member" else (one.kind, one.name)
         if one.trouble is not None:
-            of = self._gitlab if one.by_gitlab else of
-            return Unknown(kind, shown, of, one.trouble, str(one.error), one.trouble_since)
+            of = self._gitlab if one.own_since is None else of
+            return Unknown(kind, shown, of, one.trouble, str(one.error), one.trouble_since, own_since=one.own_since)
         waits_since = max(times.from_iso(one.read_at or one.since), self._started_at)
         hangs = self._runs and waits_since < self._slow
         since = times.iso(waits_since)

@@ -28,8 +28,8 @@ class Name(msgspec.Struct, frozen=True):
 
 class Watched(msgspec.Struct, frozen=True):
     """A name, and how reading it goes. `since`: when the service was first told to read it; `trouble` and `error` as
-    for sources; times as the ledger writes them. `path` is a project's, as far as it is known. `by_gitlab`: the
-    trouble is not its own, nothing of this GitLab could be read.
+    for sources; times as the ledger writes them. `path` is a project's, as far as it is known. `own_since`: since
+    when the trouble is its own; None while nothing of this GitLab can be read.
     """
 
     kind: Kind
@@ -42,14 +42,14 @@ class Watched(msgspec.Struct, frozen=True):
     trouble: str | None
     error: str | None
     trouble_since: str | None
-    by_gitlab: int
+    own_since: str | None
 
 
 _GONE = """
     kind <> 'member' AND (kind, name) NOT IN (
         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
-_NO_TROUBLE = "trouble = NULL, error = NULL, trouble_since = NULL, by_gitlab = 0"
+_NO_TROUBLE = "trouble = NULL, error = NULL, trouble_since = NULL, own_since = NULL"
 _FINE = f"read_at = ?, {_NO_TROUBLE}"
 _LEFT = "kind = 'member' AND below = ?1 AND name NOT IN (SELECT value FROM json_each(?2))"
 
@@ -61,7 +61,7 @@ def watched(db: Database) -> list[Watched]:
     rows = db.conn.execute(
         """
         SELECT w.kind, w.name, w.below, w.project_id, p.path, w.since, w.read_at, w.trouble, w.error, w.trouble_since,
-               w.by_gitlab
+               w.own_since
           FROM watched w LEFT JOIN projects p ON p.id = w.project_id
          WHERE w.kind <> 'member'
             OR NOT EXISTS (SELECT 1 FROM watched n WHERE n.project_id = w.project_id AND n.kind = 'project')
@@ -131,32 +131,38 @@ def note_found(db: Database, one: Name, project_id: int) -> None:
     )
 
 
-def note_read(db: Database, one: Name, now: Millis) -> str | None:
-    """It was read, and so GitLab answers. Returns since when it could not be read, where that was so."""
+def note_read(db: Database, one: Name, now: Millis, *, answered: bool = True) -> str | None:
+    """It was read, and GitLab `answered` where it had to be asked. Returns since when it could not be read, where it
+    could not.
+    """
     at = times.iso(now)
     row = db.conn.execute(
         "SELECT trouble_since FROM watched WHERE kind = ? AND name = ? AND trouble IS NOT NULL", (one.kind, one.name)
     ).fetchone()
     db.conn.execute(f"UPDATE watched SET {_FINE} WHERE kind = ? AND name = ?", (at, one.kind, one.name))
-    note_answer(db, now)
+    if answered:
+        note_answer(db, now)
     return None if row is None else str(row[0])
 
 
 def note_answer(db: Database, now: Millis) -> None:
-    """GitLab answers: what could not be read because it did not is only not read yet."""
+    """GitLab answers: what can't be read from now on is in a trouble of its own."""
     db.conn.execute(f"UPDATE watched SET {_FINE} WHERE kind = 'gitlab'", (times.iso(now),))
-    db.conn.execute(f"UPDATE watched SET {_NO_TROUBLE} WHERE by_gitlab = 1")
+    db.conn.execute(
+        "UPDATE watched SET own_since = ? WHERE trouble IS NOT NULL AND own_since IS NULL", (times.iso(now),)
+    )
 
 
 def note_trouble(db: Database, one: Name, trouble: str, error: str, now: Millis, *, by_gitlab: bool = False) -> None:
-    """It can't be read. With `by_gitlab` nothing of this GitLab can be: a trouble of its own goes on all the same."""
+    """It can't be read. With `by_gitlab` nothing of this GitLab can be; a trouble of its own goes on all the same."""
+    at = times.iso(now)
     db.conn.execute(
         """
-        UPDATE watched SET by_gitlab = CASE WHEN trouble IS NULL THEN ? ELSE by_gitlab END,
-                           trouble = ?, error = ?, trouble_since = coalesce(trouble_since, ?)
+        UPDATE watched SET trouble = ?, error = ?, trouble_since = coalesce(trouble_since, ?),
+                           own_since = coalesce(own_since, ?)
          WHERE kind = ? AND name = ?
         """,
-        (by_gitlab, trouble, error, times.iso(now), one.kind, one.name),
+        (trouble, error, at, None if by_gitlab else at, one.kind, one.name),
     )
 
 

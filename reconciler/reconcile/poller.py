@@ -148,7 +148,7 @@ class Poller:
         if troubles and (ProjectEvents.name in troubles or not read):
             raise troubles.get(ProjectEvents.name) or next(iter(troubles.values()))
         await self._note_poll(project.id, None)
-        await self._projects.watchlist.read(self._projects.watched_as(name))
+        await self._projects.watchlist.read(self._projects.watched_as(name), answered=tally.requests > 0)
         return tally
 
     async def _source_failed(self, project: Project, source: Source, error: Exception) -> None:

@@ -17,12 +17,12 @@ from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.threads import in_thread
 from reconciler.sources.client import Client
-from reconciler.sources.errors import RateLimited, Refused, SourceError, Stopped, TokenRefused, Unavailable
+from reconciler.sources.errors import Refused, SourceError, Stopped, TokenRefused, Unavailable
 
 FAILED = "failed"
 """The trouble of what raised something that nobody foresaw."""
 PROBE_S = 5.0
-"""For so long one answer to "does GitLab answer at all?" counts for everybody who asks."""
+"""For so long "GitLab does not answer" is the answer for everybody who asks."""
 BATCH = 1000
 
 log = structlog.get_logger(__name__)
@@ -84,9 +84,9 @@ class Watchlist:
         """GitLab has told which project or group a name stands for."""
         await self._writer.run(lambda db: watched.note_found(db, one, project_id))
 
-    async def read(self, one: Name) -> None:
-        """It was read."""
-        since = await self._writer.run(lambda db: watched.note_read(db, one, times.now()))
+    async def read(self, one: Name, *, answered: bool = True) -> None:
+        """It was read. Where GitLab had not to be asked, that says nothing of whether it answers."""
+        since = await self._writer.run(lambda db: watched.note_read(db, one, times.now(), answered=answered))
         if since is not None:
             log.info("can be read again", kind=one.kind, name=one.name, since=since)
 
@@ -116,27 +116,26 @@ class Watchlist:
 
         Raises Stopped.
         """
-        if isinstance(error, RateLimited) or (isinstance(error, TokenRefused) and error.status != 401):
-            return error  # GitLab limits by user, and a scope is the token's: nothing else fares better
         if isinstance(error, LedgerError):
             return None
         async with self._probing:
-            if time.monotonic() - self._probed_at >= PROBE_S:
+            if self._found is None or time.monotonic() - self._probed_at >= PROBE_S:
                 self._found = await in_thread(self._ask)
                 self._probed_at = time.monotonic()
             return self._found
 
     def _ask(self) -> SourceError | None:
-        """Ask for what every token may read."""
+        """Ask for what every token of the right scope may read: for what GitLab is, and for a list of its own."""
         try:
             answer = self._probe.get("/version")
+            self._probe.page("/projects", {"membership": "true", "simple": "true", "per_page": 1})
         except Stopped:
             raise
         except Refused as error:  # who refuses this to a token that is good, answers
-            return error if error.status == 401 else None
+            return error if isinstance(error, TokenRefused) else None
         except SourceError as error:
             return error
-        except Exception as error:
+        except Exception as error:  # whatever it is, GitLab does not answer so
             return Unavailable(f"GET /version: {type(error).__name__}: {error}")
         if not isinstance(answer, dict) or "version" not in answer:
             return Unavailable("GET /version: the answer is not GitLab's: is gitlab.url right?")

@@ -22,6 +22,7 @@ from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.connection import transaction
 from reconciler.ledger.search import index_step
+from reconciler.ledger.unknowns import Known
 
 EVENTS = 1_000_000
 REPEATS = 15
@@ -57,7 +58,7 @@ async def pages(path: Path, commit: str) -> list[Row]:
             "admin": {"port": 1},
         }
     )
-    app = dashboard_app(lambda: config, find_gaps=lambda _db, _config: [], stream=Stream(path))
+    app = dashboard_app(lambda: config, known=lambda: Known([], []), stream=Stream(path))
     rows = []
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         for name, page in PAGES.items():

@@ -23,11 +23,11 @@ from reconciler.events import times
 from reconciler.events.kinds import known_kinds
 from reconciler.events.times import Millis
 from reconciler.ledger.connection import connect
-from reconciler.ledger.gaps import Gap, gaps, is_expiring
-from reconciler.ledger.hooks import all_hooks
+from reconciler.ledger.gaps import Gap, is_expiring
+from reconciler.ledger.hooks import hooks_off
 from reconciler.ledger.status import destination_statuses
+from reconciler.ledger.unknowns import KINDS, Known, Unknown
 from reconciler.ledger.writer import Committed
-from reconciler.reconcile.rounds import expected
 from reconciler.sources.client import Client
 from reconciler.sources.table import keeps
 
@@ -94,19 +94,22 @@ class Meters:
 
 
 class Standing(Collector):
-    """What the ledger knows, read by a connection of its own, in Prometheus' thread."""
+    """What the ledger knows, read by a connection of its own, in Prometheus' thread, and what it does not."""
 
-    def __init__(self, current: Callable[[], tuple[Config, Client | None]]) -> None:
+    def __init__(self, current: Callable[[], tuple[Config, Client | None]], known: Callable[[], Known]) -> None:
         self._current = current
+        self._known = known
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, as they are now."""
         now = times.now()
         config, client = self._current()
+        known = self._known()
+        yield _unknowns(known.unknowns)
+        yield from _gaps(known.gaps, now)
         with closing(connect(config.ledger.path, readonly=True)) as db:
-            yield from _gaps(gaps(db, keeps=keeps(), expected=expected(config, now), now=now), now)
-            hooks_off = sum(hook.is_off for hook in all_hooks(db))
-            yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=hooks_off)
+            off = len(hooks_off(db))
+            yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
             yield from _destinations(db, now)
         yield _ledger_bytes(config)
         yield InfoMetricFamily(PREFIX + "build", "What runs.", value={"version": __version__})
@@ -115,8 +118,22 @@ class Standing(Collector):
         yield CounterMetricFamily(PREFIX + "api_requests", "Requests to GitLab's API.", value=client.requests)
         remaining = client.rate_limit.remaining
         if remaining is not None:
-            what = "Requests that the token has left in this period."
-            yield GaugeMetricFamily(PREFIX + "rate_limit_remaining", what, value=remaining)
+            yield GaugeMetricFamily(
+                PREFIX + "rate_limit_remaining", "Requests that the token has left in this period.", value=remaining
+            )
+
+
+def _unknowns(found: list[Unknown]) -> Metric:
+    """Counted by kind; all kinds are there from the start, so that a rule can be sure of them."""
+    number = GaugeMetricFamily(
+        PREFIX + "unknowns", "What the config names and nobody could read, or has read yet.", labels=["kind"]
+    )
+    counts = Counter(dict.fromkeys(KINDS, 0))
+    for one in found:
+        counts[one.kind] += one.count
+    for kind, count in counts.items():
+        number.add_metric([kind], count)
+    return number
 
 
 def _gaps(found: list[Gap], now: Millis) -> Iterator[Metric]:
@@ -173,10 +190,17 @@ def state(gap: Gap, now: Millis) -> str:
     return "expiring" if is_expiring(gap, keeps_for=keeps()[gap.source], now=now) else "open"
 
 
-def serve_metrics(host: str, port: int, meters: Meters, current: Callable[[], tuple[Config, Client | None]]) -> None:
-    """Answer at `/metrics`, from a thread. `current` is the config, and the client that asks GitLab, if one does.
+def serve_metrics(
+    host: str,
+    port: int,
+    meters: Meters,
+    current: Callable[[], tuple[Config, Client | None]],
+    known: Callable[[], Known],
+) -> None:
+    """Answer at `/metrics`, from a thread. `current` is the config, and the client that asks GitLab, if one does;
+    `known` says how much is known.
 
     Raises OSError where the port can't be had.
     """
-    meters.registry.register(Standing(current))
+    meters.registry.register(Standing(current, known))
     start_http_server(port, addr=host, registry=meters.registry)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,6 +28,7 @@ from reconciler.cli.common import (
     read_config,
     table,
 )
+from reconciler.cli.unknown import print_unknown
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.times import Millis
@@ -35,9 +37,11 @@ from reconciler.forwarding.forwarder import as_wanted
 from reconciler.ledger import destinations, prune
 from reconciler.ledger.connection import connect
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.unknowns import Unknown, unknowns
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile import backfill as reading
 from reconciler.reconcile.backfill import Backfill, Report
+from reconciler.reconcile.known import asked
 from reconciler.reconcile.parts import reconciling
 from reconciler.reconcile.tally import Tally
 from reconciler.sources.project_events import ProjectEvents
@@ -86,13 +90,16 @@ def backfill(
         _not_pruned(loaded, window)
     logs.set_up("warning")
     try:
-        reports = asyncio.run(
+        reports, groups = asyncio.run(
             _backfill(loaded, names, window, dry_run=dry_run, no_forward=no_forward, details=not no_details)
         )
     except KeyboardInterrupt:
         fail("interrupted: what was read stays; run the same command again to go on")
-    _print(reports, window, dry_run=dry_run, as_json=as_json)
-    if any(report.error for report in reports):
+    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+        now = times.now()
+        unknown = unknowns(db, asked(loaded, now), now=now)
+    _print(reports, groups, unknown, window, dry_run=dry_run, as_json=as_json)
+    if groups or any(report.error for report in reports):
         raise typer.Exit(FAILED)
 
 
@@ -137,7 +144,8 @@ async def _backfill(
     dry_run: bool,
     no_forward: bool,
     details: bool,
-) -> list[Report]:
+) -> tuple[list[Report], dict[str, str]]:
+    """What became of each project, and of each group that could not be read: why."""
     if window is not None:
         err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).", highlight=False)
     with ExitStack() as stack:
@@ -155,9 +163,11 @@ async def _backfill(
                 await parts.projects.refresh_groups()
             with _progress() as progress:
                 show = _shower(progress)
-                return await asyncio.gather(
+                reports = await asyncio.gather(
                     *(work.project(name, window, show) for name in names or parts.projects.names)
                 )
+                unread = {} if names else parts.projects.unread
+                return reports, {str(group): str(error) for group, error in unread.items()}
         finally:
             parts.stop()
             await writer.close()
@@ -193,17 +203,30 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
     return begin
 
 
-def _print(reports: list[Report], window: Interval | None, *, dry_run: bool, as_json: bool) -> None:
+def _print(
+    reports: list[Report],
+    groups: dict[str, str],
+    unknown: list[Unknown],
+    window: Interval | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     if as_json:
         print_json(
             {
+                "unknown": msgspec.to_builtins(unknown),
                 "from": None if window is None else times.iso(window.start),
                 "to": None if window is None else times.iso(window.end),
                 "dry_run": dry_run,
+                "groups_not_read": groups,
                 "projects": [_plain(report) for report in reports],
             }
         )
         return
+    print_unknown(unknown, to=err)
+    for group, why in groups.items():
+        err.print(f"{group}: no project of it was read: {why}", style="red", highlight=False, markup=False)
     listing = table("project", *_FIGURES, right=_FIGURES)
     for report in reports:
         tally = report.tally

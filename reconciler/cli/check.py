@@ -10,15 +10,28 @@ from functools import partial
 import msgspec
 import typer
 
-from reconciler.cli.common import DEFAULT_CONFIG, FAILED, ConfigOption, JsonOption, out, print_json, read_config
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    FAILED,
+    ConfigOption,
+    JsonOption,
+    out,
+    print_json,
+    read_config,
+    shown,
+)
 from reconciler.cli.init import SAMPLE_TOKEN
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
+from reconciler.events import times
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
+from reconciler.ledger import downtime
 from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.unknowns import unknowns
+from reconciler.reconcile.known import asked
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.groups import projects_below
@@ -60,6 +73,7 @@ def _mark(finding: Finding) -> tuple[str, str]:
 
 
 def _findings(config: Config, file: str) -> Iterator[Finding]:
+    yield from _unknown(config)
     yield Finding(f"config: {file} is valid", True)
     yield from _hooks(config)
     yield from _gitlab(config)
@@ -80,6 +94,23 @@ def _filters(config: Config) -> Iterator[Finding]:
         return
     for destination, why in found:
         yield Finding(f"destination {destination}", False, f"{why} (yet): is it misspelt?", can_do_without=True)
+
+
+def _unknown(config: Config) -> Iterator[Finding]:
+    """What the service could not read when it last tried. Whether that is so now, the other findings say."""
+    if not config.ledger.path.exists():
+        return
+    try:
+        with closing(connect(config.ledger.path, readonly=True)) as db:
+            now = times.now()
+            ever = downtime.life(db).alive_at is not None  # before the first start nobody could read anything
+            found = unknowns(db, asked(config, now), now=now) if ever else []
+    except LedgerError:  # the ledger's own finding says what is wrong
+        return
+    for one in found:
+        since = "" if one.since is None else f" since {shown(one.since)}"
+        what = f"not known: {one.kind} {one.name}: {one.trouble}{since}"
+        yield Finding(what, False, one.why, can_do_without=True)
 
 
 def _hooks(config: Config) -> Iterator[Finding]:

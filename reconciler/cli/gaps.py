@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Annotated, Any
 
+import msgspec
 import typer
-from sqlite_utils import Database
 
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
@@ -19,61 +19,51 @@ from reconciler.cli.common import (
     shown,
     table,
 )
-from reconciler.config.models import Config
+from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
-from reconciler.ledger import coverage, runs, standing
+from reconciler.ledger import coverage, runs
 from reconciler.ledger.connection import connect
+from reconciler.ledger.coverage import Stretch
 from reconciler.ledger.gaps import Gap
-from reconciler.ledger.gaps import gaps as find_gaps
-from reconciler.reconcile.rounds import expected
-from reconciler.sources.table import keeps
+from reconciler.ledger.unknowns import Known
+from reconciler.reconcile.known import look
 
 
 def gaps(
     config: ConfigOption = DEFAULT_CONFIG,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="End with 1 where there is a gap: for scripts.")
+        bool,
+        typer.Option("--exit-code", help="For scripts: end with 1 where there is a gap, or anything unknown."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Per project and source: from when to when the ledger is complete, and every gap.
+    """What is not known. Per project and source: from when to when the ledger is complete, and every gap.
 
     A gap that can still be closed is closed by the next poll of the service, or by `backfill --gaps`.
     """
     loaded = read_config(config)
     with closing(connect(loaded.ledger.path, readonly=True)) as db:
-        found = open_gaps(db, loaded)
-        complete = _complete(db)
+        known = look(db, loaded, times.now())
+        complete = [_stretch(one) for one in coverage.stretches(db)]
         paths = {ident: path for path, ident in runs.project_paths(db).items()}
     if as_json:
-        print_json({"complete": complete, "gaps": [_plain(gap, paths) for gap in found]})
+        unknown = [msgspec.to_builtins(one) for one in known.unknowns]
+        print_json({"unknown": unknown, "complete": complete, "gaps": [_plain(gap, paths) for gap in known.gaps]})
     else:
-        _print(complete, found, paths)
-    if exit_code and found:
+        print_unknown(known.unknowns)
+        _print(complete, known, paths)
+    if exit_code and (known.gaps or known.unknowns):
         raise typer.Exit(FAILED)
 
 
-def open_gaps(db: Database, config: Config) -> list[Gap]:
-    """All gaps, up to when a service that polls as it should has read everything."""
-    now = times.now()
-    return find_gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
-
-
-def _complete(db: Database) -> list[dict[str, Any]]:
-    paths = {ident: path for path, ident in runs.project_paths(db).items()}
-    found = []
-    for source in standing.standings(db):
-        for stretch in coverage.covered(db, source.project_id, source.source):
-            found.append(
-                {
-                    "project_id": source.project_id,
-                    "project": paths.get(source.project_id),
-                    "source": source.source,
-                    "from": times.iso(stretch.start),
-                    "through": times.iso(stretch.end),
-                }
-            )
-    return found
+def _stretch(one: Stretch) -> dict[str, Any]:
+    return {
+        "project_id": one.project_id,
+        "project": one.project,
+        "source": one.source,
+        "from": one.start,
+        "through": one.through,
+    }
 
 
 def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
@@ -90,7 +80,7 @@ def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
     }
 
 
-def _print(complete: list[dict[str, Any]], found: list[Gap], paths: dict[int, str]) -> None:
+def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) -> None:
     out.print("Complete (times are UTC):\n", highlight=False)
     listing = table("project", "source", "from", "through")
     for row in complete:
@@ -98,12 +88,12 @@ def _print(complete: list[dict[str, Any]], found: list[Gap], paths: dict[int, st
         listing.add_row(name, row["source"], shown(row["from"]), shown(row["through"]))
     out.print(listing if complete else "Nothing yet.", highlight=False)
     out.print()
-    if not found:
-        out.print("No gaps.", highlight=False)
+    if not known.gaps:
+        out.print("No gaps in what was read." if known.unknowns else "No gaps.", highlight=False)
         return
     out.print("Gaps:\n", highlight=False)
     listing = table("project", "source", "from", "to", "why", "can be closed until")
-    for gap in found:
+    for gap in known.gaps:
         until = "-" if gap.closable_until is None else shown(times.iso(gap.closable_until))
         listing.add_row(
             paths.get(gap.project_id, str(gap.project_id)),
@@ -114,5 +104,5 @@ def _print(complete: list[dict[str, Any]], found: list[Gap], paths: dict[int, st
             until,
         )
     out.print(listing, highlight=False)
-    for error in dict.fromkeys(gap.error for gap in found if gap.error):
+    for error in dict.fromkeys(gap.error for gap in known.gaps if gap.error):
         out.print(error, highlight=False, markup=False)

@@ -7,20 +7,24 @@ from contextlib import closing
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown, table
+from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger.connection import connect
 from reconciler.ledger.status import ProjectStatus, Status
 from reconciler.ledger.status import status as read_status
+from reconciler.reconcile.known import asked
 from reconciler.reconcile.rounds import expected
 from reconciler.sources.table import keeps
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Per project: last webhook, last poll, covered through, gaps. Per destination: what it is owed."""
+    """What is not known. Per project: last webhook, last poll, covered through, gaps. Per destination: what it is
+    owed.
+    """
     loaded = read_config(config)
     now = times.now()
     with closing(connect(loaded.ledger.path, readonly=True)) as db:
-        found = read_status(db, keeps=keeps(), expected=expected(loaded, now), now=now)
+        found = read_status(db, asked=asked(loaded, now), keeps=keeps(), expected=expected(loaded, now), now=now)
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
@@ -28,6 +32,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 
 def _print(found: Status) -> None:
+    print_unknown(found.unknown)
     out.print(f"{found.events:,} events. Times are UTC.\n", highlight=False)
     projects = table("project", "last webhook", "last poll", "covered through", "gaps")
     for project in found.projects:

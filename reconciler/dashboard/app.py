@@ -23,15 +23,16 @@ from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.ledger.connection import connect
-from reconciler.ledger.gaps import Gap
+from reconciler.ledger.unknowns import Known
 
 Current = Callable[[], Config]
-FindGaps = Callable[[Database, Config], list[Gap]]
 
 
-def dashboard_app(current: Current, *, find_gaps: FindGaps, stream: Stream) -> ASGIApp:
-    """The ASGI app of the admin port. `current` is the config as it is now; `find_gaps` finds every gap there is."""
-    pages = _Pages(current, find_gaps, stream)
+def dashboard_app(current: Current, *, known: Callable[[], Known], stream: Stream) -> ASGIApp:
+    """The ASGI app of the admin port. `current` is the config as it is now; `known` says how much is known, and may
+    take a moment.
+    """
+    pages = _Pages(current, known, stream)
     routes = [
         Route("/", pages.front),
         Route("/events", pages.events),
@@ -49,9 +50,9 @@ def dashboard_app(current: Current, *, find_gaps: FindGaps, stream: Stream) -> A
 
 
 class _Pages:
-    def __init__(self, current: Current, find_gaps: FindGaps, stream: Stream) -> None:
+    def __init__(self, current: Current, known: Callable[[], Known], stream: Stream) -> None:
         self._current = current
-        self._find_gaps = find_gaps
+        self._known = known
         self._stream = stream
         self._templates = templates()
 
@@ -59,7 +60,7 @@ class _Pages:
         page = _number(request, "page", 0)
 
         def look(db: Database, config: Config) -> dict[str, Any]:
-            return views.front(db, config, self._find_gaps(db, config), now=times.now(), page=page)
+            return views.front(db, config, self._known(), now=times.now(), page=page)
 
         return await self._page(request, "overview.html", look)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -14,10 +15,12 @@ from reconciler.ledger import browse, destinations, letters, overview, search, s
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.overview import Hour, Record
+from reconciler.ledger.unknowns import Known
 
 STRIP_HOURS = 24
 PROJECTS_A_PAGE = 50
 ROWS_A_PAGE = 50
+UNKNOWN_SHOWN = 20
 FAR = 1 << 62
 
 
@@ -51,12 +54,17 @@ class DestinationRow(msgspec.Struct, frozen=True):
     oldest: Millis | None
 
 
-def front(db: Database, config: Config, gaps: list[Gap], *, now: Millis, page: int = 0) -> dict[str, Any]:
-    """The front page. `gaps` are all that there are; finding them is the caller's (it knows the sources)."""
+def front(db: Database, config: Config, known: Known, *, now: Millis, page: int = 0) -> dict[str, Any]:
+    """The front page. `known` is how much is known: finding that out is the caller's (it knows the sources)."""
     since = Millis(now // HOUR * HOUR - (STRIP_HOURS - 1) * HOUR)
     by_hour = overview.hours(db, since=since)
-    projects = [_project(row, gaps, by_hour, since) for row in status.project_rows(db)]
-    projects.sort(key=lambda one: (-one.gaps, -len(one.notes), -one.events, one.path or ""))
+    gaps: dict[int, list[Gap]] = defaultdict(list)
+    for gap in known.gaps:
+        gaps[gap.project_id].append(gap)
+    lines = [_Line(row, gaps.get(row["id"], []), by_hour.get(row["id"], {})) for row in status.project_rows(db)]
+    lines.sort(key=lambda one: one.rank)
+    projects = [one.shown(since) for one in lines[page * PROJECTS_A_PAGE : (page + 1) * PROJECTS_A_PAGE]]
+    pending = [one for one in known.unknowns if one.pending]
     ids = {one.name: one.id for one in destinations.standings(db)}
     kept = overview.records(db)
     rows = [
@@ -65,15 +73,19 @@ def front(db: Database, config: Config, gaps: list[Gap], *, now: Millis, page: i
     ]
     wanted = {one.name for one in config.destinations}
     return {
-        "projects": projects[page * PROJECTS_A_PAGE : (page + 1) * PROJECTS_A_PAGE],
-        "more_projects": len(projects) > (page + 1) * PROJECTS_A_PAGE,
+        "unknown": known.unknowns[:UNKNOWN_SHOWN],
+        "more_unknown": len(known.unknowns) - UNKNOWN_SHOWN,
+        "all_unknown": sum(one.count for one in known.unknowns),
+        "only_pending": len(pending) == len(known.unknowns),
+        "projects": projects,
+        "more_projects": len(lines) > (page + 1) * PROJECTS_A_PAGE,
         "page": page,
-        "all_projects": len(projects),
+        "all_projects": len(lines),
         "destinations": [row for row in rows if row.status.active or row.status.pending or row.status.dead],
         "unserved": sorted(wanted - ids.keys()),
         "alerts": status.open_alerts(db),
-        "open_gaps": sum(not gap.is_final for gap in gaps),
-        "lost_gaps": sum(gap.is_final for gap in gaps),
+        "open_gaps": sum(not gap.is_final for gap in known.gaps),
+        "lost_gaps": sum(gap.is_final for gap in known.gaps),
         "stuck": [row.status.name for row in rows if row.status.active and row.status.state != "up"],
         "dead": sum(row.status.dead for row in rows),
         "pending": sum(row.status.pending for row in rows),
@@ -116,30 +128,42 @@ def runs(db: Database, *, before: int) -> dict[str, Any]:
     return {"runs": rows[:ROWS_A_PAGE], "more": len(rows) > ROWS_A_PAGE}
 
 
-def _project(
-    row: dict[str, Any], gaps: list[Gap], by_hour: dict[int, dict[Millis, Hour]], since: Millis
-) -> ProjectRow:
-    own = [gap for gap in gaps if gap.project_id == row["id"]]
-    counted = by_hour.get(row["id"], {})
-    most = max((hour.webhook + hour.recovered for hour in counted.values()), default=0)
-    cells = []
-    for start in map(Millis, range(since, since + STRIP_HOURS * HOUR, HOUR)):
-        hour = counted.get(start, Hour())
-        total = hour.webhook + hour.recovered
-        open_ = any(gap.during.start < start + HOUR and gap.during.end > start for gap in own)
-        state = "gap" if open_ else "recovered" if hour.recovered else "webhook" if total else "quiet"
-        cells.append(Cell(start, state, total, max(2, round(24 * total / most)) if total else 0))
-    notes = [row["last_poll_error"]] if row["last_poll_error"] else []
-    return ProjectRow(
-        id=row["id"],
-        path=row["path"],
-        last_webhook_at=row["last_webhook_at"],
-        covered_through=row["last_poll_at"],
-        gaps=len(own),
-        notes=notes + sorted({gap.why for gap in own}),
-        events=sum(cell.events for cell in cells),
-        cells=cells,
-    )
+class _Line:
+    """A project's row, of which only those of one page are drawn."""
+
+    def __init__(self, row: dict[str, Any], gaps: list[Gap], by_hour: dict[Millis, Hour]) -> None:
+        self._row = row
+        self._gaps = gaps
+        self._by_hour = by_hour
+        self._events = sum(hour.webhook + hour.recovered for hour in by_hour.values())
+        notes = [row["last_poll_error"] or ("never polled" if row["last_poll_at"] is None else None)]
+        self._notes = [note for note in notes if note] + sorted({gap.why for gap in gaps})
+
+    @property
+    def rank(self) -> tuple[int, int, int, str]:
+        """What needs a look comes first."""
+        return (-len(self._gaps), -len(self._notes), -self._events, self._row["path"] or "")
+
+    def shown(self, since: Millis) -> ProjectRow:
+        """With its last day, hour by hour."""
+        most = max((hour.webhook + hour.recovered for hour in self._by_hour.values()), default=0)
+        cells = []
+        for start in map(Millis, range(since, since + STRIP_HOURS * HOUR, HOUR)):
+            hour = self._by_hour.get(start, Hour())
+            total = hour.webhook + hour.recovered
+            open_ = any(gap.during.start < start + HOUR and gap.during.end > start for gap in self._gaps)
+            state = "gap" if open_ else "recovered" if hour.recovered else "webhook" if total else "quiet"
+            cells.append(Cell(start, state, total, max(2, round(24 * total / most)) if total else 0))
+        return ProjectRow(
+            id=self._row["id"],
+            path=self._row["path"],
+            last_webhook_at=self._row["last_webhook_at"],
+            covered_through=self._row["last_poll_at"],
+            gaps=len(self._gaps),
+            notes=self._notes,
+            events=self._events,
+            cells=cells,
+        )
 
 
 def _age(at: str | None, now: Millis) -> Millis | None:

@@ -19,8 +19,18 @@ from reconciler.ledger.destinations import Standing, standings
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.record import record
 from reconciler.ledger.routes import Route
+from reconciler.ledger.unknowns import Asked, Unknown
+from reconciler.ledger.watched import Name
 
-What = Literal["destination_down", "destination_gone", "dead_letters", "gap_expiring"]
+What = Literal[
+    "destination_down",
+    "destination_gone",
+    "dead_letters",
+    "gap_expiring",
+    "gitlab_not_read",
+    "group_not_read",
+    "project_not_read",
+]
 
 DEAD_LETTERS = "SELECT min(finished_at), count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
 GONE = "410 Gone"
@@ -67,6 +77,51 @@ def _dead_letters(db: Database, one: Standing) -> list[Condition]:
     letters = f"{count} dead letter{'s' if count > 1 else ''}"
     text = f"{one.name} has {letters}: `dead list` shows them, `dead replay` sends them again"
     return [Condition("dead_letters", one.name, times.from_iso(since), text)]
+
+
+class Missed(msgspec.Struct, frozen=True):
+    """Since when something must be in trouble to have missed two rounds: GitLab and groups, which are asked in every
+    interval, and projects, of which each has its turn once a round.
+    """
+
+    intervals: Millis
+    rounds: Millis
+
+
+def reading_conditions(unknown: Sequence[Unknown], asked: Asked, missed: Missed) -> list[Condition]:
+    """What of GitLab can't be read: a condition for each name in the config; where nothing can be, one alone."""
+    late: dict[Name, list[Unknown]] = {}
+    for one in unknown:
+        since = missed.rounds if one.kind in ("project", "source") else missed.intervals
+        alarming = one.kind in ("gitlab", "group", "project", "source") and not one.pending
+        at = one.own_since or one.since
+        if alarming and at is not None and times.from_iso(at) <= since:
+            late.setdefault(one.of, []).append(one)
+    everything = _everything(late, asked)
+    found = [] if everything is None else [everything]
+    for of, some in late.items():
+        if of.kind in ("group", "project"):
+            first = min(times.from_iso(one.since) for one in some if one.since is not None)
+            text = f"{of.name} can't be read wholly: " + "; ".join(one.text for one in some)
+            what: What = "group_not_read" if of.kind == "group" else "project_not_read"
+            # What was said of a name before all the others failed too is not over; nothing more is said.
+            found.append(Condition(what, of.name, first, text, only_lasts=everything is not None))
+    return found
+
+
+def _everything(late: Mapping[Name, Sequence[Unknown]], asked: Asked) -> Condition | None:
+    """Where nothing can be read: GitLab itself, or every name in the config, for the same reason."""
+    gitlab = Name("gitlab", asked.url)
+    [*some] = [one for one in late.get(gitlab, ()) if one.kind == "gitlab"]
+    if not some and len(asked.names) > 1:
+        own = [[one for one in late.get(name, ()) if one.kind == name.kind] for name in asked.names]
+        if all(own) and len({one.trouble for of_name in own for one in of_name}) == 1:
+            some = [of_name[0] for of_name in own]
+    if not some:
+        return None
+    since = max(times.from_iso(one.since) for one in some if one.since is not None)
+    text = f"nothing can be read of GitLab at {asked.url} since {times.iso(since)}: {some[0].why}"
+    return Condition("gitlab_not_read", asked.url, since, text)
 
 
 def changes(db: Database, found: Sequence[Condition]) -> bool:
@@ -120,6 +175,9 @@ _OVER = {
     "destination_down": "{subject} takes events again (it did not since {since})",
     "destination_gone": "{subject} is not paused any more (it was since {since})",
     "dead_letters": "{subject} has no dead letters any more (it had since {since})",
+    "gitlab_not_read": "GitLab at {subject} can be read again (it could not since {since})",
+    "group_not_read": "{subject} can be read wholly again, or is not watched any more (it could not since {since})",
+    "project_not_read": "{subject} can be read wholly again, or is not watched any more (it could not since {since})",
     "gap_expiring": "{subject}: the gap that was about to become final (since {since}) is closed, or is final",
 }
 

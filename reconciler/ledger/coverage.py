@@ -27,6 +27,28 @@ def covered(db: Database, project_id: int, source: str) -> list[Interval]:
     return [Interval(start, end) for start, end in read if start is not None and end is not None and start < end]
 
 
+class Stretch(msgspec.Struct, frozen=True):
+    """A stretch of time that a source of a project was read for completely; times as the ledger writes them."""
+
+    project_id: int
+    project: str | None
+    source: str
+    start: str
+    through: str
+
+
+def stretches(db: Database) -> list[Stretch]:
+    """All that was read completely, by project and source."""
+    rows = db.conn.execute(
+        """
+        SELECT c.project_id, p.path, c.source, c.covered_from, c.covered_through
+          FROM coverage c LEFT JOIN projects p ON p.id = c.project_id
+         ORDER BY c.project_id, c.source, c.covered_from
+        """
+    )
+    return [Stretch(*row) for row in rows.fetchall()]
+
+
 def cover(db: Database, project_id: int, source: str, read: Interval) -> None:
     """Note that an interval was read completely and all of it is recorded; joins what it touches."""
     if read.start >= read.end:

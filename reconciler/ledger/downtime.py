@@ -6,11 +6,14 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.times import Millis
+from reconciler.events.times import SECOND, Millis
 from reconciler.ledger.coverage import Interval
 
 STOPPED, KILLED = "stopped", "killed"
-_ALIVE, _STOPPED = "alive_at", "stopped_at"
+_ALIVE, _STOPPED, _STARTED = "alive_at", "stopped_at", "started_at"
+
+QUIET = Millis(40 * SECOND)
+"""A service that has left no sign of life for so long is taken to be gone: it leaves one in every 10 seconds."""
 
 
 class Downtime(msgspec.Struct, frozen=True):
@@ -18,6 +21,24 @@ class Downtime(msgspec.Struct, frozen=True):
 
     during: Interval
     how: str
+
+
+class Life(msgspec.Struct, frozen=True):
+    """The service's last start and its last sign of life; both None where none has ever run."""
+
+    started_at: Millis | None
+    alive_at: Millis | None
+    stopped: bool
+
+    def runs(self, now: Millis) -> bool:
+        """Whether the service is running, as far as the ledger can tell."""
+        return self.alive_at is not None and not self.stopped and now - self.alive_at <= QUIET
+
+
+def life(db: Database) -> Life:
+    """How the service is, going by its signs of life."""
+    alive_at = _read(db, _ALIVE)
+    return Life(_read(db, _STARTED), alive_at, alive_at is not None and _read(db, _STOPPED) == alive_at)
 
 
 def wake(db: Database, now: Millis) -> Downtime | None:
@@ -31,6 +52,8 @@ def wake(db: Database, now: Millis) -> Downtime | None:
             (times.iso(last), times.iso(found.during.end), found.how),
         )
     beat(db, now)
+    _write(db, _STARTED, now)
+    db.conn.execute("DELETE FROM meta WHERE name = ?", (_STOPPED,))
     return found
 
 
@@ -45,18 +68,12 @@ def rest(db: Database, now: Millis) -> None:
     _write(db, _STOPPED, now)
 
 
-def downtimes(db: Database, within: Interval) -> list[Downtime]:
-    """Those that touch a stretch of time, oldest first."""
-    rows = db.conn.execute(
-        "SELECT started_at, ended_at, how FROM downtimes WHERE started_at < ? AND ended_at > ? ORDER BY started_at",
-        (times.iso(within.end), times.iso(within.start)),
-    )
-    return [Downtime(_interval(start, end, within), how) for start, end, how in rows]
-
-
-def _interval(start: str, end: str, within: Interval) -> Interval:
-    """A downtime. Where a bound can't be read, it is taken to be as long as it can have been."""
-    return Interval(times.from_iso(start), times.written(end) or within.end)
+def downtimes(db: Database) -> list[Downtime]:
+    """All of them, oldest first. One whose end can't be read is taken to be as long as it can have been."""
+    rows = db.conn.execute("SELECT started_at, ended_at, how FROM downtimes ORDER BY started_at")
+    return [
+        Downtime(Interval(times.from_iso(start), times.written(end) or times.LATEST), how) for start, end, how in rows
+    ]
 
 
 def _read(db: Database, name: str) -> Millis | None:

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger import coverage, downtime, standing
+from reconciler.ledger import coverage, downtime
 from reconciler.ledger.coverage import Interval
-from reconciler.ledger.standing import Standing
+from reconciler.ledger.downtime import Downtime
 
 EXPIRING = 7
 """A gap is about to become final in the last seventh of the time for which GitLab keeps it: the last day of 7."""
+
+_ANSWERS_UNTIL = "min(coalesce(s.watched_until, :expected), :expected)"
+UNFINISHED = f"""
+    SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
+           c.covered_from, c.covered_through
+      FROM sources s LEFT JOIN coverage c ON c.project_id = s.project_id AND c.source = s.source
+     WHERE s.watched_since < {_ANSWERS_UNTIL}
+       AND NOT EXISTS (SELECT 1 FROM coverage w
+                        WHERE w.project_id = s.project_id AND w.source = s.source
+                          AND w.covered_from <= s.watched_since AND w.covered_through >= {_ANSWERS_UNTIL})
+     ORDER BY s.project_id, s.source, c.covered_from
+"""
+"""The sources that one stretch of coverage does not answer for, with all their stretches. Nearly all sources have
+no gap: SQL leaves them out.
+"""
+UNFINISHED_OF_PROJECT = UNFINISHED.replace("WHERE", "WHERE s.project_id = :project AND", 1)
+
+Row = tuple[int, str, str, str | None, str | None, str | None, str | None, str | None]
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -36,15 +58,20 @@ class Gap(msgspec.Struct, frozen=True):
         return self.closable_until is None
 
 
-def gaps(db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> list[Gap]:
-    """All gaps, by project and source. `keeps` says for how long GitLab keeps what each source reads; up to
-    `expected` a service that polls as it should has read everything.
+def gaps(
+    db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: Millis, project_id: int | None = None
+) -> list[Gap]:
+    """All gaps, or those of one project, by project and source. `keeps` says for how long GitLab keeps what each
+    source reads; up to `expected` a service that polls as it should has read everything.
     """
+    asked = {"expected": times.iso(expected), "project": project_id}
+    rows = db.conn.execute(UNFINISHED if project_id is None else UNFINISHED_OF_PROJECT, asked).fetchall()
+    was_down = _was_down(downtime.downtimes(db) if rows else [])
     found = []
-    for source in standing.standings(db):
-        keeps_for = keeps.get(source.source)
+    for (_, source), some in itertools.groupby(rows, key=itemgetter(0, 1)):
+        keeps_for = keeps.get(source)
         if keeps_for is not None:
-            found += _of_source(db, source, keeps_for, expected, now)
+            found += _of_source(list(some), keeps_for, expected, now, was_down)
     return found
 
 
@@ -53,32 +80,37 @@ def is_expiring(gap: Gap, *, keeps_for: Millis, now: Millis) -> bool:
     return gap.closable_until is not None and gap.closable_until - now < keeps_for / EXPIRING
 
 
-def _of_source(db: Database, source: Standing, keeps_for: Millis, expected: Millis, now: Millis) -> list[Gap]:
-    end = expected if source.watched_until is None else min(expected, source.watched_until)
-    watched = Interval(source.watched_since, end)
-    if watched.start >= watched.end:
-        return []
-    read = coverage.covered(db, source.project_id, source.source)
+def _of_source(
+    rows: list[Row], keeps_for: Millis, expected: Millis, now: Millis, was_down: Callable[[Interval], bool]
+) -> list[Gap]:
+    """The gaps of one source: what it answers for, but for what its rows of coverage say."""
+    project_id, source, since, until, trouble, error, _, _ = rows[0]
+    watched = Interval(times.from_iso(since), expected if until is None else min(expected, times.from_iso(until)))
+    read = [Interval(times.from_iso(start), times.from_iso(end)) for *_, start, end in rows if start and end]
     forgotten = Millis(now - keeps_for)
     found = []
     for gap in coverage.gaps(read, watched):
         lost = Interval(gap.start, min(gap.end, forgotten))
         if lost.start < lost.end:
-            found.append(_gap(source, lost, "too old", None))
+            found.append(Gap(project_id, source, lost, "too old", None, None))
         left = Interval(max(gap.start, forgotten), gap.end)
         if left.start < left.end:
-            found.append(_gap(source, left, _why(db, source, left, watched), Millis(left.start + keeps_for)))
+            if trouble is not None and left.end >= watched.end:
+                why = trouble
+            else:
+                why = "down" if was_down(left) else trouble or "not read yet"
+            closable_until = Millis(left.start + keeps_for)
+            found.append(Gap(project_id, source, left, why, error if why == trouble else None, closable_until))
     return found
 
 
-def _gap(source: Standing, during: Interval, why: str, closable_until: Millis | None) -> Gap:
-    error = source.error if why == source.trouble else None
-    return Gap(source.project_id, source.source, during, why, error, closable_until)
+def _was_down(downtimes: list[Downtime]) -> Callable[[Interval], bool]:
+    """Whether the service was down in some of a stretch of time."""
+    starts = [one.during.start for one in downtimes]
+    latest_ends = list(itertools.accumulate((one.during.end for one in downtimes), max))
 
+    def was_down(during: Interval) -> bool:
+        before = bisect_left(starts, during.end)
+        return before > 0 and latest_ends[before - 1] > during.start
 
-def _why(db: Database, source: Standing, gap: Interval, watched: Interval) -> str:
-    if source.trouble is not None and gap.end >= watched.end:
-        return source.trouble
-    if downtime.downtimes(db, gap):
-        return "down"
-    return source.trouble or "not read yet"
+    return was_down

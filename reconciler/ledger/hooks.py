@@ -64,9 +64,9 @@ def project_hooks(db: Database, project_id: int) -> list[HookState]:
     return _hooks(db, "WHERE project_id = ?", project_id)
 
 
-def all_hooks(db: Database) -> list[HookState]:
-    """Every project's webhooks."""
-    return _hooks(db, "")
+def hooks_off(db: Database) -> list[HookState]:
+    """Every project's webhooks that GitLab has switched off."""
+    return _hooks(db, "WHERE off_since IS NOT NULL")
 
 
 def _hooks(db: Database, where: str, *values: int) -> list[HookState]:

@@ -19,6 +19,10 @@ OPEN = "state IN ('pending', 'retrying')"
 """What makes a delivery open, letter for letter as in the partial indexes, so that SQLite may use them."""
 
 
+UNREAD = "watched_until IS NULL AND (trouble IS NOT NULL OR last_read_at IS NULL)"
+"""What makes a source one that is not read, letter for letter as in its partial index."""
+
+
 def upgrade(db: Database) -> None:
     """Bring the ledger to this program's schema; nothing happens where it is there already."""
     migrations.apply(db)
@@ -270,9 +274,32 @@ def _dashboard(db: Any) -> None:
     )
 
 
-@migrations(name="0010_events")
-def _events(db: Any) -> None:
-    _run(db, *renaming.STATEMENTS)
+@migrations(name="0007_unknowns")
+def _unknowns(db: Any) -> None:
+    _run(
+        db,
+        """
+        CREATE TABLE watched (  -- what the config wants to be read, and how reading it goes
+            kind TEXT NOT NULL,  -- gitlab, group, project, or member: a project below a group
+            name TEXT NOT NULL,  -- as the config has it; a member's is its id
+            below TEXT NOT NULL,  -- a member's group; '' for the others
+            project_id INTEGER,  -- once GitLab has told it
+            since TEXT NOT NULL,
+            read_at TEXT,
+            trouble TEXT,  -- as in `sources`
+            error TEXT,
+            trouble_since TEXT,
+            own_since TEXT,  -- since when the trouble is its own, and not that nothing of GitLab can be read
+            PRIMARY KEY (kind, name, below)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX watched_by_project ON watched (project_id)",
+        "CREATE INDEX watched_with_gitlab ON watched (kind) WHERE trouble IS NOT NULL AND own_since IS NULL",
+        "ALTER TABLE sources ADD COLUMN trouble_since TEXT",
+        f"CREATE INDEX sources_unread ON sources (project_id, source) WHERE {UNREAD}",
+    )
+
+
 @migrations(name="0008_neighbourhood")
 def _neighbourhood(db: Any) -> None:
     """Finds what is near in the history of a key.
@@ -293,3 +320,8 @@ def _neighbourhood(db: Any) -> None:
          WHERE events.id = t.event_id AND s.event_id <> events.id
         """,
     )
+
+
+@migrations(name="0010_events")
+def _events(db: Any) -> None:
+    _run(db, *renaming.STATEMENTS)

@@ -9,6 +9,7 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.ledger.schema import UNREAD
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -29,11 +30,38 @@ _SELECT = """
     SELECT project_id, source, watched_since, watched_until, last_read_at, trouble, error FROM sources
 """
 
+COVERED_THROUGH = """
+    WITH read AS (
+        SELECT project_id, trouble IS NULL AS fine,
+               (SELECT covered_through FROM coverage c WHERE c.project_id = s.project_id AND c.source = s.source
+                 ORDER BY covered_from DESC LIMIT 1) AS through
+          FROM sources s WHERE watched_until IS NULL
+    )
+    SELECT project_id,
+           CASE WHEN max(fine) = 0 THEN min(through)
+                WHEN count(*) FILTER (WHERE fine) = count(through) FILTER (WHERE fine)
+                THEN min(through) FILTER (WHERE fine) END
+      FROM read GROUP BY project_id
+"""
+
+
+def covered_through(db: Database) -> dict[int, str | None]:
+    """Up to when each project has been read: all its sources that can be read; where none can be, those that could
+    be once. None where one that can be read was not read yet.
+    """
+    return dict(db.conn.execute(COVERED_THROUGH).fetchall())
+
 
 def watched_since(db: Database, project_id: int, source: str) -> Millis | None:
     """From when on a source answers for completeness; None where it is not watched."""
     found = standing(db, project_id, source)
     return None if found is None or found.watched_until is not None else found.watched_since
+
+
+def watched_sources(db: Database, project_id: int) -> set[str]:
+    """The sources of a project that answer for completeness now."""
+    rows = db.conn.execute("SELECT source FROM sources WHERE project_id = ? AND watched_until IS NULL", (project_id,))
+    return {source for (source,) in rows}
 
 
 def standing(db: Database, project_id: int, source: str) -> Standing | None:
@@ -42,9 +70,16 @@ def standing(db: Database, project_id: int, source: str) -> Standing | None:
     return None if row is None else _standing(row)
 
 
-def standings(db: Database) -> list[Standing]:
-    """All of them, by project and source."""
-    return [_standing(row) for row in db.conn.execute(f"{_SELECT} ORDER BY project_id, source").fetchall()]
+def source_troubles(db: Database) -> dict[int, dict[str, str]]:
+    """What keeps sources from being read: troubles by source, by project."""
+    found: dict[int, dict[str, str]] = {}
+    rows = db.conn.execute(
+        f"SELECT project_id, source, trouble FROM sources WHERE {UNREAD} AND trouble IS NOT NULL "
+        "ORDER BY project_id, source"
+    )
+    for project_id, source, trouble in rows:
+        found.setdefault(project_id, {})[source] = trouble
+    return found
 
 
 def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
@@ -73,16 +108,22 @@ def unwatch(db: Database, project_id: int, *, keep: Iterable[str] = (), until: M
 def note_read(db: Database, project_id: int, source: str, now: Millis) -> None:
     """A source was read without trouble."""
     db.conn.execute(
-        "UPDATE sources SET last_read_at = ?, trouble = NULL, error = NULL WHERE project_id = ? AND source = ?",
+        """
+        UPDATE sources SET last_read_at = ?, trouble = NULL, error = NULL, trouble_since = NULL
+         WHERE project_id = ? AND source = ?
+        """,
         (times.iso(now), project_id, source),
     )
 
 
-def note_trouble(db: Database, project_id: int, source: str, trouble: str, error: str) -> None:
+def note_trouble(db: Database, project_id: int, source: str, trouble: str, error: str, now: Millis) -> None:
     """A source can't be read."""
     db.conn.execute(
-        "UPDATE sources SET trouble = ?, error = ? WHERE project_id = ? AND source = ?",
-        (trouble, error, project_id, source),
+        """
+        UPDATE sources SET trouble = ?, error = ?, trouble_since = coalesce(trouble_since, ?)
+         WHERE project_id = ? AND source = ?
+        """,
+        (trouble, error, times.iso(now), project_id, source),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +12,14 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import ALERT
 from reconciler.events.times import Millis
-from reconciler.ledger import coverage
 from reconciler.ledger.alerts import alerts
 from reconciler.ledger.destinations import Standing as DestinationStanding
 from reconciler.ledger.destinations import standings as destination_standings
 from reconciler.ledger.gaps import Gap, gaps
-from reconciler.ledger.hooks import HookState, all_hooks
+from reconciler.ledger.hooks import hooks_off
 from reconciler.ledger.schema import OPEN
-from reconciler.ledger.standing import Standing, standings
+from reconciler.ledger.standing import covered_through, source_troubles
+from reconciler.ledger.unknowns import Asked, Unknown, unknowns
 
 BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
 OPENED_AT = "SELECT opened_at FROM deliveries WHERE event_id = ? AND destination_id = ?"
@@ -53,8 +54,8 @@ class HookStatus(msgspec.Struct, frozen=True):
 
 
 class ProjectStatus(msgspec.Struct, frozen=True):
-    """`covered_through`: up to when all sources that can be read have been read. `troubles`: what keeps others
-    from being read, by source.
+    """`covered_through`: up to when all sources that can be read have been read; where none can be, up to when they
+    were. `troubles`: what keeps sources from being read, by source.
     """
 
     id: int
@@ -83,34 +84,25 @@ class DestinationStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Everything that `status` shows. Counts of the whole ledger, then a row each. `alerts`: what is open."""
+    """Everything that `status` shows: first what is not known, then counts of the whole ledger, then a row each.
+    `alerts`: what is open.
+    """
 
+    unknown: list[Unknown]
     events: int
     projects: list[ProjectStatus]
     destinations: list[DestinationStatus]
     alerts: list[str]
 
 
-def status(db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
+def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
     """How things stand. Gaps are counted up to `expected`: when a service that polls as it should has read
-    everything. `keeps` says for how long GitLab keeps what each source reads.
+    everything. `keeps` says for how long GitLab keeps what each source reads, `asked` what the config names.
     """
     sql = "SELECT count(*) FROM events WHERE merged_into IS NULL AND kind <> ?"
     events = db.execute(sql, [ALERT]).fetchone()[0]
-    found = gaps(db, keeps=keeps, expected=expected, now=now)
-    off = [hook for hook in all_hooks(db) if hook.is_off]
-    sources = standings(db)
-    projects = [
-        _project(
-            db,
-            row,
-            [source for source in sources if source.project_id == row["id"]],
-            [gap for gap in found if gap.project_id == row["id"]],
-            [hook for hook in off if hook.project_id == row["id"]],
-        )
-        for row in project_rows(db)
-    ]
-    return Status(events, projects, destination_statuses(db), open_alerts(db))
+    projects = _projects(db, gaps(db, keeps=keeps, expected=expected, now=now))
+    return Status(unknowns(db, asked, now=now), events, projects, destination_statuses(db), open_alerts(db))
 
 
 def project_rows(db: Database) -> list[dict[str, Any]]:
@@ -128,21 +120,29 @@ def destination_statuses(db: Database) -> list[DestinationStatus]:
     return [_destination(db, one) for one in destination_standings(db)]
 
 
-def _project(
-    db: Database, row: dict[str, Any], sources: list[Standing], found: list[Gap], off: list[HookState]
-) -> ProjectStatus:
-    read = [coverage.covered(db, source.project_id, source.source) for source in sources if source.trouble is None]
-    return ProjectStatus(
-        id=row["id"],
-        path=row["path"],
-        last_webhook_at=row["last_webhook_at"],
-        last_poll_at=row["last_poll_at"],
-        last_poll_error=row["last_poll_error"],
-        covered_through=times.iso(min(one[-1].end for one in read)) if read and all(read) else None,
-        gaps=[_open_gap(gap) for gap in found],
-        troubles={source.source: source.trouble for source in sources if source.trouble and not source.watched_until},
-        hooks_off=[HookStatus(hook.name, hook.alert_status, hook.disabled_until, hook.off_since) for hook in off],
-    )
+def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
+    """All of them, in as many queries for many as for one."""
+    by_project: dict[int, list[OpenGap]] = defaultdict(list)
+    for gap in found:
+        by_project[gap.project_id].append(_open_gap(gap))
+    off: dict[int, list[HookStatus]] = defaultdict(list)
+    for hook in hooks_off(db):
+        off[hook.project_id].append(HookStatus(hook.name, hook.alert_status, hook.disabled_until, hook.off_since))
+    through, troubles = covered_through(db), source_troubles(db)
+    return [
+        ProjectStatus(
+            id=row["id"],
+            path=row["path"],
+            last_webhook_at=row["last_webhook_at"],
+            last_poll_at=row["last_poll_at"],
+            last_poll_error=row["last_poll_error"],
+            covered_through=through.get(row["id"]),
+            gaps=by_project.get(row["id"], []),
+            troubles=troubles.get(row["id"], {}),
+            hooks_off=off.get(row["id"], []),
+        )
+        for row in project_rows(db)
+    ]
 
 
 def _open_gap(gap: Gap) -> OpenGap:

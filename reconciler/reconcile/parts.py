@@ -12,6 +12,7 @@ from reconciler.reconcile.poller import Poller
 from reconciler.reconcile.projects import Projects
 from reconciler.reconcile.reader import Reader
 from reconciler.reconcile.rounds import Rounds
+from reconciler.reconcile.watchlist import Watchlist
 from reconciler.sources.activity import Activity
 from reconciler.sources.client import Client
 from reconciler.sources.hooks import Hooks
@@ -33,6 +34,7 @@ class Reconciling(msgspec.Struct, frozen=True):
         """End all asking; what a thread waits for is given up."""
         self.rounds.stop()
         self.client.stop()
+        self.projects.watchlist.stop()
 
 
 def reconciling(
@@ -46,7 +48,8 @@ def reconciling(
     """Build them. `expected_tests` is shared with the receiver (see HookKeeper), `details` is the Reader's."""
     client = Client(config.gitlab)
     hooks = Hooks(client, config.receiver)
-    projects = Projects(config, client=client, writer=writer)
+    watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), writer=writer)
+    projects = Projects(config, client=client, writer=writer, watchlist=watchlist)
     keeper = HookKeeper(
         hooks,
         writer=writer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -16,14 +16,16 @@ from reconciler.events import times
 from reconciler.events.times import MINUTE, Millis
 from reconciler.ledger import coverage, runs, standing
 from reconciler.ledger.coverage import Interval
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.hookkeeper import HookKeeper
 from reconciler.reconcile.projects import Projects
 from reconciler.reconcile.reader import Reader
 from reconciler.reconcile.tally import Tally
+from reconciler.reconcile.threads import in_thread
+from reconciler.reconcile.watchlist import FAILED, in_words
 from reconciler.sources.client import Client
-from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
+from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped, TokenRefused
 from reconciler.sources.hook_log import HookLog
 from reconciler.sources.hooks import Hook
 from reconciler.sources.project_events import ProjectEvents
@@ -61,8 +63,7 @@ class Poller:
         self._writer = writer
         self._slots = asyncio.Semaphore(config.parallel)
         self._polling: set[int | str] = set()
-        self._refused: dict[tuple[int, str], float] = {}
-        self._watched: dict[int, list[str]] = {}
+        self._refused: dict[tuple[int, str], tuple[float, Exception]] = {}
 
     async def poll(self, name: int | str) -> Tally | None:
         """Read what happened to a project since the last covered time, downtime included.
@@ -70,13 +71,18 @@ class Poller:
         None where a poll of this project is still going on. Never raises: what went wrong is logged, noted in
         the ledger and returned, and the next poll begins where coverage ends.
         """
-        return await self._guarded(name, self._poll(name))
+        return await self._guarded(name, self._poll(name), self._note_failure)
 
     async def poll_group(self, group: Project) -> Tally | None:
         """Read the log of a group's own webhooks, where it has any that deliver here. As `poll` otherwise."""
-        return await self._guarded(group.id, self._poll_group(group))
+        return await self._guarded(group.id, self._poll_group(group), self._note_poll)
 
-    async def _guarded(self, name: int | str, poll: Coroutine[Any, Any, Tally]) -> Tally | None:
+    async def _guarded(
+        self,
+        name: int | str,
+        poll: Coroutine[Any, Any, Tally],
+        note: Callable[[int | str, Exception], Awaitable[None]],
+    ) -> Tally | None:
         if name in self._polling:
             poll.close()
             return None
@@ -86,13 +92,13 @@ class Poller:
                 return await poll
         except Stopped:
             return None
-        except (SourceError, LedgerUnavailable) as error:
-            log.warning("a project can't be polled", project=name, error=str(error))
-            await self._note_failure(name, str(error))
-            return Tally(error=str(error))
-        except Exception as error:  # one project's trouble must not end the others' polls
-            log.exception("a poll failed in an unforeseen way", project=name)
-            return Tally(error=str(error))
+        except Exception as error:  # whatever it is, one project's trouble must not end the others' polls
+            if isinstance(error, (SourceError, LedgerError)):
+                log.warning("a project can't be polled", project=name, error=str(error))
+            else:
+                log.exception("a poll failed in an unforeseen way", project=name)
+            await note(name, error)
+            return Tally(error=in_words(error)[1])
         finally:
             self._polling.discard(name)
 
@@ -121,28 +127,48 @@ class Poller:
         sources = self.sources_of(name, project, hooks)
         until = self.newest()
         await self._watch(project, sources, until)
-        tally, trouble = Tally(), None
+        tally, troubles, read = Tally(), dict[str, Exception](), False
         for source in sources:
-            if time.monotonic() < self._refused.get((project.id, source.name), 0):
-                continue
-            try:
-                tally = tally.plus(await self._poll_source(project, source, until))
-            except (Refused, NoHook) as error:
-                await self._note_trouble(project, source, error)
-                if source.name == ProjectEvents.name:
-                    trouble = error
-                else:
-                    self._refused[project.id, source.name] = time.monotonic() + REFUSED_PAUSE / 1000
-            except SourceError as error:
-                await self._note_trouble(project, source, error)
-                raise
+            not_before, error = self._refused.get((project.id, source.name), (0.0, None))
+            if error is None or time.monotonic() >= not_before:
+                try:
+                    tally = tally.plus(await self._poll_source(project, source, until))
+                    error, read = None, True
+                    self._refused.pop((project.id, source.name), None)
+                except (Stopped, LedgerError):
+                    raise
+                except Exception as raised:
+                    error = raised
+                    await self._source_failed(project, source, error)
+            if error is not None:
+                troubles[source.name] = error
         if tally.new:  # what a webhook should have told: is it off?
             hooks = await self._keeper.look(project, fresh=True)
         await self._keeper.switch_on(project, hooks or [])
-        if trouble is not None:
-            raise trouble
-        await self._writer.run(lambda db: runs.note_poll(db, project.id, None, times.now()))
+        if troubles and (ProjectEvents.name in troubles or not read):
+            raise troubles.get(ProjectEvents.name) or next(iter(troubles.values()))
+        await self._note_poll(project.id, None)
+        await self._projects.watchlist.read(self._projects.watched_as(name), answered=tally.requests > 0)
         return tally
+
+    async def _source_failed(self, project: Project, source: Source, error: Exception) -> None:
+        """Note it, and raise it where the other sources would fare no better."""
+        await self._note_trouble(project, source, error)
+        if isinstance(error, (Refused, NoHook)) and not isinstance(error, TokenRefused):
+            if source.name != ProjectEvents.name:
+                self._refused[project.id, source.name] = (time.monotonic() + REFUSED_PAUSE / 1000, error)
+        elif await self._projects.watchlist.whole(error) is not None or not await self._answers(project):
+            raise error
+
+    async def _answers(self, project: Project) -> bool:
+        """Whether GitLab shows a project at all."""
+        try:
+            await in_thread(lambda: self._client.project(project.id))
+        except Stopped:
+            raise
+        except Exception:  # whatever it is, it does not
+            return False
+        return True
 
     async def _poll_group(self, group: Project) -> Tally:
         hooks = await self._keeper.look(group)
@@ -153,10 +179,12 @@ class Poller:
         await self._watch(group, [source], until)
         try:
             tally = await self._poll_source(group, source, until)
-        except SourceError as error:
+        except (Stopped, LedgerError):
+            raise
+        except Exception as error:
             await self._note_trouble(group, source, error)
             raise
-        await self._writer.run(lambda db: runs.note_poll(db, group.id, None, times.now()))
+        await self._note_poll(group.id, None)
         return tally
 
     async def _poll_source(self, project: Project, source: Source, until: Millis) -> Tally:
@@ -175,7 +203,7 @@ class Poller:
     async def _watch(self, project: Project, sources: list[Source], until: Millis) -> None:
         """From its first poll on, a source answers for completeness."""
         names = [source.name for source in sources]
-        if self._watched.get(project.id) == names:
+        if standing.watched_sources(self._db, project.id) == set(names):
             return
         since = Millis(until - self._config.overlap)
 
@@ -185,19 +213,29 @@ class Poller:
                 standing.watch(db, project.id, name, since)
 
         await self._writer.run(watch)
-        self._watched[project.id] = names
 
-    async def _note_trouble(self, project: Project, source: Source, error: SourceError) -> None:
-        if isinstance(error, Stopped):
-            return
-        log.warning("a source can't be read", project=project.path, source=source.name, error=str(error))
+    async def _note_trouble(self, project: Project, source: Source, error: Exception) -> None:
+        trouble, text = in_words(error)
+        log.warning(
+            "a source can't be read",
+            project=project.path,
+            source=source.name,
+            error=text,
+            exc_info=error if trouble == FAILED else None,
+        )
         await self._writer.run(
-            lambda db: standing.note_trouble(db, project.id, source.name, error.trouble, str(error))
+            lambda db: standing.note_trouble(db, project.id, source.name, trouble, text, times.now())
         )
 
-    async def _note_failure(self, name: int | str, error: str) -> None:
-        """A project that can't be reached at all has its error noted where `status` finds it."""
+    async def _note_failure(self, name: int | str, error: Exception) -> None:
+        """A project that can't be read has its error noted where every face finds it."""
         project_id = self._projects.id_of(name)
         if project_id is not None:
-            with contextlib.suppress(LedgerUnavailable):
-                await self._writer.run(lambda db: runs.note_poll(db, project_id, error, times.now()))
+            await self._note_poll(project_id, error)
+        await self._projects.watchlist.failed(self._projects.watched_as(name), error)
+
+    async def _note_poll(self, project_id: int | str, error: Exception | None) -> None:
+        """How a project's, or a group's, last poll ended. What the ledger can't take is in the log."""
+        text, at = None if error is None else in_words(error)[1], times.now()
+        with contextlib.suppress(LedgerError):
+            await self._writer.run(lambda db: runs.note_poll(db, int(project_id), text, at))

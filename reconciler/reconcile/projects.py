@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 
 import structlog
 
 from reconciler.config.models import Config, SourceName
-from reconciler.events import times
 from reconciler.events.times import HOUR
-from reconciler.ledger import runs, standing
+from reconciler.ledger import runs
+from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.threads import in_thread
+from reconciler.reconcile.watchlist import Watchlist
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused, SourceError, Stopped
 from reconciler.sources.groups import find_group, projects_below
@@ -27,7 +30,8 @@ log = structlog.get_logger(__name__)
 class Projects:
     """Knows which projects to watch, and finds each by the name that the config gives it."""
 
-    def __init__(self, config: Config, *, client: Client, writer: Writer) -> None:
+    def __init__(self, config: Config, *, client: Client, writer: Writer, watchlist: Watchlist) -> None:
+        self.watchlist = watchlist
         self._client = client
         self._writer = writer
         self._named: dict[int | str, list[SourceName] | None] = {p.project: p.sources for p in config.projects}
@@ -37,6 +41,8 @@ class Projects:
         self._below: dict[int | str, dict[int, Project]] = {}
         self.groups: dict[int | str, Project] = {}
         """The configured groups themselves, by the config's names: they can have webhooks of their own."""
+        self.unread: dict[int | str, Exception | None] = dict.fromkeys(config.groups)
+        """The groups that could not be read when they were last asked, and why. At first all: nobody has asked."""
 
     @property
     def names(self) -> list[int | str]:
@@ -54,6 +60,16 @@ class Projects:
         known = self._remembered(name)
         return known.id if known is not None else name if isinstance(name, int) else None
 
+    def watched_as(self, name: int | str) -> Name:
+        """How the ledger knows one of `names`."""
+        return Name("project" if name in self._named else "member", str(name))
+
+    async def begin(self) -> None:
+        """Watch what the config names; the projects below a group are those that were there when it was last read."""
+        for group, paths in (await self.watchlist.begin()).items():
+            named = next(one for one in self._groups if str(one) == group)
+            self._below.setdefault(named, {ident: Project(ident, path) for ident, path in paths.items()})
+
     async def find(self, name: int | str) -> Project:
         """The project of a name. GitLab is asked once an hour, and the ledger remembers the path.
 
@@ -65,40 +81,50 @@ class Projects:
         project = await in_thread(lambda: self._client.project(name))
         self._remember(name, project)
         await self._writer.run(lambda db: runs.note_path(db, project.id, str(project.path)))
+        await self.watchlist.found(self.watched_as(name), project.id)
         return project
 
-    async def refresh_groups(self) -> None:
-        """Ask each group for its projects. Those that are gone (deleted, archived, moved away) are watched no more.
+    async def refresh_groups(self, *, only_unread: bool = False) -> None:
+        """Ask each group, or each that could not be read when it was last asked, for its projects. Those that are
+        gone (deleted, archived, moved away) are watched no more.
 
-        Never raises: a group that can't be read keeps the projects that it had.
+        Never raises: a group that can't be read keeps the projects that it had, and is in `unread`.
         """
         for group in self._groups:
-            before = self._below.get(group, {})
+            if only_unread and group not in self.unread:
+                continue
             try:
-                self.groups[group] = await in_thread(partial(find_group, self._client, group))
-                found = await in_thread(partial(projects_below, self._client, group))
+                await self._refresh(group)
             except Stopped:
                 return
-            except Refused as error:
-                log.error("a group can't be read", group=group, error=str(error))
-                continue
-            except SourceError as error:
-                log.warning("a group can't be read", group=group, error=str(error))
-                continue
-            self._below[group] = {project.id: project for project in found}
-            for project in found:
-                self._remember(project.id, project)
-                if project.id not in before:
-                    log.info("a project is watched", project=project.path, group=group)
-            for ident in before.keys() - self._below[group].keys():
-                await self._let_go(before[ident], group)
+            except Exception as error:  # whatever it is, the other groups are read
+                self.unread[group] = error
+                foreseen = isinstance(error, (SourceError, LedgerError))
+                log.log(
+                    logging.ERROR if isinstance(error, Refused) or not foreseen else logging.WARNING,
+                    "a group can't be read", group=group, error=str(error), exc_info=None if foreseen else error,
+                )  # fmt: skip
+                await self.watchlist.failed(Name("group", str(group)), error)
+            else:
+                self.unread.pop(group, None)
 
-    async def _let_go(self, project: Project, group: int | str) -> None:
-        if project.id in self.names or any(project.id == self.id_of(name) for name in self._named):
-            return
-        log.info("a project is watched no more", project=project.path, group=group)
-        self._known.pop(project.id, None)
-        await self._writer.run(lambda db: standing.unwatch(db, project.id, until=times.now()))
+    async def _refresh(self, group: int | str) -> None:
+        place = await in_thread(partial(find_group, self._client, group))
+        found = await in_thread(partial(projects_below, self._client, group))
+        await self.watchlist.found(Name("group", str(group)), place.id)
+        await self.watchlist.members(group, {project.id: project.path for project in found})
+        before = self._below.get(group, {})
+        self.groups[group] = place
+        self._below[group] = {project.id: project for project in found}
+        for project in found:
+            self._remember(project.id, project)
+            if project.id not in before:
+                log.info("a project is watched", project=project.path, group=group)
+        still = set(self.names) | {self.id_of(name) for name in self._named}
+        for ident in before.keys() - still:
+            log.info("a project is watched no more", project=before[ident].path, group=group)
+            self._known.pop(ident, None)
+        await self.watchlist.read(Name("group", str(group)))
 
     def _remember(self, name: int | str, project: Project) -> None:
         self._known[name] = (time.monotonic(), project)

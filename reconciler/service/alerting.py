@@ -10,21 +10,19 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.events.times import MINUTE, Millis
+from reconciler.events.times import Millis
 from reconciler.ledger import alerts
 from reconciler.ledger.alerts import Condition
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.gaps import Gap, gaps
+from reconciler.ledger.gaps import Gap
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.runs import project_paths
+from reconciler.ledger.unknowns import Known
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import state
-from reconciler.reconcile.rounds import expected
-from reconciler.sources.table import keeps
+from reconciler.reconcile.known import asked, missed
 
 LOOK_S = 5.0
-GAPS_EVERY = Millis(5 * MINUTE)
-"""Finding gaps costs more than the rest, and they change slowly."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,15 +34,15 @@ class Alerting:
         self,
         config: Callable[[], Config],
         *,
+        known: Callable[[], Known],
         db: Database,
         writer: Writer,
     ) -> None:
         self._config = config
+        self._known = known
         self._db = db
         self._writer = writer
         self.on_opened: Callable[[list[Opened]], None] = lambda _: None
-        self._gaps: list[Condition] = []
-        self._gaps_at: Millis | None = None
         self._wanted = asyncio.Event()
 
     def look(self) -> None:
@@ -72,29 +70,29 @@ class Alerting:
         now, config = times.now(), self._config()
         settle = {one.name: one.breaker.settle for one in config.destinations}
         found = alerts.destination_conditions(self._db, settle=settle, now=now)
-        found += self._expiring(config, now)
+        found += await self._not_known(config, now)
         if alerts.changes(self._db, found):
             routes = self._writer.routes
             said = await self._writer.run(lambda db: alerts.note(db, found, now=now, routes=routes))
             for one in said.texts:
                 log.warning("alert", text=one)
             self.on_opened(said.opened)
-        lasting = [one.since + settle[one.subject] - now for one in found if one.only_lasts]
+        lasting = [one.since + settle[one.subject] - now for one in found if one.subject in settle and one.only_lasts]
         return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
 
-    def _expiring(self, config: Config, now: Millis) -> list[Condition]:
-        """The gaps that GitLab is about to forget: one alert a project, however many sources it concerns."""
+    async def _not_known(self, config: Config, now: Millis) -> list[Condition]:
+        """What can't be read of GitLab, and the gaps that it is about to forget. Nobody expects either without a
+        token.
+        """
         if config.gitlab.token is None:
             return []
-        if self._gaps_at is None or now - self._gaps_at >= GAPS_EVERY:
-            self._gaps = expiring_gaps(self._db, config, now)
-            self._gaps_at = now
-        return self._gaps
+        known = await asyncio.to_thread(self._known)
+        found = alerts.reading_conditions(known.unknowns, asked(config, now), missed(config, now))
+        return found + expiring_gaps(self._db, known.gaps, now)
 
 
-def expiring_gaps(db: Database, config: Config, now: Millis) -> list[Condition]:
-    """The gaps that GitLab is about to forget, as conditions."""
-    found = gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
+def expiring_gaps(db: Database, found: list[Gap], now: Millis) -> list[Condition]:
+    """The gaps that GitLab is about to forget: one condition a project, however many sources it concerns."""
     return _conditions([gap for gap in found if state(gap, now) == "expiring"], db)
 
 

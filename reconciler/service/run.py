@@ -11,7 +11,6 @@ from functools import partial
 import structlog
 import uvicorn
 import uvloop
-from sqlite_utils import Database
 from starlette.types import ASGIApp
 
 from receiver.app import receiver_app
@@ -25,10 +24,9 @@ from reconciler.forwarding.forwarder import Forwarder
 from reconciler.ledger import downtime, reloads, runs
 from reconciler.ledger.connection import connect, only_service
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.gaps import Gap, gaps
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Meters, serve_metrics
-from reconciler.reconcile.rounds import expected
+from reconciler.reconcile.known import SharedLook
 from reconciler.service.admin import AdminServer
 from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
@@ -36,7 +34,6 @@ from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.notify import notify
 from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, ServiceError, Switch, listen, web_server
-from reconciler.sources.table import keeps
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +53,7 @@ class _Service:
         self._read_again = read_again
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
+        self._known = SharedLook(lambda: self._config)
         self._port = 0
         self._server: uvicorn.Server | None = None
 
@@ -69,7 +67,7 @@ class _Service:
         self._expected_tests: set[int] = set()
         self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests)
         meters, traced = Meters(), start_traces(reader)
-        alerting = Alerting(lambda: self._config, db=reader, writer=writer)
+        alerting = Alerting(lambda: self._config, known=self._known, db=reader, writer=writer)
         self._forwarder = forwarder = Forwarder(
             db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=Watchers(alerting, meters, traced)
         )
@@ -132,12 +130,8 @@ class _Service:
         )
 
     def _admin(self, config: Config) -> AdminServer:
-        def find_gaps(db: Database, config: Config) -> list[Gap]:
-            now = times.now()
-            return gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
-
         stream = Stream(config.ledger.path)
-        app = dashboard_app(lambda: self._config, find_gaps=find_gaps, stream=stream)
+        app = dashboard_app(lambda: self._config, known=self._known, stream=stream)
         return AdminServer(config.admin, app, stream)
 
     def _serve_metrics(self, config: Config, meters: Meters) -> None:
@@ -145,7 +139,7 @@ class _Service:
         if port is None:
             return
         try:
-            serve_metrics(host, port, meters, lambda: (self._config, self._jobs.client))
+            serve_metrics(host, port, meters, lambda: (self._config, self._jobs.client), self._known)
         except OSError as error:
             raise ServiceError(f"can't listen on {host}:{port}: {error.strerror}; see metrics.port") from None
 

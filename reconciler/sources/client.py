@@ -24,7 +24,7 @@ from gitlab.exceptions import GitlabError, GitlabHttpError
 from reconciler.config.models import GitLab
 from reconciler.events import times
 from reconciler.events.times import SECOND, Millis
-from reconciler.sources.errors import RateLimited, Refused, Stopped, Unavailable
+from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable
 from reconciler.sources.ratelimit import RateLimit
 from reconciler.sources.source import Project
 
@@ -38,6 +38,7 @@ ADVICE = {
     403: "the token may not read this: it needs the read_api scope and access to the project",
     404: "not found, or not visible for this token: check the id or path, and that its user is a member",
 }
+SCOPE = "the token lacks the read_api scope: check gitlab.token"
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +176,10 @@ class Client:
             return _Limited(f"HTTP {status}")
         if status >= 500:
             return _Transient(f"HTTP {status}")
-        advice = ADVICE.get(status, str(error.error_message))
+        message = str(error.error_message)
+        if status == 401 or (status == 403 and "insufficient_scope" in message):
+            return TokenRefused(status, f"{request}: HTTP {status}: {ADVICE[401] if status == 401 else SCOPE}")
+        advice = ADVICE.get(status, message)
         return Refused(status, f"{request}: HTTP {status}: {advice}")
 
     def _sleep(self, seconds: float) -> None:

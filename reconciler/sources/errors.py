@@ -20,6 +20,12 @@ class Refused(SourceError):
         self.status = status
 
 
+class TokenRefused(Refused):
+    """GitLab does not take the token (401), or it lacks the scope (403): nothing can be read with it."""
+
+    trouble = "token refused"
+
+
 class Unavailable(SourceError):
     """GitLab did not answer, or not sensibly, and did not after several tries either."""
 

@@ -90,7 +90,9 @@ def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, git
     assert {gap["source"] for gap in left} == {"hook_log"}
     gitlab.add_hook(PROJECT, "http://127.0.0.1:9/webhooks/gitlab", token=TOKEN)
     assert service.run("backfill", "--gaps").returncode == 0
-    assert "No gaps." in service.run("gaps", "--exit-code").stdout
+    left = service.run("gaps", "--exit-code")
+    assert (left.returncode, "No gaps in what was read." in left.stdout) == (1, True)
+    assert "service gitlab-reconciler: not running" in left.stdout
 
 
 def test_resend_brings_the_original_bytes(make_service: MakeService, gitlab: Simulator) -> None:

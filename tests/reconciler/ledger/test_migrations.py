@@ -10,12 +10,14 @@ import pytest
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.ledger import browse, destinations, prune, schema, search
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.queue import head, outgoing
 from reconciler.ledger.status import status
+from reconciler.ledger.unknowns import Asked
 
 
 @pytest.mark.parametrize("before", ["0002_recovery", "0003_delivery", "0004_dashboard"])
@@ -47,7 +49,7 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
         assert shown is not None
         assert shown["payload"] == {"n": 1}
         assert event_ids(db)(1).startswith("evt_")
-        found = status(db, keeps={}, expected=0, now=0)
+        found = status(db, asked=Asked("https://gitlab.example", True, [], Millis(0)), keeps={}, expected=0, now=0)
         assert [(one.name, one.state, one.pending) for one in found.destinations] == [
             ("new", "up", 0),
             ("old", "up", 1),

@@ -12,12 +12,12 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.events.times import Millis
 from reconciler.ledger import (
     alerts,
     browse,
     coverage,
     destinations,
-    downtime,
     fill,
     hooks,
     letters,
@@ -29,12 +29,25 @@ from reconciler.ledger import (
     standing,
     status,
 )
+from reconciler.ledger import watched as names
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.record import record
 from reconciler.ledger.routes import Route
+from reconciler.ledger.watched import Name
 
-HOT = ("events", "sightings", "deliveries", "coverage", "projects", "sources", "downtimes", "hooks", "attempts")
+HOT = (
+    "events",
+    "sightings",
+    "deliveries",
+    "coverage",
+    "projects",
+    "sources",
+    "downtimes",
+    "hooks",
+    "attempts",
+    "watched",
+)
 ROUTES = [Route(1, "project", lambda _: True), Route(2, "none", lambda _: True)]
 
 
@@ -120,8 +133,11 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     coverage.cover(db, 1, "project_events", coverage.Interval(0, 9))
     standing.watched_since(db, 1, "project_events")
     standing.note_read(db, 1, "project_events", 0)
-    standing.note_trouble(db, 1, "project_events", "refused", "no")
-    downtime.downtimes(db, coverage.Interval(0, 9))
+    standing.note_trouble(db, 1, "project_events", "refused", "no", Millis(0))
+    standing.watched_sources(db, 1)
+    names.note_found(db, Name("project", "1"), 1)
+    names.note_trouble(db, Name("project", "1"), "refused", "no", Millis(0))
+    names.note_read(db, Name("project", "1"), Millis(0))
     hooks.project_hooks(db, 1)
     browse.after(db, browse.Filter(), event_id=1)
     browse.newest(db, browse.Filter(project=1), limit=5)

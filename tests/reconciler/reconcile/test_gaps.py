@@ -9,6 +9,7 @@ from reconciler.ledger import downtime
 from reconciler.ledger.coverage import Interval
 from reconciler.metrics import Standing, state
 from reconciler.reconcile.backfill import Backfill, cut
+from reconciler.reconcile.known import SharedLook
 from reconciler.service.alerting import expiring_gaps
 from tests.reconciler.reconcile.conftest import NOW, MakeHouse
 
@@ -103,10 +104,10 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     house.now += 6 * DAY + 12 * HOUR
     [log, _] = house.gaps()
     assert (log.source, log.is_final, state(log, house.now)) == ("hook_log", False, "expiring")
-    [alert] = expiring_gaps(house.reader, house.config, house.now)
+    [alert] = expiring_gaps(house.reader, house.gaps(), house.now)
     assert (alert.what, alert.subject, alert.since) == ("gap_expiring", "group/project", log.during.start)
     assert "hook_log" in alert.text
-    reading = Standing(lambda: (house.config, house.parts.client))
+    reading = Standing(lambda: (house.config, house.parts.client), SharedLook(lambda: house.config))
     metrics = [m for family in reading.collect() for m in family.samples]
     expiring = [m.value for m in metrics if m.name == "gitlab_reconciler_gaps" and m.labels["state"] == "expiring"]
     assert expiring == [1]

@@ -56,6 +56,10 @@ class HookFaults:
     drop: int = 0
     double: int = 0
     delay_s: float = 0.0
+    during_test: Callable[[], object] = lambda: None
+    """What else happens while GitLab makes a test, before the test itself goes out."""
+    untestable: frozenset[str] = frozenset()
+    """Triggers for which GitLab finds nothing to make a test of."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ hook switched off is not in the log.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,12 +20,13 @@ import structlog
 from reconciler.events import times
 from reconciler.events.fields import dig, text
 from reconciler.events.fingerprint import REDACTED
+from reconciler.events.hook_tests import is_test
 from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighting
 from reconciler.events.times import DAY, MINUTE, Millis
 from reconciler.ledger.coverage import Interval
 from reconciler.sources.errors import NoHook
-from reconciler.sources.hooks import Hook, Hooks
+from reconciler.sources.hooks import LOG_PAGE, Hook, Hooks
 from reconciler.sources.source import Project, Slice
 
 CLOCKS = MINUTE
@@ -98,13 +100,26 @@ class Delivery:
         return self.headers.get("X-Gitlab-Event")
 
 
-def last_delivery(hooks: Hooks, hook: Hook) -> tuple[int, Sighting | None]:
-    """The newest delivery in a hook's log, and GitLab's number for it; 0 where there is none."""
-    record = next(hooks.log(hook), None)
-    if record is None:
-        return 0, None
-    delivery = Delivery(record)
-    return delivery.id, _sighting(hook, delivery, times.now())
+def newest_delivery(hooks: Hooks, hook: Hook) -> int:
+    """GitLab's number for the newest delivery in a hook's log; 0 where there is none.
+
+    Raises SourceError.
+    """
+    return next((Delivery(record).id for record in hooks.log(hook)), 0)
+
+
+def test_after(hooks: Hooks, hook: Hook, number: int) -> Sighting | None:
+    """The newest test of `push_events` in a hook's log after a delivery; None where none was made.
+
+    Raises SourceError.
+    """
+    for record in itertools.islice(hooks.log(hook), LOG_PAGE):
+        delivery = Delivery(record)
+        if delivery.id <= number:
+            return None
+        if is_test(delivery.body):
+            return _sighting(hook, delivery, times.now())
+    return None
 
 
 class _Dated(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from reconciler.config.models import Receiver
+from reconciler.events import hook_tests
 from reconciler.events.times import MINUTE, Millis
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
@@ -114,11 +115,15 @@ class Hooks:
         self._client.put(_path(hook), settings)
         self.forget(hook.project_id)
 
-    def test(self, hook: Hook) -> None:
-        """Make GitLab deliver a test: where it is answered with 2xx, GitLab switches the hook on again."""
-        trigger = next((name for name in _TESTS if name in hook.triggers), "push_events")
-        self._client.post(f"{_path(hook)}/test/{trigger}", {})
-        self.forget(hook.project_id)
+    def test(self, hook: Hook, trigger: str) -> None:
+        """Make GitLab deliver a test: where it is answered with 2xx, GitLab switches the hook on again.
+
+        Raises Refused with status 422 where it was not, and where GitLab has nothing to make a test of.
+        """
+        try:
+            self._client.post(f"{_path(hook)}/test/{trigger}", {})
+        finally:
+            self.forget(hook.project_id)
 
     def resend(self, hook: Hook, delivery: int) -> None:
         """Make GitLab send a delivery of its log again (GitLab 17.4 and newer, 5 a minute)."""
@@ -137,15 +142,15 @@ class Hooks:
         return found
 
 
-_TESTS = (
-    "push_events",
-    "tag_push_events",
-    "issues_events",
-    "note_events",
-    "merge_requests_events",
-    "wiki_page_events",
-)
-"""Triggers that nearly every project can be tested with: GitLab needs something to tell of."""
+_OTHER_TESTS = ("issues_events", "merge_requests_events", "note_events")
+"""Each tells of the newest thing of its kind, as it was told when that was made: it makes no event of its own."""
+
+
+def tests_of(hook: Hook) -> list[str]:
+    """The triggers that a webhook may be tested with, the best first. GitLab needs no subscription for a test; older
+    versions need a commit for one of `push_events`.
+    """
+    return [hook_tests.TRIGGER, *(name for name in _OTHER_TESTS if name in hook.triggers)]
 
 
 def _hook(project_id: int, name: str, shown: dict[str, Any]) -> Hook:

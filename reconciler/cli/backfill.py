@@ -175,15 +175,15 @@ def _progress() -> Progress:
 
 
 def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
-    """A bar for each project on a terminal, a line for each slice elsewhere."""
+    """A bar for each project on a terminal, a line for each part that was covered elsewhere."""
 
     def begin(name: str, length: int) -> reading.Progress:
         task = progress.add_task(name, total=length, seen=0, new=0)
 
         def show(source: str, part: Slice, tally: Tally) -> None:
-            read = part.covered.end - part.covered.start
+            read = 0 if part.covered is None else part.covered.end - part.covered.start
             progress.update(task, advance=read, seen=tally.seen, new=tally.new)
-            if progress.disable:
+            if progress.disable and part.covered is not None:
                 through = times.iso(part.covered.end)
                 line = f"{name}: {source} read through {through}, seen {tally.seen}, new {tally.new}"
                 print(line, file=sys.stderr, flush=True)
@@ -215,6 +215,9 @@ def _print(reports: list[Report], window: Interval | None, *, dry_run: bool, as_
             err.print(
                 f"{report.project}: {source} was not read: {why}", style="yellow", highlight=False, markup=False
             )
+        if report.tally.unreadable:
+            what = f"{report.tally.unreadable} records could not be understood: `status` names them"
+            err.print(f"{report.project}: {what}", style="yellow", highlight=False, markup=False)
         if report.error:
             err.print(f"{report.project}: {report.error}", style="red", highlight=False, markup=False)
         elif report.tally.requests == 0 and not report.skipped:
@@ -230,6 +233,7 @@ def _plain(report: Report) -> dict[str, Any]:
         "already_known": report.tally.known,
         "new": report.tally.new,
         "requests": report.tally.requests,
+        "unreadable": report.tally.unreadable,
         "skipped": report.skipped,
         "error": report.error,
     }

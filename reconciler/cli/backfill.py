@@ -33,8 +33,9 @@ from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
 from reconciler.ledger import destinations, prune
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import connect, service_process
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.routes import Route
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile import backfill as reading
 from reconciler.reconcile.backfill import Backfill, Report
@@ -145,9 +146,7 @@ async def _backfill(
         reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
         writer = Writer(db)
         if not no_forward and not dry_run:
-            wanted = [as_wanted(one) for one in config.destinations]
-            ids = await writer.run(lambda db: destinations.sync(db, wanted, now=times.now()))
-            writer.routes = routes(config.destinations, ids)
+            writer.routes = await _routes(config, writer)
         parts = reconciling(config, db=reader, writer=writer, details=details)
         work = Backfill(parts, config.reconcile, db=reader, dry_run=dry_run)
         try:
@@ -161,6 +160,20 @@ async def _backfill(
         finally:
             parts.stop()
             await writer.close()
+
+
+async def _routes(config: Config, writer: Writer) -> list[Route]:
+    """Where what is new goes. Only `serve` switches destinations on and off; before it ever ran there are none, and
+    they are added as it would.
+    """
+    served = service_process(config.ledger.path) is not None
+    wanted = [] if served else [as_wanted(one) for one in config.destinations]
+    ids = await writer.run(lambda db: destinations.add(db, wanted))
+    for one in config.destinations:
+        if one.name not in ids:
+            why = "it is not active in the ledger: `serve`, or a reload of it, switches it on"
+            err.print(f"destination {one.name}: gets nothing of this, {why}", style="yellow", highlight=False)
+    return routes(config.destinations, ids)
 
 
 def _progress() -> Progress:

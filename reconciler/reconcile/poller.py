@@ -23,7 +23,7 @@ from reconciler.reconcile.projects import Projects
 from reconciler.reconcile.reader import Reader
 from reconciler.reconcile.tally import Tally
 from reconciler.sources.client import Client
-from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
+from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped, UnexpectedAnswer
 from reconciler.sources.hook_log import HookLog
 from reconciler.sources.hooks import Hook
 from reconciler.sources.project_events import ProjectEvents
@@ -127,7 +127,7 @@ class Poller:
                 continue
             try:
                 tally = tally.plus(await self._poll_source(project, source, until))
-            except (Refused, NoHook) as error:
+            except (Refused, NoHook, UnexpectedAnswer) as error:
                 await self._note_trouble(project, source, error)
                 if source.name == ProjectEvents.name:
                     trouble = error

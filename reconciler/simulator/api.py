@@ -245,7 +245,7 @@ class _Mangled:
             value = mangle(scope["path"], json.loads(message["body"]))
             body = value if isinstance(value, bytes) else json.dumps(value).encode()
             kept = [(name, text) for name, text in start["headers"] if name != b"content-length"]
-            await send(start | {"headers": [*kept, (b"content-length", str(len(body)).encode())]})
-            await send(message | {"body": body})
+            await send({**start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
+            await send({**message, "body": body})
 
         await self.app(scope, receive, mangled)

@@ -23,8 +23,8 @@ from gitlab.exceptions import GitlabError, GitlabHttpError
 from reconciler.config.models import GitLab
 from reconciler.events import times
 from reconciler.events.times import SECOND, Millis
-from reconciler.sources import answers
-from reconciler.sources.answers import Page, Read, ShapeT
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.errors import RateLimited, Refused, Stopped, Unavailable, UnexpectedAnswer
 from reconciler.sources.ratelimit import RateLimit
 from reconciler.sources.source import Project
@@ -92,7 +92,7 @@ class Client:
         """One object. As this and all that follows, raises SourceError; UnexpectedAnswer where GitLab says something
         else than it should.
         """
-        return answers.read(f"GET {path}", _json(self._ask(path, query or {}, tries=tries)), shape)
+        return checked.read(f"GET {path}", _json(self._ask(path, query or {}, tries=tries)), shape)
 
     def all(
         self, path: str, shape: type[ShapeT], query: dict[str, Any] | None = None, *, tries: int | None = None
@@ -101,7 +101,7 @@ class Client:
         found: list[Read[ShapeT]] = []
         for page in self.pages(path, shape, query or {}, tries=tries):
             for bad in page.unreadable:
-                raise UnexpectedAnswer(f"GET {path}", bad.error, bad.raw[: answers.EXCERPT_CHARS])
+                raise UnexpectedAnswer(f"GET {path}", bad.error, bad.raw[: checked.EXCERPT_CHARS])
             found += page.records
         return found
 
@@ -117,7 +117,7 @@ class Client:
         before, told, same, empty = b"", set[str](), 0, 0
         while number is not None:
             response = self._ask(path, {"per_page": PER_PAGE, **query, "page": number}, tries=tries)
-            page = answers.read_page(f"GET {path}", _json(response), shape)
+            page = checked.read_page(f"GET {path}", _json(response), shape)
             empty = 0 if page.records or page.unreadable else empty + 1
             same = 0 if response.content != before or empty else same + 1
             if same == SAME_PAGES or empty == EMPTY_PAGES:
@@ -251,7 +251,7 @@ class Client:
 
 def _json(response: requests.Response) -> Any:
     try:
-        return answers.parse(response.content)
+        return checked.parse(response.content)
     except ValueError as error:
         what = f"{response.request.method} {response.url.partition('?')[0]}"
         raise UnexpectedAnswer(what, f"it is no JSON ({error}): is gitlab.url right?") from error

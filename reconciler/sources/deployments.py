@@ -9,7 +9,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material
 from reconciler.sources import answers
-from reconciler.sources.answers import Page, Read, moment
+from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.source import Project
 

@@ -10,7 +10,8 @@ import structlog
 
 from reconciler.reconstruct.pushes import MOST_COMMITS
 from reconciler.sources import answers
-from reconciler.sources.answers import Json, Read, ShapeT
+from reconciler.sources.answers import Json
+from reconciler.sources.checked import Read, ShapeT
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused, Unavailable
 from reconciler.sources.source import Project

@@ -22,7 +22,8 @@ from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material, parts
 from reconciler.reconstruct.material import UNKNOWN, Guess
 from reconciler.sources import answers
-from reconciler.sources.answers import Json, Page, Read, moment
+from reconciler.sources.answers import Json
+from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
 from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.source import Project

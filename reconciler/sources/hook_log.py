@@ -29,7 +29,7 @@ from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighti
 from reconciler.events.times import DAY, MINUTE, Millis
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.unreadable import Unreadable
-from reconciler.sources import answers
+from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
 from reconciler.sources.errors import NoHook
 from reconciler.sources.hooks import Hook, Hooks
@@ -172,11 +172,11 @@ def _told(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
     for raw, at, before in itertools.chain.from_iterable(spool.backwards()):
         if at is not None:
             after = max(after, min(at, reading.window.end))
-        [record] = answers.read_again([raw], answers.Logged)
+        [record] = checked.read_again([raw], answers.Logged)
         try:
             sighting = _placed(hook, Delivery(record.shown), at, after=after, before=before)
         except Exception as error:  # whatever is in a record, it must not cost the others
-            reading.unreadable.append(answers.unreadable(raw, answers.Logged.name_in, explain(error)))
+            reading.unreadable.append(checked.unreadable(raw, answers.Logged.name_in, explain(error)))
             continue
         reading.understood.append(record.ident)
         if sighting is not None:

@@ -17,8 +17,8 @@ import msgspec
 from reconciler.config.models import Receiver
 from reconciler.events import hook_tests
 from reconciler.events.times import MINUTE, Millis
-from reconciler.sources import answers
-from reconciler.sources.answers import Page, Read
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Page, Read
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.source import place
@@ -139,7 +139,7 @@ class Hooks:
                 for hook in page.records:
                     name = self.name_of(str(hook.raw.get("url")))
                     if name is not None:
-                        found.append(_hook(project_id, name, answers.read(f"GET {path}", hook.raw, answers.Hook)))
+                        found.append(_hook(project_id, name, checked.read(f"GET {path}", hook.raw, answers.Hook)))
         except SourceError as error:
             return error
         return found

@@ -12,11 +12,12 @@ from reconciler.events.times import DAY, SECOND, Millis
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.unreadable import Unreadable
 from reconciler.reconstruct import Material
-from reconciler.sources import answers
-from reconciler.sources.answers import Json, Page, Read, ShapeT
+from reconciler.sources import answers, checked
+from reconciler.sources.answers import Json
+from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
-from reconciler.sources.errors import Refused, SourceError, Unavailable
+from reconciler.sources.errors import Refused, SourceError, Unavailable, UnexpectedAnswer
 from reconciler.sources.shape import explain, listed_sighting
 from reconciler.sources.source import FOREVER, Project, Slice
 from reconciler.sources.spool import Spool
@@ -27,6 +28,8 @@ RECENT = Millis(DAY)
 """In a part that ends so recently nothing is asked to end it: what changes meanwhile would shift the pages."""
 
 UNAUTHORISED, NOT_FOUND = 401, 404
+FAILURES = 3
+"""So many times in a row GitLab has to fail at a list that belongs to one record, before that is passed over."""
 REMEMBERED = 20_000
 """How many versions of records are remembered as read; forgetting one costs some requests."""
 
@@ -62,6 +65,7 @@ class Listing(Generic[ShapeT]):
     def __init__(self, client: Client) -> None:
         self._client = client
         self._read_from: dict[Version, Millis] = {}
+        self._failures: dict[str, int] = {}
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
         """Read a window, oldest slice first."""
@@ -98,7 +102,8 @@ class Listing(Generic[ShapeT]):
         self, reading: Reading, record: Read[ShapeT], path: str, shape: type[BelowT], query: dict[str, Any]
     ) -> Iterator[Page[BelowT]]:
         """The pages of a list that belongs to one record. Where that can't be read and all else can, the record is
-        one that could not be understood; what was deleted meanwhile has no pages.
+        one that could not be understood; but where GitLab fails to answer, not before it failed several times. What
+        was deleted meanwhile has no pages.
         """
         below = f"{record.ident}/{path.rpartition('/')[2]}"
         try:
@@ -114,10 +119,13 @@ class Listing(Generic[ShapeT]):
             if error.status != NOT_FOUND:
                 reading.unreadable.append(Unreadable(below, str(error), ""))
         except Unavailable as error:
-            if not self._client.is_alone(error):
+            self._failures[path] = self._failures.pop(path, 0) + 1
+            is_lasting = isinstance(error, UnexpectedAnswer) or self._failures[path] >= FAILURES
+            if not (is_lasting and self._client.is_alone(error)):
                 raise
             reading.unreadable.append(Unreadable(below, str(error), ""))
         else:
+            self._failures.pop(path, None)
             reading.understood.append(below)
 
     def told(
@@ -158,7 +166,7 @@ class Listing(Generic[ShapeT]):
 
     def _slice(self, reading: Reading, raws: Sequence[Json]) -> Slice:
         found: dict[str, Sighting] = {}
-        for record in answers.read_again(raws, self.shape):
+        for record in checked.read_again(raws, self.shape):
             found |= {sighting.source_id: sighting for sighting in self._sightings(reading, record)}
         in_order = sorted(found.values(), key=lambda s: (s.identity.happened_at, s.source_id))
         return Slice(sightings=in_order, unreadable=reading.unreadable, understood=reading.understood)
@@ -171,7 +179,7 @@ class Listing(Generic[ShapeT]):
         except SourceError:
             raise
         except Exception as error:  # whatever is in a record, it must not cost the others
-            reading.unreadable.append(answers.unreadable(record.raw, self.shape.name_in, explain(error)))
+            reading.unreadable.append(checked.unreadable(record.raw, self.shape.name_in, explain(error)))
             return []
         if len(reading.unreadable) == known:
             reading.understood.append(record.ident)
@@ -192,4 +200,4 @@ class Listing(Generic[ShapeT]):
             del self._read_from[next(iter(self._read_from))]
 
     def _version(self, project: Project, raw: Json) -> Version:
-        return project.id, answers.name_of(raw, self.shape.name_in), str(raw.get("updated_at"))
+        return project.id, checked.name_of(raw, self.shape.name_in), str(raw.get("updated_at"))

@@ -10,8 +10,8 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.unreadable import Unreadable
 from reconciler.reconstruct import Material
-from reconciler.sources import answers
-from reconciler.sources.answers import Page, Read, moment
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
 from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.shape import raw_record, whole
@@ -50,7 +50,7 @@ class Pipelines(Listing[answers.Pipeline]):
         }
         material = Material(record=record, project=project.shown, object=shown, more=more)
         failed: list[Unreadable] = []
-        told = self._told(failed, answers.read(path, {**record, **shown}, self.shape).shown, material)
+        told = self._told(failed, checked.read(path, {**record, **shown}, self.shape).shown, material)
         return sighting if failed else told
 
     def _told(self, failed: list[Unreadable], shown: answers.Pipeline, material: Material) -> Sighting:

@@ -20,8 +20,8 @@ from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.unreadable import Unreadable
-from reconciler.sources import answers
-from reconciler.sources.answers import Read
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Read
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
 from reconciler.sources.record_details import material_of
@@ -95,7 +95,7 @@ class ProjectEvents:
                 if made and made[-1] is not None and made[-1] < window.start:
                     break
             for raws in spool.backwards():
-                yield self._slice(project, answers.read_again(raws, answers.Event))
+                yield self._slice(project, checked.read_again(raws, answers.Event))
         return records
 
     def _slice(self, project: Project, records: Sequence[Read[answers.Event]]) -> Slice:
@@ -106,7 +106,7 @@ class ProjectEvents:
             try:
                 sightings.append(self._sighting(project, record, unreadable))
             except Exception as error:  # whatever is in a record, it must not cost the others
-                unreadable.append(answers.unreadable(record.raw, answers.Event.name_in, explain(error)))
+                unreadable.append(checked.unreadable(record.raw, answers.Event.name_in, explain(error)))
             if len(unreadable) == known:
                 understood.append(record.ident)
         in_order = sorted(sightings, key=lambda s: (s.identity.happened_at, len(s.source_id), s.source_id))

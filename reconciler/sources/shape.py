@@ -16,7 +16,7 @@ from reconciler.events.identify import summarise
 from reconciler.events.sighting import Identity, Recovery, Sighting, Summary
 from reconciler.ledger.unreadable import Unreadable
 from reconciler.reconstruct import Material, rebuild
-from reconciler.sources.answers import unreadable
+from reconciler.sources.checked import unreadable
 from reconciler.sources.errors import SourceError
 
 EVERYTHING = "*"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from reconciler.ledger.coverage import Interval
 from reconciler.ledger.unreadable import Unreadable
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
-from reconciler.sources import answers
+from reconciler.sources import answers, checked
 from reconciler.sources.activity import Activity
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError, UnexpectedAnswer
@@ -29,7 +30,10 @@ from reconciler.sources.table import make_sources
 from tests.support.all_kinds import PROJECT, let_everything_happen
 
 HOOK = "http://127.0.0.1:9/webhooks/gitlab"
+DEEP: list[Any] = [json.loads("[" * depth + "]" * depth) for depth in (245, 250, 251, 252, 253, 254, 600)]
+"""JSON that parsers read, and do not write or not once it stands in something else."""
 OTHER_THINGS: list[Any] = [
+    *DEEP,
     None, True, 0, -1, 1.5, 10**30, "", "x", "\ud800", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", [], [[]],
     ["x"], {}, {"id": []}, {"x": {"x": {"x": []}}}, [{"id": None}], [None, {"commit": 7}],
 ]  # fmt: skip
@@ -217,7 +221,7 @@ def test_an_answer_that_is_no_list_says_what_it_is(asked: Asked, answer: bytes) 
 def test_half_a_surrogate_pair_in_one_title_costs_nothing(asked: Asked) -> None:
     """No fast parser reads it, and no database holds it: the page that it stands on is read all the same."""
     by_hand = rb'[{"id": 7, "created_at": "2026-11-24T12:00:00Z", "target_title": "half \ud83d"}, {"id": 6}]'
-    page = answers.read_page("GET /events", answers.parse(by_hand), answers.Event)
+    page = checked.read_page("GET /events", checked.parse(by_hand), answers.Event)
     assert [record.raw["target_title"] for record in page.records] == ["half ?"]
     assert [(bad.record_id, bad.error) for bad in page.unreadable] == [
         ("6", "object missing required field `created_at`")

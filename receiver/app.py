@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,21 +13,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from receiver.endpoint import PATH, WebhookEndpoint
 from receiver.guard import Guard
 from reconciler.config.models import Receiver
+from reconciler.events.hook_tests import Expected
 from reconciler.ledger.connection import touch
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.writer import Writer
 
 
 def receiver_app(
-    config: Receiver, *, writer: Writer, project_ids: dict[str, int], expected_tests: Set[int] = frozenset()
+    config: Receiver, *, writer: Writer, project_ids: dict[str, int], expected_tests: set[Expected] | None = None
 ) -> ASGIApp:
-    """The ASGI app that GitLab talks to. `expected_tests` are projects whose next delivery is a test of ours."""
+    """The ASGI app that GitLab talks to. `expected_tests` are the tests of webhooks that GitLab was asked for."""
     guards: Mapping[str, Guard] = {hook.name: Guard(hook) for hook in config.hooks}
     webhooks = WebhookEndpoint(
         writer=writer,
         guards=guards,
         project_ids=project_ids,
-        expected_tests=expected_tests,
+        expected_tests=set() if expected_tests is None else expected_tests,
         max_body=config.max_body,
         max_waiting_bytes=config.max_waiting,
     )

@@ -6,7 +6,7 @@ than all of our own work (docs/benchmarks.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.body import Disconnected, Refused, Room, json_object, read
 from receiver.guard import Guard
-from reconciler.events import times
+from reconciler.events import hook_tests, times
 from reconciler.events.identify import as_test, webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Sighting
 from reconciler.ledger.errors import LedgerUnavailable
@@ -34,7 +34,10 @@ log = structlog.get_logger(__name__)
 
 
 class WebhookEndpoint:
-    """The ASGI endpoint. `project_ids` is kept up to date with every project that a delivery names."""
+    """The ASGI endpoint. `project_ids` is kept up to date with every project that a delivery names.
+
+    A test that arrives is taken out of `expected_tests`.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class WebhookEndpoint:
         writer: Writer,
         guards: Mapping[str, Guard],
         project_ids: dict[str, int],
-        expected_tests: Set[int],
+        expected_tests: set[hook_tests.Expected],
         max_body: int,
         max_waiting_bytes: int,
     ) -> None:
@@ -110,10 +113,12 @@ class WebhookEndpoint:
         about = sighting.summary
         if about.project_id is not None and about.project_path is not None:
             self._project_ids[about.project_path] = about.project_id
-        if about.project_id in self._expected_tests:
-            log.info("a test delivery, asked for to switch the webhook on again", project=about.project_path)
-            return as_test(sighting)
-        return sighting
+        test = hook_tests.find_expected(self._expected_tests, guard.source, body)
+        if test is None:
+            return sighting
+        self._expected_tests.discard(test)
+        log.info("a test delivery, asked for to switch the webhook on again", project=about.project_path)
+        return as_test(sighting)
 
     async def _record(self, sighting: Sighting) -> None:
         if self._writer.waiting_sightings >= MAX_WAITING:

@@ -35,8 +35,9 @@ from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
 from reconciler.ledger import destinations, prune
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import connect, service_process
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.routes import Route
 from reconciler.ledger.unknowns import Unknown, unknowns
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile import backfill as reading
@@ -153,9 +154,7 @@ async def _backfill(
         reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
         writer = Writer(db)
         if not no_forward and not dry_run:
-            wanted = [as_wanted(one) for one in config.destinations]
-            ids = await writer.run(lambda db: destinations.sync(db, wanted, now=times.now()))
-            writer.routes = routes(config.destinations, ids)
+            writer.routes = await _routes(config, writer)
         parts = reconciling(config, db=reader, writer=writer, details=details)
         work = Backfill(parts, config.reconcile, db=reader, dry_run=dry_run)
         try:
@@ -173,6 +172,20 @@ async def _backfill(
             await writer.close()
 
 
+async def _routes(config: Config, writer: Writer) -> list[Route]:
+    """Where what is new goes. Only `serve` switches destinations on and off; before it ever ran there are none, and
+    they are added as it would.
+    """
+    served = service_process(config.ledger.path) is not None
+    wanted = [] if served else [as_wanted(one) for one in config.destinations]
+    ids = await writer.run(lambda db: destinations.add(db, wanted))
+    for one in config.destinations:
+        if one.name not in ids:
+            why = "it is not active in the ledger: `serve`, or a reload of it, switches it on"
+            err.print(f"destination {one.name}: gets nothing of this, {why}", style="yellow", highlight=False)
+    return routes(config.destinations, ids)
+
+
 def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -185,15 +198,15 @@ def _progress() -> Progress:
 
 
 def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
-    """A bar for each project on a terminal, a line for each slice elsewhere."""
+    """A bar for each project on a terminal, a line for each part that was covered elsewhere."""
 
     def begin(name: str, length: int) -> reading.Progress:
         task = progress.add_task(name, total=length, seen=0, new=0)
 
         def show(source: str, part: Slice, tally: Tally) -> None:
-            read = part.covered.end - part.covered.start
+            read = 0 if part.covered is None else part.covered.end - part.covered.start
             progress.update(task, advance=read, seen=tally.seen, new=tally.new)
-            if progress.disable:
+            if progress.disable and part.covered is not None:
                 through = times.iso(part.covered.end)
                 line = f"{name}: {source} read through {through}, seen {tally.seen}, new {tally.new}"
                 print(line, file=sys.stderr, flush=True)
@@ -238,6 +251,9 @@ def _print(
             err.print(
                 f"{report.project}: {source} was not read: {why}", style="yellow", highlight=False, markup=False
             )
+        if report.tally.unreadable:
+            what = f"{report.tally.unreadable} records could not be understood: `status` names them"
+            err.print(f"{report.project}: {what}", style="yellow", highlight=False, markup=False)
         if report.error:
             err.print(f"{report.project}: {report.error}", style="red", highlight=False, markup=False)
         elif report.tally.requests == 0 and not report.skipped:
@@ -253,6 +269,7 @@ def _plain(report: Report) -> dict[str, Any]:
         "already_known": report.tally.known,
         "new": report.tally.new,
         "requests": report.tally.requests,
+        "unreadable": report.tally.unreadable,
         "skipped": report.skipped,
         "error": report.error,
     }

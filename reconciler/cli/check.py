@@ -32,6 +32,7 @@ from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.unknowns import unknowns
 from reconciler.reconcile.known import asked
+from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.groups import projects_below
@@ -126,7 +127,8 @@ def _gitlab(config: Config) -> Iterator[Finding]:
         return
     client = Client(config.gitlab, tries=1)
     reachable = _attempt(
-        f"GitLab at {config.gitlab.url} answers", lambda: f"version {client.get('/version')['version']}"
+        f"GitLab at {config.gitlab.url} answers",
+        lambda: f"version {client.get('/version', answers.Version).shown.version}",
     )
     yield reachable
     if not reachable.ok:
@@ -167,8 +169,8 @@ def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding
 
 
 def _log_of(hooks: Hooks, hook: Hook) -> str:
-    last = next(hooks.log(hook), None)
-    return "no delivery yet" if last is None else f"last delivery: {last.get('response_status')}"
+    newest = next(hooks.log(hook)).records
+    return f"last delivery: {newest[0].shown.response_status}" if newest else "no delivery yet"
 
 
 def _projects_of(client: Client, group: int | str) -> str:
@@ -176,7 +178,7 @@ def _projects_of(client: Client, group: int | str) -> str:
 
 
 def _scopes(client: Client) -> str:
-    scopes = client.get("/personal_access_tokens/self").get("scopes", [])
+    scopes = client.get("/personal_access_tokens/self", answers.Token).shown.scopes
     if not {"read_api", "api"} & set(scopes):
         raise SourceError(f"its scopes are {', '.join(scopes) or 'none'}: it needs read_api")
     return f"scopes {', '.join(scopes)}"
@@ -184,7 +186,7 @@ def _scopes(client: Client) -> str:
 
 def _events_of(client: Client, name: int | str) -> str:
     project = client.project(name)
-    client.page(f"/projects/{project.id}/events", {"per_page": 1})
+    next(client.pages(f"/projects/{project.id}/events", answers.Event, {"per_page": 1}))
     return f"{project.path}, id {project.id}"
 
 

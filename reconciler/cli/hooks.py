@@ -164,11 +164,11 @@ def resend(
 
 
 def _deliveries(parts: Reconciling, hook: Hook) -> list[Delivery]:
-    return [Delivery(record) for record in parts.hooks.log(hook)]
+    return [Delivery(record.shown) for page in parts.hooks.log(hook) for record in page.records]
 
 
 def _is_wanted(record: Delivery, start: int | None) -> bool:
-    return record.failed and (start is None or (record.answered_at or start) >= start)
+    return record.failed and (start is None or (record.made_at or start) >= start)
 
 
 async def _resend(parts: Reconciling, hook: Hook, record: Delivery, before: int, *, dry_run: bool) -> dict[str, Any]:

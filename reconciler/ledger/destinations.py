@@ -67,23 +67,43 @@ def sync(db: Database, wanted: Iterable[Wanted], *, now: Millis) -> dict[str, in
     known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
     db.conn.execute("UPDATE destinations SET active = 0 WHERE active = 1")
     for one in wanted:
+        if one.name in known:
+            db.conn.execute(
+                "UPDATE destinations SET ordering = ?, active = 1 WHERE name = ?", (one.ordering, one.name)
+            )
+        else:
+            _insert(db, one)
+    return active(db)
+
+
+def add(db: Database, wanted: Iterable[Wanted]) -> dict[str, int]:
+    """Add the destinations that the ledger does not know; those that it knows stay as they are, active or not: only
+    the service decides that. Returns the ids of the active ones by name.
+    """
+    known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
+    for one in wanted:
+        if one.name not in known:
+            _insert(db, one)
+    return active(db)
+
+
+def active(db: Database) -> dict[str, int]:
+    """The ids of the active destinations, by name."""
+    return dict(db.conn.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())
+
+
+def _insert(db: Database, one: Wanted) -> None:
+    """A new destination, and from where on it gets the past."""
+    db.conn.execute("INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)", (one.name, one.ordering))
+    if one.start != "now":
+        since = None if one.start == "beginning" else times.iso(one.start)
         db.conn.execute(
             """
-            INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)
-            ON CONFLICT (name) DO UPDATE SET ordering = excluded.ordering, active = 1
+            UPDATE destinations SET fill_after = 0, fill_from = ?,
+                                    fill_through = (SELECT coalesce(max(id), 0) FROM events) WHERE name = ?
             """,
-            (one.name, one.ordering),
+            (since, one.name),
         )
-        if one.name not in known and one.start != "now":
-            since = None if one.start == "beginning" else times.iso(one.start)
-            db.conn.execute(
-                """
-                UPDATE destinations SET fill_after = 0, fill_from = ?,
-                                        fill_through = (SELECT coalesce(max(id), 0) FROM events) WHERE name = ?
-                """,
-                (since, one.name),
-            )
-    return dict(db.conn.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())
 
 
 def standings(db: Database) -> list[Standing]:

@@ -322,6 +322,26 @@ def _neighbourhood(db: Any) -> None:
     )
 
 
+@migrations(name="0009_unreadable")
+def _unreadable(db: Any) -> None:
+    _run(
+        db,
+        """
+        CREATE TABLE unreadable (  -- records of GitLab's that could not be understood
+            project_id INTEGER NOT NULL,  -- a group's below zero
+            source TEXT NOT NULL,
+            record_id TEXT NOT NULL,  -- GitLab's own, or a hash
+            error TEXT NOT NULL,
+            raw TEXT NOT NULL,  -- its beginning
+            first_seen_at TEXT NOT NULL,
+            last_seen_at TEXT NOT NULL,
+            PRIMARY KEY (project_id, source, record_id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX unreadable_by_time ON unreadable (last_seen_at)",
+    )
+
+
 @migrations(name="0010_events")
 def _events(db: Any) -> None:
     _run(db, *renaming.STATEMENTS)

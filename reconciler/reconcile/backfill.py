@@ -20,6 +20,7 @@ from reconciler.reconcile.parts import Reconciling
 from reconciler.reconcile.tally import Tally
 from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
 from reconciler.sources.project_events import ProjectEvents
+from reconciler.sources.shape import explain
 from reconciler.sources.source import Project, Slice, Source
 
 PART = 60 * DAY
@@ -80,6 +81,8 @@ class Backfill:
             raise
         except (SourceError, LedgerError) as error:
             report.error = str(error)
+        except Exception as error:  # one project's trouble must not end the others
+            report.error = explain(error)
         return report
 
     async def _plan(self, name: int | str, project: Project, wanted: Interval | None) -> list[Planned]:
@@ -115,6 +118,8 @@ class Backfill:
                 report.skipped[source.name] = str(result)
             elif isinstance(result, SourceError | LedgerError) and not isinstance(result, Stopped):
                 report.error = report.error or str(result)
+            elif isinstance(result, Exception) and not isinstance(result, Stopped):
+                report.error = report.error or explain(result)
             elif isinstance(result, BaseException):
                 raise result
 
@@ -132,6 +137,7 @@ class Backfill:
                 known=report.tally.known + tally.known - shown.known,
                 new=report.tally.new + tally.new - shown.new,
                 requests=report.tally.requests + tally.requests - shown.requests,
+                unreadable=report.tally.unreadable + tally.unreadable - shown.unreadable,
             )
             shown = msgspec.structs.replace(tally)
             progress(source.name, part, report.tally)

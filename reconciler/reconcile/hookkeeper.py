@@ -7,21 +7,21 @@ import time
 import structlog
 
 from reconciler.events import times
+from reconciler.events.hook_tests import Expected
 from reconciler.events.identify import as_test
-from reconciler.events.sighting import Sighting
 from reconciler.events.times import HOUR
 from reconciler.ledger import hooks as ledger_hooks
 from reconciler.ledger.hooks import HookState
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.threads import in_thread
 from reconciler.sources.errors import Refused, SourceError, Stopped
-from reconciler.sources.hook_log import last_delivery
-from reconciler.sources.hooks import Hook, Hooks
+from reconciler.sources.hook_log import newest_delivery, test_after
+from reconciler.sources.hooks import Hook, Hooks, tests_of
 from reconciler.sources.source import Project
 
 TEST_PAUSE = HOUR
-TEST_FAILED = 422
-"""GitLab's answer where a test was made and not answered with 2xx."""
+NOT_TAKEN = 422
+"""GitLab's answer where a test was not answered with 2xx, and where GitLab made none."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,10 +29,10 @@ log = structlog.get_logger(__name__)
 class HookKeeper:
     """Knows how each project's webhooks are.
 
-    `expected_tests` are the projects whose next delivery is a test that we asked for; the receiver looks there.
+    `expected_tests` are the tests that we asked GitLab for and that have not arrived: the receiver looks there.
     """
 
-    def __init__(self, hooks: Hooks, *, writer: Writer, reenable: bool, expected_tests: set[int]) -> None:
+    def __init__(self, hooks: Hooks, *, writer: Writer, reenable: bool, expected_tests: set[Expected]) -> None:
         self._hooks = hooks
         self._writer = writer
         self._reenable = reenable
@@ -67,33 +67,49 @@ class HookKeeper:
                 await self._switch_on(project, hook)
 
     async def _switch_on(self, project: Project, hook: Hook) -> None:
-        last, _ = await self._last_delivery(hook)
-        self._expected_tests.add(project.id)
+        newest = await self._newest_delivery(hook)
+        for trigger in tests_of(hook):
+            failure = await self._test(project, hook, trigger)
+            made = await self._note_test(hook, newest)
+            if not (isinstance(failure, Refused) and failure.status == NOT_TAKEN and made is False):
+                break  # only where GitLab had nothing to make this test of, another may do
+        await self.look(project, fresh=True)
+
+    async def _test(self, project: Project, hook: Hook, trigger: str) -> SourceError | None:
+        """Ask for one test. Returns why it failed, where it did."""
+        expected = (hook.name, project.id)
+        self._expected_tests.add(expected)
         try:
-            await in_thread(lambda: self._hooks.test(hook))
+            await in_thread(lambda: self._hooks.test(hook, trigger))
         except Stopped:
-            return
+            raise
         except SourceError as error:
             log.warning("a webhook can't be switched on again", project=project.path, error=str(error))
             self._not_before[hook.id] = time.monotonic() + TEST_PAUSE / 1000
-            if isinstance(error, Refused) and error.status == TEST_FAILED:
-                await self._note_failed_test(hook, last)
-        finally:
-            self._expected_tests.discard(project.id)
-        await self.look(project, fresh=True)
+            if isinstance(error, Refused):  # without an answer it may still be on its way
+                self._expected_tests.discard(expected)
+            return error
+        self._expected_tests.discard(expected)
+        return None
 
-    async def _note_failed_test(self, hook: Hook, last: int) -> None:
-        """A test that did not arrive is in GitLab's log like any delivery: it must not be taken for one."""
-        number, told = await self._last_delivery(hook)
-        if told is not None and number > last:
-            await self._writer.record([as_test(told)])
-
-    async def _last_delivery(self, hook: Hook) -> tuple[int, Sighting | None]:
-        """As in the log; nothing where GitLab does not show it."""
+    async def _note_test(self, hook: Hook, newest: int) -> bool | None:
+        """A test is in GitLab's log, before GitLab answers, like any delivery: one that did not arrive must not be
+        taken for one later. Whether there is one; None where the log can't be read.
+        """
         try:
-            return await in_thread(lambda: last_delivery(self._hooks, hook))
+            told = await in_thread(lambda: test_after(self._hooks, hook, newest))
         except SourceError:
-            return 0, None
+            return None
+        if told is not None:
+            await self._writer.record([as_test(told)])
+        return told is not None
+
+    async def _newest_delivery(self, hook: Hook) -> int:
+        """GitLab's number for it; 0 where GitLab does not show the log."""
+        try:
+            return await in_thread(lambda: newest_delivery(self._hooks, hook))
+        except SourceError:
+            return 0
 
     async def _note(self, project: Project, hooks: list[Hook]) -> None:
         states = [_state(hook) for hook in hooks]

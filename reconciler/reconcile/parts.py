@@ -6,6 +6,7 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.config.models import Config
+from reconciler.events.hook_tests import Expected
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.hookkeeper import HookKeeper
 from reconciler.reconcile.poller import Poller
@@ -42,7 +43,7 @@ def reconciling(
     *,
     db: Database,
     writer: Writer,
-    expected_tests: set[int] | None = None,
+    expected_tests: set[Expected] | None = None,
     details: bool = True,
 ) -> Reconciling:
     """Build them. `expected_tests` is shared with the receiver (see HookKeeper), `details` is the Reader's."""

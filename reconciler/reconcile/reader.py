@@ -8,11 +8,12 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
+from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger import coverage, runs
+from reconciler.ledger import coverage, runs, unreadable
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.record import rehearse
@@ -64,6 +65,7 @@ class Reader:
         try:
             while (part := await self._ask(lambda: next(slices, None), tally)) is not None:
                 tally.seen += len(part.sightings)
+                tally.unreadable += len(part.unreadable)
                 if dry_run:
                     tally.new += (await self._rehearse(part.sightings))[1]
                 else:
@@ -90,7 +92,11 @@ class Reader:
                 batch = await self._completed(project, source, batch, tally)
             outcome = await self._writer.record(batch)
             tally.new += outcome.founded
-        await self._writer.run(lambda db: coverage.cover(db, project.id, source.name, part.covered))
+        for bad in part.unreadable:
+            about = {"project": project.path or project.id, "source": source.name, "record": bad.record_id}
+            log.warning("a record can't be understood: it is kept as it came", error=bad.error, **about)
+        if part.covered or part.unreadable or part.understood:
+            await self._writer.run(lambda db: _settle(db, project.id, source.name, part))
 
     async def _completed(
         self, project: Project, source: Source, batch: Sequence[Sighting], tally: Tally
@@ -151,3 +157,13 @@ class Reader:
             await self._writer.run(lambda db: runs.note_run(db, run))
         except LedgerUnavailable:
             log.warning("a run can't be noted in the ledger", project=project.id)
+
+
+def _settle(db: Database, project_id: int, source: str, part: Slice) -> None:
+    """Note what could not be understood, and what was covered all the same."""
+    if part.understood:
+        unreadable.clear(db, project_id, source, part.understood)
+    if part.unreadable:
+        unreadable.note(db, project_id, source, part.unreadable, now=times.now())
+    if part.covered is not None:
+        coverage.cover(db, project_id, source, part.covered)

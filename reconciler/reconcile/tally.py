@@ -6,12 +6,15 @@ import msgspec
 
 
 class Tally(msgspec.Struct):
-    """`seen` and `known` count sightings, `new` events, `requests` what GitLab was asked."""
+    """`seen` and `known` count sightings, `new` events, `requests` what GitLab was asked, `unreadable` records that
+    could not be understood.
+    """
 
     seen: int = 0
     known: int = 0
     new: int = 0
     requests: int = 0
+    unreadable: int = 0
     error: str | None = None
 
     def plus(self, other: Tally) -> Tally:
@@ -21,5 +24,6 @@ class Tally(msgspec.Struct):
             known=self.known + other.known,
             new=self.new + other.new,
             requests=self.requests + other.requests,
+            unreadable=self.unreadable + other.unreadable,
             error=self.error or other.error,
         )

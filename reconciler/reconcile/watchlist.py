@@ -16,6 +16,7 @@ from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.threads import in_thread
+from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused, SourceError, Stopped, TokenRefused, Unavailable
 
@@ -127,8 +128,9 @@ class Watchlist:
     def _ask(self) -> SourceError | None:
         """Ask for what every token of the right scope may read: for what GitLab is, and for a list of its own."""
         try:
-            answer = self._probe.get("/version")
-            self._probe.page("/projects", {"membership": "true", "simple": "true", "per_page": 1})
+            self._probe.get("/version", answers.Version)
+            own = {"membership": "true", "simple": "true", "per_page": 1}
+            next(self._probe.pages("/projects", answers.Thing, own), None)
         except Stopped:
             raise
         except Refused as error:  # who refuses this to a token that is good, answers
@@ -137,6 +139,4 @@ class Watchlist:
             return error
         except Exception as error:  # whatever it is, GitLab does not answer so
             return Unavailable(f"GET /version: {type(error).__name__}: {error}")
-        if not isinstance(answer, dict) or "version" not in answer:
-            return Unavailable("GET /version: the answer is not GitLab's: is gitlab.url right?")
         return None

@@ -12,6 +12,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from sqlite_utils import Database
 
 from reconciler.config.models import Config, Retention
+from reconciler.events.hook_tests import Expected
 from reconciler.ledger.prune import Keep
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.parts import Reconciling, reconciling
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 class Jobs:
     """What is done by the clock. `apply` starts it, and starts it anew with another config."""
 
-    def __init__(self, *, db: Database, writer: Writer, expected_tests: set[int]) -> None:
+    def __init__(self, *, db: Database, writer: Writer, expected_tests: set[Expected]) -> None:
         self._db = db
         self._writer = writer
         self._expected_tests = expected_tests

@@ -19,6 +19,7 @@ from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
+from reconciler.events.hook_tests import Expected
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.ledger import downtime, reloads, runs
@@ -64,7 +65,7 @@ class _Service:
         db = connect(config.ledger.path)
         self._writer = writer = Writer(db)
         self._reader = reader = connect(config.ledger.path, readonly=True)
-        self._expected_tests: set[int] = set()
+        self._expected_tests: set[Expected] = set()
         self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests)
         meters, traced = Meters(), start_traces(reader)
         alerting = Alerting(lambda: self._config, known=self._known, db=reader, writer=writer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -40,6 +41,10 @@ class ApiFaults:
     """Requests whose path ends like this answer with this status."""
     hidden: Callable[[dict[str, Any]], bool] = lambda _: False
     """Records that the token may not see: taken out after paging, so that pages come up short."""
+    mangle: Callable[[str, Any], Any] | None = None
+    """What becomes of an answer: it is given the path and the JSON."""
+    added_headers: dict[str, str] = field(default_factory=dict)
+    """What every answer's headers say beside, or instead of, what they should."""
     record_delay_ms: int = 0
     """How long after it happened a record becomes visible."""
 
@@ -75,7 +80,7 @@ class Api:
                 Route("/api/v4/projects", self.projects),
                 Route(project, self.project),
             ],
-            middleware=[Middleware(_Trouble, api=self)],
+            middleware=[Middleware(_Trouble, api=self), Middleware(_Mangled, api=self)],
         )
 
     async def version(self, _: Request) -> Response:
@@ -196,8 +201,11 @@ class _Trouble:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 moment = formatdate(api.world.clock() / 1000, usegmt=True)
-                more = [(name.lower().encode(), value.encode()) for name, value in limit.items()]
-                message["headers"] = [*message.get("headers", []), (b"date", moment.encode()), *more]
+                added = limit | api.faults.added_headers
+                more = [(name.lower().encode(), value.encode()) for name, value in added.items()]
+                names = {name for name, _ in more}
+                own = [header for header in message.get("headers", []) if header[0] not in names]
+                message["headers"] = [*own, (b"date", moment.encode()), *more]
             await send(message)
 
         await (refusal or self.app)(scope, receive, with_headers)
@@ -214,3 +222,30 @@ class _Trouble:
             "RateLimit-Remaining": str(max(0, limit - self._used)),
             "RateLimit-Reset": str((period + 1) * PERIOD_S),
         }
+
+
+class _Mangled:
+    """Answers something else than was to be answered, where that was asked for."""
+
+    def __init__(self, app: ASGIApp, api: Api) -> None:
+        self.app = app
+        self.api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        mangle = self.api.faults.mangle
+        if mangle is None or scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start: Message = {}
+
+        async def mangled(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            value = mangle(scope["path"], json.loads(message["body"]))
+            body = value if isinstance(value, bytes) else json.dumps(value).encode()
+            kept = [(name, text) for name, text in start["headers"] if name != b"content-length"]
+            await send({**start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
+            await send({**message, "body": body})
+
+        await self.app(scope, receive, mangled)

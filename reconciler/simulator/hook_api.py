@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from reconciler.simulator.hooks import Courier, Hook
+from reconciler.simulator.hooks import Courier, Hook, webhook_bytes
 from reconciler.simulator.paging import not_found, paged
-from reconciler.simulator.payloads import ZEROS, push_webhook
+from reconciler.simulator.payloads import ZEROS, Person, Place, push_webhook
 from reconciler.simulator.world import World
 
 LOG_PAGE = 20
+SAMPLE_COMMITS = 3
 WRITES = ("url", "token", "signing_token")
 
 
@@ -74,15 +74,15 @@ class HookApi:
         return not_found() if hook is None else paged(request, hook.kept_log()[::-1], most=LOG_PAGE)
 
     async def test(self, request: Request) -> Response:
-        """A sample delivery, made while the caller waits; a success switches the hook on again."""
+        """A test delivery, made while the caller waits; a success switches the hook on again."""
         hook = self._hook(request)
         if hook is None:
             return not_found()
-        project = self._world.projects[hook.project_id]
-        head = project.heads.get("refs/heads/main", ZEROS)
-        body = push_webhook(project.place, self._world.people[0], "refs/heads/main", head, head, [])
-        sample = json.dumps(body).encode()
-        ok = await run_in_threadpool(self._courier.post, hook, "Push Hook", sample, is_test=True)
+        if request.path_params["trigger"] in hook.faults.untestable:
+            return JSONResponse({"message": "Ensure the project has something to tell of"}, 422)
+        body = webhook_bytes(sample_push(self._world, hook.project_id))
+        await run_in_threadpool(hook.faults.during_test)
+        ok = await run_in_threadpool(self._courier.post, hook, "Push Hook", body, is_test=True)
         return JSONResponse({"message": "201 Created"}, 201) if ok else JSONResponse({"message": "failed"}, 422)
 
     async def resend(self, request: Request) -> Response:
@@ -100,6 +100,20 @@ class HookApi:
         found = self._find(request)
         hook = self._courier.hooks.get(request.path_params["hook"])
         return hook if hook is not None and hook.project_id == found else None
+
+
+def sample_push(world: World, project_id: int) -> dict[str, Any]:
+    """A test's body: the newest commits of the default branch, as if they had been pushed just now. The oldest of
+    them is named as the commit before; a project without commits is tested with a body of GitLab's own.
+    """
+    place, ref = world.projects[project_id].place, "refs/heads/main"
+    head = world.projects[project_id].heads.get(ref, ZEROS)
+    newest = world.compare(project_id, ZEROS, head)
+    if not newest:
+        before, after = "95790bf891e76fee5e1747ab589903a6a1f80f22", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7"
+        return push_webhook(Place(15, "gitlab/gitlab"), Person(4, "john"), "refs/heads/master", before, after, [])
+    shown = newest[: -SAMPLE_COMMITS - 1 : -1]
+    return push_webhook(place, world.people[0], ref, shown[-1]["id"], head, shown)
 
 
 def _set(hook: Hook, settings: dict[str, Any]) -> None:

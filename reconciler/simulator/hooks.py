@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 from reconciler.simulator.core import Happening
+from reconciler.simulator.payloads import millis
 
 FAILURES_BEFORE_OFF = 4
 FIRST_PAUSE_S = 60.0
@@ -56,6 +57,10 @@ class HookFaults:
     drop: int = 0
     double: int = 0
     delay_s: float = 0.0
+    during_test: Callable[[], object] = lambda: None
+    """What else happens while GitLab makes a test, before the test itself goes out."""
+    untestable: frozenset[str] = frozenset()
+    """Triggers for which GitLab finds nothing to make a test of."""
 
 
 @dataclass
@@ -68,6 +73,8 @@ class Hook:
     token: str = ""
     signing_token: str = ""
     idempotency_key: bool = True
+    log_has_times: bool = False
+    """Whether its log says when a delivery was made, as that of newer versions does."""
     event_uuid: str | None = None
     faults: HookFaults = field(default_factory=HookFaults)
     first_pause_s: float = FIRST_PAUSE_S
@@ -194,6 +201,8 @@ class Courier:
             "execution_duration": 0.01,
             "response_status": status,
         }
+        if hook.log_has_times:
+            record["created_at"] = millis(hook.clock())
         hook.log.append((hook.clock(), record))
         hook.originals[record["id"]] = (hook_event, body, headers.get("Idempotency-Key"))
         return ok

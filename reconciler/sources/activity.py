@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.events import times
-from reconciler.events.fields import number
 from reconciler.events.times import DAY, Millis
+from reconciler.sources import answers
 from reconciler.sources.client import Client
-
-PER_PAGE = 100
 
 
 class Activity:
@@ -36,20 +34,21 @@ class Activity:
             "simple": "true",
             "archived": "false",
         }
-        active = self._ids("/events", feed, "project_id", "created_at", moment)
-        return active | self._ids("/projects", recent, "id", "last_activity_at", moment)
+        return self._down_to("/events", answers.Feed, feed, moment) | self._down_to(
+            "/projects", answers.Recent, recent, moment
+        )
 
-    def _ids(self, path: str, query: dict[str, Any], field: str, time: str, since: Millis) -> set[int]:
-        """Read a list, newest first, down to a time."""
-        found = set()
-        page: str | None = "1"
-        while page is not None:
-            answer = self._client.page(path, {**query, "per_page": PER_PAGE, "page": page})
-            page = answer.next_page
-            for record in answer.records:
-                at, ident = times.parse(record.get(time)), number(record.get(field))
+    def _down_to(
+        self, path: str, shape: type[answers.Feed | answers.Recent], query: dict[str, Any], since: Millis
+    ) -> set[int]:
+        """Read a list, newest first, down to a time. What can't be understood is no hint."""
+        found: set[int] = set()
+        for page in self._client.pages(path, shape, query):
+            for record in page.records:
+                project, text = record.shown.active
+                at = times.parse(text)
                 if at is not None and at < since:
-                    page = None
-                elif ident is not None:
-                    found.add(ident)
+                    return found
+                if project is not None:
+                    found.add(project)
         return found

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
 import gitlab
-import msgspec
-import orjson
 import requests
 import structlog
 import tenacity
@@ -24,12 +23,21 @@ from gitlab.exceptions import GitlabError, GitlabHttpError
 from reconciler.config.models import GitLab
 from reconciler.events import times
 from reconciler.events.times import SECOND, Millis
-from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Page, Read, ShapeT
+from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable, UnexpectedAnswer
 from reconciler.sources.ratelimit import RateLimit
 from reconciler.sources.source import Project
 
 TRIES = 6
 CLOCK_WARNING = 30 * SECOND
+PER_PAGE = 100
+SAME_PAGES = 3
+"""So many pages in a row that repeat the one before them are no coincidence."""
+EMPTY_PAGES = 10_000
+"""Pages whose records the token may not see come empty, and are not the last; so many in a row are no pages."""
+ERROR_CHARS = 300
+"""How much of what GitLab or a library says of a failure is passed on."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -49,13 +57,6 @@ class _Transient(Exception):
 
 class _Limited(_Transient):
     """Worth another try when the rate limit lets us: HTTP 429."""
-
-
-class Page(msgspec.Struct, frozen=True):
-    """One page of a list: its records, and the number of the next page if there is one."""
-
-    records: list[Any]
-    next_page: str | None
 
 
 class Client:
@@ -86,55 +87,89 @@ class Client:
         count: int = getattr(self._thread, "asked", 0)
         return count
 
-    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
-        """One object."""
-        return _json(self._ask(path, query or {}))
+    def get(
+        self, path: str, shape: type[ShapeT], query: dict[str, Any] | None = None, *, tries: int | None = None
+    ) -> Read[ShapeT]:
+        """One object. As this and all that follows, raises SourceError; UnexpectedAnswer where GitLab says something
+        else than it should.
+        """
+        return checked.read(f"GET {path}", _json(self._ask(path, query or {}, tries=tries)), shape)
 
-    def all(self, path: str, query: dict[str, Any] | None = None) -> list[Any]:
-        """Every record of a list, page after page: only for lists that are short."""
-        found: list[Any] = []
-        number: str | None = "1"
-        while number is not None:
-            page = self.page(path, {"per_page": 100, **(query or {}), "page": number})
+    def all(
+        self, path: str, shape: type[ShapeT], query: dict[str, Any] | None = None, *, tries: int | None = None
+    ) -> list[Read[ShapeT]]:
+        """Every record of a list, page after page: only for lists that are short, and of use only as a whole."""
+        found: list[Read[ShapeT]] = []
+        for page in self.pages(path, shape, query or {}, tries=tries):
+            for bad in page.unreadable:
+                raise UnexpectedAnswer(f"GET {path}", bad.error, bad.raw[: checked.EXCERPT_CHARS])
             found += page.records
-            number = page.next_page
         return found
 
-    def post(self, path: str, data: dict[str, Any]) -> Any:
-        """Make something. Tried again only where GitLab surely did not do it: what is made twice stays twice."""
-        return _json(self._ask(path, {}, verb="post", data=data))
-
-    def put(self, path: str, data: dict[str, Any]) -> Any:
-        """Change something."""
-        return _json(self._ask(path, {}, verb="put", data=data))
-
-    def page(self, path: str, query: dict[str, Any]) -> Page:
-        """One page of a list.
+    def pages(
+        self, path: str, shape: type[ShapeT], query: dict[str, Any], *, tries: int | None = None
+    ) -> Iterator[Page[ShapeT]]:
+        """The pages of a list, one by one. A record that moves to the next page while we read is told once.
 
         There is a next page where `X-Next-Page` or the Link header says so; how many records this page holds
         says nothing (gitlab-facts, section 3).
         """
-        response = self._ask(path, query)
-        records = _json(response)
-        if not isinstance(records, list):
-            raise Unavailable(f"GET {path}: expected a list, got {type(records).__name__}")
-        next_page = response.headers.get("X-Next-Page") or None
-        if next_page is None and "next" in response.links:
-            next_page = str(int(query.get("page", 1)) + 1)
-        return Page(records, next_page)
+        number: int | None = 1
+        before, told, same, empty = b"", set[str](), 0, 0
+        while number is not None:
+            response = self._ask(path, {"per_page": PER_PAGE, **query, "page": number}, tries=tries)
+            page = checked.read_page(f"GET {path}", _json(response), shape)
+            empty = 0 if page.records or page.unreadable else empty + 1
+            same = 0 if response.content != before or empty else same + 1
+            if same == SAME_PAGES or empty == EMPTY_PAGES:
+                raise UnexpectedAnswer(f"GET {path}", f"its pages have no end: page {number} is like those before")
+            names = {record.ident for record in page.records}
+            yield Page([record for record in page.records if record.ident not in told], page.unreadable)
+            before, told = response.content, names
+            number = _next_page(path, response, number)
+
+    def is_alone(self, error: Unavailable) -> bool:
+        """Whether GitLab fails at this request only: what it says is no answer, or it answers otherwise."""
+        if isinstance(error, RateLimited):
+            return False
+        return isinstance(error, UnexpectedAnswer) or self._responds()
+
+    def _responds(self) -> bool:
+        try:
+            self._ask("/version", {}, tries=1)
+        except Refused:
+            return True
+        except Unavailable:
+            return False
+        return True
+
+    def post(self, path: str, data: dict[str, Any]) -> None:
+        """Make something. Tried again only where GitLab surely did not do it: what is made twice stays twice."""
+        self._ask(path, {}, verb="post", data=data)
+
+    def put(self, path: str, data: dict[str, Any]) -> None:
+        """Change something."""
+        self._ask(path, {}, verb="put", data=data)
 
     def project(self, name: int | str) -> Project:
         """Find a project by id or path."""
-        found = self.get(f"/projects/{quote(str(name), safe='')}")
-        return Project(int(found["id"]), str(found["path_with_namespace"]), found)
+        found = self.get(f"/projects/{quote(str(name), safe='')}", answers.Project)
+        return Project(found.shown.id, found.shown.path_with_namespace, found.raw)
 
     def _ask(
-        self, path: str, query: dict[str, Any], *, verb: str = "get", data: dict[str, Any] | None = None
+        self,
+        path: str,
+        query: dict[str, Any],
+        *,
+        verb: str = "get",
+        data: dict[str, Any] | None = None,
+        tries: int | None = None,
     ) -> requests.Response:
         """Ask with patience: 429 waits as told, 5xx and silence are tried again with growing pauses."""
+        tries = self._tries if tries is None else min(tries, self._tries)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Limited if verb == "post" else _Transient),
-            stop=tenacity.stop_after_attempt(self._tries) | tenacity.stop_when_event_set(self._stop),
+            stop=tenacity.stop_after_attempt(tries) | tenacity.stop_when_event_set(self._stop),
             wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
             sleep=self._sleep,
         )
@@ -144,7 +179,7 @@ class Client:
             self._sleep(0)  # stopped meanwhile?
             last = error.last_attempt.exception()
             kind = RateLimited if isinstance(last, _Limited) else Unavailable
-            raise kind(f"{verb.upper()} {path}: {last} ({self._tries} tries)") from last
+            raise kind(f"{verb.upper()} {path}: {last} ({tries} tries)") from last
         except _Transient as error:  # not tried again
             raise Unavailable(f"{verb.upper()} {path}: {error}") from error
 
@@ -165,7 +200,7 @@ class Client:
             status = getattr(error, "response_code", None)
             if status is not None:
                 raise self._judged(f"{verb.upper()} {path}", error) from error
-            raise _Transient(f"no answer: {error}") from error
+            raise _Transient(f"no answer: {str(error)[:ERROR_CHARS]}") from error
         finally:
             self._idle.put(session)
         return response
@@ -176,7 +211,7 @@ class Client:
             return _Limited(f"HTTP {status}")
         if status >= 500:
             return _Transient(f"HTTP {status}")
-        message = str(error.error_message)
+        message = str(error.error_message)[:ERROR_CHARS]
         if status == 401 or (status == 403 and "insufficient_scope" in message):
             return TokenRefused(status, f"{request}: HTTP {status}: {ADVICE[401] if status == 401 else SCOPE}")
         advice = ADVICE.get(status, message)
@@ -220,6 +255,18 @@ class Client:
 
 def _json(response: requests.Response) -> Any:
     try:
-        return orjson.loads(response.content)
-    except orjson.JSONDecodeError as error:
-        raise Unavailable(f"GET {response.url}: the answer is no JSON: is gitlab.url right?") from error
+        return checked.parse(response.content)
+    except ValueError as error:
+        what = f"{response.request.method} {response.url.partition('?')[0]}"
+        raise UnexpectedAnswer(what, f"it is no JSON ({error}): is gitlab.url right?") from error
+
+
+def _next_page(path: str, response: requests.Response, number: int) -> int | None:
+    """The number of the page after this one; None where there is none."""
+    told = response.headers.get("X-Next-Page")
+    if not told:
+        return number + 1 if "next" in response.links else None
+    found = int(told) if told.isascii() and told.isdigit() and len(told) < 10 else 0
+    if found <= number:
+        raise UnexpectedAnswer(f"GET {path}", f"its pages have no end: after page {number} comes {told[:20]!r}")
+    return found

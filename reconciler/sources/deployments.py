@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from reconciler.events import keys, times
-from reconciler.events.fields import number, text
+from reconciler.events import keys
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material
-from reconciler.sources.details import Details
-from reconciler.sources.listing import Listing, Version
+from reconciler.sources import answers
+from reconciler.sources.checked import Page, Read, moment
+from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.source import Project
 
 
-class Deployments(Listing):
+class Deployments(Listing[answers.Deployment]):
     """A deployment reaches each of its states once."""
 
     name = "deployments"
+    shape = answers.Deployment
 
-    def records(self, project: Project, part: Interval, read: list[Version]) -> Iterator[dict[str, Any]]:
-        return self.changed(f"/projects/{project.id}/deployments", part, {})
+    def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Deployment]]:
+        return self.changed(f"/projects/{project.id}/deployments", project, part, {})
 
-    def sightings(
-        self, project: Project, record: dict[str, Any], part: Interval, details: Details
-    ) -> Iterator[Sighting]:
-        ident, status = number(record.get("id")), text(record.get("status"))
-        at = times.parse(record.get("updated_at"))
-        if ident is not None and status is not None and at is not None:
-            material = Material(record=record, project=project.shown)
-            key = keys.listed("deployment", ident, status)
-            yield self.told("deployment", f"{ident}:{status}", key, at, material, once=True)
+    def sightings(self, reading: Reading, record: Read[answers.Deployment]) -> Iterator[Sighting]:
+        shown = record.shown
+        at = moment(shown.updated_at, "updated_at")
+        material = Material(record=record.raw, project=reading.project.shown)
+        key = keys.listed("deployment", shown.id, shown.status)
+        yield self.told(reading.unreadable, "deployment", f"{shown.id}:{shown.status}", key, at, material, once=True)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+import structlog
+
 from reconciler.reconstruct.pushes import MOST_COMMITS
+from reconciler.sources import answers
+from reconciler.sources.answers import Json
+from reconciler.sources.checked import Read, ShapeT
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused
+from reconciler.sources.errors import Refused, Unavailable
 from reconciler.sources.source import Project
 
-ZEROS = "0" * 40
+UNAUTHORISED = 401
+TRIES = 2
+"""A detail is asked for less patiently than what it decorates."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 
 class Details:
     """One project's details, remembered for as long as this object lives: make one for each slice.
 
-    What GitLab refuses to show (deleted meanwhile, or not for this token's eyes) is None.
+    A detail can't stop what it was to decorate. What GitLab refuses to show (deleted meanwhile, or not for this
+    token's eyes) is None; so is what comes in a shape that is not GitLab's, and what GitLab fails to answer while it
+    answers otherwise. Only where GitLab does not answer at all, or no
+    longer knows the token, is SourceError raised.
     """
 
     def __init__(self, client: Client, project: Project) -> None:
@@ -24,36 +39,25 @@ class Details:
         self._project = project
         self._known: dict[str, Any] = {}
 
-    def get(self, path: str, **query: Any) -> Any:
-        """`GET /projects/:id<path>`."""
-        name = f"{path}?{query}"
-        if name not in self._known:
-            try:
-                self._known[name] = self._client.get(f"/projects/{self._project.id}{path}", query)
-            except Refused:
-                self._known[name] = None
-        return self._known[name]
+    def get(self, path: str, shape: type[ShapeT], **query: Any) -> Json | None:
+        """`GET /projects/:id<path>`, as it came."""
+        found = self._once(f"{path}?{query}", lambda: self._client.get(self._place(path), shape, query, tries=TRIES))
+        return None if found is None else found.raw
 
-    def all(self, path: str) -> list[Any]:
-        """Every record of a list that belongs to one thing: empty where GitLab refuses to show it."""
-        if path not in self._known:
-            try:
-                self._known[path] = self._client.all(f"/projects/{self._project.id}{path}")
-            except Refused:
-                self._known[path] = []
-        found: list[Any] = self._known[path]
-        return found
+    def all(self, path: str, shape: type[ShapeT], **query: Any) -> list[Read[ShapeT]] | None:
+        """Every record of a list that belongs to one thing."""
+        return self._once(f"{path}?{query}", lambda: self._client.all(self._place(path), shape, query, tries=TRIES))
 
-    def issue(self, iid: Any) -> Any:
-        return self.get(f"/issues/{iid}")
+    def issue(self, iid: Any) -> Json | None:
+        return self.get(f"/issues/{iid}", answers.Work) if iid is not None else None
 
-    def merge_request(self, iid: Any) -> Any:
-        return self.get(f"/merge_requests/{iid}")
+    def merge_request(self, iid: Any) -> Json | None:
+        return self.get(f"/merge_requests/{iid}", answers.Work) if iid is not None else None
 
-    def commit(self, sha: Any) -> Any:
-        return self.get(f"/repository/commits/{sha}") if sha else None
+    def commit(self, sha: Any) -> Json | None:
+        return self.get(f"/repository/commits/{quote(str(sha), safe='')}", answers.Commit) if sha else None
 
-    def commits(self, before: str | None, after: str | None, *, is_tag: bool) -> Any:
+    def commits(self, before: str | None, after: str | None, *, is_tag: bool) -> list[Json] | None:
         """A push's commits, oldest first, as GitLab chooses them: what came since `before`, or for a new branch
         what the default branch has not; for a tag its own (`Gitlab::DataBuilder::Push`, `Git::BranchHooksService`).
         """
@@ -65,14 +69,14 @@ class Details:
         base = before or self._project.details.get("default_branch")
         if base is None:
             return None
-        compared = self.get("/repository/compare", **{"from": base, "to": after})
-        commits = None if compared is None else compared.get("commits")
+        compared = self.get("/repository/compare", answers.Comparison, **{"from": base, "to": after})
+        commits: list[Json] | None = None if compared is None else compared["commits"]
         if before is None and commits == []:  # the default branch itself is new
-            newest = self.get("/repository/commits", ref_name=after, per_page=MOST_COMMITS)
+            newest = self._newest(after)
             return None if newest is None else newest[::-1]
         return commits
 
-    def noteable(self, note: dict[str, Any]) -> Any:
+    def noteable(self, note: Json) -> Json | None:
         """What a note stands on."""
         match note.get("noteable_type"):
             case "Issue" | "WorkItem":
@@ -82,9 +86,41 @@ class Details:
             case "Commit":
                 return self.commit(note.get("commit_id"))
             case "Snippet":
-                return self.get(f"/snippets/{note.get('noteable_id')}")
+                return self.get(f"/snippets/{note.get('noteable_id')}", answers.Thing)
             case _:
                 return None
 
-    def page(self, slug: str) -> Any:
-        return self.get(f"/wikis/{quote(slug, safe='')}")
+    def page(self, slug: str) -> Json | None:
+        return self.get(f"/wikis/{quote(slug, safe='')}", answers.WikiPage)
+
+    def _newest(self, sha: str) -> list[Json] | None:
+        """A branch's newest commits, as many as a webhook shows, newest first."""
+        path, query = "/repository/commits", {"ref_name": sha, "per_page": MOST_COMMITS}
+
+        def ask() -> list[Json]:
+            page = next(self._client.pages(self._place(path), answers.Commit, query, tries=TRIES))
+            return [commit.raw for commit in page.records]
+
+        return self._once(f"{path}?{query}", ask)
+
+    def _once(self, name: str, ask: Callable[[], T]) -> T | None:
+        if name not in self._known:
+            self._known[name] = self._try(name, ask)
+        found: T | None = self._known[name]
+        return found
+
+    def _try(self, name: str, ask: Callable[[], T]) -> T | None:
+        try:
+            return ask()
+        except Refused as error:
+            if error.status == UNAUTHORISED:
+                raise
+            return None
+        except Unavailable as error:
+            if not self._client.is_alone(error):
+                raise
+            log.warning("a detail can't be read", project=self._project.path, detail=name, error=str(error))
+            return None
+
+    def _place(self, path: str) -> str:
+        return f"/projects/{self._project.id}{path}"

@@ -16,15 +16,16 @@ from typing import Any
 import msgspec
 
 from reconciler.events import keys, times
-from reconciler.events.fields import dig, number
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import SECOND, Millis
 from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material, parts
 from reconciler.reconstruct.material import UNKNOWN, Guess
+from reconciler.sources import answers
+from reconciler.sources.answers import Json
+from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
-from reconciler.sources.errors import Refused
-from reconciler.sources.listing import Listing, Version
+from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.source import Project
 
 ONE_SAVE = Millis(2 * SECOND)
@@ -43,96 +44,96 @@ class Trace(msgspec.Struct, frozen=True):
     """Something that tells of a change: when, by whom, and what it did to the fields."""
 
     at: Millis
-    author: dict[str, Any]
+    author: Json
     is_edit: bool
     changes: dict[str, Any] = {}
     oldrev: str | None = None
 
 
-class Edits(Listing):
+class Edits(Listing[answers.Work]):
     """Reads the objects that changed, and for each what explains the change. A subclass says which objects."""
 
     kind: str
     folder: str
+    shape = answers.Work
+    once_a_version = True
 
-    def records(self, project: Project, part: Interval, read: list[Version]) -> Iterator[dict[str, Any]]:
+    def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Work]]:
         query = {"scope": "all", "with_labels_details": "true"}
-        return self.new_versions(f"/projects/{project.id}/{self.folder}", part, query, read)
+        return self.changed(f"/projects/{project.id}/{self.folder}", project, part, query)
 
-    def sightings(
-        self, project: Project, record: dict[str, Any], part: Interval, details: Details
-    ) -> Iterator[Sighting]:
-        ident, iid = number(record.get("id")), number(record.get("iid"))
-        changed_at = times.parse(record.get("updated_at"))
-        if ident is None or iid is None or changed_at is None:
-            return
-        path = f"/{self.folder}/{iid}"
-        notes = self._notes(project, path, since=min(part.start, Millis(changed_at - EXPLAINED)))
-        traces = [*self._traces(record, path, details), *_note_traces(notes)]
-        if all(abs(changed_at - at) > EXPLAINED for at in [t.at for t in traces] + _own_times(record)):
+    def sightings(self, reading: Reading, record: Read[answers.Work]) -> Iterator[Sighting]:
+        part = reading.part
+        changed_at = moment(record.shown.updated_at, "updated_at")
+        path = f"/{self.folder}/{record.shown.iid}"
+        notes = list(self._notes(reading, record, path, since=min(part.start, Millis(changed_at - EXPLAINED))))
+        traces = [*self._traces(path, reading.details), *_note_traces(notes)]
+        if all(abs(changed_at - at) > EXPLAINED for at in [t.at for t in traces] + _own_times(record.shown)):
             traces.append(Trace(changed_at, {}, is_edit=True))
         for trace in _saves([t for t in traces if t.is_edit and part.start <= t.at < part.end]):
-            yield self._update(project, ident, record, trace, details)
-        awards = details.all(f"{path}/award_emoji")
+            yield self._update(reading, record, trace)
+        awards = reading.details.all(f"{path}/award_emoji", answers.Award) or []
         for note in notes:
-            edited = _edited(note)
+            edited = _edited(note.shown)
             if edited is not None and part.start <= edited < part.end:
-                on_note = details.all(f"{path}/notes/{note.get('id')}/award_emoji")
-                awards += on_note
-                if not _explained(edited, [note.get("resolved_at"), *(award.get("created_at") for award in on_note)]):
-                    yield from self._note_edit(project, note, edited, record)
+                on_note = reading.details.all(f"{path}/notes/{note.ident}/award_emoji", answers.Award) or []
+                awards = [*awards, *on_note]
+                explained = [note.shown.resolved_at, *(award.shown.created_at for award in on_note)]
+                if not _explained(edited, explained):
+                    yield self._note_edit(reading, note, edited, record)
         for award in awards:
-            yield from self._emoji(project, award, record, part)
+            yield from self._emoji(reading, award, record)
 
-    def _notes(self, project: Project, path: str, *, since: Millis) -> list[dict[str, Any]]:
+    def _notes(
+        self, reading: Reading, record: Read[answers.Work], path: str, *, since: Millis
+    ) -> Iterator[Read[answers.Note]]:
         """The notes on something that were made or changed since then."""
-        query, found = {"order_by": "updated_at", "sort": "desc"}, []
-        try:
-            for note in self.pages(f"/projects/{project.id}{path}/notes", query):
-                if (times.parse(note.get("updated_at")) or since) < since:
-                    break
-                found.append(note)
-        except Refused:  # deleted meanwhile
-            pass
-        return found
+        query = {"order_by": "updated_at", "sort": "desc"}
+        place = f"/projects/{reading.project.id}{path}/notes"
+        for page in self.below(reading, record, place, answers.Note, query):
+            for note in page.records:
+                if (times.parse(note.shown.updated_at) or since) < since:
+                    return
+                yield note
 
-    def _traces(self, record: dict[str, Any], path: str, details: Details) -> Iterator[Trace]:
-        for event in details.all(f"{path}/resource_label_events"):
-            yield from _trace(event, is_edit=True, changes={"labels": {event.get("action"): event.get("label")}})
-        for event in details.all(f"{path}/resource_milestone_events"):
-            milestone = dig(event, "milestone.id")
-            yield from _trace(event, is_edit=True, changes={"milestone_id": {event.get("action"): milestone}})
-        for event in details.all(f"{path}/resource_state_events"):
-            yield from _trace(event, is_edit=False)
+    def _traces(self, path: str, details: Details) -> Iterator[Trace]:
+        for label in details.all(f"{path}/resource_label_events", answers.LabelEvent) or ():
+            changes = {"labels": {label.shown.action: label.raw.get("label")}}
+            yield from _trace(label.shown.created_at, label.shown.user, is_edit=True, changes=changes)
+        for event in details.all(f"{path}/resource_milestone_events", answers.MilestoneEvent) or ():
+            milestone = None if event.shown.milestone is None else event.shown.milestone.id
+            changes = {"milestone_id": {event.shown.action: milestone}}
+            yield from _trace(event.shown.created_at, event.shown.user, is_edit=True, changes=changes)
+        for state in details.all(f"{path}/resource_state_events", answers.StateEvent) or ():
+            yield from _trace(state.shown.created_at, state.shown.user, is_edit=False)
 
-    def _update(
-        self, project: Project, ident: int, record: dict[str, Any], trace: Trace, details: Details
-    ) -> Sighting:
-        told = {"created_at": times.iso(trace.at), "author": trace.author, "target_id": ident, "object": record}
-        more: dict[str, Any] = {"changes": _changes(trace, record)}
+    def _update(self, reading: Reading, record: Read[answers.Work], trace: Trace) -> Sighting:
+        ident = record.shown.id
+        told = {"created_at": times.iso(trace.at), "author": trace.author, "target_id": ident, "object": record.raw}
+        more: dict[str, Any] = {"changes": _changes(trace, record.raw)}
         if trace.oldrev is not None:
             more["oldrev"] = trace.oldrev
-        material = Material(record=told, project=project.shown, action="update", object=record, more=more)
+        project = reading.project.shown
+        material = Material(record=told, project=project, action="update", object=record.raw, more=more)
         key = keys.listed(self.kind, ident, "update")
-        return self.told(self.kind, f"{ident}:{trace.at}", key, trace.at, material)
+        return self.told(reading.unreadable, self.kind, f"{ident}:{trace.at}", key, trace.at, material)
 
     def _note_edit(
-        self, project: Project, note: dict[str, Any], edited: Millis, record: dict[str, Any]
-    ) -> Iterator[Sighting]:
-        ident = number(note.get("id"))
-        if ident is not None:
-            told = {"created_at": note["updated_at"], "note": note}
-            material = Material(record=told, project=project.shown, action="update", more={"noteable": record})
-            key = keys.listed("note", ident, "update")
-            yield self.told("note", f"note:{ident}:{edited}", key, edited, material)
+        self, reading: Reading, note: Read[answers.Note], edited: Millis, record: Read[answers.Work]
+    ) -> Sighting:
+        told, ident = {"created_at": note.shown.updated_at, "note": note.raw}, note.shown.id
+        more, project = {"noteable": record.raw}, reading.project.shown
+        material = Material(record=told, project=project, action="update", more=more)
+        key = keys.listed("note", ident, "update")
+        return self.told(reading.unreadable, "note", f"note:{ident}:{edited}", key, edited, material)
 
-    def _emoji(
-        self, project: Project, award: dict[str, Any], record: dict[str, Any], part: Interval
-    ) -> Iterator[Sighting]:
-        ident, at = number(award.get("id")), times.parse(award.get("created_at"))
-        if ident is not None and at is not None and part.start <= at < part.end:
-            material = Material(record=award, project=project.shown, action="award", more={"noteable": record})
-            yield self.told("emoji", f"emoji:{ident}", keys.listed("emoji", ident, "award"), at, material, once=True)
+    def _emoji(self, reading: Reading, award: Read[answers.Award], record: Read[answers.Work]) -> Iterator[Sighting]:
+        ident, at = award.shown.id, moment(award.shown.created_at, "created_at")
+        if reading.part.start <= at < reading.part.end:
+            more, project = {"noteable": record.raw}, reading.project.shown
+            material = Material(record=award.raw, project=project, action="award", more=more)
+            key = keys.listed("emoji", ident, "award")
+            yield self.told(reading.unreadable, "emoji", f"emoji:{ident}", key, at, material, once=True)
 
 
 class Issues(Edits):
@@ -150,49 +151,54 @@ class MergeRequests(Edits):
     kind = "merge_request"
     folder = "merge_requests"
 
-    def _traces(self, record: dict[str, Any], path: str, details: Details) -> Iterator[Trace]:
-        yield from super()._traces(record, path, details)
-        versions = sorted(details.all(f"{path}/versions"), key=lambda v: v.get("id", 0))
-        for before, version in itertools.pairwise(versions):
-            yield from _trace(version, is_edit=True, oldrev=before.get("head_commit_sha"))
+    def _traces(self, path: str, details: Details) -> Iterator[Trace]:
+        yield from super()._traces(path, details)
+        shown = [version.shown for version in details.all(f"{path}/versions", answers.RequestVersion) or ()]
+        for before, version in itertools.pairwise(sorted(shown, key=lambda v: v.id)):
+            yield from _trace(version.created_at, None, is_edit=True, oldrev=before.head_commit_sha)
 
 
 def _trace(
-    event: dict[str, Any], *, is_edit: bool, changes: dict[str, Any] | None = None, oldrev: str | None = None
+    created_at: str | None,
+    author: Json | None,
+    *,
+    is_edit: bool,
+    changes: dict[str, Any] | None = None,
+    oldrev: str | None = None,
 ) -> Iterator[Trace]:
-    at = times.parse(event.get("created_at"))
+    at = times.parse(created_at)
     if at is not None:
-        yield Trace(at, event.get("user") or event.get("author") or {}, is_edit, changes or {}, oldrev)
+        yield Trace(at, author or {}, is_edit, changes or {}, oldrev)
 
 
-def _note_traces(notes: list[dict[str, Any]]) -> Iterator[Trace]:
+def _note_traces(notes: list[Read[answers.Note]]) -> Iterator[Trace]:
     """System notes tell of edits and of much else; people's notes only explain why the object was touched."""
     for note in notes:
-        of_edit = bool(note.get("system")) and EDITS.match(str(note.get("body"))) is not None
-        yield from _trace(note, is_edit=of_edit)
-        edited = _edited(note)
+        of_edit = bool(note.shown.system) and EDITS.match(note.shown.body or "") is not None
+        yield from _trace(note.shown.created_at, note.shown.author, is_edit=of_edit)
+        edited = _edited(note.shown)
         if edited is not None:
             yield Trace(edited, {}, is_edit=False)
 
 
-def _edited(note: dict[str, Any]) -> Millis | None:
+def _edited(note: answers.Note) -> Millis | None:
     """When a person's comment was changed after it was made; None where it never was."""
-    made, changed = times.parse(note.get("created_at")), times.parse(note.get("updated_at"))
-    if made is None or changed is None or note.get("system") or changed - made < SECOND:
+    made, changed = times.parse(note.created_at), times.parse(note.updated_at)
+    if made is None or changed is None or note.system or changed - made < SECOND:
         return None
     return changed
 
 
-def _explained(at: Millis, moments: list[Any]) -> bool:
+def _explained(at: Millis, moments: list[str | None]) -> bool:
     """Whether one of these is so near that it explains a change: a comment's time moves when its thread is resolved,
     and when it is given an emoji (an issue's or a merge request's does not).
     """
     return any(abs(at - moment) <= EXPLAINED for text in moments if (moment := times.parse(text)) is not None)
 
 
-def _own_times(record: dict[str, Any]) -> list[Millis]:
+def _own_times(shown: answers.Work) -> list[Millis]:
     """What the object itself says of its changes that other sources tell."""
-    found = (times.parse(record.get(field)) for field in ("created_at", "closed_at", "merged_at"))
+    found = (times.parse(text) for text in (shown.created_at, shown.closed_at, shown.merged_at))
     return [at for at in found if at is not None]
 
 
@@ -209,7 +215,7 @@ def _saves(edits: list[Trace]) -> list[Trace]:
     return saves
 
 
-def _same_person(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def _same_person(one: Json, other: Json) -> bool:
     return not one or not other or one.get("id") == other.get("id")
 
 
@@ -227,7 +233,7 @@ def _changes(trace: Trace, record: dict[str, Any]) -> Any:
     changes: dict[str, Any] = {"updated_at": {"previous": UNKNOWN, "current": parts.when(times.iso(trace.at))}}
     did = trace.changes.get("labels")
     if did is not None:
-        now = [label for label in record.get("labels", []) if isinstance(label, dict)]
+        now = [label for label in (record.get("labels") or []) if isinstance(label, dict)]
         added = {label.get("id") for label in did.get("add", []) if label}
         before = [label for label in now if label.get("id") not in added]
         before += [label for label in did.get("remove", []) if label]

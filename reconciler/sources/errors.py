@@ -36,6 +36,20 @@ class RateLimited(Unavailable):
     trouble = "rate limit"
 
 
+class UnexpectedAnswer(Unavailable):
+    """What GitLab answered is not what it should be: of another shape, no JSON, pages without end.
+
+    `what` was asked, `why` says what is wrong with the answer, in a few words.
+    """
+
+    trouble = "unexpected answer"
+
+    def __init__(self, what: str, why: str, begins: str | None = None) -> None:
+        shown = "" if begins is None else f"; it begins with {begins}"
+        super().__init__(f"{what}: the answer is not what GitLab should say: {why}{shown}")
+        self.why = why
+
+
 class NoHook(SourceError):
     """The project has no webhook that delivers here, so that there is no log of it to read."""
 

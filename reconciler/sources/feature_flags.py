@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from reconciler.events import keys, times
-from reconciler.events.fields import text, word
+from reconciler.events.fields import word
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material
-from reconciler.sources.details import Details
-from reconciler.sources.listing import Listing, Version
+from reconciler.sources import answers
+from reconciler.sources.checked import Page, Read, moment
+from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.source import Project
 
 
-class FeatureFlags(Listing):
+class FeatureFlags(Listing[answers.FeatureFlag]):
     """The list has no order by time and no filter, and is short: it is read whole."""
 
     name = "feature_flags"
+    shape = answers.FeatureFlag
 
-    def records(self, project: Project, part: Interval, read: list[Version]) -> Iterator[dict[str, Any]]:
-        for record in self.pages(f"/projects/{project.id}/feature_flags", {}):
-            if part.start <= (times.parse(record.get("updated_at")) or 0) < part.end:
-                yield record
+    def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.FeatureFlag]]:
+        for page in self._client.pages(f"/projects/{project.id}/feature_flags", self.shape, {}):
+            fits = [
+                record
+                for record in page.records
+                if part.start <= (times.parse(record.shown.updated_at) or part.start) < part.end
+            ]
+            yield Page(fits, page.unreadable)
 
-    def sightings(
-        self, project: Project, record: dict[str, Any], part: Interval, details: Details
-    ) -> Iterator[Sighting]:
-        name, active = text(record.get("name")), word(record.get("active"))
-        at = times.parse(record.get("updated_at"))
-        if name is not None and active is not None and at is not None:
-            material = Material(record=record, project=project.shown)
-            key = keys.listed("feature_flag", name, active, project=project.id)
-            yield self.told("feature_flag", f"{project.id}:{name}:{active}:{at}", key, at, material)
+    def sightings(self, reading: Reading, record: Read[answers.FeatureFlag]) -> Iterator[Sighting]:
+        name, active, project = record.shown.name, str(word(record.shown.active)), reading.project
+        at = moment(record.shown.updated_at, "updated_at")
+        material = Material(record=record.raw, project=project.shown)
+        key = keys.listed("feature_flag", name, active, project=project.id)
+        yield self.told(reading.unreadable, "feature_flag", f"{project.id}:{name}:{active}:{at}", key, at, material)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.source import Project
 
@@ -13,20 +14,19 @@ def find_group(client: Client, name: int | str) -> Project:
 
     Raises SourceError.
     """
-    found = client.get(f"/groups/{quote(str(name), safe='')}", {"with_projects": "false"})
-    return Project(-int(found["id"]), f"{found['full_path']} (group)", found)
+    found = client.get(f"/groups/{quote(str(name), safe='')}", answers.Group, {"with_projects": "false"})
+    return Project(-found.shown.id, f"{found.shown.full_path} (group)", found.raw)
 
 
 def projects_below(client: Client, group: int | str) -> list[Project]:
     """A group's projects, in subgroups too, without archived ones and those that are only shared with it.
 
-    Raises SourceError.
+    Raises SourceError; also where one of them can't be understood: it must not be taken for gone.
     """
     query = {"include_subgroups": "true", "archived": "false", "with_shared": "false"}
-    found = client.all(f"/groups/{quote(str(group), safe='')}/projects", query)
-    gone = ("marked_for_deletion_at", "marked_for_deletion_on")
+    found = client.all(f"/groups/{quote(str(group), safe='')}/projects", answers.Project, query)
     return [
-        Project(int(shown["id"]), str(shown["path_with_namespace"]), shown)
-        for shown in found
-        if not shown.get("archived") and not any(shown.get(field) for field in gone)
+        Project(project.shown.id, project.shown.path_with_namespace, project.raw)
+        for project in found
+        if not (project.shown.archived or project.shown.is_going)
     ]

@@ -1,14 +1,18 @@
 """GitLab's own log of our webhooks' deliveries: bodies as GitLab wrote them, of 7 days (gitlab-facts, section 2).
 
 A delivery that arrived is known by its `Idempotency-Key` already; one that failed is recovered here, with GitLab's
-own body. E-mail addresses are blotted out in it. The log has no times of its own: the `Date` of our answer says
-when a delivery was made, and of one that failed its neighbours and its body. What happened while GitLab had the
-hook switched off is not in the log.
+own body. E-mail addresses are blotted out in it. Newer versions say when each delivery was made; of older ones the
+`Date` of our answer does, and of one that failed its body and its neighbours. What happened while GitLab had the hook
+switched off is not in the log.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -19,16 +23,25 @@ import structlog
 from reconciler.events import times
 from reconciler.events.fields import dig, text
 from reconciler.events.fingerprint import REDACTED
+from reconciler.events.hook_tests import is_test
 from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighting
 from reconciler.events.times import DAY, MINUTE, Millis
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.unreadable import Unreadable
+from reconciler.sources import answers, checked
+from reconciler.sources.answers import Json
 from reconciler.sources.errors import NoHook
 from reconciler.sources.hooks import Hook, Hooks
+from reconciler.sources.shape import explain
 from reconciler.sources.source import Project, Slice
+from reconciler.sources.spool import Spool
 
 CLOCKS = MINUTE
 """How far the clock that wrote a `Date` may be from GitLab's."""
+
+AT_A_TIME = 100
+"""How many deliveries are told at a time."""
 
 _FROM_NEIGHBOURS = {
     Precision.RECEIVED: Precision.ESTIMATED,
@@ -51,42 +64,63 @@ class HookLog:
         self._hooks = hooks
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
-        """Read a window in one slice: the log can only be read from its newest end."""
+        """Read a window: the logs of all hooks together, oldest delivery first. It is covered when all is told."""
         hooks = self._hooks.of(project.id)
         if not hooks:
             raise NoHook(f"{project.path or project.id}: no webhook there delivers to us: `hooks ensure` makes one")
-        found = [sighting for hook in hooks for sighting in self._read(hook, window)]
-        yield Slice(window, sorted(found, key=lambda s: s.seen_at))
+        with ExitStack() as stack:
+            spools = [(hook, stack.enter_context(Spool())) for hook in hooks]
+            for hook, spool in spools:
+                yield from self._put_aside(hook, window, spool)
+            reading = _Reading(window)
+            told = [_told(hook, spool, reading) for hook, spool in spools]
+            merged = heapq.merge(*told, key=lambda sighting: sighting.seen_at)
+            while batch := list(itertools.islice(merged, AT_A_TIME)):
+                yield reading.slice(batch)
+            yield reading.slice([])
+        yield Slice(covered=window)
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
         """The log's bodies are whole."""
         return list(sightings)
 
-    def _read(self, hook: Hook, window: Interval) -> list[Sighting]:
-        """A hook's deliveries down to the window's beginning, oldest first."""
-        found: list[_Dated] = []
-        for record in self._hooks.log(hook):
-            delivery = Delivery(record)
-            answered_at = delivery.answered_at
-            if answered_at is not None and answered_at < window.start - CLOCKS:
-                break
-            sighting = _sighting(hook, delivery, answered_at or window.end)
-            if sighting is not None:
-                found.append(_Dated(sighting, answered_at or _own_time(sighting), _commit_times(delivery.body)))
-        return _between_neighbours(found[::-1], window)
+    def _put_aside(self, hook: Hook, window: Interval, spool: Spool) -> Iterator[Slice]:
+        """Read a hook's log down to the window's beginning, and note with each delivery before when it was made, by
+        what was made after it.
+        """
+        before = window.end
+        for page in self._hooks.log(hook):
+            kept = []
+            for record in page.records:
+                at = _made_at(record.shown)
+                if at is not None and at < window.start - CLOCKS:
+                    break
+                if at is None:
+                    at = _own_time(hook, record.shown, window.end)
+                before = before if at is None else min(before, at)
+                kept.append((record.raw, at, before))
+            spool.add(kept)
+            if page.unreadable:
+                yield Slice(unreadable=page.unreadable)
+            if len(kept) < len(page.records):  # the rest is older
+                return
 
 
 class Delivery:
     """One record of the log."""
 
-    def __init__(self, record: dict[str, Any]) -> None:
-        self.id: int = record.get("id") or 0
-        self.body = record.get("request_data")
-        self.status = text(str(record.get("response_status") or ""))
-        headers = record.get("request_headers")
-        by_name = {str(k).lower(): v for k, v in headers.items()} if isinstance(headers, dict) else {}
+    def __init__(self, shown: answers.Logged) -> None:
+        self.id = shown.id
+        self.body = shown.request_data
+        self.status = None if shown.response_status is None else text(str(shown.response_status))
+        by_name = {name.lower(): value for name, value in (shown.request_headers or {}).items()}
         self.headers = {name: value for name in KEPT_HEADERS if (value := text(by_name.get(name.lower())))}
-        self.answered_at = _date(record.get("response_headers"))
+        self.made_at = _made_at(shown)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the log has what was posted: GitLab leaves out what is too large for it."""
+        return isinstance(self.body, dict) and self.body != {"oversize": True}
 
     @property
     def failed(self) -> bool:
@@ -98,28 +132,82 @@ class Delivery:
         return self.headers.get("X-Gitlab-Event")
 
 
-def last_delivery(hooks: Hooks, hook: Hook) -> tuple[int, Sighting | None]:
-    """The newest delivery in a hook's log, and GitLab's number for it; 0 where there is none."""
-    record = next(hooks.log(hook), None)
-    if record is None:
-        return 0, None
-    delivery = Delivery(record)
-    return delivery.id, _sighting(hook, delivery, times.now())
+def newest_delivery(hooks: Hooks, hook: Hook) -> int:
+    """GitLab's number for the newest delivery in a hook's log; 0 where there is none.
+
+    Raises SourceError.
+    """
+    page = next(hooks.log(hook))
+    return max((record.shown.id for record in page.records), default=0)
 
 
-class _Dated(msgspec.Struct, frozen=True):
-    """A delivery, and when it was made as far as its answer or its body tell."""
+def test_after(hooks: Hooks, hook: Hook, number: int) -> Sighting | None:
+    """The newest test of `push_events` in a hook's log after a delivery; None where none was made.
 
-    sighting: Sighting
-    at: Millis | None
-    committed: list[Millis]
-    """A push has no time of its own; its commits were made before it, mostly just before."""
+    Raises SourceError.
+    """
+    page = next(hooks.log(hook))
+    newest = [record.shown for record in page.records if record.shown.id > number]
+    test = next((shown for shown in newest if is_test(shown.request_data)), None)
+    return None if test is None else _sighting(hook, Delivery(test), times.now())
 
 
-def _own_time(sighting: Sighting) -> Millis | None:
-    """GitLab's own time of the event; None where the identity has only the time it was given as that of receipt."""
-    at = sighting.identity.happened_at
-    return None if at == sighting.seen_at else at
+@dataclass
+class _Reading:
+    """What comes of the deliveries in a window, beside sightings, since the last slice."""
+
+    window: Interval
+    unreadable: list[Unreadable] = field(default_factory=list)
+    understood: list[str] = field(default_factory=list)
+
+    def slice(self, sightings: list[Sighting]) -> Slice:
+        made = Slice(sightings=sightings, unreadable=self.unreadable, understood=self.understood)
+        self.unreadable, self.understood = [], []
+        return made
+
+
+def _told(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
+    """A hook's deliveries, oldest first. Where nothing tells when one was made, it was between its neighbours."""
+    after = reading.window.start
+    for raw, at, before in itertools.chain.from_iterable(spool.backwards()):
+        if at is not None:
+            after = max(after, min(at, reading.window.end))
+        [record] = checked.read_again([raw], answers.Logged)
+        try:
+            sighting = _placed(hook, Delivery(record.shown), at, after=after, before=before)
+        except Exception as error:  # whatever is in a record, it must not cost the others
+            reading.unreadable.append(checked.unreadable(raw, answers.Logged.name_in, explain(error)))
+            continue
+        reading.understood.append(record.ident)
+        if sighting is not None:
+            yield sighting
+
+
+def _placed(hook: Hook, delivery: Delivery, at: Millis | None, *, after: Millis, before: Millis) -> Sighting | None:
+    """What a delivery tells, at the time that it was made or, where that is not known, at some time between two."""
+    if not delivery.has_body:
+        why = "too large" if delivery.body else "no JSON object"
+        log.warning("a body is not in GitLab's hook log", hook=hook.name, delivery=delivery.id, why=why)
+        return None
+    if at is not None:
+        return _sighting(hook, delivery, at)
+    committed = [at for at in _commit_times(delivery.body) if after <= at <= before]
+    sighting = _sighting(hook, delivery, max(committed, default=Millis((min(after, before) + before) // 2)))
+    precision = _FROM_NEIGHBOURS.get(sighting.identity.precision, sighting.identity.precision)
+    identity = msgspec.structs.replace(sighting.identity, precision=precision)
+    return msgspec.structs.replace(sighting, identity=identity)
+
+
+def _own_time(hook: Hook, shown: answers.Logged, latest: Millis) -> Millis | None:
+    """GitLab's own time of the event; None where its body tells none."""
+    delivery = Delivery(shown)
+    if not delivery.has_body:
+        return None
+    try:
+        at = _sighting(hook, delivery, latest).identity.happened_at
+    except Exception:  # it is named when its turn comes to be told
+        return None
+    return None if at == latest else at
 
 
 def _commit_times(body: Any) -> list[Millis]:
@@ -128,35 +216,8 @@ def _commit_times(body: Any) -> list[Millis]:
     return [at for at in made if at is not None]
 
 
-def _between_neighbours(found: list[_Dated], window: Interval) -> list[Sighting]:
-    """Where nothing tells when a delivery was made, it was made between its neighbours."""
-    newer: list[Millis] = []
-    upper = window.end
-    for dated in reversed(found):
-        upper = upper if dated.at is None else min(upper, dated.at)
-        newer.append(upper)
-    placed = []
-    lower = window.start
-    for dated, upper in zip(found, reversed(newer), strict=True):
-        sighting, identity = dated.sighting, dated.sighting.identity
-        if dated.at is not None:
-            lower = max(lower, min(dated.at, window.end))
-            placed.append(msgspec.structs.replace(sighting, seen_at=dated.at))
-            continue
-        committed = [at for at in dated.committed if lower <= at <= upper]
-        at = max(committed, default=(min(lower, upper) + upper) // 2)
-        precision = _FROM_NEIGHBOURS.get(identity.precision, identity.precision)
-        identity = msgspec.structs.replace(identity, happened_at=at, precision=precision)
-        placed.append(msgspec.structs.replace(sighting, seen_at=at, identity=identity))
-    return placed
-
-
-def _sighting(hook: Hook, delivery: Delivery, made_at: Millis) -> Sighting | None:
-    body = delivery.body
-    if not isinstance(body, dict) or body == {"oversize": True}:
-        why = "too large" if body else "no JSON object"
-        log.warning("a body is not in GitLab's hook log", hook=hook.name, delivery=delivery.id, why=why)
-        return None
+def _sighting(hook: Hook, delivery: Delivery, made_at: Millis) -> Sighting:
+    body: Json = delivery.body
     sighting = webhook_sighting(
         body,
         payload=orjson.dumps(body).decode(),
@@ -170,14 +231,15 @@ def _sighting(hook: Hook, delivery: Delivery, made_at: Millis) -> Sighting | Non
     return msgspec.structs.replace(sighting, recovery=Recovery(by="hook_log", redacted=_redacted(body)))
 
 
-def _date(headers: Any) -> Millis | None:
-    """When our receiver answered, by its `Date` header."""
-    if not isinstance(headers, dict):
-        return None
-    date = next((value for name, value in headers.items() if str(name).lower() == "date"), None)
+def _made_at(shown: answers.Logged) -> Millis | None:
+    """When a delivery was made: by GitLab's own word, else by the `Date` of our answer."""
+    told = times.parse(shown.created_at)
+    if told is not None or shown.response_headers is None:
+        return told
+    date = next((value for name, value in shown.response_headers.items() if name.lower() == "date"), None)
     try:
         return Millis(round(parsedate_to_datetime(str(date)).timestamp() * 1000))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -15,7 +15,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from reconciler.config.models import Receiver
+from reconciler.events import hook_tests
 from reconciler.events.times import MINUTE, Millis
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Page, Read
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.source import place
@@ -87,22 +90,22 @@ class Hooks:
 
         Without `receiver.url` only the path can tell.
         """
-        path = urlsplit(url).path.rstrip("/")
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # somebody else's, whatever it is
+            return None
+        path = parts.path.rstrip("/")
         if self._base is not None:
             own = urlsplit(self._base)
-            if urlsplit(url)[:2] != own[:2] or not path.startswith(own.path + PATH):
+            if parts[:2] != own[:2] or not path.startswith(own.path + PATH):
                 return None
         _, found, rest = path.rpartition(PATH)
         name = rest.strip("/") or "default"
         return name if found and name in self._names else None
 
-    def log(self, hook: Hook) -> Iterator[dict[str, Any]]:
-        """The hook's deliveries of the last 7 days, newest first (GitLab 17.3 and newer)."""
-        number: str | None = "1"
-        while number is not None:
-            page = self._client.page(f"{_path(hook)}/events", {"per_page": LOG_PAGE, "page": number})
-            yield from (record for record in page.records if isinstance(record, dict))
-            number = page.next_page
+    def log(self, hook: Hook) -> Iterator[Page[answers.Logged]]:
+        """The hook's deliveries of the last 7 days, newest first, page by page (GitLab 17.3 and newer)."""
+        return self._client.pages(f"{_path(hook)}/events", answers.Logged, {"per_page": LOG_PAGE})
 
     def create(self, project_id: int, settings: dict[str, Any]) -> None:
         """Enter a webhook."""
@@ -114,50 +117,55 @@ class Hooks:
         self._client.put(_path(hook), settings)
         self.forget(hook.project_id)
 
-    def test(self, hook: Hook) -> None:
-        """Make GitLab deliver a test: where it is answered with 2xx, GitLab switches the hook on again."""
-        trigger = next((name for name in _TESTS if name in hook.triggers), "push_events")
-        self._client.post(f"{_path(hook)}/test/{trigger}", {})
-        self.forget(hook.project_id)
+    def test(self, hook: Hook, trigger: str) -> None:
+        """Make GitLab deliver a test: where it is answered with 2xx, GitLab switches the hook on again.
+
+        Raises Refused with status 422 where it was not, and where GitLab has nothing to make a test of.
+        """
+        try:
+            self._client.post(f"{_path(hook)}/test/{trigger}", {})
+        finally:
+            self.forget(hook.project_id)
 
     def resend(self, hook: Hook, delivery: int) -> None:
         """Make GitLab send a delivery of its log again (GitLab 17.4 and newer, 5 a minute)."""
         self._client.post(f"{_path(hook)}/events/{delivery}/resend", {})
 
     def _ask(self, project_id: int) -> list[Hook] | SourceError:
+        """Those of them that deliver here. One of ours that can't be understood is one that can't be read."""
+        path, found = f"{place(project_id)}/hooks", list[Hook]()
         try:
-            shown = self._client.all(f"{place(project_id)}/hooks")
+            for page in self._client.pages(path, answers.Shape, {}):
+                for hook in page.records:
+                    name = self.name_of(str(hook.raw.get("url")))
+                    if name is not None:
+                        found.append(_hook(project_id, name, checked.read(f"GET {path}", hook.raw, answers.Hook)))
         except SourceError as error:
             return error
-        found = []
-        for hook in shown:
-            name = self.name_of(str(hook.get("url")))
-            if name is not None:
-                found.append(_hook(project_id, name, hook))
         return found
 
 
-_TESTS = (
-    "push_events",
-    "tag_push_events",
-    "issues_events",
-    "note_events",
-    "merge_requests_events",
-    "wiki_page_events",
-)
-"""Triggers that nearly every project can be tested with: GitLab needs something to tell of."""
+_OTHER_TESTS = ("issues_events", "merge_requests_events", "note_events")
+"""Each tells of the newest thing of its kind, as it was told when that was made: it makes no event of its own."""
 
 
-def _hook(project_id: int, name: str, shown: dict[str, Any]) -> Hook:
+def tests_of(hook: Hook) -> list[str]:
+    """The triggers that a webhook may be tested with, the best first. GitLab needs no subscription for a test; older
+    versions need a commit for one of `push_events`.
+    """
+    return [hook_tests.TRIGGER, *(name for name in _OTHER_TESTS if name in hook.triggers)]
+
+
+def _hook(project_id: int, name: str, hook: Read[answers.Hook]) -> Hook:
     return Hook(
         project_id=project_id,
-        id=int(shown["id"]),
+        id=hook.shown.id,
         name=name,
-        url=str(shown["url"]),
-        triggers=frozenset(key for key, value in shown.items() if key.endswith("_events") and value is True),
-        alert_status=shown.get("alert_status"),
-        disabled_until=shown.get("disabled_until"),
-        shown=shown,
+        url=hook.shown.url,
+        triggers=frozenset(key for key, value in hook.raw.items() if key.endswith("_events") and value is True),
+        alert_status=hook.shown.alert_status,
+        disabled_until=hook.shown.disabled_until,
+        shown=hook.raw,
     )
 
 

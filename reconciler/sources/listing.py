@@ -3,112 +3,201 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import DAY, SECOND, Millis
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.unreadable import Unreadable
 from reconciler.reconstruct import Material
+from reconciler.sources import answers, checked
+from reconciler.sources.answers import Json
+from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
-from reconciler.sources.shape import listed_sighting
+from reconciler.sources.errors import Refused, SourceError, Unavailable, UnexpectedAnswer
+from reconciler.sources.shape import explain, listed_sighting
 from reconciler.sources.source import FOREVER, Project, Slice
+from reconciler.sources.spool import Spool
 
-PER_PAGE = 100
 SLICE = Millis(31 * DAY)
-"""A longer window is read in slices of so much: GitLab's offset pages end at 50,000 records."""
-RECENT = DAY
-"""In a slice that ends so recently nothing is asked to end it: what changes meanwhile would shift the pages."""
+"""A longer window is read in parts of so much: GitLab's offset pages end at 50,000 records."""
+RECENT = Millis(DAY)
+"""In a part that ends so recently nothing is asked to end it: what changes meanwhile would shift the pages."""
 
-
+UNAUTHORISED, NOT_FOUND = 401, 404
+FAILURES = 3
+"""So many times in a row GitLab has to fail at a list that belongs to one record, before that is passed over."""
 REMEMBERED = 20_000
 """How many versions of records are remembered as read; forgetting one costs some requests."""
 
-Version = tuple[str, Any, Any]
-"""A record as it was at some time: its list, its id, its `updated_at`."""
+BelowT = TypeVar("BelowT", bound=answers.Shape)
+
+Version = tuple[int, str, str]
+"""A record as it was at some time: its project, its name, its `updated_at`."""
 
 
-class Listing:
-    """Reads a window of a list, newest first. A subclass says which list, and what a record of it tells."""
+@dataclass
+class Reading:
+    """A page of records while they are told, and what came of them beside sightings."""
+
+    project: Project
+    part: Interval
+    details: Details
+    unreadable: list[Unreadable] = field(default_factory=list)
+    understood: list[str] = field(default_factory=list)
+
+
+class Listing(Generic[ShapeT]):
+    """Reads a window of a list whose records have the type `shape`, newest first, and tells it oldest first. A
+    subclass says which list, and what a record of it tells.
+    """
 
     name: str
+    shape: type[ShapeT]
     keeps_for: Millis = FOREVER
     completes = False
+    once_a_version = False
+    """Whether a record that was read before as it is now is left out: where each costs requests of its own."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._read_from: dict[Version, Millis] = {}
+        self._failures: dict[str, int] = {}
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
         """Read a window, oldest slice first."""
         start = window.start
         while start < window.end:
             part = Interval(start, min(Millis(start + SLICE), window.end))
-            details, read = Details(self._client, project), list[Version]()
-            found: dict[str, Sighting] = {}
-            for record in self.records(project, part, read):
-                for sighting in self.sightings(project, record, part, details):
-                    found[sighting.source_id] = sighting
-            yield Slice(part, sorted(found.values(), key=lambda s: (s.identity.happened_at, s.source_id)))
-            self._remember(read, part)  # not before the slice was taken: the reader comes back for the next one
+            yield from self._read(project, part)
+            yield Slice(covered=part)
             start = part.end
 
-    def records(self, project: Project, part: Interval, read: list[Version]) -> Iterator[dict[str, Any]]:
-        """The list's records that may tell of this part of the past."""
+    def pages(self, project: Project, part: Interval) -> Iterator[Page[ShapeT]]:
+        """The list's pages, with the records that may tell of this part of the past."""
         raise NotImplementedError
 
-    def sightings(
-        self, project: Project, record: dict[str, Any], part: Interval, details: Details
-    ) -> Iterator[Sighting]:
-        """What a record tells."""
+    def sightings(self, reading: Reading, record: Read[ShapeT]) -> Iterator[Sighting]:
+        """What a record tells. May raise ValueError for a record that can't be understood."""
         raise NotImplementedError
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
         """A list's records are whole unless a subclass says otherwise."""
         return list(sightings)
 
-    def changed(self, path: str, part: Interval, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The records of a list that is ordered by `updated_at`, as far as they changed in a part of the past."""
-        asked = {
-            "updated_after": times.iso(Millis(part.start - SECOND)),
-            "order_by": "updated_at",
-            "sort": "desc",
-            **query,
-        }
+    def changed(self, path: str, project: Project, part: Interval, query: dict[str, Any]) -> Iterator[Page[ShapeT]]:
+        """The pages of a list that is ordered by `updated_at`, with what changed in a part of the past."""
+        after = times.iso(Millis(part.start - SECOND))
+        asked = {"updated_after": after, "order_by": "updated_at", "sort": "desc", **query}
         if part.end < times.now() - RECENT:
             asked["updated_before"] = times.iso(Millis(part.end + SECOND))
-        for record in self.pages(path, asked):
-            if part.start <= (times.parse(record.get("updated_at")) or part.start) < part.end:
-                yield record
+        for page in self._client.pages(path, self.shape, asked):
+            fits = [record for record in page.records if self._is_wanted(record, project, part)]
+            yield Page(fits, page.unreadable)
 
-    def new_versions(
-        self, path: str, part: Interval, query: dict[str, Any], read: list[Version]
-    ) -> Iterator[dict[str, Any]]:
-        """As `changed`, without what was read before as it is now: for records that cost requests of their own."""
-        for record in self.changed(path, part, query):
-            version = (path, record.get("id"), record.get("updated_at"))
-            if self._read_from.get(version, part.end) > part.start:
-                read.append(version)
-                yield record
+    def below(
+        self, reading: Reading, record: Read[ShapeT], path: str, shape: type[BelowT], query: dict[str, Any]
+    ) -> Iterator[Page[BelowT]]:
+        """The pages of a list that belongs to one record. Where that can't be read and all else can, the record is
+        one that could not be understood; but where GitLab fails to answer, not before it failed several times. What
+        was deleted meanwhile has no pages.
+        """
+        below = f"{record.ident}/{path.rpartition('/')[2]}"
+        try:
+            for page in self._client.pages(path, shape, query):
+                reading.unreadable += [
+                    Unreadable(f"{below}/{bad.record_id}", bad.error, bad.raw) for bad in page.unreadable
+                ]
+                reading.understood += [f"{below}/{one.ident}" for one in page.records]
+                yield page
+        except Refused as error:
+            if error.status == UNAUTHORISED:
+                raise
+            if error.status != NOT_FOUND:
+                reading.unreadable.append(Unreadable(below, str(error), ""))
+        except Unavailable as error:
+            self._failures[path] = self._failures.pop(path, 0) + 1
+            is_lasting = isinstance(error, UnexpectedAnswer) or self._failures[path] >= FAILURES
+            if not (is_lasting and self._client.is_alone(error)):
+                raise
+            reading.unreadable.append(Unreadable(below, str(error), ""))
+        else:
+            self._failures.pop(path, None)
+            reading.understood.append(below)
 
-    def _remember(self, read: list[Version], part: Interval) -> None:
-        for version in read:
+    def told(
+        self,
+        failed: list[Unreadable],
+        kind: str,
+        source_id: str,
+        key: str,
+        happened_at: Millis,
+        material: Material,
+        *,
+        once: bool = False,
+    ) -> Sighting:
+        """A sighting of this source. `once`: the key holds an id that GitLab uses once. Where no body can be built,
+        the record is added to `failed`.
+        """
+        identity = Identity(key, happened_at, Precision.ONCE if once else Precision.STATED)
+        return listed_sighting(
+            self.name,
+            source_id,
+            identity,
+            kind,
+            material,
+            gitlab_url=self._client.url,
+            failed=failed,
+            name_in=self.shape.name_in,
+        )
+
+    def _read(self, project: Project, part: Interval) -> Iterator[Slice]:
+        with Spool() as spool:
+            for page in self.pages(project, part):
+                spool.add([record.raw for record in page.records])
+                if page.unreadable:
+                    yield Slice(unreadable=page.unreadable)
+            for raws in spool.backwards():
+                yield self._slice(Reading(project, part, Details(self._client, project)), raws)
+                self._remember(raws, project, part)  # not before it was taken: the reader comes back for the next one
+
+    def _slice(self, reading: Reading, raws: Sequence[Json]) -> Slice:
+        found: dict[str, Sighting] = {}
+        for record in checked.read_again(raws, self.shape):
+            found |= {sighting.source_id: sighting for sighting in self._sightings(reading, record)}
+        in_order = sorted(found.values(), key=lambda s: (s.identity.happened_at, s.source_id))
+        return Slice(sightings=in_order, unreadable=reading.unreadable, understood=reading.understood)
+
+    def _sightings(self, reading: Reading, record: Read[ShapeT]) -> list[Sighting]:
+        """What a record tells: nothing, where it can't be understood."""
+        known = len(reading.unreadable)
+        try:
+            found = list(self.sightings(reading, record))
+        except SourceError:
+            raise
+        except Exception as error:  # whatever is in a record, it must not cost the others
+            reading.unreadable.append(checked.unreadable(record.raw, self.shape.name_in, explain(error)))
+            return []
+        if len(reading.unreadable) == known:
+            reading.understood.append(record.ident)
+        return found
+
+    def _is_wanted(self, record: Read[ShapeT], project: Project, part: Interval) -> bool:
+        if not part.start <= (times.parse(record.raw.get("updated_at")) or part.start) < part.end:
+            return False
+        return (
+            not self.once_a_version or self._read_from.get(self._version(project, record.raw), part.end) > part.start
+        )
+
+    def _remember(self, raws: Sequence[Json], project: Project, part: Interval) -> None:
+        for raw in raws if self.once_a_version else ():
+            version = self._version(project, raw)
             self._read_from[version] = min(part.start, self._read_from.pop(version, part.start))
         while len(self._read_from) > REMEMBERED:
             del self._read_from[next(iter(self._read_from))]
 
-    def pages(self, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """All records of a list, page after page."""
-        number: str | None = "1"
-        while number is not None:
-            page = self._client.page(path, {"per_page": PER_PAGE, **query, "page": number})
-            yield from (record for record in page.records if isinstance(record, dict))
-            number = page.next_page
-
-    def told(
-        self, kind: str, source_id: str, key: str, happened_at: Millis, material: Material, *, once: bool = False
-    ) -> Sighting:
-        """A sighting of this source. `once`: the key holds an id that GitLab uses once."""
-        identity = Identity(key, happened_at, Precision.ONCE if once else Precision.STATED)
-        return listed_sighting(self.name, source_id, identity, kind, material, gitlab_url=self._client.url)
+    def _version(self, project: Project, raw: Json) -> Version:
+        return project.id, checked.name_of(raw, self.shape.name_in), str(raw.get("updated_at"))

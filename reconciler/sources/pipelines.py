@@ -2,90 +2,87 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
 
 from reconciler.events import keys, times
-from reconciler.events.fields import number, text
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.unreadable import Unreadable
 from reconciler.reconstruct import Material
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
-from reconciler.sources.listing import Listing, Version
-from reconciler.sources.shape import raw_record
+from reconciler.sources.listing import Listing, Reading
+from reconciler.sources.shape import raw_record, whole
 from reconciler.sources.source import Project
 
-_REQUEST_REF = re.compile(r"refs/merge-requests/(\d+)/")
-"""The ref of a pipeline that a merge request started."""
 
-
-class Pipelines(Listing):
+class Pipelines(Listing[answers.Pipeline]):
     """`GET /projects/:id/pipelines?updated_after=`."""
 
     name = "pipelines"
+    shape = answers.Pipeline
     completes = True
 
-    def records(self, project: Project, part: Interval, read: list[Version]) -> Iterator[dict[str, Any]]:
-        return self.changed(f"/projects/{project.id}/pipelines", part, {})
+    def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Pipeline]]:
+        return self.changed(f"/projects/{project.id}/pipelines", project, part, {})
 
-    def sightings(
-        self, project: Project, record: dict[str, Any], part: Interval, details: Details
-    ) -> Iterator[Sighting]:
-        told = self._told(project, record, Material(record=record, project=project.shown))
-        if told is not None:
-            yield told
+    def sightings(self, reading: Reading, record: Read[answers.Pipeline]) -> Iterator[Sighting]:
+        material = Material(record=record.raw, project=reading.project.shown)
+        yield self._told(reading.unreadable, record.shown, material)
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
         """Ask for the pipeline and its jobs. When it finished says better than `updated_at` which end it was."""
         details = Details(self._client, project)
-        completed = []
-        for sighting in sightings:
-            record = raw_record(sighting)
-            path = f"/pipelines/{record.get('id')}"
-            shown = details.get(path)
-            if not isinstance(shown, dict) or shown.get("status") != record.get("status"):
-                completed.append(sighting)  # gone, or gone on: what the list showed is all there is of that state
-                continue
-            more = {
-                "jobs": details.all(f"{path}/jobs"),
-                "commit": details.commit(shown.get("sha")),
-            }
-            material = Material(record=record, project=project.shown, object=shown, more=more)
-            completed.append(self._told(project, {**record, **shown}, material) or sighting)
-        return completed
+        return [whole(sighting, partial(self._complete, project, details)) for sighting in sightings]
 
-    def _told(self, project: Project, shown: dict[str, Any], material: Material) -> Sighting | None:
-        ident, status = number(shown.get("id")), text(shown.get("status"))
-        at = times.parse(shown.get("finished_at")) or times.parse(shown.get("updated_at"))
-        if ident is None or status is None or at is None:
-            return None
-        return self.told("pipeline", f"{ident}:{status}:{at}", keys.listed("pipeline", ident, status), at, material)
+    def _complete(self, project: Project, details: Details, sighting: Sighting) -> Sighting:
+        record = raw_record(sighting)
+        path = f"/pipelines/{record['id']}"
+        shown = details.get(path, answers.Pipeline)
+        if shown is None or shown["status"] != record["status"]:
+            return sighting  # gone, or gone on: what the list showed is all there is of that state
+        jobs = details.all(f"{path}/jobs", answers.Job)
+        more = {
+            "jobs": None if jobs is None else [job.raw for job in jobs],
+            "commit": details.commit(shown.get("sha")),
+        }
+        material = Material(record=record, project=project.shown, object=shown, more=more)
+        failed: list[Unreadable] = []
+        told = self._told(failed, checked.read(path, {**record, **shown}, self.shape).shown, material)
+        return sighting if failed else told
+
+    def _told(self, failed: list[Unreadable], shown: answers.Pipeline, material: Material) -> Sighting:
+        at = times.parse(shown.finished_at) or moment(shown.updated_at, "updated_at")
+        key = keys.listed("pipeline", shown.id, shown.status)
+        return self.told(failed, "pipeline", f"{shown.id}:{shown.status}:{at}", key, at, material)
 
 
-class Jobs(Listing):
+class Jobs(Listing[answers.Pipeline]):
     """The jobs of the pipelines that changed: `GET /projects/:id/pipelines/:id/jobs`.
 
     GitLab's list of a project's jobs can't be asked for what changed; a pipeline changes when its last job ends.
     """
 
     name = "jobs"
+    shape = answers.Pipeline
+    once_a_version = True
 
-    def records(self, project: Project, part: Interval, read: list[Version]) -> Iterator[dict[str, Any]]:
-        for pipeline in self.new_versions(f"/projects/{project.id}/pipelines", part, {}, read):
-            path = f"/projects/{project.id}/pipelines/{pipeline.get('id')}/jobs"
-            yield from self.pages(path, {"include_retried": "true"})
+    def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Pipeline]]:
+        return self.changed(f"/projects/{project.id}/pipelines", project, part, {})
 
-    def sightings(
-        self, project: Project, record: dict[str, Any], part: Interval, details: Details
-    ) -> Iterator[Sighting]:
-        ident, status = number(record.get("id")), text(record.get("status"))
-        at = next(
-            (at for field in ("finished_at", "started_at", "created_at") if (at := times.parse(record.get(field)))),
-            None,
-        )
-        if ident is not None and status is not None and at is not None:
-            material = Material(record=record, project=project.shown)
-            key = keys.listed("build", ident, status)
-            once = record.get("finished_at") is None
-            yield self.told("build", f"{ident}:{status}", key, at, material, once=once)
+    def sightings(self, reading: Reading, record: Read[answers.Pipeline]) -> Iterator[Sighting]:
+        path = f"/projects/{reading.project.id}/pipelines/{record.shown.id}/jobs"
+        for page in self.below(reading, record, path, answers.Job, {"include_retried": "true"}):
+            for job in page.records:
+                yield self._job(reading, job)
+
+    def _job(self, reading: Reading, job: Read[answers.Job]) -> Sighting:
+        shown = job.shown
+        own_times = (times.parse(text) for text in (shown.finished_at, shown.started_at))
+        at = next((at for at in own_times if at is not None), None) or moment(shown.created_at, "created_at")
+        material = Material(record=job.raw, project=reading.project.shown)
+        key = keys.listed("build", shown.id, shown.status)
+        once = shown.finished_at is None
+        return self.told(reading.unreadable, "build", f"{shown.id}:{shown.status}", key, at, material, once=once)

@@ -9,9 +9,8 @@ not know the server's zone, and what lies outside is left out by its time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import orjson
 
@@ -20,17 +19,20 @@ from reconciler.events.identify import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.unreadable import Unreadable
+from reconciler.sources import answers, checked
+from reconciler.sources.checked import Read
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
 from reconciler.sources.record_details import material_of
-from reconciler.sources.shape import in_webhook_shape, raw_record
+from reconciler.sources.shape import explain, in_some_shape, in_webhook_shape, raw_record, whole
 from reconciler.sources.source import Project, Slice
+from reconciler.sources.spool import Spool
 
-PER_PAGE = 100
 SLICE_RECORDS = 5000
-"""How many records a slice should hold: well below 10,000, and many pages, since the last one is seldom full."""
+"""How many records are read at a time: well below 10,000, and many pages, since the last one is seldom full."""
 SHORT_WINDOW_DAYS = 7
-"""A window of so few days is read in one slice."""
+"""A window of so few days is read at once."""
 LONGEST_SLICE_DAYS = 366
 
 _ONE_DAY = timedelta(days=1)
@@ -55,10 +57,10 @@ class ProjectEvents:
         covered_to = window.start
         while day <= last_day and covered_to < window.end:
             until = min(day + timedelta(days=length - 1), last_day)
-            sightings, records = self._read_days(project, day, until, window)
+            records = yield from self._read_days(project, day, until, window)
             # The server's last day may have ended up to a day earlier or later than ours.
             through = window.end if until == last_day else max(covered_to, _start_of(until))
-            yield Slice(Interval(covered_to, min(through, window.end)), sightings)
+            yield Slice(covered=Interval(covered_to, min(through, window.end)))
             covered_to = through
             length = _next_length(length, records)
             day = until + _ONE_DAY
@@ -66,46 +68,60 @@ class ProjectEvents:
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
         """Ask for the objects that the records only name, and for pushes' commits."""
         details = Details(self._client, project)
-        return [self._shaped(sighting, project, details) for sighting in sightings]
 
-    def _read_days(self, project: Project, first: date, last: date, window: Interval) -> tuple[list[Sighting], int]:
-        """Read the server's days `first` to `last`: what of them is in the window, and how many records."""
-        query: dict[str, Any] = {
-            "after": str(first - _ONE_DAY),
-            "before": str(last + _ONE_DAY),
-            "per_page": PER_PAGE,
-            "sort": "desc",
-        }
-        found: dict[str, Sighting] = {}  # a record seen twice, because new ones shifted the pages, counts once
+        def complete(sighting: Sighting) -> Sighting:
+            kind, material = material_of(raw_record(sighting), project, details)
+            return in_webhook_shape(sighting, kind, material, gitlab_url=self._client.url)
+
+        return [whole(sighting, complete) for sighting in sightings]
+
+    def _read_days(self, project: Project, first: date, last: date, window: Interval) -> Generator[Slice, None, int]:
+        """Read what of the server's days `first` to `last` is in the window. Returns how many records they have."""
+        query = {"after": str(first - _ONE_DAY), "before": str(last + _ONE_DAY), "sort": "desc"}
         records = 0
-        page: str | None = "1"
-        while page is not None:
-            answer = self._client.page(f"/projects/{project.id}/events", {**query, "page": page})
-            records += len(answer.records)
-            seen = [_sighting(record, project) for record in answer.records]
-            for sighting in seen:
-                if window.start <= sighting.identity.happened_at < window.end:
-                    found[sighting.source_id] = sighting
-            reached_start = bool(seen) and seen[-1].identity.happened_at < window.start
-            page = None if reached_start else answer.next_page
-        in_order = sorted(found.values(), key=lambda s: (s.identity.happened_at, len(s.source_id), s.source_id))
-        return [self._shaped(sighting, project) for sighting in in_order], records
+        with Spool() as spool:
+            for page in self._client.pages(f"/projects/{project.id}/events", answers.Event, query):
+                records += len(page.records)
+                made = [times.parse(record.shown.created_at) for record in page.records]
+                spool.add(
+                    [
+                        record.raw
+                        for record, at in zip(page.records, made, strict=True)
+                        if at is None or window.start <= at < window.end
+                    ]
+                )
+                if page.unreadable:
+                    yield Slice(unreadable=page.unreadable)
+                if made and made[-1] is not None and made[-1] < window.start:
+                    break
+            for raws in spool.backwards():
+                yield self._slice(project, checked.read_again(raws, answers.Event))
+        return records
 
-    def _shaped(self, sighting: Sighting, project: Project, details: Details | None = None) -> Sighting:
-        record = raw_record(sighting)
-        kind, material = material_of(record, project, details)
-        return in_webhook_shape(sighting, kind, material, gitlab_url=self._client.url)
+    def _slice(self, project: Project, records: Sequence[Read[answers.Event]]) -> Slice:
+        unreadable: list[Unreadable] = []
+        understood, sightings = [], []
+        for record in records:
+            known = len(unreadable)
+            try:
+                sightings.append(self._sighting(project, record, unreadable))
+            except Exception as error:  # whatever is in a record, it must not cost the others
+                unreadable.append(checked.unreadable(record.raw, answers.Event.name_in, explain(error)))
+            if len(unreadable) == known:
+                understood.append(record.ident)
+        in_order = sorted(sightings, key=lambda s: (s.identity.happened_at, len(s.source_id), s.source_id))
+        return Slice(sightings=in_order, unreadable=unreadable, understood=understood)
 
-
-def _sighting(record: Any, project: Project) -> Sighting:
-    fields = record if isinstance(record, dict) else {"record": record}
-    return record_sighting(
-        fields,
-        payload=orjson.dumps(fields).decode(),
-        project_id=project.id,
-        project_path=project.path,
-        seen_at=times.now(),
-    )
+    def _sighting(self, project: Project, record: Read[answers.Event], failed: list[Unreadable]) -> Sighting:
+        told = record_sighting(
+            record.raw,
+            payload=orjson.dumps(record.raw).decode(),
+            project_id=project.id,
+            project_path=project.path,
+            seen_at=times.now(),
+        )
+        kind, material = material_of(record.raw, project, None)
+        return in_some_shape(told, kind, material, gitlab_url=self._client.url, failed=failed)
 
 
 def _next_length(length: int, records: int) -> int:

@@ -32,13 +32,13 @@ class RateLimit:
         """Read an answer's `RateLimit-*` and `Retry-After` headers (gitlab-facts, section 6)."""
         remaining, limit = headers.get("RateLimit-Remaining", ""), headers.get("RateLimit-Limit", "")
         with self._lock:
-            if remaining.isdigit():
+            if _is_figure(remaining):
                 self._note_remaining(int(remaining), headers)
-            if limit.isdigit():
+            if _is_figure(limit):
                 self._reserve = int(limit) * (1 - self._share)
             if status == 429:
                 self._hold(_pause(headers) or DEFAULT_PAUSE_S)
-            elif remaining.isdigit() and int(remaining) == 0:
+            elif _is_figure(remaining) and int(remaining) == 0:
                 self._hold(_until_reset(headers))
 
     def take(self) -> float:
@@ -70,7 +70,7 @@ class RateLimit:
 
 def _pause(headers: Mapping[str, str]) -> float:
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if _is_figure(value):
         return float(value)
     if value:
         try:
@@ -80,6 +80,11 @@ def _pause(headers: Mapping[str, str]) -> float:
     return _until_reset(headers)
 
 
+def _is_figure(value: str) -> bool:
+    """Whether a header holds a number that can be read as one."""
+    return value.isascii() and value.isdigit() and len(value) < 20
+
+
 def _until_reset(headers: Mapping[str, str]) -> float:
     reset = headers.get("RateLimit-Reset", "")
-    return float(reset) - time.time() if reset.isdigit() else 0.0
+    return float(reset) - time.time() if _is_figure(reset) else 0.0

@@ -9,6 +9,7 @@ from reconciler.events.fields import dig, text
 from reconciler.events.identify import record_kind
 from reconciler.events.times import MINUTE
 from reconciler.reconstruct import Material
+from reconciler.sources import answers
 from reconciler.sources.details import Details
 from reconciler.sources.source import Project
 
@@ -58,8 +59,10 @@ def _ask(kind: str, record: dict[str, Any], details: Details) -> tuple[Any, dict
             shown = details.merge_request(iid)
             return shown, {"commit": details.commit(dig(shown, "sha"))}
         case "milestone":
-            return details.get(f"/milestones/{record.get('target_id')}"), {}
-        case "wiki_page" if (slug := text(dig(record, "wiki_page.slug"))) and record["action_name"] != "destroyed":
+            return details.get(f"/milestones/{record.get('target_id')}", answers.Milestone), {}
+        case "wiki_page" if (slug := text(dig(record, "wiki_page.slug"))) and record.get(
+            "action_name"
+        ) != "destroyed":
             return details.page(slug), {}
         case "note" if isinstance(note := record.get("note"), dict):
             noteable = details.noteable(note)

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from reconciler.events import keys, times
-from reconciler.events.fields import text
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
 from reconciler.reconstruct import Material
-from reconciler.sources.details import Details
-from reconciler.sources.listing import Listing, Version
+from reconciler.sources import answers
+from reconciler.sources.checked import Page, Read, moment
+from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.source import Project
 
 
-class Releases(Listing):
+class Releases(Listing[answers.Release]):
     """Newest first by `created_at`."""
 
     name = "releases"
+    shape = answers.Release
 
-    def records(self, project: Project, part: Interval, read: list[Version]) -> Iterator[dict[str, Any]]:
+    def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Release]]:
         query = {"order_by": "created_at", "sort": "desc"}
-        for record in self.pages(f"/projects/{project.id}/releases", query):
-            created_at = times.parse(record.get("created_at"))
-            if created_at is not None and created_at < part.start:
+        for page in self._client.pages(f"/projects/{project.id}/releases", self.shape, query):
+            made = [(times.parse(record.shown.created_at), record) for record in page.records]
+            yield Page([record for at, record in made if at is None or part.start <= at < part.end], page.unreadable)
+            if any(at is not None and at < part.start for at, _ in made):
                 return
-            if created_at is not None and created_at < part.end:
-                yield record
 
-    def sightings(
-        self, project: Project, record: dict[str, Any], part: Interval, details: Details
-    ) -> Iterator[Sighting]:
-        tag, at = text(record.get("tag_name")), times.parse(record.get("created_at"))
-        if tag is not None and at is not None:
-            material = Material(record=record, project=project.shown, action="create")
-            key = keys.listed("release", tag, "create", project=project.id)
-            yield self.told("release", f"{project.id}:{tag}:{at}", key, at, material)
+    def sightings(self, reading: Reading, record: Read[answers.Release]) -> Iterator[Sighting]:
+        tag, project = record.shown.tag_name, reading.project
+        at = moment(record.shown.created_at, "created_at")
+        material = Material(record=record.raw, project=project.shown, action="create")
+        key = keys.listed("release", tag, "create", project=project.id)
+        yield self.told(reading.unreadable, "release", f"{project.id}:{tag}:{at}", key, at, material)

@@ -10,6 +10,7 @@ import msgspec
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.unreadable import Unreadable
 
 FOREVER = Millis(10 * 365 * DAY)
 """GitLab deletes nothing of this by itself; no backfill looks back further."""
@@ -36,11 +37,17 @@ class Project(msgspec.Struct, frozen=True):
         return {"id": self.id, "path_with_namespace": self.path} | self.details
 
 
-class Slice(msgspec.Struct, frozen=True):
-    """A part of a window, read completely: what it covers, what was seen in it (oldest first)."""
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of a window at a time: a page or so, never all of it.
 
-    covered: Interval
-    sightings: list[Sighting]
+    `covered` is the part that has been read completely with this slice and those before it, None where more of it is
+    to come. `unreadable` are records that could not be understood, `understood` the names of those that were.
+    """
+
+    sightings: list[Sighting] = []
+    covered: Interval | None = None
+    unreadable: list[Unreadable] = []
+    understood: list[str] = []
 
 
 class Source(Protocol):
@@ -53,7 +60,8 @@ class Source(Protocol):
     """Whether `complete` can add anything."""
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
-        """Read a window, oldest slice first. Slices join up and cover the window.
+        """Read a window, oldest slice first. What the slices cover joins up, and is the window in the end. No slice
+        holds more than a page of GitLab's answers or two.
 
         The payloads are in the webhook's shape, built from what the reading itself brought along.
         Raises SourceError where GitLab can't be read.

@@ -18,6 +18,7 @@ import pytest
 from receiver.app import receiver_app
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.hook_tests import Expected
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger import downtime, gaps, runs
 from reconciler.ledger.connection import connect
@@ -178,7 +179,7 @@ class Life:
         self.db = connect(self.path)
         self.reader = connect(self.path, readonly=True)
         self.writer = Writer(self.db)
-        tests: set[int] = set()
+        tests: set[Expected] = set()
         app = receiver_app(self.config.receiver, writer=self.writer, project_ids=runs.project_paths(self.reader),
                            expected_tests=tests)  # fmt: skip
         listener = socket.create_server(("127.0.0.1", self.port))

@@ -25,7 +25,19 @@ from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Recovery, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
-from reconciler.ledger import alerts, coverage, destinations, downtime, hooks, queue, reloads, runs, schema, standing
+from reconciler.ledger import (
+    alerts,
+    coverage,
+    destinations,
+    downtime,
+    hooks,
+    queue,
+    reloads,
+    runs,
+    schema,
+    standing,
+    unreadable,
+)
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.destinations import Breaker, Wanted
@@ -38,6 +50,7 @@ from reconciler.ledger.record import record
 from reconciler.ledger.routes import Route
 from reconciler.ledger.runs import Run
 from reconciler.ledger.search import index_step
+from reconciler.ledger.unreadable import Unreadable
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Standing
 from reconciler.reconcile.rounds import expected
@@ -115,6 +128,7 @@ def fill(db: Database) -> None:
     db.execute("INSERT INTO meta VALUES ('pruned_through', ?)", [times.iso(Millis(NOW - 9 * DAY))])
     db.execute("INSERT INTO meta VALUES ('ledger_id_from:3', 'abc')")
     runs.note_run(db, Run(7, "project_events", "poll", Millis(NOW - DAY), NOW, NOW, NOW, 1, 1, 1, 1))
+    unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
     index_step(db)
 
 
@@ -180,6 +194,9 @@ def poll(folder: Path) -> None:
         standing.watched_since(db, 7, "project_events")
         coverage.cover(db, 7, "project_events", Interval(Millis(NOW - HOUR), NOW))
         record(db, [sighting("project_events", "2")], now=NOW)
+        unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
+        assert unreadable.unreadable(db)
+        assert unreadable.count(db)
         hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), off=[1], now=NOW)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.hook_tests import Expected
 from reconciler.ledger import gaps
 from reconciler.ledger.connection import connect
 from reconciler.ledger.writer import Writer
@@ -40,7 +41,7 @@ class House:
             }
             | sections
         )
-        self.expected_tests: set[int] = set()
+        self.expected_tests: set[Expected] = set()
         self.parts = reconciling(self.config, db=self.reader, writer=self.writer, expected_tests=self.expected_tests)
         self.poll = self.parts.poller.poll
         gitlab.world.clock = lambda: self.now

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 import structlog
 
 from receiver.app import receiver_app
+from reconciler.config.destinations import Destination
 from reconciler.events.times import HOUR, MINUTE
+from reconciler.forwarding.filters import accepting
+from reconciler.ledger import destinations
+from reconciler.ledger.destinations import Wanted
+from reconciler.ledger.routes import Route
 from reconciler.reconcile.ensure import ensure
 from reconciler.service.web import web_server
-from reconciler.simulator.hooks import Hook
+from reconciler.simulator.hooks import Hook, webhook_bytes
 from tests.reconciler.reconcile.conftest import House, MakeHouse
 
 TOKEN = "t"
@@ -117,22 +123,98 @@ async def test_a_test_that_fails_is_no_event_and_not_repeated_at_once(make_house
     assert house.rows("SELECT kind, count(*) FROM events GROUP BY kind") == [("hook_test", 1), ("push", 6)]
 
 
-async def test_a_real_push_is_no_test(make_house: MakeHouse) -> None:
-    """Another project's delivery that comes while a test is expected is an event like any other."""
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]})
-    house.expected_tests.add(99)
-    listener = socket.create_server(("127.0.0.1", 0))
-    house.gitlab.add_hook(42, f"http://127.0.0.1:{listener.getsockname()[1]}/webhooks/gitlab", token=TOKEN)
-    app = receiver_app(
-        house.config.receiver, writer=house.writer, project_ids={}, expected_tests=house.expected_tests
+def kinds(house: House) -> list[tuple[str, int]]:
+    return [tuple(row) for row in house.rows("SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind")]
+
+
+async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_house: MakeHouse) -> None:
+    """By the same hook and trigger, by the same hook, by another hook: the test itself is the only test."""
+    house = make_house(
+        receiver={"hooks": [{"token": TOKEN}, {"name": "two", "token": TOKEN}]}, reconcile={"settle": "1ms"}
     )
-    server = web_server(app)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    house.gitlab.world.push(42)
-    await asyncio.to_thread(house.gitlab.courier.settle)
-    server.should_exit = True
-    await serving
-    assert house.rows("SELECT kind FROM events") == [("push",)]
+    hook, port = await switched_off(house)
+    other = house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab/two", token=TOKEN)
+    before = len(house.gitlab.world.happenings)
+    [destination] = (
+        await house.writer.run(lambda db: destinations.sync(db, [Wanted("all")], now=house.now))
+    ).values()
+    house.writer.routes = [Route(destination, "project", accepting(Destination(name="all")))]
+
+    def happens() -> None:
+        world, courier = house.gitlab.world, house.gitlab.courier
+        world.push(42)
+        world.push(42)
+        world.issue(42)
+        for happening in world.happenings[before:]:
+            courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
+        courier.settle()  # by the other hook too
+
+    hook.faults.during_test = happens
+    await with_receiver(house, port)
+    assert len(house.gitlab.world.happenings) == before + 3
+    assert other.accepted == 3
+    assert kinds(house) == [("hook_test", 1), ("issue", 1), ("push", before + 2)]
+    assert house.rows("SELECT count(*) FROM deliveries WHERE state = 'pending'") == [(before + 3,)]
+    house.now += HOUR
+    await house.poll(42)
+    assert kinds(house) == [("hook_test", 1), ("issue", 1), ("push", before + 2)]
+
+
+async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse) -> None:
+    """GitLab can't reach us: the test is in its log, and what really happened around it."""
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    hook, _ = await switched_off(house)
+
+    def push() -> None:
+        happening = house.gitlab.world.push(42)
+        house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
+
+    hook.faults.during_test = push
+    ask = house.parts.hooks.test
+
+    def test_then_push(*asked: Any) -> None:
+        try:
+            ask(*asked)
+        finally:
+            push()
+
+    house.parts.hooks.test = test_then_push  # type: ignore[method-assign]
+    await house.poll(42)
+    house.now += 6 * MINUTE
+    await house.poll(42)
+    assert len(hook.log) == 4 + 3
+    assert kinds(house) == [("hook_test", 1), ("push", 8)]
+
+
+async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: MakeHouse) -> None:
+    """It answers 422 as for a test that failed. Then it is asked for another, which tells of nothing new."""
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    hook, _ = await switched_off(house)
+    hook.faults.untestable = frozenset({"push_events", "issues_events", "merge_requests_events", "note_events"})
+    ask = house.parts.hooks.test
+
+    def test_then_push(*asked: Any) -> None:
+        happening = house.gitlab.world.push(42)
+        house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
+        ask(*asked)
+
+    house.parts.hooks.test = test_then_push  # type: ignore[method-assign]
+    await house.poll(42)
+    asked = [path.rpartition("/")[2] for path in house.gitlab.api.requests if "/test/" in path]
+    assert asked == ["push_events", "issues_events", "merge_requests_events", "note_events"]
+    house.now += 6 * MINUTE
+    await house.poll(42)
+    assert kinds(house) == [("push", 10)]
+    assert house.expected_tests == set()
+
+
+async def test_a_project_without_commits_is_tested_with_a_body_of_gitlab_s_own(make_house: MakeHouse) -> None:
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    hook, port = await switched_off(house)
+    house.gitlab.world.projects[42].heads.clear()
+    await with_receiver(house, port)
+    assert hook.alert_status == "executable"
+    assert kinds(house) == [("hook_test", 1), ("push", 6)]
 
 
 @pytest.mark.parametrize("dry_run", [True, False])

@@ -7,13 +7,18 @@ import uuid
 
 import pytest
 
+from reconciler.config.models import Receiver
 from reconciler.events import times
 from reconciler.events.fingerprint import fingerprint
 from reconciler.events.sighting import Precision
-from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
+from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
+from reconciler.ledger.coverage import Interval
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.hooks import Hook
+from reconciler.sources import spool
 from reconciler.sources.errors import NoHook, Refused
+from reconciler.sources.hook_log import AT_A_TIME, HookLog
+from reconciler.sources.hooks import Hooks
 from tests.reconciler.sources.conftest import NOW, Scene
 
 NOWHERE = "http://127.0.0.1:9/webhooks/gitlab"
@@ -146,3 +151,73 @@ def test_neighbours_in_an_unlikely_order_do_no_harm(scene: Scene) -> None:
     assert len(told) == 3
     assert all(NOW - 2 * HOUR <= s.seen_at <= NOW + MINUTE for s in told)
     assert times.iso(min(s.seen_at for s in told))[:10] == "2026-11-24"
+
+
+def test_gitlab_s_own_word_of_when_it_was_beats_every_estimate(scene: Scene) -> None:
+    hook = hook_at(scene)
+    hook.log_has_times = True
+    happens(scene, NOW - 10 * HOUR, "push", "switch_flag")
+    happens(scene, NOW - 3 * HOUR, "push")
+    hook.log[0][1]["response_headers"] = {"Date": "Tue, 24 Nov 2026 01:00:00 GMT"}
+    scene.now = NOW
+    told = scene.read("hook_log", NOW - DAY)
+    assert [s.seen_at for s in told] == [NOW - 10 * HOUR, NOW - 10 * HOUR, NOW - 3 * HOUR]
+    precisions = {s.summary.kind: s.identity.precision for s in told}
+    assert precisions == {"push": Precision.RECEIVED, "feature_flag": Precision.LOOSE}
+
+
+@pytest.mark.parametrize("log_has_times", [True, False])
+def test_a_long_log_is_told_a_little_at_a_time_and_oldest_first(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, log_has_times: bool
+) -> None:
+    """Two webhooks' logs, longer than what is held in memory: destinations get the events in this order."""
+    monkeypatch.setattr(spool, "IN_MEMORY_BYTES", 20_000)
+    ours = [hook_at(scene, NOWHERE + path) for path in ("", "/b")]
+    scene.hooks = Hooks(
+        scene.client, Receiver.model_validate({"hooks": [{"token": "t"}, {"name": "b", "token": "t"}]})
+    )
+    source = HookLog(scene.hooks)
+    for n in range(150, 0, -1):
+        for hook in ours:
+            hook.log_has_times, hook.failures = log_has_times, 0
+        happens(scene, Millis(NOW - n * MINUTE), "issue")
+    scene.now = NOW
+    window = Interval(Millis(NOW - DAY), NOW)
+    slices = list(source.read(scene.project, window))
+    assert max(len(part.sightings) for part in slices) <= AT_A_TIME
+    assert [part.covered for part in slices if part.covered] == [window]
+    assert slices[-1].covered == window  # and not before all of it was told
+    told = [s for part in slices for s in part.sightings]
+    assert [s.identity.happened_at for s in told] == [NOW - n * MINUTE for n in range(150, 0, -1) for _ in "ab"]
+    assert len(told) == len({(s.source, s.source_id) for s in told}) == 300
+
+
+def test_deliveries_that_come_while_the_log_is_read_are_told_once(scene: Scene) -> None:
+    hook = hook_at(scene)
+    happens(scene, NOW - HOUR, *["push"] * 50)
+    scene.now = NOW
+    known, asked = len(hook.log), iter(range(100))
+
+    def one_more(path: str, value: object) -> object:
+        if path.endswith("/hooks/1/events") and next(asked) < 3:
+            scene.world.push(42)
+            scene.gitlab.courier.settle()
+        return value
+
+    scene.gitlab.api.faults.mangle = one_more
+    told = scene.read("hook_log", NOW - 2 * HOUR)
+    assert len(told) == len({s.source_id for s in told}) == known
+
+
+def test_one_record_of_another_shape_is_named(scene: Scene) -> None:
+    hook = hook_at(scene)
+    happens(scene, NOW - HOUR, "push", "issue", "note")
+    hook.log[1][1]["request_headers"] = ["X-Gitlab-Event"]
+    scene.now = NOW
+    slices = list(scene.sources["hook_log"].read(scene.project, Interval(Millis(NOW - DAY), NOW)))
+    assert sorted(s.summary.kind for part in slices for s in part.sightings) == ["note", "push"]
+    [named] = [bad for part in slices for bad in part.unreadable]
+    assert (named.record_id, named.error) == (
+        str(hook.log[1][1]["id"]),
+        "expected `object | null`, got `array` - at `$.request_headers`",
+    )

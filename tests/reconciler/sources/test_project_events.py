@@ -18,7 +18,7 @@ from reconciler.events.times import DAY, HOUR, SECOND
 from reconciler.ledger.coverage import Interval
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
-from reconciler.sources import project_events
+from reconciler.sources import answers, project_events
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused, Stopped, Unavailable
 from reconciler.sources.project_events import ProjectEvents
@@ -70,12 +70,16 @@ def read(gitlab: Simulator, start: int, end: int) -> tuple[list[str], list[Slice
     return [s.source_id for part in slices for s in part.sightings], slices
 
 
+def covered(slices: list[Slice]) -> list[Interval]:
+    return [part.covered for part in slices if part.covered is not None]
+
+
 def test_a_window_is_read_exactly_and_oldest_first(past: Past, gitlab: Simulator) -> None:
     start, end = NOW - 3 * HOUR, NOW - HOUR
     ids = past.push_at(start - 1, start, start + 1, NOW - 2 * HOUR, end - 1, end, NOW)
     found, slices = read(gitlab, start, end)
     assert found == ids[1:5]
-    assert [part.covered for part in slices] == [Interval(start, end)]
+    assert covered(slices) == [Interval(start, end)]
 
 
 def test_a_quiet_project_costs_one_request(past: Past, gitlab: Simulator) -> None:
@@ -107,14 +111,14 @@ def test_days_are_the_server_s_own(past: Past, gitlab: Simulator, hours: int) ->
     start, end = NOW - 15 * DAY - 7 * HOUR, NOW - 3 * HOUR
     found, slices = read(gitlab, start, end)
     assert found == [ident for ident, at in zip(ids, moments, strict=True) if start <= at < end]
-    assert slices[0].covered.start == start
-    assert slices[-1].covered.end == end
-    assert all(left.covered.end == right.covered.start for left, right in itertools.pairwise(slices))
+    assert covered(slices)[0].start == start
+    assert covered(slices)[-1].end == end
+    assert all(left.end == right.start for left, right in itertools.pairwise(covered(slices)))
     seen_until = 0
     for part in slices:  # what a slice covers has been read by then
         seen_until += len(part.sightings)
-        inside = sum(start <= at < part.covered.end for at in moments)
-        assert seen_until >= inside
+        if part.covered is not None:
+            assert seen_until >= sum(start <= at < part.covered.end for at in moments)
 
 
 def test_long_ranges_go_by_days_and_waste_little(
@@ -125,8 +129,8 @@ def test_long_ranges_go_by_days_and_waste_little(
     ids = past.push_at(*moments)
     found, slices = read(gitlab, NOW - 60 * DAY, NOW)
     assert found == ids
-    assert len(slices) > 5
-    assert max(len(part.sightings) for part in slices) < 10_000
+    assert len(covered(slices)) > 5
+    assert max(len(part.sightings) for part in slices) <= 100  # no more than a page at a time
     assert asked(gitlab) < 1.15 * len(ids) / 100
 
 
@@ -170,7 +174,7 @@ class TestTrouble:
             GitLab.model_validate({"url": gitlab.url, "token": gitlab.api.token, "timeout": "100ms"}), tries=2
         )
         with pytest.raises(Unavailable, match="2 tries"):
-            client.get("/version")
+            client.get("/version", answers.Version)
         assert client.requests == 2
 
     @pytest.mark.parametrize("status", [401, 403, 404])
@@ -178,7 +182,7 @@ class TestTrouble:
         gitlab.api.faults.forbidden = {42: status}
         client = client_of(gitlab)
         with pytest.raises(Refused, match=f"HTTP {status}: .*(token|check)") as raised:
-            client.page("/projects/42/events", {})
+            next(client.pages("/projects/42/events", answers.Event, {}))
         assert raised.value.status == status
         assert client.requests == 1
 
@@ -188,12 +192,12 @@ class TestTrouble:
         threading.Timer(0.3, client.stop).start()
         began = time.monotonic()
         with pytest.raises(Stopped):
-            client.get("/version")
+            client.get("/version", answers.Version)
         assert time.monotonic() - began < 10
 
     def test_an_answer_that_is_no_json(self, gitlab: Simulator) -> None:
         with pytest.raises(Refused, match="404"):
-            client_of(gitlab).get("/nowhere")
+            client_of(gitlab).get("/nowhere", answers.Version)
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -212,4 +216,4 @@ def test_any_window_of_any_past(ages: list[int], window: tuple[int, int], hours:
         gitlab.api.zone = timezone(timedelta(hours=hours))
         found, slices = read(gitlab, start, end)
     assert found == [ident for ident, at in zip(ids, moments, strict=True) if start <= at < end]
-    assert (slices[0].covered.start, slices[-1].covered.end) == (start, end)
+    assert (covered(slices)[0].start, covered(slices)[-1].end) == (start, end)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config.models import GitLab
+from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.ratelimit import RateLimit
 from tests.reconciler.sources.conftest import Scene
@@ -60,9 +61,9 @@ def test_many_threads_stay_within_it(scene: Scene) -> None:
     while time.time() % 60 > 50:  # the period must not end in the middle
         time.sleep(0.2)
     client = Client(GitLab.model_validate({"url": scene.gitlab.url, "token": scene.gitlab.api.token}))
-    client.get("/version")  # the first answer tells the limit
+    client.get("/version", answers.Version)  # the first answer tells the limit
     with ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(client.get, "/version") for _ in range(60)]
+        asked = [threads.submit(client.get, "/version", answers.Version) for _ in range(60)]
         time.sleep(1.5)
         done = sum(one.done() for one in asked)
         client.stop()

@@ -1,0 +1,50 @@
+"""Telling a test of a webhook, which GitLab makes when it is asked to, from what really happened.
+
+GitLab makes the body of a `push_events` test from the newest commits of the default branch, and names the oldest of
+them as `before` (`Gitlab::DataBuilder::Push.build_sample`). A real push never lists the commit that it came from. So
+the body itself proves the test, whatever else arrives beside it. A project without commits is tested with a body
+that stands in GitLab's source.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconciler.events.fields import first_number, text
+from reconciler.events.keys import ZEROS
+
+Expected = tuple[str, int]
+"""A test that we asked for: the hook's name in `receiver.hooks`, and the project."""
+
+TRIGGER = "push_events"
+"""What GitLab is asked to test a webhook with: the only test that its body proves."""
+
+_SAMPLE = ("95790bf891e76fee5e1747ab589903a6a1f80f22", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7")
+"""`before` and `after` of the body in GitLab's source. Its project is no project of anybody's."""
+
+
+def is_test(body: Any) -> bool:
+    """Whether a webhook's body proves that GitLab made it to test a webhook with `push_events`."""
+    return _is_sample(body) or _is_of_newest_commits(body)
+
+
+def find_expected(expected: set[Expected], hook: str, body: Any) -> Expected | None:
+    """Which of the tests that we asked for a delivery by this hook is; None where it is none of them."""
+    if not expected or not is_test(body):
+        return None
+    project_id = first_number(body, "project_id", "project.id")
+    return next((one for one in expected if one[0] == hook and (one[1] == project_id or _is_sample(body))), None)
+
+
+def _is_sample(body: Any) -> bool:
+    return isinstance(body, dict) and (body.get("before"), body.get("after")) == _SAMPLE
+
+
+def _is_of_newest_commits(body: Any) -> bool:
+    # A tag that is made anew may well list the commit that it came from: only a branch's push proves anything.
+    if not isinstance(body, dict) or body.get("object_kind") != "push":
+        return False
+    before, commits = text(body.get("before")), body.get("commits")
+    if before is None or before == ZEROS or not isinstance(commits, list):
+        return False
+    return any(isinstance(commit, dict) and commit.get("id") == before for commit in commits)

@@ -1,0 +1,85 @@
+"""Records of GitLab's that could not be understood: kept as they came, named until they are understood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+
+RAW_CHARS = 4096
+"""How much of a record is kept: enough to see what is wrong with it."""
+ERROR_CHARS = 500
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A record that could not be understood. `record_id` is GitLab's own, or a hash of a record without one; `raw`
+    is its JSON, cut.
+    """
+
+    record_id: str
+    error: str
+    raw: str
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """One that the ledger knows of. A group is a project with its id below zero."""
+
+    project_id: int
+    source: str
+    record_id: str
+    error: str
+    raw: str
+    first_seen_at: Millis
+    last_seen_at: Millis
+
+
+def note(db: Database, project_id: int, source: str, records: Sequence[Unreadable], *, now: Millis) -> None:
+    """Keep records that could not be understood; one that is there already was seen again."""
+    at = times.iso(now)
+    db.conn.executemany(
+        """
+        INSERT INTO unreadable (project_id, source, record_id, error, raw, first_seen_at, last_seen_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+        ON CONFLICT DO UPDATE SET error = excluded.error, raw = excluded.raw, last_seen_at = excluded.last_seen_at
+        """,
+        [(project_id, source, one.record_id, one.error[:ERROR_CHARS], one.raw[:RAW_CHARS], at) for one in records],
+    )
+
+
+def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str]) -> None:
+    """These were understood: whatever was wrong with one of them is over."""
+    db.conn.execute(
+        """
+        DELETE FROM unreadable
+         WHERE project_id = ? AND source = ? AND record_id IN (SELECT value FROM json_each(?))
+        """,
+        (project_id, source, orjson.dumps(record_ids).decode()),
+    )
+
+
+def unreadable(db: Database, *, limit: int = 100) -> list[Kept]:
+    """Those that were seen last, the newest first."""
+    rows = db.conn.execute(
+        """
+        SELECT project_id, source, record_id, error, raw, first_seen_at, last_seen_at
+          FROM unreadable ORDER BY last_seen_at DESC, project_id, source, record_id LIMIT ?
+        """,
+        (limit,),
+    ).fetchall()
+    return [
+        Kept(project_id, source, record_id, error, raw, times.from_iso(first), times.from_iso(last))
+        for project_id, source, record_id, error, raw, first, last in rows
+    ]
+
+
+def count(db: Database) -> dict[tuple[int, str], int]:
+    """How many there are, by project and source."""
+    rows = db.conn.execute(
+        "SELECT project_id, source, count(*) FROM unreadable GROUP BY project_id, source ORDER BY project_id, source"
+    ).fetchall()
+    return {(project_id, source): found for project_id, source, found in rows}

@@ -1,0 +1,301 @@
+"""What is read of GitLab's answers, as types.
+
+A type has the fields that the program reads, and what it needs to know of those that it passes on: that a user is an
+object, that commits are a list of objects. Everything else may be there or not, and is passed on as it came.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+Json = dict[str, Any]
+
+Id = Annotated[int, msgspec.Meta(gt=0, le=(1 << 63) - 1)]
+"""An id that SQLite can hold."""
+Word = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """An object of GitLab's; this one may be any. `name_in` is the field that holds what it is known by."""
+
+    name_in: ClassVar[str] = "id"
+
+
+class Thing(Shape, frozen=True):
+    """Any object of which nothing is read but what may be there."""
+
+    id: Id | None = None
+
+
+class Version(Shape, frozen=True):
+    """`GET /version`."""
+
+    version: str
+
+
+class Token(Shape, frozen=True):
+    """`GET /personal_access_tokens/self`."""
+
+    scopes: list[str] = []
+
+
+class Project(Shape, frozen=True):
+    """`GET /projects/:id`, and the lists of projects."""
+
+    id: Id
+    path_with_namespace: Word
+    default_branch: str | None = None
+    archived: bool | None = None
+    marked_for_deletion_at: str | None = None
+    marked_for_deletion_on: str | None = None
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it is marked for deletion."""
+        return bool(self.marked_for_deletion_at or self.marked_for_deletion_on)
+
+
+class Group(Shape, frozen=True):
+    """`GET /groups/:id`."""
+
+    id: Id
+    full_path: Word
+
+
+class Feed(Shape, frozen=True):
+    """A record of the events feed, of which only matters in which project something happened, and when."""
+
+    project_id: Id | None = None
+    created_at: str | None = None
+
+    @property
+    def active(self) -> tuple[int | None, str | None]:
+        return self.project_id, self.created_at
+
+
+class Recent(Shape, frozen=True):
+    """A project in the list of the recently active ones."""
+
+    id: Id | None = None
+    last_activity_at: str | None = None
+
+    @property
+    def active(self) -> tuple[int | None, str | None]:
+        return self.id, self.last_activity_at
+
+
+class Hook(Shape, frozen=True):
+    """`GET /projects/:id/hooks`."""
+
+    id: Id
+    url: str
+    alert_status: str | None = None
+    disabled_until: str | None = None
+
+
+class Logged(Shape, frozen=True):
+    """A delivery in a webhook's log. `request_data` is whatever a template made of the body."""
+
+    id: Id
+    trigger: str | None = None
+    request_headers: Json | None = None
+    request_data: Any = None
+    response_headers: Json | None = None
+    response_status: str | int | None = None
+    created_at: str | None = None
+
+
+class PushData(Shape, frozen=True):
+    """Of a push's record. A bulk push has neither ref nor commits."""
+
+    ref: str | None = None
+    ref_type: str | None = None
+    commit_from: str | None = None
+    commit_to: str | None = None
+    commit_title: str | None = None
+
+
+class Note(Shape, frozen=True):
+    """A comment."""
+
+    id: Id
+    body: str | None = None
+    system: bool | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    resolved_at: str | None = None
+    noteable_type: str | None = None
+    noteable_id: Id | None = None
+    noteable_iid: Id | None = None
+    commit_id: str | None = None
+    author: Json | None = None
+
+
+class WikiPage(Shape, frozen=True):
+    """A wiki page, also as a record names it."""
+
+    name_in = "slug"
+
+    slug: str | None = None
+    title: str | None = None
+
+
+class Event(Shape, frozen=True):
+    """A record of the Events API."""
+
+    id: Id
+    created_at: str
+    action_name: str | None = None
+    target_type: str | None = None
+    target_id: Id | None = None
+    target_iid: Id | None = None
+    author: Json | None = None
+    push_data: PushData | None = None
+    note: Note | None = None
+    wiki_page: WikiPage | None = None
+
+
+class Label(Shape, frozen=True):
+    id: Id | None = None
+
+
+class Work(Shape, frozen=True):
+    """An issue or a merge request."""
+
+    id: Id
+    iid: Id
+    updated_at: str
+    created_at: str | None = None
+    closed_at: str | None = None
+    merged_at: str | None = None
+    sha: str | None = None
+    labels: list[str | Label] | None = None
+    time_stats: Json | None = None
+
+
+class Milestone(Shape, frozen=True):
+    """`GET /projects/:id/milestones/:id`."""
+
+    id: Id
+    created_at: str | None = None
+
+
+class Commit(Shape, frozen=True):
+    """A commit."""
+
+    id: Word
+
+
+class Comparison(Shape, frozen=True):
+    """`GET /projects/:id/repository/compare`."""
+
+    commits: list[Commit]
+
+
+class LabelEvent(Shape, frozen=True):
+    """What happened to an object's labels. A label that was deleted since is null."""
+
+    created_at: str | None = None
+    user: Json | None = None
+    action: str | None = None
+    label: Label | None = None
+
+
+class MilestoneEvent(Shape, frozen=True):
+    """What happened to an object's milestone."""
+
+    created_at: str | None = None
+    user: Json | None = None
+    action: str | None = None
+    milestone: Thing | None = None
+
+
+class StateEvent(Shape, frozen=True):
+    """That an object was closed, reopened, merged."""
+
+    created_at: str | None = None
+    user: Json | None = None
+
+
+class RequestVersion(Shape, frozen=True):
+    """What a push made of a merge request."""
+
+    id: Id
+    created_at: str | None = None
+    head_commit_sha: str | None = None
+
+
+class Award(Shape, frozen=True):
+    """An emoji on something."""
+
+    id: Id
+    created_at: str
+    user: Json | None = None
+
+
+class Pipeline(Shape, frozen=True):
+    """A pipeline, in the list and by itself."""
+
+    id: Id
+    status: Word
+    updated_at: str | None = None
+    finished_at: str | None = None
+    sha: str | None = None
+
+
+class Job(Shape, frozen=True):
+    """A job."""
+
+    id: Id
+    status: Word
+    stage: str | None = None
+    created_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    pipeline: Json | None = None
+    commit: Json | None = None
+    artifacts_file: Json | None = None
+
+
+class Deployable(Shape, frozen=True):
+    """The job of a deployment."""
+
+    commit: Json | None = None
+
+
+class Deployment(Shape, frozen=True):
+    """A deployment."""
+
+    id: Id
+    status: Word
+    updated_at: str
+    deployable: Deployable | None = None
+    environment: Json | None = None
+
+
+class Assets(Shape, frozen=True):
+    """What belongs to a release."""
+
+    links: list[Json] | None = None
+
+
+class Release(Shape, frozen=True):
+    """A release. GitLab leaves the tag out for whom the code is not to be seen."""
+
+    name_in = "tag_name"
+
+    tag_name: Word
+    created_at: str
+    assets: Assets | None = None
+
+
+class FeatureFlag(Shape, frozen=True):
+    """A feature flag."""
+
+    name_in = "name"
+
+    name: Word
+    active: bool
+    updated_at: str

@@ -16,15 +16,15 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
-from reconciler.ledger import downtime, watched
+from reconciler.ledger import downtime, runs, unreadable, watched
 from reconciler.ledger.downtime import Life
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.schema import UNREAD
 from reconciler.ledger.watched import Name, Watched
 
-KINDS = ("service", "config", "gitlab", "group", "project", "source", "webhook")
+KINDS = ("service", "config", "gitlab", "group", "project", "source", "record", "webhook")
 """What can be unknown, in the order in which it is shown. `webhook`: no webhook of ours was ever seen in a project,
-so that there is no log of it to read.
+so that there is no log of it to read. `record`: what GitLab told could not be understood, and is kept as it came.
 """
 NOT_READ_YET = "not read yet"
 NO_WEBHOOK = "no webhook"
@@ -223,6 +223,18 @@ def _unread_sources(db: Database) -> Iterator[_Source]:
             yield _Source(project_id, source, of, str(path), *more)
 
 
+def _records(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
+    """Records that could not be understood."""
+    of = Name("gitlab", asked.url)
+    some = unreadable.by_source(db)
+    paths = {ident: path for path, ident in runs.project_paths(db).items()} if some else {}
+    for one in some:
+        name = f"{one.source} of {paths.get(one.project_id, one.project_id)}"
+        many = f"{one.count} records are" if one.count > 1 else "a record is"
+        why = f"{many} not what GitLab should answer, kept as it came, and not told: {one.error}"
+        yield Unknown("record", name, of, "not understood", why, one.since, count=one.count)
+
+
 def _named(names: Iterable[str]) -> str:
     """Some names, and how many more there are."""
     names = sorted(names)
@@ -236,4 +248,5 @@ CONTRIBUTORS: tuple[Callable[[Database, Asked, Millis], Iterable[Unknown]], ...]
     _config,
     _watched,
     _sources,
+    _records,
 )

@@ -77,9 +77,22 @@ def unreadable(db: Database, *, limit: int = 100) -> list[Kept]:
     ]
 
 
-def count(db: Database) -> dict[tuple[int, str], int]:
-    """How many there are, by project and source."""
+class Some(msgspec.Struct, frozen=True):
+    """Those of one source of a project: how many, since when, and what is wrong with the one that was seen last."""
+
+    project_id: int
+    source: str
+    count: int
+    since: str
+    error: str
+
+
+def by_source(db: Database) -> list[Some]:
+    """All of them, by project and source."""
     rows = db.conn.execute(
-        "SELECT project_id, source, count(*) FROM unreadable GROUP BY project_id, source ORDER BY project_id, source"
+        """
+        SELECT project_id, source, count(*), min(first_seen_at), max(last_seen_at), error FROM unreadable
+         GROUP BY project_id, source ORDER BY project_id, source
+        """
     ).fetchall()
-    return {(project_id, source): found for project_id, source, found in rows}
+    return [Some(project_id, source, found, since, error) for project_id, source, found, since, _, error in rows]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
+from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger import unreadable
 from reconciler.ledger.connection import connect
-from reconciler.ledger.unreadable import ERROR_CHARS, RAW_CHARS, Kept, Unreadable
+from reconciler.ledger.unreadable import ERROR_CHARS, RAW_CHARS, Kept, Some, Unreadable
 
 
 @pytest.fixture
@@ -28,9 +29,12 @@ def test_noted_seen_again_and_understood(db: Database) -> None:
     assert unreadable.unreadable(db, limit=1) == [
         Kept(42, "issues", "7", "worse", "null", Millis(1000), Millis(2000))
     ]
-    assert unreadable.count(db) == {(-9, "hook_log"): 1, (42, "issues"): 2}
+    assert unreadable.by_source(db) == [
+        Some(-9, "hook_log", 1, times.iso(Millis(1500)), "bad"),
+        Some(42, "issues", 2, times.iso(Millis(1000)), "worse"),
+    ]
     unreadable.clear(db, 42, "issues", ["7", "9"])
-    assert unreadable.count(db) == {(-9, "hook_log"): 1, (42, "issues"): 1}
+    assert [one.count for one in unreadable.by_source(db)] == [1, 1]
 
 
 def test_what_is_kept_is_bounded(db: Database) -> None:

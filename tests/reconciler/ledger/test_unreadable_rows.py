@@ -37,11 +37,11 @@ from reconciler.ledger import (
     schema,
     standing,
     unreadable,
+    watched,
 )
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.destinations import Breaker, Wanted
-from reconciler.ledger.gaps import gaps
 from reconciler.ledger.hooks import HookState
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.prune import Keep, Pruning
@@ -51,10 +51,10 @@ from reconciler.ledger.routes import Route
 from reconciler.ledger.runs import Run
 from reconciler.ledger.search import index_step
 from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Standing
-from reconciler.reconcile.rounds import expected
-from reconciler.sources.table import keeps
+from reconciler.reconcile.known import SharedLook
 
 NOW = times.now()
 GARBAGE, YEAR_1 = "garbage", "1-01-01T00:00:00.000Z"  # as an older version wrote the year
@@ -116,7 +116,10 @@ def fill(db: Database) -> None:
     for source in ("project_events", "pipelines"):
         standing.watch(db, 7, source, Millis(NOW - DAY))
     standing.note_read(db, 7, "project_events", NOW)
-    standing.note_trouble(db, 7, "pipelines", "refused", "403")
+    watched.sync(db, [Name("gitlab", "http://127.0.0.1:9"), Name("project", "7")], NOW)
+    watched.note_found(db, Name("project", "7"), 7)
+    watched.note_trouble(db, Name("project", "7"), "refused", "403", NOW)
+    standing.note_trouble(db, 7, "pipelines", "refused", "403", NOW)
     standing.unwatch(db, 7, keep=["project_events"], until=NOW)
     downtime.beat(db, Millis(NOW - 2 * HOUR))
     downtime.wake(db, NOW)
@@ -148,11 +151,7 @@ def dashboard(page: str) -> Callable[[Path], None]:
 
     def ask(folder: Path) -> None:
         config = load(folder / "config.yaml", {})
-
-        def find_gaps(db: Database, _: Any) -> list[Any]:
-            return gaps(db, keeps=keeps(), expected=expected(config, NOW), now=NOW)
-
-        made = dashboard_app(lambda: config, find_gaps=find_gaps, stream=Stream(config.ledger.path))
+        made = dashboard_app(lambda: config, known=SharedLook(lambda: config), stream=Stream(config.ledger.path))
 
         async def get() -> int:
             async with httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://localhost") as client:
@@ -165,7 +164,7 @@ def dashboard(page: str) -> Callable[[Path], None]:
 
 def metrics(folder: Path) -> None:
     config = load(folder / "config.yaml", {})
-    assert list(Standing(lambda: (config, None)).collect())
+    assert list(Standing(lambda: (config, None), SharedLook(lambda: config)).collect())
 
 
 def webhooks(folder: Path) -> None:
@@ -196,7 +195,7 @@ def poll(folder: Path) -> None:
         record(db, [sighting("project_events", "2")], now=NOW)
         unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
         assert unreadable.unreadable(db)
-        assert unreadable.count(db)
+        assert unreadable.by_source(db)
         hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), off=[1], now=NOW)
 
 

@@ -16,7 +16,7 @@ from reconciler.events import times
 from reconciler.events.times import MINUTE, Millis
 from reconciler.ledger import coverage, runs, standing
 from reconciler.ledger.coverage import Interval
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.hookkeeper import HookKeeper
 from reconciler.reconcile.projects import Projects
@@ -86,7 +86,7 @@ class Poller:
                 return await poll
         except Stopped:
             return None
-        except (SourceError, LedgerUnavailable) as error:
+        except (SourceError, LedgerError) as error:
             log.warning("a project can't be polled", project=name, error=str(error))
             await self._note_failure(name, str(error))
             return Tally(error=str(error))
@@ -199,5 +199,5 @@ class Poller:
         """A project that can't be reached at all has its error noted where `status` finds it."""
         project_id = self._projects.id_of(name)
         if project_id is not None:
-            with contextlib.suppress(LedgerUnavailable):
+            with contextlib.suppress(LedgerError):
                 await self._writer.run(lambda db: runs.note_poll(db, project_id, error, times.now()))

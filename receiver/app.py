@@ -50,7 +50,7 @@ def receiver_app(
 
 
 def waiting_app(why: str) -> ASGIApp:
-    """The ASGI app of a receiver that can't record yet: 503 for all but `/healthz`, so that nothing counts as taken."""
+    """The ASGI app of a receiver that can't record yet: 503 for all but `/healthz`."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("alive\n")

@@ -123,7 +123,9 @@ class WebhookEndpoint:
         except LedgerUnavailable as error:
             raise Refused(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
         except ChangeFailed as error:  # the writer has logged it; GitLab's log of the delivery brings it again
-            raise Refused(500, "this delivery can't be recorded: a mistake in this program; its log says more") from error
+            raise Refused(
+                500, "this delivery can't be recorded: a mistake in this program; its log says more"
+            ) from error
         recorded = outcome.recorded[0]
         log.debug("recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
 

@@ -195,7 +195,9 @@ class Parts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, as they are now."""
-        up = GaugeMetricFamily(PREFIX + "part_up", "1 where a part of the service runs, 0 where it fails.", labels=["part"])
+        up = GaugeMetricFamily(
+            PREFIX + "part_up", "1 where a part of the service runs, 0 where it fails.", labels=["part"]
+        )
         what = "How often a part of the service started again after a failure."
         restarts = CounterMetricFamily(PREFIX + "part_restarts", what, labels=["part"])
         for one in self._parts():

@@ -279,8 +279,8 @@ class Outbox:
             )
 
     async def _write(self, change: Callable[[Database], None]) -> None:
-        """The outcome must reach the ledger: wait as long as that takes. What can't be written because of a mistake of
-        ours is tried ever more rarely: its lane waits, and is not sent twice.
+        """The outcome must reach the ledger: wait as long as that takes. What can't be written because of a mistake
+        of ours is tried ever more rarely: its lane waits, and is not sent twice.
         """
         pause_s = LEDGER_PAUSE_S
         while True:

@@ -117,6 +117,12 @@ def is_trouble(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _TROUBLE
 
 
+def may_come_right(error: BaseException | None) -> bool:
+    """Whether a ledger that can't be opened may be opened later, without anybody's changing the config."""
+    passing = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in passing
+
+
 def is_damage(error: BaseException) -> bool:
     """Whether a part of the file is damaged, which only meets who reads it."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT

@@ -6,7 +6,6 @@ does not look (in WAL mode), so we do: three `stat` calls a commit, a few micros
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 Identity = tuple[int, int]
@@ -47,7 +46,7 @@ class Files:
 def identity(path: Path) -> Identity | None:
     """Which file stands at a path; None where there is none. Raises OSError where that can't be told."""
     try:
-        found = os.stat(path)
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino

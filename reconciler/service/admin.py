@@ -1,4 +1,4 @@
-"""The ports beside the receiver's: the dashboard's, so that who reaches the receiver does not reach it, and Prometheus'."""
+"""The dashboard's port, its own so that who reaches the receiver does not reach it, and that of Prometheus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from reconciler.dashboard.stream import Stream
 from reconciler.service.probe import watch_answers
-from reconciler.service.web import WebServer
+from reconciler.service.web import ServiceError, WebServer
 
 PROBE = "/favicon.ico"
 """A path that costs neither of them anything."""
@@ -38,10 +38,13 @@ class AdminServer:
 
 
 async def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:
-    """Answer at `/metrics`, from threads, until cancelled. Raises OSError where the port can't be had, NoAnswer where
-    it answers no more.
+    """Answer at `/metrics`, from threads, until cancelled. Raises ServiceError where the port can't be had, NoAnswer
+    where it answers no more.
     """
-    server, _ = start_http_server(port, addr=host, registry=registry)
+    try:
+        server, _ = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise ServiceError(f"can't listen on {host}:{port}: {error.strerror}; see metrics.port") from None
     try:
         await watch_answers(host, port, path=PROBE)
     finally:

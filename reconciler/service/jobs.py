@@ -25,9 +25,7 @@ log = structlog.get_logger(__name__)
 class Jobs:
     """What is done by the clock. `apply` starts it, and starts it anew with other parts."""
 
-    def __init__(
-        self, *, db: Database, writer: Writer, expected_tests: set[int], supervisor: Supervisor
-    ) -> None:
+    def __init__(self, *, db: Database, writer: Writer, expected_tests: set[int], supervisor: Supervisor) -> None:
         self._db = db
         self._writer = writer
         self._expected_tests = expected_tests
@@ -76,7 +74,12 @@ class Jobs:
         self._end()
 
     def _schedule(
-        self, name: str, run: Callable[[], Awaitable[object]], every: IntervalTrigger, *, first: datetime | None = None
+        self,
+        name: str,
+        run: Callable[[], Awaitable[object]],
+        every: IntervalTrigger,
+        *,
+        first: datetime | None = None,
     ) -> None:
         more = {} if first is None else {"next_run_time": first}
         self._scheduler.add_job(

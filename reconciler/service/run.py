@@ -22,7 +22,7 @@ from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger import downtime, reloads, runs
-from reconciler.ledger.connection import connect, only_service
+from reconciler.ledger.connection import Ledger, connect, may_come_right, only_service
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.gaps import Gap, gaps
 from reconciler.ledger.parts import note_parts
@@ -36,7 +36,7 @@ from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.notify import notify
-from reconciler.service.supervisor import Supervisor, writable
+from reconciler.service.supervisor import Run, Supervisor, writable
 from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
 from reconciler.sources.table import keeps
@@ -44,6 +44,7 @@ from reconciler.sources.table import keeps
 RECEIVER_PAUSE_S = 1.0
 """The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
 BEGIN_PAUSE_S = 1.0
+OPEN_PATIENCE_S = 1.0
 LEDGER = "ledger"
 
 log = structlog.get_logger(__name__)
@@ -74,79 +75,89 @@ class _Service:
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
         self._begun = asyncio.Event()
-        self._port = 0
+        self._supervisor = Supervisor()
+        self._switch = Switch(waiting_app("the ledger can't be written yet"))
+        where = config.receiver
+        self._receiver = WebServer(self._switch, where.host, where.port, keys="receiver", probe="/healthz")
+        self._expected_tests: set[int] = set()
 
     async def run(self) -> None:
-        config = self._config
-        self._supervisor = supervisor = Supervisor()
-        self._switch = Switch(waiting_app("the ledger can't be written yet"))
-        receiver = WebServer(
-            self._switch, config.receiver.host, config.receiver.port, keys="receiver", probe="/healthz"
-        )
-        self._catch_signals(receiver)
-        self._host, self._port = receiver.listen()
-        db = connect(config.ledger.path)
-        self._writer = writer = Writer(db)
-        self._reader = reader = connect(config.ledger.path, readonly=True)
-        self._expected_tests: set[int] = set()
-        self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests, supervisor=supervisor)
-        meters, traced = Meters(), start_traces(reader)
-        alerting = Alerting(lambda: self._config, db=reader, writer=writer)
-        self._forwarder = forwarder = Forwarder(
-            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=Watchers(alerting, meters, traced)
-        )
-        writer.on_opened = alerting.on_opened = forwarder.opened
-        writer.on_committed = on_committed(meters if config.metrics.port is not None else None, traced)
-        writer.on_trouble = self._note_ledger
-        supervisor.well(LEDGER)
-        admin = self._admin(config, db.files.trouble)
-        meters.registry.register(Standing(lambda: (self._config, self._jobs.client)))
-        meters.registry.register(Parts(supervisor.parts))
+        """From the first port that is taken to the last that is given back."""
+        self._host, self._port = self._receiver.listen()
+        self._catch_signals()
+        supervisor = self._supervisor
+        tasks = [supervisor.start("receiver", self._receiver.run, longest_pause_s=RECEIVER_PAUSE_S)]
+        stop = asyncio.create_task(self._stop.wait())
+        opening = asyncio.create_task(_opened(self._config))
+        await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            return
+        db = opening.result()
+        reader = connect(self._config.ledger.path, readonly=True)
+        parts = self._compose(db, reader)
         try:
-            built = await self._build(config)
+            built = await self._build(self._config)
         except (Exception, SystemExit) as error:  # `load` tries everything out: this is what it did not foresee
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
-
+        tasks += [supervisor.start(name, run) for name, run in parts.items()]
         begin = asyncio.create_task(self._begin(built))
-        tasks = [
-            supervisor.start("receiver", receiver.run, longest_pause_s=RECEIVER_PAUSE_S),
-            supervisor.start("forwarder", forwarder.run),
-            supervisor.start("alerting", alerting.run),
-            supervisor.start("watch", lambda: watch(writer, forwarder.look_again)),
-            supervisor.start("heartbeat", lambda: beat(writer)),
-            supervisor.start("indexing", lambda: index(writer)),
-            supervisor.start("reporting", lambda: supervisor.report(writer)),
-            supervisor.start("reload", self._reload_when_told),
-        ]
-        if admin is not None:
-            tasks.append(supervisor.start("dashboard", admin.run))
-        if (port := config.metrics.port) is not None:
-            tasks.append(
-                supervisor.start("metrics", lambda: serve_metrics(config.metrics.host, port, meters.registry))
-            )
-        stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({stop, begin}, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait({begin, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not begin.done() or begin.exception() is None:
+            await stop
 
         log.info("stopping")
         notify("STOPPING=1")
         self._jobs.stop()
-        dashboard_ends = None if admin is None else asyncio.create_task(admin.stop())
-        await _ended("receiver", receiver.stop())
-        await _ended("forwarder", forwarder.drain(DRAIN_S))
-        if dashboard_ends is not None:
-            await _ended("dashboard", dashboard_ends)
+        dashboard = None if self._admin is None else asyncio.create_task(self._admin.stop())
+        await _ended("receiver", self._receiver.stop())
+        await _ended("forwarder", self._forwarder.drain(DRAIN_S))
+        if dashboard is not None:
+            await _ended("dashboard", dashboard)
         for task in (*tasks, begin, stop):
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
-        await _ended("ledger", writer.run(_note_end))
-        await writer.close()
-        if traced is not None:
-            await _ended("traces", asyncio.to_thread(traced.close))
+        await _ended("ledger", self._writer.run(_note_end))
+        await self._writer.close()
+        if self._traced is not None:
+            await _ended("traces", asyncio.to_thread(self._traced.close))
         reader.close()
         db.close()
         with contextlib.suppress(asyncio.CancelledError):
             await begin  # raises why it could not start
         log.info("stopped")
+
+    def _compose(self, db: Ledger, reader: Database) -> dict[str, Run]:
+        """Make the parts and hand them to each other. Returns those that run for ever, by name."""
+        config, supervisor = self._config, self._supervisor
+        self._reader = reader
+        self._writer = writer = Writer(db)
+        self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests, supervisor=supervisor)
+        meters = Meters()
+        self._traced = start_traces(reader)
+        alerting = Alerting(lambda: self._config, db=reader, writer=writer)
+        watcher = Watchers(alerting, meters, self._traced)
+        self._forwarder = Forwarder(db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher)
+        writer.on_opened = alerting.on_opened = self._forwarder.opened
+        writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
+        writer.on_trouble = self._note_ledger
+        supervisor.well(LEDGER)
+        meters.registry.register(Standing(lambda: (self._config, self._jobs.client)))
+        meters.registry.register(Parts(supervisor.parts))
+        parts: dict[str, Run] = {
+            "forwarder": self._forwarder.run,
+            "alerting": alerting.run,
+            "watch": lambda: watch(writer, self._forwarder.look_again),
+            "heartbeat": lambda: beat(writer),
+            "indexing": lambda: index(writer),
+            "reporting": lambda: supervisor.report(writer),
+            "reload": self._reload_when_told,
+        }
+        self._admin = self._dashboard(config, db.files.trouble)
+        if self._admin is not None:
+            parts["dashboard"] = self._admin.run
+        if (port := config.metrics.port) is not None:
+            parts["metrics"] = lambda: serve_metrics(config.metrics.host, port, meters.registry)
+        return parts
 
     async def _begin(self, built: _Built) -> None:
         """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
@@ -169,7 +180,7 @@ class _Service:
         reconciling = self._jobs.prepare(config)
         return _Built(config, receiver, await self._forwarder.prepare(config.destinations), reconciling)
 
-    def _admin(self, config: Config, trouble: Callable[[], str | None]) -> AdminServer | None:
+    def _dashboard(self, config: Config, trouble: Callable[[], str | None]) -> AdminServer | None:
         def find_gaps(db: Database, config: Config) -> list[Gap]:
             now = times.now()
             return gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
@@ -221,16 +232,31 @@ class _Service:
         log.info("the config was read again", destinations=[one.name for one in config.destinations])
         return None
 
-    def _catch_signals(self, receiver: WebServer) -> None:
+    def _catch_signals(self) -> None:
         def stop() -> None:
             if self._stop.is_set():  # the second: no more waiting for connections
-                receiver.force()
+                self._receiver.force()
             self._stop.set()
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+
+
+async def _opened(config: Config) -> Ledger:
+    """The ledger, as soon as it can be opened. Raises LedgerError where waiting will not help."""
+    told = False
+    while True:
+        try:
+            return await asyncio.to_thread(connect, config.ledger.path, patience_s=OPEN_PATIENCE_S)
+        except LedgerUnavailable as error:
+            if not may_come_right(error.__cause__):
+                raise
+            if not told:
+                log.error("the ledger can't be opened yet: deliveries are answered with 503", reason=str(error))
+            told = True
+            await asyncio.sleep(BEGIN_PAUSE_S)
 
 
 async def _once_there(do: Callable[[], Awaitable[object]]) -> None:

@@ -52,9 +52,7 @@ class Supervisor:
 
     def parts(self) -> list[Part]:
         """Every part that was ever started, well or not, by name. `error` is empty where it never failed."""
-        return [
-            Part(name, one.failing_since, one.restarts, one.error) for name, one in sorted(self._watched.items())
-        ]
+        return [Part(name, one.failing_since, one.restarts, one.error) for name, one in sorted(self._watched.items())]
 
     def start(self, name: str, run: Run, *, longest_pause_s: float | None = None) -> asyncio.Task[None]:
         """Run a part for ever. The task ends when it is cancelled, and only then."""
@@ -129,7 +127,9 @@ class Supervisor:
             return True
         return False
 
-    def _note_failure(self, name: str, error: BaseException, longest_pause_s: float, *, restarts: bool = True) -> None:
+    def _note_failure(
+        self, name: str, error: BaseException, longest_pause_s: float, *, restarts: bool = True
+    ) -> None:
         one = self._of(name)
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         self.failed(name, reason)

@@ -16,7 +16,6 @@ from reconciler.service.alerting import Alerting
 from reconciler.service.web import ServiceError
 from reconciler.tracing import Traces, traces
 
-
 log = structlog.get_logger(__name__)
 
 

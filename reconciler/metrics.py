@@ -111,8 +111,10 @@ class Standing(Collector):
             found = list(_from_ledger(config, times.now()))
         except Exception:  # what is counted in memory is told all the same
             log.exception("the ledger can't be read for Prometheus")
-        what = "1 where the ledger could be read for these figures; with 0, those that it tells are missing."
-        yield GaugeMetricFamily(PREFIX + "ledger_readable", what, value=bool(found))
+        yield GaugeMetricFamily(
+            PREFIX + "ledger_readable", "1 where the ledger could be read for its figures, 0 where they are missing.",
+            value=bool(found),
+        )  # fmt: skip
         yield from found
         yield _ledger_bytes(config)
         yield InfoMetricFamily(PREFIX + "build", "What runs.", value={"version": __version__})
@@ -198,8 +200,9 @@ class Parts(Collector):
         up = GaugeMetricFamily(
             PREFIX + "part_up", "1 where a part of the service runs, 0 where it fails.", labels=["part"]
         )
-        what = "How often a part of the service started again after a failure."
-        restarts = CounterMetricFamily(PREFIX + "part_restarts", what, labels=["part"])
+        restarts = CounterMetricFamily(
+            PREFIX + "part_restarts", "How often a part of the service failed and started again.", labels=["part"]
+        )
         for one in self._parts():
             up.add_metric([one.name], one.failing_since is None)
             restarts.add_metric([one.name], one.restarts)

@@ -36,7 +36,7 @@ from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.notify import notify
-from reconciler.service.supervisor import Run, Supervisor, writable
+from reconciler.service.supervisor import Run, Supervisor, words, writable
 from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
 from reconciler.sources.table import keeps
@@ -294,4 +294,4 @@ def _refusal(error: BaseException) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return writable(f"can't be used: {type(error).__name__}: {error}")
+    return f"can't be used: {words(error)}"

@@ -131,8 +131,7 @@ class Supervisor:
         self, name: str, error: BaseException, longest_pause_s: float, *, restarts: bool = True
     ) -> None:
         one = self._of(name)
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        self.failed(name, reason)
+        self.failed(name, words(error))
         one.restarts += restarts
         one.pause_s = min(one.pause_s * 2 or FIRST_PAUSE_S, longest_pause_s)
         kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
@@ -162,3 +161,12 @@ class Supervisor:
 def writable(text: str) -> str:
     """As much of an error's text as is kept, as text that can be written anywhere."""
     return text[:ERROR_LENGTH].encode("utf-8", "replace").decode()
+
+
+def words(error: BaseException) -> str:
+    """An error in words, also where its own code fails to give any."""
+    try:
+        said = str(error)
+    except Exception:
+        said = ""
+    return writable(f"{type(error).__name__}: {said}" if said else type(error).__name__)

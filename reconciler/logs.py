@@ -1,4 +1,4 @@
-"""Logs: events on stderr, readable on a terminal and JSON elsewhere. Nothing ever waits for them, or fails for them."""
+"""Logs: events on stderr, readable on a terminal and JSON elsewhere. Nothing waits for them, or fails for them."""
 
 from __future__ import annotations
 

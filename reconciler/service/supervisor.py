@@ -21,7 +21,7 @@ WELL_AFTER_S = 10.0
 """How long a part must have run before it counts as well, and its next failure as a first one."""
 
 ERROR_LENGTH = 500
-_NOTE_PAUSE_S = 1.0
+NOTE_PAUSE_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +93,7 @@ class Supervisor:
             try:
                 await writer.run(lambda db, found=found: note_parts(db, found))  # type: ignore[misc]
             except LedgerError:  # the writer has said so
-                await asyncio.sleep(_NOTE_PAUSE_S)
+                await asyncio.sleep(NOTE_PAUSE_S)
                 continue
             await self._changed.wait()
 
@@ -133,7 +133,7 @@ class Supervisor:
         one = self._of(name)
         self.failed(name, words(error))
         one.restarts += restarts
-        one.pause_s = min(one.pause_s * 2 or FIRST_PAUSE_S, longest_pause_s)
+        one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=longest_pause_s)
         kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
         first = kind not in one.logged and not isinstance(error, LedgerUnavailable)  # that the writer has explained
         one.logged.add(kind)
@@ -161,6 +161,11 @@ class Supervisor:
 def writable(text: str) -> str:
     """As much of an error's text as is kept, as text that can be written anywhere."""
     return text[:ERROR_LENGTH].encode("utf-8", "replace").decode()
+
+
+def next_pause(last: float, *, first: float, longest: float) -> float:
+    """How long to wait after another failure: twice as long as after the one before."""
+    return min(last * 2 or first, longest)
 
 
 def words(error: BaseException) -> str:

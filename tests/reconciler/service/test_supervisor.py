@@ -19,6 +19,7 @@ from reconciler.ledger.parts import Part, failing
 from reconciler.ledger.writer import Writer
 from reconciler.service import supervisor as module
 from reconciler.service.supervisor import Supervisor, next_pause
+from tests.support.waiting import until
 
 
 class Failing:
@@ -57,12 +58,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 
 def of(made: Supervisor, name: str) -> Part:
     return next(part for part in made.parts() if part.name == name)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what nobody is told of."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
 
 
 async def until_well(made: Supervisor, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import jinja2
 import jmespath
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
@@ -58,7 +59,13 @@ def compiled_template(text: str) -> jinja2.Template:
 
     Raises jinja2.TemplateSyntaxError, also for filters and tests that there are not.
     """
-    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    for node in environment.parse(text).find_all((nodes.Filter, nodes.Test)):
+        known = environment.filters if isinstance(node, nodes.Filter) else environment.tests
+        if node.name not in known:  # where it stands in an `if`, Jinja2 would notice only when it gets there
+            what = type(node).__name__.lower()
+            raise jinja2.TemplateAssertionError(f"No {what} named {node.name!r}.", node.lineno)
+    return environment.from_string(text)
 
 
 def _template(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from reconciler.config.destinations import Destination
 from reconciler.config.kinds import BUILT_IN, find_kind
 from reconciler.config.load import load
 from reconciler.config.models import Config
+from reconciler.events.kinds import MIRRORED, UNMIRRORED
+from reconciler.events.webhooks import WEBHOOKS
 from reconciler.metrics import PREFIX, Meters
 from reconciler.sources.source import FOREVER
 from reconciler.sources.table import SOURCES
@@ -96,6 +99,46 @@ def test_the_example_of_an_own_kind_is_the_tested_one() -> None:
 
 def test_the_config_s_page_shows_every_key() -> None:
     check_made("config.md", TABLE + keys(Config, but={"destinations"}))
+
+
+def test_the_page_of_kinds_shows_where_each_says_what() -> None:
+    columns = ("kind", "GitLab's page", "actions", "project", "author", "object", "title", "when")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for one in WEBHOOKS:
+        project = [*one.project_id, *one.project_path, *([one.project_url] if one.project_url else [])]
+        about = [f"{path}` ({name})`" for name, path in one.object]
+        cells = [one.kind, one.tells, listed(one.actions), listed(project), listed(one.author)]
+        title = "a push's last commit" if one.kind in ("push", "tag_push") else listed(one.title)
+        cells += [listed(about).replace("``", ""), title, when(one.kind)]
+        lines.append(f"| {' | '.join(cells)} |".replace(f"| {one.kind} |", f"| `{one.kind}` |"))
+    check_made("kinds.md", lines)
+
+
+def listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def when(kind: str) -> str:
+    """Where a kind's bodies say when it happened, and for which actions where that differs."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for row in MIRRORED:
+        if row.kind == kind:
+            rows.setdefault(row.time, []).extend(action for action in row.actions if action)
+    for (name, action), other in UNMIRRORED.items():
+        if name == kind:
+            rows.setdefault(other.time, []).append(action or "")
+    if len(rows) == 1 or all(actions == [] for actions in rows.values()):
+        return _moment(next(iter(rows)))
+    return "; ".join(f"{_moment(time)}: {_named(actions)}" for time, actions in rows.items())
+
+
+def _named(actions: list[str]) -> str:
+    names = [f"`{action}`" for action in actions if action]
+    return ", ".join([*names, *(["else"] if "" in actions else [])])
+
+
+def _moment(paths: tuple[str, ...]) -> str:
+    return listed(paths) or "receipt"
 
 
 def test_the_commands_page_shows_every_command() -> None:

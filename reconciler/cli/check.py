@@ -15,6 +15,7 @@ from reconciler.cli.init import SAMPLE_TOKEN
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
+from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
 from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerError
@@ -67,6 +68,18 @@ def _findings(config: Config, file: str) -> Iterator[Finding]:
     if not config.destinations:
         yield Finding("destinations", False, "none are configured: events are recorded and go nowhere")
     yield _ledger(config)
+    yield from _filters(config)
+
+
+def _filters(config: Config) -> Iterator[Finding]:
+    """Filters that let nothing through so far. A ledger that can't be read was reported."""
+    try:
+        with closing(connect(config.ledger.path, readonly=True)) as db:
+            found = doubts(config, db)
+    except LedgerError:
+        return
+    for destination, why in found:
+        yield Finding(f"destination {destination}", False, f"{why} (yet): is it misspelt?", can_do_without=True)
 
 
 def _hooks(config: Config) -> Iterator[Finding]:

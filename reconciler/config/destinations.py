@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from reconciler.config import words
 from reconciler.config.basics import Name, Section, check_header_value
 from reconciler.config.kinds import find_kind, told
 from reconciler.config.units import Duration, Rate
@@ -99,6 +101,21 @@ def _start(value: Any) -> Any:
     raise ValueError("should be `now`, `beginning`, or a time like 2026-10-01T08:00:00Z")
 
 
+def _project_pattern(value: Any) -> Any:
+    """A string of digits is an id too: no path is one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str) and _PATTERN.search(value) and not _NOT_IN_A_PATH.search(value):
+        return value
+    raise ValueError("should be a project's id, its path like `group/project`, or a pattern like `my-group/*`")
+
+
+_PATTERN = re.compile(r"[*?\[]|[^/]/[^/]")
+_NOT_IN_A_PATH = re.compile(r"\s|^/|/$|//")
+
+ProjectPattern = Annotated[int | str, BeforeValidator(_project_pattern)]
 JMESPath = Annotated[str, AfterValidator(_expression)]
 Template = Annotated[str, AfterValidator(_template)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
@@ -138,11 +155,20 @@ class BreakerSettings(Section):
 class Filter(Section):
     """Which events a destination gets: those that all keys given here let through."""
 
-    projects: list[int | str] | None = Field(
-        None, min_length=1, description="Ids, paths, or patterns like `my-group/*` (subgroups included)."
+    projects: list[ProjectPattern] | None = Field(
+        None,
+        min_length=1,
+        description="Ids, paths, or patterns like `my-group/*` (subgroups included). Events of no project (those of "
+        "groups, their members, people) are left out.",
     )
-    kinds: list[str] | None = Field(None, min_length=1, description="Like push, merge_request, issue, note.")
-    actions: list[str] | None = Field(None, min_length=1, description="Like open, merge, close, success.")
+    kinds: list[Annotated[str, AfterValidator(words.kind)]] | None = Field(
+        None,
+        min_length=1,
+        description="Like push, merge_request, issue, note, member; or one `event_name`, like user_add_to_group.",
+    )
+    actions: list[Annotated[str, AfterValidator(words.action)]] | None = Field(
+        None, min_length=1, description="Like open, merge, close, success, user_add_to_group."
+    )
     branches: list[str] | None = Field(
         None,
         min_length=1,
@@ -152,6 +178,12 @@ class Filter(Section):
     expression: JMESPath | None = Field(
         None, description="JMESPath over `body` (GitLab's) and `event` (kind, action, project, …): true lets through."
     )
+
+    @model_validator(mode="after")
+    def _can_let_something_through(self) -> Filter:
+        if self.kinds is not None:
+            words.fit(self.kinds, self.actions, branches=self.branches is not None)
+        return self
 
 
 class Transform(Section):
@@ -198,6 +230,20 @@ class Destination(Section):
     rate: Rate | None = Field(None, description="How many events are sent at most, like 10/s or 600/m.")
     retry: Retry = Field(default_factory=Retry, description="What to do when it does not take an event.")
     breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="When it counts as down.")
+
+    @model_validator(mode="after")
+    def _what_it_gets(self) -> Destination:
+        wanted = self.filter
+        try:
+            if self.gets == "events":
+                words.of_events(wanted.kinds or (), wanted.actions or ())
+            else:
+                words.of_alerts(wanted.kinds or (), wanted.actions or ())
+                if wanted.projects is not None or wanted.branches is not None:
+                    raise ValueError("an alert has neither a project nor a branch")
+        except ValueError as error:
+            raise ValueError(f"filter: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _json_in_an_envelope(self) -> Destination:

@@ -13,21 +13,22 @@ from reconciler.events import keys, times
 from reconciler.events.fields import dig, first_number, first_text, number, text, word
 from reconciler.events.fingerprint import fingerprint
 from reconciler.events.kinds import (
-    MEMBER_EVENTS,
     MIRRORED,
     RECORD_ACTIONS,
     RECORD_TARGETS,
     UNMIRRORED,
     Mirrored,
 )
-from reconciler.events.objects import object_of
 from reconciler.events.sighting import HOOK_TEST, Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
+from reconciler.events.webhooks import kind_of, object_of, project_path_of, webhook_of
 
 _BY_WEBHOOK: dict[tuple[str, str | None], Mirrored] = {
     (row.kind, action): row for row in MIRRORED for action in row.actions
 }
 _TITLE_LENGTH = 200
+_UNMATCHED = {"DesignManagement::Design": "design", "PersonalSnippet": "snippet", "ProjectSnippet": "snippet"}
+"""What a record may be about that has no webhook, as a kind."""
 
 
 def webhook_sighting(
@@ -50,10 +51,10 @@ def webhook_sighting(
     sha = fingerprint(body)
     if source_id is None:
         source_id = f"{event_uuid or uuid.uuid4()}:{sha[:32]}"
-    kind = _kind(body)
+    kind = kind_of(body)
     action = _action(kind, body)
-    path = first_text(body, "project.path_with_namespace", "project_path_with_namespace")
-    project_id = first_number(body, "project_id", "project.id")
+    path = project_path_of(kind, body, headers.get("X-Gitlab-Instance"))
+    project_id = first_number(body, *webhook_of(kind).project_id)
     if project_id is None and path is not None:
         project_id = project_ids.get(path)
     project = project_id if project_id is not None else path
@@ -64,7 +65,7 @@ def webhook_sighting(
         source=source,
         source_id=source_id,
         identity=identity,
-        summary=summarise(body, project_id),
+        summary=summarise(body, project_id, path),
         seen_at=seen_at,
         payload=payload,
         payload_sha=sha,
@@ -79,17 +80,18 @@ def as_test(sighting: Sighting) -> Sighting:
     return msgspec.structs.replace(sighting, identity=identity, summary=summary)
 
 
-def summarise(body: dict[str, Any], project_id: int | None) -> Summary:
+def summarise(body: dict[str, Any], project_id: int | None, project_path: str | None = None) -> Summary:
     """What a webhook's body, or one rebuilt in its shape, shows in a list."""
-    kind = _kind(body)
+    kind = kind_of(body)
+    places = webhook_of(kind)
     return Summary(
         kind=kind,
         action=_action(kind, body),
         project_id=project_id,
-        project_path=first_text(body, "project.path_with_namespace", "project_path_with_namespace"),
-        author=first_text(body, "user.username", "user_username", "user_name", "user.name"),
-        title=_webhook_title(body),
-        ref=first_text(body, "ref", "object_attributes.ref", "object_attributes.source_branch"),
+        project_path=project_path or project_path_of(kind, body, None),
+        author=first_text(body, *places.author),
+        title=_cut(first_text(body, *places.title) or _head_commit_title(body)),
+        ref=first_text(body, *places.ref),
         object=object_of(kind, body),
     )
 
@@ -128,18 +130,11 @@ def record_sighting(
     )
 
 
-def _kind(body: dict[str, Any]) -> str:
-    event_name = text(body.get("event_name"))
-    if event_name in MEMBER_EVENTS:
-        return "member"
-    return text(body.get("object_kind")) or event_name or "unknown"
-
-
 def _action(kind: str, body: dict[str, Any]) -> str | None:
     row = UNMIRRORED.get((kind, None))
     if row is not None:
         return next((found for path in row.action if (found := word(dig(body, path)))), None)
-    return first_text(body, "object_attributes.action", "action", "event_name" if kind == "member" else "status")
+    return first_text(body, "object_attributes.action", "action", "status")
 
 
 def _webhook_identity(
@@ -165,25 +160,10 @@ def _webhook_identity(
 def _timed(key: str, paths: tuple[str, ...], precision: Precision, body: dict[str, Any]) -> Identity | None:
     """An identity at the time that the body itself tells; None where it tells none."""
     for path in paths:
-        happened_at = times.parse(dig(body, path))
+        happened_at = times.stated(dig(body, path))
         if happened_at is not None:
             return Identity(key, happened_at, precision)
     return None
-
-
-def _webhook_title(body: dict[str, Any]) -> str | None:
-    return _cut(
-        first_text(
-            body,
-            "object_attributes.title",
-            "object_attributes.note",
-            "object_attributes.name",
-            "build_name",
-            "commit_title",
-            "name",
-        )
-        or _head_commit_title(body)
-    )
 
 
 def _head_commit_title(body: dict[str, Any]) -> str | None:
@@ -213,4 +193,4 @@ def record_kind(record: dict[str, Any]) -> str:
         return "tag_push" if dig(record, "push_data.ref_type") == "tag" else "push"
     if target is not None:
         return target
-    return (text(record.get("target_type")) or "project").lower()
+    return _UNMATCHED.get(str(record.get("target_type")), (text(record.get("target_type")) or "project").lower())

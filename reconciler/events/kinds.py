@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from reconciler.events.sighting import Precision
+from reconciler.events.sighting import OWN_KINDS, Precision
+from reconciler.events.webhooks import known_actions
 
 Shape = Literal["object", "object_and_user", "note", "push", "wiki_page", "member"]
 """How a key is built; one function for each in `keys`."""
@@ -35,6 +36,7 @@ class Mirrored:
 
 _CREATED = ("object_attributes.created_at",)
 _UPDATED = ("object_attributes.updated_at",)
+_CHANGED = ("updated_at", "created_at")
 _CLOSED = ("object_attributes.closed_at", "object_attributes.updated_at")
 _ONCE, _STATED, _RECEIVED = Precision.ONCE, Precision.STATED, Precision.RECEIVED
 _ALONE, _LOOSE = Precision.ALONE, Precision.LOOSE
@@ -65,8 +67,9 @@ MIRRORED: tuple[Mirrored, ...] = (
     Mirrored("milestone", ("reopen",), "opened", "object", _UPDATED, _STATED),
     Mirrored("milestone", ("close",), "closed", "object", _UPDATED, _STATED),
     Mirrored("milestone", ("delete",), "destroyed", "object", (), _RECEIVED),
-    # Members of a project, told by system hooks. created_at is the membership's: of no use for its end.
-    Mirrored("member", ("user_add_to_team",), "joined", "member", ("created_at",), _STATED),
+    # Members of a project, told by system hooks. created_at is the membership's, or that of the request for it: of no
+    # use for its end.
+    Mirrored("member", ("user_add_to_team",), "joined", "member", _CHANGED, _STATED),
     Mirrored("member", ("user_remove_from_team",), "left", "member", (), _RECEIVED),
 )
 
@@ -129,6 +132,44 @@ class Unmirrored:
 
 
 _OBJECT, _ACTION = "object_attributes.id", ("object_attributes.action",)
+_EVENT_NAME = ("event_name",)
+
+_FAMILIES: tuple[Unmirrored, ...] = (
+    *(
+        Unmirrored(kind, subject, _EVENT_NAME, _CHANGED, _STATED, only=changes)
+        for kind, subject, changes in (
+            (
+                "member",
+                "user_id",
+                (
+                    "user_add_to_group",
+                    "user_update_for_group",
+                    "user_update_for_team",
+                    "user_access_request_to_group",
+                    "user_access_request_to_project",
+                ),
+            ),
+            ("project", "project_id", ("project_create", "project_rename", "project_transfer", "project_update")),
+            ("subgroup", "group_id", ("subgroup_create",)),
+            ("group", "group_id", ("group_create", "group_rename")),
+            ("user", "user_id", ("user_create", "user_rename")),
+            ("key", "id", ("key_create",)),
+        )
+    ),
+    # What is gone was not changed by that: its updated_at is older.
+    Unmirrored("member", "user_id", _EVENT_NAME, (), _ALONE),
+    Unmirrored("project", "project_id", _EVENT_NAME, (), _ALONE),
+    Unmirrored("subgroup", "group_id", _EVENT_NAME, (), _ALONE),
+    Unmirrored("group", "group_id", _EVENT_NAME, (), _ALONE),
+    Unmirrored("user", "user_id", _EVENT_NAME, (), _ALONE),
+    Unmirrored("key", "id", _EVENT_NAME, (), _ALONE),
+    # A person can fail to sign in twice within seconds, and a branch can be moved to and fro.
+    Unmirrored("user", "user_id", _EVENT_NAME, (), _LOOSE, only=("user_failed_login",)),
+    Unmirrored("repository_update", "project_id", (), (), _LOOSE),
+    Unmirrored("gitlab_subscription_member_approval", "user_id", ("action",), ("updated_at",), _STATED),
+    Unmirrored("gitlab_subscription_member_approvals", "user_id", ("action",), ("updated_at",), _STATED),
+)
+"""What group webhooks and system hooks tell of members, projects, groups and people, each known by its bytes."""
 
 UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
     (row.kind, action): row
@@ -166,7 +207,9 @@ UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
         # A release carries only when it was made: an edit, undone and done again, has the same bytes.
         Unmirrored("release", "tag", ("action",), (), _ALONE),
         # The same token is announced 60, 30 and 7 days before it ends, with the same bytes.
-        Unmirrored("access_token", _OBJECT, ("event_name",), (), _ALONE),
+        Unmirrored("access_token", _OBJECT, _EVENT_NAME, (), _ALONE),
+        Unmirrored("deploy_token", _OBJECT, _EVENT_NAME, (), _ALONE),
+        # Its updated_at does not move when an issue is linked to it.
         Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _ALONE),
         # Neither a time nor a change: on, off and on again within seconds looks like one event told twice.
         Unmirrored(
@@ -178,16 +221,12 @@ UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
             listed=True,
             in_project=True,
         ),
+        *_FAMILIES,
     )
     for action in (row.only or (None,))
 }
 
 
 def known_kinds() -> frozenset[str]:
-    """Every kind in the tables, and those that have no row: GitLab's own words, of which there are few."""
-    rows = [row.kind for row in MIRRORED] + [kind for kind, _ in UNMIRRORED]
-    return frozenset(rows) | {"subgroup", "project", "snippet", "design", "hook_test", "reconciler_alert"}
-
-
-MEMBER_EVENTS: frozenset[str] = frozenset({"user_add_to_team", "user_remove_from_team"})
-"""System hook events that tell of a project's members."""
+    """Every kind that we know; a newer GitLab's webhooks and custom templates may bring others."""
+    return frozenset(known_actions()) | set(OWN_KINDS)

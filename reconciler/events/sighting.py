@@ -58,6 +58,11 @@ class Precision(StrEnum):
     """As ALONE, and the thing can really happen twice within seconds with the same body (a feature flag
     switched on, off and on again), so that identical bodies from one source prove nothing."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> Precision:
+        """A word that this version does not know proves nothing."""
+        return cls.LOOSE
+
     @property
     def tolerance(self) -> Millis:
         return _TOLERANCE[self]

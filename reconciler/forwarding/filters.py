@@ -12,6 +12,7 @@ from jmespath.exceptions import JMESPathError
 from reconciler.config.destinations import Destination, Filter
 from reconciler.events.fields import first_text
 from reconciler.events.sighting import ALERT, OWN_KINDS, Summary
+from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.routes import Candidate, Route, Undecided
 
 _HEADS = "refs/heads/"
@@ -44,8 +45,7 @@ def parts(destination: Destination) -> list[tuple[str, Test]]:
     if wanted.projects is not None:
         found.append(("projects", _projects(wanted)))
     if wanted.kinds is not None:
-        kinds = frozenset(wanted.kinds)
-        found.append(("kinds", lambda c: c.summary.kind in kinds))
+        found.append(("kinds", _kinds(wanted.kinds)))
     if wanted.actions is not None:
         actions = frozenset(wanted.actions)
         found.append(("actions", lambda c: c.summary.action in actions))
@@ -71,6 +71,17 @@ def facts(about: Summary, source: str) -> dict[str, Any]:
         "object": about.object,
         "source": source,
     }
+
+
+def _kinds(words: Iterable[str]) -> Test:
+    """By kind, or by the `event_name` that tells one of a family of events from the others."""
+    wanted = frozenset(words)
+
+    def test(candidate: Candidate) -> bool:
+        about = candidate.summary
+        return about.kind in wanted or (about.action in wanted and KIND_OF.get(about.action or "") == about.kind)
+
+    return test
 
 
 def _projects(wanted: Filter) -> Test:

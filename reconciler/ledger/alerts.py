@@ -108,7 +108,7 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
     for what, subject in spoken.keys() - held.keys():
         ident, since, _ = spoken[what, subject]
         db.conn.execute("UPDATE alerts SET over_at = ? WHERE id = ?", (times.iso(now), ident))
-        text = _OVER[what].format(subject=subject, since=since)
+        text = _OVER.get(what, "{subject}: over").format(subject=subject, since=since)
         sightings.append(
             alert_sighting(what=what, subject=subject, state="over", text=text, since=times.from_iso(since), at=now)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,8 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.events.webhooks import KIND_OF
+from reconciler.ledger import columns
 
 LIST = """
     SELECT e.id, e.happened_at, e.recorded_at, e.project_id, s.project_path, e.kind, s.action, s.author, s.title,
@@ -22,7 +23,9 @@ LIST = """
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which events are wanted. Times are when the event happened; `source` is a source's name or its beginning."""
+    """Which events are wanted. `kind` may be an `event_name` too. Times are when the event happened; `source` is a
+    source's name or its beginning.
+    """
 
     project: int | str | None = None
     kind: str | None = None
@@ -39,7 +42,10 @@ class Filter(msgspec.Struct, frozen=True):
             values.append(self.project)
         if self.kind is not None:
             clauses += " AND e.kind = ?"
-            values.append(self.kind)
+            values.append(KIND_OF.get(self.kind, self.kind))
+            if self.kind in KIND_OF:
+                clauses += " AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.action = ?)"
+                values.append(self.kind)
         if self.since is not None:
             clauses += " AND e.happened_at >= ?"
             values.append(times.iso(self.since))
@@ -93,10 +99,11 @@ def show(db: Database, event_id: int) -> dict[str, Any] | None:
     )
     payload = next((s["payload"] for s in sightings if s["id"] == found["sighting_id"]), None)
     for sighting in sightings:
-        sighting["headers"] = json.loads(sighting["headers"])
-        sighting["recovery"] = sighting["recovery"] and json.loads(sighting["recovery"])
+        sighting["headers"] = columns.headers(sighting["headers"])
+        recovery = columns.recovery(sighting["recovery"])
+        sighting["recovery"] = recovery and msgspec.structs.asdict(recovery)
         del sighting["payload"]
-    found["payload"] = None if payload is None else json.loads(payload)
+    found["payload"] = columns.payload(payload)
     found["sightings"] = sightings
     found["deliveries"] = list(
         _rows(

@@ -17,13 +17,14 @@ class Interval(msgspec.Struct, frozen=True, order=True):
 
 
 def covered(db: Database, project_id: int, source: str) -> list[Interval]:
-    """What was read completely, in order of time; no two intervals touch."""
+    """What was read completely, in order of time; no two intervals touch. A row that can't be read covers nothing."""
     rows = db.conn.execute(
         "SELECT covered_from, covered_through FROM coverage WHERE project_id = ? AND source = ? "
         "ORDER BY covered_from",
         (project_id, source),
     )
-    return [Interval(times.from_iso(start), times.from_iso(end)) for start, end in rows]
+    read = ((times.written(start), times.written(end)) for start, end in rows)
+    return [Interval(start, end) for start, end in read if start is not None and end is not None and start < end]
 
 
 def cover(db: Database, project_id: int, source: str, read: Interval) -> None:
@@ -39,7 +40,7 @@ def cover(db: Database, project_id: int, source: str, read: Interval) -> None:
         [(project_id, source, times.iso(old.start)) for old in touching],
     )
     db.conn.execute(
-        "INSERT INTO coverage (project_id, source, covered_from, covered_through) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO coverage (project_id, source, covered_from, covered_through) VALUES (?, ?, ?, ?)",
         (project_id, source, times.iso(start), times.iso(end)),
     )
 

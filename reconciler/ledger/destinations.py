@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.ledger import columns
 
 Start = Literal["now", "beginning"] | Millis
 """From where on a new destination gets events: those to come, all, or those that happened since a time."""
 
 BreakerName = Literal["closed", "open", "half_open"]
+_BREAKER_NAMES = get_args(BreakerName)
 
 
 class Breaker(msgspec.Struct, frozen=True):
@@ -99,7 +101,7 @@ def standings(db: Database) -> list[Standing]:
             active=bool(active),
             paused_at=_millis(paused_at),
             paused_why=why,
-            breaker=Breaker(state, failures, _millis(until) or Millis(0), _millis(changed_at)),
+            breaker=_breaker(state, failures, until, changed_at),
             filling=bool(filling),
         )
         for ident, name, active, paused_at, why, state, failures, until, changed_at, filling in rows
@@ -151,6 +153,14 @@ def note_breaker(db: Database, destination_id: int, breaker: Breaker) -> None:
             destination_id,
         ),
     )
+
+
+def _breaker(state: str, failures: int, until: str | None, changed_at: str | None) -> Breaker:
+    """A breaker's state. One that can't be read counts as closed: the destination itself will tell."""
+    for name in _BREAKER_NAMES:
+        if name == state:
+            return Breaker(name, columns.count(failures), _millis(until) or Millis(0), _millis(changed_at))
+    return Breaker()
 
 
 def _millis(text: str | None) -> Millis | None:

@@ -51,7 +51,12 @@ def downtimes(db: Database, within: Interval) -> list[Downtime]:
         "SELECT started_at, ended_at, how FROM downtimes WHERE started_at < ? AND ended_at > ? ORDER BY started_at",
         (times.iso(within.end), times.iso(within.start)),
     )
-    return [Downtime(Interval(times.from_iso(start), times.from_iso(end)), how) for start, end, how in rows]
+    return [Downtime(_interval(start, end, within), how) for start, end, how in rows]
+
+
+def _interval(start: str, end: str, within: Interval) -> Interval:
+    """A downtime. Where a bound can't be read, it is taken to be as long as it can have been."""
+    return Interval(times.from_iso(start), times.written(end) or within.end)
 
 
 def _read(db: Database, name: str) -> Millis | None:

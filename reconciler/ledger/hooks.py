@@ -10,6 +10,7 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.ledger import columns
 
 
 class HookState(msgspec.Struct, frozen=True):
@@ -76,4 +77,4 @@ def _hooks(db: Database, where: str, *values: int) -> list[HookState]:
         """,
         list(values),
     )
-    return [HookState(**row | {"triggers": orjson.loads(row["triggers"])}) for row in list(rows)]
+    return [HookState(**row | {"triggers": columns.triggers(row["triggers"])}) for row in list(rows)]

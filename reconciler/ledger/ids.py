@@ -19,7 +19,8 @@ def event_ids(db: Database) -> Callable[[int], str]:
     """How an event's number in the ledger becomes its id, like `evt_3f9a0c21d4be_17`."""
     names = [(0, _value(db, _NAME))]
     rows = db.conn.execute("SELECT name, value FROM meta WHERE name LIKE ?", (_NAME_FROM + "%",)).fetchall()
-    names += sorted((int(name.removeprefix(_NAME_FROM)), value) for name, value in rows)
+    starts_of = {name.removeprefix(_NAME_FROM): value for name, value in rows}
+    names += sorted((int(start), value) for start, value in starts_of.items() if start.isdecimal())
     starts = [start for start, _ in names]
     return lambda event_id: f"evt_{names[bisect_right(starts, event_id) - 1][1]}_{event_id}"
 

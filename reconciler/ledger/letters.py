@@ -9,8 +9,8 @@ from sqlite_utils import Database
 from reconciler.ledger.browse import Filter
 
 LIST = """
-    SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title, d.attempts,
-           d.finished_at AS died_at, d.last_status, d.last_error
+    SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title,
+           d.attempts + 0 AS attempts, d.finished_at AS died_at, d.last_status, d.last_error
       FROM destinations x
       CROSS JOIN deliveries d ON d.destination_id = x.id AND d.state = 'dead'
       CROSS JOIN events e ON e.id = d.event_id
@@ -18,7 +18,8 @@ LIST = """
      WHERE e.merged_into IS NULL AND (? IS NULL OR x.name = ?)
 """
 ATTEMPTS = """
-    SELECT x.name AS destination, a.number, a.started_at, a.duration_ms, a.status, a.error_class, a.error, a.response
+    SELECT x.name AS destination, a.number, a.started_at, a.duration_ms + 0 AS duration_ms,
+           a.status, a.error_class, a.error, a.response
       FROM attempts a JOIN destinations x ON x.id = a.destination_id WHERE a.event_id = ? ORDER BY a.id
 """
 

@@ -18,11 +18,12 @@ HOURS = """
      WHERE e.happened_at >= ? AND e.project_id IS NOT NULL AND e.merged_into IS NULL GROUP BY 1, 2, 3
 """
 ATTEMPTS = """
-    SELECT destination_id, error_class IS NULL, duration_ms FROM attempts WHERE id > 0 ORDER BY id DESC LIMIT ?
+    SELECT destination_id, error_class IS NULL, duration_ms + 0 FROM attempts WHERE id > 0 ORDER BY id DESC LIMIT ?
 """
 RUNS = """
     SELECT r.id, r.project_id, p.path, r.source, r.purpose, r.window_from, r.window_through, r.started_at,
-           r.finished_at, r.seen, r.known, r.new, r.requests, r.error
+           r.finished_at, r.seen + 0 AS seen, r.known + 0 AS known, r.new + 0 AS new, r.requests + 0 AS requests,
+           r.error
       FROM runs r LEFT JOIN projects p ON p.id = r.project_id WHERE r.id < ? ORDER BY r.id DESC LIMIT ?
 """
 

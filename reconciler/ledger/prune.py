@@ -13,7 +13,7 @@ import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.times import Millis
+from reconciler.events.times import DAY, Millis
 
 ROWS_A_STEP = 500
 PAGES_A_STEP = 1000
@@ -71,7 +71,11 @@ class Pruning:
             return False
         asked = (self._after, before, self._before(self._keep.dead_letters), ROWS_A_STEP)
         rows = db.conn.execute(_OLD_EVENTS, asked).fetchall()
-        old = [(ident, happened) for ident, recorded, happened, wanted in rows if recorded < before and not wanted]
+        old = [
+            (ident, _believed(happened, recorded))
+            for ident, recorded, happened, wanted in rows
+            if recorded < before and not wanted
+        ]
         if old:
             self._drop(db, old)
         if not rows or rows[-1][1] >= before:
@@ -126,6 +130,13 @@ class Pruning:
 
     def _before(self, keep: Millis | None) -> str | None:
         return None if keep is None else times.iso(Millis(self._now - keep))
+
+
+def _believed(happened_at: str, recorded_at: str) -> str:
+    """When something happened. It can't have been after it was recorded, but for what clocks differ."""
+    if happened_at <= recorded_at:
+        return happened_at
+    return min(happened_at, times.iso(Millis(times.from_iso(recorded_at) + DAY)))
 
 
 def horizon(db: Database) -> Millis | None:

@@ -7,12 +7,12 @@ of a project, or a single event where a destination asked for no order (see `led
 from __future__ import annotations
 
 import msgspec
-import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Recovery, Summary
 from reconciler.events.times import Millis
+from reconciler.ledger import columns
 from reconciler.ledger.schema import OPEN
 
 NEXT_LANES = f"""
@@ -33,7 +33,8 @@ NEXT_LANES = f"""
      WHERE d.next_attempt_at <= :now LIMIT :limit
 """
 HEAD = f"""
-    SELECT event_id, attempts, attempts - attempts_before, replays, first_attempt_at, next_attempt_at, opened_at
+    SELECT event_id, attempts + 0, attempts - attempts_before, replays + 0, first_attempt_at,
+           next_attempt_at, opened_at
       FROM deliveries
      WHERE destination_id = ? AND lane = ? AND {OPEN} ORDER BY lane, event_id LIMIT 1
 """
@@ -116,8 +117,7 @@ def head(db: Database, destination_id: int, lane: str) -> Queued | None:
     if row is None:
         return None
     event_id, attempts, failures, replays, first, due, opened = row
-    first_attempt_at = None if first is None else times.from_iso(first)
-    moments = (first_attempt_at, times.from_iso(due), times.from_iso(opened))
+    moments = (times.written(first), times.from_iso(due), times.from_iso(opened))
     return Queued(event_id, attempts, failures, replays, *moments)
 
 
@@ -136,8 +136,8 @@ def outgoing(db: Database, event_id: int) -> Outgoing:
         happened_at=happened_at,
         source=source,
         sighting_id=sighting_id,
-        recovery=None if recovery is None else msgspec.json.decode(recovery, type=Recovery),
-        headers=orjson.loads(headers),
+        recovery=columns.recovery(recovery),
+        headers=columns.headers(headers),
         payload=payload,
         summary=Summary(*about),
     )

@@ -18,7 +18,10 @@ class Reload(msgspec.Struct, frozen=True):
 def last_reload(db: Database) -> Reload:
     """The last one."""
     row = db.conn.execute("SELECT value FROM meta WHERE name = ?", (_NAME,)).fetchone()
-    return Reload() if row is None else msgspec.json.decode(row[0], type=Reload)
+    try:
+        return Reload() if row is None else msgspec.json.decode(row[0], type=Reload)
+    except (msgspec.MsgspecError, ValueError, TypeError):  # a person wrote it
+        return Reload()
 
 
 def note_reload(db: Database, error: str | None) -> None:

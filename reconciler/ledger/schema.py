@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlite_utils import Database, Migrations
 
+from reconciler.ledger import renaming
+
 migrations = Migrations("gitlab-reconciler")
 
 OPEN = "state IN ('pending', 'retrying')"
@@ -281,3 +283,8 @@ def _service(db: Any) -> None:
         ) WITHOUT ROWID
         """,
     )
+
+
+@migrations(name="0010_events")
+def _events(db: Any) -> None:
+    _run(db, *renaming.STATEMENTS)

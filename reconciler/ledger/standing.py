@@ -92,8 +92,8 @@ def _standing(row: tuple[int, str, str, str | None, str | None, str | None, str 
         project_id,
         source,
         times.from_iso(since),
-        None if until is None else times.from_iso(until),
-        None if read_at is None else times.from_iso(read_at),
+        times.written(until),
+        times.written(read_at),
         trouble,
         error,
     )

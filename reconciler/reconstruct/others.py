@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.events.identify import record_kind
 from reconciler.reconstruct import parts
 from reconciler.reconstruct.material import UNKNOWN, Json, Material, known
 from reconciler.reconstruct.parts import when
@@ -118,7 +119,7 @@ def member(material: Material) -> Json:
 def other(material: Material) -> Json:
     """What has no webhook to be like: GitLab's record of it, under names of its own."""
     return {
-        "object_kind": str(material.record.get("target_type") or "project").lower(),
+        "object_kind": record_kind(material.record),
         "event_name": str(material.record.get("action_name")),
         "user": parts.actor(material.author),
         "project": parts.project(material.project),

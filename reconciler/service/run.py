@@ -20,6 +20,7 @@ from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
+from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger import downtime, reloads, runs
 from reconciler.ledger.connection import Ledger, connect, may_come_right, only_service
@@ -163,6 +164,7 @@ class _Service:
         """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
         await _once_there(lambda: self._forwarder.apply(built.destinations))
         await _once_there(lambda: wake(self._writer))
+        self._doubt_filters(built.config)
         self._switch.app = built.receiver
         log.info("listening", host=self._host, port=self._port, ledger=str(built.config.ledger.path))
         notify("READY=1")
@@ -229,8 +231,16 @@ class _Service:
             self._switch.app = built.receiver
         if asks_differently(before, config):
             self._jobs.apply(built.reconciling, lambda: self._config)
+        self._doubt_filters(config)
         log.info("the config was read again", destinations=[one.name for one in config.destinations])
         return None
+
+    def _doubt_filters(self, config: Config) -> None:
+        try:
+            for destination, why in doubts(config, self._reader):
+                log.warning("a filter may be misspelt", destination=destination, why=why)
+        except Exception:  # a hint, and nothing else
+            log.exception("filters can't be held against the ledger")
 
     def _catch_signals(self) -> None:
         def stop() -> None:

@@ -174,3 +174,23 @@ def test_a_record_without_id_or_time_is_kept() -> None:
     found = record_sighting({}, payload="{}", project_id=42, project_path=None, seen_at=NOW)
     assert found.source_id.startswith("sha256:")
     assert found.identity.happened_at == NOW
+
+
+@pytest.mark.parametrize(
+    "when", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "", None]
+)
+@pytest.mark.parametrize(
+    ("kind", "action", "precision"),
+    [
+        ("issue", "open", Precision.RECEIVED),
+        ("issue", "close", Precision.RECEIVED),
+        ("issue", "update", Precision.ALONE),
+        ("note", "create", Precision.ONCE),
+    ],
+)
+def test_a_time_that_can_t_be_true_counts_as_none(
+    kind: str, action: str, precision: Precision, when: str | None
+) -> None:
+    stated = dict.fromkeys(("created_at", "updated_at", "closed_at"), when)
+    identity = webhook({"object_kind": kind, "object_attributes": {"id": 77, "action": action, **stated}}).identity
+    assert (identity.happened_at, identity.precision) == (NOW, precision)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.events.identify import summarise
-from reconciler.events.objects import object_of
+from reconciler.events.webhooks import object_of
 from tests.conftest import PAYLOADS
 
 

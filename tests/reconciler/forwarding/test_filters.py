@@ -67,6 +67,78 @@ def test_filters(wanted: dict[str, Any], through: bool) -> None:
     assert lets_through(wanted) is through
 
 
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ({"kinds": ["pushes"]}, "'push'"),
+        ({"kinds": ["Push Hook"]}, "'push'"),
+        ({"kinds": ["job"]}, "'build'"),
+        ({"kinds": ["issues_events"]}, "'issue'"),
+        ({"kinds": ["user_add_to_grup"]}, "'user_add_to_group'"),
+        ({"kinds": ["hook_test"]}, "goes to no destination"),
+        ({"kinds": ["reconciler_alert"]}, "`gets: alerts`"),
+        ({"actions": ["merged"]}, "'merge'"),
+        ({"actions": ["opened"]}, "'open'"),
+        ({"actions": ["sucess"]}, "'success'"),
+        ({"kinds": ["push"], "actions": ["merge"]}, "no push through: it has no action"),
+        ({"kinds": ["push", "merge_request"], "actions": ["merge"]}, "no push through"),
+        (
+            {"kinds": ["issue", "pipeline"], "actions": ["open", "merge", "success"]},
+            "'merge' is no action of issue or",
+        ),
+        ({"kinds": ["issue"], "actions": ["opened"]}, "'open'"),
+        ({"kinds": ["issue"], "actions": ["success"]}, "close, open, reopen and update"),
+        ({"kinds": ["user_add_to_group"], "actions": ["user_add_to_team"]}, "no user_add_to_group through"),
+        ({"kinds": ["issue"], "branches": ["main"]}, "no issue through: such an event has no branch"),
+        ({"kinds": ["tag_push"], "branches": ["main"]}, "no tag_push through"),
+        ({"projects": ["project"]}, "a project's id, its path"),
+        ({"projects": ["group/"]}, "a project's id, its path"),
+        ({"projects": [0]}, "a project's id, its path"),
+        ({"projects": [True]}, "a project's id, its path"),
+    ],
+)
+def test_what_can_never_let_anything_through_is_a_mistake(wanted: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Destination.model_validate({"name": "d", "filter": wanted})
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"kinds": ["epic", "vulnerability_finding"]},  # a newer GitLab's, or a template's: like no word that we know
+        {"kinds": ["epic"], "actions": ["merge", "promote"], "branches": ["main"]},
+        {"kinds": ["pipeline"], "actions": ["success", "expired"]},
+        {"kinds": ["member", "user_create"], "actions": ["user_create", "user_add_to_group"]},
+        {"kinds": ["push", "merge_request", "pipeline", "build", "deployment"], "branches": ["main"]},
+        {"projects": ["*", "group/*", "group?/x", "[ab]/*", "278964", 278964]},
+    ],
+)
+def test_what_may_let_something_through_is_none(wanted: dict[str, Any]) -> None:
+    Destination.model_validate({"name": "d", "filter": wanted})
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"kinds": ["push"]}, {"actions": ["merge"]}, {"projects": ["group/*"]}, {"branches": ["main"]}]
+)
+def test_a_filter_of_alerts_is_of_what_alerts_have(wanted: dict[str, Any]) -> None:
+    Destination.model_validate(
+        {"name": "d", "gets": "alerts", "filter": {"kinds": ["reconciler_alert"], "actions": ["opened"]}}
+    )
+    with pytest.raises(ValidationError):
+        Destination.model_validate({"name": "d", "gets": "alerts", "filter": wanted})
+
+
+def test_an_id_may_be_given_as_text() -> None:
+    assert lets_through({"projects": ["42"]})
+
+
+def test_a_kind_that_looks_misspelt_is_filtered_by_its_body() -> None:
+    """The way out that the refusal names."""
+    one = candidate({"object_kind": "members"}, kind="members")
+    assert lets_through({"expression": "body.object_kind == 'members'"}, one)
+
+
 def test_branches_of_pushes_and_tags() -> None:
     push = {"kind": "push", "action": None}
     assert lets_through({"branches": ["main"]}, candidate({}, **push, ref="refs/heads/main"))

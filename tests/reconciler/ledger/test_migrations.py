@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from reconciler.ledger import browse, destinations, schema
+from reconciler.events import times
+from reconciler.ledger import browse, destinations, prune, schema, search
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.ids import event_ids
@@ -17,7 +18,7 @@ from reconciler.ledger.queue import head, outgoing
 from reconciler.ledger.status import status
 
 
-@pytest.mark.parametrize("before", ["0002_recovery", "0003_delivery"])
+@pytest.mark.parametrize("before", ["0002_recovery", "0003_delivery", "0004_dashboard"])
 def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
@@ -51,3 +52,60 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
             ("new", "up", 0),
             ("old", "up", 1),
         ]
+
+
+OLD_ROWS = """
+    INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES
+        (1, 'user_add_to_group', NULL, '2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.000Z', 1),
+        (2, 'member', 42, '2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.000Z', 2),
+        (3, 'designmanagement::design', 42, '2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.000Z', 3),
+        (4, 'vulnerability', NULL, '2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.000Z', 4),
+        (5, 'issue', 42, '1-01-01T00:00:00.000Z', '2026-11-24T10:00:00.000Z', 5),
+        (6, 'issue', 42, '9999-12-31T00:00:00.000Z', '2026-11-24T10:00:00.000Z', 6),
+        (7, 'note', 42, '205-01-01T00:00:00.000Z', '2026-11-24T10:00:00.000Z', 7),
+        (8, 'vulnerability', NULL, '2026-11-24T10:00:00.000Z', '2026-11-24T10:00:00.000Z', 8);
+    INSERT INTO sightings (id, event_id, source, source_id, key, happened_at, precision, seen_at, kind, action,
+                           project_id, payload_sha, headers, payload)
+    SELECT e.id, e.id, iif(e.id = 7, 'project_events', 'webhook:default'), 'd' || e.id, 'issue:' || e.id || ':closed',
+           e.happened_at, iif(e.id IN (5, 6), 'stated', 'once'), '2026-11-24T09:59:00.000Z', e.kind,
+           CASE e.kind WHEN 'member' THEN 'user_add_to_team' WHEN 'designmanagement::design' THEN 'added' END,
+           e.project_id, 'x', '{}',
+           CASE e.id WHEN 4 THEN '{"object_attributes": {"project_id": 50}}' WHEN 8 THEN 'no JSON' ELSE '{}' END
+      FROM events e;
+    INSERT INTO search (rowid, kind, project, author, branch, commits, object, title)
+    SELECT id, kind || ' ', '', 'ada', '', '', '', '' FROM events;
+    INSERT INTO meta VALUES ('pruned_through', '9999-12-31T00:00:00.000Z');
+"""
+
+
+def test_kinds_and_times_of_older_versions(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before="0010_events")
+        conn.executescript(OLD_ROWS)
+    with closing(connect(path)) as db:
+        events = {row[0]: row[1:] for row in db.execute("SELECT id, kind, project_id, happened_at FROM events")}
+        sightings = {
+            row[0]: row[1:] for row in db.execute("SELECT id, kind, action, happened_at, precision FROM sightings")
+        }
+        at, seen = "2026-11-24T10:00:00.000Z", "2026-11-24T09:59:00.000Z"
+        assert events == {
+            1: ("member", None, at),
+            2: ("member", 42, at),
+            3: ("design", 42, at),
+            4: ("vulnerability", 50, at),
+            5: ("issue", 42, seen),
+            6: ("issue", 42, seen),
+            7: ("note", 42, "0205-01-01T00:00:00.000Z"),  # what GitLab's list says is when it was
+            8: ("vulnerability", None, at),
+        }
+        assert sightings[1] == ("member", "user_add_to_group", at, "once")
+        assert sightings[2] == ("member", "user_add_to_team", at, "once")
+        assert sightings[3] == ("design", "added", at, "once")
+        assert sightings[5] == sightings[6] == ("issue", None, seen, "received")
+        listed = [browse.newest(db, browse.Filter(kind=kind), limit=9) for kind in ("member", "user_add_to_group")]
+        assert [[row["id"] for row in rows] for rows in listed] == [[1, 2], [1]]
+        found = search.find(db, "kind:member", before=99, limit=9)
+        assert [row["id"] for row in found] == [2, 1]
+        assert [row["id"] for row in search.find(db, "kind:user_add_to_group author:ada", before=99, limit=9)] == [1]
+        assert prune.horizon(db) == times.from_iso(at)

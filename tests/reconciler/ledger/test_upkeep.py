@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.events import times
-from reconciler.events.times import DAY, HOUR
+from reconciler.events.times import DAY, HOUR, Millis
 from reconciler.ledger import backup, destinations, prune, queue
 from reconciler.ledger.connection import connect, only_service, transaction
 from reconciler.ledger.destinations import Wanted
@@ -266,3 +266,17 @@ def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeServ
             assert busy == 0
     assert service.stop() == 0
     assert json.loads(service.run("status", "--json").stdout)["events"] == 61
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_no_stated_time_blocks_backfill(tmp_path: Path, year: str) -> None:
+    """What was pruned happened, at the latest, a little after it was recorded."""
+    recorded = Millis(NOW - 40 * DAY)
+    with closing(ledger(tmp_path)) as db:
+        with transaction(db):
+            record(db, list(made(3, at=recorded)), now=recorded, routes=[])
+            db.execute("UPDATE events SET happened_at = ? WHERE id = 2", [f"{year}-12-31T00:00:00.000Z"])
+        assert pruned(db, events=30 * DAY).events == 3
+        horizon = prune.horizon(db)
+    assert horizon is not None
+    assert recorded <= horizon <= recorded + DAY

@@ -14,8 +14,12 @@ import pytest
 from sqlite_utils import Database
 from structlog.testing import capture_logs
 
+from reconciler.events import times
+from reconciler.ledger import destinations
 from reconciler.ledger.connection import connect, touch, transaction
+from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
+from reconciler.ledger.routes import Route
 from reconciler.ledger.writer import Writer
 from tests.support.filled import made
 
@@ -99,16 +103,20 @@ async def test_damage_is_met_by_who_reads_it_alone(opened: Open) -> None:
 
 
 async def test_a_listener_s_bug_stops_neither_the_writer_nor_other_listeners(opened: Open) -> None:
-    heard = []
+    ids = await opened.writer.run(lambda db: destinations.sync(db, [Wanted("a", "none", "now")], now=times.now()))
+    opened.writer.routes = [Route(ids["a"], "none", lambda _: True)]
+    heard, told = [], []
 
-    def fails(_: object) -> None:
+    def fails(what: object) -> None:
+        told.append(what)
         raise RuntimeError("deaf")
 
     opened.writer.on_opened = fails
     opened.writer.on_committed = heard.append
     await opened.writer.record(list(made(1)))
     await opened.writer.record(list(made(1, first=1)))
-    assert len(heard) == 2
+    await opened.writer.run(touch)
+    assert (len(told), len(heard)) == (2, 2)
 
 
 async def test_nothing_is_acknowledged_while_the_file_is_away(opened: Open) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import uvicorn
+import uvloop
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
@@ -132,14 +133,18 @@ async def test_a_server_that_raises_is_replaced_and_its_requests_are_answered(
         assert await one.get() == 200
 
 
-async def test_a_socket_that_dies_is_noticed_and_replaced_on_the_same_port() -> None:
-    async with running() as one:
-        assert await one.get() == 200
-        port = one.server.listen()[1]
-        one.server._listener.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-        await one.restarted(1)
-        assert one.server.listen()[1] == port
-        assert await one.get() == 200
+def test_a_socket_that_dies_is_noticed_and_replaced_on_the_same_port() -> None:
+    async def scene() -> None:
+        async with running() as one:
+            assert await one.get() == 200
+            port = one.server.listen()[1]
+            one.server._listener.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            await one.restarted(1)
+            assert one.server.listen()[1] == port
+            assert await one.get() == 200
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # asyncio's own would log without end
+        runner.run(scene())
 
 
 async def test_a_server_that_no_longer_accepts_is_noticed() -> None:

@@ -1,0 +1,62 @@
+"""Filters that let nothing through as far as anybody knows, though what they name may still come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from sqlite_utils import Database
+
+from reconciler.config import words
+from reconciler.config.models import Config
+from reconciler.ledger import known
+
+_WILD = "*?["
+
+
+def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
+    """A destination's name, and what of its filter matches nothing that is configured, known or in the ledger."""
+    projects = known.projects(db)
+    found = []
+    for destination in config.destinations:
+        wanted = destination.filter
+        strange = {
+            "kinds": words.unknown_kinds(wanted.kinds or ()) if destination.gets == "events" else [],
+            "actions": words.unknown_actions(wanted.actions or ()) if destination.gets == "events" else [],
+        }
+        for key, unknown in strange.items():
+            for word in sorted(set(unknown) - known.heard(db, unknown)):
+                found.append((destination.name, f"filter.{key}: no GitLab that this version knows says {word!r}"))
+        for one in wanted.projects or ():
+            if not _may_match(one, config, projects):
+                what = "has the id" if isinstance(one, int) else "matches"
+                text = f"filter.projects: no project that is configured or was heard of {what} {one}"
+                found.append((destination.name, text))
+    return found
+
+
+def _may_match(one: int | str, config: Config, projects: Sequence[tuple[int, str | None]]) -> bool:
+    """Whether a filter's project may be one of those that the config names or that the ledger has heard of."""
+    ids = {ident for ident, _ in projects}
+    paths = {path for _, path in projects if path is not None}
+    configured = [entry.project for entry in config.projects]
+    # A project or group that is configured by the other of id and path may be the one, before it was first read.
+    if isinstance(one, int):
+        unread = any(isinstance(name, str) and name not in paths for name in configured)
+        return one in ids or one in configured or unread or bool(config.groups)
+    named = paths | {name for name in configured if isinstance(name, str)}
+    unread = any(isinstance(name, int) and name not in ids for name in configured)
+    return unread or _matches(one, named) or any(_may_be_below(group, one) for group in config.groups)
+
+
+def _matches(pattern: str, paths: Iterable[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for path in paths)
+
+
+def _may_be_below(group: int | str, pattern: str) -> bool:
+    """Whether a project below a group can have such a path; of a group given by its id, we can't tell."""
+    if isinstance(group, int):
+        return True
+    fixed = min((pattern.index(mark) for mark in _WILD if mark in pattern), default=len(pattern))
+    below = f"{group}/"
+    return pattern.startswith(below) or below.startswith(pattern[:fixed])

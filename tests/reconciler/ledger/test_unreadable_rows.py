@@ -1,0 +1,249 @@
+"""A value in the ledger that can't be read, whoever wrote it, stops nobody: each column, each face."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from sqlite_utils import Database
+from typer.testing import CliRunner
+
+from receiver.app import receiver_app
+from reconciler.cli.app import app
+from reconciler.config.load import load
+from reconciler.dashboard.app import dashboard_app
+from reconciler.dashboard.stream import Stream
+from reconciler.events import times
+from reconciler.events.sighting import Identity, Precision, Recovery, Sighting, Summary
+from reconciler.events.times import DAY, HOUR, MINUTE, Millis
+from reconciler.ledger import alerts, coverage, destinations, downtime, hooks, queue, reloads, runs, schema, standing
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.coverage import Interval
+from reconciler.ledger.destinations import Breaker, Wanted
+from reconciler.ledger.gaps import gaps
+from reconciler.ledger.hooks import HookState
+from reconciler.ledger.ids import event_ids
+from reconciler.ledger.prune import Keep, Pruning
+from reconciler.ledger.queue import Attempt
+from reconciler.ledger.record import record
+from reconciler.ledger.routes import Route
+from reconciler.ledger.runs import Run
+from reconciler.ledger.search import index_step
+from reconciler.ledger.writer import Writer
+from reconciler.metrics import Standing
+from reconciler.reconcile.rounds import expected
+from reconciler.sources.table import keeps
+
+NOW = times.now()
+GARBAGE, YEAR_1 = "garbage", "1-01-01T00:00:00.000Z"  # as an older version wrote the year
+BODY = {"object_kind": "issue", "project": {"id": 7, "path_with_namespace": "group/project"}}
+BODY["object_attributes"] = {"id": 99, "iid": 1, "action": "close", "closed_at": times.iso(NOW), "title": "one"}
+
+
+def values() -> Iterator[tuple[str, str, str]]:
+    """Every column of every table, but for those that say which row belongs to which, and what is put there."""
+    db = Database(memory=True)
+    schema.upgrade(db)
+    for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        if table.startswith(("_", "sqlite_", "search")):
+            continue
+        for _, column, *_ in db.execute(f"PRAGMA table_info({table})").fetchall():
+            if column != "id" and not column.endswith("_id"):
+                yield table, column, GARBAGE
+            if column.endswith(("_at", "_from", "_through", "_since", "_until", "value")):
+                yield table, column, YEAR_1
+
+
+def sighting(source: str, source_id: str, *, key: str = "issue:99:closed", **more: Any) -> Sighting:
+    at = Millis(NOW - HOUR)
+    body = json.dumps(BODY | {"from": source_id})
+    about = Summary("issue", "close", 7, "group/project", "ada", "one", None, "issue/1")
+    made: dict[str, Any] = {"payload": body, "payload_sha": source_id, "headers": {"X-Gitlab-Event": "Issue Hook"}}
+    return Sighting(source, source_id, Identity(key, at, Precision.STATED), about, at, **(made | more))
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger with a row of everything."""
+    folder = tmp_path_factory.mktemp("template")
+    config = {
+        "gitlab": {"url": "http://127.0.0.1:9", "token": "x"},
+        "projects": [7],
+        "receiver": {"hooks": [{"token": "secret"}]},
+        "destinations": [{"name": name, "kind": "stdout"} for name in ("one", "two")],
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with closing(connect(folder / "ledger.db")) as db, transaction(db):
+        fill(db)
+    return folder
+
+
+def fill(db: Database) -> None:
+    ids = destinations.sync(db, [Wanted("one", "none"), Wanted("two", "none", "beginning")], now=NOW)
+    routes = [Route(ident, "none", lambda _: True) for ident in ids.values()]
+    recovered = sighting("project_events", "1", recovery=Recovery("api", ["user"]), raw="{}")
+    others = [sighting("webhook:default", str(n), key=f"issue:{n}:closed") for n in range(4)]
+    record(db, [recovered, sighting("webhook:default", "a"), *others], now=Millis(NOW - HOUR), routes=routes)
+    end = Millis(NOW - MINUTE)
+    queue.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
+    queue.bury(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
+    queue.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), next_attempt_at=NOW)
+    destinations.note_breaker(db, 1, Breaker("open", 5, NOW, end))
+    destinations.pause(db, 2, alerts.GONE, now=NOW)
+    coverage.cover(db, 7, "project_events", Interval(Millis(NOW - DAY), Millis(NOW - HOUR)))
+    for source in ("project_events", "pipelines"):
+        standing.watch(db, 7, source, Millis(NOW - DAY))
+    standing.note_read(db, 7, "project_events", NOW)
+    standing.note_trouble(db, 7, "pipelines", "refused", "403")
+    standing.unwatch(db, 7, keep=["project_events"], until=NOW)
+    downtime.beat(db, Millis(NOW - 2 * HOUR))
+    downtime.wake(db, NOW)
+    downtime.rest(db, NOW)
+    hook = HookState(7, 1, "default", "http://x", ["push_events"], "disabled", times.iso(NOW))
+    hooks.note_hooks(db, 7, [hook], off=[1], now=NOW)
+    alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
+    reloads.note_reload(db, "no")
+    db.execute("INSERT INTO meta VALUES ('pruned_through', ?)", [times.iso(Millis(NOW - 9 * DAY))])
+    db.execute("INSERT INTO meta VALUES ('ledger_id_from:3', 'abc')")
+    runs.note_run(db, Run(7, "project_events", "poll", Millis(NOW - DAY), NOW, NOW, NOW, 1, 1, 1, 1))
+    index_step(db)
+
+
+def cli(*arguments: str) -> Callable[[Path], None]:
+    """A command; it may fail, but not with a traceback."""
+
+    def ask(folder: Path) -> None:
+        done = CliRunner().invoke(app, [*arguments, "--config", str(folder / "config.yaml")])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+
+    return ask
+
+
+def dashboard(page: str) -> Callable[[Path], None]:
+    """A page of the dashboard: there, or known not to be there."""
+
+    def ask(folder: Path) -> None:
+        config = load(folder / "config.yaml", {})
+
+        def find_gaps(db: Database, _: Any) -> list[Any]:
+            return gaps(db, keeps=keeps(), expected=expected(config, NOW), now=NOW)
+
+        made = dashboard_app(lambda: config, find_gaps=find_gaps, stream=Stream(config.ledger.path))
+
+        async def get() -> int:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://localhost") as client:
+                return (await client.get(page)).status_code
+
+        assert asyncio.run(get()) in (200, 404)
+
+    return ask
+
+
+def metrics(folder: Path) -> None:
+    config = load(folder / "config.yaml", {})
+    assert list(Standing(lambda: (config, None)).collect())
+
+
+def webhooks(folder: Path) -> None:
+    """One about the key whose rows can't be read, one about another."""
+    config = load(folder / "config.yaml", {})
+
+    async def post() -> list[int]:
+        with closing(connect(config.ledger.path)) as db:
+            writer = Writer(db)
+            made = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(db))
+            transport = httpx.ASGITransport(made)
+            headers = {"X-Gitlab-Token": "secret", "X-Gitlab-Event": "Issue Hook"}
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+                bodies = [BODY | {"more": 1}, BODY | {"object_attributes": {**BODY["object_attributes"], "id": 100}}]
+                codes = [(await client.post("/webhooks/gitlab", json=body)).status_code for body in bodies]
+            await writer.close()
+            return codes
+
+    assert asyncio.run(post()) == [200, 200]
+
+
+def poll(folder: Path) -> None:
+    """What a poll reads of the ledger, and writes to it."""
+    config = load(folder / "config.yaml", {})
+    with closing(connect(config.ledger.path)) as db, transaction(db):
+        standing.watched_since(db, 7, "project_events")
+        coverage.cover(db, 7, "project_events", Interval(Millis(NOW - HOUR), NOW))
+        record(db, [sighting("project_events", "2")], now=NOW)
+        hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), off=[1], now=NOW)
+
+
+def service(folder: Path) -> None:
+    """What a service reads as it starts, delivers, alerts, indexes, prunes and stops."""
+    config = load(folder / "config.yaml", {})
+    with closing(connect(config.ledger.path)) as db:
+        with transaction(db):
+            downtime.wake(db, NOW)
+            destinations.sync(db, [Wanted("one"), Wanted("two")], now=NOW)
+            reloads.note_reload(db, None)
+            alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
+            alerts.note(db, [], now=NOW, routes=[])
+            pruning = Pruning(Keep(Millis(DAY), None, Millis(DAY), Millis(DAY)), now=NOW)
+            while not pruning.step(db):
+                pass
+        event_ids(db)(9)
+        for one in destinations.standings(db):
+            for lane in queue.next_lanes(db, one.id, now=NOW, limit=10):
+                head = queue.head(db, one.id, lane)
+                if head is not None:
+                    queue.outgoing(db, head.event_id)
+
+
+FACES: dict[str, Callable[[Path], None]] = {
+    "webhooks": webhooks,
+    "poll": poll,
+    "status": cli("status"),
+    "gaps": cli("gaps"),
+    "events list": cli("events", "list"),
+    "events show": cli("events", "show", "1"),
+    "dead list": cli("dead", "list"),
+    "dead show": cli("dead", "show", "2"),
+    "destinations list": cli("destinations", "list"),
+    "front": dashboard("/"),
+    "events": dashboard("/events?q=issue"),
+    "event": dashboard("/events/1"),
+    "dead": dashboard("/dead"),
+    "runs": dashboard("/runs"),
+    "metrics": metrics,
+    "service": service,
+}
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "copy"
+    shutil.copytree(template, copy)
+    return copy
+
+
+@pytest.mark.parametrize(("table", "column", "value"), list(values()))
+def test_what_can_t_be_read_stops_nobody(folder: Path, table: str, column: str, value: str) -> None:
+    with closing(sqlite3.connect(folder / "ledger.db")) as conn:
+        try:
+            changed = conn.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", (value,)).rowcount
+            conn.commit()
+        except sqlite3.IntegrityError:
+            return  # SQLite itself guards this column
+    assert changed, f"the template has no row in {table}"
+    problems = {}
+    for name, ask in FACES.items():
+        try:
+            ask(folder)
+        except Exception as error:
+            problems[name] = f"{type(error).__name__}: {error}"[:300]
+    assert problems == {}

@@ -80,6 +80,6 @@ def measure() -> list[Row]:
         more = True
         while more:
             with transaction(db):
-                more = index_step(db)
+                more = index_step(db).more
         [commit] = db.execute("SELECT json_extract(payload, '$.after') FROM sightings WHERE id = 500000").fetchone()
         return asyncio.run(pages(Path(folder) / "ledger.db", commit))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Mount, Route, Router, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from receiver.endpoint import PATH, WebhookEndpoint
@@ -15,7 +15,7 @@ from receiver.guard import Guard
 from reconciler.config.models import Receiver
 from reconciler.events.hook_tests import Expected
 from reconciler.ledger.connection import touch
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.writer import Writer
 
 
@@ -41,13 +41,27 @@ def receiver_app(
         """The ledger can be written: proven by a commit."""
         try:
             await writer.run(touch)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             return PlainTextResponse(f"the ledger can't be written: {error}\n", 503, {"Retry-After": "30"})
         return PlainTextResponse("ready\n")
 
     app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
     app.router.redirect_slashes = False
     return _Door(webhooks, app.router)
+
+
+def waiting_app(why: str) -> ASGIApp:
+    """The ASGI app of a receiver that can't record yet: 503 for all but `/healthz`."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def elsewhere(_: Request) -> Response:
+        return PlainTextResponse(f"{why}\n", 503, {"Retry-After": "30"})
+
+    router = Router([Route("/healthz", healthz), Mount("/", app=request_response(elsewhere))])
+    router.redirect_slashes = False
+    return router
 
 
 class _Door:

@@ -17,7 +17,7 @@ from receiver.guard import Guard
 from reconciler.events import hook_tests, times
 from reconciler.events.identify import as_test, webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Sighting
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
 from reconciler.ledger.writer import Writer
 
 PATH = "/webhooks/gitlab"
@@ -127,6 +127,10 @@ class WebhookEndpoint:
             outcome = await self._writer.record([sighting])
         except LedgerUnavailable as error:
             raise Refused(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
+        except ChangeFailed as error:  # the writer has logged it; GitLab's log of the delivery brings it again
+            raise Refused(
+                500, "this delivery can't be recorded: a mistake in this program; its log says more"
+            ) from error
         recorded = outcome.recorded[0]
         log.debug("recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
 

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+import structlog
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client import Counter as CounterMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -25,6 +26,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.connection import connect
 from reconciler.ledger.gaps import Gap, is_expiring
 from reconciler.ledger.hooks import hooks_off
+from reconciler.ledger.parts import Part
 from reconciler.ledger.status import destination_statuses
 from reconciler.ledger.unknowns import KINDS, Known, Unknown
 from reconciler.ledger.writer import Committed
@@ -36,6 +38,8 @@ LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 _KINDS = known_kinds()
+
+log = structlog.get_logger(__name__)
 
 
 class Meters:
@@ -102,15 +106,17 @@ class Standing(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, as they are now."""
-        now = times.now()
         config, client = self._current()
-        known = self._known()
-        yield _unknowns(known.unknowns)
-        yield from _gaps(known.gaps, now)
-        with closing(connect(config.ledger.path, readonly=True)) as db:
-            off = len(hooks_off(db))
-            yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
-            yield from _destinations(db, now)
+        found: list[Metric] = []
+        try:
+            found = list(_from_ledger(config, self._known(), times.now()))
+        except Exception:  # what is counted in memory is told all the same
+            log.exception("the ledger can't be read for Prometheus")
+        yield GaugeMetricFamily(
+            PREFIX + "ledger_readable", "1 where the ledger could be read for its figures, 0 where they are missing.",
+            value=bool(found),
+        )  # fmt: skip
+        yield from found
         yield _ledger_bytes(config)
         yield InfoMetricFamily(PREFIX + "build", "What runs.", value={"version": __version__})
         if client is None:
@@ -134,6 +140,15 @@ def _unknowns(found: list[Unknown]) -> Metric:
     for kind, count in counts.items():
         number.add_metric([kind], count)
     return number
+
+
+def _from_ledger(config: Config, known: Known, now: Millis) -> Iterator[Metric]:
+    yield _unknowns(known.unknowns)
+    yield from _gaps(known.gaps, now)
+    with closing(connect(config.ledger.path, readonly=True)) as db:
+        off = len(hooks_off(db))
+        yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
+        yield from _destinations(db, now)
 
 
 def _gaps(found: list[Gap], now: Millis) -> Iterator[Metric]:
@@ -190,17 +205,21 @@ def state(gap: Gap, now: Millis) -> str:
     return "expiring" if is_expiring(gap, keeps_for=keeps()[gap.source], now=now) else "open"
 
 
-def serve_metrics(
-    host: str,
-    port: int,
-    meters: Meters,
-    current: Callable[[], tuple[Config, Client | None]],
-    known: Callable[[], Known],
-) -> None:
-    """Answer at `/metrics`, from a thread. `current` is the config, and the client that asks GitLab, if one does;
-    `known` says how much is known.
+class Parts(Collector):
+    """How the service's own parts do: those that run in this process."""
 
-    Raises OSError where the port can't be had.
-    """
-    meters.registry.register(Standing(current, known))
-    start_http_server(port, addr=host, registry=meters.registry)
+    def __init__(self, parts: Callable[[], list[Part]]) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, as they are now."""
+        up = GaugeMetricFamily(
+            PREFIX + "part_up", "1 where a part of the service runs, 0 where it fails.", labels=["part"]
+        )
+        restarts = CounterMetricFamily(
+            PREFIX + "part_restarts", "How often a part of the service failed and started again.", labels=["part"]
+        )
+        for one in self._parts():
+            up.add_metric([one.name], one.failing_since is None)
+            restarts.add_metric([one.name], one.restarts)
+        yield from (up, restarts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from reconciler.cli import (
 )
 from reconciler.cli.common import FAILED, USAGE, err
 from reconciler.config.load import ConfigError
+from reconciler.ledger.connection import explain, is_trouble
 from reconciler.ledger.errors import LedgerError
 from reconciler.service.web import ServiceError
 from reconciler.sources.errors import SourceError
@@ -83,6 +85,11 @@ def main() -> None:
         sys.exit(USAGE)
     except (ServiceError, LedgerError, SourceError) as error:
         _say(error)
+        sys.exit(FAILED)
+    except sqlite3.Error as error:
+        if not is_trouble(error):
+            raise
+        _say(f"the ledger can't be used: {explain(error)}")
         sys.exit(FAILED)
     except KeyboardInterrupt:
         _say("interrupted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,22 @@ from reconciler.events.times import Millis
 
 _PIPE_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
+
+
+def _hold_standard_files() -> None:
+    """Put /dev/null where stdin, stdout or stderr was closed: the next file that is opened would take its place, and
+    what is printed would go into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+
+
+_hold_standard_files()
 
 out = Console(soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True, soft_wrap=True, emoji=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,21 +31,54 @@ class Section(BaseModel):
 
 
 def _http_url(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    if scheme not in ("http", "https") or not rest.split("/")[0]:
-        raise ValueError("should be a URL like https://host/path")
+    check_url(url, ("http", "https"), "https://host/path")
     return url
 
 
-def _signing_key(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value().removeprefix("whsec_")
+def check_url(url: str, schemes: tuple[str, ...], example: str) -> None:
+    """Refuse what is no URL with one of these schemes, a host, and a port that there can be. Raises ValueError."""
     try:
-        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # its words may hold a part of a password
+        raise ValueError(f"should be a URL like {example}: is the port a number?") from None
+    if parts.scheme not in schemes or not host or re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise ValueError(f"should be a URL like {example}")
+    if port == 0:
+        raise ValueError(f"should be a URL like {example}: there is no port 0")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"should be a URL like {example}: {host!r} is no host's name") from None
+
+
+def check_address(text: str, example: str) -> None:
+    """Refuse what is no `host:port`. Raises ValueError."""
+    if "://" in text or "/" in text:
+        raise ValueError(f"should be an address like {example}")
+    try:
+        check_url(f"tcp://{text}", ("tcp",), example)
+    except ValueError as error:
+        raise ValueError(str(error).replace("a URL", "an address")) from None
+
+
+def check_header_value(text: str) -> None:
+    """Refuse what can't be sent as the value of an HTTP header. Raises ValueError."""
+    if not re.fullmatch(r"[\x20-\x7e\t]*", text):
+        raise ValueError("can't be sent in a header: only ASCII can, and no line breaks")
+
+
+def _signing_key(secret: SecretStr) -> SecretStr:
+    """With the padding that base64 wants, which some leave out."""
+    text = secret.get_secret_value().removeprefix("whsec_").rstrip("=")
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        key = base64.b64decode(padded, validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not key:
         raise ValueError("should be a Standard Webhooks secret: `whsec_` and base64")
-    return secret
+    return SecretStr(f"whsec_{padded}")
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -73,6 +108,14 @@ def _proxy(url: SecretStr) -> SecretStr:
     return url
 
 
+def _certificates(path: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{path}: can't be used: {error.strerror or error}") from None
+    return path
+
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Networks = Annotated[
@@ -87,6 +130,9 @@ ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 
 FilePath = Annotated[Path, AfterValidator(_anchored)]
 """A path; a relative one is taken from the config file's folder."""
+
+CaFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_certificates)]
+"""A file of CA certificates, which is there and holds some."""
 
 
 class Tls(Section):

@@ -4,32 +4,84 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 import jinja2
 import jmespath
+from jinja2 import nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from reconciler.config import words
-from reconciler.config.basics import Name, Section
-from reconciler.config.kinds import find_kind
+from reconciler.config.basics import Name, Section, check_header_value
+from reconciler.config.kinds import find_kind, told
 from reconciler.config.units import Duration, Rate
 
 
 def _expression(text: str) -> str:
     try:
-        jmespath.compile(text)
+        compiled = jmespath.compile(text)
+        _check_functions(compiled.parsed)
     except JMESPathError as error:
         raise ValueError(f"no valid JMESPath: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ValueError("no valid JMESPath: it is nested too deep") from None
     return text
+
+
+def _check_functions(node: Any) -> None:
+    """Refuse functions that JMESPath does not have, and wrong numbers of arguments: it notices only when it runs."""
+    if node["type"] == "function_expression":
+        known = Functions.FUNCTION_TABLE.get(node["value"])
+        if known is None:
+            raise ValueError(f"no valid JMESPath: there is no function {node['value']}(){_near(node['value'])}")
+        wanted, given = known["signature"], len(node["children"])
+        variadic = bool(wanted) and wanted[-1].get("variadic", False)
+        if given < len(wanted) or (given > len(wanted) and not variadic):
+            least = "at least " if variadic else ""
+            raise ValueError(
+                f"no valid JMESPath: {node['value']}() takes {least}{len(wanted)} arguments, not {given}"
+            )
+    for child in node["children"]:
+        if isinstance(child, dict):
+            _check_functions(child)
+
+
+def _near(name: str) -> str:
+    near = get_close_matches(name, Functions.FUNCTION_TABLE, n=1)
+    return f"; {near[0]}() is meant?" if near else ""
+
+
+def compiled_template(text: str) -> jinja2.Template:
+    """A template that is ready to be rendered, in a sandbox: bodies are written by strangers, and a template can't
+    reach anything but what it is given. A name that is missing is a mistake, not an empty text.
+
+    Raises jinja2.TemplateSyntaxError, also for filters and tests that there are not.
+    """
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    for node in environment.parse(text).find_all((nodes.Filter, nodes.Test)):
+        known = environment.filters if isinstance(node, nodes.Filter) else environment.tests
+        if node.name not in known:  # where it stands in an `if`, Jinja2 would notice only when it gets there
+            what = type(node).__name__.lower()
+            raise jinja2.TemplateAssertionError(f"No {what} named {node.name!r}.", node.lineno)
+    return environment.from_string(text)
 
 
 def _template(text: str) -> str:
     try:
-        jinja2.Environment(autoescape=False).parse(text)  # noqa: S701 - only parsed
+        compiled_template(text)
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"no valid Jinja2 template: line {error.lineno}: {error.message}") from None
+    except Exception as error:  # what is valid to Jinja2, and not to Python, which it compiles to
+        raise ValueError(f"no valid Jinja2 template: {type(error).__name__}: {error}") from None
+    return text
+
+
+def _header_value(text: str) -> str:
+    check_header_value(text)
     return text
 
 
@@ -66,6 +118,7 @@ _NOT_IN_A_PATH = re.compile(r"\s|^/|/$|//")
 ProjectPattern = Annotated[int | str, BeforeValidator(_project_pattern)]
 JMESPath = Annotated[str, AfterValidator(_expression)]
 Template = Annotated[str, AfterValidator(_template)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
 
 class Retry(Section):
@@ -141,7 +194,7 @@ class Transform(Section):
     )
     jmespath: JMESPath | None = Field(None, description="The result of a JMESPath over `body` and `event`.")
     template: Template | None = Field(None, description="A Jinja2 template over `body` and `event`, sandboxed.")
-    content_type: str = Field("application/json", description="What a template makes.")
+    content_type: HeaderValue = Field("application/json", description="What a template makes.")
 
     @model_validator(mode="after")
     def _one(self) -> Transform:
@@ -204,9 +257,15 @@ def _of_its_kind(value: Any, info: ValidationInfo) -> Any:
     """The keys that an entry may have are its kind's. Mistakes are reported under their own keys."""
     if not isinstance(value, dict):
         return value
-    kind = find_kind(str(value.get("kind", "http")))
-    kind.available()
-    return kind.config.model_validate(value, context=info.context)
+    name = str(value.get("kind", "http"))
+    kind = find_kind(name)
+    try:
+        kind.available()
+        return kind.config.model_validate(value, context=info.context)
+    except ValueError:  # what is wrong with the entry, pydantic's own among them
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(told(name, "its config can't be checked", error)) from error
 
 
 DestinationEntry = Annotated[Destination, BeforeValidator(_of_its_kind)]

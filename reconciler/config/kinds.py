@@ -36,5 +36,12 @@ def find_kind(name: str) -> Any:
         raise UnknownKind(f"there is no kind {name!r}; there are: {', '.join(kind_names())}")
     try:
         return point.load()
-    except ImportError as error:
-        raise UnknownKind(f"kind {name}: {error}") from None
+    except (Exception, SystemExit) as error:  # importing a package runs all that it does at that time
+        raise UnknownKind(told(name, "it can't be loaded", error)) from error
+
+
+def told(name: str, what: str, error: BaseException) -> str:
+    """An error of a kind's own code, in words that name the kind and, where it is another's, its package."""
+    point = _known().get(name)
+    package = "" if name in BUILT_IN or point is None or point.dist is None else f" (package {point.dist.name})"
+    return f"kind {name}{package}: {what}: {type(error).__name__}: {error}"[:500]

@@ -12,6 +12,7 @@ import msgspec
 import yaml
 from pydantic import ValidationError
 
+from reconciler.config.building import unbuildable
 from reconciler.config.models import Config
 
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -150,18 +151,29 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError([Mistake(str(file), line, "", f"no valid YAML: {error.problem}")]) from None
     except yaml.YAMLError as error:
         raise ConfigError([Mistake(str(file), 0, "", f"no valid YAML: {error}")]) from None
+    except RecursionError:
+        raise ConfigError([Mistake(str(file), 0, "", "is nested too deep")]) from None
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError([Mistake(str(file), 1, "", "should be a mapping, like `receiver: …`")])
-    values = reader.value(root)
     config = None
     try:
+        values = reader.value(root)
         config = Config.model_validate(values, context={"folder": file.resolve().parent})
+    except RecursionError:
+        raise ConfigError([Mistake(str(file), 0, "", "is nested too deep, or in itself")]) from None
     except ValidationError as error:
         known = {(m.line, m.key) for m in reader.mistakes}
         for problem in error.errors():
             path = problem["loc"] if problem["type"] == "missing" else reader.written(problem["loc"])
             if (reader.line_of(path), spell(path)) not in known:
                 reader.wrong(path, _what(problem["type"], problem["msg"]))
+    except Exception as error:  # a value that a check of ours did not foresee is a mistake in the config all the same
+        raise ConfigError(
+            [Mistake(str(file), 0, "", f"can't be checked: {type(error).__name__}: {error}")]
+        ) from error
+    if config is not None and not reader.mistakes:
+        for place, why in unbuildable(config.destinations).items():
+            reader.wrong(("destinations", place), why)
     if reader.mistakes or config is None:
         raise ConfigError(sorted(set(reader.mistakes), key=lambda m: (m.line, m.key, m.what)))
     return config

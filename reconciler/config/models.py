@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from reconciler.config.basics import FilePath, Name, Secret, Section, SigningKey, Url
+from reconciler.config.basics import CaFile, FilePath, Name, Secret, Section, SigningKey, Url
 from reconciler.config.destinations import DestinationEntry
 from reconciler.config.units import Duration, Size
 
@@ -70,7 +70,7 @@ class GitLab(Section):
     )
     token_file: Path | None = Field(None, description="A file that holds the token, instead of `token`.")
     timeout: Duration = Field("30s", validate_default=True, description="How long to wait for one answer of the API.")
-    ca_file: FilePath | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
+    ca_file: CaFile | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
     rate_share: float = Field(
         0.5, gt=0, le=1, description="Share of the token's rate limit that may be used; the rest is left to others."
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
+import structlog
 from sqlite_utils import Database
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -22,17 +24,23 @@ from reconciler.dashboard.guard import COOKIE, Guard, form_of
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import connect, explain
+from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.unknowns import Known
+
+log = structlog.get_logger(__name__)
 
 Current = Callable[[], Config]
 
 
-def dashboard_app(current: Current, *, known: Callable[[], Known], stream: Stream) -> ASGIApp:
+def dashboard_app(
+    current: Current, *, known: Callable[[], Known], stream: Stream, trouble: Callable[[], str | None] = lambda: None
+) -> ASGIApp:
     """The ASGI app of the admin port. `current` is the config as it is now; `known` says how much is known, and may
-    take a moment.
+    take a moment; `trouble` tells why the file at the ledger's path must not be shown, where it is another than the
+    service's.
     """
-    pages = _Pages(current, known, stream)
+    pages = _Pages(current, known, stream, trouble)
     routes = [
         Route("/", pages.front),
         Route("/events", pages.events),
@@ -46,14 +54,18 @@ def dashboard_app(current: Current, *, known: Callable[[], Known], stream: Strea
         Route("/login", pages.login, methods=["GET", "POST"]),
         Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
     ]
-    return Guard(Starlette(routes=routes), current().admin)
+    unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}
+    return Guard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
 
 
 class _Pages:
-    def __init__(self, current: Current, known: Callable[[], Known], stream: Stream) -> None:
+    def __init__(
+        self, current: Current, known: Callable[[], Known], stream: Stream, trouble: Callable[[], str | None]
+    ) -> None:
         self._current = current
         self._known = known
         self._stream = stream
+        self._trouble = trouble
         self._templates = templates()
 
     async def front(self, request: Request) -> Response:
@@ -116,6 +128,14 @@ class _Pages:
         html = self._templates.get_template("login.html").render(guard=guard, wrong=wrong)
         return HTMLResponse(html, 403 if wrong else 200)
 
+    async def unreadable(self, request: Request, error: Exception) -> Response:
+        """A page that can't be made says why, instead of what it does not know."""
+        why = explain(error) if isinstance(error, sqlite3.Error) else str(error)
+        log.error("a page can't be made", path=request.url.path, reason=why)
+        made = {"here": request.url.path, "guard": request.state.guard, "told": "", "made": today(times.now())}
+        said = {"title": "The ledger can’t be read", "text": why}
+        return HTMLResponse(self._templates.get_template("message.html").render(made | said), 503)
+
     async def _page(
         self,
         request: Request,
@@ -132,6 +152,9 @@ class _Pages:
 
         def make() -> tuple[str, int]:
             config = self._current()
+            trouble = self._trouble()
+            if trouble is not None:
+                raise LedgerUnavailable(trouble)
             with closing(connect(config.ledger.path, readonly=True)) as db:
                 found = look(db, config)
             made = common | {"made": today(times.now())}

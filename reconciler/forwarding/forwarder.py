@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
+import msgspec
 import structlog
 from sqlite_utils import Database
 
@@ -19,7 +20,7 @@ from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import Outbox, Watcher
 from reconciler.ledger import destinations
 from reconciler.ledger.destinations import Standing, Wanted
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
 from reconciler.ledger.fill import fill_step
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.opening import Opened
@@ -28,6 +29,22 @@ from reconciler.ledger.writer import Writer
 FILL_PAUSE_S = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Destinations, and what was built for those that are new or changed, by name."""
+
+    destinations: list[Destination]
+    as_wanted: list[Wanted]
+    built: dict[str, tuple[Kind, Formatter]]
+
+    async def discard(self) -> None:
+        """Close what was built, where it is not to be used after all."""
+        for name, (kind, _) in self.built.items():
+            try:
+                await kind.close()
+            except Exception as error:
+                log.warning("what was built for a destination does not close", destination=name, error=repr(error))
 
 
 class Forwarder:
@@ -43,24 +60,42 @@ class Forwarder:
         self._filling: asyncio.Task[None] | None = None
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def apply(self, wanted: Iterable[Destination]) -> None:
-        """Make these the destinations: those that are new start, those that changed start anew, others end.
+    async def prepare(self, wanted: Iterable[Destination]) -> Prepared:
+        """Build what these destinations need. Nothing of it runs yet, and nothing else is changed.
 
-        What is in flight ends first, so that no event is on its way twice.
+        Raises whatever a kind's constructor raises.
         """
         wanted = list(wanted)
         running = {old.name: old for old, _, _ in self._running.values()}
-        kinds = {one.name: find_kind(one.kind)(one) for one in wanted if running.get(one.name) != one}
-        ids = await self._writer.run(
-            lambda db: destinations.sync(db, [as_wanted(one) for one in wanted], now=times.now())
+        prepared = Prepared(wanted, [as_wanted(one) for one in wanted], {})
+        routes(wanted, {one.name: 0 for one in wanted})  # filters are built too
+        try:
+            for one in wanted:
+                if running.get(one.name) != one:
+                    formatter = Formatter(one, event_id=self._event_id, gitlab_url=self._gitlab_url)
+                    prepared.built[one.name] = (find_kind(one.kind)(one), formatter)
+        except BaseException:
+            await prepared.discard()
+            raise
+        return prepared
+
+    async def apply(self, prepared: Prepared) -> None:
+        """Make these the destinations: those that are new start, those that changed start anew, others end.
+
+        What is in flight ends first, so that no event is on its way twice. Raises LedgerError where the ledger can't
+        be written; then nothing is changed.
+        """
+        wanted = prepared.destinations
+        ids, standings = await self._writer.run(
+            lambda db: (destinations.sync(db, prepared.as_wanted, now=times.now()), destinations.standings(db))
         )
         self._writer.routes = routes(wanted, ids)
-        unchanged = {ids[one.name] for one in wanted if one.name not in kinds}
+        unchanged = {ids[one.name] for one in wanted if one.name not in prepared.built}
         await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
-        standing = {one.name: one for one in destinations.standings(self._db)}
+        standing = {one.name: one for one in standings}
         for destination in wanted:
-            if destination.name in kinds:
-                self._start(destination, standing[destination.name], kinds[destination.name])
+            if destination.name in prepared.built:
+                self._start(destination, standing[destination.name], *prepared.built[destination.name])
         if self._filling is not None:
             self._filling.cancel()  # where it is stands in the ledger
         self._filling = asyncio.create_task(self._fill())
@@ -88,13 +123,13 @@ class Forwarder:
             self._filling.cancel()
         await asyncio.gather(*(self._end(ident, patience_s) for ident in list(self._running)))
 
-    def _start(self, destination: Destination, standing: Standing, kind: Kind) -> None:
+    def _start(self, destination: Destination, standing: Standing, kind: Kind, formatter: Formatter) -> None:
         outbox = Outbox(
             destination,
             standing,
             db=self._db,
             writer=self._writer,
-            formatter=Formatter(destination, event_id=self._event_id, gitlab_url=self._gitlab_url),
+            formatter=formatter,
             kind=kind,
             watcher=self._watcher,
         )
@@ -110,7 +145,10 @@ class Forwarder:
         _, outbox, task = self._running.pop(ident)
         outbox.stop()
         await asyncio.wait([task], timeout=patience_s)
-        await outbox.close()
+        try:
+            await outbox.close()
+        except Exception:  # a kind's: it is of no use any more
+            log.exception("a destination does not close")
         task.cancel()
 
     async def _fill(self) -> None:
@@ -122,6 +160,8 @@ class Forwarder:
                     opened = await self._writer.run(partial(fill_step, route=route, now=times.now()))
                 except LedgerUnavailable:
                     await asyncio.sleep(FILL_PAUSE_S)
+                except ChangeFailed:  # the writer has said so; the next start goes on here
+                    opened = None
                 else:
                     self.opened(opened or ())
 

@@ -27,12 +27,13 @@ from reconciler.forwarding.transform import TransformFailed
 from reconciler.ledger import destinations, queue
 from reconciler.ledger.alerts import GONE
 from reconciler.ledger.destinations import Standing
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
 from reconciler.ledger.queue import Queued
 from reconciler.ledger.writer import Writer
 
 LANES_IN_MEMORY = 1000
 LEDGER_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 600.0
 SHORTEST_PAUSE = Millis(50)
 """Between looks for a retry that is due but waits behind another delivery of its lane."""
 
@@ -278,11 +279,17 @@ class Outbox:
             )
 
     async def _write(self, change: Callable[[Database], None]) -> None:
-        """The outcome must reach the ledger: wait as long as that takes."""
+        """The outcome must reach the ledger: wait as long as that takes. What can't be written because of a mistake
+        of ours is tried ever more rarely: its lane waits, and is not sent twice.
+        """
+        pause_s = LEDGER_PAUSE_S
         while True:
             try:
                 await self._writer.run(change)
             except LedgerUnavailable:
                 await asyncio.sleep(LEDGER_PAUSE_S)
+            except ChangeFailed:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 return

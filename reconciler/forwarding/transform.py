@@ -7,11 +7,10 @@ from typing import Any
 
 import jmespath
 import orjson
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 from jmespath.exceptions import JMESPathError
 
-from reconciler.config.destinations import Transform
+from reconciler.config.destinations import Transform, compiled_template
 from reconciler.events.fields import dig
 
 
@@ -63,12 +62,7 @@ def _jmespath(text: str) -> Callable[[Seen], bytes]:
 
 
 def _template(text: str) -> Callable[[Seen], bytes]:
-    """Sandboxed: bodies are written by strangers, and a template can't reach anything but what it is given.
-
-    A name that is missing is a mistake, not an empty text; `| default('')` says that it may be.
-    """
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-    compiled = environment.from_string(text)
+    compiled = compiled_template(text)
 
     def make(seen: Seen) -> bytes:
         try:

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from reconciler.ledger import schema
 from reconciler.ledger.errors import LedgerError, LedgerInUse, LedgerUnavailable
+from reconciler.ledger.files import Files, identity
 
 PAGE_SIZE = 4096
 CHECKPOINT_PAGES = 1000
@@ -25,7 +26,31 @@ BESIDE_PATIENCE_S = 30.0
 """How long a command waits for the service's transaction, which takes milliseconds."""
 
 
-def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> Database:
+_TROUBLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_NOTADB,
+}
+"""SQLite's answers that tell of the file or the machine, not of the statement."""
+
+
+class Ledger(Database):
+    """An open ledger that can be written, and the files that it is in."""
+
+    files: Files
+
+
+def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> Ledger:
     """Open a ledger's file, making and migrating it where needed.
 
     `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is made,
@@ -38,13 +63,14 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
     try:
         if not readonly:
             path.parent.mkdir(parents=True, exist_ok=True)
+        before = identity(path)
         target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
         # Not bound to a thread: a service's commits run on one of their own (see writer).
         conn = sqlite3.connect(target, uri=True, isolation_level=None, timeout=patience_s, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     try:
-        db = Database(conn, recursive_triggers=False)
+        db = Ledger(conn, recursive_triggers=False)
         if not readonly:
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -55,9 +81,14 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
             schema.upgrade(db)
         db.execute("PRAGMA cache_size = -16000")
         db.execute("SELECT 1 FROM events LIMIT 1")
-    except sqlite3.Error as error:
+        db.files = Files(path)  # now: the first statement opened them all
+    except (OSError, sqlite3.Error) as error:
         conn.close()
-        raise LedgerUnavailable(f"{path}: {explain(error)}") from error
+        reason = explain(error) if isinstance(error, sqlite3.Error) else f"can't be opened: {error}"
+        raise LedgerUnavailable(f"{path}: {reason}") from error
+    if before is not None and db.files.database != before:
+        conn.close()
+        raise LedgerUnavailable(f"{path}: was replaced while it was being opened: try again")
     return db
 
 
@@ -81,6 +112,22 @@ def is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_trouble(error: BaseException) -> bool:
+    """Whether the ledger's file, disk or locks are at fault, not the statement or who wrote it."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _TROUBLE
+
+
+def may_come_right(error: BaseException | None) -> bool:
+    """Whether a ledger that can't be opened may be opened later, without anybody's changing the config."""
+    passing = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in passing
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether a part of the file is damaged, which only meets who reads it."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+
+
 def touch(db: Database) -> None:
     """Write something harmless: the commit proves that the ledger can be written."""
     db.conn.execute("INSERT INTO meta VALUES ('ready', '') ON CONFLICT (name) DO UPDATE SET value = ''")
@@ -94,15 +141,39 @@ def data_version(db: Database) -> int:
 
 @contextmanager
 def transaction(db: Database) -> Iterator[Database]:
-    """One write transaction: on disk when the block is left, or as if it never began."""
-    db.conn.execute("BEGIN IMMEDIATE")
+    """One write transaction: on disk when the block is left, or as if it never began.
+
+    Raises LedgerUnavailable where the ledger can't be written.
+    """
     try:
-        yield db
-        db.conn.execute("COMMIT")
-    except BaseException:
-        if db.conn.in_transaction:
-            db.conn.execute("ROLLBACK")
+        db.conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            commit(db)
+        except BaseException:
+            if db.conn.in_transaction:
+                db.conn.execute("ROLLBACK")
+            raise
+    except sqlite3.Error as error:
+        if is_trouble(error):
+            raise LedgerUnavailable(explain(error)) from error
         raise
+
+
+def commit(db: Database) -> None:
+    """Commit, to the files that are at the ledger's path.
+
+    Raises LedgerUnavailable where others are there than were opened, also where that came to be during the commit.
+    """
+    _verify(db)
+    db.conn.execute("COMMIT")
+    _verify(db)
+
+
+def _verify(db: Database) -> None:
+    trouble = db.files.trouble() if isinstance(db, Ledger) else None
+    if trouble is not None:
+        raise LedgerUnavailable(trouble)
 
 
 @contextmanager

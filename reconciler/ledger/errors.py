@@ -11,5 +11,16 @@ class LedgerUnavailable(LedgerError):
     """Nothing can be written at this moment: disk full, locked too long, unreadable or corrupt."""
 
 
+class LedgerDamaged(LedgerUnavailable):
+    """What was to be read or written is in a damaged part of the file; other parts may be sound."""
+
+
+class ChangeFailed(LedgerError):
+    """A change raised what is no trouble of the ledger: a mistake in our code, or a value that can't be written.
+
+    Nothing of the change is in the ledger. The cause is chained. Trying again is of little use.
+    """
+
+
 class LedgerInUse(LedgerError):
     """Another `serve` has this ledger."""

@@ -274,6 +274,21 @@ def _dashboard(db: Any) -> None:
     )
 
 
+@migrations(name="0006_service")
+def _service(db: Any) -> None:
+    _run(
+        db,
+        """
+        CREATE TABLE parts (  -- the running service's parts that have failed at least once since it started
+            name TEXT PRIMARY KEY,
+            failing_since TEXT,  -- NULL where it runs
+            restarts INTEGER NOT NULL,
+            error TEXT  -- the last one
+        ) WITHOUT ROWID
+        """,
+    )
+
+
 @migrations(name="0007_unknowns")
 def _unknowns(db: Any) -> None:
     _run(

@@ -7,20 +7,24 @@ are recorded: indexing words costs more than recording an event, and must not ho
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from sqlite_utils import Database
 
 from reconciler.events.fields import dig, parsed, text
 from reconciler.ledger.browse import LIST
+from reconciler.ledger.connection import is_trouble
 
 EVENTS_A_STEP = 300
 _MOST_COMMITS = 50
 
-_NEXT = """
+_NEXT = "SELECT id FROM events WHERE id > (SELECT coalesce(max(rowid), 0) FROM search) ORDER BY id LIMIT ?"
+_EVENTS = """
     SELECT e.id, s.kind, s.action, e.project_id, s.project_path, s.author, s.ref, s.object, s.title, s.payload
-      FROM events e JOIN sightings s ON s.id = e.sighting_id
-     WHERE e.id > (SELECT coalesce(max(rowid), 0) FROM search) ORDER BY e.id LIMIT ?
+      FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id BETWEEN ? AND ?
 """
 _INSERT = """
     INSERT INTO search (rowid, kind, project, author, branch, commits, object, title) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -41,11 +45,53 @@ _FIELDS = {
 _WORD = re.compile(r'(?:(\w+):)?(?:"([^"]*)"|(\S+))')
 
 
-def index_step(db: Database) -> bool:
-    """Index the next events, inside the open transaction; False when there are none left."""
-    rows = db.conn.execute(_NEXT, (EVENTS_A_STEP,)).fetchall()
-    db.conn.executemany(_INSERT, [_words(*row) for row in rows])
-    return len(rows) == EVENTS_A_STEP
+class Indexed(msgspec.Struct, frozen=True):
+    """A step of indexing. `more`: there are events left. `skipped`: events that can't be found by their words."""
+
+    more: bool
+    skipped: list[int]
+
+
+def index_step(db: Database) -> Indexed:
+    """Index the next events, inside the open transaction. One that can't be indexed is skipped."""
+    ids = [ident for (ident,) in db.conn.execute(_NEXT, (EVENTS_A_STEP,))]
+    skipped = []
+    if ids and not _index(db, ids):
+        skipped = [ident for ident in ids if not _index(db, [ident])]
+        for ident in skipped:  # so that the next step goes on behind it
+            db.conn.execute(_INSERT, (ident, *[""] * 7))
+    return Indexed(len(ids) == EVENTS_A_STEP, skipped)
+
+
+def _index(db: Database, ids: list[int]) -> bool:
+    """Index all of these events, which follow on each other, or none: False where one of them can't be.
+
+    Raises sqlite3.Error where the ledger is at fault.
+    """
+    try:
+        with _savepoint(db):
+            rows = db.conn.execute(_EVENTS, (ids[0], ids[-1])).fetchall()
+            if len(rows) != len(ids):
+                raise LookupError("an event has no sighting")
+            db.conn.executemany(_INSERT, [_words(*row) for row in rows])
+    except Exception as error:  # a value that is no text, a body too deep: whatever it is, it is one event's
+        if is_trouble(error):
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _savepoint(db: Database) -> Iterator[None]:
+    """Undo what the block did to the open transaction, where it raises."""
+    db.conn.execute("SAVEPOINT step")
+    try:
+        yield
+    except BaseException:
+        db.conn.execute("ROLLBACK TO step")
+        raise
+    finally:
+        db.conn.execute("RELEASE step")
 
 
 def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str, Any]]:

@@ -16,14 +16,15 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
-from reconciler.ledger import downtime, runs, unreadable, watched
+from reconciler.ledger import downtime, parts, runs, unreadable, watched
 from reconciler.ledger.downtime import Life
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.schema import UNREAD
 from reconciler.ledger.watched import Name, Watched
 
-KINDS = ("service", "config", "gitlab", "group", "project", "source", "record", "webhook")
-"""What can be unknown, in the order in which it is shown. `webhook`: no webhook of ours was ever seen in a project,
+KINDS = ("service", "part", "config", "gitlab", "group", "project", "source", "record", "webhook")
+"""What can be unknown, in the order in which it is shown. `part`: of the service, which does nothing while it fails.
+`webhook`: no webhook of ours was ever seen in a project,
 so that there is no log of it to read. `record`: what GitLab told could not be understood, and is kept as it came.
 """
 NOT_READ_YET = "not read yet"
@@ -94,6 +95,15 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
         how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: its log says more"
         why, since = f"{how}; nobody receives or asks: start it", times.iso(life.alive_at)
     yield Unknown("service", "gitlab-reconciler", Name("gitlab", asked.url), "not running", why, since)
+
+
+def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
+    """The service's own parts that fail. Each starts again by itself."""
+    of = Name("gitlab", asked.url)
+    for one in parts.failing(db):
+        since = None if one.failing_since is None else times.iso(one.failing_since)
+        again = f"it started again {one.restarts} times; the log says more" if one.restarts else "the log says more"
+        yield Unknown("part", one.name, of, "failing", f"{one.error} ({again})", since)
 
 
 def _config(_: Database, asked: Asked, __: Millis) -> Iterator[Unknown]:
@@ -245,6 +255,7 @@ def _named(names: Iterable[str]) -> str:
 
 CONTRIBUTORS: tuple[Callable[[Database, Asked, Millis], Iterable[Unknown]], ...] = (
     _service,
+    _parts,
     _config,
     _watched,
     _sources,

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,13 +25,14 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.connection import explain, is_busy
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.connection import Ledger, commit, explain, is_busy, is_damage, is_trouble
+from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.record import Outcome, Recorded, record
 from reconciler.ledger.routes import Route
 
 T = TypeVar("T")
+Told = TypeVar("Told")
 
 BATCH_SIGHTINGS = 128
 """How many sightings share one commit at most: bounds how long the event loop is away."""
@@ -38,6 +40,9 @@ BATCH_SIGHTINGS = 128
 BUSY_PATIENCE_S = 5.0
 """How long changes wait while another process holds the write lock, before they fail as unavailable."""
 BUSY_PAUSE_S = 0.01
+
+REMIND_S = 60.0
+"""How often a trouble of the ledger that lasts is logged again."""
 
 log = structlog.get_logger(__name__)
 
@@ -79,27 +84,33 @@ class Writer:
     """Group commit over one connection. Use it from the event loop that made it.
 
     `on_opened` is called after each commit with the deliveries that it opened, `on_committed` after one with
-    sightings, by who measures. New events open deliveries by
-    `routes`, which may be changed at any time.
+    sightings, by who measures; `on_trouble` with what is wrong with the ledger when it can't be written, and with
+    None when it can again. New events open deliveries by `routes`, which may be changed at any time. `disk` runs
+    the commits; default: a thread of its own.
     """
 
-    def __init__(self, db: Database, *, routes: Sequence[Route] = ()) -> None:
+    def __init__(self, db: Ledger, *, routes: Sequence[Route] = (), disk: Executor | None = None) -> None:
         self.on_opened: Callable[[list[Opened]], None] | None = None
         self.on_committed: Callable[[Committed], None] | None = None
+        self.on_trouble: Callable[[str | None], None] | None = None
         self.routes = routes
         self.waiting_sightings = 0
         self._db = db
+        self._trouble: str | None = None
+        self._told_at = 0.0
+        self._bugs: set[str] = set()
         self._db.execute("PRAGMA busy_timeout = 0")  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
         self._scheduled = False
         self._committing: _Written | None = None
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._disk = disk or ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._loop = asyncio.get_running_loop()
 
     def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[Outcome]:
         """Record sightings; the future is done when they are on disk.
 
-        It fails with LedgerUnavailable when they can't be written.
+        It fails with LedgerUnavailable when the ledger can't be written, with ChangeFailed where these sightings
+        can't be recorded.
         """
         self.waiting_sightings += len(sightings)
         return self._submit(sightings, None)
@@ -107,7 +118,9 @@ class Writer:
     def run(self, change: Callable[[Database], T]) -> asyncio.Future[T]:
         """Run `change` inside the next transaction; the future holds what it returned, once it is on disk.
 
-        `change` may run more than once (each time in a new transaction), and must only touch the database.
+        It fails with LedgerUnavailable when the ledger can't be written, with ChangeFailed where `change` raised
+        something else. `change` may run more than once (each time in a new transaction), and must only touch the
+        database.
         """
         return self._submit((), change)
 
@@ -138,12 +151,12 @@ class Writer:
         batch = self._take_batch()
         try:
             written = self._write(batch)
+            committing = self._loop.run_in_executor(self._disk, commit, self._db)
         except Exception as error:  # whatever it is, each change's future must hear of it
             self._give_up(batch, error)
         else:
             self._committing = written
-            commit = self._loop.run_in_executor(self._disk, self._db.conn.execute, "COMMIT")
-            commit.add_done_callback(partial(self._committed, written))
+            committing.add_done_callback(partial(self._committed, written))
 
     def _take_batch(self) -> list[_Change]:
         batch = [self._waiting.popleft()]
@@ -156,19 +169,23 @@ class Writer:
 
     def _write(self, batch: list[_Change]) -> _Written:
         began = time.monotonic()
+        if self._db.conn.in_transaction:  # a rollback failed before
+            self._db.conn.execute("ROLLBACK")
         self._db.conn.execute("BEGIN IMMEDIATE")
         sightings = [s for change in batch for s in change.sightings]
         outcome = record(self._db, sightings, now=times.now(), routes=self.routes)
         results = [change.run(self._db) if change.run else None for change in batch]
         return _Written(batch, outcome, results, began)
 
-    def _committed(self, written: _Written, commit: asyncio.Future[Any]) -> None:
+    def _committed(self, written: _Written, committing: asyncio.Future[None]) -> None:
         self._committing = None
-        error = commit.exception()
+        error = committing.exception()
         if error is not None:
             self._give_up(written.batch, error)
             return
         self._schedule()
+        if self._trouble is not None:
+            self._note_trouble(None)
         position = 0
         for change, result in zip(written.batch, written.results, strict=True):
             end = position + len(change.sightings)
@@ -176,12 +193,12 @@ class Writer:
             if not change.future.done():
                 change.future.set_result(result if change.run else _share(written, position, end))
             position = end
-        if written.outcome.opened and self.on_opened is not None:
-            self.on_opened(written.outcome.opened)
-        if written.outcome.recorded and self.on_committed is not None:
+        if written.outcome.opened:
+            _tell(self.on_opened, written.outcome.opened)
+        if written.outcome.recorded:
             sightings = [sighting for change in written.batch for sighting in change.sightings]
             took = time.monotonic() - written.began
-            self.on_committed(Committed(sightings, written.outcome.recorded, took))
+            _tell(self.on_committed, Committed(sightings, written.outcome.recorded, took))
 
     def _give_up(self, batch: list[_Change], error: BaseException) -> None:
         """The batch's transaction failed: undo it, and try again where that can help."""
@@ -190,15 +207,12 @@ class Writer:
                 self._db.conn.execute("ROLLBACK")
         except sqlite3.Error as also:
             log.error("a rollback failed", reason=explain(also))
-        if isinstance(error, sqlite3.OperationalError) and is_busy(error) and not self._out_of_patience(batch):
+        if isinstance(error, sqlite3.Error) and is_busy(error) and not self._out_of_patience(batch):
             self._waiting.extendleft(reversed(batch))
             self._scheduled = True
             self._loop.call_later(BUSY_PAUSE_S, self._flush)
             return
-        ledger_is_at_fault = isinstance(error, sqlite3.DatabaseError) and not isinstance(
-            error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
-        )
-        if len(batch) > 1 and not ledger_is_at_fault:  # one change must not take the others with it
+        if len(batch) > 1 and not _concerns_all(error):  # one change must not take the others with it
             for change in batch:
                 change.alone = True
             self._waiting.extendleft(reversed(batch))
@@ -211,12 +225,63 @@ class Writer:
         return time.monotonic() - batch[0].since > BUSY_PATIENCE_S
 
     def _fail(self, batch: list[_Change], error: BaseException) -> None:
-        reason = explain(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
-        log.error("the ledger can't be written", reason=reason, changes=len(batch))
+        reason = _reason(error)
+        if _concerns_all(error):
+            self._note_trouble(reason)
+        else:
+            self._note_bug(reason, error)
         for change in batch:
             self.waiting_sightings -= len(change.sightings)
             if not change.future.done():
-                change.future.set_exception(LedgerUnavailable(reason))
+                change.future.set_exception(_failure(reason, error))
+
+    def _note_trouble(self, reason: str | None) -> None:
+        """Log a trouble when it begins, when it lasts, and when it is over."""
+        now = time.monotonic()
+        before, self._trouble = self._trouble, reason
+        if reason is None:
+            log.info("the ledger can be written again")
+        elif reason != before or now - self._told_at >= REMIND_S:
+            self._told_at = now
+            log.error("the ledger can't be written", reason=reason)
+        if reason != before:
+            _tell(self.on_trouble, reason)
+
+    def _note_bug(self, reason: str, error: BaseException) -> None:
+        """Log a bug with its traceback the first time, in a line after that."""
+        kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
+        first = kind not in self._bugs
+        self._bugs.add(kind)
+        log.error("a change of the ledger failed", reason=reason[:500], exc_info=error if first else None)
+
+
+def _concerns_all(error: BaseException) -> bool:
+    """Whether an error would meet every change alike."""
+    return isinstance(error, LedgerUnavailable) or (is_trouble(error) and not is_damage(error))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, LedgerUnavailable):
+        return str(error)
+    return explain(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+
+
+def _failure(reason: str, error: BaseException) -> Exception:
+    """What a change's future hears: one object for each, as each gets a traceback of its own."""
+    kind = LedgerUnavailable if _concerns_all(error) else LedgerDamaged if is_damage(error) else ChangeFailed
+    failure = kind(reason)
+    failure.__cause__ = error
+    return failure
+
+
+def _tell(listener: Callable[[Told], None] | None, what: Told) -> None:
+    """Tell a listener; its trouble is not the ledger's."""
+    if listener is None:
+        return
+    try:
+        listener(what)
+    except Exception:
+        log.exception("a listener of the ledger's writer failed")
 
 
 def _share(written: _Written, start: int, end: int) -> Outcome:

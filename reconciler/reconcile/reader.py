@@ -15,7 +15,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger import coverage, runs, unreadable
 from reconciler.ledger.coverage import Interval
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.record import rehearse
 from reconciler.ledger.runs import Run
 from reconciler.ledger.writer import BATCH_SIGHTINGS, Writer
@@ -56,7 +56,7 @@ class Reader:
     ) -> Tally:
         """Read a window into the ledger; coverage grows with each slice that is recorded.
 
-        Raises SourceError or LedgerUnavailable; what was covered until then stays covered. With `dry_run`
+        Raises SourceError or LedgerError; what was covered until then stays covered. With `dry_run`
         GitLab is asked and nothing is written.
         """
         tally = Tally()
@@ -72,7 +72,7 @@ class Reader:
                     await self._take(project, source, part, tally)
                 if progress is not None:
                     progress(part, tally)
-        except (SourceError, LedgerUnavailable) as error:
+        except (SourceError, LedgerError) as error:
             tally.error = str(error)
             raise
         finally:
@@ -155,7 +155,7 @@ class Reader:
         )
         try:
             await self._writer.run(lambda db: runs.note_run(db, run))
-        except LedgerUnavailable:
+        except LedgerError:
             log.warning("a run can't be noted in the ledger", project=project.id)
 
 

@@ -1,42 +1,52 @@
-"""The dashboard's web server: a port of its own, so that who reaches the receiver does not reach it."""
+"""The dashboard's port, its own so that who reaches the receiver does not reach it, and that of Prometheus."""
 
 from __future__ import annotations
 
 import asyncio
 
 import structlog
+from prometheus_client import CollectorRegistry, start_http_server
 from starlette.types import ASGIApp
 
-from reconciler.config.models import Admin
 from reconciler.dashboard.stream import Stream
-from reconciler.service.web import listen, web_server
+from reconciler.service.probe import watch_answers
+from reconciler.service.web import ServiceError, WebServer
+
+PROBE = "/favicon.ico"
+"""A path that costs neither of them anything."""
 
 log = structlog.get_logger(__name__)
 
 
 class AdminServer:
-    """Serves the dashboard where the config gives it a port.
+    """Serves the dashboard."""
 
-    Raises ServiceError where the port can't be had.
-    """
-
-    def __init__(self, config: Admin, app: ASGIApp, stream: Stream) -> None:
+    def __init__(self, host: str, port: int, app: ASGIApp, stream: Stream) -> None:
         self._stream = stream
-        self._listener = None if config.port is None else listen(config.host, config.port, keys="admin")
-        self._server = web_server(app)
-        self._stopped = asyncio.Event()
+        self._server = WebServer(app, host, port, keys="admin", probe=PROBE)
 
     async def run(self) -> None:
-        """Serve until `stop`."""
-        if self._listener is None:
-            await self._stopped.wait()
-            return
-        host, port = self._listener.getsockname()[:2]
+        """Serve until `stop`. Raises ServiceError where the port can't be had, and where the server ends."""
+        host, port = self._server.listen()
         log.info("the dashboard is ready", url=f"http://{host}:{port}")
-        await self._server.serve(sockets=[self._listener])
+        await self._server.run()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End, streams first: they would last for ever."""
         self._stream.stop()
-        self._server.should_exit = True
-        self._stopped.set()
+        await self._server.stop()
+
+
+async def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:
+    """Answer at `/metrics`, from threads, until cancelled. Raises ServiceError where the port can't be had, NoAnswer
+    where it answers no more.
+    """
+    try:
+        server, _ = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise ServiceError(f"can't listen on {host}:{port}: {error.strerror}; see metrics.port") from None
+    try:
+        await watch_answers(host, port, path=PROBE)
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()

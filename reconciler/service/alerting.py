@@ -55,10 +55,7 @@ class Alerting:
             self._wanted.clear()
             try:
                 pause = await self._review()
-            except LedgerUnavailable:
-                pause = LOOK_S
-            except Exception:  # an alert that can't be given is bad; a service that ends over it is worse
-                log.exception("alerts can't be looked at")
+            except LedgerUnavailable:  # the writer has said so
                 pause = LOOK_S
             try:
                 await asyncio.wait_for(self._wanted.wait(), pause)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -11,7 +10,7 @@ import structlog
 from reconciler.events import times
 from reconciler.ledger import downtime, search
 from reconciler.ledger.connection import data_version
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.prune import Keep, Pruned, Pruning
 from reconciler.ledger.writer import Writer
 from reconciler.service.notify import notify
@@ -36,13 +35,16 @@ async def wake(writer: Writer) -> None:
 
 async def beat(writer: Writer) -> None:
     """Leave signs of life: the next start knows since when nothing was received; systemd knows that the event loop
-    turns, and that the writer answers, if only to say that the disk is full.
+    turns, and that the writer answers, if only to say that the ledger can't be written.
     """
     while True:
         await asyncio.sleep(BEAT_S)
-        with contextlib.suppress(LedgerUnavailable):
+        try:
             await writer.run(lambda db: downtime.beat(db, times.now()))
-        notify("WATCHDOG=1")
+        except LedgerUnavailable:  # the writer has said so
+            pass
+        finally:  # a mistake of ours is no reason to be killed
+            notify("WATCHDOG=1")
 
 
 async def watch(writer: Writer, changed: Callable[[], None]) -> None:
@@ -66,10 +68,15 @@ async def index(writer: Writer) -> None:
     """Make what was recorded findable, a little at a time, so that nobody waits for it."""
     while True:
         try:
-            more = await writer.run(search.index_step)
-        except LedgerUnavailable as error:  # or an event that can't be indexed: the writer says so
-            log.warning("events can't be made findable", reason=str(error))
+            step = await writer.run(search.index_step)
+        except LedgerDamaged:  # of the index, it may be: not a matter of waiting a moment
+            raise
+        except LedgerUnavailable:  # the writer has said so
             more = False
+        else:
+            more = step.more
+            if step.skipped:
+                log.warning("events can't be made findable by their words, and are skipped", events=step.skipped)
         await asyncio.sleep(0.05 if more else INDEX_S)
 
 
@@ -79,6 +86,8 @@ async def prune(writer: Writer, keep: Keep) -> Pruned:
     try:
         while not done:
             done = await writer.run(pruning.step)
+    except LedgerDamaged:
+        raise
     except LedgerUnavailable as error:  # the next pruning goes on
         log.warning("pruning was interrupted", reason=str(error))
     if pruning.pruned != Pruned():

@@ -5,36 +5,47 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
+import msgspec
 import structlog
-import uvicorn
 import uvloop
+from sqlite_utils import Database
 from starlette.types import ASGIApp
 
-from receiver.app import receiver_app
-from reconciler.config.load import ConfigError
+from receiver.app import receiver_app, waiting_app
+from reconciler.config.load import ConfigError, Mistake
 from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.hook_tests import Expected
 from reconciler.forwarding.doubts import doubts
-from reconciler.forwarding.forwarder import Forwarder
+from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger import downtime, reloads, runs
-from reconciler.ledger.connection import connect, only_service
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.connection import Ledger, connect, may_come_right, only_service
+from reconciler.ledger.errors import LedgerError, LedgerUnavailable
+from reconciler.ledger.parts import note_parts
 from reconciler.ledger.writer import Writer
-from reconciler.metrics import Meters, serve_metrics
+from reconciler.metrics import Meters, Parts, Standing
 from reconciler.reconcile.known import SharedLook
-from reconciler.service.admin import AdminServer
+from reconciler.reconcile.parts import Reconciling
+from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
+from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.notify import notify
+from reconciler.service.supervisor import Run, Supervisor, words, writable
 from reconciler.service.watchers import Watchers, on_committed, start_traces
-from reconciler.service.web import DRAIN_S, ServiceError, Switch, listen, web_server
+from reconciler.service.web import DRAIN_S, Switch, WebServer
+
+RECEIVER_PAUSE_S = 1.0
+"""The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
+BEGIN_PAUSE_S = 1.0
+OPEN_PATIENCE_S = 1.0
+LEDGER = "ledger"
 
 log = structlog.get_logger(__name__)
 
@@ -48,103 +59,145 @@ def serve(config: Config, read_again: Callable[[], Config]) -> None:
         runner.run(_Service(config, read_again).run())
 
 
+class _Built(msgspec.Struct, frozen=True):
+    """Everything that a config asks for, built and not yet used."""
+
+    config: Config
+    receiver: ASGIApp
+    destinations: Prepared
+    reconciling: Reconciling | None
+
+
 class _Service:
     def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
         self._config = config
         self._read_again = read_again
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._supervisor = Supervisor()
+        self._switch = Switch(waiting_app("the ledger can't be written yet"))
+        where = config.receiver
+        self._receiver = WebServer(self._switch, where.host, where.port, keys="receiver", probe="/healthz")
+        self._expected_tests: set[Expected] = set()
         self._known = SharedLook(lambda: self._config)
-        self._port = 0
-        self._server: uvicorn.Server | None = None
 
     async def run(self) -> None:
-        config = self._config
+        """From the first port that is taken to the last that is given back."""
+        self._host, self._port = self._receiver.listen()
         self._catch_signals()
-        listener = listen(config.receiver.host, config.receiver.port)
-        db = connect(config.ledger.path)
-        self._writer = writer = Writer(db)
-        self._reader = reader = connect(config.ledger.path, readonly=True)
-        self._expected_tests: set[Expected] = set()
-        self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests)
-        meters, traced = Meters(), start_traces(reader)
-        alerting = Alerting(lambda: self._config, known=self._known, db=reader, writer=writer)
-        self._forwarder = forwarder = Forwarder(
-            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=Watchers(alerting, meters, traced)
-        )
-        writer.on_opened = alerting.on_opened = forwarder.opened
-        writer.on_committed = on_committed(meters if config.metrics.port is not None else None, traced)
-        self._app = Switch(self._receiver(config))
-        self._server = server = web_server(self._app)
-        self._serve_metrics(config, meters)
-        admin = self._admin(config)
-        await forwarder.apply(config.destinations)
-        self._doubt_filters(config)
-        await wake(writer)
-
-        tasks = [
-            asyncio.create_task(server.serve(sockets=[listener]), name="receiver"),
-            asyncio.create_task(forwarder.run(), name="forwarder"),
-            asyncio.create_task(alerting.run(), name="alerting"),
-            asyncio.create_task(watch(writer, forwarder.look_again), name="watch"),
-            asyncio.create_task(beat(writer), name="heartbeat"),
-            asyncio.create_task(index(writer), name="indexing"),
-            asyncio.create_task(admin.run(), name="dashboard"),
-            asyncio.create_task(self._reload_when_told(), name="reload"),
-            asyncio.create_task(self._stop.wait(), name="stop"),
-        ]
-        host, self._port = listener.getsockname()[:2]
-        log.info("listening", host=host, port=self._port, ledger=str(config.ledger.path))
-        notify("READY=1")
-        self._jobs.apply(config, lambda: self._config)
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        supervisor = self._supervisor
+        tasks = [supervisor.start("receiver", self._receiver.run, longest_pause_s=RECEIVER_PAUSE_S)]
+        stop = asyncio.create_task(self._stop.wait())
+        opening = asyncio.create_task(_opened(self._config))
+        await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            return
+        db = opening.result()
+        reader = connect(self._config.ledger.path, readonly=True)
+        parts = self._compose(db, reader)
+        try:
+            built = await self._build(self._config)
+        except (Exception, SystemExit) as error:  # `load` tries everything out: this is what it did not foresee
+            raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
+        tasks += [supervisor.start(name, run) for name, run in parts.items()]
+        begin = asyncio.create_task(self._begin(built))
+        await asyncio.wait({begin, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not begin.done() or begin.exception() is None:
+            await stop
 
         log.info("stopping")
         notify("STOPPING=1")
-        server.should_exit = True
-        admin.stop()
         self._jobs.stop()
-        await asyncio.wait(tasks[:1])
-        await forwarder.drain(DRAIN_S)
-        for task in tasks:
+        dashboard = None if self._admin is None else asyncio.create_task(self._admin.stop())
+        await _ended("receiver", self._receiver.stop())
+        await _ended("forwarder", self._forwarder.drain(DRAIN_S))
+        if dashboard is not None:
+            await _ended("dashboard", dashboard)
+        for task in (*tasks, begin, stop):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(LedgerUnavailable):
-            await writer.run(lambda db: downtime.rest(db, times.now()))
-        await writer.close()
-        if traced is not None:
-            await asyncio.to_thread(traced.close)
+        await asyncio.gather(*tasks, stop, return_exceptions=True)
+        await _ended("ledger", self._writer.run(_note_end))
+        await self._writer.close()
+        if self._traced is not None:
+            await _ended("traces", asyncio.to_thread(self._traced.close))
         reader.close()
         db.close()
-        for task in ended:
-            if task.get_name() != "stop" and not task.cancelled():
-                task.result()  # raises what ended it
-                raise ServiceError(f"the {task.get_name()} ended by itself")
+        with contextlib.suppress(asyncio.CancelledError):
+            await begin  # raises why it could not start
         log.info("stopped")
 
-    def _receiver(self, config: Config) -> ASGIApp:
-        return receiver_app(
+    def _compose(self, db: Ledger, reader: Database) -> dict[str, Run]:
+        """Make the parts and hand them to each other. Returns those that run for ever, by name."""
+        config, supervisor = self._config, self._supervisor
+        self._reader = reader
+        self._writer = writer = Writer(db)
+        self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests, supervisor=supervisor)
+        meters = Meters()
+        self._traced = start_traces(reader)
+        alerting = Alerting(lambda: self._config, known=self._known, db=reader, writer=writer)
+        watcher = Watchers(alerting, meters, self._traced)
+        self._forwarder = Forwarder(db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher)
+        writer.on_opened = alerting.on_opened = self._forwarder.opened
+        writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
+        writer.on_trouble = self._note_ledger
+        supervisor.well(LEDGER)
+        meters.registry.register(Standing(lambda: (self._config, self._jobs.client), self._known))
+        meters.registry.register(Parts(supervisor.parts))
+        parts: dict[str, Run] = {
+            "forwarder": self._forwarder.run,
+            "alerting": alerting.run,
+            "watch": lambda: watch(writer, self._forwarder.look_again),
+            "heartbeat": lambda: beat(writer),
+            "indexing": lambda: index(writer),
+            "reporting": lambda: supervisor.report(writer),
+            "reload": self._reload_when_told,
+        }
+        self._admin = self._dashboard(config, db.files.trouble)
+        if self._admin is not None:
+            parts["dashboard"] = self._admin.run
+        if (port := config.metrics.port) is not None:
+            parts["metrics"] = lambda: serve_metrics(config.metrics.host, port, meters.registry)
+        return parts
+
+    async def _begin(self, built: _Built) -> None:
+        """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
+        await _once_there(lambda: self._forwarder.apply(built.destinations))
+        await _once_there(lambda: wake(self._writer))
+        self._doubt_filters(built.config)
+        self._switch.app = built.receiver
+        log.info("listening", host=self._host, port=self._port, ledger=str(built.config.ledger.path))
+        notify("READY=1")
+        self._jobs.apply(built.reconciling, lambda: self._config)
+        self._begun.set()
+
+    async def _build(self, config: Config) -> _Built:
+        """Build everything that a config asks for, and change nothing. Raises whatever its parts raise."""
+        receiver = receiver_app(
             config.receiver,
             writer=self._writer,
             project_ids=runs.project_paths(self._reader),
             expected_tests=self._expected_tests,
         )
+        reconciling = self._jobs.prepare(config)
+        return _Built(config, receiver, await self._forwarder.prepare(config.destinations), reconciling)
 
-    def _admin(self, config: Config) -> AdminServer:
+    def _dashboard(self, config: Config, trouble: Callable[[], str | None]) -> AdminServer | None:
+        if config.admin.port is None:
+            return None
         stream = Stream(config.ledger.path)
-        app = dashboard_app(lambda: self._config, known=self._known, stream=stream)
-        return AdminServer(config.admin, app, stream)
+        app = dashboard_app(lambda: self._config, known=self._known, stream=stream, trouble=trouble)
+        return AdminServer(config.admin.host, config.admin.port, app, stream)
 
-    def _serve_metrics(self, config: Config, meters: Meters) -> None:
-        host, port = config.metrics.host, config.metrics.port
-        if port is None:
-            return
-        try:
-            serve_metrics(host, port, meters, lambda: (self._config, self._jobs.client), self._known)
-        except OSError as error:
-            raise ServiceError(f"can't listen on {host}:{port}: {error.strerror}; see metrics.port") from None
+    def _note_ledger(self, reason: str | None) -> None:
+        """The ledger counts as a part: it is the one that all others need."""
+        if reason is None:
+            self._supervisor.well(LEDGER)
+        else:
+            self._supervisor.failed(LEDGER, reason)
 
     async def _reload_when_told(self) -> None:
+        await self._begun.wait()
         while True:
             await self._hang_up.wait()
             self._hang_up.clear()
@@ -158,32 +211,37 @@ class _Service:
         """Read the config again and go by it. Returns why not, where not; then everything goes on as before."""
         try:
             config = await asyncio.to_thread(self._read_again)
-        except ConfigError as error:
-            return str(error)
-        fixed = fixed_keys(self._config, config, self._port)
-        if fixed:
-            return f"{', '.join(fixed)}: can't be changed while the service runs; restart it"
+            fixed = fixed_keys(self._config, config, self._port)
+            if fixed:
+                return f"{', '.join(fixed)}: can't be changed while the service runs; restart it"
+            built = await self._build(config)
+        except (Exception, SystemExit) as error:
+            return _refusal(error)
         try:
-            await self._forwarder.apply(config.destinations)
-        except LedgerUnavailable as error:
-            return str(error)
+            await self._forwarder.apply(built.destinations)
+        except Exception as error:
+            await built.destinations.discard()
+            return _refusal(error)
         before, self._config = self._config, config
         if config.receiver != before.receiver:
-            self._app.app = self._receiver(config)
+            self._switch.app = built.receiver
         if asks_differently(before, config):
-            self._jobs.apply(config, lambda: self._config)
+            self._jobs.apply(built.reconciling, lambda: self._config)
         self._doubt_filters(config)
         log.info("the config was read again", destinations=[one.name for one in config.destinations])
         return None
 
     def _doubt_filters(self, config: Config) -> None:
-        for destination, why in doubts(config, self._reader):
-            log.warning("a filter may be misspelt", destination=destination, why=why)
+        try:
+            for destination, why in doubts(config, self._reader):
+                log.warning("a filter may be misspelt", destination=destination, why=why)
+        except Exception:  # a hint, and nothing else
+            log.exception("filters can't be held against the ledger")
 
     def _catch_signals(self) -> None:
         def stop() -> None:
-            if self._stop.is_set() and self._server is not None:  # the second: no more waiting for connections
-                self._server.force_exit = True
+            if self._stop.is_set():  # the second: no more waiting for connections
+                self._receiver.force()
             self._stop.set()
 
         loop = asyncio.get_running_loop()
@@ -192,29 +250,54 @@ class _Service:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
 
 
-def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
-    """The keys that changed and can't while the service runs; `port` is the one that it listens on."""
-    keys: tuple[str, ...] = (
-        "receiver.host",
-        "receiver.port",
-        "ledger.path",
-        "metrics.host",
-        "metrics.port",
-        "gitlab.url",
-    )
-    keys += ("admin.host", "admin.port", "admin.token")
-    changed = [key for key in keys if _value(old, key) != _value(new, key)]
-    return [key for key in changed if key != "receiver.port" or new.receiver.port != port]
+async def _opened(config: Config) -> Ledger:
+    """The ledger, as soon as it can be opened. Raises LedgerError where waiting will not help."""
+    told = False
+    while True:
+        try:
+            return await asyncio.to_thread(connect, config.ledger.path, patience_s=OPEN_PATIENCE_S)
+        except LedgerUnavailable as error:
+            if not may_come_right(error.__cause__):
+                raise
+            if not told:
+                log.error("the ledger can't be opened yet: deliveries are answered with 503", reason=str(error))
+            told = True
+            await asyncio.sleep(BEGIN_PAUSE_S)
 
 
-def asks_differently(old: Config, new: Config) -> bool:
-    """Whether the new config asks GitLab for something else, or in another way."""
-    return any(
-        getattr(old, section) != getattr(new, section)
-        for section in ("gitlab", "projects", "groups", "reconcile", "receiver")
-    )
+async def _once_there(do: Callable[[], Awaitable[object]]) -> None:
+    """Do something as soon as the ledger can be written."""
+    while True:
+        try:
+            await do()
+        except LedgerUnavailable:  # the writer has said so
+            await asyncio.sleep(BEGIN_PAUSE_S)
+        else:
+            return
 
 
-def _value(config: Config, key: str) -> object:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)
+async def _ended(what: str, end: Awaitable[object]) -> None:
+    """End a part of the service; its trouble must not keep the others from ending well."""
+    try:
+        await end
+    except LedgerError as error:
+        log.warning("a part did not end as it should", part=what, error=str(error))
+    except Exception:
+        log.exception("a part did not end as it should", part=what)
+
+
+def _note_end(db: Database) -> None:
+    downtime.rest(db, times.now())
+    note_parts(db, [])
+
+
+def _refusal(error: BaseException) -> str:
+    """Why a config is not taken. What nobody foresaw is logged with its traceback."""
+    if isinstance(error, (ConfigError, LedgerError)):
+        return writable(str(error))
+    log.error("the config can't be used", exc_info=error)
+    return _said(error)
+
+
+def _said(error: BaseException) -> str:
+    return f"can't be used: {words(error)}"

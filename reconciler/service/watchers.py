@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
+import structlog
 from sqlite_utils import Database
 
 from reconciler.events.times import Millis
@@ -15,20 +16,28 @@ from reconciler.service.alerting import Alerting
 from reconciler.service.web import ServiceError
 from reconciler.tracing import Traces, traces
 
+log = structlog.get_logger(__name__)
+
 
 class Watchers:
-    """The forwarder's `Watcher`."""
+    """The forwarder's `Watcher`. Trouble of who only looks on never reaches a delivery."""
 
     def __init__(self, alerting: Alerting, meters: Meters, traced: Traces | None) -> None:
         self._alerting = alerting
         self._meters = meters
         self._traced = traced
 
-    def attempting(self, event_id: str, destination: str, number: int) -> AbstractContextManager[dict[str, str]]:
+    @contextmanager
+    def attempting(self, event_id: str, destination: str, number: int) -> Iterator[dict[str, str]]:
         """A span, where there are traces."""
-        if self._traced is None:
-            return nullcontext({})
-        return self._traced.attempting(event_id, destination, number)
+        with ExitStack() as stack:
+            headers: dict[str, str] = {}
+            try:
+                if self._traced is not None:
+                    headers = stack.enter_context(self._traced.attempting(event_id, destination, number))
+            except Exception:
+                log.exception("an attempt can't be traced")
+            yield headers
 
     def trouble(self) -> None:
         """Look whether there is something to alert about."""
@@ -36,7 +45,10 @@ class Watchers:
 
     def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
         """Count."""
-        self._meters.attempted(destination, outcome, took, waited)
+        try:
+            self._meters.attempted(destination, outcome, took, waited)
+        except Exception:
+            log.exception("an attempt can't be counted")
 
 
 def on_committed(meters: Meters | None, traced: Traces | None) -> Callable[[Committed], None] | None:
@@ -55,9 +67,10 @@ def on_committed(meters: Meters | None, traced: Traces | None) -> Callable[[Comm
 def start_traces(db: Database) -> Traces | None:
     """Traces, where the environment asks for them.
 
-    Raises ServiceError where their libraries are missing.
+    Raises ServiceError where their libraries are missing, or do not take what the environment says.
     """
+    event_id = event_ids(db)
     try:
-        return traces(event_ids(db))
+        return traces(event_id)
     except ValueError as error:
-        raise ServiceError(str(error)) from None
+        raise ServiceError(f"traces: {error}") from None

@@ -1,16 +1,22 @@
-"""The web server under the receiver: its port, and how it is set up."""
+"""The web servers of a service: how they are set up, and how one whose socket or loop fails is started again."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from reconciler.service.probe import watch_answers
+
 DRAIN_S = 10.0
 """How long a stop waits for what is in flight. What is not done then is done after the next start."""
+
+log = structlog.get_logger(__name__)
 
 
 class ServiceError(Exception):
@@ -35,14 +41,107 @@ class _Server(uvicorn.Server):
         yield
 
 
+class WebServer:
+    """An app on a port. `run` serves; run again after it failed, it makes a new server, on the same socket where
+    that still listens, so that no connection is refused meanwhile. `probe` is a path that is cheap to answer.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int, *, keys: str, probe: str) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._keys = keys
+        self._probe = probe
+        self._listener: socket.socket | None = None
+        self._servers: dict[asyncio.Task[None], uvicorn.Server] = {}
+        """Those that run, and those that failed and still see their connections out."""
+        self._stopping = False
+
+    def listen(self) -> tuple[str, int]:
+        """Take the port, if that is not done yet; return the address. Raises ServiceError where it can't be had."""
+        address: tuple[str, int] = self._listening().getsockname()[:2]
+        return address
+
+    async def run(self) -> None:
+        """Serve until `stop`, then wait to be cancelled. Raises where the server ends, or answers no more."""
+        address = self.listen()
+        server = web_server(self._app)
+        serving = asyncio.create_task(server.serve(sockets=[self._listening().dup()]))
+        self._servers[serving] = server
+        watching = asyncio.create_task(watch_answers(*address, path=self._probe))
+        try:
+            await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping:
+                await asyncio.Event().wait()
+            (watching if watching.done() else serving).result()  # raises what ended it
+            raise RuntimeError("the web server ended by itself")
+        finally:
+            watching.cancel()
+            if not self._stopping:
+                self._retire(serving, server)
+
+    async def stop(self) -> None:
+        """Take no more connections, and wait until those that there are have ended, so long as a drain may take."""
+        self._stopping = True
+        for serving, server in list(self._servers.items()):
+            server.should_exit = True
+            if serving.done():
+                self._retire(serving, server)
+        if self._servers:
+            await asyncio.wait(list(self._servers), timeout=2 * DRAIN_S)
+        if self._listener is not None:
+            self._listener.close()
+
+    def force(self) -> None:
+        """Wait for no connection any longer."""
+        for server in self._servers.values():
+            server.force_exit = True
+
+    def _listening(self) -> socket.socket:
+        one = self._listener
+        if one is None or not _is_listening(one):
+            if one is not None:
+                one.close()
+            one = self._listener = listen(self._host, self._port, keys=self._keys)
+            self._port = one.getsockname()[1]
+        return one
+
+    def _retire(self, serving: asyncio.Task[None], server: uvicorn.Server) -> None:
+        """Have a server that is replaced take no more connections, and see those out that it has."""
+        server.should_exit = True
+        for one in getattr(server, "servers", []):
+            one.close()
+        if serving.done():  # it failed without seeing to its connections
+            self._servers.pop(serving, None)
+            if not serving.cancelled():
+                serving.exception()
+            if not server.started:
+                return
+            serving = asyncio.create_task(server.shutdown())
+            self._servers[serving] = server
+        serving.add_done_callback(self._retired)
+
+    def _retired(self, serving: asyncio.Task[None]) -> None:
+        self._servers.pop(serving, None)
+        if not serving.cancelled() and serving.exception() is not None:
+            log.warning("a web server that was replaced did not end well", error=repr(serving.exception()))
+
+
 def listen(host: str, port: int, *, keys: str = "receiver") -> socket.socket:
     """Bind first: a port that is taken is a user's mistake and deserves a clear answer, naming its `keys`."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ServiceError(f"can't listen on {host}:{port}: {reason}; see {keys}.host and {keys}.port") from None
+
+
+def _is_listening(one: socket.socket) -> bool:
+    try:
+        return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 def web_server(app: ASGIApp) -> uvicorn.Server:

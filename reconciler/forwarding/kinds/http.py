@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from standardwebhooks import Webhook
 
-from reconciler.config.basics import Network, Networks, ProxyUrl, SigningKey, Tls, Url
+from reconciler.config.basics import Network, Networks, ProxyUrl, SigningKey, Tls, Url, check_header_value
 from reconciler.config.destinations import Destination
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
@@ -27,12 +29,29 @@ MOST_REDIRECTS = 5
 EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+        raise ValueError("is no name of a header")
+    return name
+
+
+def _secret_header(value: SecretStr) -> SecretStr:
+    check_header_value(value.get_secret_value())
+    return value
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+SecretHeader = Annotated[SecretStr, AfterValidator(_secret_header)]
+
+
 class HttpDestination(Destination):
     """An HTTP endpoint."""
 
     kind: Literal["http"] = "http"
     url: Url = Field(description="Where events are posted to.")
-    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Headers to send with each event.")
+    headers: dict[HeaderName, SecretHeader] = Field(
+        default_factory=dict, description="Headers to send with each event."
+    )
     secret: SigningKey | None = Field(None, description="Standard Webhooks secret to sign with (`whsec_…`).")
     secret_file: Path | None = Field(None, description="A file that holds the secret.")
     tls: Tls | None = Field(None, description="A private CA, a client certificate.")
@@ -51,6 +70,10 @@ class HttpDestination(Destination):
     @model_validator(mode="after")
     def _may_be_reached(self) -> HttpDestination:
         """What can be seen at once is said at once, not at the first event."""
+        try:
+            httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"url: can't be used: {error}") from None
         host = urlsplit(self.url).hostname or ""
         if self.proxy is None and _is_private(host) and not _allows(host, networks(self)):
             raise ValueError(f"url: {host} is not a public address: it needs `allow_private: true`")
@@ -155,7 +178,7 @@ class Http(Kind):
 def _client(destination: HttpDestination) -> httpx.AsyncClient:
     """A client that takes nothing from the environment: what it does is what the config says."""
     limits = httpx.Limits(max_connections=destination.concurrency, max_keepalive_connections=destination.concurrency)
-    verify = destination.tls.context() if destination.tls else httpx.create_ssl_context()
+    verify = destination.tls.context() if destination.tls else _public_tls()
     transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
         verify=verify,
         limits=limits,
@@ -164,6 +187,12 @@ def _client(destination: HttpDestination) -> httpx.AsyncClient:
     if destination.proxy is None and networks(destination) != EVERYWHERE:
         transport = Guarded(transport, networks(destination))
     return httpx.AsyncClient(transport=transport, timeout=destination.timeout / 1000, trust_env=False)
+
+
+@cache
+def _public_tls() -> ssl.SSLContext:
+    """What trusts the public CAs: reading them takes tens of milliseconds, and nobody changes it."""
+    return httpx.create_ssl_context()
 
 
 async def _excerpt(response: httpx.Response) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from reconciler.config.basics import Tls
+from reconciler.config.basics import Tls, check_address
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, Refused
@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
 
+def _server(address: str) -> str:
+    check_address(address, "127.0.0.1:9092")
+    return address
+
+
+Server = Annotated[str, AfterValidator(_server)]
+
+
 class KafkaDestination(Destination):
     """A Kafka cluster, or what speaks its protocol."""
 
     kind: Literal["kafka"] = "kafka"
-    servers: list[str] = Field(min_length=1, description="Bootstrap servers, like 127.0.0.1:9092.")
+    servers: list[Server] = Field(min_length=1, description="Bootstrap servers, like 127.0.0.1:9092.")
     topic: Pattern = Field("gitlab", description="With {project_id}, {project_path}, {kind}, {action}.")
     max_message: int = Field(1_048_576, ge=1024, description="Largest message that the topic takes, in bytes.")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
-from reconciler.config.basics import FilePath, Tls
+from reconciler.config.basics import FilePath, Tls, check_url
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, Refused
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
 
+def _server(url: str) -> str:
+    """With or without its scheme, as NATS' own tools take it."""
+    check_url(url if "://" in url else f"nats://{url}", ("nats", "tls", "ws", "wss"), "nats://127.0.0.1:4222")
+    return url
+
+
+Server = Annotated[str, AfterValidator(_server)]
+
+
 class NatsDestination(Destination):
     """A NATS server with JetStream, and a stream that takes the subjects."""
 
     kind: Literal["nats"] = "nats"
-    servers: list[str] = Field(min_length=1, description="Like nats://127.0.0.1:4222.")
+    servers: list[Server] = Field(min_length=1, description="Like nats://127.0.0.1:4222.")
     subject: Pattern = Field(
         "gitlab.{project_id}.{kind}",
         description="With {project_id}, {project_path}, {kind}, {action}; a stream must take it.",

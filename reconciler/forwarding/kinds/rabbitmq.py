@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
-from reconciler.config.basics import Tls
+from reconciler.config.basics import Tls, check_url
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message
@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection, AbstractExchange
 
 
+def _server(url: SecretStr) -> SecretStr:
+    check_url(url.get_secret_value(), ("amqp", "amqps"), "amqp://127.0.0.1:5672/")
+    return url
+
+
+ServerUrl = Annotated[SecretStr, AfterValidator(_server)]
+"""May hold a password."""
+
+
 class RabbitMQDestination(Destination):
     """An exchange that is there, with a queue bound to it."""
 
     kind: Literal["rabbitmq"] = "rabbitmq"
-    url: SecretStr = Field(description="Like amqp://user:password@127.0.0.1:5672/vhost, or amqps://….")
+    url: ServerUrl = Field(description="Like amqp://user:password@127.0.0.1:5672/vhost, or amqps://….")
     exchange: str = Field(
         "", description="Its name; it must be there. Empty: the default one, where `routing_key` is a queue's name."
     )

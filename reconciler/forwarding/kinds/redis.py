@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
-from reconciler.config.basics import Tls
+from reconciler.config.basics import Tls, check_url
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message
@@ -18,11 +18,21 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis as Client
 
 
+def _server(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith("unix://"):
+        check_url(url.get_secret_value(), ("redis", "rediss"), "redis://127.0.0.1:6379/0")
+    return url
+
+
+ServerUrl = Annotated[SecretStr, AfterValidator(_server)]
+"""May hold a password."""
+
+
 class RedisDestination(Destination):
     """A Redis server, version 5 or newer, or what speaks its protocol."""
 
     kind: Literal["redis"] = "redis"
-    url: SecretStr = Field(description="Like redis://user:password@127.0.0.1:6379/0, or rediss://….")
+    url: ServerUrl = Field(description="Like redis://user:password@127.0.0.1:6379/0, or rediss://….")
     stream: Pattern = Field(
         "gitlab", description="The stream's key, with {project_id}, {project_path}, {kind}, {action}."
     )

@@ -148,9 +148,3 @@ def test_metrics(make_service: MakeService, gitlab: Simulator) -> None:
         text = answer.read().decode()
     for name in ("gap_seconds", "gaps", "hooks_off 0.0", "api_requests_total", "rate_limit_remaining"):
         assert f"gitlab_reconciler_{name}" in text
-    second = make_service(metrics={"port": port}, **at_gitlab(gitlab))
-    second.write_config()
-    done = second.run("serve")
-    assert done.returncode == 1
-    assert f"can't listen on 127.0.0.1:{port}" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from receiver.guard import Guard
 from reconciler.cli.schema import schema_text
 from reconciler.config.kinds import BUILT_IN
 from reconciler.config.load import ConfigError, load
@@ -285,3 +286,98 @@ def test_the_sources_of_the_config_are_those_of_the_table() -> None:
     assert list(get_args(SourceName)) == [entry.name for entry in SOURCES]
     known = set(get_args(Trigger))
     assert {trigger for entry in SOURCES for trigger in entry.triggers} <= known
+
+
+def deep(levels: int, opening: str, closing: str) -> str:
+    return opening * levels + closing * levels
+
+
+NESTED = deep(30, "{% for a in b %}", "{% endfor %}")  # more than Python nests
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("url: 'https://x:31x28/'", "url: should be a URL like https://host/path: is the port a number?"),
+        ("url: 'https://x:0/'", "url: should be a URL like https://host/path: there is no port 0"),
+        ("url: 'https://x:70000/'", "url: should be a URL like"),
+        ("url: 'https://:80/'", "url: should be a URL like"),
+        ("url: 'https://[::1/'", "url: should be a URL like"),
+        ("url: 'https://a b/'", "url: should be a URL like"),
+        ("url: 'https://a..b/'", "'a..b' is no host's name"),
+        ('url: "https://x/\\n"', "url: should be a URL like"),
+        ("{url: 'https://x', proxy: 'http://proxy:31x28'}", "proxy: should be a URL like"),
+        ("{url: 'https://x', secret: whsec_====}", "secret: should be a Standard Webhooks secret"),
+        ("{url: 'https://x', headers: {X-Team: Müller}}", "headers.X-Team: can't be sent in a header"),
+        ('{url: "https://x", headers: {A: "b\\r\\nC: d"}}', "headers.A: can't be sent in a header"),
+        ("{url: 'https://x', headers: {'A:': b}}", "is no name of a header"),
+        ("{url: 'https://x', transform: {template: '{{ a | nonsense }}'}}", "No filter named 'nonsense'"),
+        ("{url: 'https://x', transform: {template: '{% if a is nonsense %}{% endif %}'}}", "No test named"),
+        ("{url: 'https://x', transform: {template: '{{ a', content_type: text/plain}}", "no valid Jinja2 template"),
+        ("{url: 'https://x', transform: {template: a, content_type: 'text/plän'}}", "content_type: can't be sent"),
+        (
+            f"{{url: 'https://x', transform: {{template: '{deep(30, '{% for a in b %}', '{% endfor %}')}'}}}}",
+            "Jinja2",
+        ),
+        ("{url: 'https://x', filter: {expression: 'nonsense(a)'}}", "there is no function nonsense()"),
+        ("{url: 'https://x', filter: {expression: 'a[?startswith(b, c)]'}}", "starts_with() is meant?"),
+        ("{url: 'https://x', filter: {expression: 'sort_by(a)'}}", "sort_by() takes 2 arguments, not 1"),
+        ("{url: 'https://x', filter: {expression: 'merge()'}}", "merge() takes at least 1 arguments, not 0"),
+        (f"{{url: 'https://x', filter: {{expression: '{deep(5000, '(', ')')}'}}}}", "no valid JMESPath"),
+        ("{kind: nats, servers: ['nats://x:42x2']}", "servers[0]: should be a URL like nats://"),
+        ("{kind: nats, servers: ['http://x']}", "servers[0]: should be a URL like nats://"),
+        ("{kind: kafka, servers: ['x:90x2']}", "servers[0]: should be an address like 127.0.0.1:9092"),
+        ("{kind: kafka, servers: ['kafka://x:9092']}", "servers[0]: should be an address like"),
+        ("{kind: rabbitmq, url: 'amqp://x:56x2/'}", "url: should be a URL like amqp://"),
+        ("{kind: rabbitmq, url: 'http://x/'}", "url: should be a URL like amqp://"),
+        ("{kind: redis, url: 'redis://:pass/word@x'}", "url: should be a URL like redis://"),
+        ("{kind: redis, url: 'x:6379'}", "url: should be a URL like redis://"),
+    ],
+)
+def test_what_could_not_be_built_is_a_mistake_in_the_config(tmp_path: Path, keys: str, expected: str) -> None:
+    entry = keys[1:-1] if keys.startswith("{") else keys
+    text = f"receiver: {{hooks: [{{token: t}}]}}\ndestinations:\n  - {{name: d, {entry}}}\n"
+    told = mistakes(tmp_path, text)
+    assert any(expected in line for line in told), told
+    assert all(line.startswith("config.yaml:3: destinations[0]") for line in told)
+    assert "pass" not in "".join(told).replace("passed", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "receiver: " + deep(3000, "[", "]"),
+        "a: &a [*a]\nreceiver: {hooks: [{token: t}]}\n",
+        "receiver: {port: '${HUGE}', hooks: [{token: t}]}\n",
+    ],
+    ids=["deep", "in itself", "a number too long"],
+)
+def test_a_config_that_no_check_foresaw_is_no_traceback(tmp_path: Path, text: str) -> None:
+    assert mistakes(tmp_path, text, HUGE="9" * 5000)
+
+
+def test_a_ca_file_is_looked_at_when_the_config_is_read(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("nothere.pem", "empty.pem"):
+        told = mistakes(tmp_path, {**MINIMAL, "gitlab": {"ca_file": name}})
+        assert [line.split(": ")[1] for line in told] == ["gitlab.ca_file"]
+        assert name in told[0]
+
+
+def test_a_signing_token_needs_no_padding(tmp_path: Path) -> None:
+    hooks = [{"signing_token": "whsec_YWJjZA"}, {"name": "b", "signing_token": "YWJjZA=="}]
+    config = load(write(tmp_path, {"receiver": {"hooks": hooks}}), {})
+    for hook in config.receiver.hooks:
+        Guard(hook)
+
+
+def test_sound_addresses_are_taken(tmp_path: Path) -> None:
+    destinations: list[dict[str, Any]] = [
+        {"name": "a", "url": "https://münchen.de:8443/x?y=z", "proxy": "http://user:p%40ss@[::1]:3128"},
+        {"name": "b", "kind": "nats", "servers": ["nats://u:p@x:4222", "tls://x", "x:4222"]},
+        {"name": "c", "kind": "kafka", "servers": ["x:9092", "[::1]:9092", "x"]},
+        {"name": "d", "kind": "rabbitmq", "url": "amqps://u:p@x:5671/v%2Fh"},
+        {"name": "e", "kind": "redis", "url": "unix:///run/redis.sock"},
+        {"name": "f", "url": "http://internal_host/", "transform": {"jmespath": "merge(a, b, `{}`)"}},
+    ]
+    assert len(load(write(tmp_path, {**MINIMAL, "destinations": destinations}), {}).destinations) == 6

@@ -1,0 +1,64 @@
+"""Whether the files that are open are still those at the ledger's path.
+
+A file that was moved, removed or replaced goes on taking writes, and all of them are gone with the process. SQLite
+does not look (in WAL mode), so we do: three `stat` calls a commit, a few microseconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+class Files:
+    """The ledger's files as they were when it was opened: the database, its write-ahead log, and the log's index.
+
+    They are never opened here: closing a second descriptor of an SQLite file would drop SQLite's locks on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()  # a later change of the working directory must not matter
+        self._opened = {suffix: identity(self._at(suffix)) for suffix in ("", "-wal", "-shm")}
+
+    def trouble(self) -> str | None:
+        """What is wrong with them and what to do; None where they are the ones that were opened."""
+        for suffix, opened in self._opened.items():
+            path = self._at(suffix)
+            try:
+                now = identity(path)
+            except OSError as error:
+                return f"{path}: can't be looked at: {error.strerror}: nothing is acknowledged until it can"
+            if now != opened:
+                return _advice(path, suffix, gone=now is None)
+        return None
+
+    @property
+    def database(self) -> Identity | None:
+        """The database file that was opened."""
+        return self._opened[""]
+
+    def _at(self, suffix: str) -> Path:
+        return self._path.with_name(self._path.name + suffix)
+
+
+def identity(path: Path) -> Identity | None:
+    """Which file stands at a path; None where there is none. Raises OSError where that can't be told."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _advice(path: Path, suffix: str, *, gone: bool) -> str:
+    what = "was moved or removed while it was in use" if gone else "is another file than the one in use"
+    if not suffix:
+        do = (
+            "move the very same file back (not a copy of it) and this goes on; or stop the service, put the file "
+            "there that is to be used, and start it again"
+        )
+    else:
+        do = "stop the service, which then writes what it still holds into the ledger, and start it again"
+    return f"{path}: {what}: nothing is acknowledged; {do}"

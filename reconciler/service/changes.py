@@ -1,0 +1,33 @@
+"""What a changed config changes in a running service."""
+
+from __future__ import annotations
+
+from reconciler.config.models import Config
+
+
+def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
+    """The keys that changed and can't while the service runs; `port` is the one that it listens on."""
+    keys: tuple[str, ...] = (
+        "receiver.host",
+        "receiver.port",
+        "ledger.path",
+        "metrics.host",
+        "metrics.port",
+        "gitlab.url",
+    )
+    keys += ("admin.host", "admin.port", "admin.token")
+    changed = [key for key in keys if _value(old, key) != _value(new, key)]
+    return [key for key in changed if key != "receiver.port" or new.receiver.port != port]
+
+
+def asks_differently(old: Config, new: Config) -> bool:
+    """Whether the new config asks GitLab for something else, or in another way."""
+    return any(
+        getattr(old, section) != getattr(new, section)
+        for section in ("gitlab", "projects", "groups", "reconcile", "receiver")
+    )
+
+
+def _value(config: Config, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)

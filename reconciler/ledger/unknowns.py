@@ -23,9 +23,9 @@ from reconciler.ledger.schema import UNREAD
 from reconciler.ledger.watched import Name, Watched
 
 KINDS = ("service", "part", "config", "gitlab", "group", "project", "source", "record", "webhook")
-"""What can be unknown, in the order in which it is shown. `part`: of the service, which does nothing while it fails.
-`webhook`: no webhook of ours was ever seen in a project,
-so that there is no log of it to read. `record`: what GitLab told could not be understood, and is kept as it came.
+"""What can be unknown, in the order in which it is shown. `part`: a part of the service that fails. `record`: what
+GitLab told could not be understood, and is kept as it came. `webhook`: no webhook of ours was ever seen in a project,
+so that there is no log of it to read.
 """
 NOT_READ_YET = "not read yet"
 NO_WEBHOOK = "no webhook"

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from functools import partial
 
+import msgspec
 import structlog
 from sqlite_utils import Database
 
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.events import times
-from reconciler.events.times import Millis
-from reconciler.forwarding.filters import routes
+from reconciler.events.times import Millis, SteadyClock
+from reconciler.forwarding.filters import accepting
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.outbox import Outbox, Watcher
+from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
+from reconciler.forwarding.supervision import keep_running
 from reconciler.ledger import destinations
 from reconciler.ledger.destinations import Standing, Wanted
-from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.fill import fill_step
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.opening import Opened
+from reconciler.ledger.routes import Route
 from reconciler.ledger.writer import Writer
 
-FILL_PAUSE_S = 1.0
-
 log = structlog.get_logger(__name__)
+
+
+class _Running(msgspec.Struct):
+    """A destination that is delivered to, and the tasks that do it."""
+
+    destination: Destination
+    outbox: Outbox
+    delivering: asyncio.Task[None]
+    filling: asyncio.Task[None]
 
 
 class Forwarder:
@@ -39,91 +51,112 @@ class Forwarder:
         self._writer = writer
         self._gitlab_url = gitlab_url
         self._event_id = event_ids(db)
-        self._running: dict[int, tuple[Destination, Outbox, asyncio.Task[None]]] = {}
-        self._filling: asyncio.Task[None] | None = None
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._clock = SteadyClock()
+        self._running: dict[int, _Running] = {}
+        self._look = asyncio.Event()
 
     async def apply(self, wanted: Iterable[Destination]) -> None:
         """Make these the destinations: those that are new start, those that changed start anew, others end.
 
-        What is in flight ends first, so that no event is on its way twice.
+        What is in flight ends first, so that no event is on its way twice. Where anything of a destination can't be
+        built, its error is raised, and everything goes on as before.
         """
         wanted = list(wanted)
-        running = {old.name: old for old, _, _ in self._running.values()}
-        kinds = {one.name: find_kind(one.kind)(one) for one in wanted if running.get(one.name) != one}
-        ids = await self._writer.run(
-            lambda db: destinations.sync(db, [as_wanted(one) for one in wanted], now=times.now())
-        )
-        self._writer.routes = routes(wanted, ids)
-        unchanged = {ids[one.name] for one in wanted if one.name not in kinds}
+        before = {one.destination.name: one.destination for one in self._running.values()}
+        changed = [one for one in wanted if before.get(one.name) != one]
+        async with AsyncExitStack() as built:
+            made: dict[str, tuple[Kind, Formatter]] = {}
+            for one in changed:
+                kind: Kind = find_kind(one.kind)(one)
+                built.push_async_callback(kind.close)
+                made[one.name] = kind, Formatter(one, event_id=self._event_id, gitlab_url=self._gitlab_url)
+            accepts = {one.name: accepting(one) for one in wanted}
+            standing = await self._writer.run(partial(_sync, wanted))
+            built.pop_all()
+        routes = {one.name: Route(standing[one.name].id, one.ordering, accepts[one.name]) for one in wanted}
+        self._writer.routes = list(routes.values())
+        unchanged = {standing[one.name].id for one in wanted if one.name not in made}
         await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
-        standing = {one.name: one for one in destinations.standings(self._db)}
-        for destination in wanted:
-            if destination.name in kinds:
-                self._start(destination, standing[destination.name], kinds[destination.name])
-        if self._filling is not None:
-            self._filling.cancel()  # where it is stands in the ledger
-        self._filling = asyncio.create_task(self._fill())
+        with contextlib.suppress(sqlite3.Error):  # what has just ended may have changed it
+            standing = _by_name(destinations.standings(self._db))
+        for one in changed:
+            self._start(one, standing[one.name], routes[one.name], *made[one.name])
 
     async def run(self) -> None:
-        """Never ends, unless an outbox does by itself: then its error is raised."""
-        await self._broken
+        """Never ends: hands on what other processes do to the destinations."""
+        await keep_running(self._look_on, stopping=asyncio.Event(), log=log.bind(part="forwarder"))
 
     def opened(self, deliveries: Iterable[Opened]) -> None:
         """Deliveries were opened by a commit of this process."""
         for delivery in deliveries:
             running = self._running.get(delivery.destination_id)
             if running is not None:
-                running[1].wake(delivery.lane)
+                running.outbox.wake()
 
     def look_again(self) -> None:
         """Another process changed the ledger: it may have opened deliveries, paused a destination or resumed it."""
-        for standing in destinations.standings(self._db):
-            if standing.id in self._running:
-                self._running[standing.id][1].look_again(standing)
+        self._look.set()
 
     async def drain(self, patience_s: float) -> None:
         """Start no more attempts; wait, so long, for those in flight. Then give them up and close all connections."""
-        if self._filling is not None:
-            self._filling.cancel()
         await asyncio.gather(*(self._end(ident, patience_s) for ident in list(self._running)))
 
-    def _start(self, destination: Destination, standing: Standing, kind: Kind) -> None:
+    def _start(
+        self, destination: Destination, standing: Standing, route: Route, kind: Kind, formatter: Formatter
+    ) -> None:
         outbox = Outbox(
             destination,
             standing,
             db=self._db,
             writer=self._writer,
-            formatter=Formatter(destination, event_id=self._event_id, gitlab_url=self._gitlab_url),
+            formatter=formatter,
             kind=kind,
             watcher=self._watcher,
+            clock=self._clock,
         )
-        task = asyncio.create_task(outbox.run())
-        task.add_done_callback(self._watch)
-        self._running[standing.id] = (destination, outbox, task)
-
-    def _watch(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None and not self._broken.done():
-            self._broken.set_exception(error)
+        about = log.bind(destination=destination.name)
+        keep = partial(keep_running, stopping=outbox.stopping)
+        self._running[standing.id] = _Running(
+            destination,
+            outbox,
+            delivering=asyncio.create_task(keep(outbox.run, log=about.bind(part="outbox"))),
+            filling=asyncio.create_task(keep(partial(self._fill, route, outbox), log=about.bind(part="fill"))),
+        )
 
     async def _end(self, ident: int, patience_s: float | None = None) -> None:
-        _, outbox, task = self._running.pop(ident)
-        outbox.stop()
-        await asyncio.wait([task], timeout=patience_s)
-        await outbox.close()
-        task.cancel()
+        ended = self._running.pop(ident)
+        ended.outbox.stop()
+        await asyncio.wait([ended.delivering, ended.filling], timeout=patience_s)
+        await ended.outbox.close()
+        ended.delivering.cancel()
+        ended.filling.cancel()
 
-    async def _fill(self) -> None:
-        """Open the past for destinations that start there, part by part."""
-        for route in self._writer.routes:
-            opened: list[Opened] | None = []
-            while opened is not None:
-                try:
-                    opened = await self._writer.run(partial(fill_step, route=route, now=times.now()))
-                except LedgerUnavailable:
-                    await asyncio.sleep(FILL_PAUSE_S)
-                else:
-                    self.opened(opened or ())
+    async def _look_on(self) -> None:
+        """Ask the ledger how the destinations stand: when told to, and in any case every few seconds."""
+        while True:
+            self._look.clear()
+            for standing in destinations.standings(self._db):
+                if standing.id in self._running:
+                    self._running[standing.id].outbox.look_again(standing)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
+
+    async def _fill(self, route: Route, outbox: Outbox) -> None:
+        """Open a destination's past, part by part, where it starts there."""
+        opened: list[Opened] | None = []
+        while opened is not None and not outbox.stopping.is_set():
+            opened = await self._writer.run(partial(fill_step, route=route, now=times.now()))
+            outbox.wake()
+
+
+def _sync(wanted: Iterable[Destination], db: Database) -> dict[str, Standing]:
+    destinations.sync(db, [as_wanted(one) for one in wanted], now=times.now())
+    return _by_name(destinations.standings(db))
+
+
+def _by_name(some: Iterable[Standing]) -> dict[str, Standing]:
+    return {one.name: one for one in some}
 
 
 def as_wanted(destination: Destination) -> Wanted:

@@ -34,7 +34,10 @@ from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.record import record
 from reconciler.ledger.routes import Route
 
-HOT = ("events", "sightings", "deliveries", "coverage", "projects", "sources", "downtimes", "hooks", "attempts")
+HOT = (
+    *("events", "sightings", "deliveries", "lanes", "coverage"),
+    *("projects", "sources", "downtimes", "hooks", "attempts"),
+)
 ROUTES = [Route(1, "project", lambda _: True), Route(2, "none", lambda _: True)]
 
 
@@ -110,11 +113,11 @@ def test_hot_queries_use_indexes(db: Database) -> None:
         )
         record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
     queue.next_lanes(db, 1, now=times.now(), limit=1000)
-    queue.head(db, 2, "event:000000000001")
-    queue.next_due(db, 1)
+    queue.next_due(db, 1, after=times.now())
     queue.outgoing(db, 1)
     attempt = queue.Attempt(1, 1, 1, 1, 0, 0, 500, "http_5xx", "no")
-    queue.retry(db, attempt, next_attempt_at=times.now())
+    queue.retry(db, attempt, pause=0, now=times.now())
+    queue.pull_back(db, 1, longest=0, now=times.now())
     queue.bury(db, attempt)
     queue.deliver(db, attempt)
     coverage.cover(db, 1, "project_events", coverage.Interval(0, 9))

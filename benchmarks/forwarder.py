@@ -60,7 +60,7 @@ async def drain(url: str, path: Path, ordering: str) -> float:
         )
         forwarder = Forwarder(db=reader, writer=writer, gitlab_url="https://x", watcher=Nobody())
         began = time.perf_counter()
-        await forwarder.apply([destination])
+        await forwarder.apply(await forwarder.prepare([destination]))
         left = EVENTS
         while left:
             await asyncio.sleep(0.02)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
@@ -17,7 +16,7 @@ from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.events import times
 from reconciler.events.times import Millis, SteadyClock
-from reconciler.forwarding.filters import accepting
+from reconciler.forwarding.filters import Test, accepting
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
@@ -33,6 +32,22 @@ from reconciler.ledger.writer import Writer
 log = structlog.get_logger(__name__)
 
 
+class Prepared(msgspec.Struct, frozen=True):
+    """Destinations, and what was built for those that are new or changed, by name."""
+
+    destinations: list[Destination]
+    accepts: dict[str, Test]
+    built: dict[str, tuple[Kind, Formatter]]
+
+    async def discard(self) -> None:
+        """Close what was built, where it is not to be used after all."""
+        for name, (kind, _) in self.built.items():
+            try:
+                await kind.close()
+            except Exception as error:
+                log.warning("what was built for a destination does not close", destination=name, error=repr(error))
+
+
 class _Running(msgspec.Struct):
     """A destination that is delivered to, and the tasks that do it."""
 
@@ -43,7 +58,12 @@ class _Running(msgspec.Struct):
 
 
 class Forwarder:
-    """Runs an outbox for each destination. `apply` says which there are, at the start and whenever that changes."""
+    """Runs an outbox for each destination. `prepare` and `apply` say which there are, at the start and whenever that
+    changes.
+
+    Whatever fails begins again by itself, and takes nothing else down; `on_failure` is told what fails and why, and
+    with None that it runs again.
+    """
 
     def __init__(self, *, db: Database, writer: Writer, gitlab_url: str, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -54,37 +74,47 @@ class Forwarder:
         self._clock = SteadyClock()
         self._running: dict[int, _Running] = {}
         self._look = asyncio.Event()
+        self.on_failure: Callable[[str, str | None], None] | None = None
 
-    async def apply(self, wanted: Iterable[Destination]) -> None:
-        """Make these the destinations: those that are new start, those that changed start anew, others end.
+    async def prepare(self, wanted: Iterable[Destination]) -> Prepared:
+        """Build what these destinations need. Nothing of it runs yet, and nothing else is changed.
 
-        What is in flight ends first, so that no event is on its way twice. Where anything of a destination can't be
-        built, its error is raised, and everything goes on as before.
+        Raises whatever a kind's constructor, a filter's or a transform's compiler raises.
         """
         wanted = list(wanted)
-        before = {one.destination.name: one.destination for one in self._running.values()}
-        changed = [one for one in wanted if before.get(one.name) != one]
-        async with AsyncExitStack() as built:
-            made: dict[str, tuple[Kind, Formatter]] = {}
-            for one in changed:
-                kind: Kind = find_kind(one.kind)(one)
-                built.push_async_callback(kind.close)
-                made[one.name] = kind, Formatter(one, event_id=self._event_id, gitlab_url=self._gitlab_url)
-            accepts = {one.name: accepting(one) for one in wanted}
-            standing = await self._writer.run(partial(_sync, wanted))
-            built.pop_all()
-        routes = {one.name: Route(standing[one.name].id, one.ordering, accepts[one.name]) for one in wanted}
+        running = {one.destination.name: one.destination for one in self._running.values()}
+        prepared = Prepared(wanted, {one.name: accepting(one) for one in wanted}, {})
+        try:
+            for one in wanted:
+                if running.get(one.name) != one:
+                    formatter = Formatter(one, event_id=self._event_id, gitlab_url=self._gitlab_url)
+                    prepared.built[one.name] = (find_kind(one.kind)(one), formatter)
+        except BaseException:
+            await prepared.discard()
+            raise
+        return prepared
+
+    async def apply(self, prepared: Prepared) -> None:
+        """Make these the destinations: those that are new start, those that changed start anew, others end.
+
+        What is in flight ends first, so that no event is on its way twice. Raises LedgerError where the ledger can't
+        be written; then nothing is changed.
+        """
+        wanted, built = prepared.destinations, prepared.built
+        standing = await self._writer.run(partial(_sync, wanted))
+        routes = {one.name: Route(standing[one.name].id, one.ordering, prepared.accepts[one.name]) for one in wanted}
         self._writer.routes = list(routes.values())
-        unchanged = {standing[one.name].id for one in wanted if one.name not in made}
+        unchanged = {standing[one.name].id for one in wanted if one.name not in built}
         await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
         with contextlib.suppress(sqlite3.Error):  # what has just ended may have changed it
             standing = _by_name(destinations.standings(self._db))
-        for one in changed:
-            self._start(one, standing[one.name], routes[one.name], *made[one.name])
+        for one in wanted:
+            if one.name in built:
+                self._start(one, standing[one.name], routes[one.name], *built[one.name])
 
     async def run(self) -> None:
         """Never ends: hands on what other processes do to the destinations."""
-        await keep_running(self._look_on, stopping=asyncio.Event(), log=log.bind(part="forwarder"))
+        await keep_running("forwarder", self._look_on, stopping=asyncio.Event(), tell=self._tell)
 
     def opened(self, deliveries: Iterable[Opened]) -> None:
         """Deliveries were opened by a commit of this process."""
@@ -114,13 +144,13 @@ class Forwarder:
             watcher=self._watcher,
             clock=self._clock,
         )
-        about = log.bind(destination=destination.name)
-        keep = partial(keep_running, stopping=outbox.stopping)
+        keep = partial(keep_running, stopping=outbox.stopping, tell=self._tell)
+        fill = partial(self._fill, route, outbox)
         self._running[standing.id] = _Running(
             destination,
             outbox,
-            delivering=asyncio.create_task(keep(outbox.run, log=about.bind(part="outbox"))),
-            filling=asyncio.create_task(keep(partial(self._fill, route, outbox), log=about.bind(part="fill"))),
+            delivering=asyncio.create_task(keep(f"outbox of {destination.name}", outbox.run)),
+            filling=asyncio.create_task(keep(f"past of {destination.name}", fill)),
         )
 
     async def _end(self, ident: int, patience_s: float | None = None) -> None:
@@ -130,6 +160,10 @@ class Forwarder:
         await ended.outbox.close()
         ended.delivering.cancel()
         ended.filling.cancel()
+
+    def _tell(self, part: str, error: str | None) -> None:
+        if self.on_failure is not None:
+            self.on_failure(part, error)
 
     async def _look_on(self) -> None:
         """Ask the ledger how the destinations stand: when told to, and in any case every few seconds."""

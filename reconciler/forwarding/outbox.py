@@ -30,11 +30,12 @@ from reconciler.forwarding.retry import longest_pause
 from reconciler.ledger import destinations, queue
 from reconciler.ledger.alerts import GONE
 from reconciler.ledger.destinations import Standing
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.queue import Queued
 from reconciler.ledger.writer import Writer
 
 LEDGER_PAUSE_S = 1.0
+LONGEST_LEDGER_PAUSE_S = 600.0
 LOOK_S = 5.0
 """How often the ledger is asked, notified or not: no delivery waits longer for a notification that was missed."""
 
@@ -276,11 +277,23 @@ class Outbox:
             )
 
     async def _write(self, change: Callable[[Database], None]) -> None:
-        """The outcome must reach the ledger: wait as long as that takes."""
+        """The outcome must reach the ledger: wait as long as that takes.
+
+        What can't be written because of a mistake of ours is tried ever more rarely: its lane waits, and is not sent
+        twice, at least until this outbox is stopped.
+        """
+        pause = LEDGER_PAUSE_S
         while True:
             try:
                 await self._writer.run(change)
             except LedgerUnavailable:
                 await asyncio.sleep(LEDGER_PAUSE_S)
+            except LedgerError:
+                if self.stopping.is_set():
+                    raise
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self.stopping.wait()
+                pause = min(2 * pause, LONGEST_LEDGER_PAUSE_S)
             else:
                 return

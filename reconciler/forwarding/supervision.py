@@ -1,4 +1,4 @@
-"""Keeping a part of the forwarder running: what fails begins again after a pause, and says so."""
+"""Keeping the forwarder's parts running: one that fails begins again after a pause, and says so."""
 
 from __future__ import annotations
 
@@ -12,28 +12,45 @@ from reconciler.ledger.errors import LedgerUnavailable
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
-"""Between two starts of what fails again and again. What ran so long without failing begins with the first."""
+WELL_AFTER_S = 10.0
+"""How long a part must have run before it counts as well, and its next failure as a first one."""
+
+log = structlog.get_logger(__name__)
 
 
 async def keep_running(
-    run: Callable[[], Awaitable[None]], *, stopping: asyncio.Event, log: structlog.stdlib.BoundLogger
+    part: str,
+    run: Callable[[], Awaitable[None]],
+    *,
+    stopping: asyncio.Event,
+    tell: Callable[[str, str | None], None],
 ) -> None:
-    """Await `run()` until it returns; where it raises, do so again after a pause that grows, or once `stopping`."""
-    loop = asyncio.get_running_loop()
-    pause = FIRST_PAUSE_S
+    """Await `run()` until it returns. Where it raises, do so again after a pause that grows, or once `stopping`.
+
+    `tell` is called with the part's name and why it failed, and with None once it is well again.
+    """
+    pause = 0.0
+
+    def is_well() -> None:
+        nonlocal pause
+        if pause:
+            log.info("runs again", part=part)
+            tell(part, None)
+        pause = 0.0
+
     while True:
-        began = loop.time()
+        timer = asyncio.get_running_loop().call_later(WELL_AFTER_S, is_well)
         try:
             await run()
-        except LedgerUnavailable as error:  # not its own fault, and the writer has said more
-            log.warning("interrupted: begins again", error=str(error), pause_s=pause)
         except Exception as error:
-            log.exception("failed: begins again", error=repr(error), pause_s=pause)
+            pause = min(2 * pause or FIRST_PAUSE_S, LONGEST_PAUSE_S)
+            trouble = isinstance(error, LedgerUnavailable)  # the writer has said more
+            log.error("failed, begins again", part=part, error=str(error), pause_s=pause, exc_info=not trouble)
+            tell(part, f"{type(error).__name__}: {error}")
         else:
             return
-        if loop.time() - began > LONGEST_PAUSE_S:
-            pause = FIRST_PAUSE_S
+        finally:
+            timer.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await stopping.wait()
-        pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -79,11 +79,11 @@ class Writer:
     """Group commit over one connection. Use it from the event loop that made it.
 
     `on_opened` is called after each commit with the deliveries that it opened, `on_committed` after one with
-    sightings, by who measures. New events open deliveries by
-    `routes`, which may be changed at any time.
+    sightings, by who measures. New events open deliveries by `routes`, which may be changed at any time. `disk` runs
+    the commits; default: a thread of its own.
     """
 
-    def __init__(self, db: Database, *, routes: Sequence[Route] = ()) -> None:
+    def __init__(self, db: Database, *, routes: Sequence[Route] = (), disk: Executor | None = None) -> None:
         self.on_opened: Callable[[list[Opened]], None] | None = None
         self.on_committed: Callable[[Committed], None] | None = None
         self.routes = routes
@@ -93,7 +93,7 @@ class Writer:
         self._waiting: deque[_Change] = deque()
         self._scheduled = False
         self._committing: _Written | None = None
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._disk = disk or ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._loop = asyncio.get_running_loop()
 
     def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[Outcome]:

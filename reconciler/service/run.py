@@ -78,7 +78,7 @@ class _Service:
         self._server = server = web_server(self._app)
         self._serve_metrics(config, meters)
         admin = self._admin(config)
-        await forwarder.apply(config.destinations)
+        await forwarder.apply(await forwarder.prepare(config.destinations))
         await wake(writer)
 
         tasks = [
@@ -167,7 +167,7 @@ class _Service:
         if fixed:
             return f"{', '.join(fixed)}: can't be changed while the service runs; restart it"
         try:
-            await self._forwarder.apply(config.destinations)
+            await self._forwarder.apply(await self._forwarder.prepare(config.destinations))
         except LedgerUnavailable as error:
             return str(error)
         before, self._config = self._config, config

@@ -139,7 +139,7 @@ class Outbox:
         """No retry waits longer than it should because the wall clock was set back since it was noted."""
         longest, now = longest_pause(self._destination.retry), self._clock()
         step = partial(queue.pull_back, destination_id=self.destination_id, longest=longest, now=now)
-        while await self._writer.run(step):
+        while not self.stopping.is_set() and await self._writer.run(step):
             pass
 
     def _turn(self) -> float:

@@ -25,7 +25,8 @@ async def keep_running(
     stopping: asyncio.Event,
     tell: Callable[[str, str | None], None],
 ) -> None:
-    """Await `run()` until it returns. Where it raises, do so again after a pause that grows, or once `stopping`.
+    """Await `run()` until it returns. Where it raises, do so again after a pause that grows; once more, and no more,
+    when `stopping`.
 
     `tell` is called with the part's name and why it failed, and with None once it is well again.
     """
@@ -39,6 +40,7 @@ async def keep_running(
         pause = 0.0
 
     while True:
+        is_last = stopping.is_set()
         timer = asyncio.get_running_loop().call_later(WELL_AFTER_S, is_well)
         try:
             await run()
@@ -47,6 +49,8 @@ async def keep_running(
             trouble = isinstance(error, LedgerUnavailable)  # the writer has said more
             log.error("failed, begins again", part=part, error=str(error), pause_s=pause, exc_info=not trouble)
             tell(part, f"{type(error).__name__}: {error}")
+            if is_last:
+                return
         else:
             return
         finally:

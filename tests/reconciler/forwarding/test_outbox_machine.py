@@ -14,8 +14,10 @@ import sqlite3
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
@@ -36,7 +38,7 @@ from reconciler.events.times import DAY, Millis
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.message import TAKEN, Answer, Message
 from reconciler.forwarding.outbox import LOOK_S
-from reconciler.ledger import destinations, replay
+from reconciler.ledger import destinations, fill, replay
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.prune import Keep, Pruning
@@ -67,7 +69,7 @@ Key = tuple[str, int]
 
 @pytest.fixture(scope="module", autouse=True)
 def sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with sink_installed(tmp_path_factory.mktemp("installed")):
+    with patch.object(fill, "EVENTS_A_STEP", 3), sink_installed(tmp_path_factory.mktemp("installed")):
         yield
 
 
@@ -112,9 +114,11 @@ class World:
         self.failing: dict[str, str] = {}
         self.write_trouble = self.read_trouble = -LONG_S
         """Until when there is, or was, trouble."""
+        self.stopping = False
         self.told = 0
         self.may_send: dict[Key, bool] = {}
-        """Whether a message may go out (again): it never did, it failed, its outcome was lost, or it was asked for."""
+        """Whether a message may go out: it never did, it failed, its outcome was lost, or it was asked for again."""
+        self.attempts: dict[Key, int] = {}
         self.not_before: dict[Key, float] = {}
         self.failed_at: dict[Key, float] = {}
         self.open_since: dict[Key, float] = {}
@@ -154,6 +158,7 @@ class World:
 
     def stop(self, *, patience_s: float) -> None:
         """End the service: in order, or, without patience, as a kill does."""
+        self.stopping = True
         if patience_s:
             self.run(self.forwarder.drain(patience_s))
         self.running.cancel()
@@ -163,8 +168,11 @@ class World:
         self.run(_ended(tasks))
         self.db.close()
         self.reader.close()
+        self.stopping = False
         self.in_flight.clear()
         self.failing.clear()
+        self.overtaken.clear()
+        self.failed_at.clear()
         self.read_trouble = self.write_trouble = -LONG_S
         for key in self.open_since:
             self.may_send[key] = True
@@ -183,6 +191,8 @@ class World:
     @contextlib.contextmanager
     def beside(self, *, noticed: bool) -> Iterator[Database]:
         """Another process's connection. It may be noticed at once, or only by the slow look."""
+        while self.db.conn.in_transaction:  # it would wait for the lock
+            self.wait(0.001)
         with self.clock.in_force(), contextlib.closing(connect(self.path)) as db:
             yield db
         self.look_at_ledger()
@@ -195,17 +205,18 @@ class World:
         """After every commit: which deliveries are open since when, and which wait for how long."""
         now = self.loop.time()
         rows = self.monitor.execute(
-            "SELECT x.name, d.event_id, d.state, d.pause_ms FROM deliveries d JOIN destinations x "
+            "SELECT x.name, d.event_id, d.state, d.attempts, d.pause_ms FROM deliveries d JOIN destinations x "
             f"ON x.id = d.destination_id WHERE d.{OPEN}"
         ).fetchall()
-        found = {(name, event_id): (state, pause) for name, event_id, state, pause in rows}
+        found = {(name, event_id): rest for name, event_id, *rest in rows}
         self.open_since = {key: self.open_since.get(key, now) for key in found}
-        for key, (state, pause) in found.items():
+        for key, (state, attempts, pause) in found.items():
             self.may_send.setdefault(key, True)
-            if state == "retrying" and key in self.failed_at:
-                self.not_before[key] = self.failed_at.pop(key) + pause / 1000
-            elif state == "pending":
+            if state == "pending":
                 self.not_before.pop(key, None)
+            elif attempts > self.attempts.get(key, 0) and key in self.failed_at:
+                self.not_before[key] = self.failed_at.pop(key) + pause / 1000
+            self.attempts[key] = attempts
 
     async def behave(self, name: str, message: Message) -> Answer:
         key = (name, int(message.id.rpartition("_")[2]))
@@ -217,7 +228,7 @@ class World:
         self.in_flight.add(key)
         self.may_send[key] = False
         self.sent[key] += 1
-        answer = Answer("lost", "given up")
+        answer, began = Answer("lost", "given up"), self.loop.time()
         try:
             if self.mode[name] == "hangs":
                 await asyncio.sleep(10 * TIMEOUT_S)
@@ -227,12 +238,17 @@ class World:
             return answer
         finally:
             self.in_flight.discard(key)
+            if answer.error_class == "lost" and not self.stopping and self.loop.time() < began + TIMEOUT_S - 0.01:
+                self.broken.append(f"{key} was given up while it was under way")
             if not answer.taken:
                 self.may_send[key] = True
                 self.failed_at[key] = self.loop.time()
 
     def lane_of(self, key: Key) -> str:
-        sql = "SELECT lane FROM deliveries JOIN destinations x ON x.id = destination_id WHERE x.name = ? AND event_id = ?"
+        sql = """
+            SELECT lane FROM deliveries JOIN destinations x ON x.id = destination_id
+             WHERE x.name = ? AND event_id = ?
+        """
         lane: str = self.monitor.execute(sql, key).fetchone()[0]
         return lane
 
@@ -253,6 +269,8 @@ class World:
         ready = {
             one for one, (ident, state) in heads.items() if state == "pending" and (name, ident) not in self.in_flight
         }
+        if max(self.read_trouble, self.write_trouble) + 2 > now:
+            ready = set()  # who can't be read, or noted, rests for a second
         waiting = self.overtaken[name]
         for gone in waiting.keys() - (ready - {lane}):
             del waiting[gone]
@@ -357,32 +375,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=names, noticed=st.booleans())
     def paused(self, name: str, noticed: bool) -> None:
-        world = self.world
-        with world.beside(noticed=noticed) as db, transaction(db):
-            for one in destinations.standings(db):
-                if one.name == name:
-                    destinations.pause(db, one.id, "by hand", now=times.now())
-        world.wait(MOMENT_S if noticed else LOOK_S + MOMENT_S)
-        before = world.sent.total() - sum(count for key, count in world.sent.items() if key[0] != name)
-        world.wait(1)
-        after = world.sent.total() - sum(count for key, count in world.sent.items() if key[0] != name)
-        if not world.failing and world.read_trouble < world.loop.time() - 2 * LOOK_S:
-            assert before == after, f"{name}: paused, and goes on"
+        self._change(name, destinations.pause, noticed, why="by hand", now=times.now())
 
     @rule(name=names, noticed=st.booleans())
     def resumed(self, name: str, noticed: bool) -> None:
-        """Resuming means now: neither the breaker nor a retry's pause is waited for."""
-        world = self.world
-        with world.beside(noticed=noticed) as db, transaction(db):
+        self._change(name, destinations.resume, noticed)
+
+    def _change(self, name: str, change: Callable[..., None], noticed: bool, **how: Any) -> None:
+        with self.world.beside(noticed=noticed) as db, transaction(db):
             for one in destinations.standings(db):
                 if one.name == name:
-                    destinations.resume(db, one.id)
-        heads = {(name, ident) for ident, _ in world.heads(name).values()} - world.in_flight
-        before = world.sent.copy()
-        well = world.is_well(name) and name != "slow" and not any(one == name for one, _ in world.in_flight)
-        world.wait((0 if noticed else LOOK_S) + MOMENT_S + 0.03 * len(heads))
-        if well:
-            assert all(world.sent[key] > before[key] for key in heads), f"{name}: resumed, and waits"
+                    change(db, one.id, **how)
 
     @rule(name=names, noticed=st.booleans(), data=st.data())
     def replayed(self, name: str, noticed: bool, data: st.DataObject) -> None:
@@ -424,9 +427,6 @@ class Machine(RuleBasedStateMachine):
         """The config changes: destinations come, go and change. Those that come with a past are filled at once."""
         world = self.world
         wanted = {name: destination(name, concurrency) for name in NAMES if name in chosen}
-        for name in wanted:
-            if name == "slow":
-                world.slow_sent_at = -1.0
         past_is_new = not world.monitor.execute("SELECT 1 FROM destinations WHERE name = 'past'").fetchone()
         try:
             world.run(self._apply(wanted))
@@ -441,29 +441,110 @@ class Machine(RuleBasedStateMachine):
     async def _apply(self, wanted: dict[str, SinkDestination]) -> None:
         world = self.world
         await world.forwarder.apply(await world.forwarder.prepare(wanted.values()))
+        world.slow_sent_at = -1.0  # an outbox that starts anew knows of no rate
         await asyncio.sleep(0)  # a second reload, while a past may be under way
         await world.forwarder.apply(await world.forwarder.prepare(wanted.values()))
 
-    @rule(seconds=st.sampled_from([0.5, 3.0]))
-    def ledger_can_t_be_read(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.5, 3.0]), table=st.sampled_from([None, "sightings", "destinations"]))
+    def ledger_can_t_be_read(self, seconds: float, table: str | None) -> None:
+        """All of it, or what messages are made of, or how the destinations stand."""
         world = self.world
         world.read_trouble = world.loop.time() + seconds
         connection = world.reader.conn
-        connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+
+        def decide(_: int, what: str | None, *__: str | None) -> int:
+            return sqlite3.SQLITE_DENY if table in (None, what) else sqlite3.SQLITE_OK
+
+        connection.set_authorizer(decide)
         world.loop.call_later(seconds, _unless_closed(lambda: connection.set_authorizer(None)))
 
-    @rule(seconds=st.sampled_from([0.5, 3.0]))
-    def ledger_can_t_be_written(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.5, 3.0]), later=st.sampled_from([0.0, 0.006, 0.012]))
+    def ledger_can_t_be_written(self, seconds: float, later: float) -> None:
+        """At once, or when messages are under way, whose outcomes then can't be noted."""
         world = self.world
-        world.write_trouble = world.loop.time() + seconds
+        world.run(self._record([1, 2, 3], 0))
+        world.write_trouble = world.loop.time() + later + seconds
         connection = world.db.conn
-        connection.execute("PRAGMA query_only = ON")
-        world.loop.call_later(seconds, _unless_closed(lambda: connection.execute("PRAGMA query_only = OFF")))
+        for moment, switch in (later, "ON"), (later + seconds, "OFF"):
+            sql = f"PRAGMA query_only = {switch}"
+            world.loop.call_later(moment, _unless_closed(partial(connection.execute, sql)))
+        world.wait(later + 1)
 
     @rule(patience_s=st.sampled_from([0.0, 1.0, 10.0]))
     def restarted(self, patience_s: float) -> None:
         self.world.stop(patience_s=patience_s)
         self.world.start()
+
+    def _some_fail(self, name: str, count: int) -> set[int]:
+        """Of a destination that is well and has nothing to do: the events that it did not take, and will now."""
+        world = self.world
+        if not world.is_well(name) or world.open_of(name):
+            return set()
+        world.mode[name] = "down"
+        world.run(self._record(list(range(1, count + 1)), 0))
+        world.wait(MOMENT_S + count / RATE)
+        world.mode[name] = "up"
+        return world.open_of(name)
+
+    @rule(name=names)
+    def retried_in_time(self, name: str) -> None:
+        """Not before its pause is over, and not later."""
+        world = self.world
+        [event_id] = self._some_fail(name, 1) or [0]
+        due = world.not_before.get((name, event_id), 0.0) - world.loop.time()
+        if due > MOMENT_S:
+            before = world.sent[name, event_id]
+            world.wait(due - 0.02)
+            assert world.sent[name, event_id] == before
+            world.wait(0.02 + MOMENT_S)
+            assert world.sent[name, event_id] > before, f"{name}: its retry is late"
+
+    @rule(name=names, count=st.integers(1, 4))
+    def resumed_after_failures(self, name: str, count: int) -> None:
+        """Now: neither the breaker nor the retries' pauses are waited for."""
+        world = self.world
+        failed = self._some_fail(name, count)
+        before = world.sent.copy()
+        self._change(name, destinations.resume, noticed=True)
+        world.wait(MOMENT_S + count / RATE)
+        assert all(world.sent[name, event_id] > before[name, event_id] for event_id in failed), f"{name}: waits"
+
+    @rule(name=names, hours=st.sampled_from([-48, -2, 2]))
+    def restarted_after_the_clock_was_set(self, name: str, hours: int) -> None:
+        """What the ledger says of due times is then wrong by hours: nothing waits longer than its pause."""
+        world = self.world
+        failed = self._some_fail(name, 4)
+        world.stop(patience_s=1)
+        world.clock.step(hours * 3_600_000)
+        world.start()
+        world.wait(LONGEST_RETRY_S + LONGEST_PROBE_S + MOMENT_S + 4 / RATE)
+        assert not failed & world.open_of(name), f"{name}: waits for hours"
+
+    @rule(name=names, noticed=st.booleans())
+    def paused_for_a_while(self, name: str, noticed: bool) -> None:
+        """What comes is kept, and goes out when it is resumed."""
+        world = self.world
+        if not world.is_well(name) or world.open_of(name):
+            return
+        patience_s = MOMENT_S + (0 if noticed else LOOK_S)
+        self._change(name, destinations.pause, noticed, why="by hand", now=times.now())
+        world.wait(patience_s)
+        before = world.sent.copy()
+        world.run(self._record([1, 2], 0))
+        world.wait(LOOK_S)
+        assert all(world.sent[name, event_id] == before[name, event_id] for event_id in world.open_of(name))
+        kept = world.open_of(name)
+        self._change(name, destinations.resume, noticed)
+        world.wait(patience_s + 2 / RATE)
+        assert not kept & world.open_of(name), f"{name}: resumed, and nobody saw it"
+
+    @rule(concurrency=st.integers(1, 3), later=st.sampled_from([0.002, 0.006, 0.012]))
+    def reloaded_with_messages_under_way(self, concurrency: int, later: float) -> None:
+        """They end first: none is on its way twice, and none is given up."""
+        world = self.world
+        world.run(self._record([1, 2, 3, 4], 0))
+        world.run(asyncio.sleep(later))
+        self.reloaded(chosen=set(world.wanted), concurrency=concurrency)
 
     @precondition(lambda self: hasattr(self, "world"))
     @invariant()

@@ -123,7 +123,7 @@ def pause(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Send to a destination again, at once: what it is owed first."""
-    _change(config, name, lambda db, one: destinations.resume(db, one.id, now=times.now()))
+    _change(config, name, lambda db, one: destinations.resume(db, one.id))
     out.print(f"{name} gets events again.", highlight=False)
 
 

@@ -37,7 +37,7 @@ def change_destination(config: Config, name: str, act: str) -> str:
         if act == "pause":
             destinations.pause(db, one.id, "by hand", now=times.now())
             return f"{name} is paused: what comes is kept for it."
-        destinations.resume(db, one.id, now=times.now())
+        destinations.resume(db, one.id)
         return f"{name} gets events again."
 
 

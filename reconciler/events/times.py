@@ -38,6 +38,19 @@ def now() -> Millis:
     return Millis(_time.time_ns() // 1_000_000)
 
 
+class SteadyClock:
+    """The wall clock as it was when this was made, going on evenly, whatever the wall clock is set to since.
+
+    For pauses and due times: setting the wall clock neither ends nor prolongs what a running process waits for.
+    """
+
+    def __init__(self) -> None:
+        self._began = _time.time_ns() - _time.monotonic_ns()
+
+    def __call__(self) -> Millis:
+        return Millis((self._began + _time.monotonic_ns()) // 1_000_000)
+
+
 def parse(text: object) -> Millis | None:
     """Read a time as GitLab writes it; None for anything that is not one, or is outside the years 1 to 9999 in UTC.
 

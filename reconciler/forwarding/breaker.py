@@ -4,12 +4,15 @@
                                            ▲                              │
                                            └──────a probe is not taken────┘   (with a longer pause)
 
-Its state is kept in the ledger, with the outcome that changed it, so that a restart does not forget it.
+Its state is kept in the ledger, with the outcome that changed it, so that a restart does not forget it. `now` is
+the steady clock's everywhere, `at` the wall clock's, for people.
 """
 
 from __future__ import annotations
 
 import random
+
+import msgspec
 
 from reconciler.config.destinations import Destination
 from reconciler.events.times import Millis
@@ -21,22 +24,27 @@ NOTHING = Millis(0)
 class CircuitBreaker:
     """Whether the next attempt may start now. `state` is what the ledger keeps."""
 
-    def __init__(self, destination: Destination, state: Breaker = Breaker()) -> None:  # noqa: B008 - it is frozen
+    def __init__(self, destination: Destination, state: Breaker, *, now: Millis) -> None:
         self._settings = destination.breaker
         self._first = destination.retry.first
         self._concurrency = destination.concurrency
         self._not_before: Millis = NOTHING
         self._generation = 0
         self.in_flight = 0
-        self.state = state
+        latest = Millis(now + destination.breaker.longest)  # later only where the wall clock was set back meanwhile
+        self.state = msgspec.structs.replace(state, until=min(state.until, latest))
 
     @property
     def is_closed(self) -> bool:
         return self.state.state == "closed"
 
+    @property
+    def room(self) -> int:
+        """How many attempts more may be on their way."""
+        return max(0, (self._concurrency if self.is_closed else 1) - self.in_flight)
+
     def may_start(self, now: Millis) -> bool:
-        width = self._concurrency if self.is_closed else 1
-        return self.in_flight < width and self.wait(now) == 0
+        return self.room > 0 and self.wait(now) == 0
 
     def wait(self, now: Millis) -> Millis:
         """How long until an attempt may start, given that a slot is free."""
@@ -49,18 +57,20 @@ class CircuitBreaker:
             self._change("half_open", self.state.failures, until=NOTHING)
         return self._generation
 
-    def succeeded(self, generation: int, *, now: Millis) -> None:
+    def succeeded(self, generation: int, *, at: Millis) -> None:
         """The destination answered as one that works: it took an event, or refused just this one."""
         self.in_flight -= 1
         if generation != self._generation:
             return  # sent before it opened: the probe will tell
         self._not_before = NOTHING
         if not self.is_closed:
-            self._change("closed", 0, until=NOTHING, changed_at=now)
+            self._change("closed", 0, until=NOTHING, changed_at=at)
         elif self.state.failures:
             self._change("closed", 0, until=NOTHING)
 
-    def failed(self, generation: int, *, now: Millis, retry_after: Millis = NOTHING, counts: bool = True) -> None:
+    def failed(
+        self, generation: int, *, now: Millis, at: Millis, retry_after: Millis = NOTHING, counts: bool = True
+    ) -> None:
         """No answer, or one that asks to come again. One that does not count asks for a pause, no more."""
         self.in_flight -= 1
         self._not_before = max(self._not_before, Millis(now + retry_after))
@@ -73,7 +83,7 @@ class CircuitBreaker:
             self._change("closed", failures, until=NOTHING)
             return
         self._generation += 1
-        changed_at = now if self.is_closed else self.state.changed_at
+        changed_at = at if self.is_closed else self.state.changed_at
         self._change("open", failures, until=Millis(now + self._pause(failures)), changed_at=changed_at)
 
     def gave_up(self) -> None:

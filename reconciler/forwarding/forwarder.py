@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
@@ -13,20 +15,19 @@ from sqlite_utils import Database
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.events import times
-from reconciler.events.times import Millis
-from reconciler.forwarding.filters import routes
+from reconciler.events.times import Millis, SteadyClock
+from reconciler.forwarding.filters import Test, accepting
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.outbox import Outbox, Watcher
+from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
+from reconciler.forwarding.supervision import keep_running
 from reconciler.ledger import destinations
 from reconciler.ledger.destinations import Standing, Wanted
-from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
 from reconciler.ledger.fill import fill_step
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.opening import Opened
+from reconciler.ledger.routes import Route
 from reconciler.ledger.writer import Writer
-
-FILL_PAUSE_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ class Prepared(msgspec.Struct, frozen=True):
     """Destinations, and what was built for those that are new or changed, by name."""
 
     destinations: list[Destination]
-    as_wanted: list[Wanted]
+    accepts: dict[str, Test]
     built: dict[str, tuple[Kind, Formatter]]
 
     async def discard(self) -> None:
@@ -47,8 +48,22 @@ class Prepared(msgspec.Struct, frozen=True):
                 log.warning("what was built for a destination does not close", destination=name, error=repr(error))
 
 
+class _Running(msgspec.Struct):
+    """A destination that is delivered to, and the tasks that do it."""
+
+    destination: Destination
+    outbox: Outbox
+    delivering: asyncio.Task[None]
+    filling: asyncio.Task[None]
+
+
 class Forwarder:
-    """Runs an outbox for each destination. `apply` says which there are, at the start and whenever that changes."""
+    """Runs an outbox for each destination. `prepare` and `apply` say which there are, at the start and whenever that
+    changes.
+
+    Whatever fails begins again by itself, and takes nothing else down; `on_failure` is told what fails and why, and
+    with None that it runs again.
+    """
 
     def __init__(self, *, db: Database, writer: Writer, gitlab_url: str, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -56,19 +71,19 @@ class Forwarder:
         self._writer = writer
         self._gitlab_url = gitlab_url
         self._event_id = event_ids(db)
-        self._running: dict[int, tuple[Destination, Outbox, asyncio.Task[None]]] = {}
-        self._filling: asyncio.Task[None] | None = None
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._clock = SteadyClock()
+        self._running: dict[int, _Running] = {}
+        self._look = asyncio.Event()
+        self.on_failure: Callable[[str, str | None], None] | None = None
 
     async def prepare(self, wanted: Iterable[Destination]) -> Prepared:
         """Build what these destinations need. Nothing of it runs yet, and nothing else is changed.
 
-        Raises whatever a kind's constructor raises.
+        Raises whatever a kind's constructor, a filter's or a transform's compiler raises.
         """
         wanted = list(wanted)
-        running = {old.name: old for old, _, _ in self._running.values()}
-        prepared = Prepared(wanted, [as_wanted(one) for one in wanted], {})
-        routes(wanted, {one.name: 0 for one in wanted})  # filters are built too
+        running = {one.destination.name: one.destination for one in self._running.values()}
+        prepared = Prepared(wanted, {one.name: accepting(one) for one in wanted}, {})
         try:
             for one in wanted:
                 if running.get(one.name) != one:
@@ -85,45 +100,40 @@ class Forwarder:
         What is in flight ends first, so that no event is on its way twice. Raises LedgerError where the ledger can't
         be written; then nothing is changed.
         """
-        wanted = prepared.destinations
-        ids, standings = await self._writer.run(
-            lambda db: (destinations.sync(db, prepared.as_wanted, now=times.now()), destinations.standings(db))
-        )
-        self._writer.routes = routes(wanted, ids)
-        unchanged = {ids[one.name] for one in wanted if one.name not in prepared.built}
+        wanted, built = prepared.destinations, prepared.built
+        standing = await self._writer.run(partial(_sync, wanted))
+        routes = {one.name: Route(standing[one.name].id, one.ordering, prepared.accepts[one.name]) for one in wanted}
+        self._writer.routes = list(routes.values())
+        unchanged = {standing[one.name].id for one in wanted if one.name not in built}
         await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
-        standing = {one.name: one for one in standings}
-        for destination in wanted:
-            if destination.name in prepared.built:
-                self._start(destination, standing[destination.name], *prepared.built[destination.name])
-        if self._filling is not None:
-            self._filling.cancel()  # where it is stands in the ledger
-        self._filling = asyncio.create_task(self._fill())
+        with contextlib.suppress(sqlite3.Error):  # what has just ended may have changed it
+            standing = _by_name(destinations.standings(self._db))
+        for one in wanted:
+            if one.name in built:
+                self._start(one, standing[one.name], routes[one.name], *built[one.name])
 
     async def run(self) -> None:
-        """Never ends, unless an outbox does by itself: then its error is raised."""
-        await self._broken
+        """Never ends: hands on what other processes do to the destinations."""
+        await keep_running("forwarder", self._look_on, stopping=asyncio.Event(), tell=self._tell)
 
     def opened(self, deliveries: Iterable[Opened]) -> None:
         """Deliveries were opened by a commit of this process."""
         for delivery in deliveries:
             running = self._running.get(delivery.destination_id)
             if running is not None:
-                running[1].wake(delivery.lane)
+                running.outbox.wake()
 
     def look_again(self) -> None:
         """Another process changed the ledger: it may have opened deliveries, paused a destination or resumed it."""
-        for standing in destinations.standings(self._db):
-            if standing.id in self._running:
-                self._running[standing.id][1].look_again(standing)
+        self._look.set()
 
     async def drain(self, patience_s: float) -> None:
         """Start no more attempts; wait, so long, for those in flight. Then give them up and close all connections."""
-        if self._filling is not None:
-            self._filling.cancel()
         await asyncio.gather(*(self._end(ident, patience_s) for ident in list(self._running)))
 
-    def _start(self, destination: Destination, standing: Standing, kind: Kind, formatter: Formatter) -> None:
+    def _start(
+        self, destination: Destination, standing: Standing, route: Route, kind: Kind, formatter: Formatter
+    ) -> None:
         outbox = Outbox(
             destination,
             standing,
@@ -132,38 +142,55 @@ class Forwarder:
             formatter=formatter,
             kind=kind,
             watcher=self._watcher,
+            clock=self._clock,
         )
-        task = asyncio.create_task(outbox.run())
-        task.add_done_callback(self._watch)
-        self._running[standing.id] = (destination, outbox, task)
-
-    def _watch(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None and not self._broken.done():
-            self._broken.set_exception(error)
+        keep = partial(keep_running, stopping=outbox.stopping, tell=self._tell)
+        fill = partial(self._fill, route, outbox)
+        self._running[standing.id] = _Running(
+            destination,
+            outbox,
+            delivering=asyncio.create_task(keep(f"outbox of {destination.name}", outbox.run)),
+            filling=asyncio.create_task(keep(f"past of {destination.name}", fill)),
+        )
 
     async def _end(self, ident: int, patience_s: float | None = None) -> None:
-        _, outbox, task = self._running.pop(ident)
-        outbox.stop()
-        await asyncio.wait([task], timeout=patience_s)
-        try:
-            await outbox.close()
-        except Exception:  # a kind's: it is of no use any more
-            log.exception("a destination does not close")
-        task.cancel()
+        ended = self._running.pop(ident)
+        ended.outbox.stop()
+        await asyncio.wait([ended.delivering, ended.filling], timeout=patience_s)
+        await ended.outbox.close()
+        ended.delivering.cancel()
+        ended.filling.cancel()
 
-    async def _fill(self) -> None:
-        """Open the past for destinations that start there, part by part."""
-        for route in self._writer.routes:
-            opened: list[Opened] | None = []
-            while opened is not None:
-                try:
-                    opened = await self._writer.run(partial(fill_step, route=route, now=times.now()))
-                except LedgerUnavailable:
-                    await asyncio.sleep(FILL_PAUSE_S)
-                except ChangeFailed:  # the writer has said so; the next start goes on here
-                    opened = None
-                else:
-                    self.opened(opened or ())
+    def _tell(self, part: str, error: str | None) -> None:
+        if self.on_failure is not None:
+            self.on_failure(part, error)
+
+    async def _look_on(self) -> None:
+        """Ask the ledger how the destinations stand: when told to, and in any case every few seconds."""
+        while True:
+            self._look.clear()
+            for standing in destinations.standings(self._db):
+                if standing.id in self._running:
+                    self._running[standing.id].outbox.look_again(standing)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
+
+    async def _fill(self, route: Route, outbox: Outbox) -> None:
+        """Open a destination's past, part by part, where it starts there."""
+        opened: list[Opened] | None = []
+        while opened is not None and not outbox.stopping.is_set():
+            opened = await self._writer.run(partial(fill_step, route=route, now=times.now()))
+            outbox.wake()
+
+
+def _sync(wanted: Iterable[Destination], db: Database) -> dict[str, Standing]:
+    destinations.sync(db, [as_wanted(one) for one in wanted], now=times.now())
+    return _by_name(destinations.standings(db))
+
+
+def _by_name(some: Iterable[Standing]) -> dict[str, Standing]:
+    return {one.name: one for one in some}
 
 
 def as_wanted(destination: Destination) -> Wanted:

@@ -7,11 +7,11 @@ from sqlite_utils import Database
 
 from reconciler.config.destinations import Retry
 from reconciler.events.times import MINUTE, Millis
-from reconciler.forwarding.message import Answer
+from reconciler.forwarding.message import Answer, excerpt
 from reconciler.forwarding.retry import next_pause
 from reconciler.forwarding.transform import TransformFailed
 from reconciler.ledger import queue
-from reconciler.ledger.queue import Attempt, Outgoing, Queued
+from reconciler.ledger.queue import Attempt, Queued
 
 TOO_MANY_REQUESTS = 429
 
@@ -23,35 +23,39 @@ class Verdict(msgspec.Struct, frozen=True):
     is_dead: bool = False
     why: str = ""
     pause: Millis | None = None
+    destination_was_asked: bool = True
     destination_works: bool = True
     counts_against_destination: bool = True
     retry_after: Millis = Millis(0)
     gone: bool = False
 
-    def write(self, db: Database) -> None:
-        """Note it in the ledger, inside the open transaction."""
+    def write(self, db: Database, *, now: Millis) -> None:
+        """Note it in the ledger, inside the open transaction. `now` is the steady clock's."""
         if self.is_dead:
             queue.bury(db, self.attempt)
         elif self.pause is not None:
-            queue.retry(db, self.attempt, next_attempt_at=Millis(self.attempt.ended_at + self.pause))
+            queue.retry(db, self.attempt, pause=self.pause, now=now)
         else:
             queue.deliver(db, self.attempt)
 
 
-def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt) -> Verdict:
-    """Weigh an answer.
+def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt, *, now: Millis) -> Verdict:
+    """Weigh an answer. `now` is the steady clock's.
 
     What was refused is dead at once, and says nothing against the destination. A destination that is gone keeps its
     events. Anything else is tried again until the retry settings say that it has been long enough.
     """
+    tried = msgspec.structs.replace(
+        tried, status=answer.status, error_class=answer.error_class, error=answer.error, response=answer.response
+    )
     if answer.taken:
         return Verdict(tried)
     if answer.gone:
         return Verdict(tried, pause=MINUTE, destination_works=True, gone=True)
     if answer.refused:
         return Verdict(tried, is_dead=True, why="the destination refused it")
-    first = queued.first_attempt_at if queued.first_attempt_at is not None else tried.started_at
-    pause = next_pause(retry, queued.failures + 1, age=Millis(tried.ended_at - first))
+    first = now if queued.first_attempt_at is None else queued.first_attempt_at
+    pause = next_pause(retry, queued.failures + 1, age=Millis(now - first))
     # Who says "not so fast, come back in 5 s" works well, and was understood.
     counts = not (answer.status == TOO_MANY_REQUESTS and answer.retry_after)
     if pause is None:
@@ -72,16 +76,14 @@ def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt) -> Verdi
     )
 
 
-def untransformable(event: Outgoing, destination_id: int, number: int, at: Millis, error: TransformFailed) -> Verdict:
-    """An event that the transform fails for would fail for ever: a dead letter, to be replayed when it is mended."""
-    tried = Attempt(
-        event_id=event.event_id,
-        destination_id=destination_id,
-        sighting_id=event.sighting_id,
-        number=number,
-        started_at=at,
-        ended_at=at,
-        error_class="transform",
-        error=str(error),
-    )
-    return Verdict(tried, is_dead=True, why="the transform fails for it")
+def unwritable(retry: Retry, queued: Queued, tried: Attempt, error: Exception, *, now: Millis) -> Verdict:
+    """No message can be made of an event: the destination was not asked, and nothing is known of it.
+
+    One that the transform fails for would fail for ever: a dead letter, to be replayed when it is mended. Anything
+    else is a fault of ours, which the next version may not have: it is tried again like any other.
+    """
+    if isinstance(error, TransformFailed):
+        tried = msgspec.structs.replace(tried, error_class="transform", error=str(error))
+        return Verdict(tried, is_dead=True, why="the transform fails for it", destination_was_asked=False)
+    answer = Answer("message", excerpt(f"no message can be made of it: {type(error).__name__}: {error}"))
+    return msgspec.structs.replace(judge(retry, queued, answer, tried, now=now), destination_was_asked=False)

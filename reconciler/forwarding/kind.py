@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import structlog
 
 from reconciler.config.destinations import Destination
-from reconciler.forwarding.message import TAKEN, Answer, Message, Refused, excerpt
+from reconciler.forwarding.message import TAKEN, Answer, Message, NotTaken, Refused, excerpt
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class Kind(ABC):
 
 
 class Connected(Kind, Generic[C]):
-    """A kind with a connection that is made at the first message, and anew after any trouble."""
+    """A kind with a connection that all messages share, made at the first, and anew after trouble of its own."""
 
     requires: ClassVar[tuple[str, str]]
     """The module of the client library, and our extra that installs it."""
@@ -72,7 +72,7 @@ class Connected(Kind, Generic[C]):
             raise ValueError(f"needs a library: pip install 'gitlab-reconciler[{extra}]'") from None
 
     def __init__(self, destination: Any) -> None:
-        self._connection: C | None = None
+        self._line: _Line[C] | None = None
         self._connecting = asyncio.Lock()
 
     @abstractmethod
@@ -81,49 +81,85 @@ class Connected(Kind, Generic[C]):
 
     @abstractmethod
     async def publish(self, connection: C, message: Message) -> None:
-        """Publish one message, and wait until the broker has confirmed it."""
+        """Publish one message, and wait until the broker has confirmed it.
+
+        Raise `NotTaken` or `Refused` for what is the message's own trouble. After anything else the connection is
+        not used for new messages; those that are under way over it are left alone.
+        """
 
     @abstractmethod
     async def disconnect(self, connection: C) -> None:
         """Close a connection, broken or not."""
 
     async def send(self, message: Message) -> Answer:
-        async with self._connecting:
-            if self._connection is None:
-                self._connection = await self.connect()
-            connection = self._connection
+        line = await self._connected()
+        confirmed = line.confirmed
         try:
-            await self.publish(connection, message)
-        except Refused:
+            await self.publish(line.connection, message)
+        except (Refused, NotTaken):
+            line.confirmed += 1
             raise
-        except BaseException:  # cancelled for taking too long, too: such a connection is not to be trusted
-            await self._drop(connection)
+        except (TimeoutError, asyncio.CancelledError):
+            if line.confirmed == confirmed:  # nothing came back meanwhile: it may be dead
+                self._give_up(line)
             raise
-        return TAKEN
+        except BaseException:
+            self._give_up(line)
+            raise
+        else:
+            line.confirmed += 1
+            return TAKEN
+        finally:
+            line.users -= 1
+            if line.given_up and not line.users:
+                await self._close(line.connection)
 
     async def check(self) -> str:
         await self.disconnect(await self.connect())
         return f"{self.address}: connected"
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._drop(self._connection)
+        line, self._line = self._line, None
+        if line is not None:
+            await self._close(line.connection)
 
-    async def _drop(self, connection: C) -> None:
-        if self._connection is not connection:  # another message's trouble has done it already
-            return
-        self._connection = None
+    async def _connected(self) -> _Line[C]:
+        async with self._connecting:
+            if self._line is None:
+                self._line = _Line(await self.connect())
+            self._line.users += 1
+            return self._line
+
+    def _give_up(self, line: _Line[C]) -> None:
+        line.given_up = True
+        if self._line is line:
+            self._line = None
+
+    async def _close(self, connection: C) -> None:
         try:
             await asyncio.wait_for(asyncio.shield(self.disconnect(connection)), 2)
         except Exception as error:  # it was broken: nothing more can be done for it
             log.debug("a broken connection did not close well", error=repr(error))
 
 
+class _Line(Generic[C]):
+    """A connection, how many messages are under way over it, and how many the other side has answered for."""
+
+    def __init__(self, connection: C) -> None:
+        self.connection = connection
+        self.users = 0
+        self.confirmed = 0
+        self.given_up = False
+
+
 async def attempt(kind: Kind, message: Message, *, timeout_s: float) -> Answer:
     """One attempt, whose every outcome is an answer. Never raises for anything that the other side does."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await kind.send(message)
+            answer = await kind.send(message)
+        if not isinstance(answer, Answer):  # another package's kind
+            raise TypeError(f"{type(kind).__name__}.send returned {answer!r}: no Answer")
+        return answer
     except TimeoutError:
         return Answer("timeout", f"no answer within {timeout_s:g} s")
     except Refused as error:

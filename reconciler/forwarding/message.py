@@ -53,6 +53,12 @@ class Refused(Exception):
     """The destination will never take this message: it is too large, or malformed. Makes a dead letter at once."""
 
 
+class NotTaken(Exception):
+    """The destination did not take this message now, and works all the same: no queue is bound to it, a stream
+    is full. It is tried again, over the same connection.
+    """
+
+
 def excerpt(text: str) -> str:
     """As much of a text as is kept."""
     return text.encode("utf-8", "replace")[:EXCERPT_BYTES].decode("utf-8", "ignore").replace("\x00", "").strip()

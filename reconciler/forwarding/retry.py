@@ -15,6 +15,8 @@ GONE = 410
 """The destination wants no events any more (Standard Webhooks: "disable the endpoint"): it is paused, nothing is
 thrown away."""
 
+SCHEDULE_JITTER = 0.1
+
 LONGEST_RETRY_AFTER = DAY
 """A destination that asks for more is asked again after a day."""
 
@@ -58,4 +60,12 @@ def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Rand
         return backoff(retry, failures, uniform=uniform) if age < retry.max_age else None
     if failures > len(retry.schedule):
         return None
-    return Millis(round(retry.schedule[failures - 1] * (uniform or random).uniform(0.9, 1.1)))
+    jitter = (uniform or random).uniform(-SCHEDULE_JITTER, SCHEDULE_JITTER)
+    return Millis(round(retry.schedule[failures - 1] * (1 + jitter)))
+
+
+def longest_pause(retry: Retry) -> Millis:
+    """The longest pause that the settings alone make."""
+    if retry.schedule is None:
+        return retry.longest
+    return Millis(round(max(retry.schedule) * (1 + SCHEDULE_JITTER)))

@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from reconciler.ledger import schema
 from reconciler.ledger.errors import LedgerError, LedgerInUse, LedgerUnavailable
 from reconciler.ledger.files import Files, identity
+from reconciler.ledger.texts import AnyText
 
 PAGE_SIZE = 4096
 CHECKPOINT_PAGES = 1000
@@ -66,7 +67,9 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
         before = identity(path)
         target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
         # Not bound to a thread: a service's commits run on one of their own (see writer).
-        conn = sqlite3.connect(target, uri=True, isolation_level=None, timeout=patience_s, check_same_thread=False)
+        conn = sqlite3.connect(
+            target, uri=True, isolation_level=None, timeout=patience_s, check_same_thread=False, factory=AnyText
+        )
     except (OSError, sqlite3.Error) as error:
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     try:

@@ -46,6 +46,7 @@ class Standing(msgspec.Struct, frozen=True):
     paused_why: str | None
     breaker: Breaker
     filling: bool
+    resumes: int
 
     @property
     def state(self) -> str:
@@ -111,7 +112,7 @@ def standings(db: Database) -> list[Standing]:
     rows = db.conn.execute(
         """
         SELECT id, name, active, paused_at, paused_why, breaker, breaker_failures, breaker_until,
-               breaker_changed_at, fill_after IS NOT NULL FROM destinations ORDER BY name
+               breaker_changed_at, fill_after IS NOT NULL, resumes FROM destinations ORDER BY name
         """
     )
     return [
@@ -123,8 +124,9 @@ def standings(db: Database) -> list[Standing]:
             paused_why=why,
             breaker=_breaker(state, failures, until, changed_at),
             filling=bool(filling),
+            resumes=resumes,
         )
-        for ident, name, active, paused_at, why, state, failures, until, changed_at, filling in rows
+        for ident, name, active, paused_at, why, state, failures, until, changed_at, filling, resumes in rows
     ]
 
 
@@ -136,18 +138,17 @@ def pause(db: Database, destination_id: int, why: str, *, now: Millis) -> None:
     )
 
 
-def resume(db: Database, destination_id: int, *, now: Millis) -> None:
-    """Send again: a probe at once, whatever the breaker was waiting for."""
+def resume(db: Database, destination_id: int) -> None:
+    """Send again: a probe at once, whatever the breaker was waiting for, and no delivery waits for its retry."""
     db.conn.execute(
         """
-        UPDATE destinations SET paused_at = NULL, paused_why = NULL, breaker_until = NULL,
+        UPDATE destinations SET paused_at = NULL, paused_why = NULL, breaker_until = NULL, resumes = resumes + 1,
                                 breaker = iif(breaker = 'closed', 'closed', 'half_open') WHERE id = ?
         """,
         (destination_id,),
     )
     db.conn.execute(
-        "UPDATE deliveries SET next_attempt_at = ?1 WHERE destination_id = ?2 AND state = 'retrying'",
-        (times.iso(now), destination_id),
+        "UPDATE deliveries SET state = 'pending' WHERE destination_id = ? AND state = 'retrying'", (destination_id,)
     )
 
 

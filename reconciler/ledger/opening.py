@@ -25,16 +25,15 @@ _CANDIDATES = """
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """A delivery was opened in this lane of this destination."""
+    """A delivery was opened for this destination."""
 
     destination_id: int
-    lane: str
 
 
 def open_deliveries(db: Database, new: Sequence[NewDelivery], at: str) -> list[Opened]:
     """Open deliveries inside the open transaction; one that is there already stays as it is."""
     db.conn.executemany(_OPEN, [(d.event_id, d.destination_id, d.lane, at, d.error) for d in new])
-    return [Opened(d.destination_id, d.lane) for d in new if d.error is None]
+    return [Opened(d.destination_id) for d in new if d.error is None]
 
 
 def candidates_of(db: Database, sighting_ids: Sequence[int]) -> Iterator[tuple[int, Candidate]]:

@@ -1,7 +1,8 @@
 """The outbox: which delivery goes out next, and what became of it.
 
 Deliveries of one lane go out one after the other, in the order of their events. A lane is a project, an object
-of a project, or a single event where a destination asked for no order (see `ledger.routes`).
+of a project, or a single event where a destination asked for no order (see `ledger.routes`). Lanes take turns:
+the table `lanes` has each lane with its head, and one that had its turn goes to the end.
 """
 
 from __future__ import annotations
@@ -13,33 +14,37 @@ from reconciler.events import times
 from reconciler.events.sighting import Recovery, Summary
 from reconciler.events.times import Millis
 from reconciler.ledger import columns
-from reconciler.ledger.schema import OPEN
 
-NEXT_LANES = f"""
-    WITH RECURSIVE heads (lane, event_id) AS (
+NEXT_LANES = """
+    WITH due AS (
         SELECT * FROM (
-            SELECT lane, event_id FROM deliveries
-             WHERE destination_id = :destination AND {OPEN} ORDER BY lane, event_id LIMIT 1
+            SELECT turn, event_id FROM lanes WHERE destination_id = :destination AND due_at IS NULL
+             ORDER BY turn LIMIT :limit
         )
         UNION ALL
-        SELECT (SELECT lane FROM deliveries WHERE destination_id = :destination AND {OPEN} AND lane > heads.lane
-                 ORDER BY lane, event_id LIMIT 1),
-               (SELECT event_id FROM deliveries WHERE destination_id = :destination AND {OPEN}
-                   AND lane > heads.lane ORDER BY lane, event_id LIMIT 1)
-          FROM heads WHERE heads.lane IS NOT NULL
+        SELECT * FROM (
+            SELECT turn, event_id FROM lanes WHERE destination_id = :destination AND due_at <= :now
+             ORDER BY due_at LIMIT :limit
+        )
     )
-    SELECT heads.lane FROM heads
-      CROSS JOIN deliveries AS d ON d.event_id = heads.event_id AND d.destination_id = :destination
-     WHERE d.next_attempt_at <= :now LIMIT :limit
-"""
-HEAD = f"""
-    SELECT event_id, attempts + 0, attempts - attempts_before, replays + 0, first_attempt_at,
-           next_attempt_at, opened_at
-      FROM deliveries
-     WHERE destination_id = ? AND lane = ? AND {OPEN} ORDER BY lane, event_id LIMIT 1
+    SELECT d.lane, d.event_id, d.attempts + 0, d.attempts - d.attempts_before, d.replays + 0, d.first_attempt_at,
+           d.opened_at
+      FROM due CROSS JOIN deliveries AS d ON d.event_id = due.event_id AND d.destination_id = :destination
+     ORDER BY due.turn LIMIT :limit
 """
 NEXT_DUE = """
-    SELECT min(next_attempt_at) FROM deliveries WHERE destination_id = ? AND state = 'retrying'
+    SELECT due_at FROM lanes WHERE destination_id = ? AND due_at > ? ORDER BY due_at LIMIT 1
+"""
+_PULLED_BACK = """
+    strftime('%Y-%m-%dT%H:%M:%fZ', (:now + coalesce(pause_ms, :longest)) / 1000.0, 'unixepoch')
+"""
+PULL_BACK = f"""
+    UPDATE deliveries SET next_attempt_at = {_PULLED_BACK}
+     WHERE destination_id = :destination AND event_id IN (
+        SELECT event_id FROM deliveries
+         WHERE destination_id = :destination AND state = 'retrying' AND next_attempt_at > :latest
+           AND next_attempt_at > {_PULLED_BACK} LIMIT :limit
+     )
 """
 PAYLOAD = """
     SELECT e.id, e.happened_at, s.source, s.id, s.recovery, s.headers, s.payload,
@@ -57,8 +62,8 @@ _ATTEMPT = """
 """
 RETRY = """
     UPDATE deliveries SET state = 'retrying', attempts = attempts + 1,
-                          first_attempt_at = coalesce(first_attempt_at, ?3), next_attempt_at = ?4,
-                          last_status = ?5, last_error = ?6
+                          first_attempt_at = coalesce(first_attempt_at, ?3), next_attempt_at = ?4, pause_ms = ?5,
+                          last_status = ?6, last_error = ?7
      WHERE event_id = ?1 AND destination_id = ?2
 """
 
@@ -68,12 +73,12 @@ class Queued(msgspec.Struct, frozen=True):
     or opened again by a replay.
     """
 
+    lane: str
     event_id: int
     attempts: int
     failures: int
     replays: int
     first_attempt_at: Millis | None
-    next_attempt_at: Millis
     opened_at: Millis
 
 
@@ -91,11 +96,13 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One try: when it began and ended, and what came back. `error_class` is None where it was taken."""
+    """One try: when it began and ended, and what came back. `error_class` is None where it was taken, and then
+    `sighting_id` is what it was taken of.
+    """
 
     event_id: int
     destination_id: int
-    sighting_id: int
+    sighting_id: int | None
     number: int
     started_at: Millis
     ended_at: Millis
@@ -105,26 +112,38 @@ class Attempt(msgspec.Struct, frozen=True):
     response: str | None = None
 
 
-def next_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> list[str]:
-    """Up to `limit` lanes whose head is due. Costs one index step a lane, however long the lanes are."""
+def next_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> list[Queued]:
+    """The heads of up to `limit` lanes that may go out, the lane whose turn it is first.
+
+    Costs a few index steps for each that is returned, however many lanes there are, and however long they are.
+    """
     asked = {"destination": destination_id, "now": times.iso(now), "limit": limit}
-    return [lane for (lane,) in db.conn.execute(NEXT_LANES, asked)]
+    return [
+        Queued(lane, event_id, attempts, failures, replays, times.written(first), times.from_iso(opened))
+        for lane, event_id, attempts, failures, replays, first, opened in db.conn.execute(NEXT_LANES, asked)
+    ]
 
 
-def head(db: Database, destination_id: int, lane: str) -> Queued | None:
-    """The delivery that goes next in a lane, due or not; None where the lane is empty."""
-    row = db.conn.execute(HEAD, (destination_id, lane)).fetchone()
-    if row is None:
-        return None
-    event_id, attempts, failures, replays, first, due, opened = row
-    moments = (times.written(first), times.from_iso(due), times.from_iso(opened))
-    return Queued(event_id, attempts, failures, replays, *moments)
+def next_due(db: Database, destination_id: int, *, after: Millis) -> Millis | None:
+    """When the next lane that waits for a retry may go out."""
+    row = db.conn.execute(NEXT_DUE, (destination_id, times.iso(after))).fetchone()
+    return None if row is None else times.from_iso(row[0])
 
 
-def next_due(db: Database, destination_id: int) -> Millis | None:
-    """When the next retry of a destination is due."""
-    (due,) = db.conn.execute(NEXT_DUE, (destination_id,)).fetchone()
-    return None if due is None else times.from_iso(due)
+def pull_back(db: Database, destination_id: int, *, longest: Millis, now: Millis, limit: int = 500) -> bool:
+    """Bring retries that are due later than their own pause from now within it: the wall clock was set back.
+
+    `longest` is the longest pause that the config allows; nothing due before is looked at. Short steps, inside the
+    open transaction: call it until it returns False.
+    """
+    asked = {
+        "destination": destination_id,
+        "now": now,
+        "longest": longest,
+        "latest": times.iso(Millis(now + longest)),
+        "limit": limit,
+    }
+    return db.conn.execute(PULL_BACK, asked).rowcount > 0
 
 
 def outgoing(db: Database, event_id: int) -> Outgoing:
@@ -153,14 +172,15 @@ def bury(db: Database, attempt: Attempt) -> None:
     _finish(db, attempt, "dead")
 
 
-def retry(db: Database, attempt: Attempt, *, next_attempt_at: Millis) -> None:
-    """The event will be tried again."""
+def retry(db: Database, attempt: Attempt, *, pause: Millis, now: Millis) -> None:
+    """The event will be tried again, after a pause. `now` is the steady clock's, by which it is waited."""
     _note(db, attempt)
     row = (
         attempt.event_id,
         attempt.destination_id,
-        times.iso(attempt.started_at),
-        times.iso(next_attempt_at),
+        times.iso(now),
+        times.iso(Millis(now + pause)),
+        pause,
         attempt.status,
         attempt.error,
     )

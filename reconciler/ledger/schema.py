@@ -274,6 +274,70 @@ def _dashboard(db: Any) -> None:
     )
 
 
+@migrations(name="0005_forwarding")
+def _forwarding(db: Any) -> None:
+    head = f"""
+        INSERT INTO lanes (destination_id, lane, event_id, due_at)
+        SELECT destination_id, lane, event_id, iif(state = 'retrying', next_attempt_at, NULL) FROM deliveries
+         WHERE destination_id = {{0}}.destination_id AND lane = {{0}}.lane AND {OPEN} AND {{1}}
+         ORDER BY lane, event_id LIMIT 1
+            ON CONFLICT (destination_id, lane) DO UPDATE SET event_id = excluded.event_id, due_at = excluded.due_at
+    """
+    leaves = (
+        "DELETE FROM lanes WHERE destination_id = OLD.destination_id AND lane = OLD.lane AND event_id = OLD.event_id"
+    )
+    _run(
+        db,
+        "ALTER TABLE deliveries ADD COLUMN pause_ms INTEGER",  # how long before next_attempt_at it was tried
+        "ALTER TABLE destinations ADD COLUMN resumes INTEGER NOT NULL DEFAULT 0",  # how often it was resumed
+        """
+        CREATE TABLE lanes (  -- the lanes with open deliveries, in the order in which they have their turn
+            turn INTEGER PRIMARY KEY,
+            destination_id INTEGER NOT NULL,
+            lane TEXT NOT NULL,
+            event_id INTEGER NOT NULL,  -- its head: the delivery that goes next
+            due_at TEXT  -- when its head is tried again; NULL: it may go at once
+        )
+        """,
+        "CREATE UNIQUE INDEX lanes_by_name ON lanes (destination_id, lane)",
+        "CREATE INDEX lanes_ready ON lanes (destination_id, turn) WHERE due_at IS NULL",
+        "CREATE INDEX lanes_waiting ON lanes (destination_id, due_at) WHERE due_at IS NOT NULL",
+        f"""
+        INSERT INTO lanes (destination_id, lane, event_id, due_at)
+        SELECT d.destination_id, d.lane, d.event_id, iif(d.state = 'retrying', d.next_attempt_at, NULL)
+          FROM (SELECT destination_id, lane, min(event_id) AS event_id FROM deliveries WHERE {OPEN}
+                 GROUP BY destination_id, lane) AS heads
+          JOIN deliveries AS d ON d.event_id = heads.event_id AND d.destination_id = heads.destination_id
+         ORDER BY d.event_id
+        """,
+        # Triggers, so that whoever changes a delivery, a person with `sqlite3` too, leaves the lanes right.
+        f"""
+        CREATE TRIGGER lanes_opened AFTER INSERT ON deliveries
+        WHEN NEW.{OPEN} AND NOT EXISTS (
+            SELECT 1 FROM lanes
+             WHERE destination_id = NEW.destination_id AND lane = NEW.lane AND event_id < NEW.event_id
+        ) BEGIN
+            {head.format("NEW", "true")};
+        END
+        """,
+        # An attempt was its lane's turn: the lane goes to the end. Whatever else changes, it keeps its place.
+        f"""
+        CREATE TRIGGER lanes_changed AFTER UPDATE OF state, lane, next_attempt_at, attempts ON deliveries
+        WHEN OLD.{OPEN} OR NEW.{OPEN} BEGIN
+            {leaves} AND (NEW.attempts > OLD.attempts OR NEW.lane <> OLD.lane OR NOT NEW.{OPEN});
+            {head.format("OLD", "true")};
+            {head.format("NEW", "NEW.lane <> OLD.lane")};
+        END
+        """,
+        f"""
+        CREATE TRIGGER lanes_deleted AFTER DELETE ON deliveries WHEN OLD.{OPEN} BEGIN
+            {leaves};
+            {head.format("OLD", "true")};
+        END
+        """,
+    )
+
+
 @migrations(name="0006_service")
 def _service(db: Any) -> None:
     _run(

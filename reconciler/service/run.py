@@ -140,7 +140,8 @@ class _Service:
         self._forwarder = Forwarder(db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher)
         writer.on_opened = alerting.on_opened = self._forwarder.opened
         writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
-        writer.on_trouble = self._note_ledger
+        writer.on_trouble = partial(self._note, LEDGER)
+        self._forwarder.on_failure = self._note
         supervisor.well(LEDGER)
         meters.registry.register(Standing(lambda: (self._config, self._jobs.client), self._known))
         meters.registry.register(Parts(supervisor.parts))
@@ -189,12 +190,12 @@ class _Service:
         app = dashboard_app(lambda: self._config, known=self._known, stream=stream, trouble=trouble)
         return AdminServer(config.admin.host, config.admin.port, app, stream)
 
-    def _note_ledger(self, reason: str | None) -> None:
-        """The ledger counts as a part: it is the one that all others need."""
+    def _note(self, part: str, reason: str | None) -> None:
+        """A part that looks after itself fails, or is well. The ledger counts as one: all others need it."""
         if reason is None:
-            self._supervisor.well(LEDGER)
+            self._supervisor.well(part)
         else:
-            self._supervisor.failed(LEDGER, reason)
+            self._supervisor.failed(part, reason)
 
     async def _reload_when_told(self) -> None:
         await self._begun.wait()

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from reconciler.config.basics import Tls, check_address
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message, Refused
+from reconciler.forwarding.message import Message, NotTaken, Refused
 from reconciler.forwarding.names import Pattern, fill, word
 
 if TYPE_CHECKING:
@@ -93,14 +93,24 @@ class Kafka(Connected["AIOKafkaProducer"]):
         return producer
 
     async def publish(self, connection: AIOKafkaProducer, message: Message) -> None:
-        from aiokafka.errors import MessageSizeTooLargeError
+        from aiokafka import errors
 
         headers = [(name, value.encode()) for name, value in message.headers.items()]
         topic = fill(self._destination.topic, message, word)
         try:
             await connection.send_and_wait(topic, message.body, key=message.project.encode(), headers=headers)
-        except MessageSizeTooLargeError:
+        except errors.MessageSizeTooLargeError:
             raise Refused(f"{len(message.body):,} bytes are more than max_message or the topic takes") from None
+        except errors.KafkaTimeoutError as error:
+            raise TimeoutError(str(error)) from None
+        except (
+            errors.UnknownTopicOrPartitionError,
+            errors.TopicAuthorizationFailedError,
+            errors.InvalidTopicError,
+            errors.NotEnoughReplicasError,
+            errors.NotEnoughReplicasAfterAppendError,
+        ) as error:
+            raise NotTaken(f"the topic {topic} did not take it: {error}") from None
 
     async def disconnect(self, connection: AIOKafkaProducer) -> None:
         await connection.stop()

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import FilePath, Tls, check_url
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message, Refused
+from reconciler.forwarding.message import Message, NotTaken, Refused
 from reconciler.forwarding.names import Pattern, fill, word
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Nats(Connected["Client"]):
 
     async def publish(self, connection: Client, message: Message) -> None:
         from nats.errors import MaxPayloadError
-        from nats.js.errors import NoStreamResponseError
+        from nats.js.errors import APIError, NoStreamResponseError
 
         subject = fill(self._destination.subject, message, word)
         headers = message.headers | {"Nats-Msg-Id": message.id}
@@ -91,7 +91,9 @@ class Nats(Connected["Client"]):
         except MaxPayloadError:
             raise Refused(f"{len(message.body):,} bytes are more than the server takes (max_payload)") from None
         except NoStreamResponseError:
-            raise LookupError(f"no JetStream stream takes the subject {subject}") from None
+            raise NotTaken(f"no JetStream stream takes the subject {subject}") from None
+        except APIError as error:
+            raise NotTaken(f"the stream did not take it: {error.description} ({error.err_code})") from None
 
     async def disconnect(self, connection: Client) -> None:
         await connection.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
@@ -11,11 +13,11 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import Tls, check_url
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message
+from reconciler.forwarding.message import Message, NotTaken, Refused
 from reconciler.forwarding.names import Pattern, fill, word
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractConnection, AbstractExchange
+    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 
 
 def _server(url: SecretStr) -> SecretStr:
@@ -41,7 +43,34 @@ class RabbitMQDestination(Destination):
     tls: Tls | None = Field(None, description="A private CA, a client certificate; for amqps.")
 
 
-class RabbitMQ(Connected["tuple[AbstractConnection, AbstractExchange]"]):
+class Channels:
+    """A connection with its channels. Each message has one for itself while it is under way: RabbitMQ closes a
+    channel for what one message did wrong, and whatever else is under way over it fails.
+    """
+
+    def __init__(self, connection: AbstractConnection, exchange: str) -> None:
+        self.connection = connection
+        self._exchange = exchange
+        self._free: list[tuple[AbstractChannel, AbstractExchange]] = []
+
+    @asynccontextmanager
+    async def exchange(self) -> AsyncIterator[AbstractExchange]:
+        """The exchange, over a channel that nobody else uses."""
+        channel, exchange = self._free.pop() if self._free else await self._open()
+        try:
+            yield exchange
+        finally:
+            if not channel.is_closed:
+                self._free.append((channel, exchange))
+
+    async def _open(self) -> tuple[AbstractChannel, AbstractExchange]:
+        channel = await self.connection.channel(publisher_confirms=True, on_return_raises=True)
+        if not self._exchange:
+            return channel, channel.default_exchange
+        return channel, await channel.get_exchange(self._exchange, ensure=True)
+
+
+class RabbitMQ(Connected[Channels]):
     """Mandatory: a message that no queue takes comes back, and is tried again, instead of vanishing."""
 
     config = RabbitMQDestination
@@ -57,7 +86,7 @@ class RabbitMQ(Connected["tuple[AbstractConnection, AbstractExchange]"]):
         where = f"{parts.hostname}:{parts.port or 5672}{parts.path}"
         return f"{where}: {self._destination.exchange or 'default exchange'}, {self._destination.routing_key}"
 
-    async def connect(self) -> tuple[AbstractConnection, AbstractExchange]:
+    async def connect(self) -> Channels:
         import aio_pika
 
         wanted = self._destination
@@ -68,17 +97,16 @@ class RabbitMQ(Connected["tuple[AbstractConnection, AbstractExchange]"]):
             client_properties={"connection_name": f"gitlab-reconciler {wanted.name}"},
         )
         try:
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            if not wanted.exchange:
-                return connection, channel.default_exchange
-            return connection, await channel.get_exchange(wanted.exchange, ensure=True)
+            channels = Channels(connection, wanted.exchange)
+            async with channels.exchange():  # it is there
+                return channels
         except BaseException:
             await connection.close()
             raise
 
-    async def publish(self, connection: tuple[AbstractConnection, AbstractExchange], message: Message) -> None:
+    async def publish(self, connection: Channels, message: Message) -> None:
         import aio_pika
-        from aio_pika.exceptions import DeliveryError, PublishError
+        from aio_pika import exceptions
 
         made = aio_pika.Message(
             message.body,
@@ -92,11 +120,16 @@ class RabbitMQ(Connected["tuple[AbstractConnection, AbstractExchange]"]):
         )
         key = fill(self._destination.routing_key, message, word)
         try:
-            await connection[1].publish(made, key, mandatory=True)
-        except PublishError:
-            raise LookupError(f"no queue takes messages with the routing key {key}") from None
-        except DeliveryError as error:
-            raise ConnectionError(f"the broker did not confirm: {error}") from None
+            async with connection.exchange() as exchange:
+                await exchange.publish(made, key, mandatory=True)
+        except exceptions.PublishError:
+            raise NotTaken(f"no queue takes messages with the routing key {key}") from None
+        except exceptions.DeliveryError as error:
+            raise NotTaken(f"the broker did not confirm: {error}") from None
+        except exceptions.ChannelPreconditionFailed as error:
+            raise Refused(f"the broker does not take it: {error}") from None
+        except exceptions.ChannelClosed as error:
+            raise NotTaken(f"the broker did not take it: {error}") from None
 
-    async def disconnect(self, connection: tuple[AbstractConnection, AbstractExchange]) -> None:
-        await connection[0].close()
+    async def disconnect(self, connection: Channels) -> None:
+        await connection.connection.close()

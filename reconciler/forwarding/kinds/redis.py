@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import Tls, check_url
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message
+from reconciler.forwarding.message import Message, NotTaken
 from reconciler.forwarding.names import Pattern, fill
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Redis(Connected["Client"]):
         return client
 
     async def publish(self, connection: Client, message: Message) -> None:
+        from redis.exceptions import ReadOnlyError, ResponseError
+
         wanted = self._destination
         entry: dict[Any, Any] = {
             "id": message.id,
@@ -84,11 +86,16 @@ class Redis(Connected["Client"]):
         }
         stream = fill(wanted.stream, message, lambda text: text)
         async with connection.client() as one:  # WAIT is about what this very connection wrote
-            await one.xadd(stream, entry, maxlen=wanted.max_length, approximate=True)
+            try:
+                await one.xadd(stream, entry, maxlen=wanted.max_length, approximate=True)
+            except ReadOnlyError:  # no master any more: another connection may find it
+                raise
+            except ResponseError as error:
+                raise NotTaken(f"Redis did not take it: {error}") from None
             if wanted.replicas:
                 reached = await one.wait(wanted.replicas, wanted.timeout)
                 if reached < wanted.replicas:
-                    raise ConnectionError(f"{reached} of {wanted.replicas} replicas have it")
+                    raise NotTaken(f"{reached} of {wanted.replicas} replicas have it")
 
     async def disconnect(self, connection: Client) -> None:
         await connection.aclose()

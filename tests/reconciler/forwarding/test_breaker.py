@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from reconciler.config.destinations import BreakerSettings, Destination, Retry
+from reconciler.events.times import Millis
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.rate import RateLimit
 from reconciler.ledger.destinations import Breaker
@@ -17,24 +18,24 @@ from reconciler.ledger.destinations import Breaker
 def breaker(state: Breaker | None = None, **more: Any) -> CircuitBreaker:
     settings: dict[str, Any] = {"breaker": BreakerSettings(failures=3, longest="8s"), "retry": Retry(first="1s")}
     destination = Destination(name="d", concurrency=4, **(settings | more))
-    return CircuitBreaker(destination, Breaker() if state is None else state)
+    return CircuitBreaker(destination, Breaker() if state is None else state, now=Millis(0))
 
 
 def open_it(one: CircuitBreaker, now: int = 0) -> None:
     for _ in range(3):
-        one.failed(one.started(), now=now)
+        one.failed(one.started(), now=now, at=now)
 
 
 def test_full_width_until_so_many_failures_in_a_row() -> None:
     one = breaker()
     for _ in range(2):
-        one.failed(one.started(), now=0)
-    one.succeeded(one.started(), now=0)  # the row is broken
+        one.failed(one.started(), now=0, at=0)
+    one.succeeded(one.started(), at=0)  # the row is broken
     for _ in range(2):
-        one.failed(one.started(), now=0)
+        one.failed(one.started(), now=0, at=0)
     assert one.is_closed
     assert one.wait(0) == 0
-    one.failed(one.started(), now=7)
+    one.failed(one.started(), now=7, at=7)
     assert (one.state.state, one.state.failures, one.state.changed_at) == ("open", 3, 7)
 
 
@@ -48,12 +49,12 @@ def test_while_open_one_probe_at_a_time_goes_out() -> None:
     probe = one.started()
     assert one.state.state == "half_open"
     assert not one.may_start(10**9)
-    one.failed(probe, now=now)
+    one.failed(probe, now=now, at=now)
     assert one.state.state == "open"
     assert one.state.changed_at == 0  # since when it is down
     assert not one.may_start(now)
     now = one.state.until
-    one.succeeded(one.started(), now=now)
+    one.succeeded(one.started(), at=now)
     assert (one.state.state, one.state.failures, one.state.changed_at) == ("closed", 0, now)
     assert one.may_start(now)
 
@@ -62,15 +63,15 @@ def test_what_was_sent_before_it_opened_says_nothing_more() -> None:
     one = breaker()
     early = [one.started() for _ in range(4)]
     for generation in early[:3]:
-        one.failed(generation, now=0)
+        one.failed(generation, now=0, at=0)
     state = one.state
-    one.failed(early[3], now=5)
+    one.failed(early[3], now=5, at=5)
     assert one.state == state
     one = breaker()
     early = [one.started() for _ in range(4)]
     for generation in early[:3]:
-        one.failed(generation, now=0)
-    one.succeeded(early[3], now=5)
+        one.failed(generation, now=0, at=0)
+    one.succeeded(early[3], at=5)
     assert one.state.state == "open"
     assert one.in_flight == 0
 
@@ -78,13 +79,13 @@ def test_what_was_sent_before_it_opened_says_nothing_more() -> None:
 def test_who_asks_for_a_pause_gets_it_and_is_not_down() -> None:
     one = breaker()
     for _ in range(10):
-        one.failed(one.started(), now=0, retry_after=5000, counts=False)
+        one.failed(one.started(), now=0, at=0, retry_after=5000, counts=False)
     assert one.is_closed
     assert one.wait(0) == 5000
     assert one.may_start(5000)
     open_it(one, now=5000)
     now = one.state.until
-    one.failed(one.started(), now=now, retry_after=3000, counts=False)
+    one.failed(one.started(), now=now, at=now, retry_after=3000, counts=False)
     assert one.state.state == "open"
     assert one.wait(now) == 3000
 
@@ -106,7 +107,7 @@ def test_pauses_double_up_to_the_longest(probes: int) -> None:
     open_it(one)
     now = one.state.until
     for n in range(1, probes + 1):
-        one.failed(one.started(), now=now)
+        one.failed(one.started(), now=now, at=now)
         ceiling = min(8000, 1000 * 2**n)
         assert ceiling / 2 <= one.state.until - now <= ceiling
         now = one.state.until
@@ -131,12 +132,12 @@ class AnyOrder(RuleBasedStateMachine):
     def end(self, index: int, outcome: str) -> None:
         generation = self.flying.pop(index % len(self.flying))
         if outcome == "taken":
-            self.one.succeeded(generation, now=self.now)
+            self.one.succeeded(generation, at=self.now)
         elif outcome == "none":
             self.one.gave_up()
         else:
             later = outcome == "later"
-            self.one.failed(generation, now=self.now, retry_after=500 if later else 0, counts=not later)
+            self.one.failed(generation, now=self.now, at=self.now, retry_after=500 if later else 0, counts=not later)
 
     @rule(millis=st.integers(1, 10_000))
     def wait(self, millis: int) -> None:

@@ -11,15 +11,17 @@ from typing import Any
 
 import aio_pika
 import confluent_kafka
+import msgspec
 import nats
 import pytest
 import redis.asyncio
 from nats.js.api import StreamConfig
 
+from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.events import times
-from reconciler.forwarding.kind import Kind, attempt
-from reconciler.forwarding.message import Answer, Message
+from reconciler.forwarding.kind import Connected, Kind, attempt
+from reconciler.forwarding.message import Answer, Message, NotTaken, Refused
 from tests.support.brokers import broker
 
 
@@ -37,6 +39,24 @@ def made(kind: str, **keys: Any) -> Kind:
 
 async def sent(kind: Kind, *messages: Message) -> list[Answer]:
     return [await attempt(kind, one, timeout_s=3) for one in messages]
+
+
+def counting(kind: str, **keys: Any) -> tuple[Kind, list[Any]]:
+    """A kind, and the connections that it has made."""
+    found, connections = find_kind(kind), []
+
+    class Counting(found):  # type: ignore[misc]
+        async def connect(self) -> Any:
+            connections.append(await super().connect())
+            return connections[-1]
+
+    return Counting(found.config.model_validate({"name": "d", "kind": kind, "timeout": "3s", **keys})), connections
+
+
+async def together(kind: Kind, *messages: Message) -> list[str | None]:
+    """What became of messages that were under way at once."""
+    answers = await asyncio.gather(*(attempt(kind, one, timeout_s=3) for one in messages))
+    return [answer.error_class for answer in answers]
 
 
 @pytest.fixture
@@ -89,10 +109,25 @@ class TestNats:
         for one in (nowhere, kind):
             await one.close()
 
+    async def test_one_message_s_trouble_is_nobody_else_s(self, server: tuple[str, Any], unique: str) -> None:
+        kind, connections = counting("nats", servers=[server[0]], subject=unique + ".{project_path}")
+        await server[1].update_stream(StreamConfig(name=unique, subjects=[f"{unique}.group_a_project"]))
+        nowhere = msgspec.structs.replace(message(0), about={**message().about, "project_path": "elsewhere"})
+        large, too_large = message(8, body=b"x" * 200_000), message(9, body=b"x" * 2_000_000)
+        await server[1].update_stream(
+            StreamConfig(name=unique, subjects=[f"{unique}.group_a_project"], max_msg_size=100_000)
+        )
+        for first in (0, 10):
+            fine = [message(first + n) for n in range(1, 8)]
+            found = await together(kind, nowhere, large, too_large, *fine)
+            assert found == ["not_taken", "not_taken", "refused"] + [None] * 7
+        assert len(connections) == 1
+        await kind.close()
+
     async def test_a_connection_that_broke_is_made_anew(self, server: tuple[str, Any], unique: str) -> None:
         kind: Any = made("nats", servers=[server[0]], subject=unique + ".x")
         await sent(kind, message(1))
-        await kind._connection.close()
+        await kind._line.connection.close()
         first, second = await sent(kind, message(2), message(2))
         assert (first.taken, second.taken) == (False, True)
         assert "connected" in await kind.check()
@@ -148,6 +183,30 @@ class TestRabbitMQ:
         assert "wrong" not in made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")).address
         await kind.close()
 
+    async def test_one_message_s_trouble_is_nobody_else_s(self, server: tuple[str, Any], unique: str) -> None:
+        kind, connections = counting("rabbitmq", url=server[0], exchange=unique)
+        for _ in range(2):
+            found = await together(kind, message(0, project=7), *(message(n) for n in range(1, 8)))
+            assert found == ["not_taken"] + [None] * 7
+        assert len(connections) == 1
+        await kind.close()
+
+    async def test_a_channel_that_the_broker_closes_is_one_message_s_alone(
+        self, server: tuple[str, Any], unique: str
+    ) -> None:
+        kind, connections = counting("rabbitmq", url=server[0], exchange=unique)
+        await together(kind, *(message(n) for n in range(8)))
+        before = await aio_pika.connect(server[0])
+        channel = await before.channel()
+        await channel.exchange_delete(unique)
+        assert await together(kind, *(message(n) for n in range(8))) == ["not_taken"] * 8
+        exchange = await channel.declare_exchange(unique, aio_pika.ExchangeType.TOPIC, durable=True)
+        await server[1].bind(exchange, "gitlab.42.*")
+        assert await together(kind, *(message(n) for n in range(8))) == [None] * 8
+        assert len(connections) == 1
+        await before.close()
+        await kind.close()
+
 
 class TestRedis:
     @pytest.fixture
@@ -183,6 +242,17 @@ class TestRedis:
         assert "WRONGTYPE" in (wrong.error or "")
         [away] = await sent(made("redis", url="redis://127.0.0.1:9/0"), message())
         assert away.error_class is not None
+
+    async def test_one_message_s_trouble_is_nobody_else_s(self, server: tuple[str, Any], unique: str) -> None:
+        url, client = server
+        kind, connections = counting("redis", url=url, stream=unique + ":{project_id}")
+        await client.set(unique + ":7", "no stream")
+        for _ in range(2):
+            found = await together(kind, message(0, project=7), *(message(n) for n in range(1, 8)))
+            assert found == ["not_taken"] + [None] * 7
+        assert len(connections) == 1
+        await client.delete(unique + ":7")
+        await kind.close()
 
     async def test_a_stream_that_is_kept_short(self, server: tuple[str, Any], unique: str) -> None:
         url, client = server
@@ -239,5 +309,82 @@ class TestKafka:
         assert answer.refused
         assert (await attempt(kind, message(), timeout_s=10)).taken
         await kind.close()
+        kind, connections = counting("kafka", servers=servers.split(","), topic=unique, max_message=2000)
+        for _ in range(2):
+            fine = (message(n) for n in range(1, 8))
+            assert await together(kind, message(0, body=b"x" * 5000), *fine) == ["refused"] + [None] * 7
+        assert len(connections) == 1
+        await kind.close()
         away = await attempt(made("kafka", servers=["127.0.0.1:9"], timeout="2s"), message(), timeout_s=2)
         assert not away.taken
+
+
+class OverALine(Connected[asyncio.Event]):
+    """A broker of our own: a message of the number 0 has trouble, the others wait until told to go on."""
+
+    config = Destination
+    requires = ("json", "json")
+    address = "nowhere"
+
+    def __init__(self, trouble: BaseException | None) -> None:
+        super().__init__(None)
+        self._trouble = trouble
+        self.go_on = asyncio.Event()
+        self.connections: list[asyncio.Event] = []
+
+    async def connect(self) -> asyncio.Event:
+        self.connections.append(asyncio.Event())
+        return self.connections[-1]
+
+    async def publish(self, connection: asyncio.Event, message: Message) -> None:
+        if message.id == "evt_x_0":
+            if self._trouble is None:
+                await asyncio.Event().wait()
+            else:
+                raise self._trouble
+        await self.go_on.wait()
+        if connection.is_set():
+            raise ConnectionError("closed under me")
+
+    async def disconnect(self, connection: asyncio.Event) -> None:
+        connection.set()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "made_anew"),
+    [
+        (NotTaken("no queue"), False),
+        (Refused("too large"), False),
+        (ConnectionResetError("gone"), True),
+        (ValueError("whatever"), True),
+    ],
+)
+async def test_those_beside_it_are_left_alone(trouble: Exception, made_anew: bool) -> None:
+    kind = OverALine(trouble)
+    others = [asyncio.create_task(attempt(kind, message(n), timeout_s=5)) for n in range(1, 8)]
+    await asyncio.sleep(0)
+    assert not (await attempt(kind, message(0), timeout_s=5)).taken
+    later = asyncio.create_task(attempt(kind, message(9), timeout_s=5))
+    await asyncio.sleep(0)
+    assert not kind.connections[0].is_set()
+    kind.go_on.set()
+    assert all(answer.taken for answer in await asyncio.gather(*others, later))
+    assert len(kind.connections) == 1 + made_anew
+    assert kind.connections[0].is_set() == made_anew  # closed, once nobody needs it any more
+    await kind.close()
+    assert all(one.is_set() for one in kind.connections)
+
+
+async def test_a_time_out_is_the_connection_s_fault_only_where_nothing_else_came_back() -> None:
+    kind = OverALine(None)
+    slow = asyncio.create_task(attempt(kind, message(0), timeout_s=0.05))
+    await asyncio.sleep(0)
+    kind.go_on.set()
+    assert (await attempt(kind, message(1), timeout_s=5)).taken
+    assert (await slow).error_class == "timeout"
+    await attempt(kind, message(2), timeout_s=5)
+    assert len(kind.connections) == 1
+    assert (await attempt(kind, message(0), timeout_s=0.05)).error_class == "timeout"
+    await attempt(kind, message(3), timeout_s=5)
+    assert len(kind.connections) == 2
+    await kind.close()

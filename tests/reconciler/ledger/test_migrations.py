@@ -15,7 +15,7 @@ from reconciler.ledger import browse, destinations, prune, schema, search
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.ids import event_ids
-from reconciler.ledger.queue import head, outgoing
+from reconciler.ledger.queue import next_lanes, outgoing
 from reconciler.ledger.status import status
 from reconciler.ledger.unknowns import Asked
 
@@ -41,9 +41,8 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
     with closing(connect(path)) as db:
         with transaction(db):
             assert destinations.sync(db, [Wanted("old"), Wanted("new")], now=0) == {"old": 1, "new": 2}
-        queued = head(db, 1, "project:42")
-        assert queued is not None
-        assert (queued.attempts, queued.failures, queued.replays) == (3, 3, 0)
+        [queued] = next_lanes(db, 1, now=times.now(), limit=10)
+        assert (queued.lane, queued.attempts, queued.failures, queued.replays) == ("project:42", 3, 3, 0)
         assert outgoing(db, 1).summary.object is None
         shown = browse.show(db, 1)
         assert shown is not None

@@ -37,17 +37,10 @@ from reconciler.ledger.routes import Route
 from reconciler.ledger.watched import Name
 
 HOT = (
-    "events",
-    "sightings",
-    "deliveries",
-    "coverage",
-    "projects",
-    "sources",
-    "downtimes",
-    "hooks",
-    "attempts",
-    "watched",
+    *("events", "sightings", "deliveries", "lanes", "coverage"),
+    *("projects", "sources", "downtimes", "hooks", "attempts", "watched"),
 )
+BACK = {"destination": 1, "now": 0, "longest": 0, "latest": "x", "limit": 5}
 ROUTES = [Route(1, "project", lambda _: True), Route(2, "none", lambda _: True)]
 
 
@@ -123,11 +116,11 @@ def test_hot_queries_use_indexes(db: Database) -> None:
         )
         record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
     queue.next_lanes(db, 1, now=times.now(), limit=1000)
-    queue.head(db, 2, "event:000000000001")
-    queue.next_due(db, 1)
+    queue.next_due(db, 1, after=times.now())
     queue.outgoing(db, 1)
     attempt = queue.Attempt(1, 1, 1, 1, 0, 0, 500, "http_5xx", "no")
-    queue.retry(db, attempt, next_attempt_at=times.now())
+    queue.retry(db, attempt, pause=0, now=times.now())
+    queue.pull_back(db, 1, longest=0, now=times.now())
     queue.bury(db, attempt)
     queue.deliver(db, attempt)
     coverage.cover(db, 1, "project_events", coverage.Interval(0, 9))
@@ -168,13 +161,14 @@ def test_hot_queries_use_indexes(db: Database) -> None:
 def test_the_outbox_uses_its_partial_indexes(db: Database) -> None:
     asked = {"destination": 1, "now": "x", "limit": 5}
     lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_LANES, asked)]
-    assert sum("INDEX deliveries_open" in step for step in lanes) >= 3
-    head = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.HEAD, (1, "x"))]
-    assert any("INDEX deliveries_open (destination_id=? AND lane=?)" in step for step in head)
-    assert not any("TEMP B-TREE" in step for step in lanes + head)
+    assert any("INDEX lanes_ready (destination_id=?)" in step for step in lanes)
+    assert any("INDEX lanes_waiting (destination_id=? AND due_at<?)" in step for step in lanes)
+    assert sum("TEMP B-TREE" in step for step in lanes) == 1  # of the few that were found
     backlog = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + status.BACKLOG, (1,))]
     assert any("COVERING INDEX deliveries_open" in step for step in backlog)
     hours = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + overview.HOURS, ("x",))]
     assert any("INDEX events_by_time (happened_at>?)" in step for step in hours)
-    due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_DUE, (1,))]
-    assert any("deliveries_retrying" in step for step in due)
+    due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_DUE, (1, "x"))]
+    assert any("INDEX lanes_waiting (destination_id=? AND due_at>?)" in step for step in due)
+    back = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.PULL_BACK, BACK)]
+    assert any("INDEX deliveries_retrying (destination_id=? AND next_attempt_at>?)" in step for step in back)

@@ -74,7 +74,7 @@ def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], 
                 elif state == "dead":
                     queue.bury(db, attempt(n + 1, at))
                 elif state == "retrying":
-                    queue.retry(db, attempt(n + 1, at), next_attempt_at=at)
+                    queue.retry(db, attempt(n + 1, at), pause=0, now=at)
         pruned(db, events=10 * DAY, dead_letters=None if dead_days is None else dead_days * DAY)
         left = {ident for (ident,) in db.execute("SELECT id FROM events").fetchall()}
         for n, (state, recorded, finished) in enumerate(rows):

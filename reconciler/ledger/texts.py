@@ -1,0 +1,45 @@
+"""A connection that can be given any text. Errors, answers and names come from outside, and may hold what UTF-8 can't
+say (a lone surrogate); one such text must not cost a transaction, and with it everything that shares it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from operator import length_hint
+from typing import Any
+
+
+def writable(value: Any) -> Any:
+    """A value as SQLite can hold it: in a text, what UTF-8 can't say is replaced."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+class AnyText(sqlite3.Connection):
+    """Looks into values only where SQLite could not take them: there is no cost otherwise."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """As sqlite3's."""
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeEncodeError:
+            return super().execute(sql, _writable(parameters))
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        """As sqlite3's."""
+        rows = list(parameters)
+        left = iter(rows)
+        while True:
+            try:
+                return super().executemany(sql, left)
+            except UnicodeEncodeError:  # those before are written
+                failed = len(rows) - length_hint(left) - 1
+                super().execute(sql, _writable(rows[failed]))
+
+
+def _writable(parameters: Any) -> Any:
+    if isinstance(parameters, dict):
+        return {name: writable(value) for name, value in parameters.items()}
+    return tuple(writable(value) for value in parameters)

@@ -1,0 +1,96 @@
+"""Whatever text comes from outside can be written, and costs nobody a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.ledger import destinations, queue
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.destinations import Wanted
+from reconciler.ledger.record import record
+from reconciler.ledger.routes import Candidate, Route, Undecided
+from reconciler.ledger.texts import writable
+
+BAD = "caf\u00e9 \ud800 \udfff"
+ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=5)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        with transaction(db):
+            destinations.sync(db, [Wanted("one")], now=times.now())
+        yield db
+
+
+def undecided(_: Candidate) -> bool:
+    raise Undecided(BAD)
+
+
+def sighting(number: int, text: str = "x") -> Sighting:
+    return Sighting(
+        source="webhook:default",
+        source_id=str(number),
+        identity=Identity(f"note:{number}", times.now(), Precision.STATED),
+        summary=Summary(kind="note", project_id=1, title=text, author=text),
+        seen_at=times.now(),
+        payload="{}",
+        payload_sha=str(number),
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ANY_TEXT, min_size=1, max_size=8))
+def test_every_row_is_written_once_and_in_order(db: Database, texts: list[str]) -> None:
+    with transaction(db):
+        db.conn.execute("DELETE FROM meta WHERE name LIKE 'row %'")
+        db.conn.executemany("INSERT INTO meta VALUES (?, ?)", [(f"row {n}", text) for n, text in enumerate(texts)])
+        db.conn.execute("INSERT INTO meta VALUES (:name, :value)", {"name": "row x", "value": texts[0]})
+    written = db.conn.execute("SELECT value FROM meta WHERE name LIKE 'row %' ORDER BY name").fetchall()
+    assert [value for (value,) in written] == [writable(text) for text in [*texts, texts[0]]]
+
+
+@given(ANY_TEXT)
+def test_only_what_can_t_be_written_is_replaced(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        writable(text).encode()
+    else:
+        assert writable(text) == text
+
+
+def test_halves_of_one_character_are_put_together() -> None:
+    assert writable("\ud83d\ude00") == "\U0001f600"
+
+
+def test_an_event_is_recorded_whatever_its_filter_says(db: Database) -> None:
+    with transaction(db):
+        record(db, [sighting(1), sighting(2)], now=times.now(), routes=[Route(1, "project", undecided)])
+    found = db.conn.execute("SELECT state, last_error FROM deliveries").fetchall()
+    assert found == [("dead", "the filter can't tell: caf\u00e9 \ufffd \ufffd")] * 2
+
+
+def test_what_a_destination_answers_and_a_transform_says(db: Database) -> None:
+    with transaction(db):
+        record(db, [sighting(1, BAD)], now=times.now(), routes=[Route(1, "project", lambda _: True)])
+        failed = queue.Attempt(1, 1, None, 1, times.now(), times.now(), 500, BAD, BAD, BAD)
+        queue.retry(db, failed, pause=times.SECOND, now=times.now())
+        queue.bury(db, failed)
+        destinations.pause(db, 1, BAD, now=times.now())
+    [(error,)] = db.conn.execute("SELECT DISTINCT error FROM attempts").fetchall()
+    assert error == writable(BAD)
+    assert destinations.standings(db)[0].paused_why == writable(BAD)
+
+
+def test_what_is_asked_for_may_be_any_text_too(db: Database) -> None:
+    assert db.conn.execute("SELECT count(*) FROM sightings WHERE title = ?", (BAD,)).fetchone() == (0,)

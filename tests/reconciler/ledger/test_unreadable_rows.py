@@ -31,6 +31,7 @@ from reconciler.ledger import (
     destinations,
     downtime,
     hooks,
+    parts,
     queue,
     reloads,
     runs,
@@ -44,6 +45,7 @@ from reconciler.ledger.coverage import Interval
 from reconciler.ledger.destinations import Breaker, Wanted
 from reconciler.ledger.hooks import HookState
 from reconciler.ledger.ids import event_ids
+from reconciler.ledger.parts import Part
 from reconciler.ledger.prune import Keep, Pruning
 from reconciler.ledger.queue import Attempt
 from reconciler.ledger.record import record
@@ -109,7 +111,7 @@ def fill(db: Database) -> None:
     end = Millis(NOW - MINUTE)
     queue.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
     queue.bury(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
-    queue.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), next_attempt_at=NOW)
+    queue.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
     destinations.note_breaker(db, 1, Breaker("open", 5, NOW, end))
     destinations.pause(db, 2, alerts.GONE, now=NOW)
     coverage.cover(db, 7, "project_events", Interval(Millis(NOW - DAY), Millis(NOW - HOUR)))
@@ -132,6 +134,7 @@ def fill(db: Database) -> None:
     db.execute("INSERT INTO meta VALUES ('ledger_id_from:3', 'abc')")
     runs.note_run(db, Run(7, "project_events", "poll", Millis(NOW - DAY), NOW, NOW, NOW, 1, 1, 1, 1))
     unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
+    parts.note_parts(db, [Part("dashboard", NOW, 1, "no")])
     index_step(db)
 
 
@@ -212,12 +215,13 @@ def service(folder: Path) -> None:
             pruning = Pruning(Keep(Millis(DAY), None, Millis(DAY), Millis(DAY)), now=NOW)
             while not pruning.step(db):
                 pass
+        parts.failing(db)
         event_ids(db)(9)
         for one in destinations.standings(db):
-            for lane in queue.next_lanes(db, one.id, now=NOW, limit=10):
-                head = queue.head(db, one.id, lane)
-                if head is not None:
-                    queue.outgoing(db, head.event_id)
+            queue.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
+            queue.next_due(db, one.id, after=NOW)
+            for head in queue.next_lanes(db, one.id, now=NOW, limit=10):
+                queue.outgoing(db, head.event_id)
 
 
 FACES: dict[str, Callable[[Path], None]] = {

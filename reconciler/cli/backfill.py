@@ -42,7 +42,7 @@ from reconciler.ledger.unknowns import Unknown, unknowns
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile import backfill as reading
 from reconciler.reconcile.backfill import Backfill, Report
-from reconciler.reconcile.known import asked
+from reconciler.reconcile.knowledge import asked
 from reconciler.reconcile.parts import reconciling
 from reconciler.reconcile.tally import Tally
 from reconciler.sources.project_events import ProjectEvents

@@ -31,7 +31,7 @@ from reconciler.ledger import downtime
 from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.unknowns import unknowns
-from reconciler.reconcile.known import asked
+from reconciler.reconcile.knowledge import asked
 from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError

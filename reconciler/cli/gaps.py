@@ -26,7 +26,7 @@ from reconciler.ledger.connection import connect
 from reconciler.ledger.coverage import Stretch
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.unknowns import Known
-from reconciler.reconcile.known import look
+from reconciler.reconcile.knowledge import look
 
 
 def gaps(

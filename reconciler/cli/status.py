@@ -12,7 +12,7 @@ from reconciler.events import times
 from reconciler.ledger.connection import connect
 from reconciler.ledger.status import ProjectStatus, Status
 from reconciler.ledger.status import status as read_status
-from reconciler.reconcile.known import asked
+from reconciler.reconcile.knowledge import asked
 from reconciler.reconcile.rounds import expected
 from reconciler.sources.table import keeps
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 from sqlite_utils import Database
 
@@ -23,6 +25,11 @@ def covered(db: Database, project_id: int, source: str) -> list[Interval]:
         "ORDER BY covered_from",
         (project_id, source),
     )
+    return readable(rows)
+
+
+def readable(rows: Iterable[tuple[str | None, str | None]]) -> list[Interval]:
+    """Rows of coverage as intervals. One that can't be read covers nothing."""
     read = ((times.written(start), times.written(end)) for start, end in rows)
     return [Interval(start, end) for start, end in read if start is not None and end is not None and start < end]
 

@@ -70,10 +70,11 @@ def rest(db: Database, now: Millis) -> None:
 
 def downtimes(db: Database) -> list[Downtime]:
     """All of them, oldest first. One whose end can't be read is taken to be as long as it can have been."""
-    rows = db.conn.execute("SELECT started_at, ended_at, how FROM downtimes ORDER BY started_at")
-    return [
+    rows = db.conn.execute("SELECT started_at, ended_at, how FROM downtimes").fetchall()
+    found = [
         Downtime(Interval(times.from_iso(start), times.written(end) or times.LATEST), how) for start, end, how in rows
     ]
+    return sorted(found, key=lambda one: one.during.start)
 
 
 def _read(db: Database, name: str) -> Millis | None:

@@ -15,25 +15,28 @@ from reconciler.events.times import Millis
 from reconciler.ledger import coverage, downtime
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.downtime import Downtime
+from reconciler.ledger.schema import TIME
 
 EXPIRING = 7
 """A gap is about to become final in the last seventh of the time for which GitLab keeps it: the last day of 7."""
 
-_ANSWERS_UNTIL = "min(coalesce(s.watched_until, :expected), :expected)"
+_UNTIL = f"CASE WHEN s.watched_until GLOB {TIME} THEN min(s.watched_until, :expected) ELSE :expected END"
 UNFINISHED = f"""
     SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
            c.covered_from, c.covered_through
       FROM sources s LEFT JOIN coverage c ON c.project_id = s.project_id AND c.source = s.source
-     WHERE s.watched_since < {_ANSWERS_UNTIL}
+     WHERE s.watched_since NOT GLOB {TIME}
+        OR s.watched_since < {_UNTIL}
        AND NOT EXISTS (SELECT 1 FROM coverage w
                         WHERE w.project_id = s.project_id AND w.source = s.source
-                          AND w.covered_from <= s.watched_since AND w.covered_through >= {_ANSWERS_UNTIL})
+                          AND w.covered_from <= s.watched_since AND w.covered_from GLOB {TIME}
+                          AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME})
      ORDER BY s.project_id, s.source, c.covered_from
 """
 """The sources that one stretch of coverage does not answer for, with all their stretches. Nearly all sources have
-no gap: SQL leaves them out.
+no gap: SQL leaves them out, and takes for one what it can't read.
 """
-UNFINISHED_OF_PROJECT = UNFINISHED.replace("WHERE", "WHERE s.project_id = :project AND", 1)
+UNFINISHED_OF_PROJECT = UNFINISHED.replace("sources s", "(SELECT * FROM sources WHERE project_id = :project) s")
 
 Row = tuple[int, str, str, str | None, str | None, str | None, str | None, str | None]
 
@@ -85,8 +88,8 @@ def _of_source(
 ) -> list[Gap]:
     """The gaps of one source: what it answers for, but for what its rows of coverage say."""
     project_id, source, since, until, trouble, error, _, _ = rows[0]
-    watched = Interval(times.from_iso(since), expected if until is None else min(expected, times.from_iso(until)))
-    read = [Interval(times.from_iso(start), times.from_iso(end)) for *_, start, end in rows if start and end]
+    watched = Interval(times.from_iso(since), min(expected, times.written(until) or expected))
+    read = coverage.readable((start, end) for *_, start, end in rows)
     forgotten = Millis(now - keeps_for)
     found = []
     for gap in coverage.gaps(read, watched):

@@ -19,6 +19,9 @@ OPEN = "state IN ('pending', 'retrying')"
 """What makes a delivery open, letter for letter as in the partial indexes, so that SQLite may use them."""
 
 
+TIME = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*Z'"
+"""A time as the ledger writes it, for GLOB."""
+
 UNREAD = "watched_until IS NULL AND (trouble IS NOT NULL OR last_read_at IS NULL)"
 """What makes a source one that is not read, letter for letter as in its partial index."""
 

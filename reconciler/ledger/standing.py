@@ -9,7 +9,7 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger.schema import UNREAD
+from reconciler.ledger.schema import TIME, UNREAD
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -30,11 +30,11 @@ _SELECT = """
     SELECT project_id, source, watched_since, watched_until, last_read_at, trouble, error FROM sources
 """
 
-COVERED_THROUGH = """
+COVERED_THROUGH = f"""
     WITH read AS (
         SELECT project_id, trouble IS NULL AS fine,
                (SELECT covered_through FROM coverage c WHERE c.project_id = s.project_id AND c.source = s.source
-                 ORDER BY covered_from DESC LIMIT 1) AS through
+                   AND covered_through GLOB {TIME} ORDER BY covered_from DESC LIMIT 1) AS through
           FROM sources s WHERE watched_until IS NULL
     )
     SELECT project_id,

@@ -122,8 +122,8 @@ def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
     if not asked.has_token or not asked.names:
         return
     gitlab, wanted = Name("gitlab", asked.url), set(asked.names)
-    there = watched.watched(db)
-    look = _Look(downtime.life(db), asked, now)
+    there, life = watched.watched(db), downtime.life(db)
+    look = _Look(life, asked, now)
     for one in there:
         if Name(one.kind, one.name) == gitlab and one.trouble is not None:
             why = f"{one.error}; what webhooks miss is not looked for"
@@ -132,7 +132,7 @@ def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
     for name in asked.names:
         if name not in taken_up:
             why = "the service has not taken it up: `gitlab-reconciler reload`, or start the service"
-            yield Unknown(name.kind, name.name, name, NOT_READ_YET, why, None)
+            yield Unknown(name.kind, name.name, name, NOT_READ_YET, why, None, pending=life.runs(now))
     for one in there:
         name = Name(one.kind, one.name)
         if name in wanted and (found := look.at(one, name)) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -235,7 +234,10 @@ class Poller:
         await self._projects.watchlist.failed(self._projects.watched_as(name), error)
 
     async def _note_poll(self, project_id: int | str, error: Exception | None) -> None:
-        """How a project's, or a group's, last poll ended. What the ledger can't take is in the log."""
+        """How a project's, or a group's, last poll ended. What can't be noted is in the log."""
         text, at = None if error is None else in_words(error)[1], times.now()
-        with contextlib.suppress(LedgerError):
+        try:
             await self._writer.run(lambda db: runs.note_poll(db, int(project_id), text, at))
+        except Exception as also:  # whatever it is, the poll has ended all the same
+            foreseen = isinstance(also, LedgerError)
+            log.warning("how a poll ended can't be noted", error=str(also), exc_info=None if foreseen else also)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import structlog
 from sqlite_utils import Database
@@ -109,8 +110,13 @@ class Watchlist:
 
         try:
             await self._writer.run(note)
-        except LedgerError as also:
-            log.warning("what can't be read can't be noted in the ledger", name=one.name, error=str(also))
+        except Exception as also:  # whatever it is, who reports a trouble goes on
+            log.warning(
+                "what can't be read can't be noted in the ledger",
+                name=one.name,
+                error=str(also),
+                exc_info=None if isinstance(also, LedgerError) else also,
+            )
 
     async def whole(self, error: Exception) -> SourceError | None:
         """What keeps all of GitLab from being read, where something could not be; None where it answers.
@@ -121,16 +127,17 @@ class Watchlist:
             return None
         async with self._probing:
             if self._found is None or time.monotonic() - self._probed_at >= PROBE_S:
-                self._found = await in_thread(self._ask)
+                self._found = await in_thread(partial(self._ask, scope=isinstance(error, TokenRefused)))
                 self._probed_at = time.monotonic()
             return self._found
 
-    def _ask(self) -> SourceError | None:
-        """Ask for what every token of the right scope may read: for what GitLab is, and for a list of its own."""
+    def _ask(self, *, scope: bool) -> SourceError | None:
+        """Ask for what every token may read; where a scope was missing, for what every token of our scope may."""
         try:
             self._probe.get("/version", answers.Version)
-            own = {"membership": "true", "simple": "true", "per_page": 1}
-            next(self._probe.pages("/projects", answers.Thing, own), None)
+            if scope:
+                own = {"membership": "true", "simple": "true", "per_page": 1}
+                next(self._probe.pages("/projects", answers.Thing, own), None)
         except Stopped:
             raise
         except Refused as error:  # who refuses this to a token that is good, answers

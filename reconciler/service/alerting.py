@@ -20,7 +20,7 @@ from reconciler.ledger.runs import project_paths
 from reconciler.ledger.unknowns import Known
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import state
-from reconciler.reconcile.known import asked, missed
+from reconciler.reconcile.knowledge import asked, missed
 
 LOOK_S = 5.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +13,10 @@ from apscheduler.triggers.interval import IntervalTrigger
 from sqlite_utils import Database
 
 from reconciler.config.models import Config, Retention
+from reconciler.events import times
 from reconciler.events.hook_tests import Expected
+from reconciler.ledger import watched
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.prune import Keep
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.parts import Reconciling, reconciling
@@ -65,6 +69,8 @@ class Jobs:
                 "nothing is reconciled: webhooks are recorded and forwarded, but what they miss is not looked for",
                 why="no gitlab.token" if config().gitlab.token is None else "no projects",
             )
+            if not (config().projects or config().groups):
+                self._healing = self._supervisor.until_done("healing", self._watch_nothing)
             return
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)
         # One job: a turn in every interval, which spreads its polls over it.
@@ -101,6 +107,11 @@ class Jobs:
             self._healing.cancel()
         if self._parts is not None:
             self._parts.stop()
+
+    async def _watch_nothing(self) -> None:
+        """What was in the config answers for nothing any more."""
+        with contextlib.suppress(LedgerUnavailable):
+            await self._writer.run(lambda db: watched.sync(db, (), times.now()))
 
 
 def keep(retention: Retention) -> Keep:

@@ -29,7 +29,7 @@ from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.parts import note_parts
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Meters, Parts, Standing
-from reconciler.reconcile.known import SharedLook
+from reconciler.reconcile.knowledge import SharedLook
 from reconciler.reconcile.parts import Reconciling
 from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting

@@ -56,7 +56,7 @@ from reconciler.ledger.unreadable import Unreadable
 from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Standing
-from reconciler.reconcile.known import SharedLook
+from reconciler.reconcile.knowledge import SharedLook
 
 NOW = times.now()
 GARBAGE, YEAR_1 = "garbage", "1-01-01T00:00:00.000Z"  # as an older version wrote the year
@@ -118,10 +118,13 @@ def fill(db: Database) -> None:
     for source in ("project_events", "pipelines"):
         standing.watch(db, 7, source, Millis(NOW - DAY))
     standing.note_read(db, 7, "project_events", NOW)
-    watched.sync(db, [Name("gitlab", "http://127.0.0.1:9"), Name("project", "7")], NOW)
-    watched.note_found(db, Name("project", "7"), 7)
-    watched.note_trouble(db, Name("project", "7"), "refused", "403", NOW)
     standing.note_trouble(db, 7, "pipelines", "refused", "403", NOW)
+    name = Name("project", "7")
+    watched.sync(db, [Name("gitlab", "http://127.0.0.1:9"), Name("group", "team"), name], NOW)
+    watched.note_found(db, name, 7)
+    watched.note_trouble(db, name, "refused", "403", NOW)
+    watched.add_members(db, "team", {7: "team/7", 8: "team/8"}, NOW)
+    watched.note_read(db, Name("member", "8"), NOW)
     standing.unwatch(db, 7, keep=["project_events"], until=NOW)
     downtime.beat(db, Millis(NOW - 2 * HOUR))
     downtime.wake(db, NOW)

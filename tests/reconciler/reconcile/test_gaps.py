@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.events.times import DAY, HOUR, MINUTE
+from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger import downtime
 from reconciler.ledger.coverage import Interval
 from reconciler.metrics import Standing, state
 from reconciler.reconcile.backfill import Backfill, cut
-from reconciler.reconcile.known import SharedLook
+from reconciler.reconcile.knowledge import SharedLook
 from reconciler.service.alerting import expiring_gaps
 from tests.reconciler.reconcile.conftest import NOW, MakeHouse
 
@@ -138,6 +138,26 @@ async def test_a_project_that_is_watched_no_more_has_no_new_gaps(make_house: Mak
     assert {gap.project_id for gap in house.gaps()} == {42, 43}
     [of_archived] = [gap for gap in house.gaps() if gap.project_id == 43]
     assert of_archived.during.end == NOW + HOUR  # until it was let go, and not for ever
+
+
+async def test_a_project_that_comes_back_is_watched_again(make_house: MakeHouse) -> None:
+    """Archived, and opened again: it is read from then on, without a restart."""
+    house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
+    world = house.gitlab.world
+    world.add_project(43, "group/other")
+    await house.parts.rounds.heal()
+    for archived in (True, False):
+        world.projects[43].archived = archived
+        house.now = Millis(house.now + HOUR)
+        await house.parts.projects.refresh_groups()
+        for name in house.parts.projects.names:
+            await house.poll(name)
+    assert house.rows("SELECT watched_until FROM sources WHERE project_id = 43") == [(None,)]
+    house.now = Millis(house.now + HOUR)
+    world.push(43)
+    house.now = Millis(house.now + MINUTE)
+    await house.poll(43)
+    assert house.events() == 1
 
 
 async def test_a_group_that_can_t_be_read_keeps_its_projects(make_house: MakeHouse) -> None:

@@ -5,6 +5,7 @@ place, from the start and in the middle.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,17 @@ from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger import destinations, downtime
+from reconciler.ledger import destinations, downtime, unknowns
 from reconciler.ledger.connection import connect
-from reconciler.ledger.unknowns import Known, Unknown
+from reconciler.ledger.unknowns import Asked, Known, Unknown
+from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Standing
-from reconciler.reconcile.known import look
+from reconciler.reconcile import rounds
+from reconciler.reconcile.knowledge import look
 from reconciler.reconcile.parts import reconciling
 from reconciler.service.alerting import Alerting
+from reconciler.service.jobs import Jobs
 from tests.reconciler.reconcile.conftest import NOW
 from tests.support.failing_gitlab import WAYS, FailingGitLab
 
@@ -223,3 +227,217 @@ async def test_what_nobody_could_read(house: House, gitlab: FailingGitLab, way: 
     assert house.told() == [(told, about, "opened"), (told, about, "over")]
     assert all_is_known(house)
     assert 'Is anything lost?</h2>\n    <p class="answer">No</p>' in await house.page()
+
+
+NOWHERE = {
+    "nobody listens": ("http://127.0.0.1:1", "refused"),
+    "no such host": ("http://gitlab.example", "no such host"),
+    "no TLS": ("https://127.0.0.1:{port}", "SSL"),
+}
+
+
+@pytest.mark.parametrize("why", NOWHERE)
+async def test_a_gitlab_that_was_never_reached(
+    gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *more: Any, **others: Any) -> Any:
+        if host == "gitlab.example":
+            raise socket.gaierror(socket.EAI_NONAME, "no such host")
+        return real(host, *more, **others)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    url, said = NOWHERE[why]
+    house = House(tmp_path, url.format(port=gitlab.url.rpartition(":")[2]))
+    monkeypatch.setattr(times, "now", lambda: house.now)
+    await house.wake()
+    for _ in range(4):
+        await house.round()
+    await every_face_says(house, "gitlab", "http")
+    assert said in house.unknown()[0].why
+    assert [(what, state) for what, _, state in house.told()] == [("gitlab_not_read", "opened")]
+    await house.close()
+
+
+async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
+    """Before the first attempt has ended nobody knows anything, and nothing is wrong."""
+    await house.parts.projects.begin()
+    assert {(one.kind, one.name, one.trouble, one.pending) for one in house.unknown()} == {
+        ("group", "team", "not read yet", True),
+        ("project", "42", "not read yet", True),
+        ("project", "group/other", "not read yet", True),
+    }
+    assert {one.since for one in house.unknown()} == {times.iso(NOW)}
+    assert house.run("gaps", "--exit-code")[0] == 1
+    assert "could not be looked at yet" in await house.page()
+    await house.alerting._review()
+    assert house.told() == []
+
+
+async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
+    await house.parts.projects.begin()
+    house.now = Millis(house.now + 2 * HOUR)
+    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    assert {(one.trouble, one.pending) for one in house.unknown()} == {("slow", False)}
+    await house.alerting._review()
+    assert [what for what, _, _ in house.told()] == ["gitlab_not_read"]  # all of it, for one reason
+
+
+async def test_one_source_in_trouble_stops_no_other(house: House, gitlab: FailingGitLab) -> None:
+    house.config.reconcile.sources[:] = ["project_events", "pipelines", "releases"]  # type: ignore[index]
+    gitlab.fail("server error", *PLACES["a source"])
+    await house.round()
+    asked = gitlab.requests["/api/v4/projects/42/releases"]
+    assert asked == 1
+    [one] = house.unknown()
+    assert (one.kind, one.name, one.of.name) == ("source", "pipelines of group/project", "42")
+
+
+async def test_a_group_that_hangs_holds_no_project_up(
+    gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "GROUPS_PATIENCE_S", 0.01)
+    house = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": "30s"})
+    monkeypatch.setattr(times, "now", lambda: house.now)
+    await house.wake()
+    gitlab.fail("never answers", *PLACES["a group"])
+    await house.round()
+    assert [(one.kind, one.name, one.pending) for one in house.unknown()] == [("group", "team", True)]
+    await house.close()
+
+
+async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> None:
+    await house.round()
+    house.config = load(rewritten(house, projects=["group/other"], groups=[]), {})
+    house.parts.stop()
+    house.start()
+    await house.round()
+    rows = house.reader.execute("SELECT kind, name FROM watched ORDER BY kind").fetchall()
+    assert rows == [("gitlab", house.config.gitlab.url), ("project", "group/other")]
+    house.now = Millis(house.now + HOUR)
+    left_at = times.iso(Millis(NOW + 2 * MINUTE))
+    ends = {gap.project_id: times.iso(gap.during.end) for gap in house.known().gaps}
+    assert (ends[42], ends[60]) == (left_at, left_at)  # they answer for nothing that comes after
+    assert ends[43] > left_at
+    assert house.reader.execute("SELECT DISTINCT project_id FROM sources WHERE watched_until IS NULL").fetchall() == [
+        (43,)
+    ]
+
+
+async def test_a_config_without_names_lets_all_go(house: House) -> None:
+    await house.round()
+    house.config = load(rewritten(house, projects=[], groups=[]), {})
+    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set())
+    jobs.apply(house.config, lambda: house.config)
+    assert jobs._healing is not None
+    await jobs._healing
+    jobs.stop()
+    assert house.reader.execute("SELECT count(*) FROM watched").fetchone() == (0,)
+    assert house.reader.execute("SELECT count(*) FROM sources WHERE watched_until IS NULL").fetchone() == (0,)
+
+
+async def test_projects_below_a_group_are_read_though_the_group_is_not(house: House, gitlab: FailingGitLab) -> None:
+    """After a restart they are known from the ledger."""
+    await house.round()
+    gitlab.fail("server error", *PLACES["a group"])
+    house.parts.stop()
+    house.start()
+    before = gitlab.requests["/api/v4/projects/60/events"]
+    await house.round()
+    assert gitlab.requests["/api/v4/projects/60/events"] == before + 1
+    assert [one.kind for one in house.unknown()] == ["group"]
+
+
+async def test_a_service_that_does_not_run_is_said_first(house: House) -> None:
+    await house.round()
+    assert all_is_known(house)
+    house.now = Millis(house.now + MINUTE)  # and no sign of life
+    code, text = house.run("gaps", "--exit-code")
+    assert code == 1
+    assert "service gitlab-reconciler: not running since 2026-11-24 12:01:00\n    it was killed" in text
+    await house.writer.run(lambda db: downtime.rest(db, house.now))
+    [one] = house.unknown()
+    assert "it was stopped" in one.why
+    assert house.run("status")[1].splitlines()[2].startswith("  service gitlab-reconciler: not running")
+    await house.wake()
+    assert house.unknown() == []
+
+
+async def test_names_that_the_service_has_not_taken_up(house: House) -> None:
+    await house.round()
+    rewritten(house, projects=[42, "group/other", "group/new"])
+    code, text = house.run("gaps", "--exit-code")
+    assert (code, "project group/new: not read yet\n    the service has not taken it up" in text) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("sections", "name"),
+    [
+        ({"projects": [], "groups": []}, "projects"),
+        ({"gitlab": {"url": "https://gitlab.example"}}, "gitlab.token"),
+    ],
+)
+async def test_nothing_to_look_at_is_not_all_well(house: House, sections: dict[str, Any], name: str) -> None:
+    house.config = load(rewritten(house, **sections), {})
+    [one] = house.unknown()
+    assert (one.kind, one.name) == ("config", name)
+    assert house.run("gaps", "--exit-code")[0] == 1
+    assert f'<th scope="row">{name}' in await house.page()
+
+
+async def test_what_waited_for_gitlab_is_no_trouble_of_its_own(house: House, gitlab: FailingGitLab) -> None:
+    """When GitLab is back, the others are still to be read: that is said, and nobody is alarmed."""
+    await house.round()
+    gitlab.fail("bad gateway", *PLACES["everything"])
+    for _ in range(4):
+        await house.round()
+    gitlab.recover()
+    house.now = Millis(house.now + MINUTE)
+    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    await house.parts.poller.poll("group/other")
+    await house.alerting._review()
+    assert [(what, state) for what, _, state in house.told()] == [
+        ("gitlab_not_read", "opened"),
+        ("gitlab_not_read", "over"),
+    ]
+    assert {(one.kind, one.name) for one in house.unknown()} == {
+        ("group", "team"),
+        ("project", "42"),
+        ("project", "team/member"),
+    }
+    await house.round()
+    assert all_is_known(house)
+
+
+async def test_a_poll_that_had_nothing_to_ask_proves_nothing(house: House, gitlab: FailingGitLab) -> None:
+    await house.round()
+    gitlab.fail("token refused", *PLACES["everything"])
+    await house.round(after=0)  # no time has passed: no project has anything to be read
+    assert house.unknown()[0].kind == "gitlab"
+
+
+@pytest.mark.parametrize("way", ["token refused", "forbidden"])
+async def test_covered_through_is_told_when_the_token_dies(house: House, gitlab: FailingGitLab, way: str) -> None:
+    await house.round()
+    gitlab.fail(way, *PLACES["everything"])
+    await house.round(HOUR)
+    [shown] = [one for one in json.loads(house.run("status", "--json")[1])["projects"] if one["id"] == 42]
+    assert shown["covered_through"] == times.iso(Millis(NOW + MINUTE - house.config.reconcile.settle))
+
+
+async def test_another_contributor_is_on_every_face(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.round()
+
+    def parts(_db: object, asked: Asked, _now: Millis) -> list[Unknown]:
+        of = Name("gitlab", asked.url)
+        return [Unknown("part", "the search", of, "restarts", "disk", times.iso(NOW))]
+
+    monkeypatch.setattr(unknowns, "CONTRIBUTORS", (*unknowns.CONTRIBUTORS, parts))
+    await every_face_says(house, "part", "the search")
+
+
+def rewritten(house: House, **sections: Any) -> Path:
+    """The config file, changed."""
+    house.file.write_text(yaml.safe_dump(yaml.safe_load(house.file.read_text()) | sections))
+    return house.file

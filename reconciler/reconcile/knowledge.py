@@ -20,7 +20,7 @@ from reconciler.reconcile.rounds import expected, pause
 from reconciler.reconcile.watchlist import names
 from reconciler.sources.table import keeps
 
-FRESH_S = 5.0
+FRESH_S = 2.0
 """For so long an answer is given to every face that asks."""
 
 

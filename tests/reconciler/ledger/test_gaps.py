@@ -1,0 +1,161 @@
+"""Gaps in few statements: found is what a look at each source finds, whatever the ledger holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlite_utils import Database
+
+from reconciler.config.models import Config
+from reconciler.dashboard import views
+from reconciler.events import times
+from reconciler.events.times import DAY, MINUTE, Millis
+from reconciler.ledger import coverage, downtime, schema, standing, watched
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.coverage import Interval
+from reconciler.ledger.gaps import UNFINISHED, Gap, gaps
+from reconciler.ledger.status import status
+from reconciler.ledger.unknowns import SOURCES, Asked, Known, unknowns
+from reconciler.ledger.watched import Name
+from tests.reconciler.ledger.test_query_plans import Watched
+
+NOW = times.from_iso("2026-11-25T12:00:00.000Z")
+KEEPS = {"log": Millis(50), "list": Millis(1000 * DAY)}
+AT = st.integers(0, 100).map(lambda n: Millis(NOW - 100 + n))
+PART = st.tuples(AT, AT).map(sorted).map(lambda pair: Interval(*pair))
+
+
+class Told:
+    """One source, as the test tells it to the ledger."""
+
+    def __init__(self, since: Millis, until: Millis | None, read: list[Interval], trouble: str | None) -> None:
+        self.since, self.until, self.read, self.trouble = since, until, read, trouble
+
+    def gaps(self, downs: list[Interval], expected: Millis, keeps_for: Millis) -> set[tuple[Interval, str]]:
+        """Moment by moment."""
+        end = expected if self.until is None else min(expected, self.until)
+        missing = [
+            moment
+            for moment in range(self.since, end)
+            if not any(part.start <= moment < part.end for part in self.read)
+        ]
+        found = set()
+        for start, stop in stretches(missing, NOW - keeps_for):
+            if stop <= NOW - keeps_for:
+                why = "too old"
+            elif self.trouble and stop >= end:
+                why = self.trouble
+            elif any(down.start < stop and down.end > start for down in downs):
+                why = "down"
+            else:
+                why = self.trouble or "not read yet"
+            found.add((Interval(Millis(start), Millis(stop)), why))
+        return found
+
+
+def stretches(moments: list[int], forgotten: int) -> Iterator[tuple[int, int]]:
+    """Moments that follow each other, cut where GitLab begins to know."""
+    start = None
+    for index, moment in enumerate(moments):
+        start = moment if start is None else start
+        following = moments[index + 1] if index + 1 < len(moments) else None
+        if following != moment + 1 or following == forgotten:
+            yield start, moment + 1
+            start = None
+
+
+TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), st.none() | st.just("refused"))
+
+
+@settings(deadline=None)
+@given(st.lists(TOLD, min_size=1, max_size=4), st.lists(PART, max_size=3), AT)
+def test_gaps_are_those_of_each_source(told: list[Told], downs: list[Interval], expected: Millis) -> None:
+    with closing(Database(memory=True)) as db:
+        schema.upgrade(db)
+        for down in downs:
+            db.conn.execute(
+                "INSERT OR IGNORE INTO downtimes VALUES (?, ?, 'killed')",
+                (times.iso(down.start), times.iso(down.end)),
+            )
+        downs = [one.during for one in downtime.downtimes(db)]
+        wanted = set()
+        for number, one in enumerate(told):
+            source = ("log", "list")[number % 2]
+            standing.watch(db, number, source, one.since)
+            for part in one.read:
+                coverage.cover(db, number, source, part)
+            if one.trouble is not None:
+                standing.note_trouble(db, number, source, one.trouble, "no", NOW)
+            if one.until is not None:
+                standing.unwatch(db, number, until=one.until)
+            wanted |= {(number, source, *gap) for gap in one.gaps(downs, expected, KEEPS[source])}
+        found = gaps(db, keeps=KEEPS, expected=expected, now=NOW)
+        assert {(gap.project_id, gap.source, gap.during, gap.why) for gap in found} == wanted
+        assert len(found) == len(wanted)
+
+
+def filled(db: Database, projects: int) -> None:
+    """Projects with two sources each, all read up to now but for the first."""
+    with transaction(db):
+        watched.sync(db, [Name("gitlab", "u"), Name("group", "team")], NOW)
+        watched.add_members(db, "team", {n: f"team/{n}" for n in range(1, projects + 1)}, NOW)
+        for project in range(1, projects + 1):
+            for source in KEEPS:
+                standing.watch(db, project, source, Millis(NOW - DAY))
+                end = NOW - 30 * MINUTE if (project, source) == (1, "list") else NOW
+                coverage.cover(db, project, source, Interval(Millis(NOW - DAY), Millis(end)))
+                standing.note_read(db, project, source, NOW)
+        standing.note_trouble(db, 1, "list", "refused", "no", NOW)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        yield db
+
+
+ASKED = Asked("u", True, [Name("group", "team")], Millis(NOW - MINUTE))
+EXPECTED = Millis(NOW - MINUTE)
+FACES: dict[str, Any] = {
+    "gaps": lambda db: gaps(db, keeps=KEEPS, expected=EXPECTED, now=NOW),
+    "unknowns": lambda db: unknowns(db, ASKED, now=NOW),
+    "status": lambda db: status(db, asked=ASKED, keeps=KEEPS, expected=EXPECTED, now=NOW),
+    "dashboard": lambda db: views.front(db, CONFIG, Known([], []), now=NOW),
+}
+CONFIG = Config.model_validate({"receiver": {"hooks": [{"token": "t"}]}})
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_many_projects_cost_no_more_statements_than_few(tmp_path: Path, face: str) -> None:
+    def statements(projects: int) -> int:
+        with closing(connect(tmp_path / f"{projects}.db")) as db:
+            filled(db, projects)
+            db.conn = Watched(db.conn)  # type: ignore[assignment]
+            FACES[face](db)
+            asked: int = len(db.conn.asked)  # type: ignore[attr-defined]
+            db.conn = db.conn._conn  # type: ignore[attr-defined]
+            return asked
+
+    assert 0 < statements(2) == statements(60) < 30
+
+
+def test_sources_without_a_gap_are_left_to_sql(db: Database) -> None:
+    filled(db, 60)
+    asked = {"expected": times.iso(EXPECTED), "project": None}
+    assert len(db.conn.execute(UNFINISHED, asked).fetchall()) == 1
+    assert len(db.conn.execute(SOURCES).fetchall()) == 1
+    found = gaps(db, keeps=KEEPS, expected=EXPECTED, now=NOW)
+    during = Interval(Millis(NOW - 30 * MINUTE), EXPECTED)
+    assert found == [Gap(1, "list", during, "refused", "no", Millis(during.start + KEEPS["list"]))]
+    plan = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + UNFINISHED, asked)]
+    assert [step for step in plan if step.startswith("SCAN")] == ["SCAN s"]
+    assert any("SEARCH w USING PRIMARY KEY (project_id=? AND source=? AND covered_from<?)" in step for step in plan)
+    plan = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + SOURCES)]
+    assert any("INDEX sources_unread" in step for step in plan)
+    assert any("INDEX watched_by_project (project_id=?)" in step for step in plan)

@@ -134,10 +134,6 @@ class History:
         is_spanned = self._is_spanned(at, pair(self.ordered[start:end]))
         return Verdict(not is_spanned, self._near(start, end))
 
-    def _with_near(self, start: int, end: int) -> range:
-        """All sightings that are near a gap between two, these two included."""
-        return range(max(0, start - NEAR), min(len(self.ordered), end + NEAR))
-
     def _is_spanned(self, at: int, events: Iterable[Sequence[Seen]]) -> bool:
         """Whether an event has sightings on both sides of a gap."""
         return any(len({seen < self.ordered[at] for seen in event}) == 2 for event in events)

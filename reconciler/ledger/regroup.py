@@ -10,7 +10,7 @@ A group that is left without an event is a new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 
 import msgspec
 import orjson
@@ -122,8 +122,9 @@ def regroup(
     plan = Regrouping()
     groups = changed.groups
     home = {seen.label: index for index, members in enumerate(groups) for seen in members}
-    events = [one for event in sorted(set(changed.event_of.values())) for one in known.get(event, ())]
-    anchors = _anchors(events, changed.event_of, home)
+    its_events = [one for event in sorted(set(changed.event_of.values())) for one in known.get(event, ())]
+    events = [one for one in its_events if one.merged_into is None or one.told in home]
+    anchors = {event.id: _anchor(event, changed.event_of, home) for event in events}
     owner_of = _owners(groups, events, anchors, home)
     event_of_group = []
     for index, members in enumerate(groups):
@@ -151,14 +152,10 @@ def regroup(
     return plan
 
 
-def _anchors(events: Sequence[Known], event_of: Mapping[int, int], home: Mapping[int, int]) -> dict[int, int]:
-    """The sighting that each event goes with."""
-    anchors = {}
-    for event in events:
-        own = (label for label, its_event in event_of.items() if its_event in (event.id, event.merged_into))
-        candidates = (event.told, event.sighting_id, *own)
-        anchors[event.id] = next(label for label in candidates if label is not None and label in home)
-    return anchors
+def _anchor(event: Known, event_of: Mapping[int, int], home: Container[int]) -> int:
+    """The sighting that an event goes with."""
+    own = (label for label, its_event in event_of.items() if its_event == event.id)
+    return next(label for label in (event.told, event.sighting_id, *own) if label is not None and label in home)
 
 
 def _owners(

@@ -34,20 +34,15 @@ def telling(source: str, number: int, at: int, precision: Precision, sha: str) -
     )
 
 
-@st.composite
-def busy(draw: st.DrawFn) -> list[Sighting]:
+def busy(dice: random.Random, *, pace: int, sources: list[str], precise: str, edits: int) -> list[Sighting]:
     """One key, told by several sources at any pace: some fail now and then, some are late, some repeat themselves."""
-    dice = random.Random(draw(st.integers(0, 2**32)))
-    pace = draw(st.sampled_from([0, 5, SECOND, MINUTE, 20 * MINUTE, 3 * HOUR, DAY]))
-    sources = dice.sample(sorted(SOURCES), draw(st.integers(1, 3)))
-    precise = draw(st.sampled_from(["as usual", "any", "mixed"]))
     precision_of = {one: SOURCES[one] if precise == "as usual" else dice.choice(list(Precision)) for one in sources}
     fails = {one: dice.choice([0, 0.02, 0.3, 0.7]) for one in sources}
     late = {one: dice.choice([0, pace // 20, pace // 2, pace * 2, pace * 10]) for one in sources}
-    jitter = draw(st.sampled_from([0, pace // 10, pace]))
+    jitter = dice.choice([0, pace // 10, pace])
     told: list[Sighting] = []
     at = 0
-    for number in range(draw(st.integers(20, 70))):
+    for number in range(edits):
         at += dice.choice([pace, pace, dice.randint(0, pace), pace * dice.choice([1, 1, 30])])
         for source in sources:
             if dice.random() >= fails[source]:
@@ -60,11 +55,19 @@ def busy(draw: st.DrawFn) -> list[Sighting]:
 
 
 @settings(deadline=None, max_examples=25)
-@given(told=busy(), order=st.sampled_from(["as told", "backwards", "any"]), seed=st.integers(0, 2**32))
+@given(
+    seed=st.integers(0, 2**32),
+    pace=st.sampled_from([0, 5, SECOND, MINUTE, 20 * MINUTE, 3 * HOUR, DAY]),
+    sources=st.lists(st.sampled_from(sorted(SOURCES)), min_size=1, unique=True),
+    precise=st.sampled_from(["as usual", "any", "mixed"]),
+    edits=st.integers(20, 70),
+    order=st.sampled_from(["as told", "backwards", "any"]),
+)
 def test_any_order_and_any_batches_come_to_what_one_computation_comes_to(
-    told: list[Sighting], order: str, seed: int
+    seed: int, pace: int, sources: list[str], precise: str, edits: int, order: str
 ) -> None:
     dice = random.Random(seed)
+    told = busy(dice, pace=pace, sources=sources, precise=precise, edits=edits)
     coming = sorted(told, key=lambda s: s.identity.happened_at, reverse=order == "backwards")
     if order == "any":
         dice.shuffle(coming)
@@ -74,6 +77,21 @@ def test_any_order_and_any_batches_come_to_what_one_computation_comes_to(
         batches.append(coming[:size])
         coming = coming[size:]
     assert feed(batches, told_after=dice.choice([0, 1, 5])).grouping == pure(told)
+
+
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 2**32), pace=st.sampled_from([6 * MINUTE, 12 * MINUTE]), failing=st.booleans())
+def test_what_others_tell_of_a_long_history_of_one_source_now_and_then(seed: int, pace: int, failing: bool) -> None:
+    """Partners may be hours apart: what comes may change what is hours away, and nothing beyond."""
+    dice = random.Random(seed)
+    times = [number * pace + dice.randint(0, pace // 2) for number in range(400)]
+    told = [telling("webhook:a", n, at, Precision.RECEIVED, f"webhook {n}") for n, at in enumerate(times)]
+    span = times[-1] // 2 if failing else times[-1]
+    records = [
+        telling("project_events", number, dice.randint(0, span), Precision.STATED, f"record {number}")
+        for number in range(dice.choice([1, 4, 12, 60]))
+    ]
+    assert feed([told, *([record] for record in records)]).grouping == pure([*told, *records])
 
 
 def page(edits: int, *, lost: frozenset[int] = frozenset()) -> list[Sighting]:
@@ -126,6 +144,11 @@ def cost_of(db: Database, sightings: Sequence[Sighting]) -> Cost:
     db.conn.set_trace_callback(None)
     db.conn.set_progress_handler(None, 0)
     return cost
+
+
+def written(cost: Cost) -> list[str]:
+    words = [sql.split()[0] for sql in cost.statements]
+    return [word for word in words if word not in ("SELECT", "BEGIN", "COMMIT")]
 
 
 @pytest.mark.parametrize("lost", [frozenset(), frozenset(range(0, 3000, 7))], ids=["all told", "some lost"])

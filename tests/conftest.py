@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.support.service import TOKEN, Service
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes proves nothing
+settings.load_profile("any machine")
 
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
 PROJECT = 42

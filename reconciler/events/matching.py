@@ -21,7 +21,6 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -33,14 +32,6 @@ NEAR = 24
 
 _FAR = Precision.RECEIVED.tolerance
 """Within what time of a gap a partner may be, where some source fails."""
-
-
-class _Gap(NamedTuple):
-    """How fit a gap is for a cut: an event begins with the sighting that knows its time best, and pauses are long."""
-
-    begins: bool
-    length: int
-    tie: int
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -69,74 +60,79 @@ class History:
         self.ordered = sorted(seen)
         self._tolerances = [one.precision.tolerance for one in self.ordered]
         self._strictest = min(self._tolerances, default=0)
-        self._gaps = [_Gap(False, 0, 0), *itertools.starmap(_gap, itertools.pairwise(self.ordered))]
+        self._fitness = [0, *itertools.starmap(_fitness, itertools.pairwise(self.ordered))]
         self._near_cuts: dict[int, bool] = {}
+        self._verdicts: dict[int, Verdict] = {}
 
     def judge(self, at: int) -> Verdict:
         """Whether the history is cut at a gap."""
-        near = self._near(at)
-        if self._is_cut_near(at):
-            return Verdict(True, near)
-        if not self._is_pause(at, near):
-            return Verdict(False, near)
-        return self._judge_far(at, near)
+        verdict = self._verdicts.get(at)
+        if verdict is None:
+            is_open = not self._is_cut_near(at) and self._is_pause(at)
+            verdict = self._judge_far(at) if is_open else Verdict(self._is_cut_near(at), self._near(at, at))
+            self._verdicts[at] = verdict
+        return verdict
 
-    def _near(self, at: int) -> range:
-        return range(max(0, at - NEAR), min(len(self.ordered), at + NEAR))
+    def _near(self, first: int, last: int) -> range:
+        """All sightings that are near a gap, or near one of several."""
+        return range(max(0, first - NEAR), min(len(self.ordered), last + NEAR))
 
-    def _is_pause(self, at: int, near: range) -> bool:
-        """Whether a gap is the widest of all near it, and they are many."""
-        fittest = max(self._gaps[near.start + 1 : near.stop])
-        return len(near) == 2 * NEAR and self._gaps[at] == fittest and fittest.length > 0
+    def _length(self, at: int) -> int:
+        return self.ordered[at].time - self.ordered[at - 1].time
+
+    def _is_pause(self, at: int) -> bool:
+        """Whether a gap is the fittest of all near it, and they are many."""
+        fitness, near = self._fitness[at], self._near(at, at)
+        if len(near) < 2 * NEAR or fitness < self._fitness[at - 1] or fitness < self._fitness[at + 1]:
+            return False
+        return self._length(at) > 0 and fitness == max(self._fitness[near.start + 1 : near.stop])
 
     def _is_cut_near(self, at: int) -> bool:
         """Whether the sightings near a gap are enough to cut it."""
         known = self._near_cuts.get(at)
         if known is None:
-            near = self._near(at)
-            known = self._is_too_wide(at, near) or (self._is_pause(at, near) and self._is_settled(at, near))
+            known = self._is_too_wide(at) or (self._is_pause(at) and self._is_settled(at))
             self._near_cuts[at] = known
         return known
 
-    def _is_too_wide(self, at: int, near: range) -> bool:
-        gap = self._gaps[at].length
-        return gap > self._strictest and gap > max(self._tolerances[near.start : near.stop])
+    def _is_too_wide(self, at: int) -> bool:
+        length, near = self._length(at), self._near(at, at)
+        return length > self._strictest and length > max(self._tolerances[near.start : near.stop])
 
-    def _is_settled(self, at: int, near: range) -> bool:
+    def _is_settled(self, at: int) -> bool:
         """Whether nothing near a gap waits for a partner from its other side."""
+        near = self._near(at, at)
         ordered = self.ordered[near.start : near.stop]
+        everybody = {seen.source for seen in ordered}
+        is_timely = all(_is_timely_webhook(seen) for seen in ordered)
+        if len(everybody) == 1 and not is_timely:
+            return False
         events = pair(ordered)
         if self._is_spanned(at, events):
             return False
-        if all(_is_timely_webhook(seen) for seen in ordered):
+        if is_timely:
             return True
-        if any(_length(event) >= self._gaps[at].length for event in events):
-            return False
-        everybody = {seen.source for seen in ordered}
         # The outermost events may have been told by others that are not near any more.
         before = [event for event in events[1:-1] if event[0] < self.ordered[at]]
         after = [event for event in events[1:-1] if not event[0] < self.ordered[at]]
-        return len(everybody) > 1 and all(_are_mostly_told_by(everybody, some) for some in (before, after))
+        took = max(_took(event) for event in events)
+        return took < self._length(at) and all(_are_mostly_told_by(everybody, some) for some in (before, after))
 
-    def _judge_far(self, at: int, near: range) -> Verdict:
+    def _judge_far(self, at: int) -> Verdict:
         """Whether a pause is the longest for long enough, and no pair reaches across."""
         earliest, latest = self.ordered[at - 1].time - _FAR, self.ordered[at].time + _FAR
         start = at - 1
         while start > 0 and self.ordered[start - 1].time >= earliest and not self._is_cut_near(start):
-            if self._gaps[start] > self._gaps[at]:
-                return Verdict(False, self._with_near(start, at))
+            if self._fitness[start] > self._fitness[at]:
+                return Verdict(False, self._near(start, at))
             start -= 1
         end = at + 1
         while end < len(self.ordered) and self.ordered[end].time <= latest and not self._is_cut_near(end):
-            if self._gaps[end] > self._gaps[at]:
-                return Verdict(False, self._with_near(at, end))
+            if self._fitness[end] > self._fitness[at]:
+                return Verdict(False, self._near(at, end))
             end += 1
         is_spanned = self._is_spanned(at, pair(self.ordered[start:end]))
-        return Verdict(not is_spanned, self._with_near(start, end))
-
-    def _with_near(self, start: int, end: int) -> range:
-        """All sightings that are near a gap between two, these two included."""
-        return range(max(0, start - NEAR), min(len(self.ordered), end + NEAR))
+        return Verdict(not is_spanned, self._near(start, end))
 
     def _is_spanned(self, at: int, events: Iterable[Sequence[Seen]]) -> bool:
         """Whether an event has sightings on both sides of a gap."""
@@ -153,13 +149,16 @@ def _are_mostly_told_by(everybody: set[str], events: Sequence[Sequence[Seen]]) -
     return 2 * complete > len(events)
 
 
-def _length(event: Sequence[Seen]) -> int:
-    """How long an event took to be told."""
+def _took(event: Sequence[Seen]) -> int:
+    """How long it took until all had told of an event."""
     told = [seen.time for seen in event]
     return max(told) - min(told)
 
 
-def _gap(before: Seen, after: Seen) -> _Gap:
-    # What happens by the clock makes equal gaps; a checksum tells them apart, so that one of them is the fittest.
+def _fitness(before: Seen, after: Seen) -> int:
+    """How fit a gap is for a cut: an event begins with the sighting that knows its time best, and a pause is long.
+
+    What happens by the clock makes equal gaps; a checksum tells them apart, so that one of them is the fittest.
+    """
     begins = after.precision.tolerance < before.precision.tolerance
-    return _Gap(begins, after.time - before.time, zlib.crc32(b"%d" % after.time))
+    return begins << 96 | (after.time - before.time) << 32 | zlib.crc32(b"%d" % after.time)

@@ -35,7 +35,7 @@ _PAIR = 1 << 50
 """What a pair is worth, in milliseconds: more than the distances of all pairs together."""
 
 
-class _Telling(msgspec.Struct):
+class Telling(msgspec.Struct):
     """One source's telling of one event: a sighting and its identical repeats."""
 
     time: Millis
@@ -52,7 +52,7 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
         by_source.setdefault(sighting.source, []).append(sighting)
     waiting = [_without_repeats(of_source) for of_source in by_source.values()]
     waiting.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
-    events: list[_Telling] = []
+    events: list[Telling] = []
     while waiting:
         of_source = _next_source(events, waiting)
         waiting.remove(of_source)
@@ -60,7 +60,7 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
     return [event.members for event in events]
 
 
-def _next_source(events: list[_Telling], waiting: list[list[_Telling]]) -> list[_Telling]:
+def _next_source(events: list[Telling], waiting: list[list[Telling]]) -> list[Telling]:
     """The source to join next: the most precise; among equals the one that fits best what is known so far.
 
     Two webhooks with different bytes are two events. Were the one that fits badly joined first, it could take the
@@ -72,32 +72,32 @@ def _next_source(events: list[_Telling], waiting: list[list[_Telling]]) -> list[
     return min(equals, key=lambda one: _misfit(events, one))  # the first of several: they are in order
 
 
-def _misfit(events: list[_Telling], tellings: list[_Telling]) -> float:
+def _misfit(events: list[Telling], tellings: list[Telling]) -> float:
     """How far apart the pairs are that joining would make, on average; infinite where it would make none."""
     pairs = best_pairing(events, tellings)
     distances = [_distance(events[event], tellings[telling]) or 0 for event, telling in pairs]
     return sum(distances) / len(distances) if distances else float("inf")
 
 
-def _without_repeats(sightings: Sequence[Seen]) -> list[_Telling]:
+def _without_repeats(sightings: Sequence[Seen]) -> list[Telling]:
     """Fold one source's byte-identical repeats, given in order of time, into tellings."""
-    tellings: list[_Telling] = []
-    latest: dict[str, _Telling] = {}
+    tellings: list[Telling] = []
+    latest: dict[str, Telling] = {}
     for sighting in sightings:
         first = latest.get(sighting.payload_sha)
         if first is not None and sighting.time - first.time <= sighting.precision.repeat_window:
             first.members.append(sighting)
             continue
         webhook_sha = sighting.payload_sha if sighting.source.startswith("webhook:") else None
-        telling = _Telling(sighting.time, sighting.precision, [sighting], webhook_sha)
+        telling = Telling(sighting.time, sighting.precision, [sighting], webhook_sha)
         latest[sighting.payload_sha] = telling
         tellings.append(telling)
     return tellings
 
 
-def _join(events: list[_Telling], tellings: list[_Telling]) -> list[_Telling]:
+def _join(events: list[Telling], tellings: list[Telling]) -> list[Telling]:
     """Add one source's tellings to the events known so far; an unpaired one is an event of its own."""
-    joined = [_Telling(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
+    joined = [Telling(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
     pairs = best_pairing(events, tellings)
     for event, telling in pairs:
         joined[event].members.extend(tellings[telling].members)
@@ -108,7 +108,7 @@ def _join(events: list[_Telling], tellings: list[_Telling]) -> list[_Telling]:
     return joined
 
 
-def best_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> list[tuple[int, int]]:
+def best_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> list[tuple[int, int]]:
     """The most pairs of near neighbours, and among those the least total distance in time.
 
     Both sides are sorted by time. Returns pairs of indices. Costs the length of a side, times the number of
@@ -146,7 +146,7 @@ def best_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> list[tu
     return pairing
 
 
-def _some_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> int:
+def _some_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> int:
     """How many pairs there are when each telling takes the earliest partner that is left. Most often the most."""
     pairs = i = j = 0
     while i < len(left) and j < len(right):
@@ -159,7 +159,7 @@ def _some_pairing(left: Sequence[_Telling], right: Sequence[_Telling]) -> int:
     return pairs
 
 
-def _distance(left: _Telling, right: _Telling) -> Millis | None:
+def _distance(left: Telling, right: Telling) -> Millis | None:
     """How far apart two tellings are in time; None where they can't be one event."""
     if left.webhook_sha and right.webhook_sha and left.webhook_sha != right.webhook_sha:
         return None

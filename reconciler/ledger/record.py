@@ -132,8 +132,8 @@ class _Writing:
 
     def _regroupings(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Regrouping]:
         """Who belongs to whom, and what that changes."""
-        told = {event for one in changed for event in one.event_of.values()}
-        known = known_events(self.db, told) if told else {}
+        events = {event for one in changed for event in one.event_of.values()}
+        known = known_events(self.db, events) if events else {}
         return [regroup(self.db, one, known=known, fresh=fresh, found=self._found) for one in changed]
 
     def _found(self, founding: Founding) -> int:

@@ -10,7 +10,8 @@ A group that is left without an event is a new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+import itertools
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 
 import msgspec
 import orjson
@@ -56,7 +57,7 @@ class Regrouping(msgspec.Struct):
             UPDATE events SET sighting_id = ?2, happened_at = ?3,
                               kind = (SELECT kind FROM sightings WHERE id = ?2),
                               project_id = coalesce((SELECT project_id FROM sightings WHERE id = ?2), project_id)
-             WHERE id = ?1 AND (sighting_id <> ?2 OR happened_at <> ?3)
+             WHERE id = ?1
             """,
             self.payloads,
         )
@@ -84,15 +85,22 @@ class Known(msgspec.Struct, frozen=True):
     merged_into: int | None
     told: int | None
     """The sighting whose payload a destination took first."""
+    told_by: int | None
+    """The event whose sighting that is now."""
+    told_sha: str | None
 
 
 _KNOWN = """
     SELECT e.id, e.sighting_id, e.happened_at, e.merged_into,
            (SELECT d.sighting_id FROM deliveries AS d WHERE d.event_id = e.id AND d.sighting_id IS NOT NULL
-             ORDER BY d.finished_at, d.destination_id LIMIT 1)
+             ORDER BY d.finished_at, d.destination_id LIMIT 1) AS told
       FROM json_each(?) AS asked CROSS JOIN events AS e ON {} = asked.value
 """
-KNOWN = _KNOWN.format("e.id") + " UNION ALL " + _KNOWN.format("e.merged_into")
+KNOWN = f"""
+    SELECT e.*, t.event_id, t.payload_sha
+      FROM ({_KNOWN.format("e.id")} UNION ALL {_KNOWN.format("e.merged_into")}) AS e
+      LEFT JOIN sightings AS t ON t.id = e.told
+"""
 
 
 def known_events(db: Database, events: Iterable[int]) -> dict[int, list[Known]]:
@@ -122,8 +130,13 @@ def regroup(
     plan = Regrouping()
     groups = changed.groups
     home = {seen.label: index for index, members in enumerate(groups) for seen in members}
-    events = [one for event in sorted(set(changed.event_of.values())) for one in known.get(event, ())]
-    anchors = _anchors(events, changed.event_of, home)
+    its_events = [one for event in sorted(set(changed.event_of.values())) for one in known.get(event, ())]
+    events = [one for one in its_events if one.merged_into is None or one.told in home]
+    sightings_of: dict[int, list[Seen]] = {}
+    for seen in itertools.chain.from_iterable(groups):
+        if seen.label in changed.event_of:
+            sightings_of.setdefault(changed.event_of[seen.label], []).append(seen)
+    anchors = {event.id: _anchor(event, sightings_of.get(event.id, []), home) for event in events}
     owner_of = _owners(groups, events, anchors, home)
     event_of_group = []
     for index, members in enumerate(groups):
@@ -145,20 +158,20 @@ def regroup(
                 plan.moved.append((seen.label, event_id))
     owners = {owner.id for owner in owner_of.values()}
     for event in events:
-        survivor = event_of_group[home[anchors[event.id]]]
-        if event.id not in owners and event.merged_into != survivor:
-            plan.absorbed.append((event.id, survivor))
+        if event.id not in owners:
+            survivor = event_of_group[home[anchors[event.id]]]
+            if event.told not in home and event.told_by is not None:
+                survivor = event.told_by
+            if survivor != event.merged_into:
+                plan.absorbed.append((event.id, survivor))
     return plan
 
 
-def _anchors(events: Sequence[Known], event_of: Mapping[int, int], home: Mapping[int, int]) -> dict[int, int]:
-    """The sighting that each event goes with."""
-    anchors = {}
-    for event in events:
-        own = (label for label, its_event in event_of.items() if its_event in (event.id, event.merged_into))
-        candidates = (event.told, event.sighting_id, *own)
-        anchors[event.id] = next(label for label in candidates if label is not None and label in home)
-    return anchors
+def _anchor(event: Known, sightings: Sequence[Seen], home: Container[int]) -> int:
+    """The sighting that an event goes with: what was told; if that is another event's, what tells the same bytes."""
+    alike = (seen.label for seen in sightings if seen.payload_sha == event.told_sha)
+    candidates = (event.told, *alike, event.sighting_id, *(seen.label for seen in sightings))
+    return next(label for label in candidates if label is not None and label in home)
 
 
 def _owners(

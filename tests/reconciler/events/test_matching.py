@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 
@@ -125,3 +126,38 @@ def test_a_webhook_with_other_bytes_does_not_take_another_s_record() -> None:
     assert group([record, by_group, by_project]) == [[record, by_group], [by_project]]
     later = seen(559, "project_events", "record 2", Precision.STATED)
     assert group([record, by_group, by_project, later]) == [[record, by_group], [later, by_project]]
+
+
+def busy(times_told: dict[str, list[int]]) -> list[Seen]:
+    """A page that is edited again and again: by source, when each edit was told, in milliseconds."""
+    precision_of = {API: STATED, A: RECEIVED}
+    return [seen(source, at, precision_of[source], f"{at}") for source, told in times_told.items() for at in told]
+
+
+def edits(numbers: Iterable[int], delay: int = 0) -> list[int]:
+    """One edit a minute, give or take; told a few seconds later, or `delay` later."""
+    return [number * MINUTE + number * 7919 % 9000 + (delay or number * 104729 % 4000) for number in numbers]
+
+
+def test_what_waits_for_its_record_takes_nobody_s_partner() -> None:
+    """A webhook got lost days ago; the newest record is not there yet. They have nothing to do with each other."""
+    webhooks, records = edits(n for n in range(600) if n != 200), [at - 100 for at in edits(range(599))]
+    groups = [{member.source for member in members} for members in group(busy({A: webhooks, API: records}))]
+    assert groups.count({API}) == groups.count({A}) == 1
+    assert groups.count({API, A}) == 598
+
+
+def test_webhooks_that_were_held_up_for_hours_find_their_records() -> None:
+    """GitLab's queue stands still for three hours of a busy day; then all come at once."""
+    in_time = [*range(100), *range(280, 400)]
+    held_up = [280 * MINUTE + number * 300 for number in range(180)]
+    told = {A: edits(in_time) + held_up, API: [at - 100 for at in edits(range(400))]}
+    assert [len(members) for members in group(busy(told))] == [2] * 400
+
+
+@pytest.mark.parametrize("delay", [20 * SECOND, 40 * SECOND, 55 * SECOND])
+def test_a_steady_delay_moves_no_webhook_to_the_next_record(delay: int) -> None:
+    told = {A: [n * MINUTE + delay for n in range(300)], API: [n * MINUTE for n in range(300)]}
+    assert [[member.time for member in members] for members in group(busy(told))] == [
+        [n * MINUTE, n * MINUTE + delay] for n in range(300)
+    ]

@@ -100,6 +100,13 @@ def _is_sound(db: Database) -> None:
         """
     ).fetchall()
     assert told_something_else == []
+    absorbed_by_another = db.execute(
+        """
+        SELECT e.id FROM events e JOIN deliveries d ON d.event_id = e.id JOIN sightings t ON t.id = d.sighting_id
+         WHERE e.merged_into <> t.event_id
+        """
+    ).fetchall()
+    assert absorbed_by_another == []
     poorer = db.execute(
         """
         SELECT e.id FROM events e JOIN sightings s ON s.id = e.sighting_id

@@ -21,6 +21,7 @@ from reconciler.ledger import (
     fill,
     hooks,
     letters,
+    neighbourhood,
     overview,
     prune,
     queue,
@@ -158,7 +159,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     assert {sql: scans(plan) for sql, plan in found.items() if scans(plan)} == {}
 
 
-def test_the_outbox_uses_its_partial_indexes(db: Database) -> None:
+def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
     asked = {"destination": 1, "now": "x", "limit": 5}
     lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_LANES, asked)]
     assert any("INDEX lanes_ready (destination_id=?)" in step for step in lanes)
@@ -172,3 +173,7 @@ def test_the_outbox_uses_its_partial_indexes(db: Database) -> None:
     assert any("INDEX lanes_waiting (destination_id=? AND due_at>?)" in step for step in due)
     back = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.PULL_BACK, BACK)]
     assert any("INDEX deliveries_retrying (destination_id=? AND next_attempt_at>?)" in step for step in back)
+    for side in (neighbourhood.EARLIER, neighbourhood.LATER):
+        around = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + side, ("[]", 5))]
+        assert any("COVERING INDEX sightings_by_moment (key=? AND happened_at" in step for step in around)
+        assert not any("TEMP B-TREE" in step for step in around)

@@ -96,8 +96,7 @@ def show(
     """
     loaded = read_config(config)
     with closing(connect(loaded.ledger.path, readonly=True)) as db:
-        rows = letters.dead_letters(db, Filter(), destination=destination, limit=100_000)
-        found = [row for row in rows if row["id"] == event_id]
+        found = [row for row in letters.letters_of(db, event_id) if destination in (None, row["destination"])]
         if not found:
             fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
         tried = letters.attempts(db, event_id)

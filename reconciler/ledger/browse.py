@@ -17,7 +17,7 @@ LIST = """
     SELECT e.id, e.happened_at, e.recorded_at, e.project_id, s.project_path, e.kind, s.action, s.author, s.title,
            s.ref,
            (SELECT group_concat(source, ' ') FROM sightings WHERE event_id = e.id) AS sources
-      FROM events e JOIN sightings s ON s.id = e.sighting_id
+      FROM events e CROSS JOIN sightings s ON s.id = e.sighting_id
      WHERE e.merged_into IS NULL
 """
 
@@ -33,24 +33,35 @@ class Filter(msgspec.Struct, frozen=True):
     until: Millis | None = None
     source: str | None = None
 
-    def where(self) -> tuple[str, list[Any]]:
-        """The filter as SQL on `events e` and what its question marks stand for."""
+    @property
+    def has_times(self) -> bool:
+        return self.since is not None or self.until is not None
+
+    def where(self, *, by_time: bool = False) -> tuple[str, list[Any]]:
+        """The filter as SQL on `events e` and what its question marks stand for.
+
+        `by_time`: the events are walked in the order in which they happened, else in that of their ids. SQLite is
+        kept from any index that would make it read and sort all that the filter lets through (by a `+`).
+        """
         clauses, values = "", list[Any]()
+        others, time = ("+", "") if by_time else ("", "+")
         if self.project is not None:
             by_id = isinstance(self.project, int)
-            clauses += " AND e.project_id = " + ("?" if by_id else "(SELECT id FROM projects WHERE path = ?)")
+            clauses += f" AND {others}e.project_id = " + (
+                "?" if by_id else "(SELECT id FROM projects WHERE path = ?)"
+            )
             values.append(self.project)
         if self.kind is not None:
-            clauses += " AND e.kind = ?"
+            clauses += f" AND {others}e.kind = ?"
             values.append(KIND_OF.get(self.kind, self.kind))
             if self.kind in KIND_OF:
                 clauses += " AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.action = ?)"
                 values.append(self.kind)
         if self.since is not None:
-            clauses += " AND e.happened_at >= ?"
+            clauses += f" AND {time}e.happened_at >= ?"
             values.append(times.iso(self.since))
         if self.until is not None:
-            clauses += " AND e.happened_at < ?"
+            clauses += f" AND {time}e.happened_at < ?"
             values.append(times.iso(self.until))
         if self.source is not None:
             clauses += (
@@ -63,10 +74,15 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -> list[dict[str, Any]]:
-    """The newest events that a filter lets through, of those before an id, oldest of them first."""
-    where, values = wanted.where()
-    rows = list(db.query(f"{LIST}{where} AND e.id < ? ORDER BY e.id DESC LIMIT ?", [*values, before, limit]))
-    return rows[::-1]
+    """The newest events that a filter lets through, of those before an id, oldest of them first.
+
+    Where the filter names times, the newest are those that happened last, else those that were recorded last.
+    """
+    where, values = wanted.where(by_time=wanted.has_times)
+    order = "e.happened_at DESC, e.id DESC" if wanted.has_times else "e.id DESC"
+    row_id = "+e.id" if wanted.has_times else "e.id"
+    rows = db.query(f"{LIST}{where} AND {row_id} < ? ORDER BY {order} LIMIT ?", [*values, before, limit])
+    return sorted(rows, key=lambda row: row["id"])
 
 
 def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:

@@ -7,15 +7,16 @@ from typing import Any
 from sqlite_utils import Database
 
 from reconciler.ledger.browse import Filter
+from reconciler.ledger.destinations import standings
 
-LIST = """
+_LETTER = """
     SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title,
            d.attempts + 0 AS attempts, d.finished_at AS died_at, d.last_status, d.last_error
       FROM destinations x
       CROSS JOIN deliveries d ON d.destination_id = x.id AND d.state = 'dead'
       CROSS JOIN events e ON e.id = d.event_id
       CROSS JOIN sightings s ON s.id = e.sighting_id
-     WHERE e.merged_into IS NULL AND (? IS NULL OR x.name = ?)
+     WHERE e.merged_into IS NULL
 """
 ATTEMPTS = """
     SELECT x.name AS destination, a.number, a.started_at, a.duration_ms + 0 AS duration_ms,
@@ -25,10 +26,22 @@ ATTEMPTS = """
 
 
 def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit: int) -> list[dict[str, Any]]:
-    """The newest dead letters that a filter lets through, newest last."""
+    """The newest dead letters that a filter lets through, newest last; of one destination, or of all."""
     where, values = wanted.where()
-    sql = f"{LIST}{where} ORDER BY d.destination_id DESC, d.event_id DESC LIMIT ?"
-    return list(db.query(sql, [destination, destination, *values, limit]))[::-1]
+    sql = f"{_LETTER} AND x.id = ?{where} ORDER BY d.event_id DESC LIMIT ?"
+    found = [
+        letter
+        for one in standings(db)
+        if destination in (None, one.name)
+        for letter in db.query(sql, [one.id, *values, limit])
+    ]
+    found.sort(key=lambda letter: letter["id"])
+    return found[-limit:]
+
+
+def letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:
+    """An event as a dead letter of each destination of which it is one."""
+    return list(db.query(f"{_LETTER} AND d.event_id = ? ORDER BY x.name", [event_id]))
 
 
 def attempts(db: Database, event_id: int) -> list[dict[str, Any]]:

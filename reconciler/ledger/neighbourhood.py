@@ -49,6 +49,10 @@ class Changed(msgspec.Struct):
     recovered: set[int]
     """Those in the ledger whose payload no webhook brought."""
 
+    def first_new(self) -> int:
+        """The label of the new sighting that came first: new events get their ids in this order."""
+        return min(seen.label for group in self.groups for seen in group if seen.label not in self.event_of)
+
 
 def changed(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[Changed]:
     """Group new sightings, given by key, with those around them in the ledger; what stays as it is is left out."""
@@ -59,7 +63,8 @@ def changed(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[Changed]:
         if uncertain:
             _load(db, uncertain)
         elif not _reach_further(db, windows):
-            return [window.changed for window in windows if window.changed is not None]
+            found = [window.changed for window in windows if window.changed is not None]
+            return sorted(found, key=Changed.first_new)
 
 
 class _Window:

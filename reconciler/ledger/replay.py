@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
+import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
@@ -50,9 +50,7 @@ def find(db: Database, wanted: Wanted, route: Route) -> Iterator[Again]:
 
     An event that it never was to get is meant only where it is named by its id, or its filter lets it through now.
     """
-    last = 0
-    while part := _part(db, wanted, route.destination_id, last):
-        last = part[-1][0]
+    for part in _parts(db, wanted, route.destination_id):
         event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in part}
         for sighting_id, candidate in candidates_of(db, list(event_of)):
             event_id, had = event_of[sighting_id]
@@ -74,22 +72,56 @@ def reopen(db: Database, destination_id: int, some: Sequence[Again], *, now: Mil
         db.conn.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
 
 
-def _part(db: Database, wanted: Wanted, destination_id: int, after: int) -> list[tuple[int, int, bool]]:
-    """(event, its sighting, whether it has a delivery) of the next events."""
+_Rows = list[tuple[int, int, bool]]
+"""(event, its sighting, whether it has a delivery)"""
+
+
+def _parts(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+    """The events that are meant, a step at a time, in the order in which they happened or were recorded."""
+    if wanted.event_ids:
+        return _named(db, wanted, destination_id)
+    if wanted.dead_only:
+        return _dead(db, wanted, destination_id)
+    return _of_time(db, wanted, destination_id)
+
+
+def _named(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
     where, values = wanted.filter.where()
     sql = f"""
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
-          FROM events e {"" if wanted.dead_only else "LEFT"} JOIN deliveries d
-            ON d.event_id = e.id AND d.destination_id = ?
-         WHERE e.merged_into IS NULL AND e.id > ?{where}
+          FROM json_each(?) AS asked CROSS JOIN events e ON e.id = asked.value
+          LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
+         WHERE e.merged_into IS NULL{where}{" AND d.state = 'dead'" if wanted.dead_only else ""}
     """
-    asked: list[Any] = [destination_id, after, *values]
-    if wanted.event_ids:
-        sql += f" AND e.id IN ({','.join('?' * len(wanted.event_ids))})"
-        asked += wanted.event_ids
-    if wanted.dead_only:
-        sql += " AND d.state = 'dead'"
-    rows: list[tuple[int, int, bool]] = db.conn.execute(
-        f"{sql} ORDER BY e.id LIMIT ?", [*asked, EVENTS_A_STEP]
-    ).fetchall()
-    return rows
+    ids = sorted(set(wanted.event_ids))
+    for start in range(0, len(ids), EVENTS_A_STEP):
+        asked = orjson.dumps(ids[start : start + EVENTS_A_STEP]).decode()
+        yield db.conn.execute(sql, [asked, destination_id, *values]).fetchall()
+
+
+def _dead(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+    where, values = wanted.filter.where()
+    sql = f"""
+        SELECT e.id, e.sighting_id, 1
+          FROM deliveries d CROSS JOIN events e ON e.id = d.event_id
+         WHERE d.destination_id = ? AND d.state = 'dead' AND d.event_id > ? AND e.merged_into IS NULL{where}
+         ORDER BY d.event_id LIMIT ?
+    """
+    last = 0
+    while rows := db.conn.execute(sql, [destination_id, last, *values, EVENTS_A_STEP]).fetchall():
+        yield rows
+        last = rows[-1][0]
+
+
+def _of_time(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+    where, values = msgspec.structs.replace(wanted.filter, since=None).where(by_time=True)
+    sql = f"""
+        SELECT e.id, e.sighting_id, d.event_id IS NOT NULL, e.happened_at
+          FROM events e LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
+         WHERE e.happened_at >= ? AND (e.happened_at > ? OR e.id > ?) AND e.merged_into IS NULL{where}
+         ORDER BY e.happened_at, e.id LIMIT ?
+    """
+    at, last = "" if wanted.filter.since is None else times.iso(wanted.filter.since), 0
+    while rows := db.conn.execute(sql, [destination_id, at, at, last, *values, EVENTS_A_STEP]).fetchall():
+        yield [(event_id, sighting_id, had) for event_id, sighting_id, had, _ in rows]
+        last, _, _, at = rows[-1]

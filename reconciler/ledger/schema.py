@@ -384,15 +384,16 @@ def _unknowns(db: Any) -> None:
 
 @migrations(name="0008_neighbourhood")
 def _neighbourhood(db: Any) -> None:
-    """Finds what is near in the history of a key.
+    """Finds what is near in the history of a key, and the newest events of a kind.
 
-    The index is built once, over all sightings: seconds for a million. What was told and then absorbed by another
-    event follows the sighting that was told.
+    The indexes are built once, over all sightings and events: seconds for a million. What was told and then absorbed
+    by another event follows the sighting that was told.
     """
     _run(
         db,
         "CREATE INDEX sightings_by_moment ON sightings (key, happened_at)",
         "DROP INDEX sightings_by_key",
+        "CREATE INDEX events_by_kind ON events (kind, id)",
         """
         UPDATE events SET merged_into = s.event_id
           FROM (SELECT d.event_id, d.sighting_id, min(d.finished_at) FROM deliveries d JOIN events a

@@ -17,6 +17,7 @@ from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.record import record
 from tests.reconciler.ledger.test_matching_histories import feed, pure
+from tests.support.cost import Cost, counted
 from tests.support.history import START, Partition, partition
 
 SOURCES = {"project_events": Precision.STATED, "webhook:a": Precision.RECEIVED, "webhook:b": Precision.RECEIVED}
@@ -123,26 +124,10 @@ def grouping(db: Database) -> Partition:
     return partition(lambda: [(event, (source, ident)) for event, source, ident in rows])
 
 
-class Cost:
-    """What SQLite is asked for, and how much it does for it."""
-
-    def __init__(self) -> None:
-        self.statements: list[str] = []
-        self.steps = 0
-        """In hundreds of its instructions."""
-
-    def step(self) -> None:
-        self.steps += 1
-
-
 def cost_of(db: Database, sightings: Sequence[Sighting]) -> Cost:
     """What it costs to record sightings one by one."""
-    cost = Cost()
-    db.conn.set_trace_callback(cost.statements.append)
-    db.conn.set_progress_handler(cost.step, 100)
-    write(db, *([sighting] for sighting in sightings))
-    db.conn.set_trace_callback(None)
-    db.conn.set_progress_handler(None, 0)
+    with counted(db) as cost:
+        write(db, *([sighting] for sighting in sightings))
     return cost
 
 

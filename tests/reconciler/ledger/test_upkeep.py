@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.events import times
@@ -56,6 +56,7 @@ def attempt(event_id: int, at: int) -> Attempt:
     return Attempt(event_id, 1, event_id, 1, at, at, 200)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["pending", "retrying", "dead", "delivered"]), st.integers(0, 20),
                           st.integers(0, 20)), min_size=1, max_size=12), st.none() | st.integers(1, 20))  # fmt: skip
 def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], dead_days: int | None) -> None:

@@ -1,0 +1,117 @@
+"""Finding one thing, or a page of things, costs the same in a ledger of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_utils import Database
+
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.events.times import DAY, MINUTE, Millis
+from reconciler.ledger import browse, destinations, letters, queue, replay
+from reconciler.ledger.browse import Filter
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.record import record
+from reconciler.ledger.replay import Wanted
+from reconciler.ledger.routes import Route
+from tests.support.cost import counted
+from tests.support.history import START
+
+ROUTES = [Route(1, "project", lambda _: True), Route(2, "none", lambda _: True)]
+RARE = 7
+"""Which events are of a rare kind, of a rare project, and dead for the first destination: the first of them."""
+
+
+def event(number: int, at: Millis) -> Sighting:
+    is_rare = number < RARE
+    return Sighting(
+        source="webhook:default",
+        source_id=str(number),
+        identity=Identity(f"note:{number}", at, Precision.STATED),
+        summary=Summary(kind="release" if is_rare else "note", project_id=1 if is_rare else 2),
+        seen_at=START,
+        payload="{}",
+        payload_sha=str(number),
+    )
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        with transaction(db):
+            destinations.sync(db, [destinations.Wanted("one"), destinations.Wanted("two", "none")], now=START)
+        yield db
+
+
+def minute(number: int) -> Millis:
+    return Millis(START + number * MINUTE)
+
+
+def fill(db: Database, numbers: range, time_of: Callable[[int], Millis] = minute) -> None:
+    """Record events; all are dead letters of the second destination."""
+    with transaction(db):
+        record(db, [event(number, time_of(number)) for number in numbers], now=START, routes=ROUTES)
+        for number in numbers:
+            ident = number + 1
+            queue.bury(db, queue.Attempt(ident, 2, ident, 1, START, START, 500, "http_5xx", "no"))
+            if number < RARE:
+                queue.bury(db, queue.Attempt(ident, 1, ident, 1, START, START, 500, "http_5xx", "no"))
+
+
+def find(db: Database, wanted: Wanted, route: int) -> list[Any]:
+    """The first step of what would be sent again."""
+    return list(islice(replay.find(db, wanted, ROUTES[route]), RARE))
+
+
+EARLY = Millis(START + RARE * MINUTE)
+LOOKED_UP: dict[str, Callable[[Database], Sequence[Any] | dict[str, Any] | None]] = {
+    "events list": lambda db: browse.newest(db, Filter(), limit=5),
+    "events list --kind": lambda db: browse.newest(db, Filter(kind="release"), limit=50),
+    "events list --project": lambda db: browse.newest(db, Filter(project=1), limit=50),
+    "events list --to": lambda db: browse.newest(db, Filter(until=EARLY), limit=5),
+    "events list --to --project": lambda db: browse.newest(db, Filter(until=EARLY, project=1), limit=5),
+    "events list --from": lambda db: browse.newest(db, Filter(since=Millis(START)), limit=5),
+    "events list --from --kind": lambda db: browse.newest(db, Filter(since=Millis(START), kind="note"), limit=5),
+    "events list, older": lambda db: browse.newest(db, Filter(), limit=5, before=6),
+    "events show": lambda db: browse.show(db, 5),
+    "dead list": lambda db: letters.dead_letters(db, Filter(), destination=None, limit=5),
+    "dead list --destination": lambda db: letters.dead_letters(db, Filter(), destination="one", limit=5),
+    "dead show": lambda db: letters.letters_of(db, 5),
+    "dead replay --destination": lambda db: find(db, Wanted(dead_only=True), 0),
+    "dead replay ID": lambda db: find(db, Wanted(event_ids=(5,), dead_only=True), 1),
+    "replay ID": lambda db: find(db, Wanted(event_ids=(5,)), 1),
+    "replay --from --to": lambda db: find(db, Wanted(Filter(since=Millis(START), until=EARLY)), 0),
+}
+
+
+@pytest.mark.parametrize("command", LOOKED_UP)
+def test_looking_up_costs_the_same_in_a_ledger_of_any_size(db: Database, command: str) -> None:
+    costs = []
+    for numbers in (range(600), range(600, 3000)):
+        fill(db, numbers)
+        with counted(db) as cost:
+            assert LOOKED_UP[command](db)
+        costs.append(cost.steps)
+    assert costs[1] <= 1.2 * costs[0] + 2
+
+
+@pytest.mark.parametrize("dead_only", [False, True])
+@pytest.mark.parametrize("wanted", [Filter(), Filter(since=EARLY), Filter(until=Millis(START + DAY), kind="note")])
+def test_all_that_is_to_go_out_again_is_found_once(db: Database, wanted: Filter, dead_only: bool) -> None:
+    """It is found in steps, and more events than a step has happened in the same millisecond."""
+    noon = Millis(START + 300 * MINUTE)
+    fill(db, range(1200), lambda number: noon if number >= 20 else Millis(START + number * MINUTE))
+    found = [again.event_id for again in replay.find(db, Wanted(wanted, dead_only=dead_only), ROUTES[1])]
+    assert found == list(range(1 if wanted == Filter() else RARE + 1, 1201))
+
+
+def test_the_newest_dead_letters_are_those_of_the_newest_events(db: Database) -> None:
+    """Of whichever destination: one that has many hides no other's."""
+    fill(db, range(20))
+    shown = letters.dead_letters(db, Filter(until=EARLY), destination=None, limit=4)
+    assert [(one["id"], one["destination"]) for one in shown] == [(6, "one"), (6, "two"), (7, "one"), (7, "two")]

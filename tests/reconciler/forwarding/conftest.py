@@ -1,0 +1,18 @@
+"""Fixtures of the forwarding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import pytest
+
+from reconciler.ledger import fill
+from tests.support.sink import sink_installed
+
+
+@pytest.fixture(scope="module")
+def sink_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A kind of destination that tests tell how to behave; a past is opened in parts of three events."""
+    with patch.object(fill, "EVENTS_A_STEP", 3), sink_installed(tmp_path_factory.mktemp("installed")):
+        yield

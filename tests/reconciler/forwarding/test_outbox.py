@@ -1,0 +1,277 @@
+"""The outbox and the forwarder, one thing at a time, under a virtual clock (see `world`)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlite_utils import Database
+
+from reconciler.config.destinations import Transform
+from reconciler.events import times
+from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
+from reconciler.ledger import destinations, queue, schema
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.destinations import Wanted
+from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.opening import Opened
+from reconciler.ledger.schema import OPEN
+from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, RATE, World, destination
+
+pytestmark = pytest.mark.usefixtures("sink_kind")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, seed=1)
+    yield world
+    world.stop(patience_s=1)
+    world.monitor.close()
+    world.loop.close()
+
+
+def states(world: World, name: str) -> list[str]:
+    sql = (
+        "SELECT state FROM deliveries JOIN destinations x ON x.id = destination_id WHERE x.name = ? ORDER BY event_id"
+    )
+    return [state for (state,) in world.monitor.execute(sql, [name])]
+
+
+def test_a_rate_is_kept_to_the_end(world: World) -> None:
+    world.run(world.record([1] * 40))
+    world.wait(39 / RATE + MOMENT_S)  # that it is kept is checked as each is sent
+    assert world.sent.total() == 3 * 40
+    assert not world.open_of("slow")
+
+
+def test_a_past_is_sent_as_it_is_opened(world: World) -> None:
+    world.run(world.record([2] * 7 + [1]))  # what the new one gets stands in the third part
+    world.wait(8 / RATE)
+    world.run(world.reload(world.wanted | {"past": destination("past")}))
+    world.wait(MOMENT_S)
+    assert world.sent["past", 8] == 1
+
+
+def test_every_lane_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None:
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        fill(db, lanes=100, each=3)
+        for turn in range(3):
+            for number in range(100):
+                [head] = queue.next_lanes(db, 1, now=times.now(), limit=1)
+                assert (head.lane, head.event_id) == (f"lane:{number:05d}", number + 100 * turn + 1)
+                with transaction(db):
+                    queue.deliver(db, attempt(head.event_id))
+
+
+@pytest.mark.parametrize("kind", ["waiting", "blocked", "ready"])
+def test_what_goes_next_costs_the_same_however_many_there_are(tmp_path: Path, kind: str) -> None:
+    def steps(lanes: int) -> int:
+        with closing(connect(tmp_path / f"{lanes}.db")) as db:
+            fill(db, lanes=lanes, each=1 if kind == "waiting" else 3)
+            if kind != "ready":
+                later = times.iso(Millis(times.now() + HOUR))
+                with transaction(db):
+                    db.execute(
+                        "UPDATE deliveries SET state = 'retrying', next_attempt_at = ? WHERE event_id <= ?",
+                        [later, lanes],
+                    )
+            counted = 0
+
+            def count() -> int:
+                nonlocal counted
+                counted += 1
+                return 0
+
+            db.conn.set_progress_handler(count, 1)
+            queue.next_lanes(db, 1, now=times.now(), limit=8)
+            queue.next_due(db, 1, after=times.now())
+            return counted
+
+    assert steps(3000) <= steps(30)
+
+
+def fill(db: Database, *, lanes: int, each: int) -> None:
+    """A destination with so many lanes; event 1 is the first of the first lane, event `lanes` that of the last."""
+    now = times.iso(times.now())
+    rows = ((number + 1, f"lane:{number % lanes:05d}", now, now) for number in range(lanes * each))
+    with transaction(db):
+        destinations.sync(db, [Wanted("one")], now=times.now())
+        db.conn.executemany(
+            "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
+            "VALUES (?, 1, 'pending', ?, ?, ?)",
+            rows,
+        )
+
+
+def attempt(event_id: int, **more: Any) -> queue.Attempt:
+    return queue.Attempt(event_id, 1, None, 1, times.now(), times.now(), **more)
+
+
+Change = tuple[str, int]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["open", "deliver", "retry", "bury", "replay", "delete", "move", "resume"]),
+            st.integers(1, 12),
+        )
+    )
+)
+def test_lanes_are_what_deliveries_say_whoever_changes_them(changes: list[Change]) -> None:
+    with closing(sqlite_ledger()) as conn:
+        for what, event_id in changes:
+            conn.execute(CHANGES[what], {"event": event_id, "lane": f"lane:{event_id % 3}", "other": "lane:1"})
+            lanes = "SELECT destination_id, lane, event_id, due_at FROM lanes ORDER BY 1, 2"
+            heads = f"""
+                SELECT destination_id, lane, min(event_id), iif(state = 'retrying', next_attempt_at, NULL)
+                  FROM deliveries WHERE {OPEN} GROUP BY destination_id, lane ORDER BY 1, 2
+            """
+            assert conn.execute(lanes).fetchall() == conn.execute(heads).fetchall()
+
+
+CHANGES = {
+    "open": "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
+    "VALUES (:event, 1, 'pending', :lane, '', '') ON CONFLICT DO NOTHING",
+    "replay": "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
+    "VALUES (:event, 1, 'pending', :lane, '', '') "
+    "ON CONFLICT DO UPDATE SET state = 'pending', lane = excluded.lane",
+    "deliver": "UPDATE deliveries SET state = 'delivered', attempts = attempts + 1 WHERE event_id = :event",
+    "retry": "UPDATE deliveries SET state = 'retrying', attempts = attempts + 1, next_attempt_at = 'x' || attempts "
+    f"WHERE event_id = :event AND {OPEN}",
+    "bury": "UPDATE deliveries SET state = 'dead', attempts = attempts + 1 WHERE event_id = :event",
+    "delete": "DELETE FROM deliveries WHERE event_id = :event",
+    "move": "UPDATE deliveries SET lane = :other WHERE event_id = :event",
+    "resume": "UPDATE deliveries SET state = 'pending' WHERE state = 'retrying'",
+}
+
+
+def sqlite_ledger() -> sqlite3.Connection:
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    schema.upgrade(Database(conn, recursive_triggers=False))
+    return conn
+
+
+class TestTrouble:
+    """What fails begins again by itself, says so, and takes nothing else down."""
+
+    @pytest.mark.parametrize("table", ["destinations", "lanes", "sightings"])
+    def test_the_ledger_can_t_be_read_for_a_while(self, world: World, table: str) -> None:
+        world.reader.conn.set_authorizer(lambda _, what, *__: sqlite3.SQLITE_DENY if what == table else 0)
+        world.forwarder.look_again()
+        world.run(world.record([1, 2, 3]))
+        world.wait(30)
+        running = world.running
+        assert not running.done()
+        if table == "lanes":
+            assert "outbox of single" in world.failing
+        world.reader.conn.set_authorizer(None)
+        world.wait(LONG_S)
+        assert not world.open_since
+        assert world.failing == {}
+        assert not running.done()
+
+    def test_who_is_told_by_the_writer_never_raises(self, world: World) -> None:
+        world.reader.close()
+        world.forwarder.opened([Opened(1), Opened(99)])
+        world.forwarder.look_again()
+        world.wait(1)
+        assert not world.running.done()
+        world.reader = connect(world.path, readonly=True)
+
+    def test_an_event_that_can_t_be_made_a_message_of_holds_nobody_up(self, world: World) -> None:
+        world.mode["single"] = "hangs"
+        world.run(world.record([1, 2]))
+        with world.beside(noticed=True) as db:
+            db.execute("UPDATE sightings SET recovery = 'no JSON' WHERE id = 1")
+        world.mode["single"] = "up"
+        world.run(world.record([1, 3]))
+        world.wait(60)
+        assert states(world, "single") == ["retrying", "delivered", "delivered", "delivered"]
+        sql = "SELECT last_error FROM deliveries WHERE state = 'retrying'"
+        assert "no message can be made of it" in world.monitor.execute(sql).fetchone()[0]
+
+    def test_what_can_t_be_built_changes_nothing(self, world: World) -> None:
+        wrong = destination("single", 3).model_copy(update={"kind": "smoke"})
+        for wanted in ([wrong], [destination("projects", 3), wrong]):
+            with pytest.raises(ValueError, match="smoke"):
+                world.run(world.forwarder.prepare(wanted))
+        world.run(world.record([1]))
+        world.wait(MOMENT_S)
+        assert [world.sent[name, 1] for name in ("projects", "single", "slow")] == [1, 1, 1]
+
+    def test_what_the_ledger_does_not_take_changes_nothing(self, world: World) -> None:
+        prepared = world.run(world.forwarder.prepare([destination("single", 3)]))
+        world.db.execute("PRAGMA query_only = ON")
+        with pytest.raises(LedgerError):
+            world.run(world.forwarder.apply(prepared))
+        world.db.execute("PRAGMA query_only = OFF")
+        world.run(world.record([1]))
+        world.wait(MOMENT_S)
+        assert [world.sent[name, 1] for name in ("projects", "single", "slow")] == [1, 1, 1]
+
+
+class TestTheClock:
+    @pytest.mark.parametrize("step", [5 * DAY, -5 * DAY, HOUR, -HOUR, -200])
+    def test_set_while_it_runs_changes_nothing(self, world: World, step: int) -> None:
+        world.mode["single"] = "down"
+        world.run(world.record([1, 2, 3, 4]))
+        world.wait(3)
+        world.clock.step(step)
+        world.wait(20)  # nothing was hurried: that is checked as each is sent
+        assert states(world, "single") == ["retrying"] * 4
+        world.mode["single"] = "up"
+        world.wait(8 + 4 + MOMENT_S)
+        assert states(world, "single") == ["delivered"] * 4
+
+    def test_what_was_asked_for_is_kept_over_a_restart(self, world: World) -> None:
+        """A Retry-After of three seconds, longer than the first pause: it is not pulled back."""
+        world.mode["single"] = "asks"
+        world.run(world.record([1]))
+        world.wait(MOMENT_S)
+        world.stop(patience_s=1)
+        world.start()
+        world.mode["single"] = "up"
+        world.wait(2)
+        assert states(world, "single") == ["retrying"]
+        world.wait(2)
+        assert states(world, "single") == ["delivered"]
+
+
+def test_due_times_are_pulled_back_to_their_own_pause(tmp_path: Path) -> None:
+    now = times.now()
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        fill(db, lanes=4, each=1)
+        pauses = [(1, SECOND, 5 * HOUR), (2, 4 * HOUR, 5 * HOUR), (3, 6 * HOUR, 5 * HOUR), (4, MINUTE, MINUTE)]
+        with transaction(db):
+            for event_id, pause, due in pauses:
+                queue.retry(db, attempt(event_id), pause=Millis(pause), now=Millis(now + due - pause))
+            while queue.pull_back(db, 1, longest=MINUTE, now=now, limit=1):
+                pass
+        kept = dict(db.conn.execute("SELECT event_id, due_at FROM lanes").fetchall())
+    expected = {1: SECOND, 2: 4 * HOUR, 3: 5 * HOUR, 4: MINUTE}
+    assert kept == {event_id: times.iso(Millis(now + due)) for event_id, due in expected.items()}
+
+
+def test_a_fault_of_ours_says_nothing_of_the_destination(world: World) -> None:
+    """An event whose transform fails was not sent: a breaker that is half open stays so."""
+    broken = destination("single").model_copy(update={"transform": Transform(template="{{ body.missing.deeper }}")})
+    world.mode["single"] = "down"
+    world.run(world.record([1, 2, 3, 4]))
+    world.wait(1)
+    assert breaker(world) == "open"
+    world.run(world.reload({"single": broken}))
+    world.wait(LONG_S)
+    assert "dead" in states(world, "single")
+    assert breaker(world) != "closed"
+
+
+def breaker(world: World) -> str:
+    state: str = world.monitor.execute("SELECT breaker FROM destinations WHERE name = 'single'").fetchone()[0]
+    return state

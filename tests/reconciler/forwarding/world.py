@@ -1,0 +1,306 @@
+"""A service's forwarding in a world where time is virtual, and what must hold of every message that leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.events.times import Millis
+from reconciler.forwarding.forwarder import Forwarder
+from reconciler.forwarding.message import TAKEN, Answer, Message
+from reconciler.ledger.connection import connect
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.schema import OPEN
+from reconciler.ledger.writer import Writer
+from tests.support.sink import Sink, SinkDestination
+from tests.support.virtual import VirtualDisk, VirtualLoop, WallClock
+
+LONGEST_RETRY_S, LONGEST_PROBE_S, TIMEOUT_S, RATE = 8.0, 4.0, 5.0, 5.0
+MOMENT_S = 0.1
+"""What goes out at once has gone out by then: commits and answers take less."""
+LONG_S = 400.0
+"""Whatever has failed, however often, has begun again by then."""
+
+NAMES = ("projects", "single", "slow", "past")
+"""One lane a project; a lane an event; a rate; and one project, from its beginning."""
+ASKS = Answer("asks", "later", status=429, retry_after=Millis(3000))
+OUTCOMES = {
+    "up": TAKEN,
+    "down": Answer("http_5xx", "no", status=503),
+    "refuses": Answer("http_4xx", "never", status=422, refused=True),
+    "asks": ASKS,
+    "gone": Answer("http_4xx", "gone", status=410, gone=True),
+}
+Key = tuple[str, int]
+
+
+def destination(name: str, concurrency: int = 2) -> SinkDestination:
+    more: dict[str, Any] = {
+        "single": {"ordering": "none"},
+        "slow": {"ordering": "none", "rate": f"{RATE:g}/s"},
+        "past": {"start": "beginning", "filter": {"projects": [1]}},
+    }.get(name, {})
+    settings = {
+        "name": name,
+        "kind": "sink",
+        "concurrency": concurrency,
+        "timeout": f"{TIMEOUT_S:g}s",
+        "retry": {"first": "1s", "longest": f"{LONGEST_RETRY_S:g}s"},
+        "breaker": {"failures": 3, "longest": f"{LONGEST_PROBE_S:g}s"},
+    }
+    return SinkDestination.model_validate(settings | more)
+
+
+class Onlooker:
+    """The forwarder's watcher."""
+
+    def attempting(self, event_id: str, destination: str, number: int) -> Any:
+        return contextlib.nullcontext({})
+
+    def trouble(self) -> None: ...
+
+    def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None: ...
+
+
+class World:
+    """A service's forwarding, and what must hold of every message that leaves it."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.path = folder / "ledger.db"
+        self.random = random.Random(seed)
+        self.loop = VirtualLoop()
+        self.clock = WallClock(self.loop)
+        self.mode = dict.fromkeys(NAMES, "up")
+        self.wanted = {name: destination(name) for name in NAMES[:3]}
+        self.failing: dict[str, str] = {}
+        self.write_trouble = self.read_trouble = -LONG_S
+        """Until when there is, or was, trouble."""
+        self.stopping = False
+        self.told = 0
+        self.may_send: dict[Key, bool] = {}
+        """Whether a message may go out: it never did, it failed, its outcome was lost, or it was asked for again."""
+        self.attempts: dict[Key, int] = {}
+        self.not_before: dict[Key, float] = {}
+        self.failed_at: dict[Key, float] = {}
+        self.open_since: dict[Key, float] = {}
+        self.in_flight: set[Key] = set()
+        self.sent: Counter[Key] = Counter()
+        self.overtaken: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        self.slow_sent_at = -1.0
+        self.broken: list[str] = []
+        Sink.behave = self.behave
+        with contextlib.closing(connect(self.path)):
+            pass
+        self.monitor = sqlite3.connect(self.path, isolation_level=None)
+        self.start()
+
+    # A service's life
+
+    def start(self) -> None:
+        self.db = connect(self.path)
+        self.db.execute("PRAGMA synchronous = OFF")  # the disk is virtual
+        self.reader = connect(self.path, readonly=True)
+        self.run(self._begin())
+
+    async def _begin(self) -> None:
+        disk = VirtualDisk(self.loop, latency_s=lambda: self.random.uniform(0.001, 0.005), done=self.look_at_ledger)
+        self.writer = Writer(self.db, disk=disk)
+        self.forwarder = Forwarder(db=self.reader, writer=self.writer, gitlab_url="https://x", watcher=Onlooker())
+        self.forwarder.on_failure = self.note_failure
+        self.writer.on_opened = self.forwarder.opened
+        await self.forwarder.apply(await self.forwarder.prepare(self.wanted.values()))
+        self.running = asyncio.create_task(self.forwarder.run())
+
+    def note_failure(self, part: str, error: str | None) -> None:
+        if error is None:
+            self.failing.pop(part, None)
+        else:
+            self.failing[part] = error
+
+    def stop(self, *, patience_s: float) -> None:
+        """End the service: in order, or, without patience, as a kill does."""
+        self.stopping = True
+        if patience_s:
+            self.run(self.forwarder.drain(patience_s))
+        self.running.cancel()
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.run(_ended(tasks))
+        self.db.close()
+        self.reader.close()
+        self.stopping = False
+        self.in_flight.clear()
+        self.failing.clear()
+        self.overtaken.clear()
+        self.failed_at.clear()
+        self.read_trouble = self.write_trouble = -LONG_S
+        for key in self.open_since:
+            self.may_send[key] = True
+            self.not_before.pop(key, None)
+        self.slow_sent_at = -1.0
+        self.look_at_ledger()
+
+    def run(self, work: Any) -> Any:
+        with self.clock.in_force():
+            return self.loop.run_until_complete(work)
+
+    def wait(self, seconds: float) -> None:
+        self.run(asyncio.sleep(seconds))
+        assert not self.broken, self.broken
+
+    @contextlib.contextmanager
+    def beside(self, *, noticed: bool) -> Iterator[Database]:
+        """Another process's connection. It may be noticed at once, or only by the slow look."""
+        while self.db.conn.in_transaction:  # it would wait for the lock
+            self.wait(0.001)
+        with self.clock.in_force(), contextlib.closing(connect(self.path)) as db:
+            yield db
+        self.look_at_ledger()
+        if noticed:
+            self.forwarder.look_again()
+
+    async def record(self, projects: list[int], step: int = 0) -> None:
+        """Record an event of each of these projects; the wall clock is set before the commit is done."""
+        some = [sighting(self.told + n, project) for n, project in enumerate(projects)]
+        self.told += len(some)
+        recorded = self.writer.record(some)
+        self.loop.call_later(0.0005, self.clock.step, step)
+        with contextlib.suppress(LedgerUnavailable):
+            await recorded
+
+    async def reload(self, wanted: dict[str, SinkDestination]) -> None:
+        """Make these the destinations."""
+        await self.forwarder.apply(await self.forwarder.prepare(wanted.values()))
+        self.slow_sent_at = -1.0  # an outbox that starts anew knows of no rate
+        await asyncio.sleep(0)  # a second reload, while a past may be under way
+        await self.forwarder.apply(await self.forwarder.prepare(wanted.values()))
+
+    # What is seen of it
+
+    def look_at_ledger(self) -> None:
+        """After every commit: which deliveries are open since when, and which wait for how long."""
+        now = self.loop.time()
+        rows = self.monitor.execute(
+            "SELECT x.name, d.event_id, d.state, d.attempts, d.pause_ms FROM deliveries d JOIN destinations x "
+            f"ON x.id = d.destination_id WHERE d.{OPEN}"
+        ).fetchall()
+        found = {(name, event_id): rest for name, event_id, *rest in rows}
+        self.open_since = {key: self.open_since.get(key, now) for key in found}
+        for key, (state, attempts, pause) in found.items():
+            self.may_send.setdefault(key, True)
+            if state == "pending":
+                self.not_before.pop(key, None)
+            elif attempts > self.attempts.get(key, 0) and key in self.failed_at:
+                self.not_before[key] = self.failed_at.pop(key) + pause / 1000
+            self.attempts[key] = attempts
+
+    async def behave(self, name: str, message: Message) -> Answer:
+        key = (name, int(message.id.rpartition("_")[2]))
+        lane = self.lane_of(key)
+        try:
+            self.check_start(key, lane)
+        except AssertionError as error:
+            self.broken.append(str(error))
+        self.in_flight.add(key)
+        self.may_send[key] = False
+        self.sent[key] += 1
+        answer, began = Answer("lost", "given up"), self.loop.time()
+        try:
+            mode = self.mode[name]
+            await asyncio.sleep(10 * TIMEOUT_S if mode == "hangs" else self.random.uniform(0.005, 0.02))
+            answer = OUTCOMES[self.random.choice(["up", "down"]) if mode == "wavers" else mode]
+            return answer
+        finally:
+            self.in_flight.discard(key)
+            if answer.error_class == "lost" and not self.stopping and self.loop.time() < began + TIMEOUT_S - 0.01:
+                self.broken.append(f"{key} was given up while it was under way")
+            if not answer.taken:
+                self.may_send[key] = True
+                self.failed_at[key] = self.loop.time()
+
+    def lane_of(self, key: Key) -> str:
+        sql = """
+            SELECT lane FROM deliveries JOIN destinations x ON x.id = destination_id
+             WHERE x.name = ? AND event_id = ?
+        """
+        lane: str = self.monitor.execute(sql, key).fetchone()[0]
+        return lane
+
+    def check_start(self, key: Key, lane: str) -> None:
+        name, event_id = key
+        now = self.loop.time()
+        heads = self.heads(name)
+        assert self.may_send[key], f"{key} goes out twice without a reason"
+        assert not [other for other in self.in_flight if other[0] == name and self.lane_of(other) == lane], (
+            f"{key} goes out while another of its lane is under way"
+        )
+        first = heads[lane][0]
+        assert first >= event_id or self.open_since[name, first] >= now, f"{key} goes out before {first}"
+        assert now >= self.not_before.get(key, 0) - 0.002, f"{key} was hurried"
+        if name == "slow":
+            assert self.slow_sent_at < 0 or now - self.slow_sent_at >= 1 / RATE - 0.0011, "a rate was not kept"
+            self.slow_sent_at = now
+        ready = {
+            one for one, (ident, state) in heads.items() if state == "pending" and (name, ident) not in self.in_flight
+        }
+        if max(self.read_trouble, self.write_trouble) + 2 > now:
+            ready = set()  # who can't be read, or noted, rests for a second
+        waiting = self.overtaken[name]
+        for gone in waiting.keys() - (ready - {lane}):
+            del waiting[gone]
+        for other in ready - {lane}:
+            waiting[other][lane] += 1
+            assert waiting[other][lane] <= 2, f"{name}: {other} waits while {lane} has turn after turn"
+
+    def heads(self, name: str) -> dict[str, tuple[int, str]]:
+        """The heads of a destination's lanes, found without the table of lanes."""
+        sql = f"""
+            SELECT lane, min(event_id), state FROM deliveries JOIN destinations x ON x.id = destination_id
+             WHERE x.name = ? AND {OPEN} GROUP BY lane
+        """
+        return {lane: (ident, state) for lane, ident, state in self.monitor.execute(sql, [name])}
+
+    def is_well(self, name: str) -> bool:
+        """Whether nothing keeps a destination's deliveries: they go out at once."""
+        state = "SELECT breaker = 'closed' AND paused_at IS NULL FROM destinations WHERE name = ? AND active"
+        row = self.monitor.execute(state, [name]).fetchone()
+        now = self.loop.time()
+        return bool(
+            row
+            and row[0]
+            and name in self.wanted
+            and self.mode[name] == "up"
+            and not self.failing
+            and now > self.read_trouble + 2
+            and now > self.write_trouble + 2
+        )
+
+    def open_of(self, name: str) -> set[int]:
+        return {event_id for one, event_id in self.open_since if one == name}
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def sighting(number: int, project: int) -> Sighting:
+    return Sighting(
+        source="webhook:default",
+        source_id=str(number),
+        identity=Identity(f"note:{number}", times.now(), Precision.STATED),
+        summary=Summary(kind="note", project_id=project),
+        seen_at=times.now(),
+        payload="{}",
+        payload_sha=str(number),
+    )

@@ -8,11 +8,15 @@ import os
 import select
 import sys
 import threading
+from typing import Any
 
 import structlog
 
 PENDING_BYTES = 256 * 1024
 """How much is kept of what can't be written at this moment. What comes then is dropped, and counted."""
+
+TEXT_LENGTH = 2000
+"""Of each text in a line."""
 
 
 class LogStream:
@@ -78,6 +82,22 @@ def stderr() -> LogStream:
         return LogStream(None)
 
 
+def _shortened(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """An answer of 100 KB inside an error's text must not make a line of 100 KB."""
+    short: structlog.typing.EventDict = _short(event)
+    return short
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > TEXT_LENGTH:
+        return f"{value[:TEXT_LENGTH]}… ({len(value):,} characters)"
+    if isinstance(value, dict):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return value
+
+
 def _never_raising(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
     """A value that can't be shown costs its line the details, and nothing else."""
 
@@ -112,7 +132,7 @@ def set_up(level: str = "info") -> None:
     tracebacks = structlog.processors.ExceptionRenderer(
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
     )
-    errors: list[structlog.typing.Processor] = [] if on_terminal else [tracebacks]
+    errors: list[structlog.typing.Processor] = [] if on_terminal else [tracebacks, _shortened]
     structlog.configure(
         processors=[*shared, *errors, safe],
         wrapper_class=structlog.make_filtering_bound_logger(level),

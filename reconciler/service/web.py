@@ -16,6 +16,8 @@ from reconciler.service.probe import watch_answers
 DRAIN_S = 10.0
 """How long a stop waits for what is in flight. What is not done then is done after the next start."""
 
+SEEING_OUT_S = 0.1
+
 log = structlog.get_logger(__name__)
 
 
@@ -108,23 +110,29 @@ class WebServer:
 
     def _retire(self, serving: asyncio.Task[None], server: uvicorn.Server) -> None:
         """Have a server that is replaced take no more connections, and see those out that it has."""
-        server.should_exit = True
         for one in getattr(server, "servers", []):
             one.close()
-        if serving.done():  # it failed without seeing to its connections
-            self._servers.pop(serving, None)
-            if not serving.cancelled():
-                serving.exception()
-            if not server.started:
-                return
-            serving = asyncio.create_task(server.shutdown())
-            self._servers[serving] = server
-        serving.add_done_callback(self._retired)
+        del self._servers[serving]
+        task = asyncio.create_task(self._see_out(serving, server))
+        self._servers[task] = server
+        task.add_done_callback(self._seen_out)
 
-    def _retired(self, serving: asyncio.Task[None]) -> None:
-        self._servers.pop(serving, None)
-        if not serving.cancelled() and serving.exception() is not None:
-            log.warning("a web server that was replaced did not end well", error=repr(serving.exception()))
+    async def _see_out(self, serving: asyncio.Task[None], server: uvicorn.Server) -> None:
+        """uvicorn closes at once what has not asked yet: give it time to ask, unless all is to end."""
+        patience = asyncio.get_running_loop().time() + DRAIN_S
+        while server.server_state.connections and not self._stopping:
+            if asyncio.get_running_loop().time() > patience:
+                break
+            await asyncio.sleep(SEEING_OUT_S)
+        server.should_exit = True
+        await asyncio.wait({serving})
+        if not serving.cancelled() and serving.exception() is not None and server.started:
+            await server.shutdown()  # it failed without seeing to its connections
+
+    def _seen_out(self, task: asyncio.Task[None]) -> None:
+        self._servers.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("a web server that was replaced did not end well", error=repr(task.exception()))
 
 
 def listen(host: str, port: int, *, keys: str = "receiver") -> socket.socket:

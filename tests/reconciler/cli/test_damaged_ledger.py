@@ -22,8 +22,6 @@ from tests.support.service import run
         ("gaps", "sources"),
         ("events list", "sightings"),
         ("events show 1", "sightings"),
-        ("dead list", "deliveries_dead"),
-        ("destinations list", "destinations"),
     ],
 )
 def test_a_damaged_table(tmp_path: Path, command: str, table: str) -> None:

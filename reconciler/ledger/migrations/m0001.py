@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from reconciler.ledger.migrations import OPEN, migrations
+from reconciler.ledger.migrations import OPEN, migrations, run
 
 
 @migrations(name="0001_ledger")

@@ -96,6 +96,28 @@ def test_what_goes_next_costs_the_same_however_many_there_are(tmp_path: Path, ki
     assert steps(3000) <= steps(30)
 
 
+@pytest.mark.parametrize("lanes", [1, None])
+def test_what_became_of_one_costs_the_same_however_many_wait(tmp_path: Path, lanes: int | None) -> None:
+    def steps(waiting: int) -> int:
+        with closing(connect(tmp_path / f"{waiting}.db")) as db:
+            fill(db, lanes=lanes or waiting, each=1 if lanes is None else waiting)
+            counted = 0
+
+            def count() -> int:
+                nonlocal counted
+                counted += 1
+                return 0
+
+            with transaction(db):
+                db.conn.set_progress_handler(count, 1)
+                queue.retry(db, attempt(1), pause=SECOND, now=times.now())
+                queue.deliver(db, attempt(1))
+                db.conn.set_progress_handler(None, 0)
+            return counted
+
+    assert steps(3000) <= steps(30)
+
+
 def fill(db: Database, *, lanes: int, each: int) -> None:
     """A destination with so many lanes; event 1 is the first of the first lane, event `lanes` that of the last."""
     now = times.iso(times.now())
@@ -189,7 +211,7 @@ class TestTrouble:
         world.mode["single"] = "hangs"
         world.run(world.record([1, 2]))
         with world.beside(noticed=True) as db:
-            db.execute("UPDATE sightings SET recovery = 'no JSON' WHERE id = 1")
+            db.execute("UPDATE sightings SET payload = X'FF' WHERE id = 1")
         world.mode["single"] = "up"
         world.run(world.record([1, 3]))
         world.wait(60)

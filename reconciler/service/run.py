@@ -74,6 +74,7 @@ class _Service:
         self._read_again = read_again
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
+        self._answering = asyncio.Event()
         self._begun = asyncio.Event()
         self._supervisor = Supervisor()
         self._switch = Switch(waiting_app("the ledger can't be written yet"))
@@ -87,9 +88,9 @@ class _Service:
         self._host, self._port = self._receiver.listen()
         self._catch_signals()
         supervisor = self._supervisor
-        tasks = [supervisor.start("receiver", self._receiver.run, longest_pause_s=RECEIVER_PAUSE_S)]
+        tasks = [supervisor.start("receiver", self._receive, longest_pause_s=RECEIVER_PAUSE_S)]
         stop = asyncio.create_task(self._stop.wait())
-        opening = asyncio.create_task(_opened(self._config))
+        opening = asyncio.create_task(self._opened())
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
             return
@@ -140,14 +141,14 @@ class _Service:
         self._forwarder = Forwarder(db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher)
         writer.on_opened = alerting.on_opened = self._forwarder.opened
         writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
-        writer.on_trouble = partial(self._note, LEDGER)
-        self._forwarder.on_failure = self._note
+        writer.on_trouble = partial(supervisor.note, LEDGER)  # a part too: the one that all others need
+        self._forwarder.on_failure = supervisor.note
         supervisor.well(LEDGER)
         meters.registry.register(Standing(lambda: (self._config, self._jobs.client), self._known))
         meters.registry.register(Parts(supervisor.parts))
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
-            "alerting": alerting.run,
+            "alerting": lambda: self._once_begun(alerting.run),
             "watch": lambda: watch(writer, self._forwarder.look_again),
             "heartbeat": lambda: beat(writer),
             "indexing": lambda: index(writer),
@@ -161,16 +162,51 @@ class _Service:
             parts["metrics"] = lambda: serve_metrics(config.metrics.host, port, meters.registry)
         return parts
 
+    async def _receive(self) -> None:
+        """Answer, as soon as there is something to say: what comes in the first moments waits to be accepted."""
+        await self._answering.wait()
+        await self._receiver.run()
+
+    async def _opened(self) -> Ledger:
+        """The ledger, as soon as it can be opened. Raises LedgerError where waiting will not help."""
+        while True:
+            try:
+                return await asyncio.to_thread(connect, self._config.ledger.path, patience_s=OPEN_PATIENCE_S)
+            except LedgerUnavailable as error:
+                if not may_come_right(error.__cause__):
+                    raise
+                if not self._answering.is_set():
+                    log.error("the ledger can't be opened yet: deliveries are answered with 503", reason=str(error))
+            self._answering.set()
+            await asyncio.sleep(BEGIN_PAUSE_S)
+
+    async def _once_there(self, do: Callable[[], Awaitable[object]]) -> None:
+        """Do something as soon as the ledger can be written."""
+        while True:
+            try:
+                await do()
+            except LedgerUnavailable:  # the writer has said so
+                self._answering.set()
+                await asyncio.sleep(BEGIN_PAUSE_S)
+            else:
+                return
+
     async def _begin(self, built: _Built) -> None:
         """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
-        await _once_there(lambda: self._forwarder.apply(built.destinations))
-        await _once_there(lambda: wake(self._writer))
+        await self._once_there(lambda: self._forwarder.apply(built.destinations))
+        await self._once_there(lambda: wake(self._writer))
         self._doubt_filters(built.config)
         self._switch.app = built.receiver
+        self._answering.set()
         log.info("listening", host=self._host, port=self._port, ledger=str(built.config.ledger.path))
         notify("READY=1")
         self._jobs.apply(built.reconciling, lambda: self._config)
         self._begun.set()
+
+    async def _once_begun(self, run: Run) -> None:
+        """For a part that records: before the destinations are known, nobody would be told."""
+        await self._begun.wait()
+        await run()
 
     async def _build(self, config: Config) -> _Built:
         """Build everything that a config asks for, and change nothing. Raises whatever its parts raise."""
@@ -189,13 +225,6 @@ class _Service:
         stream = Stream(config.ledger.path)
         app = dashboard_app(lambda: self._config, known=self._known, stream=stream, trouble=trouble)
         return AdminServer(config.admin.host, config.admin.port, app, stream)
-
-    def _note(self, part: str, reason: str | None) -> None:
-        """A part that looks after itself fails, or is well. The ledger counts as one: all others need it."""
-        if reason is None:
-            self._supervisor.well(part)
-        else:
-            self._supervisor.failed(part, reason)
 
     async def _reload_when_told(self) -> None:
         await self._begun.wait()
@@ -249,32 +278,6 @@ class _Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
-
-
-async def _opened(config: Config) -> Ledger:
-    """The ledger, as soon as it can be opened. Raises LedgerError where waiting will not help."""
-    told = False
-    while True:
-        try:
-            return await asyncio.to_thread(connect, config.ledger.path, patience_s=OPEN_PATIENCE_S)
-        except LedgerUnavailable as error:
-            if not may_come_right(error.__cause__):
-                raise
-            if not told:
-                log.error("the ledger can't be opened yet: deliveries are answered with 503", reason=str(error))
-            told = True
-            await asyncio.sleep(BEGIN_PAUSE_S)
-
-
-async def _once_there(do: Callable[[], Awaitable[object]]) -> None:
-    """Do something as soon as the ledger can be written."""
-    while True:
-        try:
-            await do()
-        except LedgerUnavailable:  # the writer has said so
-            await asyncio.sleep(BEGIN_PAUSE_S)
-        else:
-            return
 
 
 async def _ended(what: str, end: Awaitable[object]) -> None:

@@ -41,7 +41,7 @@ class _Watched:
 
 class Supervisor:
     """Runs parts. `start` is for one that runs for ever, `until_done` for one that ends; `turn` for one turn of
-    what something else calls; `failed` and `well` note what somebody else found out.
+    what something else calls; `note` is for what somebody else found out.
     """
 
     def __init__(self, *, longest_pause_s: float = LONGEST_PAUSE_S, well_after_s: float = WELL_AFTER_S) -> None:
@@ -68,8 +68,11 @@ class Supervisor:
             return
         self.well(name)
 
-    def failed(self, name: str, reason: str) -> None:
-        """Somebody found out that a part fails."""
+    def note(self, name: str, reason: str | None) -> None:
+        """Somebody found out why a part fails, or (None) that it runs again."""
+        if reason is None:
+            self.well(name)
+            return
         one = self._of(name)
         one.failing_since = one.failing_since or times.now()
         one.error = writable(reason)
@@ -131,7 +134,7 @@ class Supervisor:
         self, name: str, error: BaseException, longest_pause_s: float, *, restarts: bool = True
     ) -> None:
         one = self._of(name)
-        self.failed(name, words(error))
+        self.note(name, words(error))
         one.restarts += restarts
         one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=longest_pause_s)
         kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"

@@ -309,6 +309,20 @@ def test_a_service_starts_while_its_ledger_can_t_be_written(make_service: MakeSe
     assert service.stop() == 0
 
 
+def test_what_is_delivered_in_the_first_moments_waits_and_is_taken(make_service: MakeService) -> None:
+    service = make_service()
+    service.config["receiver"]["port"] = service.port = free_port()
+    service.write_config()
+    service.process = subprocess.Popen([*COMMAND, "serve", "-c", str(service.file)], stderr=subprocess.DEVNULL)
+    first = None
+    while first is None:
+        try:
+            first = post(service, 1)
+        except httpx.ConnectError:  # it does not listen yet
+            continue
+    assert first == 200
+
+
 def test_a_service_that_waits_for_its_ledger_can_be_stopped(make_service: MakeService) -> None:
     service = make_service()
     service.config["receiver"]["port"] = port = free_port()

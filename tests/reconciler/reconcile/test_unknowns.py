@@ -35,6 +35,7 @@ from reconciler.reconcile.knowledge import look
 from reconciler.reconcile.parts import reconciling
 from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
+from reconciler.service.supervisor import Supervisor
 from tests.reconciler.reconcile.conftest import NOW
 from tests.support.failing_gitlab import WAYS, FailingGitLab
 
@@ -328,8 +329,8 @@ async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> Non
 async def test_a_config_without_names_lets_all_go(house: House) -> None:
     await house.round()
     house.config = load(rewritten(house, projects=[], groups=[]), {})
-    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set())
-    jobs.apply(house.config, lambda: house.config)
+    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=Supervisor())
+    jobs.apply(jobs.prepare(house.config), lambda: house.config)
     assert jobs._healing is not None
     await jobs._healing
     jobs.stop()

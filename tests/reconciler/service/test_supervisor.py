@@ -196,7 +196,7 @@ async def test_the_account_waits_for_a_ledger_that_can_t_be_written(
         writer.on_trouble = lambda reason: None if noticed.done() else noticed.set_result(reason)
         path.rename(tmp_path / "aside")
         async with running(quick, reporting=lambda: quick.report(writer)):
-            quick.failed("ledger", "it is gone")
+            quick.note("ledger", "it is gone")
             await noticed
             (tmp_path / "aside").rename(path)
             await until(lambda: failing(reader))

@@ -175,10 +175,12 @@ def test_the_metrics_page_shows_every_metric() -> None:
     rows = ["| metric | type | what |", "|---|---|---|"]
     families = [(f.name, f.type, f.documentation) for f in meters.registry.collect()]
     text = (ROOT / "reconciler" / "metrics.py").read_text()
-    pattern = r'(gauge|MetricFamily)\(\s*(?:PREFIX \+ )?"(\w+)",\s*"([^"]+)"'
-    families += [(PREFIX + name, "gauge", what) for _, name, what in re.findall(pattern, text)]
+    pattern = r'(gauge|(?:Gauge|Counter|Info)MetricFamily)\(\s*(?:PREFIX \+ )?"(\w+)",\s*"([^"]+)"'
+    found = re.findall(pattern, text)
+    families += [(PREFIX + name, kind.removesuffix("MetricFamily").lower(), what) for kind, name, what in found]
+    endings = {"counter": "_total", "info": "_info"}  # as Prometheus shows them
     for name, kind, what in sorted(set(families)):
-        rows.append(f"| `{name}{'_total' if kind == 'counter' else ''}` | {kind} | {what} |")
+        rows.append(f"| `{name}{endings.get(kind, '')}` | {kind} | {what} |")
     check_made("metrics.md", rows)
 
 

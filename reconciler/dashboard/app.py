@@ -172,6 +172,9 @@ class _Pages:
         if not await guard.meant(request):
             return HTMLResponse("this form was not sent from a page of the dashboard\n", 403)
         form = {"destination": "", "kind": ""} | await form_of(request)
+        trouble = self._trouble()
+        if trouble is not None:  # the file at the ledger's path is another: nothing may be written there
+            raise LedgerUnavailable(trouble)
         told = await run_in_threadpool(act, self._current(), form)
         return RedirectResponse(f"{back}?{urlencode({'told': told})}", 303)
 

@@ -17,7 +17,7 @@ Expected = tuple[str, int]
 """A test that we asked for: the hook's name in `receiver.hooks`, and the project."""
 
 TRIGGER = "push_events"
-"""What GitLab is asked to test a webhook with: the only test that its body proves."""
+"""What GitLab is asked first to test a webhook with: the only test that its body proves."""
 
 _SAMPLE = ("95790bf891e76fee5e1747ab589903a6a1f80f22", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7")
 """`before` and `after` of the body in GitLab's source. Its project is no project of anybody's."""

@@ -50,8 +50,10 @@ async def keep_running(
             log.error("failed, begins again", part=part, error=str(error), pause_s=pause, exc_info=not trouble)
             tell(part, f"{type(error).__name__}: {error}")
             if is_last:
+                tell(part, None)  # it is no part any more
                 return
         else:
+            is_well()
             return
         finally:
             timer.cancel()

@@ -183,7 +183,6 @@ class Writer:
         if error is not None:
             self._give_up(written.batch, error)
             return
-        self._schedule()
         if self._trouble is not None:
             self._note_trouble(None)
         position = 0
@@ -199,6 +198,8 @@ class Writer:
             sightings = [sighting for change in written.batch for sighting in change.sightings]
             took = time.monotonic() - written.began
             _tell(self.on_committed, Committed(sightings, written.outcome.recorded, took))
+        # Last, so that who waited for this commit goes on before the next one: a reload sets its routes.
+        self._schedule()
 
     def _give_up(self, batch: list[_Change], error: BaseException) -> None:
         """The batch's transaction failed: undo it, and try again where that can help."""

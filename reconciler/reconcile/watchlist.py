@@ -63,16 +63,12 @@ class Watchlist:
 
     async def begin(self) -> dict[str, dict[int, str | None]]:
         """Watch what the config names, and nothing else. Returns the projects that were below each group when it was
-        last read.
+        last read. Raises LedgerError where the ledger can't be written: begin again.
         """
         everything = [self._gitlab, *self._names]
         groups = [one.name for one in self._names if one.kind == "group"]
-        try:
-            await self._writer.run(lambda db: watched.sync(db, everything, times.now()))
-            return await self._writer.run(lambda db: {group: watched.members(db, group) for group in groups})
-        except LedgerError as error:
-            log.warning("what is watched can't be noted in the ledger", error=str(error))
-            return {}
+        await self._writer.run(lambda db: watched.sync(db, everything, times.now()))
+        return await self._writer.run(lambda db: {group: watched.members(db, group) for group in groups})
 
     async def members(self, group: int | str, paths: Mapping[int, str | None]) -> None:
         """These are all the projects below a group."""

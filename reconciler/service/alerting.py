@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 
 import structlog
@@ -13,7 +14,7 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger import alerts
 from reconciler.ledger.alerts import Condition
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.runs import project_paths
@@ -43,6 +44,8 @@ class Alerting:
         self._db = db
         self._writer = writer
         self.on_opened: Callable[[list[Opened]], None] = lambda _: None
+        self._reading: list[Condition] | None = None
+        """What could not be read when it was last found out; None before the first time."""
         self._wanted = asyncio.Event()
 
     def look(self) -> None:
@@ -55,7 +58,7 @@ class Alerting:
             self._wanted.clear()
             try:
                 pause = await self._review()
-            except LedgerUnavailable:  # the writer has said so
+            except LedgerError:  # whoever met it has said so
                 pause = LOOK_S
             try:
                 await asyncio.wait_for(self._wanted.wait(), pause)
@@ -83,9 +86,15 @@ class Alerting:
         """
         if config.gitlab.token is None:
             return []
-        known = await asyncio.to_thread(self._known)
-        found = alerts.reading_conditions(known.unknowns, asked(config, now), missed(config, now))
-        return found + expiring_gaps(self._db, known.gaps, now)
+        try:
+            known = await asyncio.to_thread(self._known)
+            found = alerts.reading_conditions(known.unknowns, asked(config, now), missed(config, now))
+            self._reading = found + expiring_gaps(self._db, known.gaps, now)
+        except (LedgerError, sqlite3.Error) as error:
+            if self._reading is None:
+                raise
+            log.warning("what is not known can't be found out: it is taken to be as it was", error=str(error))
+        return self._reading
 
 
 def expiring_gaps(db: Database, found: list[Gap], now: Millis) -> list[Condition]:

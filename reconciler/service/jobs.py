@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +15,6 @@ from reconciler.config.models import Config, Retention
 from reconciler.events import times
 from reconciler.events.hook_tests import Expected
 from reconciler.ledger import watched
-from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.prune import Keep
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.parts import Reconciling, reconciling
@@ -110,8 +108,7 @@ class Jobs:
 
     async def _watch_nothing(self) -> None:
         """What was in the config answers for nothing any more."""
-        with contextlib.suppress(LedgerUnavailable):
-            await self._writer.run(lambda db: watched.sync(db, (), times.now()))
+        await self._writer.run(lambda db: watched.sync(db, (), times.now()))
 
 
 def keep(retention: Retention) -> Keep:

@@ -118,7 +118,8 @@ class _Service:
         for task in (*tasks, begin, stop):
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
-        await _ended("ledger", self._writer.run(_note_end))
+        if self._begun.is_set():  # else the last sign of life is still the last life's
+            await _ended("ledger", self._writer.run(_note_end))
         await self._writer.close()
         if self._traced is not None:
             await _ended("traces", asyncio.to_thread(self._traced.close))
@@ -150,7 +151,7 @@ class _Service:
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._once_begun(alerting.run),
             "watch": lambda: watch(writer, self._forwarder.look_again),
-            "heartbeat": lambda: beat(writer),
+            "heartbeat": lambda: self._once_begun(lambda: beat(writer)),
             "indexing": lambda: index(writer),
             "reporting": lambda: supervisor.report(writer),
             "reload": self._reload_when_told,
@@ -200,11 +201,17 @@ class _Service:
         self._answering.set()
         log.info("listening", host=self._host, port=self._port, ledger=str(built.config.ledger.path))
         notify("READY=1")
-        self._jobs.apply(built.reconciling, lambda: self._config)
         self._begun.set()
+        try:
+            self._jobs.apply(built.reconciling, lambda: self._config)
+        except Exception as error:  # the receiver goes on
+            log.exception("what is done by the clock can't be started")
+            self._supervisor.note("polling", words(error))
 
     async def _once_begun(self, run: Run) -> None:
-        """For a part that records: before the destinations are known, nobody would be told."""
+        """For a part that records, for which nobody would be told before the destinations are known; and for signs of
+        life, which would hide how long the service was down.
+        """
         await self._begun.wait()
         await run()
 

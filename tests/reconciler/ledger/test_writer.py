@@ -211,3 +211,22 @@ def test_a_transaction_s_trouble_is_told_in_words(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         with pytest.raises(sqlite3.IntegrityError), transaction(db):
             put("ledger_id")(db)
+
+
+async def test_who_waits_for_a_commit_goes_on_before_the_next_one(opened: Open) -> None:
+    """A reload notes its destinations, then sets the routes: no event may be recorded in between by the old ones."""
+    order: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda _: order.append(name)
+
+    async def reload() -> None:
+        await opened.writer.run(note("noted"))
+        order.append("routes are set")
+
+    reloading = asyncio.create_task(reload())
+    while not order:  # noqa: ASYNC110 - its commit is on its way
+        await asyncio.sleep(0)
+    await opened.writer.run(note("recorded"))
+    await reloading
+    assert order == ["noted", "routes are set", "recorded"]

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import orjson
 from pydantic import Field
 
 from reconciler.config.basics import FilePath
 from reconciler.config.destinations import Destination
 from reconciler.config.units import Size
+from reconciler.events.fields import parsed
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.message import TAKEN, Answer, Message, Refused
 
@@ -107,16 +107,17 @@ class File(Kind):
 
 
 def line(body: bytes) -> bytes:
-    """A body as one line. GitLab's own may have line breaks between its values.
+    """A body as one line. GitLab's own may have line breaks between its values, where a space is as good.
 
     Raises Refused where it is no JSON (a template may make anything).
     """
     if b"\n" not in body and b"\r" not in body:
         return body + b"\n"
     try:
-        return orjson.dumps(orjson.loads(body)) + b"\n"
-    except orjson.JSONDecodeError as error:
+        parsed(body.decode())
+    except (ValueError, RecursionError) as error:
         raise Refused(f"what the template made is no JSON, and has more than one line: {error}") from None
+    return body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
 
 
 def _mend_last_line(file: int) -> None:

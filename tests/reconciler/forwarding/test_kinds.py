@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reconciler.config.kinds import BUILT_IN, find_kind, kind_names
@@ -84,11 +84,16 @@ class TestFile:
         assert (answer.taken, answer.refused, answer.error_class) == (False, False, "connection")
 
     @given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
+    @example([10**400, -(2**64), "\ud800", {"\udfff": "\r\n"}])
     def test_any_body_is_one_line(self, value: Any) -> None:
         for indent in (None, 2):
-            made = line(json.dumps(value, indent=indent).encode())
-            assert made.count(b"\n") == 1
-            assert json.loads(made) == value
+            for end in ("\n", "\r\n", "\r"):
+                body = json.dumps(value, indent=indent).replace("\n", end)
+                made = line(body.encode())
+                assert made.count(b"\n") == 1
+                assert b"\r" not in made
+                assert made == body.replace("\r", " ").replace("\n", " ").encode() + b"\n"  # every other byte stays
+                assert json.loads(made) == value
 
     def test_a_template_s_many_lines_are_refused(self) -> None:
         assert line(b"plain text") == b"plain text\n"

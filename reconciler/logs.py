@@ -1,4 +1,8 @@
-"""Logs: events on stderr, readable on a terminal and JSON elsewhere. Nothing waits for them, or fails for them."""
+"""Logs: events on stderr, readable on a terminal and JSON elsewhere. Nothing waits for them, or fails for them.
+
+An exception is logged as a traceback without the frames' local variables: they hold headers, tokens and bodies.
+What others wrote reaches a terminal only in a form that it can't act on.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,20 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from structlog.typing import EventDict, Processor
+
+from reconciler.events.texts import one_line, printable, without_credentials
 
 PENDING_BYTES = 256 * 1024
 """How much is kept of what can't be written at this moment. What comes then is dropped, and counted."""
 
 TEXT_LENGTH = 2000
-"""Of each text in a line."""
+"""Of each text in a line, in characters: an answer of 100 KB inside an error's text must not make a line of 100 KB."""
+TRACEBACK_LENGTH = 16_000
 
 
 class LogStream:
@@ -82,31 +91,53 @@ def stderr() -> LogStream:
         return LogStream(None)
 
 
-def _shortened(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """An answer of 100 KB inside an error's text must not make a line of 100 KB."""
-    short: structlog.typing.EventDict = _short(event)
-    return short
+def _quiet(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """No text longer than a person reads, and no URL with its password or token."""
+    return {key: _without_secrets(value, longest=_longest(key)) for key, value in event.items()}
 
 
-def _short(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > TEXT_LENGTH:
-        return f"{value[:TEXT_LENGTH]}… ({len(value):,} characters)"
-    if isinstance(value, dict):
-        return {key: _short(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_short(one) for one in value]
-    return value
+def _longest(key: str) -> int:
+    return TRACEBACK_LENGTH if key == "exception" else TEXT_LENGTH
 
 
-def _never_raising(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
-    """A value that can't be shown costs its line the details, and nothing else."""
+def _without_secrets(value: Any, *, longest: int = TEXT_LENGTH) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _without_secrets(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_secrets(one) for one in value]
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]} … ({len(text):,} characters) … {text[-half:]}"
+    return without_credentials(text)
 
-    def render(logger: object, name: str, event: structlog.typing.EventDict) -> str:
+
+def _for_a_terminal(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """Every value in a form that a terminal can't act on; only a traceback has several lines."""
+    return {key: printable(value) if key == "exception" else _in_one_line(value) for key, value in event.items()}
+
+
+def _in_one_line(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return one_line(value if isinstance(value, str) else repr(value))
+
+
+def _never_raising(*processors: Processor) -> Processor:
+    """All of them in a row. A value that can't be shown costs its line the details, and nothing else."""
+
+    def render(logger: object, name: str, event: EventDict) -> str:
         what = str(event.get("event"))
+        made: Any = event
         try:
-            return str(renderer(logger, name, event))
+            for processor in processors:
+                made = processor(logger, name, made)
+            return str(made)
         except Exception as error:
-            return json.dumps({"event": what, "level": name, "unshown": type(error).__name__})
+            shown = without_credentials(what[:TEXT_LENGTH])
+            return json.dumps({"event": shown, "level": name, "unshown": type(error).__name__})
 
     return render
 
@@ -115,33 +146,31 @@ def set_up(level: str = "info") -> None:
     """Send our own and the libraries' logs to stderr, one line an event."""
     stream = stderr()
     on_terminal = stream.isatty()
-    shared: list[structlog.typing.Processor] = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(
+    if on_terminal:
+        console = structlog.dev.ConsoleRenderer(
             colors="NO_COLOR" not in os.environ, exception_formatter=structlog.dev.plain_traceback
         )
-        if on_terminal
-        else structlog.processors.JSONRenderer()
-    )
-    safe = _never_raising(renderer)
-    # Without local variables: they may hold secrets, and whole bodies.
-    tracebacks = structlog.processors.ExceptionRenderer(
-        structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-    )
-    errors: list[structlog.typing.Processor] = [] if on_terminal else [tracebacks, _shortened]
+        safe = _never_raising(structlog.processors.format_exc_info, _quiet, _for_a_terminal, console)
+    else:
+        # Without local variables: they may hold secrets, and whole bodies.
+        tracebacks = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+        )
+        safe = _never_raising(tracebacks, _quiet, structlog.processors.JSONRenderer())
     structlog.configure(
-        processors=[*shared, *errors, safe],
+        processors=[*shared, safe],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type] # all that it asks for is there
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *errors, safe],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, safe],
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     },
     "tracing": {"ledger"},
     "metrics": {"events", "ledger", "config", "sources", "reconcile"},
-    "logs": set(),
+    "logs": {"events"},
     "simulator": set(),
     "demo": {"ledger", "simulator"},
     "cli": {"events", "ledger", "config", "sources", "reconcile", "forwarding", "service", "demo", "logs"},

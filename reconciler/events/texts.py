@@ -1,0 +1,103 @@
+"""Text that others wrote, made safe to print, and without the passwords that URLs carry."""
+
+from __future__ import annotations
+
+import re
+
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
+"""User and password of a URL. A password may hold an `@` of its own: up to the last one."""
+_PARAMETERS = re.compile(
+    r"(?i)(?<=[?&])([\w.-]*(?:token|secret|password|signature|api_?key|access_?key))=[^&\s\"'<>#]+"
+)
+
+
+_DANGEROUS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Control characters (ESC and CSI among them), what has no width or turns the direction of writing, line separators,
+lone surrogates: Unicode's categories Cc, Cf, Cs, Zl and Zp, but line ends and tabs."""
+_ENDS = re.compile("[\n\t]")
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal: what a terminal could act on, or hide, is written out (`\x1b`, `\u202e`).
+
+    Line ends and tabs stay.
+    """
+    return text if text.isascii() and text.isprintable() else _DANGEROUS.sub(_written_out, text)
+
+
+def one_line(text: str) -> str:
+    r"""Printable text in one line: line ends and tabs are written out too."""
+    return _ENDS.sub(_written_out, printable(text))
+
+
+def safe_json(text: str) -> str:
+    r"""JSON that is the same value and holds nothing that a terminal could act on, in one line.
+
+    Line ends can only stand between values; everything else stands in strings, where it may be written as `\uXXXX`.
+    """
+    return _DANGEROUS.sub(_as_json, json_line(text))
+
+
+def json_line(text: str) -> str:
+    """JSON in one line. Line ends in it can only stand between values, where a space is as good."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def without_credentials(text: str) -> str:
+    """Text in which no URL carries a password or a token: for errors of libraries, which like to quote URLs."""
+    if "://" in text:
+        text = _CREDENTIALS.sub("…@", text)
+    return _PARAMETERS.sub(r"\1=…", text) if "=" in text else text
+
+
+def pretty_json(text: str) -> str:
+    """JSON with a line for each value, as it was written: no number is read and no depth is too deep.
+
+    What is no JSON comes back as it is.
+    """
+    made: list[str] = []
+    depth, empty = 0, False
+    for found in _TOKEN.finditer(text):
+        part = found[0]
+        if part in ("{", "["):
+            made.append(part)
+            depth, empty = depth + 1, True
+            continue
+        if part in ("}", "]"):
+            depth -= 1
+            made.append(part if empty else _indent(depth) + part)
+            empty = False
+            continue
+        if empty:
+            made.append(_indent(depth))
+            empty = False
+        if part == ",":
+            made.append("," + _indent(depth))
+        else:
+            made.append(": " if part == ":" else part)
+    return "".join(made)
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.S)
+_DEEPEST_INDENT = 40
+
+
+def _indent(depth: int) -> str:
+    return "\n" + "  " * min(depth, _DEEPEST_INDENT)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    short = {0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r"}.get(code)
+    if short is not None:
+        return short
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _as_json(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2))

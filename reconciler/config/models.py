@@ -114,6 +114,11 @@ class Receiver(Section):
         validate_default=True,
         description="How much may be in memory, on its way to the ledger, before 503.",
     )
+    keep_alive: Duration = Field(
+        "75s",
+        validate_default=True,
+        description="How long an idle connection stays open: longer than a proxy in front keeps its own, often 60s.",
+    )
     hooks: list[Hook] = Field(min_length=1, description="The webhooks that may deliver here.")
 
 

@@ -10,6 +10,7 @@ def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
     keys: tuple[str, ...] = (
         "receiver.host",
         "receiver.port",
+        "receiver.keep_alive",
         "ledger.path",
         "metrics.host",
         "metrics.port",

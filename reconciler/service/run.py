@@ -79,7 +79,9 @@ class _Service:
         self._supervisor = Supervisor()
         self._switch = Switch(waiting_app("the ledger can't be written yet"))
         where = config.receiver
-        self._receiver = WebServer(self._switch, where.host, where.port, keys="receiver", probe="/healthz")
+        self._receiver = WebServer(
+            self._switch, where.host, where.port, keys="receiver", probe="/healthz", keep_alive=where.keep_alive
+        )
         self._expected_tests: set[Expected] = set()
         self._known = SharedLook(lambda: self._config)
 

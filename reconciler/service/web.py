@@ -11,12 +11,20 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from reconciler.events.times import MINUTE, SECOND, Millis
+from reconciler.service.connections import Connections, protocol
 from reconciler.service.probe import watch_answers
 
 DRAIN_S = 10.0
 """How long a stop waits for what is in flight. What is not done then is done after the next start."""
 
 SEEING_OUT_S = 0.1
+
+KEEP_ALIVE = Millis(75 * SECOND)
+"""Longer than the 60 s that proxies keep theirs: who closes first while a request is on its way loses it."""
+HEAD_LIMIT_BYTES = 64 * 1024
+HEAD_PATIENCE = Millis(10 * SECOND)
+BODY_PATIENCE = MINUTE
 
 log = structlog.get_logger(__name__)
 
@@ -38,17 +46,30 @@ class Switch:
 class _Server(uvicorn.Server):
     """uvicorn, leaving signals to us: the receiver is only the first thing to stop."""
 
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._open = connections
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # once a second
+            self._open.look()
+        return await super().on_tick(counter)
 
 
 class WebServer:
     """An app on a port. `run` serves; run again after it failed, it makes a new server, on the same socket where
     that still listens, so that no connection is refused meanwhile. `probe` is a path that is cheap to answer.
+    `keep_alive` is how long an idle connection stays open.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, keys: str, probe: str) -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, *, keys: str, probe: str, keep_alive: Millis = KEEP_ALIVE
+    ) -> None:
+        self._keep_alive = keep_alive
         self._app = app
         self._host = host
         self._port = port
@@ -67,7 +88,7 @@ class WebServer:
     async def run(self) -> None:
         """Serve until `stop`, then wait to be cancelled. Raises where the server ends, or answers no more."""
         address = self.listen()
-        server = web_server(self._app)
+        server = web_server(self._app, name=self._keys, keep_alive=self._keep_alive)
         serving = asyncio.create_task(server.serve(sockets=[self._listening().dup()]))
         self._servers[serving] = server
         watching = asyncio.create_task(watch_answers(*address, path=self._probe))
@@ -152,19 +173,25 @@ def _is_listening(one: socket.socket) -> bool:
         return False
 
 
-def web_server(app: ASGIApp) -> uvicorn.Server:
-    """The server that the receiver runs on, as it is set up for speed: no access log, no proxies, no lifespan."""
+def web_server(app: ASGIApp, *, name: str = "receiver", keep_alive: Millis = KEEP_ALIVE) -> uvicorn.Server:
+    """The server that the receiver runs on, as it is set up for speed: no access log, no proxies, no lifespan.
+
+    `name` is said in the log. Requests whose head or body does not end are not waited for.
+    """
+    connections = Connections(name)
     return _Server(
         uvicorn.Config(
             app,
             interface="asgi3",
-            http="httptools",
+            http=protocol(connections, head_limit=HEAD_LIMIT_BYTES, head=HEAD_PATIENCE, body=BODY_PATIENCE),
             proxy_headers=False,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=-(-keep_alive // SECOND),
             timeout_graceful_shutdown=round(DRAIN_S),
-        )
+        ),
+        connections,
     )

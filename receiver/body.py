@@ -40,30 +40,51 @@ class Room:
         self.taken -= size
 
 
-async def read(
-    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-    *,
-    declared: bytes | None,
-    limit: int,
-    room: Room,
-    held: list[int],
-) -> bytes:
-    """Read a body of at most `limit` bytes, taking room for it; `held[0]` says how much was taken.
+class Held:
+    """The room that one body takes: with strangers, until it is proven who sent it."""
 
-    Raises Refused with 413 as soon as the body is known to be too large, Disconnected where it breaks off.
+    def __init__(self, room: Room, strangers: Room) -> None:
+        self.size = 0
+        self._room = room
+        self._in = strangers
+
+    def take(self, size: int) -> None:
+        """Take more. Raises Refused (503) where there is no room."""
+        self._in.take(size)
+        self.size += size
+
+    def prove(self) -> None:
+        """It is known who sent it: it moves to where the others are. Raises Refused (503) where there is no room."""
+        if self._in is not self._room:
+            self._room.take(self.size)
+            self._in.give_back(self.size)
+            self._in = self._room
+
+    def give_back(self) -> None:
+        """The body is done with."""
+        self._in.give_back(self.size)
+
+
+async def read(
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]], *, declared: bytes | None, limit: int, held: Held
+) -> bytes:
+    """Read a body of at most `limit` bytes, taking room for it.
+
+    Raises Refused with 413 as soon as the body is known to be too large, with 503 where there is no room, and
+    Disconnected where it breaks off.
     """
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     message = await receive()
     chunk: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body"):
-        _hold(len(chunk), limit, room, held)
+        _hold(len(chunk), limit, held)
         return chunk
     chunks = []
     while True:
         if message["type"] == "http.disconnect":
             raise Disconnected
-        _hold(len(chunk), limit, room, held)
+        _hold(len(chunk), limit, held)
         chunks.append(chunk)
         if not message.get("more_body"):
             return b"".join(chunks)
@@ -71,11 +92,10 @@ async def read(
         chunk = message.get("body", b"")
 
 
-def _hold(size: int, limit: int, room: Room, held: list[int]) -> None:
-    if held[0] + size > limit:
+def _hold(size: int, limit: int, held: Held) -> None:
+    if held.size + size > limit:
         raise _too_large(limit)
-    room.take(size)
-    held[0] += size
+    held.take(size)
 
 
 def _too_large(limit: int) -> Refused:

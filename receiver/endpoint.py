@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from receiver.body import Disconnected, Refused, Room, json_object, read
+from receiver.body import Disconnected, Held, Refused, Room, json_object, read
 from receiver.guard import Guard
 from reconciler.events import hook_tests, times
 from reconciler.events.identify import as_test, webhook_sighting
@@ -23,6 +23,9 @@ from reconciler.ledger.writer import Writer
 PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
 """How many deliveries may wait for their commit before more are turned away."""
+STRANGERS_SHARE = 4
+"""One part in so many of `receiver.max_waiting`, besides the rest of it, is for bodies whose signature is not checked
+yet: strangers stand in nobody's way who shows a token."""
 
 _KEPT: dict[bytes, str] = {name.lower().encode(): name for name in KEPT_HEADERS}
 
@@ -55,9 +58,10 @@ class WebhookEndpoint:
         self._expected_tests = expected_tests
         self._max_body = max_body
         self._room = Room(max_waiting_bytes)
+        self._strangers = Room(max(max_body, max_waiting_bytes // STRANGERS_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        held = [0]
+        held = Held(self._room, self._strangers)
         try:
             sighting = await self._sighting(scope, receive, held)
             await self._record(sighting)
@@ -69,23 +73,26 @@ class WebhookEndpoint:
             await send(_ACCEPTED)
             await send(_NO_BODY)
         finally:
-            self._room.give_back(held[0])
+            held.give_back()
 
-    async def _sighting(self, scope: Scope, receive: Receive, held: list[int]) -> Sighting:
+    async def _sighting(self, scope: Scope, receive: Receive, held: Held) -> Sighting:
         guard = self._guard(scope["path"])
         if scope["method"] != "POST":
             raise Refused(405, "a webhook is delivered by POST")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if not _is_json(headers.get(b"content-type", b"")):
             raise Refused(415, "a webhook's Content-Type is application/json")
-        refusal = guard.token_refusal(headers)
+        refusal = guard.refusal_by_headers(headers)
         if refusal is not None:
             raise Refused(401, refusal)
+        if guard.is_proven(headers):
+            held.prove()
         declared = headers.get(b"content-length")
-        body = await read(receive, declared=declared, limit=self._max_body, room=self._room, held=held)
-        refusal = guard.refusal(headers, body)
+        body = await read(receive, declared=declared, limit=self._max_body, held=held)
+        refusal = guard.refusal_by_body(headers, body)
         if refusal is not None:
             raise Refused(401, refusal)
+        held.prove()
         parsed, text = json_object(body)
         return self._read(guard, headers, parsed, text)
 

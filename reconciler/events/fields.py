@@ -10,6 +10,8 @@ import orjson
 
 _LARGEST = (1 << 63) - 1
 """SQLite's largest integer; GitLab's ids are far smaller."""
+LONGEST_NAME = 255
+"""Of what lists and filters show of a body, in characters: GitLab's own limit for names, paths and refs."""
 
 
 @lru_cache(maxsize=256)
@@ -44,6 +46,11 @@ def text(value: Any) -> str | None:
     if value.isascii():
         return value
     return value.encode("utf-8", "replace").decode()
+
+
+def short(value: str | None) -> str | None:
+    """Text for a list: no longer than GitLab's own names."""
+    return value if value is None else value[:LONGEST_NAME]
 
 
 def number(value: Any) -> int | None:

@@ -24,8 +24,31 @@ def fingerprint(body: dict[str, Any]) -> str:
     """A SHA-256 of the body, in hexadecimal."""
     try:
         text = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # an integer beyond 64 bits, or a lone surrogate
-        text = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate, or deeper than orjson writes
+        text = _written(body).encode()
     if b"@" in text:
         text = _EMAIL.sub(b'"' + REDACTED.encode() + b'"', text)
     return hashlib.sha256(text).hexdigest()
+
+
+def _written(value: Any) -> str:
+    """As `json.dumps` writes it, with sorted keys, however deep it is: nothing here calls itself."""
+    made: list[str] = []
+    left: list[tuple[str | None, Any]] = [(None, value)]
+    while left:
+        text, one = left.pop()
+        if text is not None:
+            made.append(text)
+        elif isinstance(one, dict) and one:
+            left.append(("}", None))
+            for number, (key, inner) in enumerate(sorted(one.items(), reverse=True), 1 - len(one)):
+                left += [(None, inner), (f"{',' if number else ''}{json.dumps(key)}:", None)]
+            made.append("{")
+        elif isinstance(one, list) and one:
+            left.append(("]", None))
+            for number, inner in enumerate(reversed(one), 1 - len(one)):
+                left += [(None, inner), ("," if number else "", None)]
+            made.append("[")
+        else:
+            made.append(json.dumps(one))
+    return "".join(made)

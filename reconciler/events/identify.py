@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from reconciler.events import keys, times
-from reconciler.events.fields import dig, first_number, first_text, number, text, word
+from reconciler.events.fields import LONGEST_NAME, dig, first_number, first_text, number, short, text, word
 from reconciler.events.fingerprint import fingerprint
 from reconciler.events.kinds import (
     MIRRORED,
@@ -64,7 +64,7 @@ def webhook_sighting(
     return Sighting(
         source=source,
         source_id=source_id,
-        identity=identity,
+        identity=msgspec.structs.replace(identity, key=keys.bounded(identity.key)),
         summary=summarise(body, project_id, path),
         seen_at=seen_at,
         payload=payload,
@@ -85,14 +85,14 @@ def summarise(body: dict[str, Any], project_id: int | None, project_path: str | 
     kind = kind_of(body)
     places = webhook_of(kind)
     return Summary(
-        kind=kind,
-        action=_action(kind, body),
+        kind=kind[:LONGEST_NAME],
+        action=short(_action(kind, body)),
         project_id=project_id,
-        project_path=project_path or project_path_of(kind, body, None),
-        author=first_text(body, *places.author),
+        project_path=short(project_path or project_path_of(kind, body, None)),
+        author=short(first_text(body, *places.author)),
         title=_cut(first_text(body, *places.title) or _head_commit_title(body)),
-        ref=first_text(body, *places.ref),
-        object=object_of(kind, body),
+        ref=short(first_text(body, *places.ref)),
+        object=short(object_of(kind, body)),
     )
 
 
@@ -114,7 +114,7 @@ def record_sighting(
     return Sighting(
         source="project_events",
         source_id=record_id,
-        identity=Identity(key or f"project_events:{record_id}", happened_at, precision),
+        identity=Identity(keys.bounded(key or f"project_events:{record_id}"), happened_at, precision),
         summary=Summary(
             kind=record_kind(record),
             action=text(record.get("action_name")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from reconciler.events.fields import dig, first_number, first_text, number, text
@@ -9,6 +10,15 @@ from reconciler.events.kinds import KEY_WORDS, Mirrored, Unmirrored
 
 ZEROS = "0" * 40
 """What a push webhook writes for "nothing": before a branch was created, after it was deleted."""
+
+LONGEST = 1000
+
+
+def bounded(key: str) -> str:
+    """The key, or what stands for one that is longer than anything GitLab writes: keys are in indexes."""
+    if len(key) <= LONGEST:
+        return key
+    return f"{key[:LONGEST]}…{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def webhook_key(row: Mirrored, body: dict[str, Any], project: int | str | None) -> str | None:

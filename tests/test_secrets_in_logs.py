@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +17,8 @@ from tests.conftest import PAYLOADS, PROJECT, at_gitlab, to_consumer
 from tests.reconciler.events.test_texts import acts
 from tests.support.faults import PLANTED
 from tests.support.service import until
+from tests.support.terminal import NASTY, Running
 
-ROOT = Path(__file__).parents[1]
 PUSH = (PAYLOADS / "go-playground+webhooks" / "push-event.json").read_bytes()
 SECRETS = {
     "hook": "hook-token-3f2a9c",
@@ -38,7 +32,7 @@ NEVER_SHOWN = [*SECRETS.values(), "signing-key-of-a-test", "url-password", "url-
 FAULTS = [
     "receiver.endpoint:json_object",
     "receiver.endpoint:webhook_sighting",
-    "receiver.guard:Guard.refusal",
+    "receiver.guard:Guard.refusal_by_headers",
     "reconciler.ledger.record:_known",
     "reconciler.forwarding.formats:Formatter.message",
     "reconciler.forwarding.kinds.http:Http.headers",
@@ -50,48 +44,6 @@ FAULTS = [
     "reconciler.sources.client:Client.project",
     "reconciler.sources.project_events:record_sighting",
 ]
-
-
-class Running:
-    """A service whose stderr is a pipe, or a terminal, all of which is kept."""
-
-    def __init__(self, *command: str, terminal: bool = False) -> None:
-        read_end, write_end = pty.openpty() if terminal else os.pipe()
-        environ = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "200"}
-        self._process = subprocess.Popen([sys.executable, *command], stderr=write_end, env=environ, cwd=ROOT)
-        os.close(write_end)
-        self._read_end = read_end
-        self.logged = ""
-        self._reading = threading.Thread(target=self._read, daemon=True)
-        self._reading.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):  # a terminal's end
-            while data := os.read(self._read_end, 65536):
-                self.logged += data.decode("utf-8", "surrogateescape")
-
-    def wait(self) -> int:
-        """For its end; its exit code."""
-        return self._process.wait(60)
-
-    def line(self, event: str) -> dict[str, Any]:
-        """Wait for a line of JSON that tells this."""
-
-        def found() -> list[dict[str, Any]]:
-            lines = self.logged[: self.logged.rfind("\n") + 1].splitlines()
-            return [one for one in map(json.loads, lines) if one["event"] == event]
-
-        until(lambda: bool(found()))
-        return found()[0]
-
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._process.kill()
-        self._process.wait(20)
-        self._reading.join(20)
-        os.close(self._read_end)
 
 
 def config(folder: Path, **sections: Any) -> Path:
@@ -162,8 +114,6 @@ except ValueError:
 log.bind(bound=NASTY).info(NASTY, error=ValueError(NASTY), number=1)
 log.info("large", body="x" * 50_000_000)
 """
-NASTY = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0xAD, 0x200B, 0x202E, 0x2028, 0x2066, 0xFEFF, 0xD800]))
-NASTY = "\x1b]0;title\x07 \x1b[2J " + NASTY
 
 
 def test_what_strangers_wrote_does_not_act_on_a_terminal(terminal: bool) -> None:

@@ -27,7 +27,7 @@ from reconciler.cli import (
     serve,
     status,
 )
-from reconciler.cli.common import FAILED, USAGE, err
+from reconciler.cli.common import FAILED, USAGE, say
 from reconciler.config.load import ConfigError
 from reconciler.ledger.connection import explain, is_trouble
 from reconciler.ledger.errors import LedgerError
@@ -81,10 +81,10 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        _say(error)
+        say(error)
         sys.exit(USAGE)
     except (ServiceError, LedgerError, SourceError) as error:
-        _say(error)
+        say(error)
         sys.exit(FAILED)
     except sqlite3.Error as error:
         if not is_trouble(error):
@@ -92,12 +92,8 @@ def main() -> None:
         _say(f"the ledger can't be used: {explain(error)}")
         sys.exit(FAILED)
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         sys.exit(FAILED)
     except BrokenPipeError:  # `… | head`
         sys.stderr.close()
         sys.exit(0)
-
-
-def _say(what: object) -> None:
-    err.print(str(what), style="red", highlight=False, markup=False)

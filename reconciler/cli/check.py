@@ -25,6 +25,7 @@ from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.texts import without_credentials
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
 from reconciler.ledger import downtime
@@ -57,7 +58,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         findings.append(finding)
         if not as_json:
             mark, style = _mark(finding)
-            out.print(f"[{style}]{mark}[/{style}] ", end="")
+            out.print(mark, end=" ", style=style)
             out.print(finding.what, highlight=False, markup=False)
             if finding.advice:
                 out.print(f"  {finding.advice}", highlight=False, markup=False)
@@ -204,7 +205,7 @@ def _destination(destination: Destination) -> Finding:
     try:
         found = asyncio.run(_ask(destination))
     except Exception as error:  # whatever a kind's library raises: it can't be reached, and this says why
-        return Finding(what, False, f"{str(error) or type(error).__name__}")
+        return Finding(what, False, without_credentials(str(error)) or type(error).__name__)
     return Finding(f"{what}: {found}", True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from datetime import UTC, datetime, timedelta
@@ -10,12 +11,14 @@ from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from reconciler.config.load import load
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.texts import one_line, printable, safe_json, without_credentials
 from reconciler.events.times import Millis
 
 _PIPE_WIDTH = 200
@@ -37,9 +40,31 @@ def _hold_standard_files() -> None:
 
 _hold_standard_files()
 
-out = Console(soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-err = Console(stderr=True, soft_wrap=True, emoji=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
-"""Both colour only on a terminal, and never where NO_COLOR is set. No emoji: `:b:` is part of a key."""
+class _Safe(Console):
+    """A console on which nothing that others wrote can act: every text that it is given goes through here.
+
+    Nothing in it is markup, or an emoji: `[b]` and `:b:` may be part of a title or a key.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        stream = sys.stderr if stderr else sys.stdout
+        width = None if stream.isatty() else _PIPE_WIDTH
+        super().__init__(stderr=stderr, soft_wrap=True, emoji=False, markup=False, highlight=False, width=width)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+class _Table(Table):
+    """A table whose cells have one line each."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+out = _Safe()
+err = _Safe(stderr=True)
+"""Both colour only on a terminal, and never where NO_COLOR is set."""
 
 FAILED, USAGE = 1, 2
 
@@ -62,19 +87,42 @@ def read_config(file: Path) -> Config:
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """End the program with a message on stderr."""
-    err.print(message, style="red", highlight=False, markup=False)
+    say(message)
     raise typer.Exit(code)
 
 
-def print_json(value: Any) -> None:
-    """One line of JSON on stdout."""
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+def say(what: object) -> None:
+    """Say on stderr what went wrong. Libraries put URLs with passwords into their errors: none is printed."""
+    err.print(without_credentials(str(what)), style="red")
+
+
+def print_json(value: Any, *, payload: str | None = None) -> None:
+    """One line of JSON on stdout. It is as safe on a terminal as other output, and still the same value.
+
+    `payload` is JSON text that becomes the object's last field, as it is.
+    """
+    text = _json_text(value)
+    if payload is not None:
+        text = f'{text[:-1]},"payload":{payload}}}'
+    sys.stdout.write(safe_json(text) + "\n")
     sys.stdout.flush()
+
+
+def _json_text(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate, or a number beyond 64 bits
+        return json.dumps(value)
+
+
+def line(*cells: str) -> None:
+    """One line on stdout of what are columns elsewhere."""
+    out.print("  ".join(map(one_line, cells)))
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A plain table: columns named in `right` hold figures."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    made = _Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.json import JSON
+from rich.highlighter import JSONHighlighter
 from sqlite_utils import Database
 from typer.core import TyperGroup
 
@@ -19,6 +19,7 @@ from reconciler.cli.common import (
     JsonOption,
     ToOption,
     fail,
+    line,
     moment,
     out,
     print_json,
@@ -27,6 +28,7 @@ from reconciler.cli.common import (
     shown,
     table,
 )
+from reconciler.events.texts import pretty_json
 from reconciler.ledger import browse
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.connection import connect, data_version
@@ -97,8 +99,9 @@ def show(
         found = browse.show(db, event_id)
     if found is None:
         fail(f"there is no event {event_id} in this ledger")
+    payload = found.pop("payload")
     if as_json:
-        print_json(found)
+        print_json(found, payload=payload or "null")
         return
     if found["merged_into"]:
         out.print(f"Event {event_id} turned out to be event {found['merged_into']}.", highlight=False)
@@ -127,7 +130,7 @@ def show(
         )
     out.print(deliveries if found["deliveries"] else "none", markup=False)
     out.print("\npayload", style="bold")
-    out.print(JSON.from_data(found["payload"]))
+    out.print(JSONHighlighter()(out.render_str(pretty_json(payload or "null"))))
 
 
 def _recovered(sighting: dict[str, Any]) -> str:
@@ -159,7 +162,7 @@ def _print_lines(rows: list[dict[str, Any]], as_json: bool) -> None:
         if as_json:
             print_json(row)
         else:
-            out.print("  ".join(_cells(row)), highlight=False, markup=False)
+            line(*_cells(row))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

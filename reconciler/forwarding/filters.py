@@ -104,6 +104,8 @@ def _expression(text: str) -> Test:
             found = compiled.search(seen)
         except JMESPathError as error:
             raise Undecided(str(error).splitlines()[0]) from None
+        except Exception as error:  # a body too deep for `to_string`, say: it must not hold the recording up
+            raise Undecided(f"{type(error).__name__}: {error}"[:1000]) from error
         return bool(found) or found == 0  # false as JMESPath has it: null, false, and what is empty
 
     return test

@@ -146,7 +146,10 @@ def test_what_is_no_json_object_is_400(service: Service, body: bytes) -> None:
 
 
 def test_depth_is_refused_not_fallen_over(service: Service) -> None:
-    assert service.post(b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}").status_code == 400
+    for levels in (100, 253, 255, 900, 999, 1000, 1010, 1022):
+        assert service.post(b'{"a":' + b"[" * levels + b"]" * levels + b"}").status_code == 200, levels
+    for levels in (1024, 1025, 20_000):
+        assert service.post(b'{"a":' + b"[" * levels + b"]" * levels + b"}").status_code == 400, levels
 
 
 def test_a_body_over_the_limit_is_413(service: Service) -> None:

@@ -1,0 +1,72 @@
+"""Processes that write to a terminal, and what should not reach it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from tests.support.service import until
+
+ROOT = Path(__file__).parents[2]
+
+NASTY = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0xAD, 0x200B, 0x202E, 0x2028, 0x2066, 0xFEFF, 0xD800]))
+NASTY = "\x1b]0;title\x07 \x1b[2J " + NASTY + " [b] [/] :b:"
+"""What a terminal acts on or hides: ESC sequences, C0, C1, no width, directions, a lone surrogate; and markup."""
+
+
+class Running:
+    """A Python process whose stderr, and stdout where asked, is a pipe or a terminal; all of it is kept."""
+
+    def __init__(self, *command: str, terminal: bool = False, stdout: bool = False) -> None:
+        read_end, write_end = pty.openpty() if terminal else os.pipe()
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+        self._process = subprocess.Popen(
+            [sys.executable, *command], stdout=write_end if stdout else None, stderr=write_end, env=environ, cwd=ROOT
+        )
+        os.close(write_end)
+        self._read_end = read_end
+        self.logged = ""
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # a terminal's end
+            while data := os.read(self._read_end, 65536):
+                self.logged += data.decode("utf-8", "surrogateescape")
+
+    def wait(self) -> int:
+        """For its end; its exit code."""
+        return self._process.wait(60)
+
+    def line(self, event: str) -> dict[str, Any]:
+        """Wait for a line of JSON that tells this."""
+
+        def found() -> list[dict[str, Any]]:
+            lines = self.logged[: self.logged.rfind("\n") + 1].splitlines()
+            return [one for one in map(json.loads, lines) if one["event"] == event]
+
+        until(lambda: bool(found()))
+        return found()[0]
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._process.kill()
+        self._process.wait(20)
+        self._reading.join(20)
+        os.close(self._read_end)
+
+
+def on_terminal(*arguments: str) -> str:
+    """All that a command prints on a terminal."""
+    with Running("-m", "reconciler", *arguments, terminal=True, stdout=True) as command:
+        command.wait()
+    return command.logged

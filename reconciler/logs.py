@@ -24,7 +24,7 @@ PENDING_BYTES = 256 * 1024
 """How much is kept of what can't be written at this moment. What comes then is dropped, and counted."""
 
 TEXT_LENGTH = 2000
-"""Of each text in a line, in characters: an answer of 100 KB inside an error's text must not make a line of 100 KB."""
+"""Of each text in a line, in characters: an answer of 100 KB in an error's text must not make a line of 100 KB."""
 TRACEBACK_LENGTH = 16_000
 
 

@@ -89,7 +89,7 @@ def main() -> None:
     except sqlite3.Error as error:
         if not is_trouble(error):
             raise
-        _say(f"the ledger can't be used: {explain(error)}")
+        say(f"the ledger can't be used: {explain(error)}")
         sys.exit(FAILED)
     except KeyboardInterrupt:
         say("interrupted")

@@ -40,6 +40,7 @@ def _hold_standard_files() -> None:
 
 _hold_standard_files()
 
+
 class _Safe(Console):
     """A console on which nothing that others wrote can act: every text that it is given goes through here.
 

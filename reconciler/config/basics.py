@@ -7,6 +7,7 @@ import binascii
 import ipaddress
 import re
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -23,11 +24,24 @@ from pydantic import (
     model_validator,
 )
 
+from reconciler.events.texts import without_credentials
+
 
 class Section(BaseModel):
     """Unknown keys are refused: a misspelt key would silently leave a default in place."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """URLs without passwords: secrets of their own types hide themselves."""
+        for name, value in super().__repr_args__():
+            yield name, _without_credentials(value)
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_credentials(one) for one in value]
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def _http_url(url: str) -> str:
@@ -64,8 +78,13 @@ def check_address(text: str, example: str) -> None:
 
 def check_header_value(text: str) -> None:
     """Refuse what can't be sent as the value of an HTTP header. Raises ValueError."""
-    if not re.fullmatch(r"[\x20-\x7e\t]*", text):
-        raise ValueError("can't be sent in a header: only ASCII can, and no line breaks")
+    if not re.fullmatch(r"[\x20-\x7e\t]*", text) or text != text.strip():
+        raise ValueError("can't be sent in a header: only ASCII can, with no line breaks, and no space around it")
+
+
+def _header_secret(secret: SecretStr) -> SecretStr:
+    check_header_value(secret.get_secret_value())
+    return secret
 
 
 def _signing_key(secret: SecretStr) -> SecretStr:
@@ -81,10 +100,24 @@ def _signing_key(secret: SecretStr) -> SecretStr:
     return SecretStr(f"whsec_{padded}")
 
 
+def _text(value: Any) -> Any:
+    """YAML reads a secret of digits as a number, `007` as another one, and `yes` as true."""
+    if value is None or isinstance(value, str | SecretStr):
+        return value
+    raise ValueError("should be text: put it in quotes")
+
+
+def number_in_text(value: Any) -> Any:
+    """An id may come as text: from the environment everything does."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Url = Annotated[str, AfterValidator(_http_url)]
 SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
-Secret = Annotated[SecretStr, Field(min_length=1)]
+Secret = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_text)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret), BeforeValidator(_text)]
+"""What is sent in a header."""
 
 
 def _anchored(path: Path, info: ValidationInfo) -> Path:

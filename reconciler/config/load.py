@@ -92,7 +92,7 @@ class _Reader:
             filled = self._fill(text, path)
             if not filled:  # `${NAME:-}`: as if the key were not there
                 return None
-            return int(filled) if filled.isascii() and filled.isdigit() else filled
+            return filled
         try:
             return yaml.SafeLoader("").construct_object(node)
         except (yaml.YAMLError, ValueError) as error:

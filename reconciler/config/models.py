@@ -8,12 +8,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from reconciler.config.basics import CaFile, FilePath, Name, Secret, Section, SigningKey, Url
+from reconciler.config.basics import (
+    CaFile,
+    FilePath,
+    HeaderSecret,
+    Name,
+    Secret,
+    Section,
+    SigningKey,
+    Url,
+    number_in_text,
+)
 from reconciler.config.destinations import DestinationEntry
 from reconciler.config.units import Duration, Size
 
 
 def _project(value: object) -> int | str:
+    value = number_in_text(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     if isinstance(value, str) and re.fullmatch(r"[^/\s]+(/[^/\s]+)+", value):
@@ -60,12 +71,14 @@ Trigger = Literal[
 ]
 """What a GitLab webhook can be subscribed to, as the API names it."""
 
+GitLabToken = Annotated[HeaderSecret, Field(min_length=1)]
+
 
 class GitLab(Section):
     """Where GitLab is, and who we are there."""
 
     url: Url = Field("https://gitlab.com", description="Base URL of the GitLab instance.")
-    token: Secret | None = Field(
+    token: GitLabToken | None = Field(
         None, description="Access token with the `read_api` scope. Without it nothing is reconciled."
     )
     token_file: Path | None = Field(None, description="A file that holds the token, instead of `token`.")
@@ -166,6 +179,9 @@ class Metrics(Section):
     port: int | None = Field(None, ge=1, le=65535, description="Port of `/metrics`; without it there is none.")
 
 
+SHORTEST_ADMIN_TOKEN = 16
+
+
 class Admin(Section):
     """The dashboard."""
 
@@ -176,6 +192,11 @@ class Admin(Section):
 
     @model_validator(mode="after")
     def _not_for_everybody(self) -> Admin:
+        if self.token is not None and len(self.token.get_secret_value()) < SHORTEST_ADMIN_TOKEN:
+            raise ValueError(
+                f"token: should have {SHORTEST_ADMIN_TOKEN} characters or more, so that nobody can guess it: "
+                "`openssl rand -hex 20` makes one"
+            )
         if self.port is not None and self.token is None and self.host not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("needs a `token`: who reaches this address could see every event otherwise")
         return self
@@ -210,6 +231,7 @@ class Project(Section):
 
 
 def _group(value: object) -> int | str:
+    value = number_in_text(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     if isinstance(value, str) and re.fullmatch(r"[^/\s]+(/[^/\s]+)*", value):

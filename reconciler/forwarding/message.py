@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from reconciler.events.texts import without_credentials
 from reconciler.events.times import Millis
 
 EXCERPT_BYTES = 1024
@@ -60,5 +61,6 @@ class NotTaken(Exception):
 
 
 def excerpt(text: str) -> str:
-    """As much of a text as is kept."""
-    return text.encode("utf-8", "replace")[:EXCERPT_BYTES].decode("utf-8", "ignore").replace("\x00", "").strip()
+    """As much of a text as is kept; URLs in it without passwords."""
+    quiet = without_credentials(text[: 8 * EXCERPT_BYTES])
+    return quiet.encode("utf-8", "replace")[:EXCERPT_BYTES].decode("utf-8", "ignore").replace("\x00", "").strip()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from reconciler.events.texts import without_credentials
+
 
 class SourceError(Exception):
     """GitLab can't be read. The message says why and, where a person can help, what to do."""
 
     trouble = "unavailable"
     """The kind of trouble, in a word that `gaps` shows."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_credentials(message))
 
 
 class Refused(SourceError):

@@ -12,20 +12,21 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from standardwebhooks import Webhook
 
-from reconciler.config.basics import Network, Networks, ProxyUrl, SigningKey, Tls, Url, check_header_value
+from reconciler.config.basics import HeaderSecret, Network, Networks, ProxyUrl, SigningKey, Tls, Url
 from reconciler.config.destinations import Destination
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message, excerpt
+from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message, Refused, excerpt
 from reconciler.forwarding.retry import is_refusal, retry_after
 
 READ_BYTES = 64 * 1024
 """How much of an answer is read, so that the connection can be used again; past that it is closed."""
 MOST_REDIRECTS = 5
+_NO_HEADER = re.compile(rb"[\x00\n\x0b\x0c\r]")
 EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 
@@ -35,13 +36,7 @@ def _header_name(name: str) -> str:
     return name
 
 
-def _secret_header(value: SecretStr) -> SecretStr:
-    check_header_value(value.get_secret_value())
-    return value
-
-
 HeaderName = Annotated[str, AfterValidator(_header_name)]
-SecretHeader = Annotated[SecretStr, AfterValidator(_secret_header)]
 
 
 class HttpDestination(Destination):
@@ -49,7 +44,7 @@ class HttpDestination(Destination):
 
     kind: Literal["http"] = "http"
     url: Url = Field(description="Where events are posted to.")
-    headers: dict[HeaderName, SecretHeader] = Field(
+    headers: dict[HeaderName, HeaderSecret] = Field(
         default_factory=dict, description="Headers to send with each event."
     )
     secret: SigningKey | None = Field(None, description="Standard Webhooks secret to sign with (`whsec_…`).")
@@ -115,9 +110,7 @@ class Http(Kind):
         return f"{parts.hostname} resolves"
 
     async def send(self, message: Message) -> Answer:
-        request = self._client.build_request(
-            "POST", self._destination.url, content=message.body, headers=self.headers(message)
-        )
+        request = self._request(message)
         try:
             response = await self._follow(request)
             try:
@@ -144,6 +137,17 @@ class Http(Kind):
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _request(self, message: Message) -> httpx.Request:
+        """The request, with header values as the bytes that they came as.
+
+        Raises Refused for what can't be sent at all, now or later.
+        """
+        try:
+            headers = [(name.encode("ascii"), _bytes(value)) for name, value in self.headers(message).items()]
+            return self._client.build_request("POST", self._destination.url, content=message.body, headers=headers)
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            raise Refused(f"it can't be sent: {type(error).__name__}: {error}") from None
 
     async def _follow(self, request: httpx.Request) -> httpx.Response:
         """Send, and follow redirects that keep the method and the body, where the config says so."""
@@ -186,7 +190,26 @@ def _client(destination: HttpDestination) -> httpx.AsyncClient:
     )
     if destination.proxy is None and networks(destination) != EVERYWHERE:
         transport = Guarded(transport, networks(destination))
-    return httpx.AsyncClient(transport=transport, timeout=destination.timeout / 1000, trust_env=False)
+    return httpx.AsyncClient(
+        transport=transport,
+        timeout=destination.timeout / 1000,
+        trust_env=False,
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+def _bytes(value: str) -> bytes:
+    """A header's value as the bytes that GitLab sent: the receiver reads them as Latin-1, its log's are text.
+
+    Raises ValueError for what no header may hold.
+    """
+    try:
+        made = value.encode("latin-1")
+    except UnicodeEncodeError:
+        made = value.encode("utf-8")
+    if _NO_HEADER.search(made):
+        raise ValueError("a header's value has a line break or a NUL in it")
+    return made.strip()
 
 
 @cache
@@ -196,13 +219,17 @@ def _public_tls() -> ssl.SSLContext:
 
 
 async def _excerpt(response: httpx.Response) -> str:
+    """The beginning of an answer, as it came: nothing is unpacked, so that nothing small becomes large."""
     kept, read = b"", 0
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.aiter_raw():
         kept += chunk[: EXCERPT_BYTES - len(kept)]
         read += len(chunk)
         if read > READ_BYTES:
             break
-    return kept.decode("utf-8", "replace").replace("\x00", "").strip()
+    packed = response.headers.get("Content-Encoding", "identity")
+    if packed != "identity":
+        return f"(an answer packed with {packed[:20]}, though it was asked not to be)"
+    return excerpt(kept.decode("utf-8", "replace"))
 
 
 def _is_private(host: str) -> bool:

@@ -15,6 +15,43 @@ import httpx
 
 from reconciler.config.basics import Address, Network
 
+NOT_PUBLIC_4 = [
+    ipaddress.IPv4Network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # carriers' NAT
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local, clouds' metadata among them
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments: DS-Lite, the dummy address, PCP and TURN anycast
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # relays of 6to4, deprecated
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast among them
+    )
+]
+"""IANA's registry of special-purpose IPv4 addresses, and multicast."""
+
+PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
+"""All that is given out for the Internet. Everything else has another meaning or none: loopback, unique local and
+link-local, site-local, multicast, local NAT64 (64:ff9b:1::/48), IPv4-compatible (::/96), translated
+(::ffff:0:0:0/96), segment routing (5f00::/16), discard-only."""
+NOT_PUBLIC_6 = [
+    ipaddress.IPv6Network(text)
+    for text in (
+        "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
+        "2001:db8::/32",  # documentation
+        "3fff::/20",  # documentation
+    )
+]
+"""What of it IANA's registry of special-purpose IPv6 addresses takes out. 6to4 is looked at as IPv4."""
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
 LOOKUP_KEPT_S = 30.0
 """How long an answer of DNS is used; a kept-alive connection needs no new one at every event."""
 
@@ -84,16 +121,30 @@ def may_connect(address: Address, allowed: list[Network]) -> bool:
         return may_connect(inner, allowed)
     if any(address in network for network in allowed):
         return True
-    return address.is_global and not address.is_multicast
+    return is_public(address) and all(may_connect(inner, allowed) for inner in _isatap(address))
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the Internet's. By a list of our own: Python's differs from version to version."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in NOT_PUBLIC_4)
+    return address in PUBLIC_6 and not any(address in network for network in NOT_PUBLIC_6)
 
 
 def embedded_ipv4(address: Address) -> ipaddress.IPv4Address | None:
     """The IPv4 address that an IPv6 one stands for: mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056)."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
-    if address in ipaddress.ip_network("64:ff9b::/96"):
+    if address in NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour
+
+
+def _isatap(address: Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 address in the lower half of an ISATAP address (RFC 5214), whatever network that is in."""
+    if isinstance(address, ipaddress.IPv6Address) and (int(address) >> 32) & 0xFCFF_FFFF == 0x0000_5EFE:
+        return [ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)]
+    return []
 
 
 def _to(request: httpx.Request, address: Address, host: str) -> httpx.Request:

@@ -190,7 +190,7 @@ def test_without_a_token_only_this_machine_s_names_are_hosts(dash: Dash) -> None
 
 
 def test_with_a_token_who_shows_it_comes_in(make_service: MakeService) -> None:
-    service = make_service(admin={"port": free_port(), "token": "open-sesame"}).start()
+    service = make_service(admin={"port": free_port(), "token": "open-sesame-open-sesame"}).start()
     service.wait_for_log("the dashboard is ready")
     dash = Dash(service)
     for path in ("/", "/events", "/events/1", "/dead", "/runs"):
@@ -198,17 +198,17 @@ def test_with_a_token_who_shows_it_comes_in(make_service: MakeService) -> None:
         assert (answer.status_code, answer.headers.get("location")) == (303, "/login")
     assert dash.get("/stream").status_code == 401
     assert dash.client.post("/dead/replay", data={}).status_code == 401
-    assert dash.get("/", headers={"Authorization": "Bearer open-sesame"}).status_code == 200
+    assert dash.get("/", headers={"Authorization": "Bearer open-sesame-open-sesame"}).status_code == 200
     assert dash.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 303
     form = re.search(r'name="secret" value="([^"]+)"', dash.get("/login").text)
     assert form is not None
     wrong = dash.client.post("/login", data={"secret": form[1], "token": "wrong"})
     assert (wrong.status_code, "That is not the token" in wrong.text) == (403, True)
-    right = dash.client.post("/login", data={"secret": form[1], "token": "open-sesame"})
+    right = dash.client.post("/login", data={"secret": form[1], "token": "open-sesame-open-sesame"})
     cookie = right.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
-    assert "open-sesame" not in cookie
+    assert "open-sesame-open-sesame" not in cookie
     assert dash.get("/").status_code == 200
     assert dash.get("/", headers={"Host": "dash.example.com"}).status_code == 200  # it may be behind a proxy
 

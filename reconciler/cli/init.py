@@ -28,6 +28,7 @@ def init(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
+        path.chmod(0o600)  # one that was there and is written over may be anybody's to read
         path.write_text(text, encoding="utf-8")
         schema_path.write_text(schema_text(), encoding="utf-8")
     except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -13,14 +15,14 @@ from sqlite_utils import Database
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from reconciler.config.models import Config
 from reconciler.dashboard import actions, views
-from reconciler.dashboard.guard import COOKIE, Guard, form_of
+from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, client_of, form_of
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
@@ -31,6 +33,7 @@ from reconciler.ledger.unknowns import Known
 log = structlog.get_logger(__name__)
 
 Current = Callable[[], Config]
+TOLD_KEPT = 100
 
 
 def dashboard_app(
@@ -58,6 +61,25 @@ def dashboard_app(
     return Guard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
 
 
+class Told:
+    """What forms were answered with, for the page that comes next: its URL has the number of a text and no text."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, str] = OrderedDict()
+
+    def keep(self, text: str) -> str:
+        """Keep a text, as one of the newest. Returns its number, which nobody can guess."""
+        number = secrets.token_urlsafe(12)
+        self._kept[number] = text
+        while len(self._kept) > TOLD_KEPT:
+            self._kept.popitem(last=False)
+        return number
+
+    def get(self, number: str) -> str:
+        """The text, or nothing."""
+        return self._kept.get(number, "")
+
+
 class _Pages:
     def __init__(
         self, current: Current, known: Callable[[], Known], stream: Stream, trouble: Callable[[], str | None]
@@ -67,6 +89,7 @@ class _Pages:
         self._stream = stream
         self._trouble = trouble
         self._templates = templates()
+        self._told = Told()
 
     async def front(self, request: Request) -> Response:
         page = _number(request, "page", 0)
@@ -119,7 +142,9 @@ class _Pages:
         guard: Guard = request.state.guard
         wrong = False
         if request.method == "POST" and await guard.meant(request):
-            if guard.is_token((await form_of(request)).get("token", "")):
+            if wait := guard.looks_away_s():
+                return PlainTextResponse(TOO_MANY, 429, {"Retry-After": str(wait)})
+            if guard.is_token((await form_of(request)).get("token", ""), client_of(request)):
                 answer = RedirectResponse("/", 303)
                 secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
                 answer.set_cookie(COOKIE, guard.session, httponly=True, samesite="strict", secure=secure)
@@ -147,7 +172,7 @@ class _Pages:
         common = {
             "here": here or request.url.path,
             "guard": request.state.guard,
-            "told": request.query_params.get("told", "")[:200],
+            "told": self._told.get(request.query_params.get("told", "")),
         }
 
         def make() -> tuple[str, int]:
@@ -175,7 +200,7 @@ class _Pages:
         trouble = self._trouble()
         if trouble is not None:  # the file at the ledger's path is another: nothing may be written there
             raise LedgerUnavailable(trouble)
-        told = await run_in_threadpool(act, self._current(), form)
+        told = self._told.keep(await run_in_threadpool(act, self._current(), form))
         return RedirectResponse(f"{back}?{urlencode({'told': told})}", 303)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import math
 import secrets
+import time
+from collections.abc import Callable
 from urllib.parse import parse_qsl
 
+import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +18,9 @@ from reconciler.config.models import Admin
 
 COOKIE = "gitlab_reconciler"
 LARGEST_FORM = 64 * 1024
+GUESSES = 10
+GUESS_EVERY_S = 6.0
+TOO_MANY = "too many wrong tokens were shown: try again later\n"
 OPEN_PATHS = ("/login", "/static/")
 HEADERS = {
     # Nothing but what this server serves: payloads are strangers' words, and none of them becomes markup or script.
@@ -28,14 +34,41 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+log = structlog.get_logger(__name__)
 
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+class Guesses:
+    """How many wrong tokens may be shown: a handful at once, and one more every few seconds.
+
+    Where there were too many, no token is looked at, be it right or wrong: else guessing would go on at full speed.
+    Who is logged in stays so. `clock` is in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left = float(GUESSES)
+        self._at = clock()
+
+    def wait_s(self) -> float:
+        """Seconds until a token is looked at again; 0 where one may be shown now."""
+        return max(0.0, (1 - self._refilled()) * GUESS_EVERY_S)
+
+    def wrong(self) -> None:
+        """A wrong token was shown."""
+        self._left = self._refilled() - 1
+        self._at = self._clock()
+
+    def _refilled(self) -> float:
+        return min(float(GUESSES), self._left + (self._clock() - self._at) / GUESS_EVERY_S)
 
 
 class Guard:
     """Stands before the whole app.
 
-    With a token, who shows it once gets a cookie; scripts may send it as `Authorization: Bearer`. Without one, only
+    With a token, who shows it once gets a cookie that is good until the service stops; scripts may send it as
+    `Authorization: Bearer`. Without one, only
     requests that name this machine as their host come in, so that a page elsewhere whose name leads here (DNS
     rebinding) does not. A form is acted on when it carries the secret that this process put into it.
     """
@@ -44,7 +77,10 @@ class Guard:
         self._app = app
         self._token = None if config.token is None else config.token.get_secret_value()
         self._hosts = {"localhost", "127.0.0.1", "[::1]", config.host}
+        self._guesses = Guesses()
         self.form_secret = secrets.token_urlsafe(24)
+        self.session = secrets.token_urlsafe(32)
+        """What a cookie holds. It is not made of the token: else cookies would be another way to guess that."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,14 +96,21 @@ class Guard:
 
         await (answer or self._app)(scope, receive, send_guarded)
 
-    def is_token(self, shown: str) -> bool:
-        """Whether this is the token."""
-        return self._token is not None and hmac.compare_digest(shown.encode(), self._token.encode())
+    def looks_away_s(self) -> int:
+        """Seconds until a token is looked at again, after too many wrong ones; 0 where one may be shown now."""
+        return math.ceil(self._guesses.wait_s())
 
-    @property
-    def session(self) -> str:
-        """What a cookie holds: good until the token changes."""
-        return hmac.new((self._token or "").encode(), b"dashboard session", hashlib.sha256).hexdigest()
+    def is_token(self, shown: str, client: str | None) -> bool:
+        """Whether this is the token. Wrong ones are counted, and logged."""
+        if self._token is None or self._guesses.wait_s():
+            return False
+        if hmac.compare_digest(shown.encode("utf-8", "replace"), self._token.encode()):
+            return True
+        self._guesses.wrong()
+        log.warning("a wrong token was shown to the dashboard", client=client)
+        if wait := self.looks_away_s():
+            log.error("too many wrong tokens: for a while none is looked at", seconds=wait)
+        return False
 
     async def _refusal(self, request: Request) -> Response | None:
         declared = request.headers.get("content-length", "0" if request.method in ("GET", "HEAD") else "")
@@ -78,22 +121,29 @@ class Guard:
             if host not in self._hosts:
                 return PlainTextResponse("this dashboard has no token: it is for this machine alone\n", 403)
         elif not request.url.path.startswith(OPEN_PATHS) and not self._knows(request):
+            if wait := self.looks_away_s():
+                return PlainTextResponse(TOO_MANY, 429, {"Retry-After": str(wait)})
             if request.url.path == "/stream" or request.method != "GET":
                 return PlainTextResponse("who are you? /login\n", 401)
             return RedirectResponse("/login", 303)
         return None
 
     def _knows(self, request: HTTPConnection) -> bool:
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(shown):
+        if hmac.compare_digest(request.cookies.get(COOKIE, "").encode("utf-8", "replace"), self.session.encode()):
             return True
-        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self.session.encode())
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self.is_token(shown, client_of(request))
 
     async def meant(self, request: Request) -> bool:
         """Whether a form was sent from a page of ours."""
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return False
         return hmac.compare_digest((await form_of(request)).get("secret", "").encode(), self.form_secret.encode())
+
+
+def client_of(request: HTTPConnection) -> str | None:
+    """Who asks, for the log."""
+    return request.client.host if request.client else None
 
 
 async def form_of(request: Request) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.ledger import schema
-from reconciler.ledger.connection import connect, explain, only_service, transaction
+from reconciler.ledger.connection import connect, explain, make_private, only_service, transaction
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ids import rename_from_here
 
@@ -50,18 +50,22 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
             db.conn.execute("BEGIN")
             db.conn.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
             part.unlink(missing_ok=True)
+            make_private(part)
             with closing(sqlite3.connect(part)) as copy:
                 db.conn.backup(
                     copy, pages=PAGES_A_STEP, progress=lambda _status, left, total: progress(total - left, total)
                 )
             db.conn.execute("COMMIT")
-        found = inspect(part)
+        found = _inspect(part, called=source)
         _sync(part)
         part.rename(target)
         _sync(target.parent)
     except sqlite3.Error as error:
         part.unlink(missing_ok=True)
         raise LedgerError(f"{target}: the copy failed: {explain(error)}") from error
+    except LedgerError:
+        part.unlink(missing_ok=True)
+        raise
     except OSError as error:
         raise LedgerError(f"{target}: can't be written: {error.strerror}") from error
     return msgspec.structs.replace(found, path=str(target))
@@ -72,22 +76,30 @@ def inspect(path: Path) -> Copy:
 
     Raises LedgerError where it is damaged, no ledger, or of a newer version than this program.
     """
+    return _inspect(path, called=path)
+
+
+def _inspect(path: Path, *, called: Path) -> Copy:
+    """`called` is the file that is at fault where something is."""
     if not path.exists():
-        raise LedgerError(f"{path}: there is no such file")
+        raise LedgerError(f"{called}: there is no such file")
+    # A copy is one file, and nobody writes it: then SQLite needs no others beside it.
+    alone = not path.with_name(path.name + "-wal").exists()
+    target = f"{path.absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
+        with closing(sqlite3.connect(target, uri=True)) as conn:
             verdict = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise LedgerError(f"{path}: the file is damaged: {verdict}")
+                raise LedgerError(f"{called}: the file is damaged: {verdict}")
             applied = {name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations")}
             unknown = applied - schema.migration_names()
             if unknown:
-                raise LedgerError(f"{path}: was written by a newer version (it has {', '.join(sorted(unknown))})")
+                raise LedgerError(f"{called}: was written by a newer version (it has {', '.join(sorted(unknown))})")
             events, newest = conn.execute("SELECT count(*), max(recorded_at) FROM events").fetchone()
             sql = f"SELECT count(*) FROM deliveries WHERE {schema.OPEN}"
             undelivered = conn.execute(sql).fetchone()[0]
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: is no ledger: {explain(error)}") from error
+        raise LedgerError(f"{called}: is no ledger: {explain(error)}") from error
     return Copy(str(path), path.stat().st_size, events, newest, undelivered)
 
 
@@ -103,6 +115,8 @@ def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
         found = inspect(copy)
         part = path.with_name(path.name + ".restoring")
         try:
+            part.unlink(missing_ok=True)
+            make_private(part)
             shutil.copyfile(copy, part)
             with closing(connect(part)) as db, transaction(db):
                 rename_from_here(db)

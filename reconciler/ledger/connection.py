@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -64,6 +65,7 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
     try:
         if not readonly:
             path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path)
         before = identity(path)
         target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
         # Not bound to a thread: a service's commits run on one of their own (see writer).
@@ -93,6 +95,16 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
         conn.close()
         raise LedgerUnavailable(f"{path}: was replaced while it was being opened: try again")
     return db
+
+
+def make_private(path: Path) -> None:
+    """Make a file that its owner alone may read, where there is none: bodies of events are nobody else's business.
+
+    SQLite gives the files beside it the same mode. A file that is there is not opened: closing it again would take
+    away the locks that SQLite has on it in this process (POSIX). Raises OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def explain(error: sqlite3.Error) -> str:

@@ -73,7 +73,9 @@ def test_init_writes_a_config_that_is_valid_and_guarded(tmp_path: Path) -> None:
     assert run("status", "-c", str(file)).returncode == 1  # valid, but there is no ledger yet
     again = run("init", str(file))
     assert (again.returncode, "--force" in again.stderr) == (2, True)
+    file.chmod(0o644)
     assert run("init", str(file), "--force").returncode == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("command", ["check", "serve", "status", "events", "backfill --from 2026-10-01", "replay 1"])

@@ -48,6 +48,7 @@ def dashboard_app(
         Route("/", pages.front),
         Route("/events", pages.events),
         Route("/events/{event_id:int}", pages.event),
+        Route("/events/{event_id:int}/payload", pages.payload),
         Route("/events/{event_id:int}/replay", pages.replay_event, methods=["POST"]),
         Route("/dead", pages.dead),
         Route("/dead/replay", pages.replay_dead, methods=["POST"]),
@@ -106,6 +107,19 @@ class _Pages:
     async def event(self, request: Request) -> Response:
         event_id = _whole(str(request.path_params["event_id"]), 0)
         return await self._page(request, "event.html", lambda db, _: views.event(db, event_id), here="/events")
+
+    async def payload(self, request: Request) -> Response:
+        event_id = _whole(str(request.path_params["event_id"]), 0)
+
+        def look() -> str | None:
+            with closing(connect(self._current().ledger.path, readonly=True)) as db:
+                return views.payload(db, event_id)
+
+        found = await run_in_threadpool(look)
+        if found is None:
+            return PlainTextResponse("There is no such event in this ledger.\n", 404)
+        headers = {"Content-Disposition": f'attachment; filename="event-{event_id}.json"'}
+        return Response(found.encode("utf-8", "replace"), media_type="application/json", headers=headers)
 
     async def dead(self, request: Request) -> Response:
         asked = {"destination": request.query_params.get("destination"), "kind": request.query_params.get("kind")}
@@ -189,7 +203,7 @@ class _Pages:
             return self._templates.get_template(name).render(made | found), 200
 
         html, status = await run_in_threadpool(make)
-        return HTMLResponse(html, status)
+        return HTMLResponse(html.encode("utf-8", "replace"), status)  # lone surrogates are none in UTF-8
 
     async def _act(self, request: Request, back: str, act: Callable[[Config, dict[str, str]], str]) -> Response:
         """Do what a form of ours asks, and show its page again, which says what was done."""

@@ -45,7 +45,8 @@ class Stream:
             while not self._stopped.is_set():
                 for event in await run_in_threadpool(self._after, last):
                     last = event["id"]
-                    data = "".join(f"data: {line}\n" for line in str(row(event)).splitlines())
+                    text = str(row(event)).encode("utf-8", "replace").decode()
+                    data = "".join(f"data: {line}\n" for line in text.splitlines())
                     yield f"id: {last}\nevent: event\n{data}\n"
                 looks += 1
                 if looks % ALIVE_EVERY == 0:

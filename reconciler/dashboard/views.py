@@ -10,6 +10,7 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.fields import parsed
 from reconciler.events.times import HOUR, Millis
 from reconciler.ledger import browse, destinations, letters, overview, search, status
 from reconciler.ledger.browse import Filter
@@ -22,6 +23,8 @@ PROJECTS_A_PAGE = 50
 ROWS_A_PAGE = 50
 UNKNOWN_SHOWN = 20
 FAR = 1 << 62
+LARGEST_SHOWN = 1 << 20
+"""Of a payload on an event's page, in characters: as HTML it is ten times as large, and more in memory."""
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -112,7 +115,25 @@ def event(db: Database, event_id: int) -> dict[str, Any] | None:
     for attempt in letters.attempts(db, event_id):
         tried.setdefault(attempt["destination"], []).append(attempt)
     paths = (sighting["project_path"] for sighting in found["sightings"])
-    return {"event": found, "attempts": tried, "project": next(filter(None, paths), found["project_id"])}
+    project = next(filter(None, paths), found["project_id"])
+    return {"event": found, "attempts": tried, "project": project} | _payload(found["payload"] or "null")
+
+
+def payload(db: Database, event_id: int) -> str | None:
+    """An event's payload as it is stored; None where there is none."""
+    found = browse.show(db, event_id)
+    return None if found is None else found["payload"]
+
+
+def _payload(text: str) -> dict[str, Any]:
+    """A payload to be folded open, as text where no parser takes it, and its size alone where it is large."""
+    shown: dict[str, Any] = {"size": len(text), "payload": None, "raw": None}
+    if len(text) > LARGEST_SHOWN:
+        return shown
+    try:
+        return shown | {"payload": (parsed(text),)}
+    except (ValueError, RecursionError):
+        return shown | {"raw": text}
 
 
 def dead(db: Database, config: Config, *, destination: str | None, kind: str | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rich.text import Text
 from reconciler.config.load import load
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.fields import parsed
 from reconciler.events.texts import one_line, printable, safe_json, without_credentials
 from reconciler.events.times import Millis
 
@@ -100,11 +101,11 @@ def say(what: object) -> None:
 def print_json(value: Any, *, payload: str | None = None) -> None:
     """One line of JSON on stdout. It is as safe on a terminal as other output, and still the same value.
 
-    `payload` is JSON text that becomes the object's last field, as it is.
+    `payload` is JSON text that becomes the object's last field, as it is; where it is none, as a string.
     """
     text = _json_text(value)
     if payload is not None:
-        text = f'{text[:-1]},"payload":{payload}}}'
+        text = f'{text[:-1]},"payload":{payload if _is_json(payload) else json.dumps(payload)}}}'
     sys.stdout.write(safe_json(text) + "\n")
     sys.stdout.flush()
 
@@ -114,6 +115,14 @@ def _json_text(value: Any) -> str:
         return orjson.dumps(value).decode()
     except TypeError:  # a lone surrogate, or a number beyond 64 bits
         return json.dumps(value)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        parsed(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def line(*cells: str) -> None:

@@ -5,9 +5,6 @@ Times have `times.from_iso`; numbers that only count something are read as `colu
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import msgspec
 
 from reconciler.events.sighting import Recovery
@@ -39,14 +36,6 @@ def triggers(text: str) -> list[str]:
         return msgspec.json.decode(text, type=list[str])
     except (msgspec.MsgspecError, ValueError, TypeError):
         return []
-
-
-def payload(text: str | None) -> Any:
-    """A body, parsed; as it stands where it is no JSON."""
-    try:
-        return None if text is None else json.loads(text)
-    except (ValueError, TypeError):
-        return text
 
 
 def count(value: object) -> int:

@@ -24,6 +24,7 @@ from reconciler.config.models import GitLab
 from reconciler.events import times
 from reconciler.events.times import SECOND, Millis
 from reconciler.sources import answers, checked
+from reconciler.sources.bounded import TooLarge, bounded_session
 from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable, UnexpectedAnswer
 from reconciler.sources.ratelimit import RateLimit
@@ -196,6 +197,8 @@ class Client:
             response = session.http_request(verb, path, query_data=query, post_data=data, obey_rate_limit=False)
         except GitlabHttpError as error:
             raise self._judged(f"{verb.upper()} {path}", error) from error
+        except TooLarge as error:
+            raise Unavailable(f"{verb.upper()} {path}: {error}") from None
         except (requests.RequestException, GitlabError) as error:
             status = getattr(error, "response_code", None)
             if status is not None:
@@ -228,7 +231,7 @@ class Client:
         except queue.Empty:
             pass
         config = self._config
-        session = requests.Session()
+        session = bounded_session()
         session.hooks["response"].append(self._note)
         return gitlab.Gitlab(
             config.url,

@@ -1,0 +1,104 @@
+"""/readyz proves by a commit that the ledger can be written, and strangers can't make it commit all the time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.app import receiver_app
+from receiver.ready import Shared
+from reconciler.config.models import Receiver
+from reconciler.ledger.connection import connect, data_version
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.writer import Writer
+
+
+async def test_a_thousand_that_ask_share_one_commit(tmp_path: Path) -> None:
+    async def ask() -> int:
+        answers: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            answers.append(message)
+
+        async def receive() -> Any:
+            return await asyncio.Future()
+
+        scope = {"type": "http", "method": "GET", "path": "/readyz", "headers": [], "query_string": b""}
+        await app(scope, receive, send)
+        return int(answers[0]["status"])
+
+    with closing(connect(tmp_path / "ledger.db")) as db, closing(connect(tmp_path / "ledger.db")) as other:
+        writer = Writer(db)
+        config = Receiver.model_validate({"hooks": [{"token": "t"}]})
+        app = receiver_app(config, writer=writer, project_ids={})
+        statements: list[str] = []
+        db.conn.set_trace_callback(statements.append)
+        assert set(await asyncio.gather(*(ask() for _ in range(1000)))) == {200}
+        assert statements.count("COMMIT") == 1
+        assert data_version(other)
+        await writer.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_answer_is_good_for_a_second(fails: bool) -> None:
+    now, asked = 0.0, 0
+
+    async def prove() -> None:
+        nonlocal asked
+        asked += 1
+        if fails:
+            raise LedgerUnavailable("no")
+
+    shared = Shared(prove, lambda: now)
+
+    async def ask() -> None:
+        try:
+            await shared()
+        except LedgerUnavailable:
+            assert fails
+        else:
+            assert not fails
+
+    for at, wanted in ((0.0, 1), (0.5, 1), (0.99, 1), (1.0, 2), (1.5, 2), (9.0, 3)):
+        now = at
+        await ask()
+        assert asked == wanted
+
+
+@given(st.lists(st.floats(0, 3), max_size=50))
+def test_no_more_than_one_a_second(pauses: list[float]) -> None:
+    async def scene() -> None:
+        now, at = 0.0, list[float]()
+
+        async def prove() -> None:
+            at.append(now)
+
+        shared = Shared(prove, lambda: now)
+        for pause in pauses:
+            now += pause
+            await shared()
+        assert all(later - earlier >= 1 for earlier, later in pairwise(at))
+
+    asyncio.run(scene())
+
+
+async def test_who_goes_away_takes_no_answer_from_the_others() -> None:
+    go_on = asyncio.Event()
+
+    async def prove() -> None:
+        await go_on.wait()
+
+    shared = Shared(prove)
+    first, second = asyncio.create_task(shared()), asyncio.create_task(shared())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    go_on.set()
+    await second

@@ -24,7 +24,7 @@ from tests.support.service import until
 
 ROOT = Path(__file__).parents[1]
 PACKAGING = ROOT / "packaging"
-SECRETS = {"GITLAB_WEBHOOK_TOKEN": "a", "ADMIN_TOKEN": "b"}
+SECRETS = {"GITLAB_WEBHOOK_TOKEN": "a", "ADMIN_TOKEN": "0123456789abcdef"}
 
 
 @pytest.fixture(scope="module")

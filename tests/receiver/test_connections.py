@@ -216,6 +216,16 @@ def _taken(service: Service) -> bool:
         return False
 
 
+def test_strangers_do_not_fill_the_log(make_service: MakeService) -> None:
+    service = make_service().start()
+    for _ in range(50):
+        with connected(service) as one:
+            one.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * (HEAD_LIMIT_BYTES + 1))
+            answer(one)
+    said = [line for line in service.logs if "head is too large" in line["event"]]
+    assert 1 <= len(said) < 10
+
+
 def test_strangers_do_not_hold_genuine_deliveries_up(make_service: MakeService) -> None:
     """As many half-open requests as there may be connections: a delivery comes in all the same."""
     service = make_service().start()

@@ -48,6 +48,12 @@ def test_numbers_come_from_the_environment_too(tmp_path: Path) -> None:
     assert found.destinations[0].filter.projects == [42]
 
 
+def test_a_hook_that_anyone_could_post_to_is_refused(tmp_path: Path) -> None:
+    for lines in ("triggers: [push_events]", "token: ${NONE:-}", "token: ''"):
+        with pytest.raises(ConfigError, match=r"hooks\[0\]"):
+            hook(tmp_path, lines)
+
+
 @pytest.mark.parametrize("token", ["whsec_YWJj", "whsec_YWJjZA", "whsec_YWJjZA==", "YWJjZA"])
 def test_a_signing_token_without_its_padding_works(tmp_path: Path, token: str) -> None:
     Guard(hook(tmp_path, f"signing_token: {token}").receiver.hooks[0])

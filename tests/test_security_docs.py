@@ -15,7 +15,7 @@ NAMED = re.findall(r"^(.+): (tests/\S+\.py)::(\w+)$", TEXT, re.M)
 
 
 @cache
-def tests_in(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -23,7 +23,7 @@ def tests_in(file: str) -> set[str]:
 @pytest.mark.parametrize(("promise", "file", "test"), NAMED)
 def test_it_is_there(promise: str, file: str, test: str) -> None:
     assert test.startswith("test_")
-    assert test in tests_in(file), promise
+    assert test in names_in(file), promise
 
 
 def test_every_line_of_the_list_names_one() -> None:

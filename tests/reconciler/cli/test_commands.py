@@ -304,7 +304,9 @@ class TestReplay:
 
 def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer) -> None:
     consumer.answer = lambda _h, body: (422 if b'"issue"' in body else 503, {}, b"gone")
-    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab, **EVENTS_ONLY)).start()
+    # The interval is longer than the test may take: what a stopped service has not read since would be a gap.
+    sections = at_gitlab(gitlab, interval="10m", **EVENTS_ONLY)
+    service = make_service(destinations=[to_consumer(consumer)], **sections).start()
     fill(service, ISSUE, PUSH)
     service.wait_for_log("downtime is healed")
     assert consumer.wait_for(lambda c: len(c.requests) >= 3)
@@ -324,7 +326,7 @@ def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer
 
 
 def test_status_names_what_is_not_covered(make_service: MakeService, gitlab: Simulator) -> None:
-    service = make_service(**at_gitlab(gitlab, **EVENTS_ONLY)).start()
+    service = make_service(**at_gitlab(gitlab, interval="5m", **EVENTS_ONLY)).start()
     service.wait_for_log("downtime is healed")
     service.stop()
     hour_ago, now = times.now() - times.HOUR, times.now()

@@ -37,9 +37,9 @@ from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.notify import notify
-from reconciler.service.supervisor import Run, Supervisor, words, writable
 from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
+from reconciler.supervisor import Run, Supervisor, words, writable
 
 RECEIVER_PAUSE_S = 1.0
 """The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
@@ -141,11 +141,12 @@ class _Service:
         self._traced = start_traces(reader)
         alerting = Alerting(lambda: self._config, known=self._known, db=reader, writer=writer)
         watcher = Watchers(alerting, meters, self._traced)
-        self._forwarder = Forwarder(db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher)
+        self._forwarder = Forwarder(
+            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
+        )
         writer.on_opened = alerting.on_opened = self._forwarder.opened
         writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
         writer.on_trouble = partial(supervisor.note, LEDGER)  # a part too: the one that all others need
-        self._forwarder.on_failure = supervisor.note
         supervisor.well(LEDGER)
         meters.registry.register(Standing(lambda: (self._config, self._jobs.client), self._known))
         meters.registry.register(Parts(supervisor.parts))

@@ -35,7 +35,7 @@ from reconciler.reconcile.knowledge import look
 from reconciler.reconcile.parts import reconciling
 from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
-from reconciler.service.supervisor import Supervisor
+from reconciler.supervisor import Supervisor
 from tests.reconciler.reconcile.conftest import NOW
 from tests.support.failing_gitlab import WAYS, FailingGitLab
 
@@ -336,6 +336,26 @@ async def test_a_config_without_names_lets_all_go(house: House) -> None:
     jobs.stop()
     assert house.reader.execute("SELECT count(*) FROM watched").fetchone() == (0,)
     assert house.reader.execute("SELECT count(*) FROM sources WHERE watched_until IS NULL").fetchone() == (0,)
+
+
+async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
+    supervisor = Supervisor()
+    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=supervisor)
+    for name in ("polling", "healing", "prune"):
+        supervisor.note(name, "broken")
+    no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})
+    jobs.apply(jobs.prepare(no_token), lambda: no_token)
+    assert [part.name for part in supervisor.parts()] == ["prune"]
+    supervisor.note("polling", "broken")
+    no_names = load(rewritten(house, projects=[], groups=[]), {})
+    jobs.apply(jobs.prepare(no_names), lambda: no_names)
+    assert jobs._healing is not None
+    await jobs._healing
+    jobs.stop()
+    assert [(part.name, part.failing_since is None) for part in supervisor.parts()] == [
+        ("healing", True),
+        ("prune", False),
+    ]
 
 
 async def test_projects_below_a_group_are_read_though_the_group_is_not(house: House, gitlab: FailingGitLab) -> None:

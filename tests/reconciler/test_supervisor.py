@@ -208,9 +208,9 @@ async def test_a_part_that_is_forgotten_is_none_any_more(quick: Supervisor, tmp_
             under_way = asyncio.create_task(quick.turn("one", turn))
             await late.wait()
             quick.forget("one")
+            await until(lambda: not failing(reader))
             fails.set()
             await under_way  # its failure is nobody's
-            await until(lambda: not failing(reader))
             assert [part.name for part in quick.parts()] == ["reporting"]
         await writer.close()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
 from reconciler.ledger import destinations, downtime, unknowns
 from reconciler.ledger.connection import connect
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.unknowns import Asked, Known, Unknown
 from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Standing
 from reconciler.reconcile import rounds
-from reconciler.reconcile.knowledge import look
+from reconciler.reconcile.knowledge import SharedLook, look
 from reconciler.reconcile.parts import reconciling
 from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
@@ -336,6 +338,18 @@ async def test_a_config_without_names_lets_all_go(house: House) -> None:
     jobs.stop()
     assert house.reader.execute("SELECT count(*) FROM watched").fetchone() == (0,)
     assert house.reader.execute("SELECT count(*) FROM sources WHERE watched_until IS NULL").fetchone() == (0,)
+
+
+async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: House) -> None:
+    await house.round()
+    path = house.config.ledger.path
+    shared = SharedLook(lambda: house.config, house.db.files.trouble)
+    shared()
+    path.rename(path.with_name("aside"))
+    with closing(connect(path)):  # another ledger, and an empty one
+        house.config = house.config.model_copy()  # so that the look is not the last one
+        with pytest.raises(LedgerUnavailable, match="is another file than the one in use"):
+            shared()
 
 
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:

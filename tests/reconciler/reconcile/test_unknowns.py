@@ -25,10 +25,11 @@ from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger import destinations, downtime, unknowns
+from reconciler.ledger import destinations, downtime, unknowns, unreadable
 from reconciler.ledger.connection import connect
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.unknowns import Asked, Known, Unknown
+from reconciler.ledger.unreadable import Unreadable
 from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Standing
@@ -350,6 +351,16 @@ async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: Hous
         house.config = house.config.model_copy()  # so that the look is not the last one
         with pytest.raises(LedgerUnavailable, match="is another file than the one in use"):
             shared()
+
+
+async def test_status_lists_what_could_not_be_understood(house: House) -> None:
+    await house.round()
+    bad = Unreadable("7", "expected `str`", '{"id": 7, "title": []}')
+    await house.writer.run(lambda db: unreadable.note(db, 42, "issues", [bad], now=house.now))
+    assert "`status --json` shows it" in " ".join(house.run("status")[1].split())
+    [kept] = json.loads(house.run("status", "--json")[1])["unreadable"]
+    assert (kept["project_id"], kept["source"], kept["record_id"]) == (42, "issues", "7")
+    assert (kept["error"], kept["raw"], kept["last_seen_at"]) == (bad.error, bad.raw, times.iso(house.now))
 
 
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
+from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger import unreadable
 from reconciler.ledger.coverage import Interval
@@ -51,7 +52,7 @@ async def test_it_is_named_and_the_rest_goes_on(make_house: MakeHouse) -> None:
     house.now += MINUTE
     await house.poll(42)  # within the overlap it is seen again
     [again] = unreadable.unreadable(house.reader)
-    assert (again.first_seen_at, again.last_seen_at) == (kept.first_seen_at, house.now)
+    assert (again.first_seen_at, again.last_seen_at) == (kept.first_seen_at, times.iso(house.now))
     house.gitlab.api.faults.mangle = None
     house.now += MINUTE
     await house.poll(42)

@@ -17,6 +17,7 @@ from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.kinds.http import HttpDestination
 from reconciler.ledger.connection import connect
 from reconciler.ledger.writer import Writer
+from reconciler.supervisor import Supervisor
 
 EVENTS = 4_000
 CONCURRENCY = 8
@@ -58,7 +59,9 @@ async def drain(url: str, path: Path, ordering: str) -> float:
         destination = HttpDestination.model_validate(
             {"name": "one", "url": url, "ordering": ordering, "concurrency": CONCURRENCY, "allow_private": True}
         )
-        forwarder = Forwarder(db=reader, writer=writer, gitlab_url="https://x", watcher=Nobody())
+        forwarder = Forwarder(
+            db=reader, writer=writer, gitlab_url="https://x", watcher=Nobody(), supervisor=Supervisor()
+        )
         began = time.perf_counter()
         await forwarder.apply(await forwarder.prepare([destination]))
         left = EVENTS

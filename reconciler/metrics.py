@@ -23,7 +23,8 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.kinds import known_kinds
 from reconciler.events.times import Millis
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import look_at
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.gaps import Gap, is_expiring
 from reconciler.ledger.hooks import hooks_off
 from reconciler.ledger.parts import Part
@@ -98,18 +99,29 @@ class Meters:
 
 
 class Standing(Collector):
-    """What the ledger knows, read by a connection of its own, in Prometheus' thread, and what it does not."""
+    """What the ledger knows, read by a connection of its own, in Prometheus' thread, and what it does not. `trouble`
+    tells why the file at the ledger's path must not be shown.
+    """
 
-    def __init__(self, current: Callable[[], tuple[Config, Client | None]], known: Callable[[], Known]) -> None:
+    def __init__(
+        self,
+        current: Callable[[], tuple[Config, Client | None]],
+        known: Callable[[], Known],
+        trouble: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._current = current
         self._known = known
+        self._trouble = trouble
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, as they are now."""
         config, client = self._current()
         found: list[Metric] = []
         try:
-            found = list(_from_ledger(config, self._known(), times.now()))
+            with closing(look_at(config.ledger.path, self._trouble)) as db:
+                found = [*_from_ledger(db, self._known(), times.now()), _ledger_bytes(config)]
+        except LedgerError as error:
+            log.error("the ledger can't be read for Prometheus", reason=str(error))
         except Exception:  # what is counted in memory is told all the same
             log.exception("the ledger can't be read for Prometheus")
         yield GaugeMetricFamily(
@@ -117,7 +129,6 @@ class Standing(Collector):
             value=bool(found),
         )  # fmt: skip
         yield from found
-        yield _ledger_bytes(config)
         yield InfoMetricFamily(PREFIX + "build", "What runs.", value={"version": __version__})
         if client is None:
             return
@@ -142,13 +153,12 @@ def _unknowns(found: list[Unknown]) -> Metric:
     return number
 
 
-def _from_ledger(config: Config, known: Known, now: Millis) -> Iterator[Metric]:
+def _from_ledger(db: Database, known: Known, now: Millis) -> Iterator[Metric]:
     yield _unknowns(known.unknowns)
     yield from _gaps(known.gaps, now)
-    with closing(connect(config.ledger.path, readonly=True)) as db:
-        off = len(hooks_off(db))
-        yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
-        yield from _destinations(db, now)
+    off = len(hooks_off(db))
+    yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
+    yield from _destinations(db, now)
 
 
 def _gaps(found: list[Gap], now: Millis) -> Iterator[Metric]:

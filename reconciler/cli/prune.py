@@ -31,5 +31,5 @@ def prune(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     if as_json:
         print_json(found)
         return
-    figures = ", ".join(f"{count:,} {name}" for name, count in found.items() if count)
+    figures = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found.items() if count)
     out.print(f"Dropped: {figures}." if figures else "Nothing is old enough to be dropped.", highlight=False)

@@ -208,7 +208,8 @@ class Retention(Section):
     events: Duration | None = Field(
         "365d",
         validate_default=True,
-        description="Events that every destination is done with, with all that belongs to them; `null`: for ever.",
+        description="Events that every destination is done with, with all that belongs to them, and records that "
+        "could not be understood, since they were last seen; `null`: for ever.",
     )
     dead_letters: Duration | None = Field(
         None, description="Dead letters, which keep their events; default: for ever, or until they are replayed."

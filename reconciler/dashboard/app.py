@@ -26,7 +26,7 @@ from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, client_of, form_
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
-from reconciler.ledger.connection import connect, explain
+from reconciler.ledger.connection import explain, look_at
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.unknowns import Known
 
@@ -112,7 +112,7 @@ class _Pages:
         event_id = _whole(str(request.path_params["event_id"]), 0)
 
         def look() -> str | None:
-            with closing(connect(self._current().ledger.path, readonly=True)) as db:
+            with closing(look_at(self._current().ledger.path, self._trouble)) as db:
                 return views.payload(db, event_id)
 
         found = await run_in_threadpool(look)
@@ -147,9 +147,10 @@ class _Pages:
         return await self._act(request, "/", lambda config, _: actions.change_destination(config, name, act))
 
     async def stream(self, request: Request) -> Response:
-        template = self._templates.get_template("macros.html")
+        self._check_file()
+        macros: Any = self._templates.get_template("macros.html").module
         last = _whole(request.headers.get("last-event-id", ""), _number(request, "after", 0))
-        made = self._stream.lines(last, template.module.event_row)  # type: ignore[attr-defined]
+        made = self._stream.lines(last, macros.event_row, macros.trouble_row)
         return StreamingResponse(made, media_type="text/event-stream")
 
     async def login(self, request: Request) -> Response:
@@ -175,6 +176,14 @@ class _Pages:
         said = {"title": "The ledger can’t be read", "text": why}
         return HTMLResponse(self._templates.get_template("message.html").render(made | said), 503)
 
+    def _check_file(self) -> None:
+        """The file at the ledger's path must be the service's: of another nothing is shown, and nothing is written
+        there.
+        """
+        trouble = self._trouble()
+        if trouble is not None:
+            raise LedgerUnavailable(trouble)
+
     async def _page(
         self,
         request: Request,
@@ -191,10 +200,7 @@ class _Pages:
 
         def make() -> tuple[str, int]:
             config = self._current()
-            trouble = self._trouble()
-            if trouble is not None:
-                raise LedgerUnavailable(trouble)
-            with closing(connect(config.ledger.path, readonly=True)) as db:
+            with closing(look_at(config.ledger.path, self._trouble)) as db:
                 found = look(db, config)
             made = common | {"made": today(times.now())}
             if found is None:
@@ -211,9 +217,7 @@ class _Pages:
         if not await guard.meant(request):
             return HTMLResponse("this form was not sent from a page of the dashboard\n", 403)
         form = {"destination": "", "kind": ""} | await form_of(request)
-        trouble = self._trouble()
-        if trouble is not None:  # the file at the ledger's path is another: nothing may be written there
-            raise LedgerUnavailable(trouble)
+        self._check_file()
         told = self._told.keep(await run_in_threadpool(act, self._current(), form))
         return RedirectResponse(f"{back}?{urlencode({'told': told})}", 303)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import structlog
 from starlette.concurrency import run_in_threadpool
 
 from reconciler.ledger.browse import Filter, after
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import explain, look_at
+from reconciler.ledger.errors import LedgerError
 
 LOOK_S = 0.5
 ALIVE_EVERY = 30
@@ -20,12 +23,20 @@ MOST_LISTENERS = 50
 EVENTS_A_LOOK = 20
 """More at once than people can read: the rest are on the events page."""
 
+log = structlog.get_logger(__name__)
+
+Row = Callable[[Any], str]
+"""A row of a table, as HTML."""
+
 
 class Stream:
-    """All listeners. `stop` ends them, so that the service can end."""
+    """All listeners. `stop` ends them, so that the service can end. `trouble` tells why the file at the ledger's path
+    must not be shown.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, trouble: Callable[[], str | None] = lambda: None) -> None:
         self._path = path
+        self._trouble = trouble
         self._listeners = 0
         self._stopped = asyncio.Event()
 
@@ -33,21 +44,30 @@ class Stream:
         """End every stream."""
         self._stopped.set()
 
-    async def lines(self, last: int, row: Callable[[dict[str, Any]], str]) -> AsyncIterator[str]:
-        """What a listener gets: each event after `last` as a row of a table, oldest first."""
+    async def lines(self, last: int, row: Row, trouble_row: Row) -> AsyncIterator[str]:
+        """What a listener gets: each event after `last` as a row of a table, oldest first; and why there are none for
+        now, where the ledger can't be read.
+        """
         if self._listeners >= MOST_LISTENERS:
             yield "retry: 60000\n\n"
             return
         self._listeners += 1
         looks = 0
+        trouble = ""
         try:
             yield "retry: 2000\n\n"
             while not self._stopped.is_set():
-                for event in await run_in_threadpool(self._after, last):
+                before, trouble, found = trouble, "", []
+                try:
+                    found = await run_in_threadpool(self._after, last)
+                except (LedgerError, sqlite3.Error) as error:
+                    trouble = explain(error) if isinstance(error, sqlite3.Error) else str(error)
+                if trouble and trouble != before:
+                    log.error("the stream of events can't go on for now", reason=trouble)
+                    yield _told(trouble_row(trouble))
+                for event in found:
                     last = event["id"]
-                    text = str(row(event)).encode("utf-8", "replace").decode()
-                    data = "".join(f"data: {line}\n" for line in text.splitlines())
-                    yield f"id: {last}\nevent: event\n{data}\n"
+                    yield f"id: {last}\n{_told(row(event))}"
                 looks += 1
                 if looks % ALIVE_EVERY == 0:
                     yield ": alive\n\n"
@@ -59,5 +79,12 @@ class Stream:
             self._listeners -= 1
 
     def _after(self, last: int) -> list[dict[str, Any]]:
-        with closing(connect(self._path, readonly=True)) as db:
+        with closing(look_at(self._path, self._trouble)) as db:
             return after(db, Filter(), event_id=last, limit=EVENTS_A_LOOK)
+
+
+def _told(html: str) -> str:
+    """A row as browsers are sent it."""
+    text = str(html).encode("utf-8", "replace").decode()
+    data = "".join(f"data: {line}\n" for line in text.splitlines())
+    return f"event: event\n{data}\n"

@@ -42,7 +42,7 @@ class ProjectRow(msgspec.Struct, frozen=True):
     id: int
     path: str | None
     last_webhook_at: str | None
-    covered_through: str | None
+    last_poll_at: str | None
     gaps: int
     notes: list[str]
     events: int
@@ -179,7 +179,7 @@ class _Line:
             id=self._row["id"],
             path=self._row["path"],
             last_webhook_at=self._row["last_webhook_at"],
-            covered_through=self._row["last_poll_at"],
+            last_poll_at=self._row["last_poll_at"],
             gaps=len(self._gaps),
             notes=self._notes,
             events=self._events,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import msgspec
@@ -20,7 +20,6 @@ from reconciler.forwarding.filters import Test, accepting
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
-from reconciler.forwarding.supervision import keep_running
 from reconciler.ledger import destinations
 from reconciler.ledger.destinations import Standing, Wanted
 from reconciler.ledger.fill import fill_step
@@ -28,6 +27,7 @@ from reconciler.ledger.ids import event_ids
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.routes import Route
 from reconciler.ledger.writer import Writer
+from reconciler.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class Prepared(msgspec.Struct, frozen=True):
         for name, (kind, _) in self.built.items():
             try:
                 await kind.close()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 log.warning("what was built for a destination does not close", destination=name, error=repr(error))
 
 
@@ -61,12 +61,15 @@ class Forwarder:
     """Runs an outbox for each destination. `prepare` and `apply` say which there are, at the start and whenever that
     changes.
 
-    Whatever fails begins again by itself, and takes nothing else down; `on_failure` is told what fails and why, and
-    with None that it runs again.
+    Each outbox, and the opening of each destination's past, is a part of its own: one that fails starts again by
+    itself, and takes nothing else down.
     """
 
-    def __init__(self, *, db: Database, writer: Writer, gitlab_url: str, watcher: Watcher) -> None:
+    def __init__(
+        self, *, db: Database, writer: Writer, gitlab_url: str, watcher: Watcher, supervisor: Supervisor
+    ) -> None:
         self._watcher = watcher
+        self._supervisor = supervisor
         self._db = db
         self._writer = writer
         self._gitlab_url = gitlab_url
@@ -74,7 +77,6 @@ class Forwarder:
         self._clock = SteadyClock()
         self._running: dict[int, _Running] = {}
         self._look = asyncio.Event()
-        self.on_failure: Callable[[str, str | None], None] | None = None
 
     async def prepare(self, wanted: Iterable[Destination]) -> Prepared:
         """Build what these destinations need. Nothing of it runs yet, and nothing else is changed.
@@ -113,8 +115,15 @@ class Forwarder:
                 self._start(one, standing[one.name], routes[one.name], *built[one.name])
 
     async def run(self) -> None:
-        """Never ends: hands on what other processes do to the destinations."""
-        await keep_running("forwarder", self._look_on, stopping=asyncio.Event(), tell=self._tell)
+        """Never ends: asks the ledger how the destinations stand, when told to, and in any case every few seconds."""
+        while True:
+            self._look.clear()
+            for standing in destinations.standings(self._db):
+                if standing.id in self._running:
+                    self._running[standing.id].outbox.look_again(standing)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
 
     def opened(self, deliveries: Iterable[Opened]) -> None:
         """Deliveries were opened by a commit of this process."""
@@ -144,13 +153,12 @@ class Forwarder:
             watcher=self._watcher,
             clock=self._clock,
         )
-        keep = partial(keep_running, stopping=outbox.stopping, tell=self._tell)
-        fill = partial(self._fill, route, outbox)
+        keep = partial(self._supervisor.until_done, stopping=outbox.stopping)
         self._running[standing.id] = _Running(
             destination,
             outbox,
-            delivering=asyncio.create_task(keep(f"outbox of {destination.name}", outbox.run)),
-            filling=asyncio.create_task(keep(f"past of {destination.name}", fill)),
+            delivering=keep(f"outbox of {destination.name}", outbox.run),
+            filling=keep(f"past of {destination.name}", partial(self._fill, route, outbox)),
         )
 
     async def _end(self, ident: int, patience_s: float | None = None) -> None:
@@ -158,23 +166,9 @@ class Forwarder:
         ended.outbox.stop()
         await asyncio.wait([ended.delivering, ended.filling], timeout=patience_s)
         await ended.outbox.close()
-        ended.delivering.cancel()
-        ended.filling.cancel()
-
-    def _tell(self, part: str, error: str | None) -> None:
-        if self.on_failure is not None:
-            self.on_failure(part, error)
-
-    async def _look_on(self) -> None:
-        """Ask the ledger how the destinations stand: when told to, and in any case every few seconds."""
-        while True:
-            self._look.clear()
-            for standing in destinations.standings(self._db):
-                if standing.id in self._running:
-                    self._running[standing.id].outbox.look_again(standing)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._look.wait()
+        for task in (ended.delivering, ended.filling):
+            task.cancel()
+            self._supervisor.forget(task.get_name())
 
     async def _fill(self, route: Route, outbox: Outbox) -> None:
         """Open a destination's past, part by part, where it starts there."""

@@ -164,12 +164,12 @@ async def attempt(kind: Kind, message: Message, *, timeout_s: float) -> Answer:
         return Answer("timeout", f"no answer within {timeout_s:g} s")
     except Refused as error:
         return Answer("refused", excerpt(str(error)), refused=True)
-    except Exception as error:  # whatever it is, the event stays and is tried again
+    except (Exception, SystemExit) as error:  # whatever it is, the event stays and is tried again
         words = str(error) or type(error).__name__
         return Answer(_error_class(error), excerpt(f"{type(error).__name__}: {words}"))
 
 
-def _error_class(error: Exception) -> str:
+def _error_class(error: BaseException) -> str:
     """A word for a metric's label, from the error's class: ConnectionRefusedError makes `connection`."""
     if isinstance(error, OSError):
         return "connection"

@@ -132,7 +132,7 @@ class Outbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             await self._kind.close()
-        except Exception as error:  # it is given up anyway
+        except (Exception, SystemExit) as error:  # it is given up anyway
             self._log.warning("its connections did not close well", error=repr(error))
 
     async def _pull_back(self) -> None:

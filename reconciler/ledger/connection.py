@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,6 +94,21 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
     if before is not None and db.files.database != before:
         conn.close()
         raise LedgerUnavailable(f"{path}: was replaced while it was being opened: try again")
+    return db
+
+
+def look_at(path: Path, trouble: Callable[[], str | None]) -> Ledger:
+    """Open a running service's ledger to read it, for a face of that service. `trouble` tells why the files at the
+    path are not the ones that the service has open (`Files.trouble`).
+
+    Raises LedgerUnavailable where they are not: what another file says must not be shown as if it were the service's.
+    """
+    if (why := trouble()) is not None:
+        raise LedgerUnavailable(why)
+    db = connect(path, readonly=True)
+    if (why := trouble()) is not None:  # it was replaced meanwhile
+        db.close()
+        raise LedgerUnavailable(why)
     return db
 
 

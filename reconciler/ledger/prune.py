@@ -14,6 +14,7 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
+from reconciler.ledger import unreadable
 
 ROWS_A_STEP = 500
 PAGES_A_STEP = 1000
@@ -45,6 +46,7 @@ class Pruned(msgspec.Struct):
     deliveries: int = 0
     attempts: int = 0
     runs: int = 0
+    unreadable_records: int = 0
     pages: int = 0
 
 
@@ -55,7 +57,7 @@ class Pruning:
         self._keep = keep
         self._now = now
         self._after = 0
-        self._steps = [self._events, self._attempts, self._runs, self._vacuum]
+        self._steps = [self._events, self._attempts, self._runs, self._unreadable, self._vacuum]
         self.pruned = Pruned()
 
     def step(self, db: Database) -> bool:
@@ -106,6 +108,13 @@ class Pruning:
         dropped, more = self._oldest(db, "runs", "finished_at", self._before(self._keep.runs))
         self.pruned.runs += dropped
         return more
+
+    def _unreadable(self, db: Database) -> bool:
+        """Records that could not be understood are kept as long as the events that they might have been."""
+        before = self._before(self._keep.events)
+        dropped = 0 if before is None else unreadable.drop(db, before=before, limit=ROWS_A_STEP)
+        self.pruned.unreadable_records += dropped
+        return dropped == ROWS_A_STEP
 
     def _oldest(self, db: Database, table: str, column: str, before: str | None) -> tuple[int, bool]:
         """Drop the oldest rows of a table that grows in the order of time."""

@@ -20,6 +20,7 @@ from reconciler.ledger.hooks import hooks_off
 from reconciler.ledger.schema import OPEN
 from reconciler.ledger.standing import covered_through, source_troubles
 from reconciler.ledger.unknowns import Asked, Unknown, unknowns
+from reconciler.ledger.unreadable import Kept, unreadable
 
 BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
 OPENED_AT = "SELECT opened_at FROM deliveries WHERE event_id = ? AND destination_id = ?"
@@ -85,7 +86,7 @@ class DestinationStatus(msgspec.Struct, frozen=True):
 
 class Status(msgspec.Struct, frozen=True):
     """Everything that `status` shows: first what is not known, then counts of the whole ledger, then a row each.
-    `alerts`: what is open.
+    `alerts`: what is open. `unreadable`: the records seen last that could not be understood, as they came.
     """
 
     unknown: list[Unknown]
@@ -93,6 +94,7 @@ class Status(msgspec.Struct, frozen=True):
     projects: list[ProjectStatus]
     destinations: list[DestinationStatus]
     alerts: list[str]
+    unreadable: list[Kept]
 
 
 def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
@@ -102,7 +104,14 @@ def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected:
     sql = "SELECT count(*) FROM events WHERE merged_into IS NULL AND kind <> ?"
     events = db.execute(sql, [ALERT]).fetchone()[0]
     projects = _projects(db, gaps(db, keeps=keeps, expected=expected, now=now))
-    return Status(unknowns(db, asked, now=now), events, projects, destination_statuses(db), open_alerts(db))
+    return Status(
+        unknowns(db, asked, now=now),
+        events,
+        projects,
+        destination_statuses(db),
+        open_alerts(db),
+        unreadable(db),
+    )
 
 
 def project_rows(db: Database) -> list[dict[str, Any]]:

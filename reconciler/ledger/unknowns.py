@@ -241,7 +241,7 @@ def _records(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
     for one in some:
         name = f"{one.source} of {paths.get(one.project_id, one.project_id)}"
         many = f"{one.count} records are" if one.count > 1 else "a record is"
-        why = f"{many} not what GitLab should answer, kept as it came, and not told: {one.error}"
+        why = f"{many} kept as it came (`status --json` shows it), and not told: {one.error}"
         yield Unknown("record", name, of, "not understood", why, one.since, count=one.count)
 
 

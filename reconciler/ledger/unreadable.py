@@ -27,15 +27,15 @@ class Unreadable(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """One that the ledger knows of. A group is a project with its id below zero."""
+    """One that the ledger keeps. A group is a project with its id below zero."""
 
     project_id: int
     source: str
     record_id: str
     error: str
     raw: str
-    first_seen_at: Millis
-    last_seen_at: Millis
+    first_seen_at: str
+    last_seen_at: str
 
 
 def note(db: Database, project_id: int, source: str, records: Sequence[Unreadable], *, now: Millis) -> None:
@@ -62,6 +62,17 @@ def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str])
     )
 
 
+def drop(db: Database, *, before: str, limit: int) -> int:
+    """Drop those that were seen last before a time, at most so many. Returns how many."""
+    return db.conn.execute(
+        """
+        DELETE FROM unreadable WHERE (project_id, source, record_id) IN (
+            SELECT project_id, source, record_id FROM unreadable WHERE last_seen_at < ? ORDER BY last_seen_at LIMIT ?)
+        """,
+        (before, limit),
+    ).rowcount
+
+
 def unreadable(db: Database, *, limit: int = 100) -> list[Kept]:
     """Those that were seen last, the newest first."""
     rows = db.conn.execute(
@@ -71,10 +82,7 @@ def unreadable(db: Database, *, limit: int = 100) -> list[Kept]:
         """,
         (limit,),
     ).fetchall()
-    return [
-        Kept(project_id, source, record_id, error, raw, times.from_iso(first), times.from_iso(last))
-        for project_id, source, record_id, error, raw, first, last in rows
-    ]
+    return [Kept(*row) for row in rows]
 
 
 class Some(msgspec.Struct, frozen=True):

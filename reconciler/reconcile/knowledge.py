@@ -13,7 +13,7 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.alerts import Missed
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import look_at
 from reconciler.ledger.gaps import gaps
 from reconciler.ledger.unknowns import Asked, Known, unknowns
 from reconciler.reconcile.rounds import expected, pause
@@ -47,19 +47,21 @@ def look(db: Database, config: Config, now: Millis) -> Known:
 
 class SharedLook:
     """`look` for a service's faces, which share its answer. It has a connection of its own, and takes a moment where
-    there are many projects: call it from a thread, never on the event loop.
+    there are many projects: call it from a thread, never on the event loop. `trouble` tells why the file at the
+    ledger's path must not be shown.
     """
 
-    def __init__(self, current: Callable[[], Config]) -> None:
+    def __init__(self, current: Callable[[], Config], trouble: Callable[[], str | None] = lambda: None) -> None:
         self._current = current
+        self._trouble = trouble
         self._lock = threading.Lock()
         self._last: tuple[float, Config, Known] | None = None
 
     def __call__(self) -> Known:
-        """The answer, at most `FRESH_S` old, for the config as it is now."""
+        """The answer, at most `FRESH_S` old, for the config as it is now. Raises LedgerError where there is none."""
         with self._lock:
             config = self._current()
             if self._last is None or self._last[1] is not config or time.monotonic() - self._last[0] > FRESH_S:
-                with closing(connect(config.ledger.path, readonly=True)) as db:
+                with closing(look_at(config.ledger.path, self._trouble)) as db:
                     self._last = (time.monotonic(), config, look(db, config, times.now()))
             return self._last[2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -15,9 +15,10 @@ from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger import coverage, runs, unreadable
 from reconciler.ledger.coverage import Interval
-from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.errors import ChangeFailed, LedgerError
 from reconciler.ledger.record import rehearse
 from reconciler.ledger.runs import Run
+from reconciler.ledger.unreadable import Unreadable
 from reconciler.ledger.writer import BATCH_SIGHTINGS, Writer
 from reconciler.reconcile.tally import Tally
 from reconciler.reconcile.threads import in_thread
@@ -67,7 +68,7 @@ class Reader:
                 tally.seen += len(part.sightings)
                 tally.unreadable += len(part.unreadable)
                 if dry_run:
-                    tally.new += (await self._rehearse(part.sightings))[1]
+                    await self._each_that_can(part.sightings, self._would_found, tally)
                 else:
                     await self._take(project, source, part, tally)
                 if progress is not None:
@@ -86,17 +87,42 @@ class Reader:
 
     async def _take(self, project: Project, source: Source, part: Slice, tally: Tally) -> None:
         """Record a slice, then (not before all of it is on disk) its coverage."""
-        for start in range(0, len(part.sightings), BATCH_SIGHTINGS):
-            batch = part.sightings[start : start + BATCH_SIGHTINGS]
+
+        async def record(batch: Sequence[Sighting]) -> int:
             if self._details and source.completes:
                 batch = await self._completed(project, source, batch, tally)
-            outcome = await self._writer.record(batch)
-            tally.new += outcome.founded
-        for bad in part.unreadable:
+            return (await self._writer.record(batch)).founded
+
+        failed = list(part.unreadable)
+        for start in range(0, len(part.sightings), BATCH_SIGHTINGS):
+            failed += await self._each_that_can(part.sightings[start : start + BATCH_SIGHTINGS], record, tally)
+        for bad in failed:
             about = {"project": project.path or project.id, "source": source.name, "record": bad.record_id}
             log.warning("a record can't be understood: it is kept as it came", error=bad.error, **about)
-        if part.covered or part.unreadable or part.understood:
-            await self._writer.run(lambda db: _settle(db, project.id, source.name, part))
+        understood = [*part.understood, *(sighting.source_id for sighting in part.sightings)]
+        if part.covered or failed or understood:
+            await self._writer.run(lambda db: _settle(db, project.id, source.name, part.covered, failed, understood))
+
+    async def _each_that_can(
+        self, batch: Sequence[Sighting], do: Callable[[Sequence[Sighting]], Awaitable[int]], tally: Tally
+    ) -> list[Unreadable]:
+        """Do something with a batch, which returns how many events are new; where a mistake of ours, or a value that
+        nobody foresaw, is in the way, with each sighting alone. Returns those that it can't be done with.
+        """
+        if not batch:
+            return []
+        try:
+            tally.new += await do(batch)
+        except ChangeFailed as error:  # the writer has logged it
+            if len(batch) == 1:
+                tally.seen -= 1
+                tally.unreadable += 1
+                return [
+                    Unreadable(batch[0].source_id, f"can't be recorded: {error}", batch[0].raw or batch[0].payload)
+                ]
+        else:
+            return []
+        return [bad for one in batch for bad in await self._each_that_can([one], do, tally)]
 
     async def _completed(
         self, project: Project, source: Source, batch: Sequence[Sighting], tally: Tally
@@ -124,6 +150,9 @@ class Reader:
             return [], 0
         outcome = await self._writer.run(partial(rehearse, sightings=batch, now=times.now()))
         return [index for index, one in enumerate(outcome.recorded) if one.new_event], outcome.founded
+
+    async def _would_found(self, batch: Sequence[Sighting]) -> int:
+        return (await self._rehearse(batch))[1]
 
     async def _ask(self, call: Callable[[], T], tally: Tally) -> T:
         """Let a thread ask GitLab, and count what it asked."""
@@ -159,11 +188,18 @@ class Reader:
             log.warning("a run can't be noted in the ledger", project=project.id)
 
 
-def _settle(db: Database, project_id: int, source: str, part: Slice) -> None:
+def _settle(
+    db: Database,
+    project_id: int,
+    source: str,
+    covered: Interval | None,
+    failed: Sequence[Unreadable],
+    understood: Sequence[str],
+) -> None:
     """Note what could not be understood, and what was covered all the same."""
-    if part.understood:
-        unreadable.clear(db, project_id, source, part.understood)
-    if part.unreadable:
-        unreadable.note(db, project_id, source, part.unreadable, now=times.now())
-    if part.covered is not None:
-        coverage.cover(db, project_id, source, part.covered)
+    if understood:
+        unreadable.clear(db, project_id, source, understood)
+    if failed:
+        unreadable.note(db, project_id, source, failed, now=times.now())
+    if covered is not None:
+        coverage.cover(db, project_id, source, covered)

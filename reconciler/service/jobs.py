@@ -19,8 +19,8 @@ from reconciler.ledger.prune import Keep
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.parts import Reconciling, reconciling
 from reconciler.service.loops import prune
-from reconciler.service.supervisor import Supervisor
 from reconciler.sources.client import Client
+from reconciler.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,10 @@ class Jobs:
                 "nothing is reconciled: webhooks are recorded and forwarded, but what they miss is not looked for",
                 why="no gitlab.token" if config().gitlab.token is None else "no projects",
             )
-            if not (config().projects or config().groups):
+            self._supervisor.forget("polling")
+            if config().projects or config().groups:
+                self._supervisor.forget("healing")
+            else:
                 self._healing = self._supervisor.until_done("healing", self._watch_nothing)
             return
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)

@@ -37,9 +37,9 @@ from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.notify import notify
-from reconciler.service.supervisor import Run, Supervisor, words, writable
 from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
+from reconciler.supervisor import Run, Supervisor, words, writable
 
 RECEIVER_PAUSE_S = 1.0
 """The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
@@ -83,7 +83,6 @@ class _Service:
             self._switch, where.host, where.port, keys="receiver", probe="/healthz", keep_alive=where.keep_alive
         )
         self._expected_tests: set[Expected] = set()
-        self._known = SharedLook(lambda: self._config)
 
     async def run(self) -> None:
         """From the first port that is taken to the last that is given back."""
@@ -139,15 +138,17 @@ class _Service:
         self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests, supervisor=supervisor)
         meters = Meters()
         self._traced = start_traces(reader)
-        alerting = Alerting(lambda: self._config, known=self._known, db=reader, writer=writer)
+        known = SharedLook(lambda: self._config, db.files.trouble)
+        alerting = Alerting(lambda: self._config, known=known, db=reader, writer=writer)
         watcher = Watchers(alerting, meters, self._traced)
-        self._forwarder = Forwarder(db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher)
+        self._forwarder = Forwarder(
+            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
+        )
         writer.on_opened = alerting.on_opened = self._forwarder.opened
         writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
         writer.on_trouble = partial(supervisor.note, LEDGER)  # a part too: the one that all others need
-        self._forwarder.on_failure = supervisor.note
         supervisor.well(LEDGER)
-        meters.registry.register(Standing(lambda: (self._config, self._jobs.client), self._known))
+        meters.registry.register(Standing(lambda: (self._config, self._jobs.client), known, db.files.trouble))
         meters.registry.register(Parts(supervisor.parts))
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
@@ -158,7 +159,7 @@ class _Service:
             "reporting": lambda: supervisor.report(writer),
             "reload": self._reload_when_told,
         }
-        self._admin = self._dashboard(config, db.files.trouble)
+        self._admin = self._dashboard(config, known, db.files.trouble)
         if self._admin is not None:
             parts["dashboard"] = self._admin.run
         if (port := config.metrics.port) is not None:
@@ -228,11 +229,11 @@ class _Service:
         reconciling = self._jobs.prepare(config)
         return _Built(config, receiver, await self._forwarder.prepare(config.destinations), reconciling)
 
-    def _dashboard(self, config: Config, trouble: Callable[[], str | None]) -> AdminServer | None:
+    def _dashboard(self, config: Config, known: SharedLook, trouble: Callable[[], str | None]) -> AdminServer | None:
         if config.admin.port is None:
             return None
-        stream = Stream(config.ledger.path)
-        app = dashboard_app(lambda: self._config, known=self._known, stream=stream, trouble=trouble)
+        stream = Stream(config.ledger.path, trouble)
+        app = dashboard_app(lambda: self._config, known=known, stream=stream, trouble=trouble)
         return AdminServer(config.admin.host, config.admin.port, app, stream)
 
     async def _reload_when_told(self) -> None:

@@ -261,7 +261,7 @@ def test_the_ledger_s_file_is_taken_away_and_given_back(make_service: MakeServic
     assert "gitlab_reconciler_ledger_readable 0.0" in found
     aside.rename(service.ledger)
     assert post(service, 3) == 200
-    assert httpx.get(f"{service.url}/readyz").status_code == 200
+    until(lambda: httpx.get(f"{service.url}/readyz").status_code == 200)  # an answer of it holds for a second
     assert httpx.get(page).status_code == 200
     assert service.stop() == 0
     service.start()
@@ -287,6 +287,34 @@ def test_another_file_in_the_ledger_s_place(make_service: MakeService) -> None:
     service.start()  # as it says: the file that is there now is used
     assert post(service, 3) == 200
     assert events(service) == 2
+
+
+def test_no_face_reads_another_file_in_the_ledger_s_place(make_service: MakeService) -> None:
+    port, metrics = free_port(), free_port()
+    service = make_service(admin={"port": port}, metrics={"port": metrics}).start()
+    page, figures = f"http://127.0.0.1:{port}/", f"http://127.0.0.1:{metrics}/metrics"
+    until(lambda: is_up(page) and is_up(figures))
+    assert post(service, 1) == 200
+    copy, aside = service.folder / "copy.db", service.folder / "aside.db"
+    assert service.run("backup", str(copy)).returncode == 0
+    with httpx.stream("GET", f"{page}stream?after=0", timeout=30) as stream:
+        lines = stream.iter_lines()
+        assert any(line == "id: 1" for line in lines)
+        service.ledger.rename(aside)
+        copy.rename(service.ledger)
+        assert any("is another file than the one in use" in line for line in lines)
+        for path in ("", "events/1/payload", "stream"):
+            told = httpx.get(page + path, timeout=5)
+            assert (told.status_code, "is another file than the one in use" in told.text) == (503, True), path
+        found = httpx.get(figures).text
+        assert "gitlab_reconciler_ledger_readable 0.0" in found
+        for name in ("unknowns", "queue_depth", "ledger_bytes"):
+            assert f"gitlab_reconciler_{name}" not in found
+        service.ledger.rename(copy)
+        aside.rename(service.ledger)
+        assert post(service, 2) == 200
+        assert any(line == "id: 2" for line in lines)  # the same listener
+    assert "gitlab_reconciler_ledger_readable 1.0" in httpx.get(figures).text
 
 
 def test_a_service_starts_while_its_ledger_can_t_be_written(make_service: MakeService, consumer: Consumer) -> None:

@@ -16,6 +16,7 @@ from sqlite_utils import Database
 from reconciler.config.destinations import Transform
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
+from reconciler.forwarding.message import Answer, Message
 from reconciler.ledger import destinations, queue, schema
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.destinations import Wanted
@@ -23,6 +24,7 @@ from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.schema import OPEN
 from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, RATE, World, destination
+from tests.support.sink import Sink
 
 pytestmark = pytest.mark.usefixtures("sink_kind")
 
@@ -198,6 +200,35 @@ class TestTrouble:
         assert not world.open_since
         assert world.failing == {}
         assert not running.done()
+
+    def test_an_outbox_is_a_part_whose_restarts_are_counted_until_it_is_gone(self, world: World) -> None:
+        world.reader.conn.set_authorizer(lambda _, what, *__: sqlite3.SQLITE_DENY if what == "lanes" else 0)
+        world.wait(30)
+        restarts = {part.name: part.restarts for part in world.supervisor.parts()}
+        assert restarts["outbox of single"] > 2
+        assert restarts["past of single"] == 0
+        world.run(world.reload({"projects": world.wanted["projects"]}))
+        assert [part.name for part in world.supervisor.parts()] == [
+            "forwarder",
+            "outbox of projects",
+            "past of projects",
+        ]
+        world.reader.conn.set_authorizer(None)
+
+    def test_a_kind_that_takes_itself_for_the_program_ends_nothing(self, world: World) -> None:
+        answer, exits = world.behave, [SystemExit(3)]
+
+        async def behave(name: str, message: Message) -> Answer:
+            if exits:
+                raise exits.pop()
+            return await answer(name, message)
+
+        Sink.behave = behave
+        world.run(world.record([1]))
+        world.wait(60)
+        assert not world.open_since
+        errors = "SELECT error_class, error FROM attempts WHERE error IS NOT NULL"
+        assert world.monitor.execute(errors).fetchall() == [("system_exit", "SystemExit: 3")]
 
     def test_who_is_told_by_the_writer_never_raises(self, world: World) -> None:
         world.reader.close()

@@ -22,6 +22,7 @@ from reconciler.ledger.connection import connect
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.schema import OPEN
 from reconciler.ledger.writer import Writer
+from reconciler.supervisor import Supervisor
 from tests.support.sink import Sink, SinkDestination
 from tests.support.virtual import VirtualDisk, VirtualLoop, WallClock
 
@@ -82,7 +83,6 @@ class World:
         self.clock = WallClock(self.loop)
         self.mode = dict.fromkeys(NAMES, "up")
         self.wanted = {name: destination(name) for name in NAMES[:3]}
-        self.failing: dict[str, str] = {}
         self.write_trouble = self.read_trouble = -LONG_S
         """Until when there is, or was, trouble."""
         self.stopping = False
@@ -115,17 +115,21 @@ class World:
     async def _begin(self) -> None:
         disk = VirtualDisk(self.loop, latency_s=lambda: self.random.uniform(0.001, 0.005), done=self.look_at_ledger)
         self.writer = Writer(self.db, disk=disk)
-        self.forwarder = Forwarder(db=self.reader, writer=self.writer, gitlab_url="https://x", watcher=Onlooker())
-        self.forwarder.on_failure = self.note_failure
+        self.supervisor = Supervisor()
+        self.forwarder = Forwarder(
+            db=self.reader,
+            writer=self.writer,
+            gitlab_url="https://x",
+            watcher=Onlooker(),
+            supervisor=self.supervisor,
+        )
         self.writer.on_opened = self.forwarder.opened
         await self.forwarder.apply(await self.forwarder.prepare(self.wanted.values()))
-        self.running = asyncio.create_task(self.forwarder.run())
+        self.running = self.supervisor.start("forwarder", self.forwarder.run)
 
-    def note_failure(self, part: str, error: str | None) -> None:
-        if error is None:
-            self.failing.pop(part, None)
-        else:
-            self.failing[part] = error
+    @property
+    def failing(self) -> dict[str, str]:
+        return {part.name: part.error for part in self.supervisor.parts() if part.failing_since is not None}
 
     def stop(self, *, patience_s: float) -> None:
         """End the service: in order, or, without patience, as a kill does."""
@@ -141,7 +145,6 @@ class World:
         self.reader.close()
         self.stopping = False
         self.in_flight.clear()
-        self.failing.clear()
         self.overtaken.clear()
         self.failed_at.clear()
         self.read_trouble = self.write_trouble = -LONG_S

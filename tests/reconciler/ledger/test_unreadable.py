@@ -27,7 +27,7 @@ def test_noted_seen_again_and_understood(db: Database) -> None:
     unreadable.note(db, 42, "issues", [Unreadable("7", "worse", "null")], now=Millis(2000))
     unreadable.note(db, -9, "hook_log", [Unreadable("7", "bad", "{}")], now=Millis(1500))
     assert unreadable.unreadable(db, limit=1) == [
-        Kept(42, "issues", "7", "worse", "null", Millis(1000), Millis(2000))
+        Kept(42, "issues", "7", "worse", "null", times.iso(Millis(1000)), times.iso(Millis(2000)))
     ]
     assert unreadable.by_source(db) == [
         Some(-9, "hook_log", 1, times.iso(Millis(1500)), "bad"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, Millis
-from reconciler.ledger import backup, destinations, prune, queue
+from reconciler.ledger import backup, destinations, prune, queue, unreadable
 from reconciler.ledger.connection import connect, only_service, transaction
 from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.errors import LedgerError, LedgerInUse
@@ -24,6 +24,7 @@ from reconciler.ledger.prune import Keep, Pruned, Pruning
 from reconciler.ledger.queue import Attempt
 from reconciler.ledger.record import record
 from reconciler.ledger.routes import Route
+from reconciler.ledger.unreadable import Unreadable
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
@@ -87,6 +88,17 @@ def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], 
         for table in ("sightings", "deliveries", "attempts"):
             orphans = f"SELECT count(*) FROM {table} WHERE event_id NOT IN (SELECT id FROM events)"
             assert db.execute(orphans).fetchone() == (0,)
+
+
+def test_what_could_not_be_understood_is_kept_as_long_as_events_are(tmp_path: Path) -> None:
+    with closing(ledger(tmp_path)) as db:
+        many = [Unreadable(str(n), "bad", "{}") for n in range(1200)]
+        with transaction(db):
+            unreadable.note(db, 42, "issues", many, now=Millis(NOW - 31 * DAY))
+            unreadable.note(db, 42, "issues", many[:2], now=Millis(NOW - 29 * DAY))  # seen again
+        assert pruned(db, runs=DAY) == Pruned()
+        assert pruned(db, events=30 * DAY).unreadable_records == 1198
+        assert {one.record_id for one in unreadable.unreadable(db)} == {"0", "1"}
 
 
 def test_the_file_gets_smaller_and_ids_are_never_given_again(tmp_path: Path) -> None:

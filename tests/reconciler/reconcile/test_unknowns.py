@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,20 @@ from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger import destinations, downtime, unknowns
+from reconciler.ledger import destinations, downtime, unknowns, unreadable
 from reconciler.ledger.connection import connect
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.unknowns import Asked, Known, Unknown
+from reconciler.ledger.unreadable import Unreadable
 from reconciler.ledger.watched import Name
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Standing
 from reconciler.reconcile import rounds
-from reconciler.reconcile.knowledge import look
+from reconciler.reconcile.knowledge import SharedLook, look
 from reconciler.reconcile.parts import reconciling
 from reconciler.service.alerting import Alerting
 from reconciler.service.jobs import Jobs
-from reconciler.service.supervisor import Supervisor
+from reconciler.supervisor import Supervisor
 from tests.reconciler.reconcile.conftest import NOW
 from tests.support.failing_gitlab import WAYS, FailingGitLab
 
@@ -336,6 +339,48 @@ async def test_a_config_without_names_lets_all_go(house: House) -> None:
     jobs.stop()
     assert house.reader.execute("SELECT count(*) FROM watched").fetchone() == (0,)
     assert house.reader.execute("SELECT count(*) FROM sources WHERE watched_until IS NULL").fetchone() == (0,)
+
+
+async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: House) -> None:
+    await house.round()
+    path = house.config.ledger.path
+    shared = SharedLook(lambda: house.config, house.db.files.trouble)
+    shared()
+    path.rename(path.with_name("aside"))
+    with closing(connect(path)):  # another ledger, and an empty one
+        house.config = house.config.model_copy()  # so that the look is not the last one
+        with pytest.raises(LedgerUnavailable, match="is another file than the one in use"):
+            shared()
+
+
+async def test_status_lists_what_could_not_be_understood(house: House) -> None:
+    await house.round()
+    bad = Unreadable("7", "expected `str`", '{"id": 7, "title": []}')
+    await house.writer.run(lambda db: unreadable.note(db, 42, "issues", [bad], now=house.now))
+    assert "`status --json` shows it" in " ".join(house.run("status")[1].split())
+    [kept] = json.loads(house.run("status", "--json")[1])["unreadable"]
+    assert (kept["project_id"], kept["source"], kept["record_id"]) == (42, "issues", "7")
+    assert (kept["error"], kept["raw"], kept["last_seen_at"]) == (bad.error, bad.raw, times.iso(house.now))
+
+
+async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
+    supervisor = Supervisor()
+    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=supervisor)
+    for name in ("polling", "healing", "prune"):
+        supervisor.note(name, "broken")
+    no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})
+    jobs.apply(jobs.prepare(no_token), lambda: no_token)
+    assert [part.name for part in supervisor.parts()] == ["prune"]
+    supervisor.note("polling", "broken")
+    no_names = load(rewritten(house, projects=[], groups=[]), {})
+    jobs.apply(jobs.prepare(no_names), lambda: no_names)
+    assert jobs._healing is not None
+    await jobs._healing
+    jobs.stop()
+    assert [(part.name, part.failing_since is None) for part in supervisor.parts()] == [
+        ("healing", True),
+        ("prune", False),
+    ]
 
 
 async def test_projects_below_a_group_are_read_though_the_group_is_not(house: House, gitlab: FailingGitLab) -> None:

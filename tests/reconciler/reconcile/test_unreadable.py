@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
+from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger import unreadable
 from reconciler.ledger.coverage import Interval
@@ -51,12 +52,61 @@ async def test_it_is_named_and_the_rest_goes_on(make_house: MakeHouse) -> None:
     house.now += MINUTE
     await house.poll(42)  # within the overlap it is seen again
     [again] = unreadable.unreadable(house.reader)
-    assert (again.first_seen_at, again.last_seen_at) == (kept.first_seen_at, house.now)
+    assert (again.first_seen_at, again.last_seen_at) == (kept.first_seen_at, times.iso(house.now))
     house.gitlab.api.faults.mangle = None
     house.now += MINUTE
     await house.poll(42)
     assert house.events() == 4
     assert unreadable.unreadable(house.reader) == []  # it was understood
+
+
+POISON = """
+    CREATE TRIGGER poison BEFORE INSERT ON sightings WHEN new.source_id = '{}'
+    BEGIN SELECT RAISE(ABORT, 'nobody foresaw this'); END
+"""
+"""A record on which our own code breaks, whichever that may be."""
+
+
+async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: MakeHouse) -> None:
+    house = make_house(**small(sources=["project_events", "releases"]))
+    for _ in range(5):
+        house.gitlab.world.push(42)
+    house.now += 10
+    shown: list[Any] = []
+    spoil(house, "/projects/42/events", lambda records: shown.append(records) or records)
+    work = Backfill(house.parts, house.config.reconcile, db=house.reader, dry_run=True)
+
+    async def rehearsed() -> tuple[int, int]:
+        window = Interval(NOW, Millis(NOW + MINUTE))
+        report = await work.project(42, window, lambda name, length: lambda source, part, tally: None)
+        return report.tally.new, report.tally.unreadable
+
+    assert await rehearsed() == (5, 0)
+    poison = str(sorted(record["id"] for record in shown[0])[2])
+    await house.writer.run(lambda db: db.execute(POISON.format(poison)))
+    assert await rehearsed() == (4, 1)
+    tally = await house.poll(42)
+    assert tally is not None
+    assert (tally.error, tally.seen, tally.new, tally.unreadable) == (None, 4, 4, 1)
+    [kept] = unreadable.unreadable(house.reader)
+    assert (kept.project_id, kept.source, kept.record_id) == (42, "project_events", poison)
+    assert "can't be recorded: " in kept.error
+    assert "nobody foresaw this" in kept.error
+    assert json.loads(kept.raw)["id"] == int(poison)
+    assert house.gaps() == []
+    asked = Asked("http://gitlab.example", True, [], house.now)
+    [named] = [one for one in unknowns(house.reader, asked, now=house.now) if one.kind == "record"]
+    assert "nobody foresaw this" in named.why
+
+    house.gitlab.world.push(42)
+    house.now += MINUTE
+    await house.poll(42)
+    assert house.events() == 5
+    await house.writer.run(lambda db: db.execute("DROP TRIGGER poison"))
+    house.now += MINUTE
+    await house.poll(42)
+    assert house.events() == 6
+    assert unreadable.unreadable(house.reader) == []
 
 
 async def test_a_comparison_of_another_shape_stops_nothing(make_house: MakeHouse) -> None:

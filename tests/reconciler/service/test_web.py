@@ -14,11 +14,11 @@ import uvloop
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
+from reconciler import supervisor as module
 from reconciler.service import probe
-from reconciler.service import supervisor as module
 from reconciler.service.admin import serve_metrics
-from reconciler.service.supervisor import Supervisor
 from reconciler.service.web import ServiceError, WebServer
+from reconciler.supervisor import Supervisor
 from tests.reconciler.dashboard.test_app import free_port
 from tests.support.waiting import until
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from reconciler import supervisor as module
 from reconciler.ledger.connection import connect
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.parts import Part, failing
 from reconciler.ledger.writer import Writer
-from reconciler.service import supervisor as module
-from reconciler.service.supervisor import Supervisor, next_pause
+from reconciler.supervisor import Supervisor, next_pause
 from tests.support.waiting import until
 
 
@@ -152,6 +152,67 @@ async def test_what_ends_is_tried_until_it_ended_well(quick: Supervisor) -> None
 
     await quick.until_done("one", part)
     assert of(quick, "one") == Part("one", None, 3, "RuntimeError: broken 1")
+
+
+async def test_what_stops_is_tried_once_more_and_no_more(quick: Supervisor) -> None:
+    stopping, runs = asyncio.Event(), []
+
+    async def part() -> None:
+        runs.append(1)
+        raise RuntimeError("broken")
+
+    slow = Supervisor(longest_pause_s=1000)
+    slow._of("one").pause_s = 1000  # it has failed often: nobody waits for its next turn
+    task = slow.until_done("one", part, stopping=stopping)
+    await until(lambda: runs)
+    stopping.set()
+    await task
+    assert len(runs) == 2
+    assert of(slow, "one").restarts == 1
+
+
+async def test_what_ends_one_day_is_well_when_it_runs(quick: Supervisor) -> None:
+    one = Failing(3)
+    task = quick.until_done("one", one.run)
+    await one.runs.wait()
+    await until_well(quick, "one")
+    assert of(quick, "one").restarts == 3
+    task.cancel()
+
+
+async def test_a_traceback_is_logged_once_however_often_the_part_was_well(quick: Supervisor) -> None:
+    one = Failing(1)
+    with capture_logs() as logs:
+        for _ in range(3):
+            one.left = 1
+            await quick.turn("one", one.run)
+            quick.well("one")
+    said = [line["exc_info"] is not None for line in logs if line["log_level"] == "error"]
+    assert said == [True, False, False]
+
+
+async def test_a_part_that_is_forgotten_is_none_any_more(quick: Supervisor, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(connect(path)) as db, closing(connect(path, readonly=True)) as reader:
+        writer = Writer(db)
+        late, fails = asyncio.Event(), asyncio.Event()
+
+        async def turn() -> None:
+            late.set()
+            await fails.wait()
+            raise RuntimeError("broken")
+
+        async with running(quick, reporting=lambda: quick.report(writer)):
+            quick.note("one", "broken")
+            await until(lambda: failing(reader))
+            under_way = asyncio.create_task(quick.turn("one", turn))
+            await late.wait()
+            quick.forget("one")
+            await until(lambda: not failing(reader))
+            fails.set()
+            await under_way  # its failure is nobody's
+            assert [part.name for part in quick.parts()] == ["reporting"]
+        await writer.close()
 
 
 async def test_a_turn_that_fails_is_noted_and_the_next_is_not_ours_to_call(quick: Supervisor) -> None:

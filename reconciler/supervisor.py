@@ -31,7 +31,8 @@ Run = Callable[[], Awaitable[object]]
 class _Watched:
     """What is known of a part."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.failing_since: Millis | None = None
         self.restarts = 0
         self.error = ""
@@ -41,7 +42,8 @@ class _Watched:
 
 class Supervisor:
     """Runs parts. `start` is for one that runs for ever, `until_done` for one that ends; `turn` for one turn of
-    what something else calls; `note` is for what somebody else found out.
+    what something else calls; `note` is for what somebody else found out. `forget` is for one that is no part any
+    more: what still runs of it is of no interest.
     """
 
     def __init__(self, *, longest_pause_s: float = LONGEST_PAUSE_S, well_after_s: float = WELL_AFTER_S) -> None:
@@ -51,41 +53,38 @@ class Supervisor:
         self._changed = asyncio.Event()
 
     def parts(self) -> list[Part]:
-        """Every part that was ever started, well or not, by name. `error` is empty where it never failed."""
+        """Every part that there is, well or not, by name. `error` is empty where it never failed."""
         return [Part(name, one.failing_since, one.restarts, one.error) for name, one in sorted(self._watched.items())]
 
     def start(self, name: str, run: Run, *, longest_pause_s: float | None = None) -> asyncio.Task[None]:
         """Run a part for ever. The task ends when it is cancelled, and only then."""
-        return asyncio.create_task(self._for_ever(name, run, longest_pause_s or self._longest_pause_s), name=name)
+        one = self._of(name)
+        return asyncio.create_task(self._for_ever(one, run, longest_pause_s or self._longest_pause_s), name=name)
 
-    def until_done(self, name: str, run: Run) -> asyncio.Task[None]:
-        """Run a part until it has ended well once."""
-        return asyncio.create_task(self._until_done(name, run), name=name)
+    def until_done(self, name: str, run: Run, *, stopping: asyncio.Event | None = None) -> asyncio.Task[None]:
+        """Run a part until it has ended well once; when `stopping`, once more and no more."""
+        return asyncio.create_task(self._until_done(self._of(name), run, stopping or asyncio.Event()), name=name)
 
     async def turn(self, name: str, run: Run) -> None:
         """One turn of a part that is called again by itself: its failure is noted, its success too. Never raises."""
-        if not await self._attempt(name, run, self._longest_pause_s, restarts=False):
-            return
-        self.well(name)
+        one = self._of(name)
+        if await self._attempt(one, run, self._longest_pause_s, restarts=False):
+            self._well(one)
 
     def note(self, name: str, reason: str | None) -> None:
         """Somebody found out why a part fails, or (None) that it runs again."""
         if reason is None:
-            self.well(name)
-            return
-        one = self._of(name)
-        one.failing_since = one.failing_since or times.now()
-        one.error = writable(reason)
-        self._changed.set()
+            self._well(self._of(name))
+        else:
+            self._fails(self._of(name), reason)
 
     def well(self, name: str) -> None:
         """A part runs."""
-        one = self._of(name)
-        one.pause_s = 0.0
-        one.logged.clear()
-        if one.failing_since is not None:
-            one.failing_since = None
-            log.info("a part runs again", part=name)
+        self._well(self._of(name))
+
+    def forget(self, name: str) -> None:
+        """A part has ended for good."""
+        if self._watched.pop(name, None) is not None:
             self._changed.set()
 
     async def report(self, writer: Writer) -> None:
@@ -100,22 +99,28 @@ class Supervisor:
                 continue
             await self._changed.wait()
 
-    async def _for_ever(self, name: str, run: Run, longest_pause_s: float) -> None:
-        self._of(name)
+    async def _for_ever(self, one: _Watched, run: Run, longest_pause_s: float) -> None:
         while True:
-            async with self._well_after_a_while(name):
-                ended_well = await self._attempt(name, run, longest_pause_s)
+            async with self._well_after_a_while(one):
+                ended_well = await self._attempt(one, run, longest_pause_s)
             if ended_well:
-                self._note_failure(name, RuntimeError("it ended by itself"), longest_pause_s)
-            await self._pause(name)
+                self._note_failure(one, RuntimeError("it ended by itself"), longest_pause_s)
+            await asyncio.sleep(one.pause_s)
 
-    async def _until_done(self, name: str, run: Run) -> None:
-        self._of(name)
-        while not await self._attempt(name, run, self._longest_pause_s):
-            await self._pause(name)
-        self.well(name)
+    async def _until_done(self, one: _Watched, run: Run, stopping: asyncio.Event) -> None:
+        is_last = False
+        while not is_last:
+            is_last = stopping.is_set()
+            async with self._well_after_a_while(one):
+                ended_well = await self._attempt(one, run, self._longest_pause_s, restarts=not is_last)
+            if ended_well:
+                self._well(one)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(one.pause_s):
+                    await stopping.wait()
 
-    async def _attempt(self, name: str, run: Run, longest_pause_s: float, *, restarts: bool = True) -> bool:
+    async def _attempt(self, one: _Watched, run: Run, longest_pause_s: float, *, restarts: bool = True) -> bool:
         """Whether it ended without an error."""
         try:
             await run()
@@ -123,42 +128,50 @@ class Supervisor:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._note_failure(name, error, longest_pause_s, restarts=restarts)  # it cancelled itself
+            self._note_failure(one, error, longest_pause_s, restarts=restarts)  # it cancelled itself
         except (Exception, SystemExit) as error:  # what a part imports may take itself for the program
-            self._note_failure(name, error, longest_pause_s, restarts=restarts)
+            self._note_failure(one, error, longest_pause_s, restarts=restarts)
         else:
             return True
         return False
 
     def _note_failure(
-        self, name: str, error: BaseException, longest_pause_s: float, *, restarts: bool = True
+        self, one: _Watched, error: BaseException, longest_pause_s: float, *, restarts: bool = True
     ) -> None:
-        one = self._of(name)
-        self.note(name, words(error))
+        self._fails(one, words(error))
         one.restarts += restarts
         one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=longest_pause_s)
         kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
         first = kind not in one.logged and not isinstance(error, LedgerUnavailable)  # that the writer has explained
         one.logged.add(kind)
-        told = {"part": name, "error": one.error, "exc_info": error if first else None}
+        told = {"part": one.name, "error": one.error, "exc_info": error if first else None}
         if restarts:
             log.error("a part failed and starts again", pause_s=one.pause_s, **told)
         else:
-            log.error("a part failed, its next turn comes as planned", **told)
+            log.error("a part failed, and its next turn comes as planned", **told)
 
-    async def _pause(self, name: str) -> None:
-        await asyncio.sleep(self._of(name).pause_s)
+    def _fails(self, one: _Watched, reason: str) -> None:
+        one.failing_since = one.failing_since or times.now()
+        one.error = writable(reason)
+        self._changed.set()
+
+    def _well(self, one: _Watched) -> None:
+        one.pause_s = 0.0
+        if one.failing_since is not None:
+            one.failing_since = None
+            log.info("a part runs again", part=one.name)
+            self._changed.set()
 
     @contextlib.asynccontextmanager
-    async def _well_after_a_while(self, name: str) -> AsyncIterator[None]:
-        timer = asyncio.get_running_loop().call_later(self._well_after_s, self.well, name)
+    async def _well_after_a_while(self, one: _Watched) -> AsyncIterator[None]:
+        timer = asyncio.get_running_loop().call_later(self._well_after_s, self._well, one)
         try:
             yield
         finally:
             timer.cancel()
 
     def _of(self, name: str) -> _Watched:
-        return self._watched.setdefault(name, _Watched())
+        return self._watched.setdefault(name, _Watched(name))
 
 
 def writable(text: str) -> str:

@@ -30,6 +30,9 @@ class Received:
 Answer = tuple[int, dict[str, str], bytes]
 TAKEN: Answer = (200, {}, b"")
 
+PACE_S = 0.01
+"""Between two looks of who waits: what is waited for is looked up in all that came in, which may be a lot."""
+
 
 class Consumer:
     """`with Consumer() as consumer:` listens at `consumer.url`. `answer` decides what each request gets."""
@@ -39,18 +42,14 @@ class Consumer:
         self.answer: Callable[[dict[str, str], bytes], Answer] = lambda _headers, _body: TAKEN
         self.delay_s = 0.0
         self.requests: list[Received] = []
+        self.taken: list[Received] = []
+        """What was answered with 2xx."""
         self._changed = threading.Condition()
         self._server: BackgroundServer | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/events"
-
-    @property
-    def taken(self) -> list[Received]:
-        """What was answered with 2xx."""
-        with self._changed:
-            return [request for request in self.requests if 200 <= request.status < 300]
 
     def start(self) -> None:
         """Listen: on the same port as before, if there was one."""
@@ -65,14 +64,24 @@ class Consumer:
             self._server = None
 
     def wait_for(self, condition: Callable[[Consumer], bool], timeout_s: float = 20.0) -> bool:
-        """Wait until something holds of what came in; False where it does not in time."""
-        deadline = time.monotonic() + timeout_s
+        """Wait until something holds of what came in; False where it does not, and nothing was taken for
+        `timeout_s`: how fast things come in is the machine's business.
+        """
+        taken, deadline = -1, 0.0
+        while True:
+            seen = len(self.requests)
+            if condition(self):
+                return True
+            if len(self.taken) != taken:
+                taken, deadline = len(self.taken), time.monotonic() + timeout_s
+            if not self._more_than(seen, deadline - time.monotonic()):
+                return condition(self)
+            time.sleep(PACE_S)
+
+    def _more_than(self, seen: int, timeout_s: float) -> bool:
+        """Wait until there were more requests."""
         with self._changed:
-            while not condition(self):
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    return condition(self)
-            return True
+            return self._changed.wait_for(lambda: len(self.requests) > seen, max(0.0, timeout_s))
 
     def __enter__(self) -> Consumer:
         self.start()
@@ -97,7 +106,10 @@ class Consumer:
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         status, extra, words = self.answer(headers, body)
         with self._changed:
-            self.requests.append(Received(scope["path"], headers, body, status, time.time()))
+            received = Received(scope["path"], headers, body, status, time.time())
+            self.requests.append(received)
+            if 200 <= status < 300:
+                self.taken.append(received)
             self._changed.notify_all()
         raw = [(name.encode(), value.encode()) for name, value in extra.items()]
         raw.append((b"content-length", str(len(words)).encode()))

@@ -77,8 +77,8 @@ OLD_FIELDS = (  # of versions of GitLab that are gone: no webhook of today has t
     "assignee", "merge_request.assignee",
 )  # fmt: skip
 TIMES = ("object_attributes.created_at", "object_attributes.updated_at")
-EDITED = {  # examples of GitLab's documentation, edited by hand: what they say of one thing does not agree, or no GitLab
-    # writes it so (times that end in Z, or in the zone of who wrote the example)
+EDITED = {  # examples of GitLab's documentation, edited by hand: what they say of one thing does not agree, or no
+    # GitLab writes it so (times that end in Z, or in the zone of who wrote the example)
     "comment-commit-event.json": ("project.url", "repository"),
     "comment-issue-event.json": ("project.url", "repository", "object_attributes.url"),
     "comment-merge-request-event.json": (

@@ -69,6 +69,19 @@ class TestPipelines:
         [whole] = scene.complete("pipelines", told)
         assert whole.summary.action == "running"
 
+    def test_a_merge_request_s_pipeline_is_of_its_branch(self, scene: Scene) -> None:
+        """As in GitLab's webhook; its API tells `refs/merge-requests/1/head`."""
+        request = scene.world.merge_request(42)
+        last = scene.world.pipeline_becomes(42, scene.world.new_pipeline(42, request), "success")
+        told = scene.read("pipelines", NOW - HOUR)
+        assert told[0].summary.ref is None
+        [whole] = scene.complete("pipelines", told)
+        assert last.webhook is not None
+        body = json.loads(whole.payload)
+        assert (whole.summary.ref, body["object_attributes"]["ref"]) == ("topic", "topic")
+        assert body["object_attributes"]["ref"] == last.webhook["object_attributes"]["ref"]
+        assert (body["merge_request"]["iid"], body["merge_request"]["source_branch"]) == (request.iid, "topic")
+
     def test_one_request_for_a_quiet_project(self, scene: Scene) -> None:
         scene.world.pipeline(42)
         scene.now += DAY

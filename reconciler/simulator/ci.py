@@ -159,6 +159,16 @@ class Ci(Core):
                 "object_attributes": attributes}  # fmt: skip
         return self.happen(project_id, f"token {ident}", self.people[0], "Resource Access Token Hook", body, None)
 
+    def deploy_token_expires(self, project_id: int) -> Happening:
+        """Only the hook log ever tells of it again."""
+        ident, place = self.new_id(), self.projects[project_id].place
+        attributes = {"id": ident, "name": "pulls", "username": f"gitlab+deploy-token-{ident}", "revoked": False,
+                      "created_at": spelled_utc(self.clock() - 86_400_000), "expires_at": "2030-01-01 00:00:00 UTC",
+                      "deploy_token_type": "project_type"}  # fmt: skip
+        body = {"object_kind": "deploy_token", "project": place.shown(), "object_attributes": attributes,
+                "event_name": "expiring_deploy_token"}  # fmt: skip
+        return self.happen(project_id, f"token {ident}", self.people[0], "Resource Deploy Token Hook", body, None)
+
     def vulnerability(self, project_id: int) -> Happening:
         """Only the hook log ever tells of it again."""
         place, ident = self.projects[project_id].place, self.new_id()

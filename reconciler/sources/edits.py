@@ -166,14 +166,13 @@ def _trace(
 
 
 def _note_traces(notes: list[Read[answers.Note]]) -> Iterator[Trace]:
-    """System notes tell of edits and of much else; people's notes only explain why the object was touched. What a
-    system note says that is not in the table explains nothing.
+    """System notes tell of edits and of much else; people's notes only explain why the object was touched. A system
+    note that is not in the table may be of an edit.
     """
     for note in notes:
-        known = system_note(note.shown.body) if note.shown.system else None
-        if known is not None or not note.shown.system:
-            of_edit = known is not None and known.tells_of_edit
-            yield from _trace(note.shown.created_at, note.shown.author, is_edit=of_edit)
+        known = system_note(note.shown.body)
+        of_edit = bool(note.shown.system) and (known is None or known.tells_of_edit)
+        yield from _trace(note.shown.created_at, note.shown.author, is_edit=of_edit)
         edited = _edited(note.shown)
         if edited is not None:
             yield Trace(edited, {}, is_edit=False)

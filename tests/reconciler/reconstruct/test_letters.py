@@ -113,6 +113,16 @@ def test_a_commit_says_when_it_was_committed_in_its_own_zone() -> None:
     assert commit["timestamp"] == "2017-12-10T08:28:36-08:00"
 
 
+def test_an_annotated_tag_is_at_the_commit_that_it_tags() -> None:
+    record = {
+        "push_data": {"ref": "v1", "ref_type": "tag", "commit_from": None, "commit_to": "7a9", "commit_count": 1}
+    }
+    known = rebuild("tag_push", Material(record=record, project=PLACE, more={"commits": [{"id": "c0ffee"}]}))
+    assert (known.body["after"], known.body["checkout_sha"]) == ("7a9", "c0ffee")
+    alone = rebuild("tag_push", Material(record=record, project=PLACE))
+    assert (alone.body["checkout_sha"], "checkout_sha" in alone.unknown) == ("7a9", True)
+
+
 def test_a_job_s_times_are_written_in_both_ways() -> None:
     told = job(created_at="2021-02-23T02:41:37.886Z", started_at=None)
     assert (told["build_created_at"], told["build_created_at_iso"]) == (

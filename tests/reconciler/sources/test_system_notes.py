@@ -24,12 +24,16 @@ def test_a_note_is_told_as_an_edit_where_a_webhook_goes_with_it(scene: Scene, ro
     assert [one.summary.action for one in told] == (["update"] if row.tells_of_edit else [])
 
 
-def test_a_note_that_nobody_knows_explains_nothing(scene: Scene) -> None:
+def test_a_note_that_nobody_knows_is_told(scene: Scene) -> None:
     """A newer GitLab's, or one in the language of who did it: something was changed, what is not known."""
     request = scene.world.merge_request(42)
     scene.now += 10 * MINUTE
-    scene.world.system_note(42, request, "a demandé une relecture de @ada")
+    who = scene.world.people[2]
+    scene.world.system_note(42, request, "a demandé une relecture de @ada", who)
+    scene.now += 10 * MINUTE
+    scene.world.note(42, on=request)
     [told] = scene.read("merge_requests", NOW - MINUTE)
+    assert told.summary.author == who.username
     assert told.recovery is not None
     assert "changes" in told.recovery.unknown
 

@@ -55,7 +55,7 @@ _LINKS = "app/services/issuable_links/create_service.rb"
 _PARENTS = "app/services/work_items/parent_links/base_service.rb"
 _AUTO_MERGE = "app/services/auto_merge/base_service.rb"
 _EDITED = "only where the item itself is edited; linking from the other side sends none"
-_REVIEWED = "since GitLab 19; before, none was sent"
+_REVIEWED = "since gitlab-org/gitlab!246562 (GitLab 19); before, none was sent"
 
 # fmt: off
 SYSTEM_NOTES: tuple[SystemNote, ...] = (

@@ -57,7 +57,7 @@ class Pipelines(Listing[answers.Pipeline]):
         return sighting if failed else told
 
     def _told(self, failed: list[Unreadable], shown: answers.Pipeline, material: Material) -> Sighting:
-        at = times.parse(shown.finished_at) or moment(shown.updated_at, "updated_at")
+        at = times.stated(shown.finished_at) or moment(shown.updated_at, "updated_at")
         key = keys.listed("pipeline", shown.id, shown.status)
         return self.told(failed, "pipeline", f"{shown.id}:{shown.status}:{at}", key, at, material)
 
@@ -90,7 +90,7 @@ class Jobs(Listing[answers.Pipeline]):
 
     def _job(self, reading: Reading, job: Read[answers.Job]) -> Sighting:
         shown = job.shown
-        own_times = (times.parse(text) for text in (shown.finished_at, shown.started_at))
+        own_times = (times.stated(text) for text in (shown.finished_at, shown.started_at))
         at = next((at for at in own_times if at is not None), None) or moment(shown.created_at, "created_at")
         material = Material(record=job.raw, project=reading.project.shown)
         key = keys.listed("build", shown.id, shown.status)

@@ -61,6 +61,14 @@ class TestPipelines:
         [again] = scene.complete("pipelines", scene.read("pipelines", NOW + HOUR))
         assert (again.source_id, again.identity) == (first.source_id, first.identity)
 
+    def test_an_end_that_can_t_be_true_is_none(self, scene: Scene) -> None:
+        """Importers write `0001-01-01`: the webhook is judged in the same way."""
+        pipeline = scene.world.new_pipeline(42)
+        scene.world.pipeline_becomes(42, pipeline, "success")
+        scene.world.projects[42].pipelines[pipeline]["finished_at"] = "0001-01-01T00:00:00Z"
+        [told] = scene.complete("pipelines", scene.read("pipelines", NOW - HOUR))
+        assert told.identity.happened_at == NOW
+
     def test_a_pipeline_that_went_on_meanwhile_keeps_what_the_list_showed(self, scene: Scene) -> None:
         pipeline = scene.world.new_pipeline(42)
         scene.world.pipeline_becomes(42, pipeline, "running")

@@ -39,7 +39,7 @@ schema: $(VENV)/.installed ## Write docs/config.schema.json anew
 	$(BIN)/gitlab-reconciler schema --output docs/config.schema.json
 
 docs: $(VENV)/.installed ## Write anew what in docs/ is made from the code
-	UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_docs.py tests/reconciler/reconstruct
+	UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_docs.py tests/reconciler/reconstruct tests/reconciler/sources/test_system_notes.py
 
 clean: ## Remove what was made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

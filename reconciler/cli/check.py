@@ -38,6 +38,7 @@ from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.groups import projects_below
 from reconciler.sources.hooks import Hook, Hooks
+from reconciler.sources.settings import restrictions, unsigned
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -158,7 +159,13 @@ def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding
         return
     if not found:
         yield Finding(what, False, "none delivers here yet: `hooks ensure` makes one", can_do_without=True)
+    wanted = {entry.name: entry for entry in hooks.entries}
     for hook in found:
+        for text in restrictions(hook):
+            yield Finding(f"{what}: {hook.name}", False, text, can_do_without=True)
+        trouble = unsigned(wanted[hook.name], hook)
+        if trouble is not None:
+            yield Finding(f"{what}: {hook.name}", False, trouble, can_do_without=wanted[hook.name].token is not None)
         if hook.is_off:
             yield Finding(f"{what}: {hook.name}", False, f"GitLab has switched it off ({hook.alert_status})")
         log = _attempt(f"project {name}: GitLab's log of webhook {hook.name}", partial(_log_of, hooks, hook))

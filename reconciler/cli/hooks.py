@@ -41,6 +41,7 @@ from reconciler.reconcile.threads import in_thread
 from reconciler.sources.errors import SourceError
 from reconciler.sources.hook_log import Delivery
 from reconciler.sources.hooks import Hook
+from reconciler.sources.settings import restrictions
 
 T = TypeVar("T")
 
@@ -67,8 +68,9 @@ def ensure(
 ) -> None:
     """Create or update our webhook in every configured project, and in every project of the configured groups.
 
-    Sets URL, triggers, secret token and signing token as the config has them. Needs `receiver.url`, and a token
-    with the `api` scope of a Maintainer. Safe to run again.
+    Sets URL, triggers, secret token and signing token as the config has them. What somebody has set beside (filters,
+    a template) is left as it is, and shown. Needs `receiver.url`, and a token with the `api` scope of a Maintainer.
+    Safe to run again.
     """
     loaded = _read(config)
     names = _names(project)
@@ -227,6 +229,8 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
         for one in result.differences:
             if result.did == "updated":
                 out.print(f"  {one.setting}: {_word(one.have)} -> {_word(one.want)}", highlight=False, markup=False)
+        for warning in result.warnings:
+            out.print(f"  ! {warning}", style="yellow", highlight=False, markup=False)
         subscribed = [one.setting for one in result.differences if one.want is True]
         if result.did == "created":
             out.print(f"  subscribed to {', '.join(subscribed)}", highlight=False, markup=False)
@@ -244,7 +248,11 @@ def _plain(path: str, found: list[Hook] | str) -> dict[str, Any]:
     if isinstance(found, str):
         return {"project": path, "error": found, "hooks": []}
     kept = ("id", "name", "url", "alert_status", "disabled_until")
-    hooks = [{name: getattr(hook, name) for name in kept} | {"triggers": sorted(hook.triggers)} for hook in found]
+    hooks = [
+        {name: getattr(hook, name) for name in kept}
+        | {"triggers": sorted(hook.triggers), "restrictions": restrictions(hook)}
+        for hook in found
+    ]
     return {"project": path, "error": None, "hooks": hooks}
 
 
@@ -261,3 +269,7 @@ def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
         if not found:
             listing.add_row(path, "none that delivers here: `hooks ensure` makes one", "", "", "", "")
     out.print(listing, highlight=False)
+    for path, found in results:
+        for hook in found if isinstance(found, list) else ():
+            for text in restrictions(hook):
+                out.print(f"! {path}: webhook {hook.name}: {text}", style="yellow", highlight=False, markup=False)

@@ -64,6 +64,7 @@ Trigger = Literal[
     "feature_flag_events",
     "emoji_events",
     "resource_access_token_events",
+    "resource_deploy_token_events",
     "member_events",
     "subgroup_events",
     "project_events",

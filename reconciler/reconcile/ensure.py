@@ -11,18 +11,21 @@ from reconciler.config.models import Hook as HookConfig
 from reconciler.reconcile.parts import Reconciling
 from reconciler.reconcile.threads import in_thread
 from reconciler.sources.errors import SourceError, Stopped
-from reconciler.sources.settings import Difference, differences, settings
+from reconciler.sources.settings import Difference, differences, restrictions, settings, unsigned
 from reconciler.sources.source import Project
 
 
 class Ensured(msgspec.Struct, frozen=True):
-    """What became of one webhook of one project. Secrets are set anew each time: GitLab does not show them."""
+    """What became of one webhook of one project. Secrets are set anew each time: GitLab does not show them.
+    `warnings` say what is set there beside, and keeps events from us.
+    """
 
     project: str
     hook: str
     did: Literal["created", "updated", "unchanged", "failed"]
     url: str | None = None
     differences: list[Difference] = []
+    warnings: list[str] = []
     error: str | None = None
 
 
@@ -56,4 +59,12 @@ async def _ensure(parts: Reconciling, project: Project, hook: HookConfig, *, dry
         change = partial(parts.hooks.create, project.id, wanted)
     if not dry_run:
         await in_thread(change)
-    return Ensured(project.path or str(project.id), hook.name, did, url, found)
+        mine = [
+            one for one in await in_thread(lambda: parts.hooks.of(project.id, fresh=True)) if one.name == hook.name
+        ]
+    warnings = restrictions(mine[0]) if mine else []
+    trouble = unsigned(hook, mine[0]) if mine and not dry_run else None
+    if trouble is not None and hook.token is None:
+        raise SourceError(trouble)
+    warnings += [] if trouble is None else [trouble]
+    return Ensured(project.path or str(project.id), hook.name, did, url, found, warnings)

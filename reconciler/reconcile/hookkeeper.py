@@ -20,6 +20,10 @@ from reconciler.sources.hooks import Hook, Hooks, tests_of
 from reconciler.sources.source import Project
 
 TEST_PAUSE = HOUR
+TESTS, A_MINUTE_S = 5, 60.0
+"""So many tests GitLab makes a minute for all the webhooks of a project. One more is answered like a request over the
+rate limit, for which every other request would wait.
+"""
 NOT_TAKEN = 422
 """GitLab's answer where a test was not answered with 2xx, and where GitLab made none."""
 
@@ -38,6 +42,7 @@ class HookKeeper:
         self._reenable = reenable
         self._expected_tests = expected_tests
         self._not_before: dict[int, float] = {}
+        self._tested: dict[int, list[float]] = {}
         self._seen: dict[int, list[Hook]] = {}
         self._noted: dict[int, list[HookState]] = {}
 
@@ -69,11 +74,24 @@ class HookKeeper:
     async def _switch_on(self, project: Project, hook: Hook) -> None:
         newest = await self._newest_delivery(hook)
         for trigger in tests_of(hook):
+            if not self._may_test(project):
+                self._not_before.pop(hook.id, None)  # what is left to try is tried at the next poll
+                break
             failure = await self._test(project, hook, trigger)
             made = await self._note_test(hook, newest)
             if not (isinstance(failure, Refused) and failure.status == NOT_TAKEN and made is False):
                 break  # only where GitLab had nothing to make this test of, another may do
         await self.look(project, fresh=True)
+
+    def _may_test(self, project: Project) -> bool:
+        """Whether GitLab will make another test for this project now."""
+        now = time.monotonic()
+        tested = [at for at in self._tested.get(project.id, []) if now - at < A_MINUTE_S]
+        self._tested[project.id] = tested
+        if len(tested) >= TESTS:
+            return False
+        tested.append(now)
+        return True
 
     async def _test(self, project: Project, hook: Hook, trigger: str) -> SourceError | None:
         """Ask for one test. Returns why it failed, where it did."""

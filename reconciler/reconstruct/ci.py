@@ -7,7 +7,10 @@ from typing import Any
 from reconciler.events.fields import dig
 from reconciler.reconstruct import parts
 from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
-from reconciler.reconstruct.parts import when
+from reconciler.reconstruct.parts import when, when_iso
+
+REQUEST_REFS = "refs/merge-requests/"
+"""How the refs of merge requests begin: `refs/merge-requests/12/head`."""
 
 
 def pipeline(material: Material) -> Json:
@@ -22,7 +25,8 @@ def pipeline(material: Material) -> Json:
             "id": known(shown, "id"),
             "iid": known(shown, "iid"),
             "name": known(shown, "name"),
-            "ref": known(shown, "ref"),
+            "ref": _source_ref(shown, material.more.get("merge_request")),
+            "ref_status_name": UNKNOWN,
             "tag": known(shown, "tag"),
             "sha": known(shown, "sha"),
             "before_sha": known(shown, "before_sha"),
@@ -42,9 +46,22 @@ def pipeline(material: Material) -> Json:
         "user": parts.actor(shown.get("user")),
         "project": parts.ci_project(material.project),
         "commit": parts.commit(material.more.get("commit")),
-        **({"source_pipeline": UNKNOWN} if shown.get("source") in ("pipeline", "parent_pipeline") else {}),
+        **_source_pipeline(shown),
         "builds": [_build(job) for job in jobs] if isinstance(jobs, list) else UNKNOWN,
     }
+
+
+def _source_ref(shown: Json, found: Any) -> Any:
+    """The branch: of a pipeline that a merge request started, the API tells the merge request's ref instead."""
+    ref = known(shown, "ref")
+    if not isinstance(ref, str) or not ref.startswith(REQUEST_REFS):
+        return ref
+    return known(found, "source_branch") if isinstance(found, dict) else UNKNOWN
+
+
+def _source_pipeline(shown: Json) -> Json:
+    """Only a pipeline that another one started has one: which, GitLab's API does not tell."""
+    return {"source_pipeline": UNKNOWN} if shown.get("source") in ("pipeline", "parent_pipeline") else {}
 
 
 def _stages(jobs: Any) -> Any:
@@ -122,6 +139,7 @@ def build(material: Material) -> Json:
         "build_created_at": when(known(job, "created_at")),
         "build_started_at": when(known(job, "started_at")),
         "build_finished_at": when(known(job, "finished_at")),
+        **{f"build_{name}_iso": when_iso(known(job, name)) for name in ("created_at", "started_at", "finished_at")},
         "build_duration": known(job, "duration"),
         "build_queued_duration": known(job, "queued_duration"),
         "build_allow_failure": known(job, "allow_failure"),
@@ -143,10 +161,13 @@ def build(material: Material) -> Json:
             "duration": UNKNOWN,
             "started_at": UNKNOWN,
             "finished_at": UNKNOWN,
+            "started_at_iso": UNKNOWN,
+            "finished_at_iso": UNKNOWN,
         },
         "repository": parts.full_repository(place),
         "project": parts.ci_project(place),
         "environment": UNKNOWN,
+        **_source_pipeline(of),
     }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from reconciler.events.identify import record_kind
 from reconciler.reconstruct import parts
-from reconciler.reconstruct.material import UNKNOWN, Json, Material, known
+from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
 from reconciler.reconstruct.parts import when
+from reconciler.reconstruct.work import issue_attributes, merge_request_attributes
 
 
 def release(material: Material) -> Json:
@@ -63,10 +62,11 @@ def feature_flag(material: Material) -> Json:
 
 
 def emoji(material: Material) -> Json:
-    """An emoji that was awarded; material.more["noteable"] is what it was awarded to."""
+    """An emoji; material.more["noteable"] is what it was awarded to, or what the comment stands on that it was."""
     shown, place, noteable = material.record, material.project, material.more.get("noteable") or {}
-    kind = str(shown.get("awardable_type") or "")
-    name = {"Issue": "issue", "MergeRequest": "merge_request"}.get(kind)
+    url, on_note = noteable.get("web_url"), shown.get("awardable_type") == "Note"
+    if url and on_note:
+        url = f"{url}#note_{shown.get('awardable_id')}"
     return {
         "object_kind": "emoji",
         "event_type": material.action,
@@ -82,16 +82,20 @@ def emoji(material: Material) -> Json:
             "awardable_id": known(shown, "awardable_id"),
             "updated_at": when(known(shown, "updated_at")),
             "action": material.action,
-            "awarded_on_url": known(noteable, "web_url"),
+            "awarded_on_url": url or UNKNOWN,
         },
-        **({name: _awarded(noteable)} if name else {}),
+        **({"note": UNKNOWN} if on_note else {}),
+        **_noteable(noteable, place),
     }
 
 
-def _awarded(shown: Json) -> Any:
+def _noteable(shown: Json, place: Json) -> Json:
+    """The issue or the merge request, which is as it is now."""
     if not shown:
-        return UNKNOWN
-    return {field: when(known(shown, field)) for field in ("id", "iid", "title", "state", "created_at", "updated_at")}
+        return {}
+    if "source_branch" in shown:
+        return {"merge_request": Guess(merge_request_attributes(None, shown, {}, place))}
+    return {"issue": Guess(issue_attributes(shown, {}, place))}
 
 
 def member(material: Material) -> Json:

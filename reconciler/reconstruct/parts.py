@@ -6,6 +6,7 @@ and of its recorded payloads; docs/reconstruction.md has what a test found when 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from reconciler.events import times
@@ -20,6 +21,22 @@ def when(value: Any) -> Any:
     """A time as most webhooks write it: `2017-12-10 16:41:28 UTC`. What is no time stays as it is."""
     millis = times.parse(value)
     return value if millis is None else times.iso(millis)[:19].replace("T", " ") + " UTC"
+
+
+def xmlschema(value: Any) -> Any:
+    """A time as commits write it, in the zone of who made it: `2017-12-10T08:28:36-08:00`. The API writes the same
+    with milliseconds.
+    """
+    return _FRACTION.sub("", value) if isinstance(value, str) else value
+
+
+_FRACTION = re.compile(r"(?<=:\d\d)\.\d+")
+
+
+def when_iso(value: Any) -> Any:
+    """A time as jobs write it beside `when`: `2017-12-10T16:41:28Z`."""
+    millis = times.parse(value)
+    return value if millis is None else times.iso(millis)[:19] + "Z"
 
 
 def project(place: Json) -> Json:
@@ -100,7 +117,7 @@ def commit(shown: Any, *, files: bool = False) -> Any:
         "id": known(shown, "id"),
         "message": known(shown, "message"),
         "title": known(shown, "title"),
-        "timestamp": known(shown, "authored_date", "created_at"),
+        "timestamp": xmlschema(known(shown, "committed_date", "created_at")),
         "url": known(shown, "web_url"),
         "author": {"name": known(shown, "author_name"), "email": known(shown, "author_email")},
     }
@@ -138,7 +155,18 @@ def ids(people: Any) -> Any:
 
 
 def people(shown: Any) -> Any:
-    return [person(one) for one in shown] if isinstance(shown, list) else UNKNOWN
+    return [person(one) for one in shown if isinstance(one, dict)] if isinstance(shown, list) else UNKNOWN
+
+
+def reviewers(shown: Any) -> Any:
+    """Reviewers; how far each has come GitLab shows in another list, which is not asked for."""
+    found = people(shown)
+    return found if found is UNKNOWN else [one | {"state": UNKNOWN, "re_requested": Guess(False)} for one in found]
+
+
+def unless_empty(name: str, found: Any) -> Json:
+    """A list that GitLab leaves out where nothing is in it."""
+    return {} if found == [] else {name: found}
 
 
 def id_of(shown: Any) -> Any:

@@ -28,7 +28,7 @@ def push(material: Material) -> Json:
         "after": None if bulk else after,
         "ref": None if bulk else f"refs/{'tags' if is_tag else 'heads'}/{data['ref']}",
         "ref_protected": UNKNOWN,
-        "checkout_sha": None if after == ZEROS else after,
+        "checkout_sha": _checkout(material, after, is_tag=is_tag),
         "message": UNKNOWN if is_tag else None,
         "user_id": known(material.record, "author_id"),
         "user_name": known(who, "name"),
@@ -43,6 +43,16 @@ def push(material: Material) -> Json:
         "repository": parts.full_repository(material.project),
         **({"ref_count": data.get("ref_count")} if bulk else {}),
     }
+
+
+def _checkout(material: Material, after: str, *, is_tag: bool) -> Any:
+    """The commit that is there now: of an annotated tag the one that is tagged, while `after` is the tag itself."""
+    if after == ZEROS:
+        return None
+    commits = material.more.get("commits")
+    if not is_tag:
+        return after
+    return known(commits[-1], "id") if isinstance(commits, list) and commits else Guess(after)
 
 
 def _commits(material: Material, *, bulk: bool, gone: bool) -> Any:

@@ -40,38 +40,54 @@ def _maybe_later(value: Any, material: Material) -> Any:
 def issue(material: Material) -> Json:
     """An issue or a work item; material.object is `GET /projects/:id/issues/:iid`."""
     shown, place = _as_it_was(material), material.project
-    kind = "issue" if str(shown.get("type", "ISSUE")).upper() in ("ISSUE", "INCIDENT") else "work_item"
+    attributes = issue_attributes(shown, material.record, place)
+    kind = "issue" if _kind_of_issue(shown) in ("", "ISSUE", "INCIDENT") else "work_item"
     confidential = bool(shown.get("confidential"))
     return {
         "object_kind": kind,
         "event_type": _maybe_later(f"confidential_{kind}" if confidential else kind, material),
         "user": parts.actor(material.author),
         "project": parts.project(place),
-        "object_attributes": _maybe_later(_work(shown, material) | {
-            "branch_name": None,
-            "closed_at": when(known(shown, "closed_at")),
-            "confidential": known(shown, "confidential"),
-            "discussion_locked": known(shown, "discussion_locked"),
-            "due_date": known(shown, "due_date"),
-            "duplicated_to_id": UNKNOWN,
-            "moved_to_id": known(shown, "moved_to_id"),
-            "project_id": known(place, "id"),
-            "relative_position": UNKNOWN,
-            "severity": str(shown.get("severity", "UNKNOWN")).lower(),
-            "type": _titled(shown.get("type")),
-        }, material),
+        "object_attributes": _maybe_later(attributes | {"action": _action(material)}, material),
         "labels": parts.labels(shown.get("labels"), place.get("id")),
         "changes": material.more.get("changes", UNKNOWN),
         "repository": parts.repository(place),
-        "assignees": parts.people(shown.get("assignees")),
-        "assignee": parts.person(shown.get("assignee", UNKNOWN)),
-    }  # fmt: skip
+        **parts.unless_empty("assignees", parts.people(shown.get("assignees"))),
+    }
+
+
+def issue_attributes(shown: Json, record: Json, place: Json) -> Json:
+    """What GitLab writes of an issue or a work item; in notes on it too (`lib/gitlab/hook_data/issue_builder.rb`)."""
+    kind = _kind_of_issue(shown)
+    return _work(shown, record) | {
+        "closed_at": when(known(shown, "closed_at")),
+        "confidential": known(shown, "confidential"),
+        "customer_relations_contacts": UNKNOWN,
+        "discussion_locked": known(shown, "discussion_locked"),
+        "due_date": known(shown, "due_date"),
+        "duplicated_to_id": UNKNOWN,
+        "health_status": known(shown, "health_status"),
+        "moved_to_id": known(shown, "moved_to_id"),
+        "project_id": known(place, "id"),
+        "relative_position": UNKNOWN,
+        "severity": str(shown["severity"]).lower() if shown.get("severity") else UNKNOWN,
+        "start_date": known(shown, "start_date"),
+        "type": kind.replace("_", " ").title() if kind else UNKNOWN,
+        "weight": known(shown, "weight"),
+        **({"escalation_status": UNKNOWN, "escalation_policy": UNKNOWN} if kind == "INCIDENT" else {}),
+    }
+
+
+def _kind_of_issue(shown: Json) -> str:
+    """`ISSUE`, `TEST_CASE`, `KEY_RESULT`, ...; empty where it is not known."""
+    return str(shown.get("type") or shown.get("issue_type") or "").upper()
 
 
 def merge_request(material: Material) -> Json:
     """A merge request; material.object is `GET /projects/:id/merge_requests/:iid`."""
     shown, place = _as_it_was(material), material.project
-    attributes = _work(shown, material) | merge_request_attributes(material.more.get("commit"), shown, place)
+    attributes = merge_request_attributes(material.more.get("commit"), shown, material.record, place)
+    attributes["action"] = _action(material)
     if "oldrev" in material.more:
         attributes["oldrev"] = material.more["oldrev"]
     return {
@@ -83,15 +99,15 @@ def merge_request(material: Material) -> Json:
         "labels": parts.labels(shown.get("labels"), place.get("id")),
         "changes": material.more.get("changes", UNKNOWN),
         "repository": parts.repository(place),
-        "assignees": parts.people(shown.get("assignees")),
-        "reviewers": parts.people(shown.get("reviewers")),
-    }  # fmt: skip
+        **parts.unless_empty("assignees", parts.people(shown.get("assignees"))),
+        **parts.unless_empty("reviewers", parts.reviewers(shown.get("reviewers"))),
+    }
 
 
-def merge_request_attributes(commit: Any, shown: Json, place: Json) -> Json:
-    """What a merge request has beyond what it shares with issues; in notes on it too."""
+def merge_request_attributes(commit: Any, shown: Json, record: Json, place: Json) -> Json:
+    """What GitLab writes of a merge request; in notes on it too (`lib/gitlab/hook_data/merge_request_builder.rb`)."""
     same = shown.get("source_project_id") == place.get("id")
-    return {
+    return _work(shown, record) | {
         "blocking_discussions_resolved": known(shown, "blocking_discussions_resolved"),
         "detailed_merge_status": known(shown, "detailed_merge_status"),
         "draft": known(shown, "draft", "work_in_progress"),
@@ -116,13 +132,8 @@ def merge_request_attributes(commit: Any, shown: Json, place: Json) -> Json:
     }
 
 
-def _work(shown: Json, material: Material) -> Json:
+def _work(shown: Json, record: Json) -> Json:
     """The attributes that issues and merge requests share, with what the record alone tells where that is all."""
-    return work_attributes(shown, material.record) | {"action": _action(material)}
-
-
-def work_attributes(shown: Json, record: Json) -> Json:
-    """As `_work`, without an action: also in notes."""
     spent = shown.get("time_stats") or {}
     return {
         "assignee_id": parts.id_of(known(shown, "assignee")),
@@ -157,11 +168,6 @@ def _action(material: Material) -> Any:
         return material.action
     created = material.object.get("created_at")
     return "open" if created is not None else Guess("open")
-
-
-def _titled(kind: Any) -> Any:
-    """`TASK` as `Task`, as webhooks write a work item's type."""
-    return str(kind).replace("_", " ").capitalize() if kind else UNKNOWN
 
 
 def milestone(material: Material) -> Json:
@@ -291,15 +297,9 @@ def _noteable(kind: str, shown: Any, place: Json, commit: Any) -> Json:
         return {name: parts.commit(shown)}
     if name == "snippet":
         return {name: _snippet(shown, place)}
-    attributes = work_attributes(shown, {}) | {"updated_at": when(known(shown, "updated_at"))}
     if name == "merge_request":
-        attributes |= merge_request_attributes(commit, shown, place) | {
-            "assignee": parts.person(shown.get("assignee"))
-        }
-    else:
-        attributes |= {"project_id": known(place, "id"), "confidential": known(shown, "confidential")}
-        attributes |= {"closed_at": when(known(shown, "closed_at")), "due_date": known(shown, "due_date")}
-    return {name: attributes}
+        return {name: merge_request_attributes(commit, shown, {}, place)}
+    return {name: issue_attributes(shown, {}, place)}
 
 
 def _snippet(shown: Json, place: Json) -> Json:

@@ -96,7 +96,8 @@ class Api:
     async def projects(self, request: Request) -> Response:
         """The token's projects, those that were active last first."""
         after = request.query_params.get("last_activity_after")
-        shown = [project.shown() for project in self.world.projects.values() if not project.archived]
+        own = [project for number, project in self.world.projects.items() if self.world.is_member(number)]
+        shown = [project.shown() for project in own if not project.archived]
         active = [p for p in shown if not after or p["last_activity_at"] >= after]
         return paged(request, sorted(active, key=lambda p: p["last_activity_at"], reverse=True))
 
@@ -122,8 +123,8 @@ class Api:
         return self._records(request, (h for h in self.world.happenings if h.project_id == found))
 
     async def feed(self, request: Request) -> Response:
-        """`scope=all`: the records of all the token's projects."""
-        return self._records(request, self.world.happenings)
+        """`scope=all`: the records of the projects of which the token's user is a member."""
+        return self._records(request, (h for h in self.world.happenings if self.world.is_member(h.project_id)))
 
     def _records(self, request: Request, happenings: Iterable[Happening]) -> Response:
         now = self.world.clock()

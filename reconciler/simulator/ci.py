@@ -7,6 +7,7 @@ from typing import Any
 from reconciler.simulator import payloads
 from reconciler.simulator.core import Core, Happening
 from reconciler.simulator.payloads import Person, millis, offset, spelled_utc
+from reconciler.simulator.things import Thing
 
 FINISHED = ("success", "failed", "canceled", "skipped")
 
@@ -18,24 +19,28 @@ class Ci(Core):
         """A pipeline that is new and has this status already."""
         return self.pipeline_becomes(project_id, self.new_pipeline(project_id), status)
 
-    def new_pipeline(self, project_id: int) -> int:
-        """A pipeline with two jobs, which tell that they were made; it tells nothing until it becomes something."""
+    def new_pipeline(self, project_id: int, request: Thing | None = None) -> int:
+        """A pipeline with two jobs, which tell that they were made; it tells nothing until it becomes something. Of
+        one that a merge request started the API shows the merge request's ref, the webhook its source branch.
+        """
+        ref = "main" if request is None else f"refs/merge-requests/{request.iid}/head"
+        source = "push" if request is None else "merge_request_event"
         project, who, ident = self.projects[project_id], self.someone(), self.new_id()
         sha = project.heads.get("refs/heads/main", self.sha())
         now = millis(self.clock())
         project.pipelines[ident] = {
-            "id": ident, "iid": ident - 1000, "project_id": project_id, "sha": sha, "ref": "main", "tag": False,
-            "status": "created", "source": "push", "created_at": now, "updated_at": now, "started_at": None,
+            "id": ident, "iid": ident - 1000, "project_id": project_id, "sha": sha, "ref": ref, "tag": False,
+            "status": "created", "source": source, "created_at": now, "updated_at": now, "started_at": None,
             "finished_at": None, "before_sha": "0" * 40, "user": who.shown(), "duration": None, "name": None,
             "web_url": f"https://gitlab.example.com/{project.place.path}/-/pipelines/{ident}",
         }  # fmt: skip
         for name in ("build", "test"):
             job = self.new_id()
             project.jobs[job] = {
-                "id": job, "name": name, "stage": name, "status": "created", "ref": "main", "tag": False,
+                "id": job, "name": name, "stage": name, "status": "created", "ref": ref, "tag": False,
                 "created_at": now, "started_at": None, "finished_at": None, "duration": None, "queued_duration": None,
-                "allow_failure": False, "user": who.shown(), "commit": {"id": sha, "message": "m\n"},
-                "pipeline": {"id": ident, "sha": sha, "ref": "main", "status": "created"}, "runner": None,
+                "allow_failure": False, "user": who.shown(), "commit": {"id": sha, "message": "m\n"}, "runner": None,
+                "pipeline": {"id": ident, "sha": sha, "ref": ref, "status": "created", "source": source},
             }  # fmt: skip
             self._tell_job(project_id, job)
         return ident
@@ -48,9 +53,8 @@ class Ci(Core):
         shown = project.pipelines[ident]
         shown |= {"status": status, "updated_at": millis(now)}
         shown["finished_at"] = millis(now) if status in FINISHED else None
-        attributes = {
-            name: shown[name] for name in ("id", "iid", "ref", "tag", "sha", "source", "status", "before_sha")
-        } | {
+        attributes = {name: shown[name] for name in ("id", "iid", "tag", "sha", "source", "status", "before_sha")} | {
+            "ref": "topic" if shown["source"] == "merge_request_event" else shown["ref"],
             "created_at": spelled_utc(_ms(shown["created_at"])),
             "finished_at": spelled_utc(now) if status in FINISHED else None,
         }
@@ -76,7 +80,7 @@ class Ci(Core):
         job = project.jobs[ident]
         status, who = job["status"], self._person(job)
         body = {
-            "object_kind": "build", "ref": "main", "tag": False, "sha": job["pipeline"]["sha"],
+            "object_kind": "build", "ref": job["ref"], "tag": False, "sha": job["pipeline"]["sha"],
             "build_id": ident, "build_name": job["name"], "build_stage": job["stage"], "build_status": status,
             "build_created_at": spelled_utc(_ms(job["created_at"])),
             "build_started_at": job["started_at"] and spelled_utc(_ms(job["started_at"])),
@@ -154,6 +158,16 @@ class Ci(Core):
         body = {"object_kind": "access_token", "event_name": "expiring_access_token", "project": place.shown(),
                 "object_attributes": attributes}  # fmt: skip
         return self.happen(project_id, f"token {ident}", self.people[0], "Resource Access Token Hook", body, None)
+
+    def deploy_token_expires(self, project_id: int) -> Happening:
+        """Only the hook log ever tells of it again."""
+        ident, place = self.new_id(), self.projects[project_id].place
+        attributes = {"id": ident, "name": "pulls", "username": f"gitlab+deploy-token-{ident}", "revoked": False,
+                      "created_at": spelled_utc(self.clock() - 86_400_000), "expires_at": "2030-01-01 00:00:00 UTC",
+                      "deploy_token_type": "project_type"}  # fmt: skip
+        body = {"object_kind": "deploy_token", "project": place.shown(), "object_attributes": attributes,
+                "event_name": "expiring_deploy_token"}  # fmt: skip
+        return self.happen(project_id, f"token {ident}", self.people[0], "Resource Deploy Token Hook", body, None)
 
     def vulnerability(self, project_id: int) -> Happening:
         """Only the hook log ever tells of it again."""

@@ -69,6 +69,8 @@ class Core:
         self.happenings: list[Happening] = []
         self.tell: Callable[[Happening], None] = lambda _: None
         self.people = [Person(1, "root"), Person(2, "ada"), Person(3, "grace"), Person(4, "linus")]
+        self.members: set[int] | None = None
+        """The projects of which the token's user is a member; None where of all."""
         self.groups: dict[int, str] = {}
         """Paths of groups by their ids."""
         self.note_awards: dict[int, list[dict[str, Any]]] = {}
@@ -89,6 +91,10 @@ class Core:
         return project_id == place or (
             group is not None and self.projects[project_id].place.path.startswith(f"{group}/")
         )
+
+    def is_member(self, project_id: int) -> bool:
+        """Whether the token's user is a member of a project."""
+        return self.members is None or project_id in self.members
 
     def someone(self) -> Person:
         return self.random.choice(self.people)

@@ -17,6 +17,8 @@ from reconciler.simulator.payloads import ZEROS, Person, Place, push_webhook
 from reconciler.simulator.world import World
 
 LOG_PAGE = 20
+TESTS_A_PERIOD = 5
+TEST_PERIOD_MS = 60_000
 SAMPLE_COMMITS = 3
 WRITES = ("url", "token", "signing_token")
 
@@ -28,6 +30,7 @@ class HookApi:
         self._world = world
         self._courier = courier
         self._find = find
+        self._tests: dict[int, list[int]] = {}
 
     def routes(self, project: str) -> list[Route]:
         one = f"{project}/hooks/{{hook:int}}"
@@ -51,7 +54,7 @@ class HookApi:
         found = self._find(request)
         if isinstance(found, Response):
             return found
-        hook = Hook(0, found, "", clock=self._now)
+        hook = Hook(0, found, "", clock=self._now, takes_signing_token=self._courier.takes_signing_tokens)
         hook.triggers = dict.fromkeys(hook.triggers, False)
         hook.triggers["push_events"] = True  # GitLab's own default
         _set(hook, await request.json())
@@ -69,8 +72,10 @@ class HookApi:
         return not_found() if hook is None else JSONResponse(_shown(hook))
 
     async def log(self, request: Request) -> Response:
-        """Newest first, at most 20 a page, whatever is asked for."""
+        """Newest first; who asks for more than 20 a page is refused."""
         hook = self._hook(request)
+        if int(request.query_params.get("per_page", LOG_PAGE)) > LOG_PAGE:
+            return JSONResponse({"error": "per_page does not have a valid value"}, 400)
         return not_found() if hook is None else paged(request, hook.kept_log()[::-1], most=LOG_PAGE)
 
     async def test(self, request: Request) -> Response:
@@ -78,6 +83,8 @@ class HookApi:
         hook = self._hook(request)
         if hook is None:
             return not_found()
+        if not self._may_test(hook.project_id):
+            return JSONResponse({"message": {"error": "This endpoint has been requested too many times."}}, 429)
         if request.path_params["trigger"] in hook.faults.untestable:
             return JSONResponse({"message": "Ensure the project has something to tell of"}, 422)
         body = webhook_bytes(sample_push(self._world, hook.project_id))
@@ -91,6 +98,15 @@ class HookApi:
             return not_found()
         ok = await run_in_threadpool(self._courier.resend, hook, record)
         return JSONResponse({"response_status": 200 if ok else 500}, 201)
+
+    def _may_test(self, place: int) -> bool:
+        """GitLab makes five tests a minute, for all the webhooks of a project together."""
+        since = self._now() - TEST_PERIOD_MS
+        self._tests[place] = [at for at in self._tests.get(place, []) if at > since]
+        if len(self._tests[place]) == TESTS_A_PERIOD:
+            return False
+        self._tests[place].append(self._now())
+        return True
 
     def _now(self) -> int:
         """The world's clock, whichever it has by then."""
@@ -119,7 +135,8 @@ def sample_push(world: World, project_id: int) -> dict[str, Any]:
 def _set(hook: Hook, settings: dict[str, Any]) -> None:
     hook.url = settings.get("url", hook.url)
     hook.token = settings.get("token", hook.token)
-    hook.signing_token = settings.get("signing_token", hook.signing_token)
+    if hook.takes_signing_token:
+        hook.signing_token = settings.get("signing_token", hook.signing_token)
     for name, value in settings.items():
         if name in hook.triggers:
             hook.triggers[name] = bool(value)
@@ -135,6 +152,11 @@ def _shown(hook: Hook) -> dict[str, Any]:
         "url": hook.url,
         "project_id": hook.project_id,
         "enable_ssl_verification": hook.settings.get("enable_ssl_verification", True),
+        "push_events_branch_filter": hook.settings.get("push_events_branch_filter"),
+        "branch_filter_strategy": hook.settings.get("branch_filter_strategy", "wildcard"),
+        "custom_webhook_template": hook.settings.get("custom_webhook_template", ""),
+        "token_present": bool(hook.token),
+        "signing_token_present": bool(hook.signing_token),
         "alert_status": hook.alert_status,
         "disabled_until": until,
         **hook.triggers,

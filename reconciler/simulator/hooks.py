@@ -45,6 +45,7 @@ TRIGGERS = {
     "Feature Flag Hook": "feature_flag_events",
     "Emoji Hook": "emoji_events",
     "Resource Access Token Hook": "resource_access_token_events",
+    "Resource Deploy Token Hook": "resource_deploy_token_events",
     "Vulnerability Hook": "vulnerability_events",
 }
 EMAIL = re.compile(r"[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*")
@@ -75,6 +76,8 @@ class Hook:
     idempotency_key: bool = True
     log_has_times: bool = False
     """Whether its log says when a delivery was made, as that of newer versions does."""
+    takes_signing_token: bool = True
+    """Whether GitLab keeps a signing token: before 19.0, and where a feature flag is off, it ignores one."""
     event_uuid: str | None = None
     faults: HookFaults = field(default_factory=HookFaults)
     first_pause_s: float = FIRST_PAUSE_S
@@ -123,6 +126,7 @@ class Courier:
 
     def __init__(self, timeout_s: float = 10.0) -> None:
         self.hooks: dict[int, Hook] = {}
+        self.takes_signing_tokens = True
         self.is_in: Callable[[int, int], bool] = lambda project, place: project == place
         """Whether a project is, or is below, the place of a hook."""
         self._log_ids = itertools.count(1)

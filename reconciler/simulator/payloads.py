@@ -119,7 +119,7 @@ def _hook_commit(commit: dict[str, Any]) -> dict[str, Any]:
         "id": commit["id"],
         "message": commit["message"],
         "title": commit["title"],
-        "timestamp": commit["authored_date"],
+        "timestamp": zulu(from_millis(commit["committed_date"])),
         "url": commit["web_url"],
         "author": {"name": commit["author_name"], "email": commit["author_email"]},
     }

@@ -89,7 +89,8 @@ class Repository(Core):
             "message": f"Commit {sha[:8]}\n",
             "author_name": who.username.title(),
             "author_email": f"{who.username}@example.com",
-            "authored_date": millis(self.clock()),
+            "authored_date": millis(self.clock() - 3_600_000),
+            "committed_date": millis(self.clock()),
             "created_at": millis(self.clock()),
             "web_url": f"https://gitlab.example.com/{path}/-/commit/{sha}",
         }

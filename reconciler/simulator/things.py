@@ -23,6 +23,7 @@ class Thing:
     state: str = "opened"
     closed_at: int | None = None
     merged_at: int | None = None
+    prepared_at: int | None = None
     confidential: bool = False
     author: Person = field(default_factory=lambda: Person(1, "root"))
     labels: list[dict[str, Any]] = field(default_factory=list)
@@ -77,6 +78,7 @@ class Thing:
             "source_project_id": place.id,
             "target_project_id": place.id,
             "merged_at": None if self.merged_at is None else millis(self.merged_at),
+            "prepared_at": None if self.prepared_at is None else millis(self.prepared_at),
             "draft": False,
             "reviewers": [],
             "sha": self.versions[-1]["head_commit_sha"] if self.versions else None,

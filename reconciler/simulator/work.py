@@ -1,4 +1,4 @@
-"""Issues, merge requests, milestones, comments, emoji."""
+"""Issues, merge requests, milestones."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from reconciler.simulator import payloads
-from reconciler.simulator.core import Core, Happening
+from reconciler.simulator.core import Happening
+from reconciler.simulator.notes import Notes
 from reconciler.simulator.payloads import Person, millis, offset, spelled_utc, zulu
-from reconciler.simulator.things import FOLDERS, Thing, note_shown
-
-TOUCH_INTERVAL_MS = 60_000
+from reconciler.simulator.things import Thing
 
 
-class Work(Core):
+class Work(Notes):
     """What people do to what they work on. Every change leaves the traces that GitLab's API shows."""
 
     def issue(self, project_id: int, title: str = "A bug", kind: str = "issue") -> Thing:
@@ -51,6 +50,10 @@ class Work(Core):
         thing.versions.append(self._version())
         self.merge_request_does(project_id, thing, "open")
         return thing
+
+    def prepare(self, thing: Thing) -> None:
+        """GitLab does it in the background, seconds after the merge request was made, and tells nobody."""
+        thing.prepared_at = thing.updated_at = self.clock()
 
     def merge_request_does(
         self, project_id: int, thing: Thing, action: str, who: Person | None = None, *, edit: str = "title"
@@ -110,66 +113,6 @@ class Work(Core):
             {"action": action},
         )
 
-    def note(
-        self, project_id: int, text: str = "Looks good", *, with_action: bool = True, on: Thing | None = None
-    ) -> Thing:
-        """A comment, on a merge request that always was there unless told. GitLab before 16.11 sends no action."""
-        who, on = self.someone(), on or self._old_request(project_id)
-        thing = Thing(self.new_id(), 0, text, self.clock(), "note", updated_at=self.clock(), on=on)
-        thing.author = who
-        self._touch(on)
-        shown = note_shown(thing, self.projects[project_id].place, who, text)
-        on.notes.append(shown)
-        self.note_awards[thing.id] = thing.awards
-        attributes = self._note_attributes(thing, text, "create" if with_action else None)
-        body = payloads.object_webhook("note", self.projects[project_id].place, who, attributes)
-        record = payloads.target_record("commented on", "DiffNote", thing.id, None, on.title) | {"note": dict(shown)}
-        self.happen(project_id, f"note create {thing.id}", who, "Note Hook", body, record)
-        return thing
-
-    def edit_note(self, project_id: int, thing: Thing) -> Happening:
-        """No record of the API mirrors an edit."""
-        text, who = self.sha(), thing.author
-        thing.updated_at = self.clock()
-        shown = self._note_shown(thing)
-        shown |= {"body": text, "updated_at": millis(thing.updated_at)}
-        self._touch(thing.on)
-        attributes = self._note_attributes(thing, text, "update")
-        body = payloads.object_webhook("note", self.projects[project_id].place, who, attributes)
-        return self.happen(project_id, f"note update {thing.id}", who, "Note Hook", body, None)
-
-    def emoji(self, project_id: int, thing: Thing, name: str = "thumbsup") -> Happening:
-        """Awarded to an issue, a merge request or a comment; taken back where this person has awarded it before."""
-        who = self.someone()
-        mine = next((a for a in thing.awards if a["user"]["id"] == who.id and a["name"] == name), None)
-        action = "award" if mine is None else "revoke"
-        kind = "Note" if thing.kind == "note" else "Issue" if thing.folder == "issues" else "MergeRequest"
-        award = mine or {
-            "id": self.new_id(),
-            "name": name,
-            "user": who.shown(),
-            "created_at": millis(self.clock()),
-            "updated_at": millis(self.clock()),
-            "awardable_id": thing.id,
-            "awardable_type": kind,
-        }
-        thing.awards.append(award) if mine is None else thing.awards.remove(award)
-        if thing.kind == "note":  # a reaction moves a comment's time, and leaves an issue's alone
-            thing.updated_at = self.clock()
-            self._note_shown(thing)["updated_at"] = millis(self.clock())
-        attributes = {
-            "id": award["id"],
-            "user_id": who.id,
-            "name": name,
-            "awardable_type": kind,
-            "awardable_id": thing.id,
-            "created_at": spelled_utc(self.clock()),
-            "updated_at": spelled_utc(self.clock()),
-            "action": action,
-        }
-        body = payloads.object_webhook("emoji", self.projects[project_id].place, who, attributes, event_type=action)
-        return self.happen(project_id, f"emoji {action} {award['id']}", who, "Emoji Hook", body, None)
-
     # -- how it is done --------------------------------------------------------------------------------------
 
     def _change(self, project_id: int, thing: Thing, action: str, who: Person, edit: str) -> dict[str, Any]:
@@ -192,13 +135,11 @@ class Work(Core):
         """Change the title (GitLab writes a system note), a label (a label event), push to the branch of a merge
         request (a version), or something that leaves no trace.
         """
-        now, place = self.clock(), self.projects[project_id].place
+        now = self.clock()
         match edit:
             case "title":
                 old, thing.title = thing.title, f"Title {self.new_id()}"
-                note = Thing(self.new_id(), 0, "", now, "note", updated_at=now, on=thing)
-                text = f"changed title from **{old}** to **{thing.title}**"
-                thing.notes.append(note_shown(note, place, who, text, system=True))
+                self.system_note(project_id, thing, f"changed title from **{old}** to **{thing.title}**", who)
                 return {"title": {"previous": old, "current": thing.title}}
             case "label":
                 before = list(thing.labels)
@@ -213,32 +154,8 @@ class Work(Core):
                 thing.versions.append(self._version())
         return {}
 
-    def _touch(self, thing: Thing | None) -> None:
-        """A comment touches what it stands on, at most once a minute (app/models/concerns/throttled_touch.rb)."""
-        if thing is not None and self.clock() - thing.updated_at > TOUCH_INTERVAL_MS:
-            thing.updated_at = self.clock()
-
-    @staticmethod
-    def _note_shown(thing: Thing) -> dict[str, Any]:
-        return next(shown for shown in thing.on.notes if thing.on and shown["id"] == thing.id) if thing.on else {}
-
     def _version(self) -> dict[str, Any]:
         return {"id": self.new_id(), "head_commit_sha": self.sha(), "created_at": millis(self.clock())}
-
-    def _old_request(self, project_id: int) -> Thing:
-        """A merge request from before the world began."""
-        things = self.projects[project_id].things.setdefault("merge_requests", {})
-        old = next((thing for thing in things.values() if thing.title == "An old one"), None)
-        if old is None:
-            old = self._thing(project_id, "An old one", "merge_request")
-            old.created_at = old.updated_at = 1_400_000_000_000
-        return old
-
-    def _thing(self, project_id: int, title: str, kind: str) -> Thing:
-        new = self.new_id()
-        thing = Thing(new, new - 1000, title, self.clock(), kind, updated_at=self.clock(), author=self.someone())
-        self.projects[project_id].things.setdefault(FOLDERS[kind], {})[thing.iid] = thing
-        return thing
 
     def _attributes(self, thing: Thing, action: str | None, time_format: Callable[[int], str]) -> dict[str, Any]:
         shown: dict[str, Any] = {
@@ -248,20 +165,6 @@ class Work(Core):
             "state": "active" if thing.kind == "milestone" and thing.state == "opened" else thing.state,
             "created_at": time_format(thing.created_at),
             "updated_at": time_format(self.clock()),
-        }
-        return shown if action is None else shown | {"action": action}
-
-    def _note_attributes(self, thing: Thing, text: str, action: str | None) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "id": thing.id,
-            "note": text,
-            "noteable_type": {"issues": "Issue", "merge_requests": "MergeRequest"}[thing.on.folder]
-            if thing.on
-            else None,
-            "noteable_id": thing.on.id if thing.on else None,
-            "author_id": thing.author.id,
-            "created_at": spelled_utc(thing.created_at),
-            "updated_at": spelled_utc(self.clock()),
         }
         return shown if action is None else shown | {"action": action}
 

@@ -11,10 +11,11 @@ from reconciler.sources.client import Client
 
 
 class Activity:
-    """Asks the token's own events feed (all its projects' records) and the list of recently active projects.
+    """Asks the token's own events feed and the list of recently active projects.
 
-    Neither is proof of quiet: the feed knows what the Events API knows, and `last_activity_at` moves at most once
-    an hour (gitlab-facts, section 6). Where the token may not read one of them, the other has to do.
+    Neither is proof of quiet: both know only the projects of which the token's user is a member, the feed knows what
+    the Events API knows, and `last_activity_at` moves at most once an hour (gitlab-facts, section 6). Where the token
+    may not read one of them, the other has to do.
     """
 
     def __init__(self, client: Client) -> None:

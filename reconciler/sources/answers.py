@@ -168,6 +168,7 @@ class Work(Shape, frozen=True):
     iid: Id
     updated_at: str
     created_at: str | None = None
+    prepared_at: str | None = None
     closed_at: str | None = None
     merged_at: str | None = None
     sha: str | None = None

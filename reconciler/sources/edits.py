@@ -1,15 +1,14 @@
 """Edits of issues and merge requests, edits of comments, emoji: what no record of the Events API tells.
 
 GitLab's lists say which object changed last when. What changed is pieced together: label and milestone events,
-a merge request's versions, and the system notes that GitLab writes of edits. Everything that one person did to one
-object within two seconds was one save, and one webhook. A change that nothing explains is told as one of which
-what changed is not known.
+a merge request's versions, and the notes that GitLab writes of edits (`system_notes`). Everything that one person
+did to one object within two seconds was one save, and one webhook. A change that nothing explains is told as one of
+which what changed is not known.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,17 +26,12 @@ from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
 from reconciler.sources.listing import Listing, Reading
 from reconciler.sources.source import Project
+from reconciler.sources.system_notes import system_note
 
 ONE_SAVE = Millis(2 * SECOND)
 """Traces so near each other, of one person, are of one save."""
 EXPLAINED = Millis(3 * SECOND)
 """An `updated_at` so near a known trace needs no other explanation."""
-
-EDITS = re.compile(
-    r"(changed|removed|assigned|unassigned|requested review|marked|unmarked|made the|set|added .* time|subtracted"
-    r"|locked|unlocked|enabled|aborted|deleted)\b"
-)
-"""How GitLab's system notes of edits begin (app/services/system_notes); others tell of mentions, commits, states."""
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -172,9 +166,12 @@ def _trace(
 
 
 def _note_traces(notes: list[Read[answers.Note]]) -> Iterator[Trace]:
-    """System notes tell of edits and of much else; people's notes only explain why the object was touched."""
+    """System notes tell of edits and of much else; people's notes only explain why the object was touched. A system
+    note that is not in the table may be of an edit.
+    """
     for note in notes:
-        of_edit = bool(note.shown.system) and EDITS.match(note.shown.body or "") is not None
+        known = system_note(note.shown.body)
+        of_edit = bool(note.shown.system) and (known is None or known.tells_of_edit)
         yield from _trace(note.shown.created_at, note.shown.author, is_edit=of_edit)
         edited = _edited(note.shown)
         if edited is not None:
@@ -197,8 +194,10 @@ def _explained(at: Millis, moments: list[str | None]) -> bool:
 
 
 def _own_times(shown: answers.Work) -> list[Millis]:
-    """What the object itself says of its changes that other sources tell."""
-    found = (times.parse(text) for text in (shown.created_at, shown.closed_at, shown.merged_at))
+    """What the object itself says of changes that other sources tell, or that are none: GitLab prepares a merge
+    request seconds after it was made (`app/services/merge_requests/after_create_service.rb`).
+    """
+    found = (times.parse(text) for text in (shown.created_at, shown.prepared_at, shown.closed_at, shown.merged_at))
     return [at for at in found if at is not None]
 
 

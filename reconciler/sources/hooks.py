@@ -56,6 +56,7 @@ class Hooks:
 
     def __init__(self, client: Client, receiver: Receiver) -> None:
         self._client = client
+        self.entries = receiver.hooks
         self._names = {hook.name for hook in receiver.hooks}
         self._base = receiver.url.rstrip("/") if receiver.url else None
         self._lock = threading.Lock()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from reconciler.events import keys, times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.unreadable import Unreadable
 from reconciler.reconstruct import Material
+from reconciler.reconstruct.ci import REQUEST_REFS
 from reconciler.sources import answers, checked
 from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
@@ -47,6 +49,7 @@ class Pipelines(Listing[answers.Pipeline]):
         more = {
             "jobs": None if jobs is None else [job.raw for job in jobs],
             "commit": details.commit(shown.get("sha")),
+            "merge_request": details.merge_request(_request_of(shown.get("ref"))),
         }
         material = Material(record=record, project=project.shown, object=shown, more=more)
         failed: list[Unreadable] = []
@@ -54,9 +57,16 @@ class Pipelines(Listing[answers.Pipeline]):
         return sighting if failed else told
 
     def _told(self, failed: list[Unreadable], shown: answers.Pipeline, material: Material) -> Sighting:
-        at = times.parse(shown.finished_at) or moment(shown.updated_at, "updated_at")
+        at = times.stated(shown.finished_at) or moment(shown.updated_at, "updated_at")
         key = keys.listed("pipeline", shown.id, shown.status)
         return self.told(failed, "pipeline", f"{shown.id}:{shown.status}:{at}", key, at, material)
+
+
+def _request_of(ref: Any) -> str | None:
+    """The number of the merge request whose ref this is; None for any other."""
+    if not isinstance(ref, str) or not ref.startswith(REQUEST_REFS):
+        return None
+    return ref.removeprefix(REQUEST_REFS).partition("/")[0]
 
 
 class Jobs(Listing[answers.Pipeline]):
@@ -80,7 +90,7 @@ class Jobs(Listing[answers.Pipeline]):
 
     def _job(self, reading: Reading, job: Read[answers.Job]) -> Sighting:
         shown = job.shown
-        own_times = (times.parse(text) for text in (shown.finished_at, shown.started_at))
+        own_times = (times.stated(text) for text in (shown.finished_at, shown.started_at))
         at = next((at for at in own_times if at is not None), None) or moment(shown.created_at, "created_at")
         material = Material(record=job.raw, project=reading.project.shown)
         key = keys.listed("build", shown.id, shown.status)

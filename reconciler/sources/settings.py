@@ -1,7 +1,10 @@
-"""What a webhook of ours should be set to in GitLab, and how it differs from what is there."""
+"""What a webhook of ours should be set to in GitLab, how it differs from what is there, and what else somebody has
+set there that keeps events from us.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import msgspec
@@ -13,6 +16,11 @@ from reconciler.sources.hooks import Hook
 GROUP_ONLY = ("member_events", "subgroup_events", "project_events")
 """Triggers that only a group's webhook has."""
 TRIGGERS: tuple[str, ...] = tuple(name for name in get_args(Trigger) if name not in GROUP_ONLY)
+
+
+SECRETS = ("token", "signing_token")
+SHOWN_CHARS = 200
+"""How much of a filter or a template is shown."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -36,15 +44,53 @@ def settings(hook: HookConfig, url: str) -> dict[str, Any]:
 
 
 def differences(wanted: dict[str, Any], there: Hook | None) -> list[Difference]:
-    """What would change, without secrets: GitLab does not show them. Triggers that this GitLab does not know
-    (an older version, another edition) are left out.
+    """What would change. GitLab does not show secrets; newer versions show whether there is one. Triggers that this
+    GitLab does not know (an older version, another edition) are left out.
     """
     shown = {} if there is None else there.shown
     found = []
     for name, want in wanted.items():
-        if name in ("token", "signing_token") or (there is not None and name not in shown):
+        if name in SECRETS:
+            if shown.get(f"{name}_present") is False:
+                found.append(Difference(name, False, True))
+            continue
+        if there is not None and name not in shown:
             continue
         have = shown.get(name)
         if have != want and (there is not None or want):
             found.append(Difference(name, have, want))
     return found
+
+
+def restrictions(there: Hook) -> list[str]:
+    """What is set in GitLab so that it leaves events out, or writes other bodies than its own. We never set these,
+    and leave them as they are: somebody wanted them.
+    """
+    found = []
+    for name, value in there.shown.items():
+        if not value or "filter" not in name or name == "branch_filter_strategy":
+            continue
+        if name == "push_events_branch_filter":
+            strategy = there.shown.get("branch_filter_strategy") or "wildcard"
+            if strategy != "all_branches":
+                found.append(f"GitLab sends pushes to branches like {_short(value)} only ({name}, {strategy})")
+        else:
+            found.append(f"GitLab sends only what passes a filter ({name}: {_short(value)})")
+    if template := there.shown.get("custom_webhook_template"):
+        found.append(f"a template makes other bodies than GitLab's own (custom_webhook_template: {_short(template)})")
+    return found
+
+
+def unsigned(hook: HookConfig, there: Hook) -> str | None:
+    """What to do where GitLab did not keep the signing token that the config has; None where it did, or has none."""
+    if hook.signing_token is None or there.shown.get("signing_token_present") is True:
+        return None
+    why = "GitLab keeps no signing token: it is older than 19.0, or its feature flag webhook_signing_token is off"
+    if hook.token is None:
+        return f"{why}. Its deliveries are refused: set `token` too"
+    return f"{why}. Its deliveries are taken by their `token`"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"

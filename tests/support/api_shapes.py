@@ -6,8 +6,10 @@ not show at all is dropped. It is the other half of `reconciler/reconstruct`, wr
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from reconciler.events import times
 from reconciler.events.keys import ZEROS
 from reconciler.reconstruct import Material
 
@@ -35,7 +37,24 @@ def material_of(body: Json) -> tuple[str, Material]:
     action = attributes.get("action") or body.get("action")
     if kind == "note":
         action = action or "create"
+    record, found, more = (_in_its_own_times(one) for one in (record, found, more))
     return kind, Material(record=record, project=_project(body), action=action, object=found, more=more)
+
+
+UTC = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(Z| UTC| [+-]\d{4})")
+
+
+def _in_its_own_times(told: Any) -> Any:
+    """With times as the API writes them: `2017-12-10T16:41:28.000Z`."""
+    if isinstance(told, dict):
+        return {name: _in_its_own_times(value) for name, value in told.items()}
+    if isinstance(told, list):
+        return [_in_its_own_times(one) for one in told]
+    if isinstance(told, str) and UTC.fullmatch(told):
+        at = times.parse(told)
+        assert at is not None
+        return times.iso(at)
+    return told
 
 
 def _project(body: Json) -> Json:
@@ -69,12 +88,13 @@ def _user(told: Any) -> Any:
 def _commit(told: Any) -> Any:
     if not isinstance(told, dict):
         return None
-    author = told.get("author") or {}
+    author, made = told.get("author") or {}, str(told.get("timestamp"))
     return {
         "id": told.get("id"),
         "title": told.get("title") or str(told.get("message")).split("\n")[0],
         "message": told.get("message"),
-        "authored_date": told.get("timestamp"),
+        "authored_date": "2001-01-01T00:00:00.000+01:00",  # long before it was committed
+        "committed_date": f"{made[:19]}.000{made[19:]}",
         "author_name": author.get("name"),
         "author_email": author.get("email"),
         "web_url": told.get("url"),

@@ -153,6 +153,27 @@ class TestCheck:
         assert all(finding["ok"] for finding in findings)
         assert "GitLab's log of webhook default: no delivery yet" in findings[4]["what"]
 
+    def test_what_keeps_events_from_a_webhook(
+        self, make_service: MakeService, gitlab: Simulator, consumer: Consumer
+    ) -> None:
+        service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab))
+        service.config["receiver"]["hooks"][0]["signing_token"] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        service.write_config()
+        hook = gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")
+        hook.settings["push_events_branch_filter"] = "main"
+        done = service.run("check")
+        assert (done.returncode, done.stdout.count("!")) == (0, 2)
+        text = "GitLab sends pushes to branches like main only (push_events_branch_filter, wildcard)"
+        assert text in done.stdout
+        assert "GitLab keeps no signing token" in done.stdout
+        listed = service.run("hooks", "list")
+        assert f"! group/project: webhook default: {text}" in listed.stdout
+        [shown] = json.loads(service.run("hooks", "list", "--json").stdout)[0]["hooks"]
+        assert shown["restrictions"] == [text]
+        del service.config["receiver"]["hooks"][0]["token"]
+        service.write_config()
+        assert service.run("check").returncode == 1  # nothing that GitLab sends would be taken
+
     def test_a_token_that_sees_no_webhooks_is_told_what_it_lacks(
         self, make_service: MakeService, gitlab: Simulator, consumer: Consumer
     ) -> None:

@@ -217,6 +217,21 @@ async def test_a_project_without_commits_is_tested_with_a_body_of_gitlab_s_own(m
     assert kinds(house) == [("hook_test", 1), ("push", 6)]
 
 
+async def test_no_more_tests_are_asked_for_than_gitlab_makes(make_house: MakeHouse) -> None:
+    """Five a minute for a project's webhooks together: for one that is refused, everything else would wait."""
+    hooks = [{"token": TOKEN}, {"name": "b", "token": TOKEN}]
+    house = make_house(receiver={"hooks": hooks}, reconcile={"settle": "1ms"})
+    first, _ = await switched_off(house)
+    second = house.gitlab.add_hook(42, f"{first.url}/b", token=TOKEN)
+    second.failures, second.disabled_until = first.failures, first.disabled_until
+    for hook in (first, second):
+        hook.faults.untestable = frozenset({"push_events", "issues_events", "merge_requests_events", "note_events"})
+    await house.poll(42)
+    asked = [path.split("/hooks/")[1][0] for path, n in house.gitlab.api.requests.items() for _ in range(n)
+             if "/test/" in path]  # fmt: skip
+    assert asked == ["1"] * 4 + ["2"]
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 async def test_ensure_makes_mends_and_leaves_alone(make_house: MakeHouse, dry_run: bool) -> None:
     house = make_house()
@@ -235,6 +250,47 @@ async def test_ensure_makes_mends_and_leaves_alone(make_house: MakeHouse, dry_ru
     hook.token = "somebody's again"
     assert (await ensure(house.parts, 42, wanted, dry_run=False)).did == "unchanged"
     assert hook.token == TOKEN  # GitLab does not show it: it is set each time
+
+
+async def test_ensure_shows_what_keeps_events_from_us(make_house: MakeHouse) -> None:
+    """Somebody has set it in GitLab: it is left alone, and never called unchanged without a word."""
+    house = make_house()
+    [wanted] = house.config.receiver.hooks
+    await ensure(house.parts, 42, wanted, dry_run=False)
+    [hook] = house.gitlab.courier.hooks.values()
+    hook.settings |= {"push_events_branch_filter": "release-*", "custom_webhook_template": '{"a": "{{object_kind}}"}'}
+    done = await ensure(house.parts, 42, wanted, dry_run=True)
+    assert (done.did, done.differences) == ("unchanged", [])
+    assert [text.rpartition("(")[2] for text in done.warnings] == [
+        "push_events_branch_filter, wildcard)",
+        'custom_webhook_template: {"a": "{{object_kind}}"})',
+    ]
+    hook.settings |= {"branch_filter_strategy": "all_branches", "custom_webhook_template": ""}
+    assert (await ensure(house.parts, 42, wanted, dry_run=False)).warnings == []
+    assert hook.settings["push_events_branch_filter"] == "release-*"
+
+
+SIGNED = {"signing_token": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_ensure_says_where_gitlab_keeps_no_signing_token(make_house: MakeHouse, there: bool) -> None:
+    """A version or a feature flag that does not know it takes it without a word."""
+    receiver = {"url": "http://127.0.0.1:9", "hooks": [SIGNED, {"name": "both", "token": TOKEN, **SIGNED}]}
+    house = make_house(receiver=receiver)
+    house.gitlab.courier.takes_signing_tokens = there
+    signed, both = house.config.receiver.hooks
+    alone = await ensure(house.parts, 42, signed, dry_run=False)
+    beside = await ensure(house.parts, 42, both, dry_run=False)
+    if there:
+        assert (alone.did, beside.did, alone.warnings, beside.warnings) == ("created", "created", [], [])
+        return
+    assert alone.did == "failed"
+    assert "set `token` too" in str(alone.error)
+    assert (beside.did, len(beside.warnings)) == ("created", 1)
+    assert "webhook_signing_token" in beside.warnings[0]
+    [again] = (await ensure(house.parts, 42, both, dry_run=True)).differences
+    assert (again.setting, again.have, again.want) == ("signing_token", False, True)
 
 
 async def test_ensure_says_what_is_missing(make_house: MakeHouse) -> None:

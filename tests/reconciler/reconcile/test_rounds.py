@@ -96,6 +96,20 @@ async def test_the_feed_of_events_is_not_trusted(make_house: MakeHouse) -> None:
     assert 1 <= found_after <= 16
 
 
+async def test_a_project_that_the_token_s_user_is_no_member_of(make_house: MakeHouse) -> None:
+    """Neither GitLab's feed nor its list of active projects has it: the slower round finds what happened there."""
+    house = many(make_house)
+    public = MANY[-1]
+    house.gitlab.world.members = set(MANY) - {public}
+    await house.parts.rounds.heal()
+    house.gitlab.world.push(public)
+    house.gitlab.world.push(MANY[7])
+    due = [await turn(house) for _ in range(15)]
+    assert [MANY[7] in due[0], public in due[0]] == [True, False]
+    assert sum(public in names for names in due) == 1
+    assert house.events() == 2
+
+
 async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -> None:
     """One webhook for the whole group (GitLab Premium): what it failed to deliver is in the group's log."""
     house = make_house(projects=[], groups=["group"], reconcile={"settle": "1ms"})

@@ -47,7 +47,8 @@ def test_the_hook_log_gives_20_a_page_and_hides_the_token(gitlab: Simulator) -> 
         for _ in range(25):
             gitlab.world.push(42)
         gitlab.courier.settle()
-        answer = get(gitlab, "/projects/42/hooks/1/events", per_page=100)
+        assert get(gitlab, "/projects/42/hooks/1/events", per_page=21).status_code == 400
+        answer = get(gitlab, "/projects/42/hooks/1/events", per_page=20)
         assert len(answer.json()) == 20
         assert answer.headers["x-next-page"] == "2"
         assert "secret" not in answer.text

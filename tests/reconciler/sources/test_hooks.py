@@ -8,7 +8,7 @@ from reconciler.config.models import GitLab, Hook, Receiver
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused
 from reconciler.sources.hooks import Hooks
-from reconciler.sources.settings import TRIGGERS, differences, settings
+from reconciler.sources.settings import TRIGGERS, differences, restrictions, settings
 from tests.reconciler.sources.conftest import Scene
 
 
@@ -88,6 +88,21 @@ def test_differences_show_no_secrets_and_nothing_this_gitlab_does_not_know(scene
     assert [(one.setting, one.have, one.want) for one in differences(wanted, there)] == [("push_events", False, True)]
     ours.update(there, wanted)
     assert hook.triggers["push_events"]
+
+
+def test_filters_of_every_name_are_shown(scene: Scene) -> None:
+    """What newer versions call theirs is not known: whatever has a filter in its name."""
+    hook = scene.gitlab.add_hook(42, "https://us.example/webhooks/gitlab")
+    scene.gitlab.api.faults.mangle = lambda path, value: (
+        [one | {"filter": {"issues_events": "x" * 500}, "notes_filter": ""} for one in value]
+        if path.endswith("/hooks")
+        else value
+    )
+    [there] = hooks(scene).of(42)
+    [text] = restrictions(there)
+    assert text.startswith('GitLab sends only what passes a filter (filter: {"issues_events": "xxx')
+    assert len(text) < 300
+    assert hook.settings == {}
 
 
 def test_making_one_is_not_tried_twice(scene: Scene) -> None:

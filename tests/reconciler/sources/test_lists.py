@@ -61,6 +61,14 @@ class TestPipelines:
         [again] = scene.complete("pipelines", scene.read("pipelines", NOW + HOUR))
         assert (again.source_id, again.identity) == (first.source_id, first.identity)
 
+    def test_an_end_that_can_t_be_true_is_none(self, scene: Scene) -> None:
+        """Importers write `0001-01-01`: the webhook is judged in the same way."""
+        pipeline = scene.world.new_pipeline(42)
+        scene.world.pipeline_becomes(42, pipeline, "success")
+        scene.world.projects[42].pipelines[pipeline]["finished_at"] = "0001-01-01T00:00:00Z"
+        [told] = scene.complete("pipelines", scene.read("pipelines", NOW - HOUR))
+        assert told.identity.happened_at == NOW
+
     def test_a_pipeline_that_went_on_meanwhile_keeps_what_the_list_showed(self, scene: Scene) -> None:
         pipeline = scene.world.new_pipeline(42)
         scene.world.pipeline_becomes(42, pipeline, "running")
@@ -68,6 +76,19 @@ class TestPipelines:
         scene.world.pipeline_becomes(42, pipeline, "success")
         [whole] = scene.complete("pipelines", told)
         assert whole.summary.action == "running"
+
+    def test_a_merge_request_s_pipeline_is_of_its_branch(self, scene: Scene) -> None:
+        """As in GitLab's webhook; its API tells `refs/merge-requests/1/head`."""
+        request = scene.world.merge_request(42)
+        last = scene.world.pipeline_becomes(42, scene.world.new_pipeline(42, request), "success")
+        told = scene.read("pipelines", NOW - HOUR)
+        assert told[0].summary.ref is None
+        [whole] = scene.complete("pipelines", told)
+        assert last.webhook is not None
+        body = json.loads(whole.payload)
+        assert (whole.summary.ref, body["object_attributes"]["ref"]) == ("topic", "topic")
+        assert body["object_attributes"]["ref"] == last.webhook["object_attributes"]["ref"]
+        assert (body["merge_request"]["iid"], body["merge_request"]["source_branch"]) == (request.iid, "topic")
 
     def test_one_request_for_a_quiet_project(self, scene: Scene) -> None:
         scene.world.pipeline(42)

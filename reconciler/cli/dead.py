@@ -25,7 +25,7 @@ from reconciler.cli.common import (
     shown,
     table,
 )
-from reconciler.cli.rendering import Rendered, render
+from reconciler.cli.rendering import Rendered, Renderer
 from reconciler.config.models import Config
 from reconciler.ledger import letters, queue
 from reconciler.ledger.browse import Filter
@@ -95,12 +95,12 @@ def show(
     Secrets in the request are blotted out.
     """
     loaded = read_config(config)
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with closing(connect(loaded.ledger.path, readonly=True)) as db, Renderer(db, loaded) as renderer:
         found = [row for row in letters.letters_of(db, event_id) if destination in (None, row["destination"])]
         if not found:
             fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
         tried = letters.attempts(db, event_id)
-        shown_ = [_whole(db, loaded, row, tried) for row in found]
+        shown_ = [_whole(db, loaded, renderer, row, tried) for row in found]
     if as_json:
         print_json(shown_)
         return
@@ -134,11 +134,13 @@ def _filter(project: str | None, kind: str | None, since: str | None, until: str
     return Filter(project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True))
 
 
-def _whole(db: Database, config: Config, row: dict[str, Any], tried: list[dict[str, Any]]) -> dict[str, Any]:
+def _whole(
+    db: Database, config: Config, renderer: Renderer, row: dict[str, Any], tried: list[dict[str, Any]]
+) -> dict[str, Any]:
     destination = next((one for one in config.destinations if one.name == row["destination"]), None)
     request: Rendered | None = None
     if destination is not None:
-        request = render(db, config, destination, queue.outgoing(db, row["id"]), attempt=row["attempts"] + 1)
+        request = renderer.render(destination, queue.outgoing(db, row["id"]), attempt=row["attempts"] + 1)
     return row | {
         "attempts": [one for one in tried if one["destination"] == row["destination"]],
         "request": None if request is None else request.plain(),

@@ -28,7 +28,7 @@ from reconciler.cli.common import (
     shown,
     table,
 )
-from reconciler.cli.rendering import render
+from reconciler.cli.rendering import Renderer
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
@@ -90,10 +90,10 @@ def test(
     """
     loaded = read_config(config)
     destination = _configured(loaded, name, config)
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with closing(connect(loaded.ledger.path, readonly=True)) as db, Renderer(db, loaded) as renderer:
         wanted = Filter(since=moment(since), until=moment(until, end_of_day=True))
         events = browse.newest(db, wanted, limit=limit)
-        results = [_try(db, loaded, destination, event, bodies=bodies or as_json) for event in events]
+        results = [_try(db, renderer, destination, event, bodies=bodies or as_json) for event in events]
     if as_json:
         print_json(results)
         return
@@ -190,7 +190,7 @@ def _row(name: str, wanted: Destination | None, known: status.DestinationStatus 
 
 
 def _try(
-    db: Database, config: Config, destination: Destination, event: dict[str, Any], *, bodies: bool
+    db: Database, renderer: Renderer, destination: Destination, event: dict[str, Any], *, bodies: bool
 ) -> dict[str, Any]:
     """Whether an event would be sent; why not; and what, where asked."""
     outgoing = queue.outgoing(db, event["id"])
@@ -207,7 +207,7 @@ def _try(
         "why": why,
     }
     if why is None:
-        rendered = render(db, config, destination, outgoing, attempt=1)
+        rendered = renderer.render(destination, outgoing, attempt=1)
         if rendered.error is not None:
             return found | {"sent": False, "why": f"dead letter: {rendered.error}"}
         if bodies:

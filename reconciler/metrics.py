@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import structlog
 from prometheus_client import CollectorRegistry, Histogram
@@ -23,7 +23,7 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.kinds import known_kinds
 from reconciler.events.times import Millis
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.gaps import Gap, is_expiring
 from reconciler.ledger.hooks import hooks_off
 from reconciler.ledger.parts import Part
@@ -145,7 +145,7 @@ def _unknowns(found: list[Unknown]) -> Metric:
 def _from_ledger(config: Config, known: Known, now: Millis) -> Iterator[Metric]:
     yield _unknowns(known.unknowns)
     yield from _gaps(known.gaps, now)
-    with closing(connect(config.ledger.path, readonly=True)) as db:
+    with opened(config.ledger.path, readonly=True) as db:
         off = len(hooks_off(db))
         yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
         yield from _destinations(db, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +28,7 @@ from reconciler.cli.rendering import Rendered, Renderer
 from reconciler.config.models import Config
 from reconciler.ledger import letters, queue
 from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.replay import Wanted
 
 app = typer.Typer(no_args_is_help=True)
@@ -57,7 +56,7 @@ def list_dead(
 ) -> None:
     """List dead letters, newest last. With --json each is one line of JSON."""
     wanted = _filter(project, kind, since, until)
-    with closing(connect(read_config(config).ledger.path, readonly=True)) as db:
+    with opened(read_config(config).ledger.path, readonly=True) as db:
         rows = letters.dead_letters(db, wanted, destination=destination, limit=limit)
     if as_json:
         for row in rows:
@@ -95,7 +94,7 @@ def show(
     Secrets in the request are blotted out.
     """
     loaded = read_config(config)
-    with closing(connect(loaded.ledger.path, readonly=True)) as db, Renderer(db, loaded) as renderer:
+    with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
         found = [row for row in letters.letters_of(db, event_id) if destination in (None, row["destination"])]
         if not found:
             fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))

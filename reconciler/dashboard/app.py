@@ -6,7 +6,6 @@ import secrets
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,7 +25,7 @@ from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, client_of, form_
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
-from reconciler.ledger.connection import connect, explain
+from reconciler.ledger.connection import explain, opened
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.unknowns import Known
 
@@ -112,7 +111,7 @@ class _Pages:
         event_id = _whole(str(request.path_params["event_id"]), 0)
 
         def look() -> str | None:
-            with closing(connect(self._current().ledger.path, readonly=True)) as db:
+            with opened(self._current().ledger.path, readonly=True) as db:
                 return views.payload(db, event_id)
 
         found = await run_in_threadpool(look)
@@ -194,7 +193,7 @@ class _Pages:
             trouble = self._trouble()
             if trouble is not None:
                 raise LedgerUnavailable(trouble)
-            with closing(connect(config.ledger.path, readonly=True)) as db:
+            with opened(config.ledger.path, readonly=True) as db:
                 found = look(db, config)
             made = common | {"made": today(times.now())}
             if found is None:

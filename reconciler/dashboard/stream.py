@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from reconciler.ledger.browse import Filter, after
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 
 LOOK_S = 0.5
 ALIVE_EVERY = 30
@@ -59,5 +58,5 @@ class Stream:
             self._listeners -= 1
 
     def _after(self, last: int) -> list[dict[str, Any]]:
-        with closing(connect(self._path, readonly=True)) as db:
+        with opened(self._path, readonly=True) as db:
             return after(db, Filter(), event_id=last, limit=EVENTS_A_LOOK)

@@ -162,9 +162,11 @@ class Forwarder:
         ended.delivering.cancel()
         ended.filling.cancel()
 
-    def _tell(self, part: str, error: str | None) -> None:
+    def _tell(self, part: str, error: Exception | None) -> None:
+        if error is not None:
+            self._writer.damaged(error)
         if self.on_failure is not None:
-            self.on_failure(part, error)
+            self.on_failure(part, None if error is None else f"{type(error).__name__}: {error}")
 
     async def _look_on(self) -> None:
         """Ask the ledger how the destinations stand: when told to, and in any case every few seconds."""

@@ -194,6 +194,7 @@ class Outbox:
             return await self._attempt(head)
         except sqlite3.Error as error:  # the event stays where it is
             self._breaker.gave_up()
+            self._writer.damaged(error)
             self._log.error("an attempt can't be made", event_id=head.event_id, error=str(error))
             await asyncio.sleep(LEDGER_PAUSE_S)
             return None

@@ -23,7 +23,7 @@ async def keep_running(
     run: Callable[[], Awaitable[None]],
     *,
     stopping: asyncio.Event,
-    tell: Callable[[str, str | None], None],
+    tell: Callable[[str, Exception | None], None],
 ) -> None:
     """Await `run()` until it returns. Where it raises, do so again after a pause that grows; once more, and no more,
     when `stopping`.
@@ -48,7 +48,7 @@ async def keep_running(
             pause = min(2 * pause or FIRST_PAUSE_S, LONGEST_PAUSE_S)
             trouble = isinstance(error, LedgerUnavailable)  # the writer has said more
             log.error("failed, begins again", part=part, error=str(error), pause_s=pause, exc_info=not trouble)
-            tell(part, f"{type(error).__name__}: {error}")
+            tell(part, error)
             if is_last:
                 tell(part, None)  # it is no part any more
                 return

@@ -13,9 +13,11 @@ from pathlib import Path
 import msgspec
 
 from reconciler.ledger import schema
-from reconciler.ledger.connection import connect, explain, make_private, only_service, transaction
+from reconciler.ledger.connection import connect, explain, transaction
 from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.files import make_private
 from reconciler.ledger.ids import rename_from_here
+from reconciler.ledger.lock import only_service
 
 PAGES_A_STEP = 4096
 """16 MB between two reports of progress."""
@@ -120,20 +122,29 @@ def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
             shutil.copyfile(copy, part)
             with closing(connect(part)) as db, transaction(db):
                 rename_from_here(db)
-            _sync(part)
-            aside = _set_aside(path)
-            part.rename(path)
-            _sync(path.parent)
+            aside = exchange(part, path, "restore")
         except OSError as error:
             raise LedgerError(f"{path}: can't be restored: {error.strerror}") from error
     return found, aside
 
 
-def _set_aside(path: Path) -> Path | None:
+def exchange(new: Path, path: Path, why: str) -> Path | None:
+    """Put a closed ledger in another's place, on disk. Returns where the one that was there is now.
+
+    Raises OSError.
+    """
+    _sync(new)
+    aside = _set_aside(path, why)
+    new.rename(path)
+    _sync(path.parent)
+    return aside
+
+
+def _set_aside(path: Path, why: str) -> Path | None:
     """Move the ledger that is there, with what belongs to it, out of the way."""
     if not path.exists():
         return None
-    aside = path.with_name(f"{path.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    aside = path.with_name(f"{path.name}.before-{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     for suffix in ("-wal", "-shm"):  # the WAL first: without it the file alone would be an older ledger
         beside = path.with_name(path.name + suffix)
         if beside.exists():

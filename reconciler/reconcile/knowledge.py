@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 
 from sqlite_utils import Database
 
@@ -13,7 +12,7 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.alerts import Missed
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.gaps import gaps
 from reconciler.ledger.unknowns import Asked, Known, unknowns
 from reconciler.reconcile.rounds import expected, pause
@@ -60,6 +59,6 @@ class SharedLook:
         with self._lock:
             config = self._current()
             if self._last is None or self._last[1] is not config or time.monotonic() - self._last[0] > FRESH_S:
-                with closing(connect(config.ledger.path, readonly=True)) as db:
+                with opened(config.ledger.path, readonly=True) as db:
                     self._last = (time.monotonic(), config, look(db, config, times.now()))
             return self._last[2]

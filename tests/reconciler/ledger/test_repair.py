@@ -120,7 +120,7 @@ def test_what_an_earlier_version_wrote_is_not_taken_for_whole(tmp_path: Path) ->
         repair(path)
 
 
-@pytest.mark.parametrize("name", [name for name in named("index") if not name.startswith("sqlite_")])
+@pytest.mark.parametrize("name", named("index"))
 def test_a_start_sees_where_indexes_begin_and_end(ledger: Path, name: str) -> None:
     overwrite(ledger, pages_of(ledger, name))
     with pytest.raises((sqlite3.DatabaseError, LedgerError)), closing(connect(ledger, readonly=True)) as db:

@@ -66,7 +66,8 @@ def serve(config: Config, read_again: Callable[[], Config]) -> None:
             runner.run(_Service(config, read_again).run())
     except LedgerDamaged as error:
         leave_note(path, str(error))
-        raise LedgerDamaged(f"{error}; the next start tries to repair it") from error
+        what = str(error).removeprefix(f"{path}: ")
+        raise LedgerDamaged(f"{path}: {what}; the next start tries to repair it") from error
 
 
 class _Built(msgspec.Struct, frozen=True):

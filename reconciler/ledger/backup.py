@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -131,8 +132,12 @@ def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
 def exchange(new: Path, path: Path, why: str) -> Path | None:
     """Put a closed ledger in another's place, on disk. Returns where the one that was there is now.
 
-    Raises OSError.
+    It belongs to whom the other belonged to: root may do this for a service that is somebody else. Raises OSError.
     """
+    if path.exists():
+        owner = path.stat()
+        with contextlib.suppress(PermissionError):
+            os.chown(new, owner.st_uid, owner.st_gid)
     _sync(new)
     aside = _set_aside(path, why)
     new.rename(path)

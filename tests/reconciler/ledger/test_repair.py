@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -125,3 +126,13 @@ def test_a_start_sees_where_indexes_begin_and_end(ledger: Path, name: str) -> No
     overwrite(ledger, pages_of(ledger, name))
     with pytest.raises((sqlite3.DatabaseError, LedgerError)), closing(connect(ledger, readonly=True)) as db:
         look(db)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can do it for somebody else")
+def test_it_goes_on_belonging_to_whom_it_belonged(ledger: Path) -> None:
+    os.chown(ledger, 65534, 65534)
+    overwrite(ledger, pages_of(ledger, "events_by_time"))
+    aside = repair(ledger)
+    assert aside is not None
+    found = ledger.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o600)

@@ -24,7 +24,7 @@ CPU_S = 2.0
 """How much work one event may take, by the processor's clock: a busy machine makes no event a poisonous one."""
 WALL_S = 60
 """After so long it ends by itself, whatever it does: who started it may be gone."""
-MEMORY = 512 * 1024 * 1024
+MEMORY = 384 * 1024 * 1024
 OUTPUT = 64 * 1024 * 1024
 
 MADE, FAILED = 0, 1

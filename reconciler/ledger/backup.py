@@ -135,9 +135,10 @@ def exchange(new: Path, path: Path, why: str) -> Path | None:
     It belongs to whom the other belonged to: root may do this for a service that is somebody else. Raises OSError.
     """
     if path.exists():
-        owner = path.stat()
-        with contextlib.suppress(PermissionError):
-            os.chown(new, owner.st_uid, owner.st_gid)
+        old, made = path.stat(), new.stat()
+        if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):  # a service may not even ask (seccomp)
+            with contextlib.suppress(PermissionError):
+                os.chown(new, old.st_uid, old.st_gid)
     _sync(new)
     aside = _set_aside(path, why)
     new.rename(path)

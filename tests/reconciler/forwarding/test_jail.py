@@ -29,8 +29,8 @@ LOOP = "{% for i in range(99999) %}{% for k in range(99999) %}{% endfor %}{% end
 GROWTH = "{% for i in range(99999) %}{% for k in range(99999) %}" + "x" * 99 + "{% endfor %}{% endfor %}"
 POISON = [
     ("template", LOOP, "it takes more than 2 s of computing time"),
-    ("template", "{{ 'a' * 10**9 }}", "it needs more than 512 MiB of memory"),
-    ("template", "{{ 'a' | center(10**10) }}", "it needs more than 512 MiB of memory"),
+    ("template", "{{ 'a' * 10**9 }}", "it needs more than 384 MiB of memory"),
+    ("template", "{{ 'a' | center(10**10) }}", "it needs more than 384 MiB of memory"),
     ("template", GROWTH, "it makes more than 64 MiB"),
     ("jmespath", "to_string(@" + " | [@, @]" * 40 + ")", "it takes more than 2 s of computing time"),
     ("jmespath", "@" + " | [@, @]" * 40, "its process died twice"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -36,6 +37,7 @@ COMMANDS = [
     "backup copy.db",
     "repair",
 ]
+EXCLUSIVE = "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; UPDATE meta SET value = value; COMMIT"
 Run = Callable[[str], tuple[int, str]]
 
 
@@ -151,6 +153,25 @@ def test_an_earlier_version_s_is_not_read_before_serve_has_brought_it_up(
     assert code == 1
     assert f"{ledger}: was written by an earlier version" in said
     assert "`gitlab-reconciler serve` brings it up when it starts" in said
+
+
+WRITING = ["destinations pause a", "dead replay --all --yes", "prune"]
+
+
+@pytest.mark.parametrize(
+    ("command", "lock"),
+    [*((one, "BEGIN IMMEDIATE") for one in WRITING), *((one, EXCLUSIVE) for one in COMMANDS if one != "repair")],
+)
+def test_one_that_another_process_has_locked(
+    ledger: Path, run: Run, command: str, lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert connect.__kwdefaults__ is not None
+    monkeypatch.setitem(connect.__kwdefaults__, "patience_s", 0.01)
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as other:
+        other.executescript(lock)
+        code, said = run(command)
+    assert code == 1
+    assert f"{ledger}: another process holds the write lock" in said
 
 
 def test_repair(ledger: Path, tmp_path: Path, run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -110,6 +111,19 @@ def test_it_has_no_secrets_about(echo: Transforming, monkeypatch: pytest.MonkeyP
     [process] = children()
     assert "glpat-secret" not in process.environ().values()
     assert {Path(one.path).suffix for one in process.open_files()} <= {".so"}
+
+
+def test_where_no_process_is_to_be_had_the_event_is_not_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again: file descriptors, or memory, may be short for a while."""
+    template = {"transform": {"template": "{{ body.n }}"}}
+    destination = HttpDestination.model_validate({"name": "d", "url": "https://x", **template})
+    event = Outgoing(1, "2026-11-24T10:00:00.000Z", "x", 1, None, {}, '{"n": 1}', Summary(kind="push"))
+    with closing(Formatter(destination, event_id=str, gitlab_url="https://x")) as formatter:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", "/nowhere/python")
+            with pytest.raises(OSError, match="nowhere"):
+                formatter.message(event, attempt=1, now=times.now())
+        assert formatter.message(event, attempt=2, now=times.now()).body == b"1"
 
 
 def test_closing_ends_a_loop() -> None:

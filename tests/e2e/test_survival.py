@@ -261,7 +261,7 @@ def test_the_ledger_s_file_is_taken_away_and_given_back(make_service: MakeServic
     assert "gitlab_reconciler_ledger_readable 0.0" in found
     aside.rename(service.ledger)
     assert post(service, 3) == 200
-    assert httpx.get(f"{service.url}/readyz").status_code == 200
+    until(lambda: httpx.get(f"{service.url}/readyz").status_code == 200)  # an answer holds for a second
     assert httpx.get(page).status_code == 200
     assert service.stop() == 0
     service.start()

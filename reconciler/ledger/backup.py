@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from reconciler.ledger import schema
-from reconciler.ledger.connection import connect, explain, transaction
-from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.connection import REPAIR, connect, explain, transaction
+from reconciler.ledger.errors import LedgerDamaged, LedgerError
 from reconciler.ledger.files import make_private
 from reconciler.ledger.ids import rename_from_here
 from reconciler.ledger.lock import only_service
@@ -93,7 +93,9 @@ def _inspect(path: Path, *, called: Path) -> Copy:
         with closing(sqlite3.connect(target, uri=True)) as conn:
             verdict = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise LedgerError(f"{called}: the file is damaged: {verdict}")
+                what = verdict.replace("*** in database main ***\n", "").splitlines()[0]
+                advice = "" if called == path else f"; {REPAIR}"
+                raise LedgerDamaged(f"{called}: the file is damaged: {what}{advice}")
             applied = {name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations")}
             unknown = applied - schema.migration_names()
             if unknown:

@@ -128,6 +128,11 @@ def test_a_start_sees_where_indexes_begin_and_end(ledger: Path, name: str) -> No
         look(db)
 
 
+def test_a_start_looks_at_a_sound_one_and_goes_on(ledger: Path) -> None:
+    with closing(connect(ledger, readonly=True)) as db:
+        look(db)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can do it for somebody else")
 def test_it_goes_on_belonging_to_whom_it_belonged(ledger: Path) -> None:
     os.chown(ledger, 65534, 65534)

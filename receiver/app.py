@@ -41,7 +41,11 @@ def receiver_app(
         return PlainTextResponse("alive\n")
 
     async def readyz(_: Request) -> Response:
-        """The ledger can be written: proven by a commit, not a second ago."""
+        """The ledger can be written, proven by a commit not a second ago; and no part of its file is damaged, as far
+        as is known.
+        """
+        if writer.damage is not None:
+            return PlainTextResponse(f"{writer.damage}\n", 503, {"Retry-After": "30"})
         try:
             await prove()
         except LedgerError as error:

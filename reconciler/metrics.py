@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import structlog
 from prometheus_client import CollectorRegistry, Histogram
@@ -118,7 +118,7 @@ class Standing(Collector):
         config, client = self._current()
         found: list[Metric] = []
         try:
-            with closing(look_at(config.ledger.path, self._trouble)) as db:
+            with look_at(config.ledger.path, self._trouble) as db:
                 found = [*_from_ledger(db, self._known(), times.now()), _ledger_bytes(config)]
         except LedgerError as error:
             log.error("the ledger can't be read for Prometheus", reason=str(error))

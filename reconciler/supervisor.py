@@ -43,7 +43,7 @@ class _Watched:
 class Supervisor:
     """Runs parts. `start` is for one that runs for ever, `until_done` for one that ends; `turn` for one turn of
     what something else calls; `note` is for what somebody else found out. `forget` is for one that is no part any
-    more: what still runs of it is of no interest.
+    more: what still runs of it is of no interest. `on_error` is told each error of a part.
     """
 
     def __init__(self, *, longest_pause_s: float = LONGEST_PAUSE_S, well_after_s: float = WELL_AFTER_S) -> None:
@@ -51,6 +51,7 @@ class Supervisor:
         self._well_after_s = well_after_s
         self._watched: dict[str, _Watched] = {}
         self._changed = asyncio.Event()
+        self.on_error: Callable[[BaseException], None] | None = None
 
     def parts(self) -> list[Part]:
         """Every part that there is, well or not, by name. `error` is empty where it never failed."""
@@ -138,6 +139,8 @@ class Supervisor:
     def _note_failure(
         self, one: _Watched, error: BaseException, longest_pause_s: float, *, restarts: bool = True
     ) -> None:
+        if self.on_error is not None:
+            self.on_error(error)
         self._fails(one, words(error))
         one.restarts += restarts
         one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=longest_pause_s)

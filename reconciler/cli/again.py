@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +18,7 @@ from reconciler.events import times
 from reconciler.forwarding.filters import routes
 from reconciler.ledger import destinations
 from reconciler.ledger import replay as reopening
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.replay import EVENTS_A_STEP, Wanted
 from reconciler.ledger.routes import Route
 
@@ -48,7 +47,7 @@ def send_again(
     per_second = _rate(rate)
     if not config.ledger.path.exists():
         fail(f"{config.ledger.path}: there is no ledger yet")
-    with closing(connect(config.ledger.path)) as db:
+    with opened(config.ledger.path) as db:
         ids = {one.name: one.id for one in destinations.standings(db) if one.active}
         chosen = [one for one in config.destinations if one.name in ids and destination in (None, one.name)]
         ways = dict(zip([one.name for one in chosen], routes(chosen, ids), strict=True))

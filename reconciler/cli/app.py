@@ -22,6 +22,7 @@ from reconciler.cli import (
     init,
     prune,
     reload,
+    repair,
     replay,
     schema,
     serve,
@@ -30,7 +31,7 @@ from reconciler.cli import (
 from reconciler.cli.common import FAILED, USAGE, say
 from reconciler.config.load import ConfigError
 from reconciler.ledger.connection import explain, is_trouble
-from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.errors import LedgerError, LedgerVersion
 from reconciler.service.web import ServiceError
 from reconciler.sources.errors import SourceError
 
@@ -57,6 +58,7 @@ app.command()(replay.replay)
 app.command()(prune.prune)
 app.command()(backup.backup)
 app.command()(backup.restore)
+app.command()(repair.repair)
 app.command()(demo.demo)
 app.command()(schema.schema)
 
@@ -81,6 +83,9 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
+        say(error)
+        sys.exit(USAGE)
+    except LedgerVersion as error:
         say(error)
         sys.exit(USAGE)
     except (ServiceError, LedgerError, SourceError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import msgspec
@@ -35,8 +35,9 @@ from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
 from reconciler.ledger import destinations, prune
-from reconciler.ledger.connection import connect, service_process
+from reconciler.ledger.connection import opened
 from reconciler.ledger.coverage import Interval
+from reconciler.ledger.lock import service_process
 from reconciler.ledger.routes import Route
 from reconciler.ledger.unknowns import Unknown, unknowns
 from reconciler.ledger.writer import Writer
@@ -96,7 +97,7 @@ def backfill(
         )
     except KeyboardInterrupt:
         fail("interrupted: what was read stays; run the same command again to go on")
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with opened(loaded.ledger.path, readonly=True) as db:
         now = times.now()
         unknown = unknowns(db, asked(loaded, now), now=now)
     _print(reports, groups, unknown, window, dry_run=dry_run, as_json=as_json)
@@ -127,7 +128,7 @@ def _not_pruned(config: Config, window: Interval) -> None:
     """What was pruned would be found again, and sent again: rather ask first."""
     if not config.ledger.path.exists():
         return
-    with closing(connect(config.ledger.path, readonly=True)) as db:
+    with opened(config.ledger.path, readonly=True) as db:
         pruned = prune.horizon(db)
     if pruned is not None and window.start <= pruned:
         fail(
@@ -150,8 +151,8 @@ async def _backfill(
     if window is not None:
         err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).", highlight=False)
     with ExitStack() as stack:
-        db = stack.enter_context(closing(connect(config.ledger.path)))
-        reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
+        db = stack.enter_context(opened(config.ledger.path))
+        reader = stack.enter_context(opened(config.ledger.path, readonly=True))
         writer = Writer(db)
         if not no_forward and not dry_run:
             writer.routes = await _routes(config, writer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from functools import partial
 
 import msgspec
@@ -29,7 +28,7 @@ from reconciler.events.texts import without_credentials
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
 from reconciler.ledger import downtime
-from reconciler.ledger.connection import connect, touch, transaction
+from reconciler.ledger.connection import opened, touch, transaction
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.unknowns import unknowns
 from reconciler.reconcile.knowledge import asked
@@ -91,7 +90,7 @@ def _findings(config: Config, file: str) -> Iterator[Finding]:
 def _filters(config: Config) -> Iterator[Finding]:
     """Filters that let nothing through so far. A ledger that can't be read was reported."""
     try:
-        with closing(connect(config.ledger.path, readonly=True)) as db:
+        with opened(config.ledger.path, readonly=True) as db:
             found = doubts(config, db)
     except LedgerError:
         return
@@ -104,7 +103,7 @@ def _unknown(config: Config) -> Iterator[Finding]:
     if not config.ledger.path.exists():
         return
     try:
-        with closing(connect(config.ledger.path, readonly=True)) as db:
+        with opened(config.ledger.path, readonly=True) as db:
             now = times.now()
             ever = downtime.life(db).alive_at is not None  # before the first start nobody could read anything
             found = unknowns(db, asked(config, now), now=now) if ever else []
@@ -228,7 +227,7 @@ async def _ask(destination: Destination) -> str:
 def _ledger(config: Config) -> Finding:
     path = config.ledger.path
     try:
-        with closing(connect(path)) as db, transaction(db):
+        with opened(path) as db, transaction(db):
             touch(db)
     except LedgerError as error:
         return Finding("ledger", False, str(error))

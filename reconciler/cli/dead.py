@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -25,11 +24,11 @@ from reconciler.cli.common import (
     shown,
     table,
 )
-from reconciler.cli.rendering import Rendered, render
+from reconciler.cli.rendering import Rendered, Renderer
 from reconciler.config.models import Config
 from reconciler.ledger import letters, queue
 from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.replay import Wanted
 
 app = typer.Typer(no_args_is_help=True)
@@ -57,7 +56,7 @@ def list_dead(
 ) -> None:
     """List dead letters, newest last. With --json each is one line of JSON."""
     wanted = _filter(project, kind, since, until)
-    with closing(connect(read_config(config).ledger.path, readonly=True)) as db:
+    with opened(read_config(config).ledger.path, readonly=True) as db:
         rows = letters.dead_letters(db, wanted, destination=destination, limit=limit)
     if as_json:
         for row in rows:
@@ -95,12 +94,12 @@ def show(
     Secrets in the request are blotted out.
     """
     loaded = read_config(config)
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
         found = [row for row in letters.letters_of(db, event_id) if destination in (None, row["destination"])]
         if not found:
             fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
         tried = letters.attempts(db, event_id)
-        shown_ = [_whole(db, loaded, row, tried) for row in found]
+        shown_ = [_whole(db, loaded, renderer, row, tried) for row in found]
     if as_json:
         print_json(shown_)
         return
@@ -134,11 +133,13 @@ def _filter(project: str | None, kind: str | None, since: str | None, until: str
     return Filter(project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True))
 
 
-def _whole(db: Database, config: Config, row: dict[str, Any], tried: list[dict[str, Any]]) -> dict[str, Any]:
+def _whole(
+    db: Database, config: Config, renderer: Renderer, row: dict[str, Any], tried: list[dict[str, Any]]
+) -> dict[str, Any]:
     destination = next((one for one in config.destinations if one.name == row["destination"]), None)
     request: Rendered | None = None
     if destination is not None:
-        request = render(db, config, destination, queue.outgoing(db, row["id"]), attempt=row["attempts"] + 1)
+        request = renderer.render(destination, queue.outgoing(db, row["id"]), attempt=row["attempts"] + 1)
     return row | {
         "attempts": [one for one in tried if one["destination"] == row["destination"]],
         "request": None if request is None else request.plain(),

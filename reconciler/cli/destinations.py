@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +27,7 @@ from reconciler.cli.common import (
     shown,
     table,
 )
-from reconciler.cli.rendering import render
+from reconciler.cli.rendering import Renderer
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
@@ -36,7 +35,7 @@ from reconciler.events import times
 from reconciler.forwarding.filters import parts
 from reconciler.ledger import browse, destinations, queue, status
 from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.connection import opened, transaction
 from reconciler.ledger.destinations import Standing
 from reconciler.ledger.opening import candidates_of
 from reconciler.ledger.routes import Candidate, Undecided
@@ -61,7 +60,7 @@ def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
     wanted = {one.name: one for one in loaded.destinations}
     known: dict[str, status.DestinationStatus] = {}
     if loaded.ledger.path.exists():
-        with closing(connect(loaded.ledger.path, readonly=True)) as db:
+        with opened(loaded.ledger.path, readonly=True) as db:
             known = {one.name: one for one in status.destination_statuses(db)}
     rows = [_row(name, wanted.get(name), known.get(name)) for name in sorted(wanted.keys() | known.keys())]
     if as_json:
@@ -90,10 +89,10 @@ def test(
     """
     loaded = read_config(config)
     destination = _configured(loaded, name, config)
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
         wanted = Filter(since=moment(since), until=moment(until, end_of_day=True))
         events = browse.newest(db, wanted, limit=limit)
-        results = [_try(db, loaded, destination, event, bodies=bodies or as_json) for event in events]
+        results = [_try(db, renderer, destination, event, bodies=bodies or as_json) for event in events]
     if as_json:
         print_json(results)
         return
@@ -141,7 +140,7 @@ def remove(
     loaded = read_config(config)
     if name in [one.name for one in loaded.destinations]:
         fail(f"{name} is in {config}: take it out there and `reload` first", USAGE)
-    with closing(connect(loaded.ledger.path)) as db:
+    with opened(loaded.ledger.path) as db:
         one = _known(db, name)
         if one.active:
             fail(f"{name} is not in {config}, but the service still sends to it: `reload` first")
@@ -162,7 +161,7 @@ def _change(config: Path, name: str, change: Callable[[Database, Standing], None
     loaded = read_config(config)
     if not loaded.ledger.path.exists():
         fail(f"{loaded.ledger.path}: there is no ledger yet")
-    with closing(connect(loaded.ledger.path)) as db, transaction(db):
+    with opened(loaded.ledger.path) as db, transaction(db):
         change(db, _known(db, name))
 
 
@@ -190,7 +189,7 @@ def _row(name: str, wanted: Destination | None, known: status.DestinationStatus 
 
 
 def _try(
-    db: Database, config: Config, destination: Destination, event: dict[str, Any], *, bodies: bool
+    db: Database, renderer: Renderer, destination: Destination, event: dict[str, Any], *, bodies: bool
 ) -> dict[str, Any]:
     """Whether an event would be sent; why not; and what, where asked."""
     outgoing = queue.outgoing(db, event["id"])
@@ -207,7 +206,7 @@ def _try(
         "why": why,
     }
     if why is None:
-        rendered = render(db, config, destination, outgoing, attempt=1)
+        rendered = renderer.render(destination, outgoing, attempt=1)
         if rendered.error is not None:
             return found | {"sent": False, "why": f"dead letter: {rendered.error}"}
         if bodies:

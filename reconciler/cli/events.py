@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ from reconciler.cli.common import (
 from reconciler.events.texts import pretty_json
 from reconciler.ledger import browse
 from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import connect, data_version
+from reconciler.ledger.connection import data_version, opened
 
 FOLLOW_S = 0.2
 
@@ -77,7 +76,7 @@ def list_events(
         until=moment(until, end_of_day=True),
         source=source,
     )
-    with closing(connect(_ledger(config), readonly=True)) as db:
+    with opened(_ledger(config), readonly=True) as db:
         last = browse.last_id(db)
         rows = [row for row in browse.newest(db, wanted, limit=limit) if row["id"] <= last]
         if as_json or follow:
@@ -95,7 +94,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one event: every sighting of it, its deliveries, and its payload."""
-    with closing(connect(_ledger(config), readonly=True)) as db:
+    with opened(_ledger(config), readonly=True) as db:
         found = browse.show(db, event_id)
     if found is None:
         fail(f"there is no event {event_id} in this ledger")

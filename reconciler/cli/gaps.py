@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Annotated, Any
 
 import msgspec
@@ -22,7 +21,7 @@ from reconciler.cli.common import (
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger import coverage, runs
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.coverage import Stretch
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.unknowns import Known
@@ -42,7 +41,7 @@ def gaps(
     A gap that can still be closed is closed by the next poll of the service, or by `backfill --gaps`.
     """
     loaded = read_config(config)
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with opened(loaded.ledger.path, readonly=True) as db:
         known = look(db, loaded, times.now())
         complete = [_stretch(one) for one in coverage.stretches(db)]
         paths = {ident: path for path, ident in runs.project_paths(db).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -32,7 +32,7 @@ from reconciler.cli.common import (
 )
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.writer import Writer
 from reconciler.reconcile.ensure import Ensured
 from reconciler.reconcile.ensure import ensure as ensure_one
@@ -205,8 +205,8 @@ def _run(config: Config, work: Callable[[Reconciling], Coroutine[Any, Any, T]]) 
 
     async def main() -> T:
         with ExitStack() as stack:
-            db = stack.enter_context(closing(connect(config.ledger.path)))
-            reader = stack.enter_context(closing(connect(config.ledger.path, readonly=True)))
+            db = stack.enter_context(opened(config.ledger.path))
+            reader = stack.enter_context(opened(config.ledger.path, readonly=True))
             writer = Writer(db)
             parts = reconciling(config, db=reader, writer=writer)
             try:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, out, print_json, read_config
 from reconciler.events import times
-from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.connection import opened, transaction
 from reconciler.ledger.prune import Pruning
 from reconciler.service.jobs import keep
 
@@ -23,7 +21,7 @@ def prune(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     if not loaded.ledger.path.exists():
         fail(f"{loaded.ledger.path}: there is no ledger yet")
     pruning, done = Pruning(keep(loaded.retention), now=times.now()), False
-    with closing(connect(loaded.ledger.path)) as db:
+    with opened(loaded.ledger.path) as db:
         while not done:
             with transaction(db):
                 done = pruning.step(db)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import closing
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, out, read_config
-from reconciler.ledger.connection import connect, service_process
+from reconciler.ledger.connection import opened
+from reconciler.ledger.lock import service_process
 from reconciler.ledger.reloads import last_reload
 
 PATIENCE_S = 60.0
@@ -25,7 +25,7 @@ def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     process = service_process(loaded.ledger.path)
     if process is None:
         fail(f"no service runs on {loaded.ledger.path}")
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with opened(loaded.ledger.path, readonly=True) as db:
         before = last_reload(db)
         os.kill(process, signal.SIGHUP)
         deadline = time.monotonic() + PATIENCE_S

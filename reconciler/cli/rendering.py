@@ -12,8 +12,8 @@ from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.formats import Formatter
+from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.kinds.http import Http
-from reconciler.forwarding.transform import TransformFailed
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.queue import Outgoing
 
@@ -31,15 +31,35 @@ class Rendered(msgspec.Struct, frozen=True):
         return msgspec.structs.asdict(self)
 
 
-def render(db: Database, config: Config, destination: Destination, event: Outgoing, *, attempt: int) -> Rendered:
-    """What would be sent."""
-    kind = find_kind(destination.kind)(destination)
-    formatter = Formatter(destination, event_id=event_ids(db), gitlab_url=config.gitlab.url)
-    try:
-        message = formatter.message(event, attempt=attempt, now=times.now())
-    except TransformFailed as error:
-        return Rendered(kind.address, {}, "", str(error))
-    headers = dict(message.headers)
-    if isinstance(kind, Http):
-        headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
-    return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))
+class Renderer:
+    """Renders events, for as long as its context lasts."""
+
+    def __init__(self, db: Database, config: Config) -> None:
+        self._event_id = event_ids(db)
+        self._gitlab_url = config.gitlab.url
+        self._formatters: dict[str, Formatter] = {}
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for formatter in self._formatters.values():
+            formatter.close()
+
+    def render(self, destination: Destination, event: Outgoing, *, attempt: int) -> Rendered:
+        """What would be sent."""
+        kind = find_kind(destination.kind)(destination)
+        try:
+            message = self._formatter(destination).message(event, attempt=attempt, now=times.now())
+        except TransformFailed as error:
+            return Rendered(kind.address, {}, "", str(error))
+        headers = dict(message.headers)
+        if isinstance(kind, Http):
+            headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
+        return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))
+
+    def _formatter(self, destination: Destination) -> Formatter:
+        if destination.name not in self._formatters:
+            made = Formatter(destination, event_id=self._event_id, gitlab_url=self._gitlab_url)
+            self._formatters[destination.name] = made
+        return self._formatters[destination.name]

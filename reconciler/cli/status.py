@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown, table
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
-from reconciler.ledger.connection import connect
+from reconciler.ledger.connection import opened
 from reconciler.ledger.status import ProjectStatus, Status
 from reconciler.ledger.status import status as read_status
 from reconciler.reconcile.knowledge import asked
@@ -23,7 +21,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     """
     loaded = read_config(config)
     now = times.now()
-    with closing(connect(loaded.ledger.path, readonly=True)) as db:
+    with opened(loaded.ledger.path, readonly=True) as db:
         found = read_status(db, asked=asked(loaded, now), keeps=keeps(), expected=expected(loaded, now), now=now)
     if as_json:
         print_json(msgspec.to_builtins(found))

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 
 import jinja2
 import jmespath
-from jinja2 import nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
@@ -18,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from reconciler.config import words
 from reconciler.config.basics import Name, Section, check_header_value
 from reconciler.config.kinds import find_kind, told
+from reconciler.config.templates import compiled_template
 from reconciler.config.units import Duration, Rate
 
 
@@ -53,21 +52,6 @@ def _check_functions(node: Any) -> None:
 def _near(name: str) -> str:
     near = get_close_matches(name, Functions.FUNCTION_TABLE, n=1)
     return f"; {near[0]}() is meant?" if near else ""
-
-
-def compiled_template(text: str) -> jinja2.Template:
-    """A template that is ready to be rendered, in a sandbox: bodies are written by strangers, and a template can't
-    reach anything but what it is given. A name that is missing is a mistake, not an empty text.
-
-    Raises jinja2.TemplateSyntaxError, also for filters and tests that there are not.
-    """
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-    for node in environment.parse(text).find_all((nodes.Filter, nodes.Test)):
-        known = environment.filters if isinstance(node, nodes.Filter) else environment.tests
-        if node.name not in known:  # where it stands in an `if`, Jinja2 would notice only when it gets there
-            what = type(node).__name__.lower()
-            raise jinja2.TemplateAssertionError(f"No {what} named {node.name!r}.", node.lineno)
-    return environment.from_string(text)
 
 
 def _template(text: str) -> str:

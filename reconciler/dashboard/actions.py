@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from itertools import islice
 
 from reconciler.config.models import Config
@@ -10,7 +9,7 @@ from reconciler.events import times
 from reconciler.forwarding.filters import routes
 from reconciler.ledger import destinations, replay
 from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.connection import opened, transaction
 from reconciler.ledger.replay import EVENTS_A_STEP, Wanted
 
 
@@ -30,7 +29,7 @@ def replay_dead(config: Config, destination: str | None, kind: str | None) -> st
 
 def change_destination(config: Config, name: str, act: str) -> str:
     """Pause a destination, or resume it."""
-    with closing(connect(config.ledger.path)) as db, transaction(db):
+    with opened(config.ledger.path) as db, transaction(db):
         one = next((one for one in destinations.standings(db) if one.name == name), None)
         if one is None or act not in ("pause", "resume"):
             return "There is no such destination."
@@ -43,7 +42,7 @@ def change_destination(config: Config, name: str, act: str) -> str:
 
 def _replay(config: Config, wanted: Wanted, destination: str | None) -> int:
     done = 0
-    with closing(connect(config.ledger.path)) as db:
+    with opened(config.ledger.path) as db:
         ids = {one.name: one.id for one in destinations.standings(db) if one.active}
         chosen = [one for one in config.destinations if destination in (None, one.name)]
         for route in routes(chosen, ids):

@@ -6,7 +6,6 @@ import secrets
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -112,7 +111,7 @@ class _Pages:
         event_id = _whole(str(request.path_params["event_id"]), 0)
 
         def look() -> str | None:
-            with closing(look_at(self._current().ledger.path, self._trouble)) as db:
+            with look_at(self._current().ledger.path, self._trouble) as db:
                 return views.payload(db, event_id)
 
         found = await run_in_threadpool(look)
@@ -200,7 +199,7 @@ class _Pages:
 
         def make() -> tuple[str, int]:
             config = self._current()
-            with closing(look_at(config.ledger.path, self._trouble)) as db:
+            with look_at(config.ledger.path, self._trouble) as db:
                 found = look(db, config)
             made = common | {"made": today(times.now())}
             if found is None:

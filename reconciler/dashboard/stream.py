@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ class Stream:
             self._listeners -= 1
 
     def _after(self, last: int) -> list[dict[str, Any]]:
-        with closing(look_at(self._path, self._trouble)) as db:
+        with look_at(self._path, self._trouble) as db:
             return after(db, Filter(), event_id=last, limit=EVENTS_A_LOOK)
 
 

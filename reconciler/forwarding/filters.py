@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 import jmespath
 from jmespath.exceptions import JMESPathError
+from jmespath.visitor import TreeInterpreter
 
 from reconciler.config.destinations import Destination, Filter
 from reconciler.events.fields import first_text
@@ -15,6 +17,9 @@ from reconciler.events.sighting import ALERT, OWN_KINDS, Summary
 from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.routes import Candidate, Route, Undecided
 
+EXPRESSION_S = 1.0
+"""How long an expression may think about one event, by the thread's clock: everything else waits for it."""
+STEPS_A_LOOK = 64
 _HEADS = "refs/heads/"
 
 Test = Callable[[Candidate], bool]
@@ -101,7 +106,9 @@ def _expression(text: str) -> Test:
     def test(candidate: Candidate) -> bool:
         seen = {"event": facts(candidate.summary, candidate.source), "body": candidate.body}
         try:
-            found = compiled.search(seen)
+            found = _Patient().visit(compiled.parsed, seen)
+        except Undecided:
+            raise
         except JMESPathError as error:
             raise Undecided(str(error).splitlines()[0]) from None
         except Exception as error:  # a body too deep for `to_string`, say: it must not hold the recording up
@@ -109,6 +116,21 @@ def _expression(text: str) -> Test:
         return bool(found) or found == 0  # false as JMESPath has it: null, false, and what is empty
 
     return test
+
+
+class _Patient(TreeInterpreter):
+    """JMESPath's interpreter, which loops over lists in lists as often as who wrote the body likes, with an end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = 0
+        self._until = time.thread_time() + EXPRESSION_S
+
+    def visit(self, node: Any, *args: Any, **options: Any) -> Any:
+        self._steps += 1
+        if self._steps % STEPS_A_LOOK == 0 and time.thread_time() > self._until:
+            raise Undecided(f"it takes more than {EXPRESSION_S:g} s of computing time")
+        return super().visit(node, *args, **options)
 
 
 def _branches(candidate: Candidate) -> list[str]:

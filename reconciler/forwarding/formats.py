@@ -6,19 +6,22 @@ format, HTTP binding in structured mode.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import orjson
 
 from reconciler import __version__
 from reconciler.config.destinations import Destination
-from reconciler.events.fields import parsed
 from reconciler.events.sighting import Recovery
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import facts
+from reconciler.forwarding.jail import Jail, TransformFailed
 from reconciler.forwarding.message import Message
-from reconciler.forwarding.transform import TransformFailed, transforming
+from reconciler.forwarding.transform import transforming
 from reconciler.ledger.queue import Outgoing
 
 FIELDS_LENGTH = 1024
@@ -28,7 +31,10 @@ USER_AGENT = f"gitlab-reconciler/{__version__}"
 
 
 class Formatter:
-    """Writes a destination's messages. `event_id` gives an event its id for the outside (see `ledger.ids`)."""
+    """Writes a destination's messages. `event_id` gives an event its id for the outside (see `ledger.ids`).
+
+    It may hold a process and a thread, until `close`.
+    """
 
     def __init__(self, destination: Destination, *, event_id: Callable[[int], str], gitlab_url: str) -> None:
         self._format = destination.format
@@ -36,6 +42,22 @@ class Formatter:
         self._content_type = destination.transform.content_type if destination.transform else "application/json"
         self._event_id = event_id
         self._gitlab_url = gitlab_url.rstrip("/")
+        jailed = isinstance(self._transform, Jail)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="transform") if jailed else None
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        if self._transform is not None:
+            self._transform.close()
+        if self._beside is not None:
+            self._beside.shutdown(wait=False, cancel_futures=True)
+
+    async def written(self, event: Outgoing, *, attempt: int, replays: int, now: Millis) -> Message:
+        """As `message`, without keeping the event loop while a transform runs."""
+        write = partial(self.message, event, attempt=attempt, replays=replays, now=now)
+        if self._beside is None:
+            return write()
+        return await asyncio.get_running_loop().run_in_executor(self._beside, write)
 
     def message(self, event: Outgoing, *, attempt: int, replays: int = 0, now: Millis) -> Message:
         """The message for one attempt at one event.
@@ -82,8 +104,8 @@ class Formatter:
             return event.payload.encode()
         known = facts(event.summary, event.source) | {"id": event_id, "happened_at": event.happened_at}
         try:
-            return self._transform({"body": parsed(event.payload), "event": known})
-        except TransformFailed:
+            return self._transform(known, event.payload)
+        except (TransformFailed, OSError):  # OSError: there was no process to be had, which passes
             raise
         except Exception as error:  # a body too deep, say: it would fail for ever, and must not hold its lane up
             raise TransformFailed(f"{type(error).__name__}: {error}"[:1000]) from error

@@ -41,7 +41,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
     async def discard(self) -> None:
         """Close what was built, where it is not to be used after all."""
-        for name, (kind, _) in self.built.items():
+        for name, (kind, formatter) in self.built.items():
+            formatter.close()
             try:
                 await kind.close()
             except (Exception, SystemExit) as error:

@@ -7,9 +7,9 @@ from sqlite_utils import Database
 
 from reconciler.config.destinations import Retry
 from reconciler.events.times import MINUTE, Millis
+from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.message import Answer, excerpt
 from reconciler.forwarding.retry import next_pause
-from reconciler.forwarding.transform import TransformFailed
 from reconciler.ledger import queue
 from reconciler.ledger.queue import Attempt, Queued
 

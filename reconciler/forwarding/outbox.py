@@ -130,6 +130,7 @@ class Outbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._formatter.close)  # it may wait for a process to start, or to end
         try:
             await self._kind.close()
         except (Exception, SystemExit) as error:  # it is given up anyway
@@ -193,6 +194,7 @@ class Outbox:
             return await self._attempt(head)
         except sqlite3.Error as error:  # the event stays where it is
             self._breaker.gave_up()
+            self._writer.damaged(error)
             self._log.error("an attempt can't be made", event_id=head.event_id, error=str(error))
             await asyncio.sleep(LEDGER_PAUSE_S)
             return None
@@ -205,7 +207,7 @@ class Outbox:
         tried = queue.Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
         try:
             event = queue.outgoing(self._db, head.event_id)
-            message = self._formatter.message(event, attempt=tried.number, replays=head.replays, now=at)
+            message = await self._formatter.written(event, attempt=tried.number, replays=head.replays, now=at)
         except sqlite3.Error:
             raise
         except Exception as error:  # whatever it is, this event must not hold the others up

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-import jmespath
 import orjson
-from jinja2 import TemplateError
-from jmespath.exceptions import JMESPathError
 
-from reconciler.config.destinations import Transform, compiled_template
-from reconciler.events.fields import dig
-
-
-class TransformFailed(Exception):
-    """This event can't be transformed. The message says why."""
+from reconciler.config.destinations import Transform
+from reconciler.events.fields import dig, parsed
+from reconciler.forwarding.jail import Jail
 
 
-Seen = dict[str, Any]
-"""`body` and `event`."""
+class Transforming(Protocol):
+    """From what is known of an event, and GitLab's body, to the bytes that are sent."""
+
+    def __call__(self, event: dict[str, Any], payload: str) -> bytes:
+        """Raises TransformFailed where it does not work for this event."""
+
+    def close(self) -> None:
+        """Give up what it holds."""
 
 
-def transforming(transform: Transform) -> Callable[[Seen], bytes]:
-    """A transform as a function from what it sees to the bytes that are sent. It raises TransformFailed."""
+def transforming(transform: Transform) -> Transforming:
+    """A transform, ready to be used. What can loop or grow runs in a process of its own."""
     if transform.template is not None:
-        return _template(transform.template)
+        return Jail("template", transform.template)
     if transform.jmespath is not None:
-        return _jmespath(transform.jmespath)
-    return _fields(transform.fields or [])
+        return Jail("jmespath", transform.jmespath)
+    return _Fields(transform.fields or [])
 
 
-def _fields(paths: list[str]) -> Callable[[Seen], bytes]:
+class _Fields:
     """The body with nothing but these fields; those that it does not have are left out."""
 
-    def make(seen: Seen) -> bytes:
+    def __init__(self, paths: list[str]) -> None:
+        self._paths = paths
+
+    def __call__(self, event: dict[str, Any], payload: str) -> bytes:
+        body = parsed(payload)
         made: dict[str, Any] = {}
-        for path in paths:
-            value = dig(seen["body"], path)
+        for path in self._paths:
+            value = dig(body, path)
             if value is not None:
                 *parents, last = path.split(".")
                 place = made
@@ -46,28 +49,5 @@ def _fields(paths: list[str]) -> Callable[[Seen], bytes]:
                 place[last] = value
         return orjson.dumps(made)
 
-    return make
-
-
-def _jmespath(text: str) -> Callable[[Seen], bytes]:
-    compiled = jmespath.compile(text)
-
-    def make(seen: Seen) -> bytes:
-        try:
-            return orjson.dumps(compiled.search(seen))
-        except JMESPathError as error:
-            raise TransformFailed(f"jmespath: {str(error).splitlines()[0]}") from None
-
-    return make
-
-
-def _template(text: str) -> Callable[[Seen], bytes]:
-    compiled = compiled_template(text)
-
-    def make(seen: Seen) -> bytes:
-        try:
-            return compiled.render(seen).encode()
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise TransformFailed(f"template: {error}") from None
-
-    return make
+    def close(self) -> None:
+        """Holds nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -13,9 +14,11 @@ from pathlib import Path
 import msgspec
 
 from reconciler.ledger import schema
-from reconciler.ledger.connection import connect, explain, make_private, only_service, transaction
-from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.connection import REPAIR, connect, explain, transaction
+from reconciler.ledger.errors import LedgerDamaged, LedgerError
+from reconciler.ledger.files import make_private
 from reconciler.ledger.ids import rename_from_here
+from reconciler.ledger.lock import only_service
 
 PAGES_A_STEP = 4096
 """16 MB between two reports of progress."""
@@ -90,7 +93,9 @@ def _inspect(path: Path, *, called: Path) -> Copy:
         with closing(sqlite3.connect(target, uri=True)) as conn:
             verdict = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise LedgerError(f"{called}: the file is damaged: {verdict}")
+                what = verdict.replace("*** in database main ***\n", "").splitlines()[0]
+                advice = "" if called == path else f"; {REPAIR}"
+                raise LedgerDamaged(f"{called}: the file is damaged: {what}{advice}")
             applied = {name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations")}
             unknown = applied - schema.migration_names()
             if unknown:
@@ -120,20 +125,34 @@ def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
             shutil.copyfile(copy, part)
             with closing(connect(part)) as db, transaction(db):
                 rename_from_here(db)
-            _sync(part)
-            aside = _set_aside(path)
-            part.rename(path)
-            _sync(path.parent)
+            aside = exchange(part, path, "restore")
         except OSError as error:
             raise LedgerError(f"{path}: can't be restored: {error.strerror}") from error
     return found, aside
 
 
-def _set_aside(path: Path) -> Path | None:
+def exchange(new: Path, path: Path, why: str) -> Path | None:
+    """Put a closed ledger in another's place, on disk. Returns where the one that was there is now.
+
+    It belongs to whom the other belonged to: root may do this for a service that is somebody else. Raises OSError.
+    """
+    if path.exists():
+        old, made = path.stat(), new.stat()
+        if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):  # a service may not even ask (seccomp)
+            with contextlib.suppress(PermissionError):
+                os.chown(new, old.st_uid, old.st_gid)
+    _sync(new)
+    aside = _set_aside(path, why)
+    new.rename(path)
+    _sync(path.parent)
+    return aside
+
+
+def _set_aside(path: Path, why: str) -> Path | None:
     """Move the ledger that is there, with what belongs to it, out of the way."""
     if not path.exists():
         return None
-    aside = path.with_name(f"{path.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    aside = path.with_name(f"{path.name}.before-{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     for suffix in ("-wal", "-shm"):  # the WAL first: without it the file alone would be an older ledger
         beside = path.with_name(path.name + suffix)
         if beside.exists():

@@ -1,20 +1,17 @@
-"""Opening a ledger: pragmas, migrations, and the lock that keeps two services off one file."""
+"""Opening a ledger: pragmas, migrations, and what SQLite's errors mean."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database
 
 from reconciler.ledger import schema
-from reconciler.ledger.errors import LedgerError, LedgerInUse, LedgerUnavailable
-from reconciler.ledger.files import Files, identity
+from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
+from reconciler.ledger.files import Files, identity, make_private
 from reconciler.ledger.texts import AnyText
 
 PAGE_SIZE = 4096
@@ -44,6 +41,14 @@ _TROUBLE = {
     sqlite3.SQLITE_NOTADB,
 }
 """SQLite's answers that tell of the file or the machine, not of the statement."""
+
+
+DAMAGE = "damage"
+"""The name of the note of it."""
+REPAIR = (
+    "stop the service and run `gitlab-reconciler repair`: it builds anew what can be, or says that a backup has to "
+    "be restored"
+)
 
 
 class Ledger(Database):
@@ -76,6 +81,7 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     try:
         db = Ledger(conn, recursive_triggers=False)
+        schema.check(db, path, may_upgrade=not readonly)
         if not readonly:
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -87,39 +93,54 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
         db.execute("PRAGMA cache_size = -16000")
         db.execute("SELECT 1 FROM events LIMIT 1")
         db.files = Files(path)  # now: the first statement opened them all
+    except LedgerError:
+        conn.close()
+        raise
     except (OSError, sqlite3.Error) as error:
         conn.close()
-        reason = explain(error) if isinstance(error, sqlite3.Error) else f"can't be opened: {error}"
-        raise LedgerUnavailable(f"{path}: {reason}") from error
+        if isinstance(error, sqlite3.Error):
+            raise _unusable(path, error) from error
+        raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     if before is not None and db.files.database != before:
         conn.close()
         raise LedgerUnavailable(f"{path}: was replaced while it was being opened: try again")
     return db
 
 
-def look_at(path: Path, trouble: Callable[[], str | None]) -> Ledger:
-    """Open a running service's ledger to read it, for a face of that service. `trouble` tells why the files at the
-    path are not the ones that the service has open (`Files.trouble`).
+@contextmanager
+def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
+    """A ledger, for as long as the block lasts. What SQLite then says of the file names it, and what to do.
+
+    Raises LedgerError.
+    """
+    with closing(connect(path, readonly=readonly)) as db:
+        try:
+            yield db
+        except sqlite3.Error as error:
+            if not is_trouble(error):
+                raise
+            raise _unusable(path, error) from error
+
+
+@contextmanager
+def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[Ledger]:
+    """A running service's ledger, for a face of that service to read. `trouble` tells why the files at the path are
+    not the ones that the service has open (`Files.trouble`).
 
     Raises LedgerUnavailable where they are not: what another file says must not be shown as if it were the service's.
+    Otherwise as `opened`.
     """
     if (why := trouble()) is not None:
         raise LedgerUnavailable(why)
-    db = connect(path, readonly=True)
-    if (why := trouble()) is not None:  # it was replaced meanwhile
-        db.close()
-        raise LedgerUnavailable(why)
-    return db
+    with opened(path, readonly=True) as db:
+        if (why := trouble()) is not None:  # it was replaced meanwhile
+            raise LedgerUnavailable(why)
+        yield db
 
 
-def make_private(path: Path) -> None:
-    """Make a file that its owner alone may read, where there is none: bodies of events are nobody else's business.
-
-    SQLite gives the files beside it the same mode. A file that is there is not opened: closing it again would take
-    away the locks that SQLite has on it in this process (POSIX). Raises OSError.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+def _unusable(path: Path, error: sqlite3.Error) -> LedgerUnavailable:
+    kind = LedgerDamaged if is_damage(error) else LedgerUnavailable
+    return kind(f"{path}: {explain(error)}")
 
 
 def explain(error: sqlite3.Error) -> str:
@@ -130,8 +151,9 @@ def explain(error: sqlite3.Error) -> str:
         sqlite3.SQLITE_BUSY: "another process holds the write lock: is a long transaction open on this file?",
         sqlite3.SQLITE_READONLY: "the file is read-only: check its owner and mode",
         sqlite3.SQLITE_CANTOPEN: "the file can't be opened: check the folder's owner and mode",
-        sqlite3.SQLITE_CORRUPT: "the file is damaged: stop the service and restore a backup",
-        sqlite3.SQLITE_NOTADB: "this file is no SQLite database: is ledger.path right?",
+        sqlite3.SQLITE_CORRUPT: f"the file is damaged: {REPAIR}",
+        sqlite3.SQLITE_NOTADB: "this file is no SQLite database, or its beginning is damaged: is ledger.path right? "
+        "Else stop the service and `restore` a backup",
         sqlite3.SQLITE_IOERR: "the disk reports an error",
     }.get(code)
     return f"{advice} ({error})" if advice else str(error)
@@ -155,7 +177,25 @@ def may_come_right(error: BaseException | None) -> bool:
 
 def is_damage(error: BaseException) -> bool:
     """Whether a part of the file is damaged, which only meets who reads it."""
+    if isinstance(error, LedgerDamaged):
+        return True
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+
+
+def is_of_words(error: BaseException) -> bool:
+    """Whether it is the index of words that is damaged, as SQLite's full-text search says it."""
+    cause = error.__cause__ if isinstance(error, LedgerDamaged) else error
+    return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
+
+
+def note_damage(db: Database, what: str) -> None:
+    """Remember that the file is damaged, inside the open transaction: the next start looks into it."""
+    db.conn.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (DAMAGE, what))
+
+
+def is_noted(db: Database) -> bool:
+    """Whether damage was met that nobody has looked into."""
+    return db.conn.execute("SELECT 1 FROM meta WHERE name = ?", (DAMAGE,)).fetchone() is not None
 
 
 def touch(db: Database) -> None:
@@ -185,9 +225,11 @@ def transaction(db: Database) -> Iterator[Database]:
                 db.conn.execute("ROLLBACK")
             raise
     except sqlite3.Error as error:
-        if is_trouble(error):
-            raise LedgerUnavailable(explain(error)) from error
-        raise
+        if not is_trouble(error):
+            raise
+        if isinstance(db, Ledger):
+            raise _unusable(db.files.path, error) from error
+        raise LedgerUnavailable(explain(error)) from error
 
 
 def commit(db: Database) -> None:
@@ -204,39 +246,3 @@ def _verify(db: Database) -> None:
     trouble = db.files.trouble() if isinstance(db, Ledger) else None
     if trouble is not None:
         raise LedgerUnavailable(trouble)
-
-
-@contextmanager
-def only_service(path: Path) -> Iterator[None]:
-    """Hold the right to serve a ledger. The kernel gives it back however the process ends.
-
-    Raises LedgerInUse where another service holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise LedgerInUse(
-                f"{path}: another `serve` (process {owner}) has this ledger; stop it first, or give this one "
-                "a ledger.path of its own"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def service_process(path: Path) -> int | None:
-    """The process that serves a ledger, or None where none does."""
-    try:
-        with path.with_name(path.name + ".lock").open("r") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read().strip() or 0) or None
-    except (OSError, ValueError):
-        return None
-    return None

@@ -15,6 +15,10 @@ class LedgerDamaged(LedgerUnavailable):
     """What was to be read or written is in a damaged part of the file; other parts may be sound."""
 
 
+class LedgerVersion(LedgerError):
+    """The ledger's tables are those of a later version of this program."""
+
+
 class ChangeFailed(LedgerError):
     """A change raised what is no trouble of the ledger: a mistake in our code, or a value that can't be written.
 

@@ -6,6 +6,8 @@ does not look (in WAL mode), so we do: three `stat` calls a commit, a few micros
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 Identity = tuple[int, int]
@@ -35,12 +37,27 @@ class Files:
         return None
 
     @property
+    def path(self) -> Path:
+        """Where they are."""
+        return self._path
+
+    @property
     def database(self) -> Identity | None:
         """The database file that was opened."""
         return self._opened[""]
 
     def _at(self, suffix: str) -> Path:
         return self._path.with_name(self._path.name + suffix)
+
+
+def make_private(path: Path) -> None:
+    """Make a file that its owner alone may read, where there is none: bodies of events are nobody else's business.
+
+    SQLite gives the files beside it the same mode. A file that is there is not opened: closing it again would take
+    away the locks that SQLite has on it in this process (POSIX). Raises OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def identity(path: Path) -> Identity | None:

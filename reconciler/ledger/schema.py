@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 from sqlite_utils import Database
 
+from reconciler import __version__
+from reconciler.ledger.errors import LedgerError, LedgerVersion
 from reconciler.ledger.migrations import OPEN, TIME, UNREAD, m0001, m0005, migrations
 
 __all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "migration_names", "migrations", "upgrade"]
@@ -11,9 +16,55 @@ __all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "migration_names", "migra
 
 def upgrade(db: Database) -> None:
     """Bring the ledger to this program's schema; nothing happens where it is there already."""
-    migrations.apply(db)
+    if not applied(db) >= migration_names():
+        migrations.apply(db)
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_PROGRAM, __version__))
 
 
-def migration_names() -> set[str]:
+def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
+    """Refuse a ledger that a later version of this program brought up, and, where it may not be upgraded, one that
+    an earlier version left, or an empty file.
+
+    Raises LedgerError, with the versions.
+    """
+    found, known = applied(db), migration_names()
+    if found - known:
+        raise LedgerVersion(
+            f"{path}: was written by a later version{_by(db)}: its tables are at {max(found)}, and this program "
+            f"({__version__}) knows them up to {max(known)}; install that version, or restore a backup from before"
+        )
+    if may_upgrade or found >= known:
+        return
+    if not found:
+        raise LedgerError(
+            f"{path}: is no ledger, or an empty one: `gitlab-reconciler serve` makes its tables; if there was one "
+            "here, `restore` a backup"
+        )
+    raise LedgerError(
+        f"{path}: was written by an earlier version{_by(db)}: its tables are at {max(found)}, and this program "
+        f"({__version__}) needs {max(known)}; `gitlab-reconciler serve` brings it up when it starts"
+    )
+
+
+def applied(db: Database) -> set[str]:
+    """The migrations that a ledger has seen."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+        return set()
+    return {name for (name,) in db.execute("SELECT name FROM _sqlite_migrations")}
+
+
+@cache
+def migration_names() -> frozenset[str]:
     """The migrations that this program knows."""
-    return {migration.name for migration in migrations.pending(Database(memory=True))}
+    return frozenset(migration.name for migration in migrations.pending(Database(memory=True)))
+
+
+def _by(db: Database) -> str:
+    """Which version it was, where that one has said so."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+        return ""
+    row = db.execute("SELECT value FROM meta WHERE name = ?", (_PROGRAM,)).fetchone()
+    return "" if row is None else f" of gitlab-reconciler ({row[0]})"
+
+
+_PROGRAM = "program"

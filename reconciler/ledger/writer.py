@@ -25,7 +25,16 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.connection import Ledger, commit, explain, is_busy, is_damage, is_trouble
+from reconciler.ledger.connection import (
+    Ledger,
+    commit,
+    explain,
+    is_busy,
+    is_damage,
+    is_of_words,
+    is_trouble,
+    note_damage,
+)
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.record import Outcome, Recorded, record
@@ -85,14 +94,17 @@ class Writer:
 
     `on_opened` is called after each commit with the deliveries that it opened, `on_committed` after one with
     sightings, by who measures; `on_trouble` with what is wrong with the ledger when it can't be written, and with
-    None when it can again. New events open deliveries by `routes`, which may be changed at any time. `disk` runs
-    the commits; default: a thread of its own.
+    None when it can again; `on_damage` once, when a damaged part of its file is met. New events open deliveries by
+    `routes`, which may be changed at any time. `disk` runs the commits; default: a thread of its own.
     """
 
     def __init__(self, db: Ledger, *, routes: Sequence[Route] = (), disk: Executor | None = None) -> None:
         self.on_opened: Callable[[list[Opened]], None] | None = None
         self.on_committed: Callable[[Committed], None] | None = None
         self.on_trouble: Callable[[str | None], None] | None = None
+        self.on_damage: Callable[[str], None] | None = None
+        self.damage: str | None = None
+        """What is known of damage to the ledger's file. It does not pass while the service runs."""
         self.routes = routes
         self.waiting_sightings = 0
         self._db = db
@@ -123,6 +135,17 @@ class Writer:
         database.
         """
         return self._submit((), change)
+
+    def damaged(self, error: BaseException) -> None:
+        """Somebody met an error. Where it tells of a damaged file, `/readyz` says so, and the next start looks into
+        it. Damage of the index of words, which no event needs, is its part's alone.
+        """
+        if self.damage is not None or not is_damage(error) or is_of_words(error):
+            return
+        self.damage = reason = _reason(error)
+        log.error("the ledger's file is damaged", reason=reason)
+        _tell(self.on_damage, reason)
+        self.run(lambda db: note_damage(db, reason)).add_done_callback(lambda noted: noted.exception())
 
     async def close(self) -> None:
         """Wait until everything submitted is on disk or has failed, and end the thread."""
@@ -229,6 +252,8 @@ class Writer:
         reason = _reason(error)
         if _concerns_all(error):
             self._note_trouble(reason)
+        elif is_damage(error):
+            self.damaged(error)
         else:
             self._note_bug(reason, error)
         for change in batch:

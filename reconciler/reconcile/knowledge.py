@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 
 from sqlite_utils import Database
 
@@ -62,6 +61,6 @@ class SharedLook:
         with self._lock:
             config = self._current()
             if self._last is None or self._last[1] is not config or time.monotonic() - self._last[0] > FRESH_S:
-                with closing(look_at(config.ledger.path, self._trouble)) as db:
+                with look_at(config.ledger.path, self._trouble) as db:
                     self._last = (time.monotonic(), config, look(db, config, times.now()))
             return self._last[2]

@@ -121,7 +121,8 @@ class Rounds:
         and those whose webhooks told.
         """
         now = times.now()
-        since = Millis((self._looked_at or now) - self._config.overlap - self._config.settle)
+        # Not later than now: the wall clock may have been set back since.
+        since = Millis(min(self._looked_at or now, now) - self._config.overlap - self._config.settle)
         try:
             async with asyncio.timeout(self._config.interval / 1000):
                 active = await in_thread(lambda: self._activity.since(since))
@@ -144,7 +145,8 @@ class Rounds:
         Then the logs of the groups' own webhooks.
         """
         now = times.now()
-        due = self._groups_read_at is None or now - self._groups_read_at >= self._config.round
+        # Below zero: the wall clock was set back since.
+        due = self._groups_read_at is None or not 0 <= now - self._groups_read_at < self._config.round
         if due:
             self._groups_read_at = now
         await self._projects.refresh_groups(only_unread=not due)

@@ -24,8 +24,9 @@ from reconciler.events.hook_tests import Expected
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger import downtime, reloads, runs
-from reconciler.ledger.connection import Ledger, connect, may_come_right, only_service
-from reconciler.ledger.errors import LedgerError, LedgerUnavailable
+from reconciler.ledger.connection import Ledger, connect, is_damage, may_come_right
+from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
+from reconciler.ledger.lock import only_service
 from reconciler.ledger.parts import note_parts
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Meters, Parts, Standing
@@ -36,6 +37,7 @@ from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
+from reconciler.service.mending import leave_note, mended
 from reconciler.service.notify import notify
 from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
@@ -45,7 +47,7 @@ RECEIVER_PAUSE_S = 1.0
 """The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
 BEGIN_PAUSE_S = 1.0
 OPEN_PATIENCE_S = 1.0
-LEDGER = "ledger"
+LEDGER, FILE = "ledger", "ledger file"
 
 log = structlog.get_logger(__name__)
 
@@ -53,10 +55,19 @@ log = structlog.get_logger(__name__)
 def serve(config: Config, read_again: Callable[[], Config]) -> None:
     """Run the service until SIGTERM or SIGINT. At SIGHUP the config is read again.
 
+    A ledger that is known to be damaged is repaired before, where that can be done.
+
     Raises ServiceError or LedgerError where it can't start.
     """
-    with only_service(config.ledger.path), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Service(config, read_again).run())
+    path = config.ledger.path
+    mended(path)
+    try:
+        with only_service(path, make=True), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Service(config, read_again).run())
+    except LedgerDamaged as error:
+        leave_note(path, str(error))
+        what = str(error).removeprefix(f"{path}: ")
+        raise LedgerDamaged(f"{path}: {what}; the next start tries to repair it") from error
 
 
 class _Built(msgspec.Struct, frozen=True):
@@ -101,6 +112,8 @@ class _Service:
         try:
             built = await self._build(self._config)
         except (Exception, SystemExit) as error:  # `load` tries everything out: this is what it did not foresee
+            if is_damage(error):
+                raise LedgerDamaged(f"{self._config.ledger.path}: {words(error)}") from error
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
         tasks += [supervisor.start(name, run) for name, run in parts.items()]
         begin = asyncio.create_task(self._begin(built))
@@ -147,6 +160,8 @@ class _Service:
         writer.on_opened = alerting.on_opened = self._forwarder.opened
         writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
         writer.on_trouble = partial(supervisor.note, LEDGER)  # a part too: the one that all others need
+        writer.on_damage = partial(supervisor.note, FILE)
+        supervisor.on_error = writer.damaged
         supervisor.well(LEDGER)
         meters.registry.register(Standing(lambda: (self._config, self._jobs.client), known, db.files.trouble))
         meters.registry.register(Parts(supervisor.parts))
@@ -189,6 +204,8 @@ class _Service:
         while True:
             try:
                 await do()
+            except LedgerDamaged:
+                raise
             except LedgerUnavailable:  # the writer has said so
                 self._answering.set()
                 await asyncio.sleep(BEGIN_PAUSE_S)

@@ -29,6 +29,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """As time.monotonic_ns."""
         return self._elapsed_ns
 
+    def run_in_executor(self, executor: Executor | None, work: Callable[..., Any], *args: Any) -> Any:
+        """What runs on a thread takes no time."""
+        if isinstance(executor, VirtualDisk):
+            return super().run_in_executor(executor, work, *args)
+        done = self.create_future()
+        try:
+            done.set_result(work(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
     def _jump(self, seconds: float) -> None:
         self._elapsed_ns += max(1, round(seconds * 1e9))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler.events.fields import LONGEST_NAME
 from reconciler.events.fingerprint import _written, fingerprint
-from reconciler.events.identify import webhook_sighting
+from reconciler.events.identify import record_sighting, webhook_sighting
 from reconciler.events.times import Millis
 from tests.reconciler.events.test_texts import any_text, values
 
@@ -67,3 +67,20 @@ def test_what_lists_show_is_no_longer_than_names_are() -> None:
         shown = (about.kind, about.action, about.ref, about.author, about.project_path, about.title, about.object)
         assert max(len(one or "") for one in shown) <= LONGEST_NAME, kind
         assert len(sighting.identity.key) < 1100
+
+
+def test_nor_is_it_where_the_api_told_it() -> None:
+    for action, target in (("opened", "Issue"), ("pushed to", None), (HUGE, HUGE)):
+        record = {
+            "id": 1,
+            "action_name": action,
+            "target_type": target,
+            "target_title": HUGE,
+            "author_username": HUGE,
+            "created_at": "2026-11-24T10:00:00Z",
+            "push_data": {"ref": HUGE, "commit_title": HUGE, "ref_type": "branch"},
+        }
+        sighting = record_sighting(record, payload="{}", project_id=1, project_path=HUGE, seen_at=Millis(0))
+        about = sighting.summary
+        shown = (about.kind, about.action, about.ref, about.author, about.project_path, about.title, about.object)
+        assert max(len(one or "") for one in shown) <= LONGEST_NAME, action

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 from reconciler.config.destinations import Destination, Transform
 from reconciler.events.sighting import ALERT, HOOK_TEST, Summary
 from reconciler.forwarding.filters import accepting
-from reconciler.forwarding.transform import TransformFailed, transforming
+from reconciler.forwarding.jail import TransformFailed
+from reconciler.forwarding.transform import transforming
 from reconciler.ledger.routes import Candidate, Undecided, delivery, lane
 from reconciler.ledger.routes import Route as LedgerRoute
 
@@ -170,6 +172,18 @@ def test_a_filter_that_can_t_tell_makes_a_dead_letter() -> None:
     assert made.error.startswith("the filter can't tell: ")
 
 
+def test_an_expression_that_would_think_for_ever_makes_a_dead_letter() -> None:
+    """Everything is recorded on one thread."""
+    with pytest.raises(Undecided, match="computing time"):
+        lets_through({"expression": "body.labels" + "[].[@, @]" * 40})
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 40 + "b", "[a-z]*" * 40 + "0", "*?" * 40 + "b"])
+def test_no_pattern_is_slow(pattern: str) -> None:
+    """Patterns become regular expressions, and names are written by others."""
+    assert not lets_through({"branches": [pattern]}, candidate(ref="a" * 255))
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_an_expression_or_a_mistake(text: str) -> None:
     try:
@@ -192,7 +206,8 @@ SEEN = {"body": MERGE, "event": {"author": "ada", "title": 'He said "no"', "kind
 
 
 def made(**transform: Any) -> Any:
-    return json.loads(transforming(Transform(**transform))(SEEN))
+    with contextlib.closing(transforming(Transform(**transform))) as make:
+        return json.loads(make(SEEN["event"], json.dumps(SEEN["body"])))
 
 
 def test_fields_keep_their_places() -> None:
@@ -230,7 +245,32 @@ def test_jmespath_and_templates_make_something_else() -> None:
 )
 def test_a_template_that_fails_or_reaches_out_says_so(template: str) -> None:
     with pytest.raises(TransformFailed):
-        transforming(Transform(template=template))(SEEN)
+        made(template=template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' * 10**9 }}",
+        "{{ 'a' | center(1000000000) }}",
+        "{% set x = 'a' * 10**9 %}",
+        "{% if 'a' * 10**9 %}{% endif %}",
+        "{% filter center(1000000000) %}a{% endfilter %}",
+    ],
+)
+def test_nothing_is_worked_out_where_a_template_is_only_checked(template: str) -> None:
+    tracemalloc.start()
+    try:
+        Transform(template=template)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_autoescape_is_not_worked_out() -> None:
+    Transform(template="{% autoescape true %}{{ body }}{% endautoescape %}")
+    with pytest.raises(ValidationError, match="takes true or false"):
+        Transform(template="{% autoescape 'a' * 10**9 %}{% endautoescape %}")
 
 
 def test_a_jmespath_that_fails_says_so() -> None:

@@ -23,7 +23,15 @@ from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.schema import OPEN
-from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, RATE, World, destination
+from tests.reconciler.forwarding.world import (
+    LONG_S,
+    LONGEST_PROBE_S,
+    LONGEST_RETRY_S,
+    MOMENT_S,
+    RATE,
+    World,
+    destination,
+)
 from tests.support.sink import Sink
 
 pytestmark = pytest.mark.usefixtures("sink_kind")
@@ -310,6 +318,44 @@ def test_due_times_are_pulled_back_to_their_own_pause(tmp_path: Path) -> None:
         kept = dict(db.conn.execute("SELECT event_id, due_at FROM lanes").fetchall())
     expected = {1: SECOND, 2: 4 * HOUR, 3: 5 * HOUR, 4: MINUTE}
     assert kept == {event_id: times.iso(Millis(now + due)) for event_id, due in expected.items()}
+
+
+HOURS_BACK = -2 * HOUR
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_wall_clock_that_is_set_back_delays_nothing(world: World, restarted: bool) -> None:
+    """What failed, what is new, and the breaker wait no longer than their pauses, also in another process."""
+    world.mode["single"] = world.mode["projects"] = "down"
+    world.run(world.record([1, 2, 3, 4]))
+    world.wait(1)
+    assert breaker(world) == "open"
+    world.clock.step(HOURS_BACK)
+    if restarted:
+        world.stop(patience_s=0)
+        world.start()
+    world.run(world.record([5, 6]))
+    world.mode["single"] = world.mode["projects"] = "up"
+    world.wait(LONGEST_PROBE_S + LONGEST_RETRY_S + MOMENT_S)
+    assert not world.open_of("single") | world.open_of("projects")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_resuming_means_now_whatever_the_wall_clock_was_set_to(world: World, restarted: bool) -> None:
+    world.mode["single"] = "down"
+    world.run(world.record([1, 2, 3, 4]))
+    world.wait(1)
+    assert breaker(world) == "open"
+    world.clock.step(HOURS_BACK)
+    if restarted:
+        world.stop(patience_s=0)
+        world.start()
+    world.mode["single"] = "up"
+    with world.beside(noticed=True) as db, transaction(db):
+        [ident] = [one.id for one in destinations.standings(db) if one.name == "single"]
+        destinations.resume(db, ident)
+    world.wait(5 * MOMENT_S)
+    assert not world.open_of("single")
 
 
 def test_a_fault_of_ours_says_nothing_of_the_destination(world: World) -> None:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, Millis
 from reconciler.ledger import backup, destinations, prune, queue, unreadable
-from reconciler.ledger.connection import connect, only_service, transaction
+from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.errors import LedgerError, LedgerInUse
 from reconciler.ledger.ids import event_ids, rename_from_here
+from reconciler.ledger.lock import only_service
 from reconciler.ledger.prune import Keep, Pruned, Pruning
 from reconciler.ledger.queue import Attempt
 from reconciler.ledger.record import record

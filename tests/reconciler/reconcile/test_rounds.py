@@ -84,6 +84,28 @@ async def test_a_project_that_went_quiet_is_left_to_the_round(make_house: MakeHo
     assert sum(due) <= 8  # five minutes of overlap, and its turn
 
 
+async def test_a_wall_clock_that_is_set_back_hides_nothing(make_house: MakeHouse) -> None:
+    """What is active is polled, and what a group has is read, without waiting for the two hours to pass again."""
+    house = many(make_house)
+    house.gitlab.world.add_group(7, "group")
+    await house.parts.rounds.heal()
+    house.now += 2 * HOUR
+    await house.parts.rounds.turn()
+    house.now -= 2 * HOUR
+    house.gitlab.world.push(MANY[7])
+    assert MANY[7] in await turn(house)
+
+
+async def test_nor_are_groups_read_later_for_it(make_house: MakeHouse) -> None:
+    house = make_house(projects=[], groups=["group"], reconcile={"settle": "1ms"})
+    house.gitlab.world.add_group(7, "group")
+    await house.parts.rounds.heal()
+    house.now -= 2 * HOUR
+    house.gitlab.world.add_project(43, "group/new")
+    await house.parts.rounds.turn()
+    assert await house.parts.rounds.due() == [42, 43]
+
+
 async def test_the_feed_of_events_is_not_trusted(make_house: MakeHouse) -> None:
     """A pipeline is in no feed, and moves no `last_activity_at`: the slower round finds it."""
     house = many(make_house, sources=["project_events", "pipelines"])

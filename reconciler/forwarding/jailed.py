@@ -1,0 +1,132 @@
+"""The process in which templates and JMESPath of the config run: a loop without end ends it, and nothing else.
+
+It imports little, so that it starts fast and stays small. What it is told comes in frames: first the transform, then,
+event by event, the facts and GitLab's body; each event is answered with a frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from io import BufferedReader
+from typing import Any
+
+import orjson
+
+from reconciler.events.fields import parsed
+
+CPU_S = 2.0
+"""How much work one event may take, by the processor's clock: a busy machine makes no event a poisonous one."""
+WALL_S = 60
+"""After so long it ends by itself, whatever it does: who started it may be gone."""
+MEMORY = 384 * 1024 * 1024
+OUTPUT = 64 * 1024 * 1024
+
+MADE, FAILED = 0, 1
+HEAD = struct.Struct(">BQ")
+"""Of a frame: what it is, and how long."""
+
+Make = Callable[[dict[str, Any]], bytes]
+
+
+class _Failed(Exception):
+    """This event can't be transformed. The message says why."""
+
+
+def main() -> None:
+    """Transform what comes in at stdin, which is a socket, until its other end is closed."""
+    for what, limit in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(OSError, ValueError):  # a system that does not know it, or allows less
+            resource.setrlimit(what, (limit, limit))
+    with socket.socket(fileno=0) as line, line.makefile("rb") as stream, contextlib.suppress(EOFError, OSError):
+        language = read(stream)[1].decode()
+        make = _MAKERS[language](read(stream)[1].decode())
+        while True:
+            event, payload = read(stream)[1], read(stream)[1]
+            line.sendall(frame(*_answer(make, event, payload)))
+
+
+def read(stream: BufferedReader) -> tuple[int, bytes]:
+    """The next frame. Raises EOFError where there is none."""
+    what, length = HEAD.unpack(_exactly(stream, HEAD.size))
+    return what, _exactly(stream, length)
+
+
+def frame(what: int, content: bytes) -> bytes:
+    """A frame, to be sent."""
+    return HEAD.pack(what, len(content)) + content
+
+
+def _exactly(stream: BufferedReader, length: int) -> bytes:
+    content = stream.read(length)
+    if len(content) < length:
+        raise EOFError
+    return content
+
+
+def _answer(make: Make, event: bytes, payload: bytes) -> tuple[int, bytes]:
+    signal.alarm(WALL_S)
+    signal.setitimer(signal.ITIMER_PROF, CPU_S)  # nobody catches its signal: the kernel ends this process
+    try:
+        made = make({"body": parsed(payload.decode()), "event": json.loads(event)})
+        if len(made) > OUTPUT:
+            raise _Failed(_TOO_LARGE)
+    except _Failed as error:
+        return FAILED, str(error)[:1000].encode("utf-8", "replace")
+    except MemoryError:
+        return FAILED, f"it needs more than {MEMORY >> 20} MiB of memory".encode()
+    except Exception as error:  # a body too deep, say: it would fail for ever
+        return FAILED, f"{type(error).__name__}: {error}"[:1000].encode("utf-8", "replace")
+    else:
+        return MADE, made
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
+
+
+_TOO_LARGE = f"it makes more than {OUTPUT >> 20} MiB"
+
+
+def _template(text: str) -> Make:
+    from jinja2 import TemplateError
+
+    from reconciler.config.templates import compiled_template
+
+    compiled = compiled_template(text)
+
+    def make(seen: dict[str, Any]) -> bytes:
+        parts, length = [], 0
+        try:
+            for part in compiled.generate(seen):
+                parts.append(part)
+                length += len(part)
+                if length > OUTPUT:
+                    raise _Failed(f"template: {_TOO_LARGE}")
+            return "".join(parts).encode()
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise _Failed(f"template: {error}") from None
+
+    return make
+
+
+def _jmespath(text: str) -> Make:
+    import jmespath
+    from jmespath.exceptions import JMESPathError
+
+    compiled = jmespath.compile(text)
+
+    def make(seen: dict[str, Any]) -> bytes:
+        try:
+            return orjson.dumps(compiled.search(seen))
+        except JMESPathError as error:
+            raise _Failed(f"jmespath: {str(error).splitlines()[0]}") from None
+
+    return make
+
+
+_MAKERS: dict[str, Callable[[str], Make]] = {"template": _template, "jmespath": _jmespath}

@@ -1,0 +1,93 @@
+"""A service on a ledger that a bad disk has damaged."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import httpx
+import pytest
+
+from reconciler.ledger.connection import connect
+from reconciler.ledger.routes import Route
+from tests.conftest import MakeService
+from tests.support.damage import overwrite, pages_of
+from tests.support.filled import filled
+from tests.support.service import Service, until
+
+BODY = json.dumps({"object_kind": "note", "project_id": 1}).encode()
+
+
+def made(make_service: MakeService) -> Service:
+    """With 600 events, which a destination that is a file is still to get."""
+    service = make_service(destinations=[{"name": "a", "kind": "file", "path": "sent.ndjson", "ordering": "none"}])
+    with closing(connect(service.ledger)) as db:
+        db.execute("INSERT INTO destinations (id, name, ordering, active) VALUES (1, 'a', 'none', 1)")
+    filled(service.ledger, 600, routes=[Route(1, "none", lambda _: True)])
+    return service
+
+
+def sent(service: Service) -> int:
+    file = service.folder / "sent.ndjson"
+    return len(set(file.read_text().splitlines())) if file.exists() else 0
+
+
+@pytest.mark.parametrize(
+    "index", ["deliveries_open", "lanes_by_name", "events_by_project", "sqlite_autoindex_destinations_1"]
+)
+def test_an_index_is_repaired_by_the_start(make_service: MakeService, index: str) -> None:
+    service = made(make_service)
+    overwrite(service.ledger, pages_of(service.ledger, index))
+    service.start()
+    service.wait_for_log("the ledger was repaired: nothing is lost, and the damaged file is kept")
+    assert httpx.get(f"{service.url}/readyz").status_code == 200
+    assert service.post(BODY).status_code == 200
+    until(lambda: sent(service) == 601)
+    assert service.stop() == 0
+
+
+def test_damage_that_is_met_later_is_said_and_repaired_by_the_next_start(make_service: MakeService) -> None:
+    service = made(make_service)
+    pages = pages_of(service.ledger, "sightings_by_source_id")
+    overwrite(service.ledger, pages[len(pages) // 2 : len(pages) // 2 + 1])
+    service.start()
+    until(lambda: sent(service) == 600)
+    assert httpx.get(f"{service.url}/readyz").status_code == 200
+    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
+        ids = [ident for (ident,) in db.execute("SELECT source_id FROM sightings NOT INDEXED")]
+    answers = {service.post(BODY, Idempotency_Key=ident).status_code for ident in ids[::10]}
+    assert answers == {200, 503}
+    ready = httpx.get(f"{service.url}/readyz")
+    assert (ready.status_code, "gitlab-reconciler repair" in ready.text) == (503, True)
+    assert service.post(BODY, Idempotency_Key="a new one").status_code == 200  # what is sound is used
+    assert "ledger file" in service.run("status").stdout
+    assert service.stop() == 0
+    service.start()
+    service.wait_for_log("the ledger was repaired: nothing is lost, and the damaged file is kept")
+    assert {service.post(BODY, Idempotency_Key=ident).status_code for ident in ids[::10]} == {200}
+    assert httpx.get(f"{service.url}/readyz").status_code == 200
+
+
+def test_a_table_is_not_repaired_and_the_service_does_what_can_be_done(make_service: MakeService) -> None:
+    service = made(make_service)
+    overwrite(service.ledger, pages_of(service.ledger, "runs"))
+    with closing(connect(service.ledger)) as db:
+        db.execute("INSERT INTO meta VALUES ('damage', 'met before')")
+    service.start()
+    why = service.wait_for_log("the ledger can't be repaired")["reason"]
+    assert "a part of the table runs is lost: restore a backup" in why
+    assert service.post(BODY).status_code == 200
+    until(lambda: sent(service) == 601)
+
+
+def test_one_that_can_t_be_started_on_says_what_is_lost(make_service: MakeService) -> None:
+    service = made(make_service)
+    service.write_config()
+    overwrite(service.ledger, pages_of(service.ledger, "destinations"))
+    first, second = service.run("serve"), service.run("serve")
+    assert first.returncode == second.returncode == 1
+    assert f"{service.ledger}: " in first.stderr
+    assert "a part of the table destinations is lost: restore a backup" in second.stderr
+    for done in (first, second):
+        assert done.stderr.splitlines()[-1].startswith(str(service.ledger))

@@ -1,0 +1,143 @@
+"""A damaged ledger is repaired where nothing is lost, and left as it is where something is."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database
+
+from reconciler.ledger import schema
+from reconciler.ledger.connection import connect, is_noted, note_damage, transaction
+from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse
+from reconciler.ledger.lock import only_service
+from reconciler.ledger.repair import look, repair
+from reconciler.ledger.routes import Route
+from reconciler.ledger.search import index_step
+from tests.support.damage import overwrite, pages_of
+from tests.support.filled import filled
+
+EVENTS = 300
+
+
+def named(kind: str) -> list[str]:
+    db = Database(memory=True)
+    schema.upgrade(db)
+    return [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,))]
+
+
+WORDS = [name for name in named("table") if name.startswith("search_")]
+TABLES = [name for name in named("table") if not name.startswith("search")]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "ledger.db"
+    with closing(connect(path)) as db:
+        db.execute("INSERT INTO destinations (id, name, ordering, active) VALUES (1, 'a', 'none', 1)")
+    filled(path, EVENTS, routes=[Route(1, "none", lambda _: True)])
+    with closing(connect(path)) as db, transaction(db):
+        index_step(db)
+    return path
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, sound: Path) -> Path:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(sound.read_bytes())
+    return path
+
+
+def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Everything that is in the tables, and was not made of something else."""
+    with closing(sqlite3.connect(path)) as db:
+        wanted = [table for table in TABLES if table != "_sqlite_migrations"]
+        return {table: sorted(db.execute(f"SELECT * FROM {table}"), key=repr) for table in wanted}
+
+
+def schema_of(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master")}
+
+
+@pytest.mark.parametrize("name", [*named("index"), *WORDS])
+def test_what_is_made_of_the_tables_is_made_anew(ledger: Path, sound: Path, name: str) -> None:
+    overwrite(ledger, pages_of(ledger, name))
+    damaged = ledger.read_bytes()
+    aside = repair(ledger)
+    assert aside is not None
+    assert aside.read_bytes() == damaged
+    assert content(ledger) == content(sound)
+    assert schema_of(ledger) == schema_of(sound)
+    assert repair(ledger) is None
+    with closing(connect(ledger)) as db, transaction(db):
+        index_step(db)
+        assert db.execute("SELECT count(*) FROM search WHERE search MATCH 'kind:note'").fetchone() == (EVENTS,)
+    assert {file.name for file in ledger.parent.iterdir()} == {"ledger.db", "ledger.db.lock", aside.name}
+
+
+@pytest.mark.parametrize("name", ["events", "sightings", "deliveries", "meta", "_sqlite_migrations", "sqlite_schema"])
+def test_where_a_part_is_lost_nothing_is_changed(ledger: Path, name: str) -> None:
+    overwrite(ledger, pages_of(ledger, name)[-1:])
+    damaged = ledger.read_bytes()
+    with pytest.raises(LedgerDamaged, match="restore a backup") as refused:
+        repair(ledger)
+    assert str(ledger) in str(refused.value)
+    assert name in str(refused.value) or name in ("_sqlite_migrations", "sqlite_schema")
+    assert ledger.read_bytes() == damaged
+    assert {file.name for file in ledger.parent.iterdir()} == {"ledger.db", "ledger.db.lock"}
+
+
+def test_a_sound_one_stays_as_it_is_and_its_note_goes(ledger: Path) -> None:
+    with closing(connect(ledger)) as db, transaction(db):
+        note_damage(db, "seen")
+    assert repair(ledger) is None
+    with closing(connect(ledger)) as db:
+        assert not is_noted(db)
+
+
+def test_no_ledger(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="no such file"):
+        repair(tmp_path / "ledger.db")
+    (tmp_path / "ledger.db").write_text("hello" * 1000)
+    with pytest.raises(LedgerError, match="no SQLite database"):
+        repair(tmp_path / "ledger.db")
+
+
+def test_not_beside_a_service(ledger: Path) -> None:
+    with only_service(ledger), pytest.raises(LedgerInUse):
+        repair(ledger)
+
+
+def test_what_an_earlier_version_wrote_is_not_taken_for_whole(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before="0010_events")
+    overwrite(path, pages_of(path, "events_by_time"))
+    with pytest.raises(LedgerError, match="another version"):
+        repair(path)
+
+
+@pytest.mark.parametrize("name", named("index"))
+def test_a_start_sees_where_indexes_begin_and_end(ledger: Path, name: str) -> None:
+    overwrite(ledger, pages_of(ledger, name))
+    with pytest.raises((sqlite3.DatabaseError, LedgerError)), closing(connect(ledger, readonly=True)) as db:
+        look(db)
+
+
+def test_a_start_looks_at_a_sound_one_and_goes_on(ledger: Path) -> None:
+    with closing(connect(ledger, readonly=True)) as db:
+        look(db)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can do it for somebody else")
+def test_it_goes_on_belonging_to_whom_it_belonged(ledger: Path) -> None:
+    os.chown(ledger, 65534, 65534)
+    overwrite(ledger, pages_of(ledger, "events_by_time"))
+    aside = repair(ledger)
+    assert aside is not None
+    found = ledger.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o600)

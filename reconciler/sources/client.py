@@ -24,7 +24,7 @@ from reconciler.config.models import GitLab
 from reconciler.events import times
 from reconciler.events.times import SECOND, Millis
 from reconciler.sources import answers, checked
-from reconciler.sources.bounded import TooLarge, bounded_session
+from reconciler.sources.bounded import SentElsewhere, TooLarge, TooSlow, bounded_session
 from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable, UnexpectedAnswer
 from reconciler.sources.ratelimit import RateLimit
@@ -197,13 +197,13 @@ class Client:
             response = session.http_request(verb, path, query_data=query, post_data=data, obey_rate_limit=False)
         except GitlabHttpError as error:
             raise self._judged(f"{verb.upper()} {path}", error) from error
-        except TooLarge as error:
+        except (TooLarge, SentElsewhere) as error:  # asked again, it would be the same again
             raise Unavailable(f"{verb.upper()} {path}: {error}") from None
         except (requests.RequestException, GitlabError) as error:
             status = getattr(error, "response_code", None)
             if status is not None:
                 raise self._judged(f"{verb.upper()} {path}", error) from error
-            raise _Transient(f"no answer: {str(error)[:ERROR_CHARS]}") from error
+            raise _Transient(_no_answer(error)) from error
         finally:
             self._idle.put(session)
         return response
@@ -231,7 +231,7 @@ class Client:
         except queue.Empty:
             pass
         config = self._config
-        session = bounded_session()
+        session = bounded_session(within_s=config.timeout / 1000)
         session.hooks["response"].append(self._note)
         return gitlab.Gitlab(
             config.url,
@@ -254,6 +254,16 @@ class Client:
         if behind > CLOCK_WARNING > self.behind:
             log.warning("GitLab's clock is behind ours: is this machine's time right?", by_seconds=behind // 1000)
         self.behind = Millis(behind)
+
+
+def _no_answer(error: Exception) -> str:
+    """Why there is no answer, and what to do where that can be told."""
+    if isinstance(error, TooSlow):
+        return f"{error}: see gitlab.timeout"
+    text = str(error)[:ERROR_CHARS]
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"its certificate is not trusted: where a CA of your own signed it, set gitlab.ca_file ({text})"
+    return f"no answer: {text}"
 
 
 def _json(response: requests.Response) -> Any:

@@ -58,6 +58,8 @@ class WebhookEndpoint:
         self._expected_tests = expected_tests
         self._max_body = max_body
         self._room = Room(max_waiting_bytes)
+        self._shared_ids: set[str] = set()
+        """The sources that told different bodies under one id, as the log has it."""
         self._strangers = Room(max(max_body, max_waiting_bytes // STRANGERS_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,6 +141,13 @@ class WebhookEndpoint:
                 500, "this delivery can't be recorded: a mistake in this program; its log says more"
             ) from error
         recorded = outcome.recorded[0]
+        if recorded.shares_id and sighting.source not in self._shared_ids:
+            self._shared_ids.add(sighting.source)
+            log.warning(
+                "different deliveries come under one Idempotency-Key: each is recorded; is it set on the way?",
+                source=sighting.source,
+                delivery=sighting.source_id,
+            )
         log.debug("recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
 
 

@@ -294,3 +294,19 @@ def test_503_at_once_where_too_much_waits(tmp_path: Path) -> None:
         assert service.post(PUSH, Idempotency_Key="after").status_code == 200  # the room was given back
     finally:
         service.kill()
+
+
+def test_different_bodies_under_one_idempotency_key_are_each_recorded(service: Service) -> None:
+    """A gateway that sets a constant loses nothing; a delivery that comes again is none of its own."""
+    bodies = [json.dumps({"object_kind": "push", "ref": f"refs/heads/{n}", "project_id": 7}).encode() for n in "abc"]
+    for body in [*bodies, *bodies]:
+        assert service.post(body, Idempotency_Key="constant").status_code == 200
+    told = sightings(service, "source_id LIKE 'constant%'")
+    assert [payload.encode() for *_, payload in told] == bodies
+    assert len({source_id for _, source_id, *_ in told}) == 3
+    service.wait_for_log(
+        "different deliveries come under one Idempotency-Key: each is recorded; is it set on the way?"
+    )
+    assert service.post(bodies[0], Idempotency_Key="").status_code == 200
+    assert service.post(bodies[1], Idempotency_Key="").status_code == 200
+    assert not sightings(service, "source_id = ''")

@@ -148,6 +148,11 @@ def _from_ledger(config: Config, known: Known, now: Millis) -> Iterator[Metric]:
     with closing(connect(config.ledger.path, readonly=True)) as db:
         off = len(hooks_off(db))
         yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
+        nothing = sum(len(some) for some in known.off.values())
+        yield GaugeMetricFamily(
+            PREFIX + "sources_off", "Sources that have nothing to read: it is switched off in their project.",
+            value=nothing,
+        )  # fmt: skip
         yield from _destinations(db, now)
 
 

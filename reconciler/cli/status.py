@@ -10,6 +10,7 @@ from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out,
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger.connection import connect
+from reconciler.ledger.standing import OFF
 from reconciler.ledger.status import ProjectStatus, Status
 from reconciler.ledger.status import status as read_status
 from reconciler.reconcile.knowledge import asked
@@ -72,7 +73,10 @@ def _gaps(project: ProjectStatus) -> str:
     by_trouble: dict[str, list[str]] = {}
     for source, trouble in project.troubles.items():
         by_trouble.setdefault(trouble, []).append(source)
+    off = by_trouble.pop(OFF, [])
     notes += [f"{', '.join(sources)} can't be read: {trouble}" for trouble, sources in by_trouble.items()]
+    if off:
+        notes.append(f"{', '.join(off)}: switched off in the project")
     if project.last_poll_error:
         notes.append("last poll failed: " + project.last_poll_error)
     if project.last_poll_at is None:

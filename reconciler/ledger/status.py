@@ -55,7 +55,7 @@ class HookStatus(msgspec.Struct, frozen=True):
 
 class ProjectStatus(msgspec.Struct, frozen=True):
     """`covered_through`: up to when all sources that can be read have been read; where none can be, up to when they
-    were. `troubles`: what keeps sources from being read, by source.
+    were. `troubles`: what keeps sources from being read, by source; `switched off` is none: there is nothing to read.
     """
 
     id: int

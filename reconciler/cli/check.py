@@ -95,7 +95,7 @@ def _filters(config: Config) -> Iterator[Finding]:
     except LedgerError:
         return
     for destination, why in found:
-        yield Finding(f"destination {destination}", False, f"{why} (yet): is it misspelt?", can_do_without=True)
+        yield Finding(f"destination {destination}", False, why, can_do_without=True)
 
 
 def _unknown(config: Config) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger import columns, neighbourhood
+from reconciler.ledger.known import former_paths
 from reconciler.ledger.neighbourhood import Changed
 from reconciler.ledger.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.regroup import Founding, Regrouping, known_events, regroup, richness
@@ -139,7 +141,8 @@ class _Writing:
         fresh = self._fresh_of.get(sighting_id)
         if fresh is None:  # an event of its own after all
             return next(candidates_of(self.db, [sighting_id]))[1]
-        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload)
+        former = partial(former_paths, self.db, fresh.summary.project_id)
+        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload, former)
 
     def _regroupings(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Regrouping]:
         """Who belongs to whom, and what that changes."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlite_utils import Database
 
-from reconciler.ledger.migrations import OPEN, TIME, UNREAD, m0001, m0005, migrations
+from reconciler.ledger.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, migrations
 
-__all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "migration_names", "migrations", "upgrade"]
+__all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "m0011", "migration_names", "migrations", "upgrade"]
 
 
 def upgrade(db: Database) -> None:

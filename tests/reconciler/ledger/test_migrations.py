@@ -46,7 +46,7 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
         assert outgoing(db, 1).summary.object is None
         shown = browse.show(db, 1)
         assert shown is not None
-        assert shown["payload"] == {"n": 1}
+        assert shown["payload"] == '{"n": 1}'
         assert event_ids(db)(1).startswith("evt_")
         found = status(db, asked=Asked("https://gitlab.example", True, [], Millis(0)), keeps={}, expected=0, now=0)
         assert [(one.name, one.state, one.pending) for one in found.destinations] == [

@@ -57,6 +57,9 @@ def _print(found: Status) -> None:
             (destination.last_error or "-").splitlines()[0][:100],
         )
     out.print(destinations if found.destinations else "No destination is configured.", highlight=False, markup=False)
+    for destination in found.destinations:
+        if destination.in_the_way is not None:
+            out.print(f"\n{destination.name}: {destination.in_the_way.text}", highlight=False, markup=False)
     for alert in found.alerts:
         out.print(f"\nalert: {alert}", highlight=False, markup=False)
 

@@ -98,7 +98,7 @@ def _hold(size: int, limit: int, held: Held) -> None:
 
 
 def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the body is larger than {limit} bytes (receiver.max_body)")
+    return Refused(413, f"the body is larger than {limit} bytes: raise receiver.max_body (GitLab sends up to 25 MB)")
 
 
 def json_object(body: bytes) -> tuple[dict[str, Any], str]:

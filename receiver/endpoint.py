@@ -83,7 +83,9 @@ class WebhookEndpoint:
             raise Refused(405, "a webhook is delivered by POST")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if not _is_json(headers.get(b"content-type", b"")):
-            raise Refused(415, "a webhook's Content-Type is application/json")
+            raise Refused(415, "a webhook's Content-Type is application/json: set no other in a template or a proxy")
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            raise Refused(415, "the body is packed (Content-Encoding): GitLab packs none, so nothing on the way may")
         refusal = guard.refusal_by_headers(headers)
         if refusal is not None:
             raise Refused(401, refusal)
@@ -102,7 +104,8 @@ class WebhookEndpoint:
         name = path.removeprefix(PATH).strip("/") or "default"
         guard = self._guards.get(name)
         if guard is None:
-            raise Refused(404, f"no hook named {name!r} in receiver.hooks")
+            known = ", ".join(self._guards)
+            raise Refused(404, f"no hook named {name!r} in receiver.hooks: the URL's end is one of {known}")
         return guard
 
     def _read(self, guard: Guard, headers: dict[bytes, bytes], body: dict[str, Any], text: str) -> Sighting:

@@ -22,6 +22,7 @@ from gitlab.exceptions import GitlabError, GitlabHttpError
 
 from reconciler.config.models import GitLab
 from reconciler.events import times
+from reconciler.events.texts import certificate_advice
 from reconciler.events.times import SECOND, Millis
 from reconciler.sources import answers, checked
 from reconciler.sources.bounded import SentElsewhere, TooLarge, TooSlow, bounded_session
@@ -260,10 +261,7 @@ def _no_answer(error: Exception) -> str:
     """Why there is no answer, and what to do where that can be told."""
     if isinstance(error, TooSlow):
         return f"{error}: see gitlab.timeout"
-    text = str(error)[:ERROR_CHARS]
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"its certificate is not trusted: where a CA of your own signed it, set gitlab.ca_file ({text})"
-    return f"no answer: {text}"
+    return f"no answer: {certificate_advice(str(error), 'gitlab.ca_file')}{str(error)[:ERROR_CHARS]}"
 
 
 def _json(response: requests.Response) -> Any:

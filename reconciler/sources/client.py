@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -49,6 +50,8 @@ ADVICE = {
     404: "not found, or not visible for this token: check the id or path, and that its user is a member",
 }
 SCOPE = "the token lacks the read_api scope: check gitlab.token"
+
+_CONNECTION = re.compile(r"^\w+\(host=.*?\): ")
 
 log = structlog.get_logger(__name__)
 
@@ -261,7 +264,11 @@ def _no_answer(error: Exception) -> str:
     """Why there is no answer, and what to do where that can be told."""
     if isinstance(error, TooSlow):
         return f"{error}: see gitlab.timeout"
-    return f"no answer: {certificate_advice(str(error), 'gitlab.ca_file')}{str(error)[:ERROR_CHARS]}"
+    reason = getattr(
+        error.args[0] if error.args else None, "reason", None
+    )  # urllib3's, without its own classes' names
+    text = str(error) if reason is None else _CONNECTION.sub("", str(reason))
+    return f"no answer: {certificate_advice(text, 'gitlab.ca_file')}{text[:ERROR_CHARS]}"
 
 
 def _json(response: requests.Response) -> Any:

@@ -117,6 +117,13 @@ def test_so_is_one_through_tls_and_a_stranger_is_no_gitlab(tmp_path: Path) -> No
             Client(GitLab(url=url), tries=1).get("/version", answers.Version)
 
 
+def test_who_is_not_there_is_named_plainly() -> None:
+    with pytest.raises(Unavailable) as raised:
+        Client(GitLab(url="http://127.0.0.1:9"), tries=1).get("/version", answers.Version)
+    words = "no answer: Failed to establish a new connection: [Errno 111] Connection refused"
+    assert words in str(raised.value)
+
+
 @pytest.mark.parametrize("verb", ["get", "post", "put"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_the_token_goes_nowhere_else(verb: str, status: int) -> None:

@@ -52,6 +52,7 @@ ADVICE = {
 SCOPE = "the token lacks the read_api scope: check gitlab.token"
 
 _CONNECTION = re.compile(r"^\w+\(host=.*?\): ")
+"""What urllib3 begins with: the name of a class."""
 
 log = structlog.get_logger(__name__)
 
@@ -264,10 +265,8 @@ def _no_answer(error: Exception) -> str:
     """Why there is no answer, and what to do where that can be told."""
     if isinstance(error, TooSlow):
         return f"{error}: see gitlab.timeout"
-    reason = getattr(
-        error.args[0] if error.args else None, "reason", None
-    )  # urllib3's, without its own classes' names
-    text = str(error) if reason is None else _CONNECTION.sub("", str(reason))
+    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+    text = _CONNECTION.sub("", str(reason))
     return f"no answer: {certificate_advice(text, 'gitlab.ca_file')}{text[:ERROR_CHARS]}"
 
 

@@ -99,7 +99,7 @@ def _projects(wanted: Filter) -> Test:
         return (
             candidate.summary.project_id in ids
             or any(path_matches(path, pattern) for pattern in patterns)
-            or any(path_matches(path, pattern) for pattern in patterns for path in candidate.former_paths)
+            or any(path_matches(path, pattern) for pattern in patterns for path in candidate.other_paths)
         )
 
     return test

@@ -10,7 +10,10 @@ from sqlite_utils import Database
 
 PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
-FORMER_OF = "SELECT path FROM former_paths WHERE project_id = ?"
+PATHS_OF = """
+    SELECT path FROM former_paths WHERE project_id = ?1
+     UNION SELECT path FROM projects WHERE id = ?1 AND path IS NOT NULL
+"""
 HEARD = "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH ?)"
 
 
@@ -38,9 +41,9 @@ def renames(db: Database) -> int:
     return count
 
 
-def former_paths(db: Database, project_id: int | None) -> list[str]:
-    """The paths that a project had."""
-    return [] if project_id is None else [path for (path,) in db.conn.execute(FORMER_OF, (project_id,))]
+def paths(db: Database, project_id: int | None) -> list[str]:
+    """The paths that a project has or had: who tells of it may call it by either."""
+    return [] if project_id is None else [path for (path,) in db.conn.execute(PATHS_OF, (project_id,))]
 
 
 def note_former(db: Database, project_id: int, path: str) -> None:

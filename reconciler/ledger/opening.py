@@ -41,8 +41,8 @@ def candidates_of(db: Database, sighting_ids: Sequence[int]) -> Iterator[tuple[i
     """What filters look at, of sightings in the ledger; each with its sighting's id."""
     for ident, source, *about in db.conn.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall():
         summary = Summary(*about)
-        former = partial(known.former_paths, db, summary.project_id)
-        yield ident, Candidate(summary, source, partial(_payload, db, ident), former)
+        others = partial(known.paths, db, summary.project_id)
+        yield ident, Candidate(summary, source, partial(_payload, db, ident), others)
 
 
 def _payload(db: Database, sighting_id: int) -> str:

@@ -15,7 +15,7 @@ from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger import columns, neighbourhood
-from reconciler.ledger.known import former_paths
+from reconciler.ledger.known import paths
 from reconciler.ledger.neighbourhood import Changed
 from reconciler.ledger.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.regroup import Founding, Regrouping, known_events, regroup, richness
@@ -141,8 +141,8 @@ class _Writing:
         fresh = self._fresh_of.get(sighting_id)
         if fresh is None:  # an event of its own after all
             return next(candidates_of(self.db, [sighting_id]))[1]
-        former = partial(former_paths, self.db, fresh.summary.project_id)
-        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload, former)
+        others = partial(paths, self.db, fresh.summary.project_id)
+        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload, others)
 
     def _regroupings(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Regrouping]:
         """Who belongs to whom, and what that changes."""
@@ -200,14 +200,14 @@ class _Writing:
         )
 
     def _note_projects(self, fresh: Iterable[Sighting]) -> None:
-        rows: dict[int, tuple[int, str | None, str | None]] = {}
+        rows: dict[tuple[int, str | None], tuple[int, str | None, str | None]] = {}
         for sighting in fresh:
             about = sighting.summary
             if about.project_id is not None:
                 by_webhook = (
                     times.iso(sighting.seen_at) if richness(sighting.source) and not sighting.recovery else None
                 )
-                rows[about.project_id] = (about.project_id, about.project_path, by_webhook)
+                rows[about.project_id, about.project_path] = (about.project_id, about.project_path, by_webhook)
         self.db.conn.executemany(_PROJECT, list(rows.values()))
 
 

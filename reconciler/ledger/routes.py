@@ -19,14 +19,14 @@ class Undecided(Exception):
 
 @dataclass
 class Candidate:
-    """An event, as a filter sees it. `payload` is asked for only when a filter looks into the body, `former` (the
-    paths that its project had before) only where the one that it has does not do.
+    """An event, as a filter sees it. `payload` is asked for only when a filter looks into the body, `others` (the
+    paths that its project has or had) only where the one that the event came with does not do.
     """
 
     summary: Summary
     source: str
     payload: Callable[[], str]
-    former: Callable[[], Sequence[str]] = tuple
+    others: Callable[[], Sequence[str]] = tuple
 
     @cached_property
     def body(self) -> Any:
@@ -34,9 +34,9 @@ class Candidate:
         return parsed(self.payload())
 
     @cached_property
-    def former_paths(self) -> Sequence[str]:
-        """The paths that its project had before it was renamed or moved."""
-        return self.former()
+    def other_paths(self) -> Sequence[str]:
+        """The paths that its project has or had: it may have been renamed or moved."""
+        return self.others()
 
 
 class Route(msgspec.Struct, frozen=True):

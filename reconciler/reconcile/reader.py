@@ -24,7 +24,7 @@ from reconciler.reconcile.threads import in_thread
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.source import Project, Slice, Source
-from reconciler.sources.table import switched_off
+from reconciler.sources.table import features_of, switched_off
 
 T = TypeVar("T")
 
@@ -91,15 +91,16 @@ class Reader:
 
     async def _reason(self, project: Project, source: Source, refused: Refused) -> Refused:
         """Why GitLab refuses it: that it is switched off in the project looks like any other refusal."""
-        if isinstance(refused, TokenRefused):
+        if isinstance(refused, TokenRefused) or not features_of(source.name):
             return refused
-        try:
-            details = (await in_thread(lambda: self._client.project(project.id))).details
-        except Stopped:
-            raise
-        except SourceError:
-            return refused
-        off = switched_off(source.name, details)
+        off = switched_off(source.name, project.details)
+        if not off:  # but GitLab was asked an hour ago, it may be
+            try:
+                off = switched_off(source.name, (await in_thread(lambda: self._client.project(project.id))).details)
+            except Stopped:
+                raise
+            except SourceError:
+                return refused
         if not off:
             return refused
         words = " and ".join(f"{feature}_access_level" for feature in off)

@@ -34,7 +34,7 @@ class FilterWatch:
             return
         for destination, why in sorted(found - self._said):
             log.warning("a filter may not do what it says", destination=destination, why=why)
-        self._said = found
+        self._said |= found
 
     async def run(self) -> None:
         """Look again whenever a project was renamed."""

@@ -148,7 +148,11 @@ def keeps() -> dict[str, Millis]:
     return {entry.name: entry.keeps_for for entry in SOURCES}
 
 
+def features_of(source: str) -> tuple[str, ...]:
+    """The features of a project that a source needs."""
+    return next((entry.features for entry in SOURCES if entry.name == source), ())
+
+
 def switched_off(source: str, details: Mapping[str, Any]) -> list[str]:
-    """The features that a source needs and that are switched off in a project, of which GitLab says `details`."""
-    features = next((entry.features for entry in SOURCES if entry.name == source), ())
-    return [feature for feature in features if details.get(f"{feature}_access_level") == "disabled"]
+    """Those of them that are switched off in a project, of which GitLab says `details`."""
+    return [feature for feature in features_of(source) if details.get(f"{feature}_access_level") == "disabled"]

@@ -95,6 +95,29 @@ def test_who_has_the_path_now_is_meant_by_it(db: Database) -> None:
     assert book.doubts() == []
 
 
+def test_it_does_not_matter_who_calls_it_what_meanwhile(db: Database) -> None:
+    """A poll calls a project what it was called an hour ago, at the same time as its webhook tells the new path."""
+    for pattern in ("old/p", "new/p"):
+        book = Book(db, pattern)
+        told = []
+        for number, path in enumerate(["new/p", "old/p"]):
+            body = push(7, path, number)
+            told.append(
+                webhook_sighting(
+                    body,
+                    payload=json.dumps(body),
+                    source="webhook:default",
+                    source_id=f"{pattern} {number}",
+                    event_uuid=None,
+                    seen_at=NOW + times.DAY * (pattern == "new/p"),
+                    headers={},
+                    project_ids={},
+                )
+            )
+        with transaction(db):
+            assert len(record(db, told, now=NOW, routes=book.routes).opened) == 2, pattern
+
+
 def test_capitals_are_no_rename(db: Database) -> None:
     book = Book(db, "Group/P7")
     assert book.hears(7, "group/p7")

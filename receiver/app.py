@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -18,6 +19,8 @@ from reconciler.events.hook_tests import Expected
 from reconciler.ledger.connection import touch
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.writer import Writer
+
+log = structlog.get_logger(__name__)
 
 
 def receiver_app(
@@ -52,7 +55,17 @@ def receiver_app(
             return PlainTextResponse(f"the ledger can't be written: {error}\n", 503, {"Retry-After": "30"})
         return PlainTextResponse("ready\n")
 
-    app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+    async def elsewhere(request: Request) -> Response:
+        """Whoever posts here has a wrong URL, and will be asked why nothing comes."""
+        path = request.url.path
+        hooks = " or ".join(PATH if name == "default" else f"{PATH}/{name}" for name in guards)
+        why = f"there is nothing at {path[:200]}: webhooks are posted to {hooks}"
+        if request.method == "POST":
+            log.warning("a delivery was refused", status=404, why=why, path=path)
+        return PlainTextResponse(f"{why}\n", 404)
+
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Mount("/", app=request_response(elsewhere))]
+    app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     return _Door(webhooks, app.router)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import orjson
+from reconciler.events.fields import parsed
 
 
 class Refused(Exception):
@@ -99,7 +98,7 @@ def _hold(size: int, limit: int, held: Held) -> None:
 
 
 def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the body is larger than {limit} bytes (receiver.max_body)")
+    return Refused(413, f"the body is larger than {limit} bytes: raise receiver.max_body (GitLab sends up to 25 MB)")
 
 
 def json_object(body: bytes) -> tuple[dict[str, Any], str]:
@@ -108,18 +107,9 @@ def json_object(body: bytes) -> tuple[dict[str, Any], str]:
     Raises Refused (400) for anything that is no JSON object.
     """
     try:
-        text = body.decode()
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            # Slower, and takes the corners of the grammar that orjson refuses.
-            value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        text, value = body.decode(), parsed(body)
+    except ValueError:
         raise Refused(400, "the body is no JSON, or nested too deeply") from None
     if not isinstance(value, dict):
         raise Refused(400, "the body is JSON but no object: no webhook of GitLab's")
     return value, text
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")

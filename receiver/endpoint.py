@@ -58,6 +58,8 @@ class WebhookEndpoint:
         self._expected_tests = expected_tests
         self._max_body = max_body
         self._room = Room(max_waiting_bytes)
+        self._shared_ids: set[str] = set()
+        """The sources that told different bodies under one id, as the log has it."""
         self._strangers = Room(max(max_body, max_waiting_bytes // STRANGERS_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +83,9 @@ class WebhookEndpoint:
             raise Refused(405, "a webhook is delivered by POST")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if not _is_json(headers.get(b"content-type", b"")):
-            raise Refused(415, "a webhook's Content-Type is application/json")
+            raise Refused(415, "a webhook's Content-Type is application/json: set no other in a template or a proxy")
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            raise Refused(415, "the body is packed (Content-Encoding): GitLab packs none, so nothing on the way may")
         refusal = guard.refusal_by_headers(headers)
         if refusal is not None:
             raise Refused(401, refusal)
@@ -100,7 +104,8 @@ class WebhookEndpoint:
         name = path.removeprefix(PATH).strip("/") or "default"
         guard = self._guards.get(name)
         if guard is None:
-            raise Refused(404, f"no hook named {name!r} in receiver.hooks")
+            known = ", ".join(self._guards)
+            raise Refused(404, f"no hook named {name!r} in receiver.hooks: the URL's end is one of {known}")
         return guard
 
     def _read(self, guard: Guard, headers: dict[bytes, bytes], body: dict[str, Any], text: str) -> Sighting:
@@ -139,6 +144,13 @@ class WebhookEndpoint:
                 500, "this delivery can't be recorded: a mistake in this program; its log says more"
             ) from error
         recorded = outcome.recorded[0]
+        if recorded.shares_id and sighting.source not in self._shared_ids:
+            self._shared_ids.add(sighting.source)
+            log.warning(
+                "different deliveries come under one Idempotency-Key: each is recorded; is it set on the way?",
+                source=sighting.source,
+                delivery=sighting.source_id,
+            )
         log.debug("recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
 
 

@@ -158,6 +158,11 @@ def _from_ledger(db: Database, known: Known, now: Millis) -> Iterator[Metric]:
     yield from _gaps(known.gaps, now)
     off = len(hooks_off(db))
     yield GaugeMetricFamily(PREFIX + "hooks_off", "Webhooks that GitLab switched off.", value=off)
+    nothing = sum(len(some) for some in known.off.values())
+    yield GaugeMetricFamily(
+        PREFIX + "sources_off", "Sources that have nothing to read: it is switched off in their project.",
+        value=nothing,
+    )  # fmt: skip
     yield from _destinations(db, now)
 
 

@@ -27,7 +27,7 @@ from reconciler.events import times
 from reconciler.events.texts import without_credentials
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
-from reconciler.ledger import downtime
+from reconciler.ledger import downtime, runs, standing
 from reconciler.ledger.connection import opened, touch, transaction
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.unknowns import unknowns
@@ -95,7 +95,7 @@ def _filters(config: Config) -> Iterator[Finding]:
     except LedgerError:
         return
     for destination, why in found:
-        yield Finding(f"destination {destination}", False, f"{why} (yet): is it misspelt?", can_do_without=True)
+        yield Finding(f"destination {destination}", False, why, can_do_without=True)
 
 
 def _unknown(config: Config) -> Iterator[Finding]:
@@ -107,8 +107,12 @@ def _unknown(config: Config) -> Iterator[Finding]:
             now = times.now()
             ever = downtime.life(db).alive_at is not None  # before the first start nobody could read anything
             found = unknowns(db, asked(config, now), now=now) if ever else []
+            paths = {ident: path for path, ident in runs.project_paths(db).items()}
+            off = [(paths.get(ident, ident), some) for ident, some in standing.switched_off(db).items()]
     except LedgerError:  # the ledger's own finding says what is wrong
         return
+    for path, sources in off:
+        yield Finding(f"project {path}: {', '.join(sources)}: switched off in the project, which is no gap", True)
     for one in found:
         since = "" if one.since is None else f" since {shown(one.since)}"
         what = f"not known: {one.kind} {one.name}: {one.trouble}{since}"

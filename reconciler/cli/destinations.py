@@ -33,7 +33,7 @@ from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import parts
-from reconciler.ledger import browse, destinations, queue, status
+from reconciler.ledger import browse, destinations, in_the_way, queue, status
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.connection import opened, transaction
 from reconciler.ledger.destinations import Standing
@@ -124,6 +124,28 @@ def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Send to a destination again, at once: what it is owed first."""
     _change(config, name, lambda db, one: destinations.resume(db, one.id))
     out.print(f"{name} gets events again.", highlight=False)
+
+
+@app.command()
+def skip(
+    name: NameArgument,
+    event_id: Annotated[int, typer.Argument(help="The event, as `status` names the one in the way.", min=1)],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Set an event aside that a destination does not take: a dead letter from now on. Those behind it go on at once.
+
+    `dead replay` sends it again.
+    """
+    done = False
+
+    def set_aside(db: Database, one: Standing) -> None:
+        nonlocal done
+        done = in_the_way.set_aside(db, one.id, event_id, now=times.now())
+
+    _change(config, name, set_aside)
+    if not done:
+        fail(f"event {event_id} does not wait for {name}: `status` names the one in the way")
+    out.print(f"Event {event_id} is set aside: `dead replay {event_id}` sends it again.", highlight=False)
 
 
 @app.command()

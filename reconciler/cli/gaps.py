@@ -47,7 +47,9 @@ def gaps(
         paths = {ident: path for path, ident in runs.project_paths(db).items()}
     if as_json:
         unknown = [msgspec.to_builtins(one) for one in known.unknowns]
-        print_json({"unknown": unknown, "complete": complete, "gaps": [_plain(gap, paths) for gap in known.gaps]})
+        plain = [_plain(gap, paths) for gap in known.gaps]
+        off = [{"project_id": one, "project": paths.get(one), "sources": some} for one, some in known.off.items()]
+        print_json({"unknown": unknown, "complete": complete, "gaps": plain, "off": off})
     else:
         print_unknown(known.unknowns)
         _print(complete, known, paths)
@@ -87,6 +89,11 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
         listing.add_row(name, row["source"], shown(row["from"]), shown(row["through"]))
     out.print(listing if complete else "Nothing yet.", highlight=False)
     out.print()
+    for project_id, sources in known.off.items():
+        where = paths.get(project_id, str(project_id))
+        out.print(f"{where}: {', '.join(sources)}: switched off in the project, which is no gap", highlight=False)
+    if known.off:
+        out.print()
     if not known.gaps:
         out.print("No gaps in what was read." if known.unknowns else "No gaps.", highlight=False)
         return

@@ -8,6 +8,7 @@ from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out,
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger.connection import opened
+from reconciler.ledger.standing import OFF
 from reconciler.ledger.status import ProjectStatus, Status
 from reconciler.ledger.status import status as read_status
 from reconciler.reconcile.knowledge import asked
@@ -54,6 +55,9 @@ def _print(found: Status) -> None:
             (destination.last_error or "-").splitlines()[0][:100],
         )
     out.print(destinations if found.destinations else "No destination is configured.", highlight=False, markup=False)
+    for destination in found.destinations:
+        if destination.in_the_way is not None:
+            out.print(f"\n{destination.name}: {destination.in_the_way.text}", highlight=False, markup=False)
     for alert in found.alerts:
         out.print(f"\nalert: {alert}", highlight=False, markup=False)
 
@@ -70,7 +74,10 @@ def _gaps(project: ProjectStatus) -> str:
     by_trouble: dict[str, list[str]] = {}
     for source, trouble in project.troubles.items():
         by_trouble.setdefault(trouble, []).append(source)
+    off = by_trouble.pop(OFF, [])
     notes += [f"{', '.join(sources)} can't be read: {trouble}" for trouble, sources in by_trouble.items()]
+    if off:
+        notes.append(f"{', '.join(off)}: switched off in the project")
     if project.last_poll_error:
         notes.append("last poll failed: " + project.last_poll_error)
     if project.last_poll_at is None:

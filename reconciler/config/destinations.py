@@ -142,8 +142,9 @@ class Filter(Section):
     projects: list[ProjectPattern] | None = Field(
         None,
         min_length=1,
-        description="Ids, paths, or patterns like `my-group/*` (subgroups included). Events of no project (those of "
-        "groups, their members, people) are left out.",
+        description="Ids, paths, or patterns like `my-group/*` (subgroups included), whatever their capitals. A "
+        "project that was renamed or moved is still meant by the path that it had, and the log and `check` say so. "
+        "Events of no project (those of groups, their members, people) are left out.",
     )
     kinds: list[Annotated[str, AfterValidator(words.kind)]] | None = Field(
         None,

@@ -83,7 +83,11 @@ class GitLab(Section):
         None, description="Access token with the `read_api` scope. Without it nothing is reconciled."
     )
     token_file: Path | None = Field(None, description="A file that holds the token, instead of `token`.")
-    timeout: Duration = Field("30s", validate_default=True, description="How long to wait for one answer of the API.")
+    timeout: Duration = Field(
+        "30s",
+        validate_default=True,
+        description="How long to wait for one answer of the API, from the request to its last byte.",
+    )
     ca_file: CaFile | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
     rate_share: float = Field(
         0.5, gt=0, le=1, description="Share of the token's rate limit that may be used; the rest is left to others."

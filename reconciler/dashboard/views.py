@@ -64,7 +64,10 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
     gaps: dict[int, list[Gap]] = defaultdict(list)
     for gap in known.gaps:
         gaps[gap.project_id].append(gap)
-    lines = [_Line(row, gaps.get(row["id"], []), by_hour.get(row["id"], {})) for row in status.project_rows(db)]
+    lines = [
+        _Line(row, gaps.get(row["id"], []), by_hour.get(row["id"], {}), known.off.get(row["id"], []))
+        for row in status.project_rows(db)
+    ]
     lines.sort(key=lambda one: one.rank)
     projects = [one.shown(since) for one in lines[page * PROJECTS_A_PAGE : (page + 1) * PROJECTS_A_PAGE]]
     pending = [one for one in known.unknowns if one.pending]
@@ -152,10 +155,11 @@ def runs(db: Database, *, before: int) -> dict[str, Any]:
 class _Line:
     """A project's row, of which only those of one page are drawn."""
 
-    def __init__(self, row: dict[str, Any], gaps: list[Gap], by_hour: dict[Millis, Hour]) -> None:
+    def __init__(self, row: dict[str, Any], gaps: list[Gap], by_hour: dict[Millis, Hour], off: list[str]) -> None:
         self._row = row
         self._gaps = gaps
         self._by_hour = by_hour
+        self._off = [f"{', '.join(off)}: switched off in the project"] if off else []
         self._events = sum(hour.webhook + hour.recovered for hour in by_hour.values())
         notes = [row["last_poll_error"] or ("never polled" if row["last_poll_at"] is None else None)]
         self._notes = [note for note in notes if note] + sorted({gap.why for gap in gaps})
@@ -181,7 +185,7 @@ class _Line:
             last_webhook_at=self._row["last_webhook_at"],
             last_poll_at=self._row["last_poll_at"],
             gaps=len(self._gaps),
-            notes=self._notes,
+            notes=self._notes + self._off,
             events=self._events,
             cells=cells,
         )

@@ -19,15 +19,24 @@ def _steps(path: str) -> tuple[str, ...]:
     return tuple(path.split("."))
 
 
-def parsed(text: str) -> Any:
-    """JSON as GitLab may write it: fast, or, for what the fast parser refuses (lone surrogates), slowly.
+def parsed(data: str | bytes) -> Any:
+    """JSON as GitLab may write it, in webhooks and answers alike: fast, or, for what the fast parser refuses (lone
+    surrogates), slowly.
 
-    Raises ValueError for what is none.
+    Raises ValueError for what is none, or is nested too deeply.
     """
     try:
-        return orjson.loads(text)
+        return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return json.loads(text)
+        pass
+    try:
+        return json.loads(data if isinstance(data, str) else data.decode(), parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def dig(body: Any, path: str) -> Any:

@@ -49,7 +49,7 @@ def webhook_sighting(
     share it (gitlab-facts, section 1). `project_ids` finds the id of a project that the body only names.
     """
     sha = fingerprint(body)
-    if source_id is None:
+    if not source_id:
         source_id = f"{event_uuid or uuid.uuid4()}:{sha[:32]}"
     kind = kind_of(body)
     action = _action(kind, body)

@@ -11,6 +11,7 @@ _PARAMETERS = re.compile(
 )
 
 
+_STRANGER = re.compile("self[- ]signed certificate|unable to get local issuer")
 _DANGEROUS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -52,6 +53,13 @@ def without_credentials(text: str) -> str:
     if "://" in text:
         text = _CREDENTIALS.sub("…@", text)
     return _PARAMETERS.sub(r"\1=…", text) if "=" in text else text
+
+
+def certificate_advice(error: str, key: str) -> str:
+    """What to do, before the error, where a certificate is signed by nobody who is known; `key` names the setting."""
+    if _STRANGER.search(error):
+        return f"its certificate is signed by nobody known: where a CA of your own signed it, set {key}: "
+    return ""
 
 
 def pretty_json(text: str) -> str:

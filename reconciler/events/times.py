@@ -7,8 +7,11 @@ as their times do: what can't be written so is no time here.
 
 from __future__ import annotations
 
+import math
+import re
 import time as _time
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NewType
 
@@ -27,6 +30,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 EARLIEST = Millis((datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND)
 LATEST = Millis((datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND)
 """What can be written with four digits for the year."""
+
+_SECONDS = re.compile(r"[0-9]{1,19}(\.[0-9]{0,19})?")
 
 _FIRST_STATED = Millis((datetime(2011, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND)
 """GitLab was first released in October 2011."""
@@ -83,6 +88,22 @@ def stated(text: object) -> Millis | None:
     """
     millis = parse(text)
     return millis if millis is not None and _FIRST_STATED <= millis < _LAST_STATED else None
+
+
+def retry_after(value: str | None, *, now: Millis) -> Millis | None:
+    """A Retry-After header as a pause: seconds or a date (RFC 9110, section 10.2.3), and fractions of seconds, as
+    chat services write them. None for anything else; a date that is past is no pause, but says something.
+    """
+    value = (value or "").strip()
+    if _SECONDS.fullmatch(value):
+        return Millis(math.ceil(float(value) * 1000))
+    try:
+        until = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return Millis(max(0, (until - _EPOCH) // _MILLISECOND - now))
 
 
 def iso(millis: Millis) -> str:

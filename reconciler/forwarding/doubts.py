@@ -1,22 +1,26 @@
-"""Filters that let nothing through as far as anybody knows, though what they name may still come."""
+"""Filters that let nothing through as far as anybody knows, though what they name may still come, and filters that go
+by the old path of a project.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 from sqlite_utils import Database
 
 from reconciler.config import words
 from reconciler.config.models import Config
+from reconciler.forwarding.filters import path_matches
 from reconciler.ledger import known
+from reconciler.ledger.known import Renamed
 
 _WILD = "*?["
+_YET = " (yet): is it misspelt?"
 
 
 def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
     """A destination's name, and what of its filter matches nothing that is configured, known or in the ledger."""
-    projects = known.projects(db)
+    projects, renamed = known.projects(db), known.renamed(db)
     found = []
     for destination in config.destinations:
         wanted = destination.filter
@@ -26,13 +30,30 @@ def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
         }
         for key, unknown in strange.items():
             for word in sorted(set(unknown) - known.heard(db, unknown)):
-                found.append((destination.name, f"filter.{key}: no GitLab that this version knows says {word!r}"))
+                found.append(
+                    (
+                        destination.name,
+                        f"filter.{key}: no GitLab that this version knows says {word!r}{_YET}",
+                    )
+                )
         for one in wanted.projects or ():
-            if not _may_match(one, config, projects):
+            moved = [] if isinstance(one, int) else _moved(one, renamed)
+            found += [(destination.name, text) for text in moved]
+            if not moved and not _may_match(one, config, projects):
                 what = "has the id" if isinstance(one, int) else "matches"
-                text = f"filter.projects: no project that is configured or was heard of {what} {one}"
+                text = f"filter.projects: no project that is configured or was heard of {what} {one}{_YET}"
                 found.append((destination.name, text))
     return found
+
+
+def _moved(pattern: str, renamed: Sequence[Renamed]) -> list[str]:
+    """What a pattern means by paths that projects have no more."""
+    return [
+        f"filter.projects: {one.path} is {one.now} now: it goes on matching {pattern}, by the project's id "
+        f"({one.project_id}); write the new path, or the id"
+        for one in renamed
+        if path_matches(one.path, pattern) and not path_matches(one.now or "", pattern)
+    ]
 
 
 def _may_match(one: int | str, config: Config, projects: Sequence[tuple[int, str | None]]) -> bool:
@@ -50,7 +71,7 @@ def _may_match(one: int | str, config: Config, projects: Sequence[tuple[int, str
 
 
 def _matches(pattern: str, paths: Iterable[str]) -> bool:
-    return any(fnmatchcase(path, pattern) for path in paths)
+    return any(path_matches(path, pattern) for path in paths)
 
 
 def _may_be_below(group: int | str, pattern: str) -> bool:
@@ -58,5 +79,5 @@ def _may_be_below(group: int | str, pattern: str) -> bool:
     if isinstance(group, int):
         return True
     fixed = min((pattern.index(mark) for mark in _WILD if mark in pattern), default=len(pattern))
-    below = f"{group}/"
+    below, pattern = f"{group}/".lower(), pattern.lower()
     return pattern.startswith(below) or below.startswith(pattern[:fixed])

@@ -89,13 +89,23 @@ def _kinds(words: Iterable[str]) -> Test:
     return test
 
 
+def path_matches(path: str, pattern: str) -> bool:
+    """Whether a filter's pattern means a project of this path: GitLab's paths ignore case."""
+    return fnmatchcase(path.lower(), pattern.lower())
+
+
 def _projects(wanted: Filter) -> Test:
+    """By id; by path; and by the paths that a project had before: who wrote one meant the project."""
     ids = frozenset(one for one in wanted.projects or () if isinstance(one, int))
     patterns = [one for one in wanted.projects or () if isinstance(one, str)]
 
     def test(candidate: Candidate) -> bool:
         path = candidate.summary.project_path or ""
-        return candidate.summary.project_id in ids or any(fnmatchcase(path, pattern) for pattern in patterns)
+        return (
+            candidate.summary.project_id in ids
+            or any(path_matches(path, pattern) for pattern in patterns)
+            or any(path_matches(path, pattern) for pattern in patterns for path in candidate.other_paths)
+        )
 
     return test
 

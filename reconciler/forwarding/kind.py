@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import structlog
 
 from reconciler.config.destinations import Destination
-from reconciler.forwarding.message import TAKEN, Answer, Message, NotTaken, Refused, excerpt
+from reconciler.forwarding.message import TAKEN, Answer, Message, NotTaken, Refused, excerpt, failure
 
 log = structlog.get_logger(__name__)
 
@@ -165,8 +165,7 @@ async def attempt(kind: Kind, message: Message, *, timeout_s: float) -> Answer:
     except Refused as error:
         return Answer("refused", excerpt(str(error)), refused=True)
     except (Exception, SystemExit) as error:  # whatever it is, the event stays and is tried again
-        words = str(error) or type(error).__name__
-        return Answer(_error_class(error), excerpt(f"{type(error).__name__}: {words}"))
+        return Answer(_error_class(error), failure(error))
 
 
 def _error_class(error: BaseException) -> str:

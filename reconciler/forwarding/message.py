@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.events.texts import without_credentials
+from reconciler.events.texts import certificate_advice, without_credentials
 from reconciler.events.times import Millis
 
 EXCERPT_BYTES = 1024
@@ -64,3 +64,9 @@ def excerpt(text: str) -> str:
     """As much of a text as is kept; URLs in it without passwords."""
     quiet = without_credentials(text[: 8 * EXCERPT_BYTES])
     return quiet.encode("utf-8", "replace")[:EXCERPT_BYTES].decode("utf-8", "ignore").replace("\x00", "").strip()
+
+
+def failure(error: BaseException) -> str:
+    """An error of a library, as it is shown: with what to do, where that can be told."""
+    words = str(error) or type(error).__name__
+    return excerpt(f"{certificate_advice(words, 'tls.ca_file')}{type(error).__name__}: {words}")

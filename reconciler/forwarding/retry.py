@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from email.utils import parsedate_to_datetime
 
 from reconciler.config.destinations import Retry
+from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 
 RETRIED_4XX = frozenset({408, 425, 429})
@@ -32,18 +32,8 @@ def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None
 
 
 def retry_after(value: str | None, *, now: Millis) -> Millis:
-    """A Retry-After header as a pause (RFC 9110, section 10.2.3: seconds or a date); nothing where there is none."""
-    if value is None:
-        return Millis(0)
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(Millis(int(value[:9]) * 1000), LONGEST_RETRY_AFTER)
-    try:
-        until = parsedate_to_datetime(value)
-        pause = round(until.timestamp() * 1000) - now
-    except (ValueError, OverflowError):
-        return Millis(0)
-    return min(Millis(max(pause, 0)), LONGEST_RETRY_AFTER)
+    """A Retry-After header as a pause that we keep to; nothing where there is none."""
+    return min(times.retry_after(value, now=now) or Millis(0), LONGEST_RETRY_AFTER)
 
 
 def is_refusal(status: int, retry: Retry) -> bool:

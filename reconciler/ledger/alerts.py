@@ -16,6 +16,7 @@ from reconciler.events import times
 from reconciler.events.alerts import alert_sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.destinations import Standing, standings
+from reconciler.ledger.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.record import record
 from reconciler.ledger.routes import Route
@@ -26,6 +27,7 @@ What = Literal[
     "destination_down",
     "destination_gone",
     "dead_letters",
+    "event_in_the_way",
     "gap_expiring",
     "gitlab_not_read",
     "group_not_read",
@@ -33,6 +35,8 @@ What = Literal[
 ]
 
 DEAD_LETTERS = "SELECT min(finished_at), count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
+MANY_FAILURES = 10
+"""An event that was tried so often while others were taken is not in the way by chance."""
 GONE = "410 Gone"
 """Why we pause a destination that says so."""
 
@@ -55,8 +59,10 @@ def destination_conditions(db: Database, *, settle: Mapping[str, Millis], now: M
             continue
         breaker = one.breaker
         changed_at = breaker.changed_at or now
+        stuck = in_the_way(db, one.id, one.name)
         if breaker.state != "closed":
             text = f"{one.name} does not take events since {times.iso(changed_at)}: they are kept and tried again"
+            text += "" if stuck is None else f"; {stuck.text}"
             found.append(Condition("destination_down", one.name, changed_at, text))
         elif breaker.changed_at is not None and now - changed_at < settle.get(one.name, 0):
             found.append(Condition("destination_down", one.name, changed_at, "", only_lasts=True))
@@ -66,8 +72,17 @@ def destination_conditions(db: Database, *, settle: Mapping[str, Millis], now: M
                 f"{one.name}` when it is back, or take it out of the config"
             )
             found.append(Condition("destination_gone", one.name, one.paused_at, text))
-        found += _dead_letters(db, one)
+        found += _stuck(one, stuck, now) + _dead_letters(db, one)
     return found
+
+
+def _stuck(one: Standing, stuck: InTheWay | None, now: Millis) -> list[Condition]:
+    """An event that others wait behind. Of a destination that takes none at all, that alone is said."""
+    if stuck is None or stuck.failures < MANY_FAILURES:
+        return []
+    since = now if stuck.since is None else times.from_iso(stuck.since)
+    only_lasts = one.breaker.state != "closed"
+    return [Condition("event_in_the_way", one.name, since, f"{one.name}: {stuck.text}", only_lasts=only_lasts)]
 
 
 def _dead_letters(db: Database, one: Standing) -> list[Condition]:
@@ -174,6 +189,7 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
 _OVER = {
     "destination_down": "{subject} takes events again (it did not since {since})",
     "destination_gone": "{subject} is not paused any more (it was since {since})",
+    "event_in_the_way": "{subject}: the event that was in the way (since {since}) is so no more",
     "dead_letters": "{subject} has no dead letters any more (it had since {since})",
     "gitlab_not_read": "GitLab at {subject} can be read again (it could not since {since})",
     "group_not_read": "{subject} can be read wholly again, or is not watched any more (it could not since {since})",

@@ -22,6 +22,11 @@ LIST = """
 """
 
 
+_PROJECT_OF_PATH = """coalesce(
+    (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
+"""GitLab's paths ignore case, and lead to a project that was renamed."""
+
+
 class Filter(msgspec.Struct, frozen=True):
     """Which events are wanted. `kind` may be an `event_name` too. Times are when the event happened; `source` is a
     source's name or its beginning.
@@ -47,10 +52,8 @@ class Filter(msgspec.Struct, frozen=True):
         others, time = ("+", "") if by_time else ("", "+")
         if self.project is not None:
             by_id = isinstance(self.project, int)
-            clauses += f" AND {others}e.project_id = " + (
-                "?" if by_id else "(SELECT id FROM projects WHERE path = ?)"
-            )
-            values.append(self.project)
+            clauses += f" AND {others}e.project_id = " + ("?" if by_id else _PROJECT_OF_PATH)
+            values += [self.project] if by_id else [self.project, self.project]
         if self.kind is not None:
             clauses += f" AND {others}e.kind = ?"
             values.append(KIND_OF.get(self.kind, self.kind))

@@ -16,6 +16,7 @@ from reconciler.ledger import coverage, downtime
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.downtime import Downtime
 from reconciler.ledger.schema import TIME
+from reconciler.ledger.standing import OFF
 
 EXPIRING = 7
 """A gap is about to become final in the last seventh of the time for which GitLab keeps it: the last day of 7."""
@@ -25,16 +26,17 @@ UNFINISHED = f"""
     SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
            c.covered_from, c.covered_through
       FROM sources s LEFT JOIN coverage c ON c.project_id = s.project_id AND c.source = s.source
-     WHERE s.watched_since NOT GLOB {TIME}
+     WHERE s.trouble IS NOT '{OFF}'
+       AND (s.watched_since NOT GLOB {TIME}
         OR s.watched_since < {_UNTIL}
        AND NOT EXISTS (SELECT 1 FROM coverage w
                         WHERE w.project_id = s.project_id AND w.source = s.source
                           AND w.covered_from <= s.watched_since AND w.covered_from GLOB {TIME}
-                          AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME})
+                          AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME}))
      ORDER BY s.project_id, s.source, c.covered_from
 """
-"""The sources that one stretch of coverage does not answer for, with all their stretches. Nearly all sources have
-no gap: SQL leaves them out, and takes for one what it can't read.
+"""The sources that one stretch of coverage does not answer for, with all their stretches, but for those that have
+nothing to read. Nearly all sources have no gap: SQL leaves them out, and takes for one what it can't read.
 """
 UNFINISHED_OF_PROJECT = UNFINISHED.replace("sources s", "(SELECT * FROM sources WHERE project_id = :project) s")
 

@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from sqlite_utils import Database
 
 PROJECTS = "SELECT id, path FROM projects"
+FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
+PATHS_OF = """
+    SELECT path FROM former_paths WHERE project_id = ?1
+     UNION SELECT path FROM projects WHERE id = ?1 AND path IS NOT NULL
+"""
 HEARD = "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH ?)"
 
 
 def projects(db: Database) -> list[tuple[int, str | None]]:
     """Every project that was heard of: its id, and its path where that is known."""
     return [(ident, path) for ident, path in db.conn.execute(PROJECTS)]
+
+
+class Renamed(NamedTuple):
+    """A path that a project had, its id, and the path that it has now."""
+
+    path: str
+    project_id: int
+    now: str | None
+
+
+def renamed(db: Database) -> list[Renamed]:
+    """The paths that projects had before they were renamed or moved, and that no other project has now."""
+    return [Renamed(*row) for row in db.conn.execute(FORMER)]
+
+
+def renames(db: Database) -> int:
+    """How many of them there are."""
+    count: int = db.conn.execute("SELECT count(*) FROM former_paths").fetchone()[0]
+    return count
+
+
+def paths(db: Database, project_id: int | None) -> list[str]:
+    """The paths that a project has or had: who tells of it may call it by either."""
+    return [] if project_id is None else [path for (path,) in db.conn.execute(PATHS_OF, (project_id,))]
+
+
+def note_former(db: Database, project_id: int, path: str) -> None:
+    """GitLab redirects from this path to the project: it had it once."""
+    db.conn.execute("INSERT OR IGNORE INTO former_paths (project_id, path) VALUES (?, ?)", (project_id, path))
 
 
 def heard(db: Database, words: Iterable[str]) -> set[str]:

@@ -10,6 +10,7 @@ import orjson
 from sqlite_utils import Database
 
 from reconciler.events.sighting import Summary
+from reconciler.ledger import known
 from reconciler.ledger.routes import Candidate, NewDelivery
 
 _OPEN = """
@@ -39,7 +40,9 @@ def open_deliveries(db: Database, new: Sequence[NewDelivery], at: str) -> list[O
 def candidates_of(db: Database, sighting_ids: Sequence[int]) -> Iterator[tuple[int, Candidate]]:
     """What filters look at, of sightings in the ledger; each with its sighting's id."""
     for ident, source, *about in db.conn.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall():
-        yield ident, Candidate(Summary(*about), source, partial(_payload, db, ident))
+        summary = Summary(*about)
+        others = partial(known.paths, db, summary.project_id)
+        yield ident, Candidate(summary, source, partial(_payload, db, ident), others)
 
 
 def _payload(db: Database, sighting_id: int) -> str:

@@ -14,6 +14,7 @@ from reconciler.events import times
 from reconciler.events.sighting import Recovery, Summary
 from reconciler.events.times import Millis
 from reconciler.ledger import columns
+from reconciler.ledger.schema import OPEN
 
 NEXT_LANES = """
     WITH due AS (
@@ -60,12 +61,13 @@ _ATTEMPT = """
     INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms, status, error_class, error,
                           response) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-RETRY = """
+RETRY = f"""
     UPDATE deliveries SET state = 'retrying', attempts = attempts + 1,
                           first_attempt_at = coalesce(first_attempt_at, ?3), next_attempt_at = ?4, pause_ms = ?5,
                           last_status = ?6, last_error = ?7
-     WHERE event_id = ?1 AND destination_id = ?2
+     WHERE event_id = ?1 AND destination_id = ?2 AND {OPEN}
 """
+"""Not where it was set aside meanwhile."""
 
 
 class Queued(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,9 +12,10 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.pairing import Seen
-from reconciler.events.sighting import Sighting
+from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger import neighbourhood
+from reconciler.ledger import columns, neighbourhood
+from reconciler.ledger.known import paths
 from reconciler.ledger.neighbourhood import Changed
 from reconciler.ledger.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.regroup import Founding, Regrouping, known_events, regroup, richness
@@ -21,10 +23,13 @@ from reconciler.ledger.routes import Candidate, Route, delivery
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What became of one sighting: which event it belongs to, and whether it founded it."""
+    """What became of one sighting: which event it belongs to, and whether it founded it. `shares_id`: another body
+    was told under its id before, so that it has one of its own in the ledger.
+    """
 
     event_id: int
     new_event: bool
+    shares_id: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -52,6 +57,13 @@ _ORIGINAL = """
     UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
      WHERE source_id = ? AND source = ? AND recovery IS NOT NULL
 """
+_ONE_TOLD = """
+    SELECT source, source_id, event_id, payload_sha, recovery FROM sightings WHERE source_id = ? AND source = ?
+"""
+_TOLD = """
+    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
+      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.source_id = asked.value
+"""
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
 _PROJECT = """
     INSERT INTO projects (id, path, last_webhook_at) VALUES (?, ?, ?)
@@ -67,28 +79,29 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: 
     comes by itself, brings its original bytes along. Each new event opens a delivery for each of the `routes` that
     accepts it. Returns one `Recorded` for each sighting, in their order.
     """
-    known = _known(db, sightings) if sightings else {}
+    known, own = _known(db, sightings) if sightings else ({}, list[Sighting]())
     fresh: dict[tuple[str, str], Sighting] = {}
-    for sighting in sightings:
+    for sighting in own:
         name = (sighting.source, sighting.source_id)
         if name not in known:
             fresh.setdefault(name, sighting)
-    originals = [s for s in sightings if (s.source, s.source_id) in known and s.source.startswith("webhook:")]
+    originals = [s for s in own if (s.source, s.source_id) in known and s.source.startswith("webhook:")]
     db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
-    if not fresh:  # nothing new, or nothing at all
-        return Outcome([Recorded(known[s.source, s.source_id], False) for s in sightings], [], 0)
-
-    written = _Writing(db, list(fresh.values()), times.iso(now))
-    opened = written.open_deliveries(routes)
+    written = _Writing(db, list(fresh.values()), times.iso(now)) if fresh else None
+    opened = [] if written is None else written.open_deliveries(routes)
     first_told: set[int] = set()
     recorded = []
-    for sighting in sightings:
+    for sighting, asked in zip(own, sightings, strict=True):
         name = (sighting.source, sighting.source_id)
-        event_id = known[name] if name in known else written.event_of[name]
-        founded = event_id in written.founded and event_id not in first_told
+        shares_id = sighting is not asked
+        if written is None or name in known:
+            event_id = known[name].event_id
+        else:
+            event_id = written.event_of[name]
+        founded = written is not None and event_id in written.founded and event_id not in first_told
         first_told.add(event_id)
-        recorded.append(Recorded(event_id, founded))
-    return Outcome(recorded, opened, len(written.founded))
+        recorded.append(Recorded(event_id, founded, shares_id))
+    return Outcome(recorded, opened, 0 if written is None else len(written.founded))
 
 
 class _Writing:
@@ -128,7 +141,8 @@ class _Writing:
         fresh = self._fresh_of.get(sighting_id)
         if fresh is None:  # an event of its own after all
             return next(candidates_of(self.db, [sighting_id]))[1]
-        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload)
+        others = partial(paths, self.db, fresh.summary.project_id)
+        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload, others)
 
     def _regroupings(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Regrouping]:
         """Who belongs to whom, and what that changes."""
@@ -186,14 +200,14 @@ class _Writing:
         )
 
     def _note_projects(self, fresh: Iterable[Sighting]) -> None:
-        rows: dict[int, tuple[int, str | None, str | None]] = {}
+        rows: dict[tuple[int, str | None], tuple[int, str | None, str | None]] = {}
         for sighting in fresh:
             about = sighting.summary
             if about.project_id is not None:
                 by_webhook = (
                     times.iso(sighting.seen_at) if richness(sighting.source) and not sighting.recovery else None
                 )
-                rows[about.project_id] = (about.project_id, about.project_path, by_webhook)
+                rows[about.project_id, about.project_path] = (about.project_id, about.project_path, by_webhook)
         self.db.conn.executemany(_PROJECT, list(rows.values()))
 
 
@@ -207,19 +221,57 @@ def rehearse(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> Out
         db.conn.execute("RELEASE rehearsal")
 
 
-def _known(db: Database, sightings: Sequence[Sighting]) -> dict[tuple[str, str], int]:
-    """Rule 1: which of these their source has told before, and the events they belong to."""
+class _Told(msgspec.Struct, frozen=True):
+    """What its source told under an id: the event that it belongs to, and its body's fingerprint; None where that was
+    not all of the body.
+    """
+
+    event_id: int
+    sha: str | None
+
+
+_Names = dict[tuple[str, str], _Told]
+
+
+def _known(db: Database, sightings: Sequence[Sighting]) -> tuple[_Names, list[Sighting]]:
+    """Rule 1: which of these their source has told before. And the sightings, each with an id that is its own: what
+    stands before us may send different deliveries under one `Idempotency-Key`.
+    """
+    known = _look_up(db, sightings)
+    own = list(sightings)
+    if not known and len(own) == 1:
+        return known, own
+    bodies = {name: told.sha for name, told in known.items()}
+    others = []
+    for index, sighting in enumerate(sightings):
+        sha = _sha(sighting)
+        told = bodies.setdefault((sighting.source, sighting.source_id), sha)
+        if sha != told and sha is not None and told is not None:
+            own[index] = msgspec.structs.replace(sighting, source_id=f"{sighting.source_id}:{sha[:32]}")
+            others.append(own[index])
+    return known | _look_up(db, others) if others else known, own
+
+
+def _look_up(db: Database, sightings: Sequence[Sighting]) -> _Names:
     if len(sightings) == 1:
         only = sightings[0]
-        sql = "SELECT source, source_id, event_id FROM sightings WHERE source_id = ? AND source = ?"
-        rows = db.conn.execute(sql, (only.source_id, only.source))
+        rows = db.conn.execute(_ONE_TOLD, (only.source_id, only.source))
     else:
-        sql = """
-            SELECT s.source, s.source_id, s.event_id
-              FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.source_id = asked.value
-        """
-        rows = db.conn.execute(sql, (orjson.dumps([s.source_id for s in sightings]).decode(),))
-    return {(source, source_id): event_id for source, source_id, event_id in rows}
+        rows = db.conn.execute(_TOLD, (orjson.dumps([s.source_id for s in sightings]).decode(),))
+    return {
+        (source, source_id): _Told(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
+        for source, source_id, event_id, sha, recovery in rows
+    }
+
+
+def _sha(s: Sighting) -> str | None:
+    """The fingerprint of a delivery's whole body; None for what GitLab may tell otherwise each time it is asked."""
+    return None if not richness(s.source) or _is_cut(s.recovery) else s.payload_sha
+
+
+def _is_cut(recovery: Recovery | None) -> bool:
+    """Whether a body is not all that was posted: GitLab's log has blotted something out."""
+    return recovery is not None and (recovery.by != "hook_log" or bool(recovery.redacted))
 
 
 def _as_seen(label: int, s: Sighting) -> Seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,16 +19,24 @@ class Undecided(Exception):
 
 @dataclass
 class Candidate:
-    """An event, as a filter sees it. `payload` is asked for only when a filter looks into the body."""
+    """An event, as a filter sees it. `payload` is asked for only when a filter looks into the body, `others` (the
+    paths that its project has or had) only where the one that the event came with does not do.
+    """
 
     summary: Summary
     source: str
     payload: Callable[[], str]
+    others: Callable[[], Sequence[str]] = tuple
 
     @cached_property
     def body(self) -> Any:
         """The body, parsed."""
         return parsed(self.payload())
+
+    @cached_property
+    def other_paths(self) -> Sequence[str]:
+        """The paths that its project has or had: it may have been renamed or moved."""
+        return self.others()
 
 
 class Route(msgspec.Struct, frozen=True):

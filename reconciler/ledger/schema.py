@@ -9,9 +9,9 @@ from sqlite_utils import Database
 
 from reconciler import __version__
 from reconciler.ledger.errors import LedgerError, LedgerVersion
-from reconciler.ledger.migrations import OPEN, TIME, UNREAD, m0001, m0005, migrations
+from reconciler.ledger.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, migrations
 
-__all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "migration_names", "migrations", "upgrade"]
+__all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "m0011", "migration_names", "migrations", "upgrade"]
 
 
 def upgrade(db: Database) -> None:

@@ -11,6 +11,9 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.schema import TIME, UNREAD
 
+OFF = "switched off"
+"""The trouble of a source that is none: what it reads is switched off in the project. It leaves no gap."""
+
 
 class Standing(msgspec.Struct, frozen=True):
     """One source of one project. `trouble` is a word of `sources.errors`, `error` says more; both None where all is
@@ -79,6 +82,15 @@ def source_troubles(db: Database) -> dict[int, dict[str, str]]:
     )
     for project_id, source, trouble in rows:
         found.setdefault(project_id, {})[source] = trouble
+    return found
+
+
+def switched_off(db: Database) -> dict[int, list[str]]:
+    """The sources of each project that have nothing to read, since it is switched off there."""
+    found: dict[int, list[str]] = {}
+    for project_id, some in source_troubles(db).items():
+        if off := [source for source, trouble in some.items() if trouble == OFF]:
+            found[project_id] = off
     return found
 
 

@@ -17,6 +17,7 @@ from reconciler.ledger.destinations import Standing as DestinationStanding
 from reconciler.ledger.destinations import standings as destination_standings
 from reconciler.ledger.gaps import Gap, gaps
 from reconciler.ledger.hooks import hooks_off
+from reconciler.ledger.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.schema import OPEN
 from reconciler.ledger.standing import covered_through, source_troubles
 from reconciler.ledger.unknowns import Asked, Unknown, unknowns
@@ -56,7 +57,7 @@ class HookStatus(msgspec.Struct, frozen=True):
 
 class ProjectStatus(msgspec.Struct, frozen=True):
     """`covered_through`: up to when all sources that can be read have been read; where none can be, up to when they
-    were. `troubles`: what keeps sources from being read, by source.
+    were. `troubles`: what keeps sources from being read, by source; `switched off` is none: there is nothing to read.
     """
 
     id: int
@@ -71,7 +72,9 @@ class ProjectStatus(msgspec.Struct, frozen=True):
 
 
 class DestinationStatus(msgspec.Struct, frozen=True):
-    """`state`: up, down, paused, or not in the config; `breaker` as the circuit breaker has it."""
+    """`state`: up, down, paused, or not in the config; `breaker` as the circuit breaker has it. `in_the_way`: the
+    event that others wait behind, again and again.
+    """
 
     name: str
     active: bool
@@ -82,6 +85,7 @@ class DestinationStatus(msgspec.Struct, frozen=True):
     oldest_pending_at: str | None
     dead: int
     last_error: str | None
+    in_the_way: InTheWay | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -176,4 +180,5 @@ def _destination(db: Database, at: DestinationStanding) -> DestinationStatus:
         oldest_pending_at=None if oldest is None else one(OPENED_AT, oldest),
         dead=one(DEAD),
         last_error=one(LAST_ERROR) or one(LAST_DEAD_ERROR),
+        in_the_way=in_the_way(db, at.id, at.name),
     )

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
-from reconciler.ledger import downtime, parts, runs, unreadable, watched
+from reconciler.ledger import downtime, parts, runs, standing, unreadable, watched
 from reconciler.ledger.downtime import Life
 from reconciler.ledger.gaps import Gap
 from reconciler.ledger.schema import UNREAD
@@ -73,10 +73,13 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """How much is known: what is not, and the gaps in what is."""
+    """How much is known: what is not, and the gaps in what is. `off`: the sources of projects that have nothing to
+    read, which is no gap.
+    """
 
     unknowns: list[Unknown]
     gaps: list[Gap]
+    off: dict[int, list[str]] = {}
 
 
 def unknowns(db: Database, asked: Asked, *, now: Millis) -> list[Unknown]:
@@ -209,7 +212,7 @@ def _sources(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
         return
     wanted, found = set(asked.names), dict[Any, list[_Source]]()
     for one in _unread_sources(db):
-        if one.of in wanted:
+        if one.of in wanted and one.trouble != standing.OFF:
             found.setdefault((one.of, one.source, one.trouble, one.was_read), []).append(one)
     for (of, source, trouble, was_read), some in found.items():
         name = f"{source} of {_named([one.path for one in some])}"

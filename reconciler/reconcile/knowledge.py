@@ -1,4 +1,4 @@
-"""How much is known, for every face: what is not, and the gaps in what is."""
+"""How much is known, for every face: what is not, the gaps in what is, and what is switched off in projects."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.alerts import Missed
 from reconciler.ledger.connection import look_at
 from reconciler.ledger.gaps import gaps
+from reconciler.ledger.standing import switched_off
 from reconciler.ledger.unknowns import Asked, Known, unknowns
 from reconciler.reconcile.rounds import expected, pause
 from reconciler.reconcile.watchlist import names
@@ -41,7 +42,7 @@ def missed(config: Config, now: Millis) -> Missed:
 def look(db: Database, config: Config, now: Millis) -> Known:
     """How much is known now."""
     found = gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
-    return Known(unknowns(db, asked(config, now), now=now), found)
+    return Known(unknowns(db, asked(config, now), now=now), found, switched_off(db))
 
 
 class SharedLook:

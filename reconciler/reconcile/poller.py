@@ -24,7 +24,7 @@ from reconciler.reconcile.tally import Tally
 from reconciler.reconcile.threads import in_thread
 from reconciler.reconcile.watchlist import FAILED, in_words
 from reconciler.sources.client import Client
-from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped, TokenRefused
+from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.hook_log import HookLog
 from reconciler.sources.hooks import Hook
 from reconciler.sources.project_events import ProjectEvents
@@ -32,7 +32,9 @@ from reconciler.sources.source import Project, Source
 from reconciler.sources.table import SOURCES, subscribed
 
 REFUSED_PAUSE = Millis(15 * MINUTE)
-"""How long a source that GitLab refuses is left alone. Not the Events API: without it little is known."""
+"""How long a source that GitLab refuses, or that is switched off, is left alone. Not the Events API: without it
+little is known.
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -215,13 +217,11 @@ class Poller:
 
     async def _note_trouble(self, project: Project, source: Source, error: Exception) -> None:
         trouble, text = in_words(error)
-        log.warning(
-            "a source can't be read",
-            project=project.path,
-            source=source.name,
-            error=text,
-            exc_info=error if trouble == FAILED else None,
-        )
+        about = log.bind(project=project.path, source=source.name)
+        if not isinstance(error, SwitchedOff):
+            about.warning("a source can't be read", error=text, exc_info=error if trouble == FAILED else None)
+        elif (before := standing.standing(self._db, project.id, source.name)) is None or before.trouble != trouble:
+            about.info("a source has nothing to read", why=text)
         await self._writer.run(
             lambda db: standing.note_trouble(db, project.id, source.name, trouble, text, times.now())
         )

@@ -7,9 +7,11 @@ import time
 from functools import partial
 
 import structlog
+from sqlite_utils import Database
 
 from reconciler.config.models import Config, SourceName
 from reconciler.events.times import HOUR
+from reconciler.ledger import known as heard_of
 from reconciler.ledger import runs
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.watched import Name
@@ -80,7 +82,12 @@ class Projects:
             return known[1]
         project = await in_thread(lambda: self._client.project(name))
         self._remember(name, project)
-        await self._writer.run(lambda db: runs.note_path(db, project.id, str(project.path)))
+        await self._writer.run(lambda db: _note_paths(db, project, name))
+        if (known is None or known[1].path != project.path) and _is_former(name, project):
+            log.warning(
+                "a project was renamed: what the config calls it goes on meaning it, as long as GitLab redirects",
+                named=name, now=project.path, id=project.id,
+            )  # fmt: skip
         await self.watchlist.found(self.watched_as(name), project.id)
         return project
 
@@ -132,3 +139,15 @@ class Projects:
     def _remembered(self, name: int | str) -> Project | None:
         known = self._known.get(name)
         return None if known is None else known[1]
+
+
+def _is_former(name: int | str, project: Project) -> bool:
+    """Whether the config calls a project by a path that it has no more. GitLab's paths ignore case."""
+    return isinstance(name, str) and not name.isdigit() and name.lower() != str(project.path).lower()
+
+
+def _note_paths(db: Database, project: Project, name: int | str) -> None:
+    """What a project is called, and was."""
+    runs.note_path(db, project.id, str(project.path))
+    if _is_former(name, project):
+        heard_of.note_former(db, project.id, str(name))

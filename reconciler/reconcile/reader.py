@@ -23,8 +23,9 @@ from reconciler.ledger.writer import BATCH_SIGHTINGS, Writer
 from reconciler.reconcile.tally import Tally
 from reconciler.reconcile.threads import in_thread
 from reconciler.sources.client import Client
-from reconciler.sources.errors import SourceError
+from reconciler.sources.errors import Refused, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.source import Project, Slice, Source
+from reconciler.sources.table import features_of, switched_off
 
 T = TypeVar("T")
 
@@ -73,6 +74,10 @@ class Reader:
                     await self._take(project, source, part, tally)
                 if progress is not None:
                     progress(part, tally)
+        except Refused as error:
+            reason = await self._reason(project, source, error)
+            tally.error = None if isinstance(reason, SwitchedOff) else str(reason)
+            raise reason from error
         except (SourceError, LedgerError) as error:
             tally.error = str(error)
             raise
@@ -84,6 +89,27 @@ class Reader:
             where = project.path or project.id
             log.info("a window was read", project=where, source=source.name, purpose=purpose, new=tally.new)
         return tally
+
+    async def _reason(self, project: Project, source: Source, refused: Refused) -> Refused:
+        """Why GitLab refuses it: that it is switched off in the project looks like any other refusal."""
+        if isinstance(refused, TokenRefused) or not features_of(source.name):
+            return refused
+        off = switched_off(source.name, project.details)
+        if not off:  # but GitLab was asked an hour ago, it may be
+            try:
+                off = switched_off(source.name, (await in_thread(lambda: self._client.project(project.id))).details)
+            except Stopped:
+                raise
+            except SourceError:
+                return refused
+        if not off:
+            return refused
+        words = " and ".join(f"{feature}_access_level" for feature in off)
+        return SwitchedOff(
+            refused.status,
+            f"{project.path or project.id}: switched off in the project ({words}): there is nothing to read; it is "
+            "asked for again every 15 minutes",
+        )
 
     async def _take(self, project: Project, source: Source, part: Slice, tally: Tally) -> None:
         """Record a slice, then (not before all of it is on disk) its coverage."""

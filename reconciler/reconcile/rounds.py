@@ -16,7 +16,7 @@ from reconciler.reconcile.poller import Poller
 from reconciler.reconcile.projects import Projects
 from reconciler.reconcile.threads import in_thread
 from reconciler.sources.activity import Activity
-from reconciler.sources.errors import NoHook, SourceError, Stopped
+from reconciler.sources.errors import NoHook, SourceError, Stopped, SwitchedOff
 
 FEW = 20
 """So many projects are polled one by one in every interval; with more, GitLab is asked first which are active."""
@@ -153,10 +153,12 @@ class Rounds:
         await asyncio.gather(*(self._poller.poll_group(group) for group in self._projects.groups.values()))
 
     def _sources_not_read(self) -> list[str]:
-        """Those that are in trouble. That a project has no webhook, and so no log of one, is none here."""
+        """Those that are in trouble. That a project has no webhook, and so no log of one, is none here, nor that
+        something is switched off in it.
+        """
         troubles = standing.source_troubles(self._db).items()
         return [f"{source} of project {ident}" for ident, some in troubles for source, trouble in some.items()
-                if trouble != NoHook.trouble]  # fmt: skip
+                if trouble not in (NoHook.trouble, SwitchedOff.trouble)]  # fmt: skip
 
     async def _later(self, name: int | str, pause_s: float) -> None:
         await asyncio.sleep(pause_s)

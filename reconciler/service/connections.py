@@ -26,6 +26,9 @@ FEWEST_CONNECTIONS = 16
 SAY_AGAIN_S = 10.0
 """Between two lines of one kind in the log: strangers must not fill it."""
 
+_TLS = b"\x16\x03"
+"""How a TLS handshake begins, and no request."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -121,6 +124,10 @@ class Bounded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._waiting is Waiting.REQUEST and data.startswith(_TLS):
+            self.all_of_them.say("TLS where plain HTTP is spoken: use http://, or a proxy that ends TLS")
+            self.transport.close()
+            return
         self._fruitless += len(data)
         super().data_received(data)
         if self._waiting is Waiting.REQUEST:

@@ -21,7 +21,6 @@ from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.hook_tests import Expected
-from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger import downtime, reloads, runs
 from reconciler.ledger.connection import Ledger, connect, is_damage, may_come_right
@@ -35,6 +34,7 @@ from reconciler.reconcile.parts import Reconciling
 from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
+from reconciler.service.filters import FilterWatch
 from reconciler.service.jobs import Jobs
 from reconciler.service.loops import beat, index, wake, watch
 from reconciler.service.mending import leave_note, mended
@@ -157,6 +157,7 @@ class _Service:
         self._forwarder = Forwarder(
             db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
         )
+        self._filters = FilterWatch(lambda: self._config, reader)
         writer.on_opened = alerting.on_opened = self._forwarder.opened
         writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
         writer.on_trouble = partial(supervisor.note, LEDGER)  # a part too: the one that all others need
@@ -170,6 +171,7 @@ class _Service:
             "alerting": lambda: self._once_begun(alerting.run),
             "watch": lambda: watch(writer, self._forwarder.look_again),
             "heartbeat": lambda: self._once_begun(lambda: beat(writer)),
+            "filters": lambda: self._once_begun(self._filters.run),
             "indexing": lambda: index(writer),
             "reporting": lambda: supervisor.report(writer),
             "reload": self._reload_when_told,
@@ -216,7 +218,7 @@ class _Service:
         """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
         await self._once_there(lambda: self._forwarder.apply(built.destinations))
         await self._once_there(lambda: wake(self._writer))
-        self._doubt_filters(built.config)
+        self._filters.look(built.config)
         self._switch.app = built.receiver
         self._answering.set()
         log.info("listening", host=self._host, port=self._port, ledger=str(built.config.ledger.path))
@@ -284,16 +286,9 @@ class _Service:
             self._switch.app = built.receiver
         if asks_differently(before, config):
             self._jobs.apply(built.reconciling, lambda: self._config)
-        self._doubt_filters(config)
+        self._filters.look(config)
         log.info("the config was read again", destinations=[one.name for one in config.destinations])
         return None
-
-    def _doubt_filters(self, config: Config) -> None:
-        try:
-            for destination, why in doubts(config, self._reader):
-                log.warning("a filter may be misspelt", destination=destination, why=why)
-        except Exception:  # a hint, and nothing else
-            log.exception("filters can't be held against the ledger")
 
     def _catch_signals(self) -> None:
         def stop() -> None:

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from reconciler.events import times
+from reconciler.events.fields import parsed
 from reconciler.events.times import Millis
 from reconciler.ledger.unreadable import RAW_CHARS, Unreadable
 from reconciler.sources.answers import Json, Shape
@@ -122,11 +123,21 @@ def parse(body: bytes) -> Any:
     Raises ValueError.
     """
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
+        value = parsed(body)
+    except UnicodeDecodeError:
+        value = parsed(body.decode("utf-8", "replace"))
     try:
-        loose = json.loads(body.decode("utf-8", "replace"))
-        return orjson.loads(json.dumps(loose, ensure_ascii=False).encode("utf-8", "replace"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return _rewritten(value)
+    return value
+
+
+def _rewritten(value: Any) -> Any:
+    """JSON that was parsed, without what can't be written again, as far as that goes: a record that is nested too
+    deeply is named when it is read, and costs the others nothing.
+    """
+    try:
+        return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except (RecursionError, orjson.JSONDecodeError):
+        return value

@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -22,9 +23,10 @@ from gitlab.exceptions import GitlabError, GitlabHttpError
 
 from reconciler.config.models import GitLab
 from reconciler.events import times
+from reconciler.events.texts import certificate_advice
 from reconciler.events.times import SECOND, Millis
 from reconciler.sources import answers, checked
-from reconciler.sources.bounded import TooLarge, bounded_session
+from reconciler.sources.bounded import SentElsewhere, TooLarge, TooSlow, bounded_session
 from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable, UnexpectedAnswer
 from reconciler.sources.ratelimit import RateLimit
@@ -48,6 +50,9 @@ ADVICE = {
     404: "not found, or not visible for this token: check the id or path, and that its user is a member",
 }
 SCOPE = "the token lacks the read_api scope: check gitlab.token"
+
+_CONNECTION = re.compile(r"^\w+\(host=.*?\): ")
+"""What urllib3 begins with: the name of a class."""
 
 log = structlog.get_logger(__name__)
 
@@ -197,13 +202,13 @@ class Client:
             response = session.http_request(verb, path, query_data=query, post_data=data, obey_rate_limit=False)
         except GitlabHttpError as error:
             raise self._judged(f"{verb.upper()} {path}", error) from error
-        except TooLarge as error:
+        except (TooLarge, SentElsewhere) as error:  # asked again, it would be the same again
             raise Unavailable(f"{verb.upper()} {path}: {error}") from None
         except (requests.RequestException, GitlabError) as error:
             status = getattr(error, "response_code", None)
             if status is not None:
                 raise self._judged(f"{verb.upper()} {path}", error) from error
-            raise _Transient(f"no answer: {str(error)[:ERROR_CHARS]}") from error
+            raise _Transient(_no_answer(error)) from error
         finally:
             self._idle.put(session)
         return response
@@ -231,7 +236,7 @@ class Client:
         except queue.Empty:
             pass
         config = self._config
-        session = bounded_session()
+        session = bounded_session(within_s=config.timeout / 1000)
         session.hooks["response"].append(self._note)
         return gitlab.Gitlab(
             config.url,
@@ -254,6 +259,15 @@ class Client:
         if behind > CLOCK_WARNING > self.behind:
             log.warning("GitLab's clock is behind ours: is this machine's time right?", by_seconds=behind // 1000)
         self.behind = Millis(behind)
+
+
+def _no_answer(error: Exception) -> str:
+    """Why there is no answer, and what to do where that can be told."""
+    if isinstance(error, TooSlow):
+        return f"{error}: see gitlab.timeout"
+    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+    text = _CONNECTION.sub("", str(reason))
+    return f"no answer: {certificate_advice(text, 'gitlab.ca_file')}{text[:ERROR_CHARS]}"
 
 
 def _json(response: requests.Response) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconciler.events.texts import without_credentials
+from reconciler.ledger.standing import OFF
 
 
 class SourceError(Exception):
@@ -23,6 +24,12 @@ class Refused(SourceError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class SwitchedOff(Refused):
+    """What a source reads is switched off in the project: nothing happens there, so that nothing is missed."""
+
+    trouble = OFF
 
 
 class TokenRefused(Refused):

@@ -114,7 +114,8 @@ class Delivery:
         self.body = shown.request_data
         self.status = None if shown.response_status is None else text(str(shown.response_status))
         by_name = {name.lower(): value for name, value in (shown.request_headers or {}).items()}
-        self.headers = {name: value for name in KEPT_HEADERS if (value := text(by_name.get(name.lower())))}
+        kept = {name: text(by_name.get(name.lower())) for name in KEPT_HEADERS}
+        self.headers = {name: value for name, value in kept.items() if value and value != REDACTED}
         self.made_at = _made_at(shown)
 
     @property

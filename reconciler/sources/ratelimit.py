@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+
+from reconciler.events import times
 
 DEFAULT_PAUSE_S = 10.0
 """After a 429 that says nothing of when to come again."""
@@ -69,15 +70,8 @@ class RateLimit:
 
 
 def _pause(headers: Mapping[str, str]) -> float:
-    value = headers.get("Retry-After", "").strip()
-    if _is_figure(value):
-        return float(value)
-    if value:
-        try:
-            return parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            pass
-    return _until_reset(headers)
+    pause = times.retry_after(headers.get("Retry-After"), now=times.now())
+    return _until_reset(headers) if pause is None else pause / 1000
 
 
 def _is_figure(value: str) -> bool:

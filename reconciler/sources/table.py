@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.events.times import Millis
 from reconciler.sources.client import Client
@@ -29,6 +30,8 @@ class Entry:
     rebuilds: str
     loses: str
     triggers: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    """What has to be switched on in a project for it, as in the project's `…_access_level`."""
 
 
 SOURCES: tuple[Entry, ...] = (
@@ -58,6 +61,7 @@ SOURCES: tuple[Entry, ...] = (
         "the state each pipeline is in when it is read, the last one above all",
         "the states on the way there; variables",
         ("pipeline_events",),
+        ("builds", "repository"),
     ),
     Entry(
         "jobs",
@@ -67,6 +71,7 @@ SOURCES: tuple[Entry, ...] = (
         "the state each job is in when its pipeline changed, the last one above all",
         "the states on the way there; a job that ends while its pipeline goes on is found when the pipeline ends",
         ("job_events",),
+        ("builds", "repository"),
     ),
     Entry(
         "deployments",
@@ -76,6 +81,7 @@ SOURCES: tuple[Entry, ...] = (
         "the state each deployment is in when it is read",
         "the states on the way there",
         ("deployment_events",),
+        ("builds", "environments", "repository"),
     ),
     Entry(
         "releases",
@@ -85,6 +91,7 @@ SOURCES: tuple[Entry, ...] = (
         "that a release was made",
         "that one was edited or deleted",
         ("releases_events",),
+        ("releases", "repository"),
     ),
     Entry(
         "issues",
@@ -97,6 +104,7 @@ SOURCES: tuple[Entry, ...] = (
         "what stood there before, but for labels and milestone; emoji taken back; emoji on an issue that does not "
         "change otherwise (an emoji does not move its `updated_at`)",
         ("issues_events", "confidential_issues_events", "note_events", "confidential_note_events", "emoji_events"),
+        ("issues",),
     ),
     Entry(
         "merge_requests",
@@ -106,6 +114,7 @@ SOURCES: tuple[Entry, ...] = (
         "as for issues; pushes to the branch of a merge request",
         "as for issues; unapprovals",
         ("merge_requests_events", "note_events", "confidential_note_events", "emoji_events"),
+        ("merge_requests", "repository"),
     ),
     Entry(
         "feature_flags",
@@ -115,6 +124,7 @@ SOURCES: tuple[Entry, ...] = (
         "how each flag was switched last",
         "that it was switched to and fro before; who did it",
         ("feature_flag_events",),
+        ("feature_flags", "repository"),
     ),
 )
 """In the order in which a poll reads them: what has GitLab's own bodies first, so that nothing need be rebuilt."""
@@ -136,3 +146,13 @@ def subscribed(triggers: Iterable[str]) -> list[str]:
 def keeps() -> dict[str, Millis]:
     """For how long GitLab keeps what each source reads."""
     return {entry.name: entry.keeps_for for entry in SOURCES}
+
+
+def features_of(source: str) -> tuple[str, ...]:
+    """The features of a project that a source needs."""
+    return next((entry.features for entry in SOURCES if entry.name == source), ())
+
+
+def switched_off(source: str, details: Mapping[str, Any]) -> list[str]:
+    """Those of them that are switched off in a project, of which GitLab says `details`."""
+    return [feature for feature in features_of(source) if details.get(f"{feature}_access_level") == "disabled"]

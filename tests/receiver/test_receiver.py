@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import resource
 import sqlite3
@@ -154,7 +155,8 @@ def test_depth_is_refused_not_fallen_over(service: Service) -> None:
 
 def test_a_body_over_the_limit_is_413(service: Service) -> None:
     large = json.dumps({"x": "y" * 70_000}).encode()
-    assert service.post(large).status_code == 413
+    answer = service.post(large)
+    assert (answer.status_code, "raise receiver.max_body" in answer.text) == (413, True)
     headers = {"X-Gitlab-Token": TOKEN, "Content-Type": "application/json"}
 
     def pieces() -> Iterator[bytes]:  # no Content-Length: it is counted while it comes
@@ -173,6 +175,32 @@ def test_method_and_content_type(service: Service) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         assert service.post(PUSH, Content_Type=kind).status_code == 415
     assert service.post(PUSH, Content_Type="application/json; charset=utf-8").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/webhooks", "/webhook/gitlab", "/webhooks/gitlabs", "/healthz/x"])
+def test_a_wrong_path_is_told_where_webhooks_are_posted(service: Service, path: str) -> None:
+    answer = service.post(PUSH, path=path)
+    assert answer.status_code == 404
+    assert "webhooks are posted to /webhooks/gitlab or /webhooks/gitlab/signed or" in answer.text
+    line = service.wait_for_log("a delivery was refused", path=path)
+    assert line["why"] == answer.text.strip()
+    assert httpx.get(service.url + path).status_code == 404
+    unknown = service.post(PUSH, path="/webhooks/gitlab/other")
+    assert (unknown.status_code, "one of default, signed, moving" in unknown.text) == (404, True)
+
+
+@pytest.mark.parametrize("how", ["gzip", "br", "GZIP"])
+def test_a_packed_body_is_415_and_says_so(service: Service, how: str) -> None:
+    answer = service.post(gzip.compress(PUSH), Content_Encoding=how)
+    assert (answer.status_code, "the body is packed" in answer.text) == (415, True)
+    assert service.post(PUSH, Content_Encoding="identity").status_code == 200
+
+
+def test_tls_on_a_plain_port_is_named(service: Service) -> None:
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(service.url.replace("http:", "https:"), content=PUSH)
+    service.wait_for_log("TLS where plain HTTP is spoken: use http://, or a proxy that ends TLS")
+    assert httpx.get(service.url + "/healthz").status_code == 200
 
 
 def test_health(service: Service) -> None:
@@ -294,3 +322,19 @@ def test_503_at_once_where_too_much_waits(tmp_path: Path) -> None:
         assert service.post(PUSH, Idempotency_Key="after").status_code == 200  # the room was given back
     finally:
         service.kill()
+
+
+def test_different_bodies_under_one_idempotency_key_are_each_recorded(service: Service) -> None:
+    """A gateway that sets a constant loses nothing; a delivery that comes again is none of its own."""
+    bodies = [json.dumps({"object_kind": "push", "ref": f"refs/heads/{n}", "project_id": 7}).encode() for n in "abc"]
+    for body in [*bodies, *bodies]:
+        assert service.post(body, Idempotency_Key="constant").status_code == 200
+    told = sightings(service, "source_id LIKE 'constant%'")
+    assert [payload.encode() for *_, payload in told] == bodies
+    assert len({source_id for _, source_id, *_ in told}) == 3
+    service.wait_for_log(
+        "different deliveries come under one Idempotency-Key: each is recorded; is it set on the way?"
+    )
+    assert service.post(bodies[0], Idempotency_Key="").status_code == 200
+    assert service.post(bodies[1], Idempotency_Key="").status_code == 200
+    assert not sightings(service, "source_id = ''")

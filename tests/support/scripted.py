@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -15,10 +15,10 @@ Answering = Callable[[str], tuple[int, Any]]
 class Scripted:
     """`with Scripted(answer) as server:` answers each path at `server.url` with what `answer` says of it.
 
-    Bytes go out as they are, anything else as JSON.
+    Bytes go out as they are, anything else as JSON. `more` are headers that may change while it serves.
     """
 
-    def __init__(self, answer: Answering, **headers: str) -> None:
+    def __init__(self, answer: Answering, more: Mapping[str, str] = {}, **headers: str) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -32,7 +32,7 @@ class Scripted:
                 raw = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 sent = {"Content-Type": "application/json", "Content-Length": str(len(raw))}
-                for name, value in (sent | headers).items():
+                for name, value in (sent | headers | dict(more)).items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(raw)

@@ -20,7 +20,7 @@ from reconciler.config.destinations import Destination
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message, Refused, excerpt
+from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message, Refused, excerpt, failure
 from reconciler.forwarding.retry import is_refusal, retry_after
 
 READ_BYTES = 64 * 1024
@@ -123,7 +123,7 @@ class Http(Kind):
             return Answer("address", str(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             tls = isinstance(error.__cause__, ssl.SSLError) or "SSL" in str(error)
-            return Answer("tls" if tls else "connection", excerpt(f"{type(error).__name__}: {error}"))
+            return Answer("tls" if tls else "connection", failure(error))
         return self._answer(response, body)
 
     def headers(self, message: Message) -> dict[str, str]:

@@ -16,6 +16,7 @@ from reconciler.events import times
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PAYLOADS, PROJECT, MakeService, at_gitlab, to_consumer
+from tests.support.scripted import Scripted
 from tests.support.service import COMMAND, Service, run
 
 COMMANDS = [
@@ -224,6 +225,16 @@ class TestCheck:
         away = make_service(**(at_gitlab(gitlab) | {"gitlab": {"url": "http://127.0.0.1:9", "token": "x"}}))
         away.write_config()
         assert "no answer" in away.run("check").stdout
+
+    def test_gitlab_that_is_somewhere_else(self, make_service: MakeService, gitlab: Simulator) -> None:
+        before = dict(gitlab.api.requests)
+        with Scripted(lambda _: (301, b""), Location=f"{gitlab.url}/api/v4/version") as old:
+            service = make_service(gitlab={"url": old.url, "token": gitlab.api.token}, projects=[PROJECT])
+            service.write_config()
+            done = service.run("check")
+        assert done.returncode == 1
+        assert f"if GitLab is there now, set gitlab.url to {gitlab.url}" in done.stdout
+        assert gitlab.api.requests == before  # the token was not shown there
 
 
 class TestEvents:

@@ -48,7 +48,8 @@ def lets_through(filter_: dict[str, Any], one: Candidate | None = None, **more: 
         ({"projects": [43]}, False),
         ({"projects": ["group/*"]}, True),
         ({"projects": ["group/project"]}, False),
-        ({"projects": ["Group/*"]}, False),
+        ({"projects": ["Group/*"]}, True),  # GitLab's paths ignore case
+        ({"projects": ["group/SUB/Project"]}, True),
         ({"kinds": ["push", "merge_request"]}, True),
         ({"kinds": ["push"]}, False),
         ({"actions": ["merge"]}, True),

@@ -42,7 +42,11 @@ def test_any_retry_after_is_a_pause(value: str | None, now: int) -> None:
 def test_retry_after_in_both_forms() -> None:
     now = 1_800_000_000_000
     assert retry_after("120", now=now) == 120_000
+    assert retry_after("1.5", now=now) == 1_500  # as chat services write it
+    assert retry_after("0.0004", now=now) == 1
+    assert [retry_after(text, now=now) for text in ("-1.5", "1e3", "inf", "nan", "1,5", "١")] == [0] * 6
     assert retry_after(formatdate(now / 1000 + 90, usegmt=True), now=now) == 90_000
+    assert retry_after(formatdate(now / 1000 + 90), now=now) == 90_000  # "-0000": no zone
     assert retry_after(formatdate(now / 1000 - 90, usegmt=True), now=now) == 0
 
 

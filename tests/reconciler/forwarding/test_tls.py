@@ -79,12 +79,14 @@ async def test_a_private_ca_is_trusted_where_it_is_named(port: int, authority: t
     assert (await send(port, "inside.example", tls=tls)).taken
     stranger = await send(port, "inside.example")
     assert (stranger.taken, stranger.error_class) == (False, "tls")
+    assert "set tls.ca_file" in str(stranger.error)
 
 
 async def test_the_certificate_is_checked_against_the_name(port: int, authority: trustme.CA, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     answer = await send(port, "other.example", tls={"ca_file": str(tmp_path / "ca.pem")})
     assert (answer.taken, answer.error_class) == (False, "tls")
+    assert "set tls.ca_file" not in str(answer.error)  # that is not what is wrong
 
 
 async def test_a_client_certificate(authority: trustme.CA, tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ def test_one_more_sighting_costs_the_same_however_long_the_history(db: Database,
 def test_what_stays_as_it_is_is_not_written(db: Database) -> None:
     write(db, page(200))
     cost = cost_of(db, [telling("webhook:a", 200, 200 * MINUTE, Precision.RECEIVED, "new")])
-    written = [sql.split()[0] for sql in cost.statements if sql.split()[0] not in ("SELECT", "BEGIN", "COMMIT")]
+    once = dict.fromkeys(cost.statements)  # a statement whose trigger looks at its row is traced for that too
+    written = [sql.split()[0] for sql in once if sql.split()[0] not in ("SELECT", "BEGIN", "COMMIT")]
     assert written == ["INSERT", "INSERT", "INSERT"]  # the event, the sighting, its project
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,13 @@ def test_without_headers_there_is_no_limit() -> None:
     rate_limit = RateLimit(0.5)
     rate_limit.note(200, {})
     assert all(rate_limit.take() == 0 for _ in range(10_000))
+
+
+def test_a_pause_is_kept_to_in_every_form() -> None:
+    for value, least, most in (("1.5", 1, 1.5), ("90", 89, 90), (formatdate(time.time() + 90, usegmt=True), 88, 90)):
+        rate_limit = RateLimit()
+        rate_limit.note(429, {"Retry-After": value})
+        assert least < rate_limit.take() <= most, value
 
 
 def test_a_new_period_begins_anew() -> None:

@@ -1,0 +1,46 @@
+"""Filters that may let nothing through, or no longer what they say: each thing is said once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from sqlite_utils import Database
+
+from reconciler.config.models import Config
+from reconciler.forwarding.doubts import doubts
+from reconciler.ledger import known
+
+LOOK_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class FilterWatch:
+    """Holds the config's filters against what the ledger has heard of."""
+
+    def __init__(self, config: Callable[[], Config], db: Database) -> None:
+        self._config = config
+        self._db = db
+        self._said: set[tuple[str, str]] = set()
+
+    def look(self, config: Config) -> None:
+        """Say what is new. Never raises: it is a hint, and nothing else."""
+        try:
+            found = set(doubts(config, self._db))
+        except Exception:
+            log.exception("filters can't be held against the ledger")
+            return
+        for destination, why in sorted(found - self._said):
+            log.warning("a filter may not do what it says", destination=destination, why=why)
+        self._said |= found
+
+    async def run(self) -> None:
+        """Look again whenever a project was renamed."""
+        renamed = known.renames(self._db)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if (now := known.renames(self._db)) != renamed:
+                renamed = now
+                self.look(self._config())

@@ -1,0 +1,110 @@
+"""A consumer that answers 500 to one event for ever: who waits behind it is said, and a command sets it aside."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import Any
+
+import httpx
+
+from reconciler.events import times
+from reconciler.ledger import in_the_way, queue
+from reconciler.ledger.connection import connect, transaction
+from reconciler.simulator.consumer import TAKEN, Consumer
+from tests.conftest import MakeService, to_consumer
+from tests.e2e.test_delivery import numbers, post, states
+from tests.e2e.test_destinations import alerts_to, said
+from tests.reconciler.dashboard.test_app import free_port
+from tests.support.service import Service, until
+
+QUICK: dict[str, Any] = {
+    "retry": {"first": "10ms", "longest": "40ms"},
+    "breaker": {"failures": 3, "longest": "40ms", "settle": "1s"},
+}
+
+
+def poisoned(_: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    return (500, {}, b"I choke on it") if b"poison" in body else TAKEN
+
+
+def stuck(service: Service, name: str = "consumer") -> dict[str, Any] | None:
+    found = json.loads(service.run("status", "--json").stdout)["destinations"]
+    return next((one["in_the_way"] for one in found if one["name"] == name), None)
+
+
+def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeService, consumer: Consumer) -> None:
+    consumer.answer = poisoned
+    service = make_service(destinations=[to_consumer(consumer, **QUICK)], admin={"port": free_port()}).start()
+    dashboard = service.wait_for_log("the dashboard is ready")["url"]
+    post(service, 1, 0)
+    post(service, 1, 1, poison=True)
+    for n in range(2, 7):
+        post(service, 1, n)
+    until(lambda: stuck(service) is not None)
+    found = stuck(service)
+    assert found is not None
+    assert (found["event_id"], found["behind"]) == (2, 5)
+    assert found["failures"] >= in_the_way.FAILURES
+    words = "event 2 (x in 1) is in the way: tried "
+    advice = "5 wait behind it; `destinations skip consumer 2` sets it aside"
+    until(lambda: "alert: consumer does not take events" in service.run("status").stdout)
+    printed = service.run("status").stdout
+    assert printed.count(words) == printed.count(advice) == 2  # of the destination, and in the alert
+    assert advice in httpx.get(dashboard).text.replace("&#39;", "'")
+    assert numbers(consumer) == [0]
+
+    assert service.run("destinations", "skip", "consumer", "2").returncode == 0
+    assert consumer.wait_for(lambda c: len(c.taken) == 6)
+    assert numbers(consumer) == [0, 2, 3, 4, 5, 6]
+    assert stuck(service) is None
+    [letter] = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
+    assert letter["id"] == 2
+    assert letter["last_error"].startswith("set aside by hand, after: HTTP 500")
+    again = service.run("destinations", "skip", "consumer", "2")
+    assert (again.returncode, "event 2 does not wait for consumer" in again.stderr) == (1, True)
+    consumer.answer = lambda _h, _b: TAKEN
+    assert service.run("dead", "replay", "2", "-y").returncode == 0
+    assert consumer.wait_for(lambda c: len(c.taken) == 7)
+
+
+def test_beside_other_lanes_it_is_an_alert_of_its_own(make_service: MakeService, consumer: Consumer) -> None:
+    consumer.answer = poisoned
+    with Consumer() as ops:
+        patient = QUICK | {"breaker": {"failures": 1000}}
+        service = make_service(destinations=[to_consumer(consumer, **patient), alerts_to(ops)]).start()
+        post(service, 1, 1, poison=True)
+        for n in range(2, 5):
+            post(service, 1, n)
+            post(service, 2, 10 * n)
+        assert ops.wait_for(lambda c: len(c.taken) == 1)
+        assert said(ops) == [("event_in_the_way", "consumer", "opened")]
+        assert "3 wait behind it" in json.loads(ops.taken[0].body)["text"]
+        assert sorted(numbers(consumer)) == [20, 30, 40]
+        assert service.run("destinations", "skip", "consumer", "1").returncode == 0
+        until(lambda: ("event_in_the_way", "consumer", "over") in said(ops))
+        until(lambda: [state for state, *_ in states(service)][:7].count("delivered") == 6)
+
+
+def test_where_nobody_waits_it_is_in_nobody_s_way(make_service: MakeService, consumer: Consumer) -> None:
+    consumer.answer = poisoned
+    service = make_service(destinations=[to_consumer(consumer, ordering="none", **QUICK)]).start()
+    post(service, 1, 1, poison=True)
+    for n in range(2, 5):
+        post(service, 1, n)
+    assert consumer.wait_for(lambda c: len(c.taken) == 3 and len(c.requests) > 8)
+    assert stuck(service) is None
+
+
+def test_an_attempt_that_is_on_its_way_does_not_bring_it_back(make_service: MakeService, consumer: Consumer) -> None:
+    service = make_service(destinations=[to_consumer(consumer)]).start()
+    service.run("destinations", "pause", "consumer")
+    service.wait_for_log("paused: what comes is kept")
+    post(service, 1, 1)
+    service.stop()
+    with closing(connect(service.ledger)) as db, transaction(db):
+        assert in_the_way.set_aside(db, 1, 1, now=times.now())
+        tried = queue.Attempt(1, 1, None, 1, times.now(), times.now(), 500, "http_5xx", "HTTP 500")
+        queue.retry(db, tried, pause=times.SECOND, now=times.now())
+        assert db.execute("SELECT state FROM deliveries").fetchall() == [("dead",)]
+        assert db.execute("SELECT count(*) FROM lanes").fetchall() == [(0,)]

@@ -1,0 +1,53 @@
+"""One reader for all JSON: what a webhook may hold, a page of GitLab's answers may hold too."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from receiver.body import Refused, json_object
+from reconciler.events.fields import parsed
+from reconciler.sources import answers, checked
+
+TITLES = {
+    "half a surrogate pair": rb'"a\ud800b"',
+    "a whole one": rb'"\ud83d\ude00"',
+    "a large number": b"123456789012345678901234567890",
+    "NUL": rb'"\u0000"',
+    "nesting": b"[" * 600 + b"]" * 600,
+}
+NONE = [b"NaN", b"Infinity", b"-Infinity", b"{", b"", b"01", b"'x'", b"[" * 3000 + b"]" * 3000]
+
+
+@pytest.mark.parametrize("what", TITLES)
+def test_both_take_it(what: str) -> None:
+    raw = TITLES[what]
+    body, text = json_object(b'{"id": 1, "title": ' + raw + b"}")
+    assert text.encode() == b'{"id": 1, "title": ' + raw + b"}"
+    assert body == parsed(text)
+    page = checked.read_page("GET /x", checked.parse(b'[{"id": 1, "title": ' + raw + b'}, {"id": 2}]'), answers.Thing)
+    assert [one.shown.id for one in page.records][-1] == 2
+    assert len(page.records) + len(page.unreadable) == 2
+    for one in page.records:
+        json.dumps(one.raw, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"NaN", b"Infinity", b"-Infinity", b"{", b"", b"01", b"'x'", b"[" * 3000 + b"]" * 3000]
+)
+def test_both_refuse_it(raw: bytes) -> None:
+    with pytest.raises(Refused):
+        json_object(b'{"title": ' + raw + b"}")
+    with pytest.raises(ValueError, match=r"."):
+        checked.parse(b'{"title": ' + raw + b"}")
+    with pytest.raises(ValueError, match=r"."):
+        parsed(b'{"title": ' + raw + b"}")
+
+
+@pytest.mark.parametrize("deep", [300, 900])
+def test_a_deep_record_costs_itself_and_no_other(deep: int) -> None:
+    raw = b'[{"id": 1, "title": "\\ud800", "deep": ' + b"[" * deep + b"]" * deep + b'}, {"id": 2}]'
+    page = checked.read_page("GET /x", checked.parse(raw), answers.Thing)
+    assert [one.shown.id for one in page.records] == [2]
+    assert len(page.unreadable) == 1

@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from reconciler.config.basics import HeaderSecret, Network, Networks, ProxyUrl, SigningKey, Tls, Url
 from reconciler.config.destinations import Destination
+from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
 from reconciler.forwarding.kind import Kind
@@ -68,10 +69,10 @@ class HttpDestination(Destination):
         try:
             httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"url: can't be used: {error}") from None
+            raise Misplaced((("url",), f"can't be used: {error}", None)) from None
         host = urlsplit(self.url).hostname or ""
         if self.proxy is None and _is_private(host) and not _allows(host, networks(self)):
-            raise ValueError(f"url: {host} is not a public address: it needs `allow_private: true`")
+            raise Misplaced((("url",), f"{host} is not a public address: it needs `allow_private: true`", None))
         return self
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from reconciler.config.basics import FilePath, Tls, check_url
+from reconciler.config.basics import ReadFile, Tls, check_url
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, NotTaken, Refused
@@ -40,7 +40,7 @@ class NatsDestination(Destination):
     user: str | None = Field(None, description="User, where the server wants one.")
     password: SecretStr | None = Field(None, description="The user's password.")
     password_file: Path | None = Field(None, description="A file that holds the password.")
-    credentials_file: FilePath | None = Field(None, description="A NATS credentials file (JWT and seed).")
+    credentials_file: ReadFile | None = Field(None, description="A NATS credentials file (JWT and seed).")
     tls: Tls | None = Field(None, description="A private CA, a client certificate.")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 
 import msgspec
 import typer
+from pydantic import SecretStr
 
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
@@ -19,9 +21,12 @@ from reconciler.cli.common import (
     print_json,
     read_config,
     shown,
+    without_logs,
 )
-from reconciler.cli.init import SAMPLE_TOKEN
+from reconciler.cli.weak import MAKE_A_KEY, weaknesses
+from reconciler.config.building import CLOSE_PATIENCE_S
 from reconciler.config.destinations import Destination
+from reconciler.config.guessing import SHORTEST_KEY, guessable_key
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -38,6 +43,9 @@ from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.groups import projects_below
 from reconciler.sources.hooks import Hook, Hooks
+
+PATIENCE_S = 10.0
+"""At most, for a destination: who has set a longer time-out wants to wait for events, not here."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -79,8 +87,8 @@ def _findings(config: Config, file: str) -> Iterator[Finding]:
     yield Finding(f"config: {file} is valid", True)
     yield from _hooks(config)
     yield from _gitlab(config)
-    for destination in config.destinations:
-        yield _destination(destination)
+    with without_logs():  # of the brokers' clients
+        yield from asyncio.run(_destinations(config.destinations))
     if not config.destinations:
         yield Finding("destinations", False, "none are configured: events are recorded and go nowhere")
     yield _ledger(config)
@@ -117,8 +125,7 @@ def _unknown(config: Config) -> Iterator[Finding]:
 
 def _hooks(config: Config) -> Iterator[Finding]:
     for hook in config.receiver.hooks:
-        if hook.token is not None and hook.token.get_secret_value() == SAMPLE_TOKEN:
-            advice = f"its token is still {SAMPLE_TOKEN!r}: anyone could post events; set GITLAB_WEBHOOK_TOKEN"
+        for advice in weaknesses(hook):
             yield Finding(f"hook {hook.name}", False, advice)
 
 
@@ -200,22 +207,40 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, "the answer is not GitLab's: is gitlab.url right?")
 
 
-def _destination(destination: Destination) -> Finding:
+async def _destinations(wanted: list[Destination]) -> list[Finding]:
+    """All are asked at the same time."""
+    return [one for found in await asyncio.gather(*map(_destination, wanted)) for one in found]
+
+
+async def _destination(destination: Destination) -> list[Finding]:
     what = f"destination {destination.name}"
+    secret = getattr(destination, "secret", None)
+    found = []
+    if isinstance(secret, SecretStr) and guessable_key(secret):
+        advice = f"its secret can be guessed: {SHORTEST_KEY} bytes or more are needed; {MAKE_A_KEY} makes one"
+        found.append(Finding(what, False, advice))
+    patience_s = min(destination.timeout / 1000, PATIENCE_S)
     try:
-        found = asyncio.run(_ask(destination))
+        said = await asyncio.wait_for(_ask(destination), patience_s)
+    except TimeoutError:
+        return [*found, Finding(what, False, f"does not answer within {patience_s:g} s: {_address(destination)}")]
     except Exception as error:  # whatever a kind's library raises: it can't be reached, and this says why
-        return Finding(what, False, without_credentials(str(error)) or type(error).__name__)
-    return Finding(f"{what}: {found}", True)
+        return [*found, Finding(what, False, without_credentials(str(error)) or type(error).__name__)]
+    return [*found, Finding(f"{what}: {said}", True)]
 
 
 async def _ask(destination: Destination) -> str:
     kind: Kind = find_kind(destination.kind)(destination)
     try:
-        async with asyncio.timeout(destination.timeout / 1000):
-            return await kind.check()
+        return await kind.check()
     finally:
-        await kind.close()
+        with contextlib.suppress(Exception):  # what it found is what counts
+            await asyncio.wait_for(kind.close(), CLOSE_PATIENCE_S)
+
+
+def _address(destination: Destination) -> str:
+    address: str = find_kind(destination.kind)(destination).address
+    return address
 
 
 def _ledger(config: Config) -> Finding:

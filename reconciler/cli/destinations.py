@@ -29,6 +29,7 @@ from reconciler.cli.common import (
     table,
 )
 from reconciler.cli.rendering import render
+from reconciler.cli.trial import send_trial
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
@@ -82,14 +83,24 @@ def test(
     until: ToOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Look at most at so many, the newest.")] = 20,
     bodies: Annotated[bool, typer.Option("--bodies", help="Print what would be sent, headers and body.")] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="Send one test event, marked as such, and print what came back.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show which stored events this destination would be sent, by its filter as it is in the config now, and what.
 
-    Nothing is sent, and nothing is changed.
+    Nothing is sent, and nothing is changed. With --send one test event is sent, at once and once, whatever the filter
+    says: its id begins with `test_`, its kind is `reconciler_test`, and the ledger knows nothing of it. Ends with 1
+    where it was not taken.
     """
     loaded = read_config(config)
     destination = _configured(loaded, name, config)
+    if send:
+        if since or until:
+            fail("--send sends an event of its own: --from and --to choose stored ones", USAGE)
+        send_trial(loaded, destination, bodies=bodies, as_json=as_json)
+        return
     with closing(connect(loaded.ledger.path, readonly=True)) as db:
         wanted = Filter(since=moment(since), until=moment(until, end_of_day=True))
         events = browse.newest(db, wanted, limit=limit)

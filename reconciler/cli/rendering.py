@@ -7,12 +7,15 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.cli.common import out
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.formats import Formatter
+from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.kinds.http import Http
+from reconciler.forwarding.message import Message
 from reconciler.forwarding.transform import TransformFailed
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.queue import Outgoing
@@ -39,7 +42,19 @@ def render(db: Database, config: Config, destination: Destination, event: Outgoi
         message = formatter.message(event, attempt=attempt, now=times.now())
     except TransformFailed as error:
         return Rendered(kind.address, {}, "", str(error))
+    return rendered(kind, message)
+
+
+def rendered(kind: Kind, message: Message) -> Rendered:
+    """A message as it goes out."""
     headers = dict(message.headers)
     if isinstance(kind, Http):
         headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
     return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))
+
+
+def print_request(request: Rendered) -> None:
+    """Headers, and the body, or why there is none."""
+    for name, value in request.headers.items():
+        out.print(f"{name}: {value}")
+    out.print(request.error or f"\n{request.body}\n")

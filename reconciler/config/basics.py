@@ -117,6 +117,12 @@ def _host(text: str) -> str:
     return text
 
 
+def host_and_port(url: str, default: int) -> tuple[str, int]:
+    """Where a URL that `check_url` let pass leads to."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or default
+
+
 def check_address(text: str, example: str) -> None:
     """Refuse what is no `host:port`. Raises ValueError."""
     if "://" in text or "/" in text:

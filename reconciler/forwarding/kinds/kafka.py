@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from reconciler.config.basics import Tls, check_address
+from reconciler.config.basics import Tls, check_address, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, NotTaken, Refused
@@ -66,6 +66,10 @@ class Kafka(Connected["AIOKafkaProducer"]):
     @property
     def address(self) -> str:
         return f"{', '.join(self._destination.servers)}: {self._destination.topic}"
+
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        return [host_and_port(f"kafka://{server}", 9092) for server in self._destination.servers]
 
     async def connect(self) -> AIOKafkaProducer:
         from aiokafka import AIOKafkaProducer

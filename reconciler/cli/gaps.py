@@ -17,8 +17,8 @@ from reconciler.cli.common import (
     print_json,
     read_config,
     shown,
-    table,
 )
+from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger import coverage, runs
@@ -82,20 +82,21 @@ def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
 
 def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) -> None:
     out.print("Complete (times are UTC):\n", highlight=False)
-    listing = table("project", "source", "from", "through")
+    listing = Listing("project", "source", "from", "through", texts=("project", "source"))
     for row in complete:
         name = row["project"] or str(row["project_id"])
-        listing.add_row(name, row["source"], shown(row["from"]), shown(row["through"]))
-    out.print(listing if complete else "Nothing yet.", highlight=False)
+        listing.add(name, row["source"], shown(row["from"]), shown(row["through"]))
+    out.print(listing or "Nothing yet.")
     out.print()
     if not known.gaps:
         out.print("No gaps in what was read." if known.unknowns else "No gaps.", highlight=False)
         return
     out.print("Gaps:\n", highlight=False)
-    listing = table("project", "source", "from", "to", "why", "can be closed until")
+    listing = Listing("project", "source", "from", "to", "why", "can be closed until",
+                      texts=("project", "source", "why"), spare=("can be closed until",))  # fmt: skip
     for gap in known.gaps:
         until = "-" if gap.closable_until is None else shown(times.iso(gap.closable_until))
-        listing.add_row(
+        listing.add(
             paths.get(gap.project_id, str(gap.project_id)),
             gap.source,
             shown(times.iso(gap.during.start)),
@@ -103,6 +104,6 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
             gap.why,
             until,
         )
-    out.print(listing, highlight=False)
+    out.print(listing)
     for error in dict.fromkeys(gap.error for gap in known.gaps if gap.error):
         out.print(error, highlight=False, markup=False)

@@ -68,8 +68,9 @@ def send_again(
             fail(f"{_ids(none)}: no dead letter{of}{_NOTHING_SENT}")
         total = sum(counts.values())
         if total == 0:
-            for note in unheard(db, wanted.filter):
-                err.print(note)
+            notes = unheard(db, wanted.filter)
+            if notes:
+                fail("; ".join(notes) + _NOTHING_SENT)
             _report(as_json, counts, 0)
             return
         for name, number in counts.items():

@@ -27,8 +27,8 @@ from reconciler.cli.common import (
     project_name,
     read_config,
 )
-from reconciler.cli.failing import said_once
 from reconciler.cli.moments import HOW, moment
+from reconciler.cli.once import said_once
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.config.models import Config
@@ -210,7 +210,7 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
             progress.update(task, advance=read, seen=report.tally.seen, new=report.tally.new)
             if progress.disable and part.covered is not None:
                 through, tally = times.iso(part.covered.end), report.sources[source]
-                line = f"{name}: {source} read through {through}: {tally.seen} seen of it, {tally.new} new"
+                line = f"{name}: {source} read through {through}, of which seen {tally.seen}, new {tally.new}"
                 print(line, file=sys.stderr, flush=True)
 
         return show

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 
@@ -20,9 +20,10 @@ from reconciler.cli.common import (
     out,
     print_json,
     read_config,
-    shown,
     without_logs,
 )
+from reconciler.cli.once import named, without_request
+from reconciler.cli.unknown import together
 from reconciler.cli.weak import MAKE_A_KEY, weaknesses
 from reconciler.config.building import CLOSE_PATIENCE_S
 from reconciler.config.destinations import Destination
@@ -50,28 +51,31 @@ PATIENCE_S = 10.0
 
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was looked at; `advice` where it is not as it should be. With `can_do_without` nothing is
-    broken, but less is recovered.
+    broken, but less is recovered. `project`: whose it is, where many may have the same.
     """
 
     what: str
     ok: bool
     advice: str | None = None
     can_do_without: bool = False
+    project: str | None = None
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Check the config, GitLab, the token, each project, each destination, and the ledger."""
-    findings = []
-    for finding in _findings(read_config(config), str(config)):
-        findings.append(finding)
-        if not as_json:
+    found = _findings(read_config(config), str(config))
+    if as_json:
+        findings = list(found)
+        print_json([msgspec.structs.asdict(finding) for finding in findings])
+    else:
+        findings = []
+        for finding in _each_once(found):
+            findings.append(finding)
             mark, style = _mark(finding)
             out.print(mark, end=" ", style=style)
-            out.print(finding.what, highlight=False, markup=False)
+            out.print(finding.what)
             if finding.advice:
-                out.print(f"  {finding.advice}", highlight=False, markup=False)
-    if as_json:
-        print_json([msgspec.structs.asdict(finding) for finding in findings])
+                out.print(f"  {finding.advice}")
     if not all(finding.ok or finding.can_do_without for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -80,6 +84,32 @@ def _mark(finding: Finding) -> tuple[str, str]:
     if finding.ok:
         return "✓", "green"
     return ("!", "yellow") if finding.can_do_without else ("✗", "red")
+
+
+def _each_once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What is wrong with several projects alike becomes one finding, after those that are as they should be."""
+    alike: dict[tuple[str, str, bool], list[Finding]] = {}
+    for finding in findings:
+        if finding.ok or finding.project is None:
+            if finding.project is None:
+                yield from _merged(alike)
+            yield finding
+            continue
+        what = finding.what.replace(finding.project, "{}", 1)
+        alike.setdefault((what, without_request(finding.advice or ""), finding.can_do_without), []).append(finding)
+    yield from _merged(alike)
+
+
+def _merged(alike: dict[tuple[str, str, bool], list[Finding]]) -> Iterator[Finding]:
+    """What was put together so far; nothing of it is left."""
+    while alike:
+        (what, advice, can_do_without), those = next(iter(alike.items()))
+        del alike[what, advice, can_do_without]
+        if len(those) == 1:
+            yield those[0]
+        else:
+            names = named([str(one.project) for one in those])
+            yield Finding(what.replace("{}", names, 1), False, advice, can_do_without)
 
 
 def _findings(config: Config, file: str) -> Iterator[Finding]:
@@ -117,10 +147,8 @@ def _unknown(config: Config) -> Iterator[Finding]:
             found = unknowns(db, asked(config, now), now=now) if ever else []
     except LedgerError:  # the ledger's own finding says what is wrong
         return
-    for one in found:
-        since = "" if one.since is None else f" since {shown(one.since)}"
-        what = f"not known: {one.kind} {one.name}: {one.trouble}{since}"
-        yield Finding(what, False, one.why, can_do_without=True)
+    for one in together(found):
+        yield Finding(f"not known: {one.what}", False, one.why, can_do_without=True)
 
 
 def _hooks(config: Config) -> Iterator[Finding]:
@@ -146,12 +174,17 @@ def _gitlab(config: Config) -> Iterator[Finding]:
         yield Finding("projects", False, "none are configured: nothing that webhooks miss is recovered")
     hooks = Hooks(client, config.receiver)
     for entry in config.projects:
-        found = _attempt(f"project {entry.project}", partial(_events_of, client, entry.project))
-        yield found
-        if found.ok:
-            yield from _webhooks(client, hooks, entry.project)
+        for found in _project(client, hooks, entry.project):
+            yield msgspec.structs.replace(found, project=str(entry.project))
     for group in config.groups:
         yield _attempt(f"group {group}", partial(_projects_of, client, group))
+
+
+def _project(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding]:
+    found = _attempt(f"project {name}", partial(_events_of, client, name))
+    yield found
+    if found.ok:
+        yield from _webhooks(client, hooks, name)
 
 
 def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding]:

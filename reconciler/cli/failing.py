@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,9 +17,6 @@ from reconciler.ledger.connection import explain, is_trouble
 from reconciler.ledger.errors import LedgerError
 from reconciler.service.web import ServiceError
 from reconciler.sources.errors import SourceError
-
-MOST_NAMES = 3
-"""So many are named for one mistake; of the others, their number."""
 
 # Typer brings Click along, some versions of it as a part of their own: what BadParameter is made of is there in all.
 _ClickException: Any = typer.BadParameter.__mro__[2]
@@ -64,17 +60,3 @@ def _tell(words: str, code: int, **more: Any) -> int:
     else:
         say(words)
     return code
-
-
-def said_once(troubles: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines for what went wrong with each of many names: what is the same with several is said once."""
-    names: dict[str, list[str]] = {}
-    for name, trouble in troubles:
-        names.setdefault(trouble, []).append(name)
-    return [f"{named(those)}: {trouble}" for trouble, those in names.items()]
-
-
-def named(names: Sequence[str]) -> str:
-    """Some names, and how many there are beside."""
-    shown = ", ".join(names[:MOST_NAMES])
-    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES:,} more"

@@ -18,6 +18,7 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.once import said_once
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
@@ -82,7 +83,7 @@ def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
 
 def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) -> None:
     out.print("Complete (times are UTC):\n", highlight=False)
-    listing = Listing("project", "source", "from", "through", texts=("project", "source"))
+    listing = Listing("project", "source", "from", "through", texts=("project",))
     for row in complete:
         name = row["project"] or str(row["project_id"])
         listing.add(name, row["source"], shown(row["from"]), shown(row["through"]))
@@ -93,11 +94,11 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
         return
     out.print("Gaps:\n", highlight=False)
     listing = Listing("project", "source", "from", "to", "why", "can be closed until",
-                      texts=("project", "source", "why"), spare=("can be closed until",))  # fmt: skip
+                      texts=("project", "why"), spare=("can be closed until",))  # fmt: skip
     for gap in known.gaps:
         until = "-" if gap.closable_until is None else shown(times.iso(gap.closable_until))
         listing.add(
-            paths.get(gap.project_id, str(gap.project_id)),
+            _name(gap, paths),
             gap.source,
             shown(times.iso(gap.during.start)),
             shown(times.iso(gap.during.end)),
@@ -105,5 +106,10 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
             until,
         )
     out.print(listing)
-    for error in dict.fromkeys(gap.error for gap in known.gaps if gap.error):
-        out.print(error, highlight=False, markup=False)
+    troubles = {(_name(gap, paths), gap.error) for gap in known.gaps if gap.error}
+    for words in said_once((name, error.removeprefix(f"{name}: ")) for name, error in sorted(troubles)):
+        out.print(words)
+
+
+def _name(gap: Gap, paths: dict[int, str]) -> str:
+    return paths.get(gap.project_id, str(gap.project_id))

@@ -28,9 +28,9 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
-from reconciler.cli.failing import named, said_once
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import HOW, moment
+from reconciler.cli.once import named, said_once
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
 from reconciler.events import times

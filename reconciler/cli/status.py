@@ -7,7 +7,7 @@ from contextlib import closing
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown
-from reconciler.cli.failing import said_once
+from reconciler.cli.once import said_once
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times

@@ -15,6 +15,8 @@ from reconciler.events.texts import one_line
 
 GAP = 2
 """Between two columns."""
+PATH = "project"
+"""The column whose texts say most at their end."""
 NARROWEST = 8
 """A text is cut to so much before a column is left out."""
 
@@ -51,8 +53,13 @@ class Listing:
             justify = "right" if name in self._right else "left"
             table.add_column(name, justify=justify, width=widths[name], no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
         for row, style in zip(self._rows, self._styles, strict=True):
-            table.add_row(*(row[place] for place in kept), style=style)
+            table.add_row(*(self._cell(place, row[place], widths) for place in kept), style=style)
         yield table
+
+    def _cell(self, place: int, text: str, widths: dict[str, int]) -> str:
+        """A text as it is, since what is too long is cut at its end; a project's path at its beginning."""
+        name = self._columns[place]
+        return _end_of(text, widths[name]) if name == PATH else text
 
     def _widths(self, room: int) -> dict[str, int]:
         """How wide each column is that is shown."""
@@ -79,6 +86,14 @@ class Listing:
             next_widest = max((width for name, width in able.items() if name != widest), default=0)
             fitted[widest] -= max(1, min(over, able[widest] - max(next_widest, least[widest])))
         return fitted
+
+
+def _end_of(text: str, width: int) -> str:
+    if cell_len(text) <= width:
+        return text
+    while cell_len(text) > width - 1:
+        text = text[1:]
+    return f"…{text}"
 
 
 def _total(widths: dict[str, int]) -> int:

@@ -26,7 +26,15 @@ from reconciler.events.times import SECOND, Millis
 from reconciler.sources import answers, checked
 from reconciler.sources.bounded import TooLarge, bounded_session
 from reconciler.sources.checked import Page, Read, ShapeT
-from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable, UnexpectedAnswer
+from reconciler.sources.errors import (
+    RateLimited,
+    Refused,
+    Stopped,
+    TokenRefused,
+    Unavailable,
+    UnexpectedAnswer,
+    reason,
+)
 from reconciler.sources.ratelimit import RateLimit
 from reconciler.sources.source import Project
 
@@ -203,7 +211,7 @@ class Client:
             status = getattr(error, "response_code", None)
             if status is not None:
                 raise self._judged(f"{verb.upper()} {path}", error) from error
-            raise _Transient(f"no answer: {str(error)[:ERROR_CHARS]}") from error
+            raise _Transient(f"no answer: {reason(error)[:ERROR_CHARS]}") from error
         finally:
             self._idle.put(session)
         return response

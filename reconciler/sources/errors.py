@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from reconciler.events.texts import without_credentials
 
 
@@ -59,6 +61,16 @@ class NoHook(SourceError):
     """The project has no webhook that delivers here, so that there is no log of it to read."""
 
     trouble = "no webhook"
+
+
+def reason(error: BaseException) -> str:
+    """Why there was no answer, in the words of whoever noticed first: the rest is about libraries' insides."""
+    first = error
+    while (inner := first.__cause__ or first.__context__) is not None:
+        first = inner
+    if isinstance(first, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {first.verify_message} (gitlab.ca_file names a private CA)"
+    return (isinstance(first, OSError) and first.strerror) or str(error)
 
 
 class Stopped(SourceError):

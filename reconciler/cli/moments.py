@@ -22,7 +22,7 @@ ToOption = Annotated[
     typer.Option("--to", help="Happened on or before this date, or before this time (UTC); written as --from is."),
 ]
 
-_AGO = re.compile(r"(\d{1,12})\s*(s|m|h|d|w)(?:\s*ago)?")
+_AGO = re.compile(r"(\d{1,12})\s*(s|m|h|d|w)(?:\s*ago)?", re.ASCII)
 _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 

@@ -105,7 +105,9 @@ def fit(kinds: Collection[str], actions: Collection[str] | None, *, branches: bo
 
 def likely_kind(word: str) -> str | None:
     """The kind that is meant by a word that is none; None where no kind is near, or it is one."""
-    return None if word in _KINDS else _meant(word, _KINDS)
+    if word in _KINDS:
+        return None
+    return _meant(word, _KINDS) or next(iter(get_close_matches(word, sorted(_KINDS), n=1)), None)
 
 
 def unknown_kinds(words: Iterable[str]) -> list[str]:

@@ -64,7 +64,7 @@ def list_dead(
     with closing(connect(read_config(config).ledger.path, readonly=True)) as db:
         rows = letters.dead_letters(db, wanted, destination=destination, limit=limit)
         if not rows:
-            tell_nothing("No dead letter matches.", unheard(db, wanted, destination=destination), as_json=as_json)
+            tell_nothing("No dead letter matches", unheard(db, wanted, destination=destination), as_json=as_json)
             return
     if as_json:
         for row in rows:

@@ -75,7 +75,7 @@ def list_events(
         last = browse.last_id(db)
         rows = [row for row in browse.newest(db, wanted, limit=limit) if row["id"] <= last]
         if not rows:
-            tell_nothing("No event matches.", unheard(db, wanted), as_json=as_json or follow)
+            tell_nothing("No event matches", unheard(db, wanted), as_json=as_json or follow)
         elif as_json or follow:
             _print_lines(rows, as_json)
         else:
@@ -104,10 +104,12 @@ def show(
     for name in ("id", "kind", "project_id", "happened_at", "recorded_at"):
         out.print(f"{name:12} {found[name]}", highlight=False, markup=False)
     out.print("\nsightings", style="bold")
-    sightings = Listing("source", "source id", "happened", "seen", "key", texts=("source", "source id", "key"))
+    sightings = Listing("source", "happened", "seen", texts=("source",))
     for row in found["sightings"]:
-        sightings.add(row["source"], row["source_id"], shown(row["happened_at"]), shown(row["seen_at"]), row["key"])
+        sightings.add(row["source"], shown(row["happened_at"]), shown(row["seen_at"]))
     out.print(sightings)
+    for row in found["sightings"]:
+        line(f"{row['source']}: key {row['key']}, source id {row['source_id']}")
     for row in found["sightings"]:
         if row["recovery"]:
             out.print(_recovered(row), highlight=False, markup=False)

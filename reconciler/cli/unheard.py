@@ -25,7 +25,7 @@ def tell_nothing(words: str, unheard_of: list[str], *, as_json: bool) -> None:
         for note in unheard_of:
             err.print(note)
     else:
-        out.print("\n".join(f"{note[0].upper()}{note[1:]}" for note in unheard_of) or words)
+        out.print(f"{words}: {'; '.join(unheard_of)}" if unheard_of else f"{words}.")
 
 
 def _projects(db: Database, project: int | str | None) -> Iterator[str]:

@@ -137,18 +137,21 @@ class TestFilters:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            ("events --project typo", "No project 'typo' was ever seen"),
-            ("events --project gruop/1", "No project 'gruop/1' was ever seen: is 'group/1' meant?"),
-            ("events --project 77", "No project '77' was ever seen"),
-            ("events --kind noet", "No kind 'noet' was ever seen: is 'note' meant?"),
-            ("events --kind push", "No kind 'push' was ever seen"),
+            ("events --project typo", "No event matches: no project 'typo' was ever seen"),
+            ("events --project gruop/1", "No event matches: no project 'gruop/1' was ever seen: is 'group/1' meant?"),
+            ("events --project 77", "No event matches: no project '77' was ever seen"),
+            ("events --kind noet", "No event matches: no kind 'noet' was ever seen: is 'note' meant?"),
+            ("events --kind push", "No event matches: no kind 'push' was ever seen"),
             (
                 "events --source webhok:default",
                 "No source 'webhok:default' was ever seen: is 'webhook:default' meant?",
             ),
             ("events --project group/1 --to 2020-01-01", "No event matches."),
             ("events --source webhook --to 2020-01-01", "No event matches."),
-            ("dead --destination archiv", "No destination 'archiv' was ever seen: is 'archive' meant?"),
+            (
+                "dead --destination archiv",
+                "No dead letter matches: no destination 'archiv' was ever seen: is 'archive' meant?",
+            ),
             ("dead --project group/1", "No dead letter matches."),
         ],
     )
@@ -292,3 +295,31 @@ def test_everything_under_help_is_told_in_80_columns() -> None:
         done = run(*path, "--help", COLUMNS="80")
         assert (done.returncode, max(map(len, done.stdout.splitlines())) <= 80) == (0, True)
         assert "Usage: gitlab-reconciler" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("schema -o {}/no/where", 1, "can't be written"),
+        ("schema -o {}", 1, "can't be written: Is a directory"),
+        ("init {}", 2, "is a folder: name a file in it"),
+        ("init {}/file/config.yaml", 1, "can't be written"),
+        ("restore {}/no", 1, "no such file"),
+        ("restore {}", 1, ""),
+        ("backup {}/no/where", 1, ""),
+        ("check -c {}/folder.yaml", 1, "ledger"),
+        ("status -c {}/folder.yaml", 1, ""),
+        ("serve -c {}/folder.yaml", 1, ""),
+    ],
+)
+def test_a_file_that_can_t_be_written_or_read(
+    tmp_path: Path, config: Path, command: str, code: int, said: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.yaml").write_text("receiver: {port: 0, hooks: [{token: t}]}\nledger: {path: .}\n")
+    words = command.replace("{}", str(tmp_path)).split()
+    more = ["-c", str(config)] if words[0] in ("backup", "restore") else []
+    done = run(*words, *more)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).strip()

@@ -304,7 +304,9 @@ class TestReplay:
 
 def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer) -> None:
     consumer.answer = lambda _h, body: (422 if b'"issue"' in body else 503, {}, b"gone")
-    service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab, **EVENTS_ONLY)).start()
+    service = make_service(
+        destinations=[to_consumer(consumer)], **at_gitlab(gitlab, interval="60s", **EVENTS_ONLY)
+    ).start()
     fill(service, ISSUE, PUSH)
     service.wait_for_log("downtime is healed")
     assert consumer.wait_for(lambda c: len(c.requests) >= 3)

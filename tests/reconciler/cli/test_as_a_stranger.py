@@ -144,7 +144,7 @@ class TestFilters:
             ("events --kind push", "No event matches: no kind 'push' was ever seen"),
             (
                 "events --source webhok:default",
-                "No source 'webhok:default' was ever seen: is 'webhook:default' meant?",
+                "No event matches: no source 'webhok:default' was ever seen: is 'webhook:default' meant?",
             ),
             ("events --project group/1 --to 2020-01-01", "No event matches."),
             ("events --source webhook --to 2020-01-01", "No event matches."),

@@ -27,7 +27,7 @@ _UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
-def moment(text: str | None, *, end_of_day: bool = False, option: str = "") -> Millis | None:
+def moment(text: str | None, *, end_of_day: bool = False) -> Millis | None:
     """A date or time from the command line, as UTC where it says no zone.
 
     A date is the start of its day, or with `end_of_day` the start of the next, so that both days of a range
@@ -39,11 +39,10 @@ def moment(text: str | None, *, end_of_day: bool = False, option: str = "") -> M
     now = times.now()
     day = Millis(now - now % DAY - _DAYS_AGO[word] * DAY) if word in _DAYS_AGO else _date(word)
     if day is not None:
-        return min(Millis(day + DAY), times.LATEST) if end_of_day else day
+        return Millis(day + DAY) if end_of_day else day
     found = now if word == "now" else _ago(word, now) or times.parse(text)
     if found is None:
-        what = f"{text!r} is no date or time; write {HOW}"
-        raise typer.BadParameter(f"{option} {what}".strip())
+        raise typer.BadParameter(f"{text!r} is no date or time; write {HOW}")
     return found
 
 
@@ -57,6 +56,6 @@ def _date(word: str) -> Millis | None:
 
 
 def _ago(word: str, now: Millis) -> Millis | None:
-    """So long before now; as early as a time can be, at the most."""
+    """So long before now."""
     found = _AGO.fullmatch(word)
-    return None if found is None else max(Millis(now - int(found[1]) * _UNITS[found[2]]), times.EARLIEST)
+    return None if found is None else Millis(now - int(found[1]) * _UNITS[found[2]])

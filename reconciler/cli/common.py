@@ -100,14 +100,15 @@ def print_json(value: Any, *, payload: str | None = None) -> None:
 
     `payload` is JSON text that becomes the object's last field, as it is; where it is none, as a string.
     """
-    text = _json_text(value)
+    text = json_text(value)
     if payload is not None:
         text = f'{text[:-1]},"payload":{payload if _is_json(payload) else json.dumps(payload)}}}'
     sys.stdout.write(safe_json(text) + "\n")
     sys.stdout.flush()
 
 
-def _json_text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A value as JSON, whatever texts and numbers are in it."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # a lone surrogate, or a number beyond 64 bits

@@ -7,11 +7,10 @@ import sys
 from typing import Any
 
 import msgspec
-import orjson
 import typer
 
-from reconciler.cli.common import FAILED, USAGE, Failed, say
-from reconciler.config.load import ConfigError
+from reconciler.cli.common import FAILED, USAGE, Failed, json_text, say
+from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
 from reconciler.ledger.connection import explain, is_trouble
 from reconciler.ledger.errors import LedgerError
@@ -29,7 +28,7 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
     except Failed as error:
         return _tell(str(error), error.code)
     except ConfigError as error:
-        return _tell(str(error), USAGE, mistakes=[msgspec.structs.asdict(one) for one in error.mistakes])
+        return _tell(str(error), USAGE, mistakes=[_plain(one) for one in error.mistakes])
     except (ServiceError, LedgerError, SourceError) as error:
         return _tell(str(error), FAILED)
     except sqlite3.Error as error:
@@ -53,10 +52,14 @@ def _usage(error: Any) -> int:
     return _tell(words, error.exit_code) if words else int(error.exit_code)  # help was shown instead
 
 
+def _plain(mistake: Mistake) -> dict[str, Any]:
+    return msgspec.structs.asdict(mistake) | {"what": without_credentials(mistake.what)}
+
+
 def _tell(words: str, code: int, **more: Any) -> int:
     if "--json" in sys.argv[1:]:
         made = {"error": without_credentials(words), "exit_code": code, **more}
-        sys.stderr.write(safe_json(orjson.dumps(made, default=str).decode()) + "\n")
+        sys.stderr.write(safe_json(json_text(made)) + "\n")
     else:
         say(words)
     return code

@@ -102,6 +102,8 @@ def test_other_errors_too(
     assert (code, json.loads(said)["exit_code"], "99" in json.loads(said)["error"]) == (1, 1, True)
     code, said = in_process(monkeypatch, capsys, *path, "1" * 30, "--json", "-c", str(config))
     assert (code, json.loads(said)["exit_code"]) == (2, 2)
+    code, said = in_process(monkeypatch, capsys, *path, "a\udcff\x1b[2J", "--json", "-c", str(config))
+    assert (code, json.loads(said)["exit_code"], "\x1b" in said) == (2, 2, False)
 
 
 def test_the_real_command_says_it_on_stderr(tmp_path: Path, config: Path) -> None:

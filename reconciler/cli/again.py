@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlite_utils import Database
 
 from reconciler.cli.common import USAGE, err, fail, out, print_json
+from reconciler.cli.unheard import unheard
 from reconciler.config.models import Config
 from reconciler.config.units import rate as read_rate
 from reconciler.events import times
@@ -24,6 +25,7 @@ from reconciler.ledger.routes import Route
 
 STEPS_A_SECOND = 5
 LINE_EVERY_S = 5.0
+_NOTHING_SENT = "; nothing was sent again"
 
 RateOption = Annotated[
     str | None, typer.Option("--rate", help="At most so many, like 50/s; default: as fast as the destination takes.")
@@ -48,16 +50,31 @@ def send_again(
     if not config.ledger.path.exists():
         fail(f"{config.ledger.path}: there is no ledger yet")
     with opened(config.ledger.path) as db:
+        _check_ids(db, wanted)
         ids = {one.name: one.id for one in destinations.standings(db) if one.active}
         chosen = [one for one in config.destinations if one.name in ids and destination in (None, one.name)]
         ways = dict(zip([one.name for one in chosen], routes(chosen, ids), strict=True))
-        counts = {name: sum(1 for _ in reopening.find(db, wanted, route)) for name, route in ways.items()}
+        counts, letters = dict[str, int](), set[int]()
+        for name, route in ways.items():
+            counts[name] = 0
+            for again in reopening.find(db, wanted, route):
+                counts[name] += 1
+                if wanted.event_ids:
+                    letters.add(again.event_id)
+        none = sorted(set(wanted.event_ids) - letters)
+        if wanted.dead_only and none:
+            of = "" if destination is None else f" of {destination}"
+            fail(f"{_ids(none)}: no dead letter{of}{_NOTHING_SENT}")
         total = sum(counts.values())
         if total == 0:
+            notes = unheard(db, wanted.filter)
+            if notes:
+                fail("; ".join(notes) + _NOTHING_SENT)
             _report(as_json, counts, 0)
             return
         for name, number in counts.items():
-            err.print(f"{name}: {number:,} to send again", highlight=False, markup=False)
+            if not (as_json and yes):
+                err.print(f"{name}: {number:,} to send again")
         if not yes and not typer.confirm("Send them again?", err=True):
             fail("nothing was changed")
         reopened = _Reopening(db, total, per_second)
@@ -70,6 +87,20 @@ def send_again(
         finally:
             reopened.progress.stop()
         _report(as_json, counts, reopened.done)
+
+
+def _check_ids(db: Database, wanted: Wanted) -> None:
+    """Rather nothing than a part of what was asked for."""
+    wrong = reopening.unknown(db, wanted.event_ids)
+    if wrong:
+        became = [f"event {one} turned out to be event {other}" for one, other in wrong.items() if other is not None]
+        nothing = [one for one, other in wrong.items() if other is None]
+        words = [f"{_ids(nothing)}: not in this ledger"] if nothing else []
+        fail("; ".join([*words, *became]) + _NOTHING_SENT)
+
+
+def _ids(ids: list[int]) -> str:
+    return f"event{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}"
 
 
 class _Reopening:

@@ -1,8 +1,7 @@
-"""Puts the subcommands together, and turns what goes wrong into words and exit codes."""
+"""Puts the subcommands together."""
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from typing import Annotated
 
@@ -28,12 +27,7 @@ from reconciler.cli import (
     serve,
     status,
 )
-from reconciler.cli.common import FAILED, USAGE, say
-from reconciler.config.load import ConfigError
-from reconciler.ledger.connection import explain, is_trouble
-from reconciler.ledger.errors import LedgerError, LedgerVersion
-from reconciler.service.web import ServiceError
-from reconciler.sources.errors import SourceError
+from reconciler.cli.failing import ending
 
 app = typer.Typer(
     name="gitlab-reconciler",
@@ -79,26 +73,9 @@ def options(
 
 
 def main() -> None:
-    """Run the command line. A user's mistake gets an answer, not a traceback."""
+    """Run the command line."""
     try:
-        app()
-    except ConfigError as error:
-        say(error)
-        sys.exit(USAGE)
-    except LedgerVersion as error:
-        say(error)
-        sys.exit(USAGE)
-    except (ServiceError, LedgerError, SourceError) as error:
-        say(error)
-        sys.exit(FAILED)
-    except sqlite3.Error as error:
-        if not is_trouble(error):
-            raise
-        say(f"the ledger can't be used: {explain(error)}")
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        say("interrupted")
-        sys.exit(FAILED)
+        sys.exit(ending(app, prog_name="gitlab-reconciler"))
     except BrokenPipeError:  # `… | head`
         sys.stderr.close()
         sys.exit(0)

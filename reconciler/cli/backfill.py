@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import reduce
 from typing import Annotated, Any
 
 import msgspec
@@ -21,13 +22,14 @@ from reconciler.cli.common import (
     JsonOption,
     err,
     fail,
-    moment,
     out,
     print_json,
     project_name,
     read_config,
-    table,
 )
+from reconciler.cli.moments import HOW, moment
+from reconciler.cli.once import said_once
+from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -53,7 +55,7 @@ _FIGURES = ("seen", "already known", "new", "requests")
 
 
 def backfill(
-    since: Annotated[str | None, typer.Option("--from", help="First day (included), or a time; UTC.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help=f"First day (included), or a time; UTC: {HOW}.")] = None,
     until: Annotated[
         str | None, typer.Option("--to", help="Last day (included), or a time.", show_default="now")
     ] = None,
@@ -204,12 +206,12 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
     def begin(name: str, length: int) -> reading.Progress:
         task = progress.add_task(name, total=length, seen=0, new=0)
 
-        def show(source: str, part: Slice, tally: Tally) -> None:
+        def show(source: str, part: Slice, report: Report) -> None:
             read = 0 if part.covered is None else part.covered.end - part.covered.start
-            progress.update(task, advance=read, seen=tally.seen, new=tally.new)
+            progress.update(task, advance=read, seen=report.tally.seen, new=report.tally.new)
             if progress.disable and part.covered is not None:
-                through = times.iso(part.covered.end)
-                line = f"{name}: {source} read through {through}, seen {tally.seen}, new {tally.new}"
+                through, tally = times.iso(part.covered.end), report.sources[source]
+                line = f"{name}: {source} read through {through}, of which seen {tally.seen}, new {tally.new}"
                 print(line, file=sys.stderr, flush=True)
 
         return show
@@ -239,38 +241,60 @@ def _print(
         )
         return
     print_unknown(unknown, to=err)
-    for group, why in groups.items():
-        err.print(f"{group}: no project of it was read: {why}", style="red", highlight=False, markup=False)
-    listing = table("project", *_FIGURES, right=_FIGURES)
-    for report in reports:
-        tally = report.tally
-        figures = (tally.seen, tally.known, tally.new, tally.requests)
-        listing.add_row(report.project, *(f"{figure:,}" for figure in figures))
-    out.print(listing, highlight=False)
-    for report in reports:
-        for source, why in report.skipped.items():
-            err.print(
-                f"{report.project}: {source} was not read: {why}", style="yellow", highlight=False, markup=False
-            )
-        if report.tally.unreadable:
-            what = f"{report.tally.unreadable} records could not be understood: `status` names them"
-            err.print(f"{report.project}: {what}", style="yellow", highlight=False, markup=False)
-        if report.error:
-            err.print(f"{report.project}: {report.error}", style="red", highlight=False, markup=False)
-        elif report.tally.requests == 0 and not report.skipped:
-            out.print(f"{report.project}: all of it was read before.", highlight=False, markup=False)
+    for words in said_once((group, f"no project of it was read: {why}") for group, why in groups.items()):
+        err.print(words, style="red")
+    _print_counts(reports)
+    skipped = (
+        (one.project, f"{source} was not read: {why}") for one in reports for source, why in one.skipped.items()
+    )
+    unreadable = (
+        (one.project, f"{one.tally.unreadable:,} records could not be understood: `status` names them")
+        for one in reports
+        if one.tally.unreadable
+    )
+    for words in said_once([*skipped, *unreadable]):
+        err.print(words, style="yellow")
+    for words in said_once((one.project, one.error) for one in reports if one.error):
+        err.print(words, style="red")
+    done = [
+        (one.project, "all of it was read before.")
+        for one in reports
+        if not (one.sources or one.skipped or one.error)
+    ]
+    for words in said_once(done):
+        out.print(words)
     if dry_run:
         out.print("Dry run: nothing was recorded.", highlight=False)
+
+
+def _print_counts(reports: list[Report]) -> None:
+    """A row for each source of each project, and one for all of them."""
+    listing = Listing("project", "source", *_FIGURES, right=_FIGURES, texts=("project", "source"))
+    rows = [(one.project, source, tally) for one in reports for source, tally in one.sources.items()]
+    if len(rows) > 1:
+        rows.append(("all", "", reduce(Tally.plus, (tally for _, _, tally in rows))))
+    for project, source, tally in rows:
+        figures = (tally.seen, tally.known, tally.new, tally.requests)
+        listing.add(project, source, *(f"{figure:,}" for figure in figures))
+    if listing:
+        out.print(listing)
 
 
 def _plain(report: Report) -> dict[str, Any]:
     return {
         "project": report.project,
-        "seen": report.tally.seen,
-        "already_known": report.tally.known,
-        "new": report.tally.new,
-        "requests": report.tally.requests,
-        "unreadable": report.tally.unreadable,
+        **_counts(report.tally),
+        "sources": {source: _counts(tally) for source, tally in report.sources.items()},
         "skipped": report.skipped,
         "error": report.error,
+    }
+
+
+def _counts(tally: Tally) -> dict[str, int]:
+    return {
+        "seen": tally.seen,
+        "already_known": tally.known,
+        "new": tally.new,
+        "requests": tally.requests,
+        "unreadable": tally.unreadable,
     }

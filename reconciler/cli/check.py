@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import msgspec
 import typer
+from pydantic import SecretStr
 
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
@@ -17,10 +19,14 @@ from reconciler.cli.common import (
     out,
     print_json,
     read_config,
-    shown,
+    without_logs,
 )
-from reconciler.cli.init import SAMPLE_TOKEN
+from reconciler.cli.once import named, without_request
+from reconciler.cli.unknown import together
+from reconciler.cli.weak import MAKE_A_KEY, weaknesses
+from reconciler.config.building import CLOSE_PATIENCE_S
 from reconciler.config.destinations import Destination
+from reconciler.config.guessing import SHORTEST_KEY, guessable_key
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -39,31 +45,37 @@ from reconciler.sources.groups import projects_below
 from reconciler.sources.hooks import Hook, Hooks
 from reconciler.sources.settings import restrictions, unsigned
 
+PATIENCE_S = 10.0
+"""At most, for a destination: who has set a longer time-out wants to wait for events, not here."""
+
 
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was looked at; `advice` where it is not as it should be. With `can_do_without` nothing is
-    broken, but less is recovered.
+    broken, but less is recovered. `project`: whose it is, where many may have the same.
     """
 
     what: str
     ok: bool
     advice: str | None = None
     can_do_without: bool = False
+    project: str | None = None
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Check the config, GitLab, the token, each project, each destination, and the ledger."""
-    findings = []
-    for finding in _findings(read_config(config), str(config)):
-        findings.append(finding)
-        if not as_json:
+    found = _findings(read_config(config), str(config))
+    if as_json:
+        findings = list(found)
+        print_json([msgspec.structs.asdict(finding) for finding in findings])
+    else:
+        findings = []
+        for finding in _each_once(found):
+            findings.append(finding)
             mark, style = _mark(finding)
             out.print(mark, end=" ", style=style)
-            out.print(finding.what, highlight=False, markup=False)
+            out.print(finding.what)
             if finding.advice:
-                out.print(f"  {finding.advice}", highlight=False, markup=False)
-    if as_json:
-        print_json([msgspec.structs.asdict(finding) for finding in findings])
+                out.print(f"  {finding.advice}")
     if not all(finding.ok or finding.can_do_without for finding in findings):
         raise typer.Exit(FAILED)
 
@@ -74,13 +86,39 @@ def _mark(finding: Finding) -> tuple[str, str]:
     return ("!", "yellow") if finding.can_do_without else ("✗", "red")
 
 
+def _each_once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What is wrong with several projects alike becomes one finding, after those that are as they should be."""
+    alike: dict[tuple[str, str, bool], list[Finding]] = {}
+    for finding in findings:
+        if finding.ok or finding.project is None:
+            if finding.project is None:
+                yield from _merged(alike)
+            yield finding
+            continue
+        what = finding.what.replace(finding.project, "{}", 1)
+        alike.setdefault((what, without_request(finding.advice or ""), finding.can_do_without), []).append(finding)
+    yield from _merged(alike)
+
+
+def _merged(alike: dict[tuple[str, str, bool], list[Finding]]) -> Iterator[Finding]:
+    """What was put together so far; nothing of it is left."""
+    while alike:
+        (what, advice, can_do_without), those = next(iter(alike.items()))
+        del alike[what, advice, can_do_without]
+        if len(those) == 1:
+            yield those[0]
+        else:
+            names = named([str(one.project) for one in those])
+            yield Finding(what.replace("{}", names, 1), False, advice, can_do_without)
+
+
 def _findings(config: Config, file: str) -> Iterator[Finding]:
     yield from _unknown(config)
     yield Finding(f"config: {file} is valid", True)
     yield from _hooks(config)
     yield from _gitlab(config)
-    for destination in config.destinations:
-        yield _destination(destination)
+    with without_logs():  # of the brokers' clients
+        yield from asyncio.run(_destinations(config.destinations))
     if not config.destinations:
         yield Finding("destinations", False, "none are configured: events are recorded and go nowhere")
     yield _ledger(config)
@@ -113,16 +151,13 @@ def _unknown(config: Config) -> Iterator[Finding]:
         return
     for path, sources in off:
         yield Finding(f"project {path}: {', '.join(sources)}: switched off in the project, which is no gap", True)
-    for one in found:
-        since = "" if one.since is None else f" since {shown(one.since)}"
-        what = f"not known: {one.kind} {one.name}: {one.trouble}{since}"
-        yield Finding(what, False, one.why, can_do_without=True)
+    for one in together(found):
+        yield Finding(f"not known: {one.what}", False, one.why, can_do_without=True)
 
 
 def _hooks(config: Config) -> Iterator[Finding]:
     for hook in config.receiver.hooks:
-        if hook.token is not None and hook.token.get_secret_value() == SAMPLE_TOKEN:
-            advice = f"its token is still {SAMPLE_TOKEN!r}: anyone could post events; set GITLAB_WEBHOOK_TOKEN"
+        for advice in weaknesses(hook):
             yield Finding(f"hook {hook.name}", False, advice)
 
 
@@ -143,12 +178,17 @@ def _gitlab(config: Config) -> Iterator[Finding]:
         yield Finding("projects", False, "none are configured: nothing that webhooks miss is recovered")
     hooks = Hooks(client, config.receiver)
     for entry in config.projects:
-        found = _attempt(f"project {entry.project}", partial(_events_of, client, entry.project))
-        yield found
-        if found.ok:
-            yield from _webhooks(client, hooks, entry.project)
+        for found in _project(client, hooks, entry.project):
+            yield msgspec.structs.replace(found, project=str(entry.project))
     for group in config.groups:
         yield _attempt(f"group {group}", partial(_projects_of, client, group))
+
+
+def _project(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding]:
+    found = _attempt(f"project {name}", partial(_events_of, client, name))
+    yield found
+    if found.ok:
+        yield from _webhooks(client, hooks, name)
 
 
 def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding]:
@@ -210,22 +250,40 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, "the answer is not GitLab's: is gitlab.url right?")
 
 
-def _destination(destination: Destination) -> Finding:
+async def _destinations(wanted: list[Destination]) -> list[Finding]:
+    """All are asked at the same time."""
+    return [one for found in await asyncio.gather(*map(_destination, wanted)) for one in found]
+
+
+async def _destination(destination: Destination) -> list[Finding]:
     what = f"destination {destination.name}"
+    secret = getattr(destination, "secret", None)
+    found = []
+    if isinstance(secret, SecretStr) and guessable_key(secret):
+        advice = f"its secret can be guessed: {SHORTEST_KEY} bytes or more are needed; {MAKE_A_KEY} makes one"
+        found.append(Finding(what, False, advice))
+    patience_s = min(destination.timeout / 1000, PATIENCE_S)
     try:
-        found = asyncio.run(_ask(destination))
+        said = await asyncio.wait_for(_ask(destination), patience_s)
+    except TimeoutError:
+        return [*found, Finding(what, False, f"does not answer within {patience_s:g} s: {_address(destination)}")]
     except Exception as error:  # whatever a kind's library raises: it can't be reached, and this says why
-        return Finding(what, False, without_credentials(str(error)) or type(error).__name__)
-    return Finding(f"{what}: {found}", True)
+        return [*found, Finding(what, False, without_credentials(str(error)) or type(error).__name__)]
+    return [*found, Finding(f"{what}: {said}", True)]
 
 
 async def _ask(destination: Destination) -> str:
     kind: Kind = find_kind(destination.kind)(destination)
     try:
-        async with asyncio.timeout(destination.timeout / 1000):
-            return await kind.check()
+        return await kind.check()
     finally:
-        await kind.close()
+        with contextlib.suppress(Exception):  # what it found is what counts
+            await asyncio.wait_for(kind.close(), CLOSE_PATIENCE_S)
+
+
+def _address(destination: Destination) -> str:
+    address: str = find_kind(destination.kind)(destination).address
+    return address
 
 
 def _ledger(config: Config) -> Finding:

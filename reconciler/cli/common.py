@@ -1,26 +1,25 @@
-"""What the subcommands share: consoles, the config option, reading times and printing."""
+"""What the subcommands share: consoles, the config option, failing and printing."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from reconciler.config.load import load
 from reconciler.config.models import Config
-from reconciler.events import times
 from reconciler.events.fields import parsed
 from reconciler.events.texts import one_line, printable, safe_json, without_credentials
-from reconciler.events.times import Millis
 
 _PIPE_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
@@ -57,26 +56,17 @@ class _Safe(Console):
         return super().render_str(printable(text), **options)
 
 
-class _Table(Table):
-    """A table whose cells have one line each."""
-
-    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
-        super().add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in cells), **options)
-
-
 out = _Safe()
 err = _Safe(stderr=True)
 """Both colour only on a terminal, and never where NO_COLOR is set."""
 
 FAILED, USAGE = 1, 2
+LARGEST_ID = (1 << 63) - 1
+"""No ledger counts further."""
 
 ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", help="The config file.", envvar="GITLAB_RECONCILER_CONFIG", show_default=True),
-]
-FromOption = Annotated[str | None, typer.Option("--from", help="Happened on or after this date or time (UTC).")]
-ToOption = Annotated[
-    str | None, typer.Option("--to", help="Happened on or before this date, or before this time (UTC).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DEFAULT_CONFIG = Path("config.yaml")
@@ -87,10 +77,17 @@ def read_config(file: Path) -> Config:
     return load(file)
 
 
+class Failed(Exception):
+    """A command can't do what was asked. The message says why and what to do; `main` says it and ends with `code`."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """End the program with a message on stderr."""
-    say(message)
-    raise typer.Exit(code)
+    raise Failed(message, code)
 
 
 def say(what: object) -> None:
@@ -103,14 +100,15 @@ def print_json(value: Any, *, payload: str | None = None) -> None:
 
     `payload` is JSON text that becomes the object's last field, as it is; where it is none, as a string.
     """
-    text = _json_text(value)
+    text = json_text(value)
     if payload is not None:
         text = f'{text[:-1]},"payload":{payload if _is_json(payload) else json.dumps(payload)}}}'
     sys.stdout.write(safe_json(text) + "\n")
     sys.stdout.flush()
 
 
-def _json_text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A value as JSON, whatever texts and numbers are in it."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # a lone surrogate, or a number beyond 64 bits
@@ -125,38 +123,19 @@ def _is_json(text: str) -> bool:
     return True
 
 
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """Keep libraries from logging: what goes wrong is raised, and said once."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def line(*cells: str) -> None:
     """One line on stdout of what are columns elsewhere."""
     out.print("  ".join(map(one_line, cells)))
-
-
-def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A plain table: columns named in `right` hold figures."""
-    made = _Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
-
-
-def moment(text: str | None, *, end_of_day: bool = False) -> Millis | None:
-    """A date or time from the command line, as UTC where it says no zone.
-
-    A date is the start of its day, or with `end_of_day` the start of the next, so that both days of a range
-    are included. Raises typer.BadParameter.
-    """
-    if text is None:
-        return None
-    try:
-        if len(text) == len("2026-10-01"):
-            day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-            day += timedelta(days=1) if end_of_day else timedelta()
-            return Millis(round(day.timestamp() * 1000))
-    except ValueError:
-        pass
-    found = times.parse(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no date or time: write 2026-10-01, or 2026-10-01T08:30:00+02:00")
-    return found
 
 
 def project_name(text: str | None) -> int | str | None:

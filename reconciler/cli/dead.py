@@ -10,28 +10,29 @@ from sqlite_utils import Database
 from reconciler.cli.again import RateOption, YesOption, send_again
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
+    LARGEST_ID,
     USAGE,
     ConfigOption,
-    FromOption,
     JsonOption,
-    ToOption,
     fail,
-    moment,
     out,
     print_json,
     project_name,
     read_config,
     shown,
-    table,
 )
-from reconciler.cli.rendering import Rendered, Renderer
+from reconciler.cli.groups import ListUnlessNamed
+from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.rendering import Rendered, Renderer, print_request
+from reconciler.cli.tables import Listing
+from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.config.models import Config
 from reconciler.ledger import letters, queue
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.connection import opened
 from reconciler.ledger.replay import Wanted
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
 ProjectOption = Annotated[str | None, typer.Option(help="Only this project: id or path.")]
 KindOption = Annotated[str | None, typer.Option(help="Only this kind.")]
@@ -40,7 +41,10 @@ DestinationOption = Annotated[str | None, typer.Option(help="Only this destinati
 
 @app.callback()
 def dead() -> None:
-    """Dead letters: events that a destination did not take and that are not tried again by themselves."""
+    """Dead letters: events that a destination did not take and that are not tried again by themselves.
+
+    Without a name it lists: `dead list --help` shows its options.
+    """
 
 
 @app.command("list")
@@ -58,17 +62,20 @@ def list_dead(
     wanted = _filter(project, kind, since, until)
     with opened(read_config(config).ledger.path, readonly=True) as db:
         rows = letters.dead_letters(db, wanted, destination=destination, limit=limit)
+        if not rows:
+            tell_nothing("No dead letter matches", unheard(db, wanted, destination=destination), as_json=as_json)
+            return
     if as_json:
         for row in rows:
             print_json(row)
         return
-    if not rows:
-        out.print("No dead letter matches.", highlight=False)
-        return
-    listing = table("id", "destination", "happened", "project", "kind", "action", "attempts", "died", "last error",
-                    right=("id", "attempts"))  # fmt: skip
+    listing = Listing(
+        "id", "destination", "happened", "project", "kind", "action", "attempts", "died", "last error",
+        right=("id", "attempts"), texts=("destination", "project", "last error"),
+        spare=("action", "attempts", "happened"),
+    )  # fmt: skip
     for row in rows:
-        listing.add_row(
+        listing.add(
             str(row["id"]),
             row["destination"],
             shown(row["happened_at"]),
@@ -77,14 +84,14 @@ def list_dead(
             row["action"] or "-",
             str(row["attempts"]),
             shown(row["died_at"]),
-            (row["last_error"] or "-").splitlines()[0][:100],
+            row["last_error"] or "-",
         )
-    out.print(listing, markup=False)
+    out.print(listing)
 
 
 @app.command()
 def show(
-    event_id: Annotated[int, typer.Argument(help="The event's id, as `dead list` shows it.", min=1)],
+    event_id: Annotated[int, typer.Argument(help="The event's id, as `dead list` shows it.", min=1, max=LARGEST_ID)],
     config: ConfigOption = DEFAULT_CONFIG,
     destination: DestinationOption = None,
     as_json: JsonOption = False,
@@ -109,7 +116,9 @@ def show(
 
 @app.command()
 def replay(
-    event_ids: Annotated[list[int] | None, typer.Argument(help="Events, as `dead list` shows them.")] = None,
+    event_ids: Annotated[
+        list[int] | None, typer.Argument(help="Events, as `dead list` shows them.", min=1, max=LARGEST_ID)
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     destination: DestinationOption = None,
@@ -151,22 +160,22 @@ def _print(letter: dict[str, Any]) -> None:
     out.print(f"{letter['kind']} {letter['action'] or ''} in {letter['project_path'] or '-'}", highlight=False)
     out.print(f"dead since {shown(letter['died_at'])}: {letter['last_error']}", highlight=False, markup=False)
     out.print("\nattempts", style="bold")
-    listing = table("no.", "started", "ms", "status", "error", "response", right=("no.", "ms"))
+    listing = Listing("no.", "started", "ms", "status", "error", right=("no.", "ms"), texts=("error",))
     for one in letter["attempts"]:
-        listing.add_row(
+        listing.add(
             str(one["number"]),
             shown(one["started_at"]),
             str(one["duration_ms"]),
             str(one["status"] or "-"),
             one["error_class"] or "-",
-            (one["response"] or one["error"] or "-")[:200],
         )
-    out.print(listing if letter["attempts"] else "none are kept", markup=False)
+    out.print(listing or "none are kept")
+    for one in letter["attempts"]:
+        if one["error"] or one["response"]:
+            out.print(f"{one['number']}: {one['error'] or one['response']}")
     out.print("\nrequest", style="bold")
     request = letter["request"]
     if request is None:
         out.print("its destination is not in the config", highlight=False)
         return
-    for name, value in request["headers"].items():
-        out.print(f"{name}: {value}", highlight=False, markup=False)
-    out.print(request["error"] or f"\n{request['body']}\n", highlight=False, markup=False)
+    print_request(Rendered(**request))

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 import typer
 
-from reconciler.cli.common import FAILED, fail, out, table
+from reconciler.cli.common import FAILED, fail, out
+from reconciler.cli.tables import Listing
 from reconciler.demo import Demo, DemoError, Result
 
 
@@ -44,8 +45,8 @@ def _print(result: Result) -> None:
         "delivered": result.delivered,
         "lost": result.lost,
     }
-    listing = table("", "events", right=("events",))
+    listing = Listing("", "events", right=("events",))
     for name, number in rows.items():
-        listing.add_row(name, str(number), style="bold green" if name == "lost" and number == 0 else None)
+        listing.add(name, str(number), style="bold green" if name == "lost" and number == 0 else None)
     out.print()
     out.print(listing, highlight=False)

@@ -15,19 +15,19 @@ from reconciler.cli.common import (
     DEFAULT_CONFIG,
     USAGE,
     ConfigOption,
-    FromOption,
     JsonOption,
-    ToOption,
     err,
     fail,
-    moment,
     out,
     print_json,
     read_config,
     shown,
-    table,
 )
-from reconciler.cli.rendering import Renderer
+from reconciler.cli.groups import ListUnlessNamed
+from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.rendering import Rendered, Renderer, print_request
+from reconciler.cli.tables import Listing
+from reconciler.cli.trial import send_trial
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
@@ -40,7 +40,7 @@ from reconciler.ledger.destinations import Standing
 from reconciler.ledger.opening import candidates_of
 from reconciler.ledger.routes import Candidate, Undecided
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
 NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
 
@@ -49,7 +49,7 @@ NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
 def main() -> None:
     """Who gets the events: list them, see what they would be sent, pause and resume them.
 
-    To add one, or change one, edit the config and `reload`.
+    Without a name it lists them. To add one, or change one, edit the config and `reload`.
     """
 
 
@@ -66,11 +66,12 @@ def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
     if as_json:
         print_json(rows)
         return
-    listing = table("name", "kind", "gets", "to", "state", "pending", "dead", right=("pending", "dead"))
+    listing = Listing("name", "kind", "gets", "to", "state", "pending", "dead", right=("pending", "dead"),
+                      texts=("name", "to", "state"), spare=("gets",))  # fmt: skip
     for row in rows:
-        listing.add_row(*(str("-" if row[key] is None else row[key]) for key in
+        listing.add(*(str("-" if row[key] is None else row[key]) for key in
                           ("name", "kind", "gets", "to", "state", "pending", "dead")))  # fmt: skip
-    out.print(listing if rows else "No destination is configured.", markup=False)
+    out.print(listing or "No destination is configured.")
 
 
 @app.command()
@@ -81,14 +82,24 @@ def test(
     until: ToOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Look at most at so many, the newest.")] = 20,
     bodies: Annotated[bool, typer.Option("--bodies", help="Print what would be sent, headers and body.")] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="Send one test event, marked as such, and print what came back.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show which stored events this destination would be sent, by its filter as it is in the config now, and what.
 
-    Nothing is sent, and nothing is changed.
+    Nothing is sent, and nothing is changed. With --send one test event is sent, at once and once, whatever the filter
+    says: its id begins with `test_`, its kind is `reconciler_test`, and the ledger knows nothing of it. Ends with 1
+    where it was not taken.
     """
     loaded = read_config(config)
     destination = _configured(loaded, name, config)
+    if send:
+        if since or until:
+            fail("--send sends an event of its own: --from and --to choose stored ones", USAGE)
+        send_trial(loaded, destination, bodies=bodies, as_json=as_json)
+        return
     with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
         wanted = Filter(since=moment(since), until=moment(until, end_of_day=True))
         events = browse.newest(db, wanted, limit=limit)
@@ -96,18 +107,17 @@ def test(
     if as_json:
         print_json(results)
         return
-    listing = table("id", "happened", "project", "kind", "action", "ref", "sent", right=("id",))
+    listing = Listing("id", "happened", "project", "kind", "action", "ref", "sent", right=("id",),
+                      texts=("project", "ref", "sent"), spare=("action", "ref"))  # fmt: skip
     for result in results:
         verdict = "yes" if result["sent"] else f"no: {result['why']}"
-        listing.add_row(str(result["id"]), shown(result["happened_at"]), result["project"] or "-", result["kind"],
+        listing.add(str(result["id"]), shown(result["happened_at"]), result["project"] or "-", result["kind"],
                         result["action"] or "-", result["ref"] or "-", verdict)  # fmt: skip
-    out.print(listing if results else "No event in this time.", markup=False)
+    out.print(listing or "No event in this time.")
     for result in results:
         if result.get("request") and bodies:
             out.print(f"\nevent {result['id']} to {result['request']['to']}", style="bold", highlight=False)
-            for header, value in result["request"]["headers"].items():
-                out.print(f"{header}: {value}", highlight=False, markup=False)
-            out.print(f"\n{result['request']['body']}", highlight=False, markup=False)
+            print_request(Rendered(**result["request"]))
     sent = sum(result["sent"] for result in results)
     out.print(f"\n{sent} of {len(results)} would be sent.", highlight=False)
 

@@ -9,24 +9,24 @@ from typing import Annotated, Any
 import typer
 from rich.highlighter import JSONHighlighter
 from sqlite_utils import Database
-from typer.core import TyperGroup
 
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
+    LARGEST_ID,
     ConfigOption,
-    FromOption,
     JsonOption,
-    ToOption,
     fail,
     line,
-    moment,
     out,
     print_json,
     project_name,
     read_config,
     shown,
-    table,
 )
+from reconciler.cli.groups import ListUnlessNamed
+from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.tables import Listing
+from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.events.texts import pretty_json
 from reconciler.ledger import browse
 from reconciler.ledger.browse import Filter
@@ -35,23 +35,17 @@ from reconciler.ledger.connection import data_version, opened
 FOLLOW_S = 0.2
 
 
-class _ListUnlessNamed(TyperGroup):
-    """`events --kind push` is short for `events list --kind push`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(cls=_ListUnlessNamed, no_args_is_help=False)
+app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
 _COLUMNS = ("id", "happened", "project", "kind", "action", "author", "title", "sources")
 
 
 @app.callback()
 def events() -> None:
-    """List events, follow them, or show one whole. Without a name it lists."""
+    """List events, follow them, or show one whole.
+
+    Without a name it lists: `events list --help` shows its options.
+    """
 
 
 @app.command("list")
@@ -79,7 +73,9 @@ def list_events(
     with opened(_ledger(config), readonly=True) as db:
         last = browse.last_id(db)
         rows = [row for row in browse.newest(db, wanted, limit=limit) if row["id"] <= last]
-        if as_json or follow:
+        if not rows:
+            tell_nothing("No event matches", unheard(db, wanted), as_json=as_json or follow)
+        elif as_json or follow:
             _print_lines(rows, as_json)
         else:
             _print_table(rows)
@@ -89,7 +85,7 @@ def list_events(
 
 @app.command()
 def show(
-    event_id: Annotated[int, typer.Argument(help="The event's id, as `events` lists it.", min=1)],
+    event_id: Annotated[int, typer.Argument(help="The event's id, as `events` lists it.", min=1, max=LARGEST_ID)],
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,27 +103,30 @@ def show(
     for name in ("id", "kind", "project_id", "happened_at", "recorded_at"):
         out.print(f"{name:12} {found[name]}", highlight=False, markup=False)
     out.print("\nsightings", style="bold")
-    sightings = table("source", "source id", "happened", "seen", "key")
+    sightings = Listing("source", "happened", "seen", texts=("source",))
     for row in found["sightings"]:
-        sightings.add_row(
-            row["source"], row["source_id"], shown(row["happened_at"]), shown(row["seen_at"]), row["key"]
-        )
-    out.print(sightings, markup=False)
+        sightings.add(row["source"], shown(row["happened_at"]), shown(row["seen_at"]))
+    out.print(sightings)
+    for row in found["sightings"]:
+        line(f"{row['source']}: key {row['key']}, source id {row['source_id']}")
     for row in found["sightings"]:
         if row["recovery"]:
             out.print(_recovered(row), highlight=False, markup=False)
     out.print("\ndeliveries", style="bold")
-    deliveries = table("destination", "state", "attempts", "finished", "last status", "last error")
+    deliveries = Listing("destination", "state", "attempts", "finished", "last status", right=("attempts",),
+                         texts=("destination",))  # fmt: skip
     for row in found["deliveries"]:
-        deliveries.add_row(
+        deliveries.add(
             row["destination"],
             row["state"],
             str(row["attempts"]),
             shown(row["finished_at"]),
             str(row["last_status"] or "-"),
-            row["last_error"] or "-",
         )
-    out.print(deliveries if found["deliveries"] else "none", markup=False)
+    out.print(deliveries or "none")
+    for row in found["deliveries"]:
+        if row["last_error"]:
+            out.print(f"{row['destination']}: {row['last_error']}")
     out.print("\npayload", style="bold")
     out.print(JSONHighlighter()(out.render_str(pretty_json(payload or "null"))))
 
@@ -165,13 +164,11 @@ def _print_lines(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        out.print("No event matches.", highlight=False)
-        return
-    listing = table(*_COLUMNS, right=("id",))
+    texts = ("project", "author", "title", "sources")
+    listing = Listing(*_COLUMNS, right=("id",), texts=texts, spare=("author", "sources"))
     for row in rows:
-        listing.add_row(*_cells(row))
-    out.print(listing, markup=False)
+        listing.add(*_cells(row))
+    out.print(listing)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -16,8 +16,9 @@ from reconciler.cli.common import (
     print_json,
     read_config,
     shown,
-    table,
 )
+from reconciler.cli.once import said_once
+from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger import coverage, runs
@@ -83,11 +84,11 @@ def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
 
 def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) -> None:
     out.print("Complete (times are UTC):\n", highlight=False)
-    listing = table("project", "source", "from", "through")
+    listing = Listing("project", "source", "from", "through", texts=("project",))
     for row in complete:
         name = row["project"] or str(row["project_id"])
-        listing.add_row(name, row["source"], shown(row["from"]), shown(row["through"]))
-    out.print(listing if complete else "Nothing yet.", highlight=False)
+        listing.add(name, row["source"], shown(row["from"]), shown(row["through"]))
+    out.print(listing or "Nothing yet.")
     out.print()
     for project_id, sources in known.off.items():
         where = paths.get(project_id, str(project_id))
@@ -98,17 +99,23 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
         out.print("No gaps in what was read." if known.unknowns else "No gaps.", highlight=False)
         return
     out.print("Gaps:\n", highlight=False)
-    listing = table("project", "source", "from", "to", "why", "can be closed until")
+    listing = Listing("project", "source", "from", "to", "why", "can be closed until",
+                      texts=("project", "why"), spare=("can be closed until",))  # fmt: skip
     for gap in known.gaps:
         until = "-" if gap.closable_until is None else shown(times.iso(gap.closable_until))
-        listing.add_row(
-            paths.get(gap.project_id, str(gap.project_id)),
+        listing.add(
+            _name(gap, paths),
             gap.source,
             shown(times.iso(gap.during.start)),
             shown(times.iso(gap.during.end)),
             gap.why,
             until,
         )
-    out.print(listing, highlight=False)
-    for error in dict.fromkeys(gap.error for gap in known.gaps if gap.error):
-        out.print(error, highlight=False, markup=False)
+    out.print(listing)
+    troubles = {(_name(gap, paths), gap.error) for gap in known.gaps if gap.error}
+    for words in said_once((name, error.removeprefix(f"{name}: ")) for name, error in sorted(troubles)):
+        out.print(words)
+
+
+def _name(gap: Gap, paths: dict[int, str]) -> str:
+    return paths.get(gap.project_id, str(gap.project_id))

@@ -22,14 +22,16 @@ from reconciler.cli.common import (
     JsonOption,
     err,
     fail,
-    moment,
     out,
     print_json,
     project_name,
     read_config,
     shown,
-    table,
 )
+from reconciler.cli.groups import ListUnlessNamed
+from reconciler.cli.moments import HOW, moment
+from reconciler.cli.once import named, said_once
+from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.ledger.connection import opened
@@ -49,8 +51,10 @@ RESEND_PAUSE_S = 12.5
 """GitLab resends 5 deliveries a minute, for a hook and a user."""
 
 app = typer.Typer(
-    help="Our webhooks in GitLab: set them up, see how they are, have deliveries sent again.",
-    no_args_is_help=True,
+    help="Our webhooks in GitLab: set them up, see how they are, have deliveries sent again. Without a name it lists "
+    "them.",
+    cls=ListUnlessNamed,
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -123,7 +127,7 @@ def list_hooks(
 def resend(
     project: Annotated[str, typer.Option("--project", help="The project: id or path.")],
     since: Annotated[
-        str | None, typer.Option("--from", help="Not those that were answered before this (UTC).")
+        str | None, typer.Option("--from", help=f"Not those that were answered before this (UTC): {HOW}.")
     ] = None,
     delivery: Annotated[
         list[int] | None,
@@ -157,10 +161,10 @@ def resend(
     if as_json:
         print_json(done)
         return
-    listing = table("delivery", "hook", "event", "status", right=("delivery",))
+    listing = Listing("delivery", "hook", "event", "status", right=("delivery",), texts=("hook", "event"))
     for row in done:
-        listing.add_row(str(row["delivery"]), row["hook"], row["event"] or "-", row["status"] or "-")
-    out.print(listing if done else "No failed delivery in GitLab's log.", highlight=False)
+        listing.add(str(row["delivery"]), row["hook"], row["event"] or "-", row["status"] or "-")
+    out.print(listing or "No failed delivery in GitLab's log.")
     if done:
         out.print("Dry run: nothing was sent." if dry_run else f"Sent again: {len(done)}.", highlight=False)
 
@@ -223,7 +227,6 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
         did = f"would be {result.did}" if dry_run and result.did in ("created", "updated") else result.did
         where = f"{result.project}: webhook {result.hook}"
         if result.did == "failed":
-            err.print(f"{where}: {result.error}", style="red", highlight=False, markup=False)
             continue
         out.print(f"{where}: {did}, {result.url}", highlight=False, markup=False)
         for one in result.differences:
@@ -234,6 +237,9 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
         subscribed = [one.setting for one in result.differences if one.want is True]
         if result.did == "created":
             out.print(f"  subscribed to {', '.join(subscribed)}", highlight=False, markup=False)
+    failed = (result for result in results if result.did == "failed")
+    for words in said_once((f"{one.project}: webhook {one.hook}", str(one.error)) for one in failed):
+        err.print(words, style="red")
     if not results:
         out.print("No projects: name them in the config, or with --project.", highlight=False)
     elif dry_run:
@@ -257,19 +263,27 @@ def _plain(path: str, found: list[Hook] | str) -> dict[str, Any]:
 
 
 def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
-    listing = table("project", "hook", "id", "state", "off until", "url", right=("id",))
+    listing = Listing("project", "hook", "id", "state", "off until", "url", right=("id",),
+                      texts=("project", "hook", "url"), spare=("off until",))  # fmt: skip
+    bare = []
     for path, found in results:
         if isinstance(found, str):
-            err.print(f"{path}: {found}", style="red", highlight=False, markup=False)
             continue
         for hook in found:
             until = times.parse(hook.disabled_until)
             off_until = "-" if until is None or until < time.time() * 1000 else shown(times.iso(until))
-            listing.add_row(path, hook.name, str(hook.id), hook.alert_status or "-", off_until, hook.url)
+            listing.add(path, hook.name, str(hook.id), hook.alert_status or "-", off_until, hook.url)
         if not found:
-            listing.add_row(path, "none that delivers here: `hooks ensure` makes one", "", "", "", "")
-    out.print(listing, highlight=False)
+            bare.append(path)
+    if listing:
+        out.print(listing)
     for path, found in results:
         for hook in found if isinstance(found, list) else ():
             for text in restrictions(hook):
-                out.print(f"! {path}: webhook {hook.name}: {text}", style="yellow", highlight=False, markup=False)
+                out.print(f"! {path}: webhook {hook.name}: {text}", style="yellow")
+    if bare:
+        out.print(f"{named(bare)}: no webhook delivers here: `hooks ensure` makes one")
+    if not results:
+        out.print("No projects: name them in the config, or with --project.")
+    for words in said_once((path, found) for path, found in results if isinstance(found, str)):
+        err.print(words, style="red")

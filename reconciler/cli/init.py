@@ -20,6 +20,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Write a commented config.yaml, with a random webhook token in it, and the schema that editors read."""
+    if path.is_dir():
+        fail(f"{path} is a folder: name a file in it, like {path / 'config.yaml'}", USAGE)
     if path.exists() and not force:
         fail(f"{path} is there already; --force overwrites it", USAGE)
     schema_path = path.with_name("config.schema.json")

@@ -7,13 +7,16 @@ from typing import Any
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.cli.common import out
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.jail import TransformFailed
+from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.kinds.http import Http
+from reconciler.forwarding.message import Message
 from reconciler.ledger.ids import event_ids
 from reconciler.ledger.queue import Outgoing
 
@@ -53,13 +56,25 @@ class Renderer:
             message = self._formatter(destination).message(event, attempt=attempt, now=times.now())
         except TransformFailed as error:
             return Rendered(kind.address, {}, "", str(error))
-        headers = dict(message.headers)
-        if isinstance(kind, Http):
-            headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
-        return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))
+        return rendered(kind, message)
 
     def _formatter(self, destination: Destination) -> Formatter:
         if destination.name not in self._formatters:
             made = Formatter(destination, event_id=self._event_id, gitlab_url=self._gitlab_url)
             self._formatters[destination.name] = made
         return self._formatters[destination.name]
+
+
+def rendered(kind: Kind, message: Message) -> Rendered:
+    """A message as it goes out."""
+    headers = dict(message.headers)
+    if isinstance(kind, Http):
+        headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
+    return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))
+
+
+def print_request(request: Rendered) -> None:
+    """Headers, and the body, or why there is none."""
+    for name, value in request.headers.items():
+        out.print(f"{name}: {value}")
+    out.print(request.error or f"\n{request.body}\n")

@@ -9,22 +9,23 @@ import typer
 from reconciler.cli.again import RateOption, YesOption, send_again
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
+    LARGEST_ID,
     USAGE,
     ConfigOption,
-    FromOption,
     JsonOption,
-    ToOption,
     fail,
-    moment,
     project_name,
     read_config,
 )
+from reconciler.cli.moments import FromOption, ToOption, moment
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.replay import Wanted
 
 
 def replay(
-    event_ids: Annotated[list[int] | None, typer.Argument(help="Events, as `events` lists them.")] = None,
+    event_ids: Annotated[
+        list[int] | None, typer.Argument(help="Events, as `events` lists them.", min=1, max=LARGEST_ID)
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     since: FromOption = None,
     until: ToOption = None,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from reconciler.cli.common import fail
 from reconciler.config.kinds import BUILT_IN, find_kind
 from reconciler.config.models import Config
 
@@ -20,7 +21,10 @@ def schema(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            fail(f"{output}: can't be written: {error.strerror}")
 
 
 def schema_text() -> str:

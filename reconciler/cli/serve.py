@@ -9,7 +9,7 @@ import typer
 
 from reconciler import logs
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, read_config
-from reconciler.cli.init import SAMPLE_TOKEN
+from reconciler.cli.weak import weaknesses
 from reconciler.config.load import load
 from reconciler.service import run
 
@@ -30,6 +30,6 @@ def serve(
     loaded = read_config(config)
     logs.set_up(log_level)
     for hook in loaded.receiver.hooks:
-        if hook.token is not None and hook.token.get_secret_value() == SAMPLE_TOKEN:
-            log.warning("a hook's token is still the sample's: anyone could post events", hook=hook.name)
+        for weakness in weaknesses(hook):
+            log.warning("anyone could post events", hook=hook.name, why=weakness)
     run.serve(loaded, lambda: load(config))

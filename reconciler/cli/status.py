@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown, table
+from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown
+from reconciler.cli.once import said_once
+from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger.connection import opened
@@ -33,37 +35,45 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 def _print(found: Status) -> None:
     print_unknown(found.unknown)
     out.print(f"{found.events:,} events. Times are UTC.\n", highlight=False)
-    projects = table("project", "last webhook", "last poll", "covered through", "gaps")
+    projects = Listing("project", "last webhook", "last poll", "covered through", "gaps",
+                       right=("gaps",), texts=("project",), spare=("last poll",))  # fmt: skip
     for project in found.projects:
-        projects.add_row(
-            project.path or str(project.id),
+        projects.add(
+            _name(project),
             shown(project.last_webhook_at),
             shown(project.last_poll_at),
             shown(project.covered_through),
-            _gaps(project),
+            f"{len(project.gaps):,}" if project.gaps else "none",
         )
-    out.print(projects if found.projects else "No project has been heard of yet.", highlight=False)
+    out.print(projects or "No project has been heard of yet.")
+    for words in said_once((_name(project), note) for project in found.projects for note in _notes(project)):
+        out.print(f"  {words}")
     out.print()
-    destinations = table("destination", "state", "pending", "oldest", "dead", "last error", right=("pending", "dead"))
+    destinations = Listing("destination", "state", "pending", "oldest", "dead", "last error",
+                           right=("pending", "dead"), texts=("destination", "last error"))  # fmt: skip
     for destination in found.destinations:
-        destinations.add_row(
+        destinations.add(
             destination.name,
             destination.state,
             f"{destination.pending:,}",
             shown(destination.oldest_pending_at),
             f"{destination.dead:,}",
-            (destination.last_error or "-").splitlines()[0][:100],
+            destination.last_error or "-",
         )
-    out.print(destinations if found.destinations else "No destination is configured.", highlight=False, markup=False)
+    out.print(destinations or "No destination is configured.")
     for destination in found.destinations:
         if destination.in_the_way is not None:
-            out.print(f"\n{destination.name}: {destination.in_the_way.text}", highlight=False, markup=False)
+            out.print(f"\n{destination.name}: {destination.in_the_way.text}")
     for alert in found.alerts:
         out.print(f"\nalert: {alert}", highlight=False, markup=False)
 
 
-def _gaps(project: ProjectStatus) -> str:
-    """In one cell: what is not known, and what keeps it from being known."""
+def _name(project: ProjectStatus) -> str:
+    return project.path or str(project.id)
+
+
+def _notes(project: ProjectStatus) -> list[str]:
+    """What is not known, and what keeps it from being known."""
     notes = [f"webhook {hook.name} is switched off since {shown(hook.off_since)}" for hook in project.hooks_off]
     by_stretch: dict[str, list[str]] = {}
     for gap in project.gaps:
@@ -82,4 +92,4 @@ def _gaps(project: ProjectStatus) -> str:
         notes.append("last poll failed: " + project.last_poll_error)
     if project.last_poll_at is None:
         notes.append("never polled")
-    return "; ".join(notes) or "none"
+    return notes

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from rich.console import Console
 
 from reconciler.cli.common import out, shown
+from reconciler.cli.once import MOST_NAMES, named, without_request
 from reconciler.ledger.unknowns import Unknown
 
 MOST = 50
@@ -17,11 +19,45 @@ def print_unknown(found: Sequence[Unknown], *, to: Console = out) -> None:
     """Print it, with the reason and since when. Nothing where all is known."""
     if not found:
         return
-    to.print("Not known (times are UTC):\n", highlight=False, style="bold red")
-    for one in found[:MOST]:
-        since = "" if one.since is None else f" since {shown(one.since)}"
-        to.print(f"  {one.kind} {one.name}: {one.trouble}{since}", highlight=False, markup=False)
-        to.print(f"    {one.why}", highlight=False, markup=False)
-    if len(found) > MOST:
-        to.print(f"  and {len(found) - MOST:,} more: --json shows all", highlight=False)
+    to.print("Not known (times are UTC):\n", style="bold red")
+    groups = together(found)
+    for one in groups[:MOST]:
+        to.print(f"  {one.what}")
+        to.print(f"    {one.why}")
+    if len(groups) > MOST or any(len(one.names) > MOST_NAMES for one in groups):
+        to.print("  --json shows all")
     to.print()
+
+
+class Together(msgspec.Struct, frozen=True):
+    """What is not known of several, for the same reason."""
+
+    kind: str
+    names: tuple[str, ...]
+    trouble: str
+    why: str
+    since: str | None
+
+    @property
+    def what(self) -> str:
+        """What is not known, and since when."""
+        since = "" if self.since is None else f" since {shown(self.since)}"
+        return f"{self.kind} {named(self.names)}: {self.trouble}{since}"
+
+
+def together(found: Sequence[Unknown]) -> list[Together]:
+    """What is not known, each reason once, in the order in which it was found."""
+    groups: dict[tuple[str, str, str], list[Unknown]] = {}
+    for one in found:
+        own = one.why.removeprefix(f"{one.name.rpartition(' of ')[2]}: ")
+        groups.setdefault((one.kind, one.trouble, without_request(own)), []).append(one)
+    return [
+        Together(
+            kind=kind,
+            names=tuple(one.name for one in those),
+            trouble=trouble,
+            why=why if len(those) > 1 else those[0].why,
+            since=min((one.since for one in those if one.since is not None), default=None),
+        )
+        for (kind, trouble, why), those in groups.items()
+    ]

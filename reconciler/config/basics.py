@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from reconciler.config.mistakes import Misplaced
 from reconciler.events.texts import without_credentials
 
 
@@ -31,6 +32,19 @@ class Section(BaseModel):
     """Unknown keys are refused: a misspelt key would silently leave a default in place."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_below(cls, values: Any) -> Any:
+        """A section or a list with nothing below it, where all is commented out, say, is as if it were not there."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None or not cls._may_be_left_out(name)}
+
+    @classmethod
+    def _may_be_left_out(cls, name: str) -> bool:
+        field = cls.model_fields.get(name)
+        return field is not None and field.default_factory is not None
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """URLs without passwords: secrets of their own types hide themselves."""
@@ -64,6 +78,49 @@ def check_url(url: str, schemes: tuple[str, ...], example: str) -> None:
         host.encode("idna")
     except UnicodeError:
         raise ValueError(f"should be a URL like {example}: {host!r} is no host's name") from None
+
+
+def _base_url(url: str) -> str:
+    """One below which paths are: GitLab's, or ours."""
+    _http_url(url)
+    if urlsplit(url).query or urlsplit(url).fragment:
+        raise ValueError("should be a URL like https://host, with no `?` and no `#`")
+    return url
+
+
+def _gitlab_url(url: str) -> str:
+    found = re.search(r"/api(/v\d+)?/*$", _base_url(url))
+    if found:
+        raise ValueError(
+            f"should be GitLab's own URL, without {found[0]}: {without_credentials(url[: found.start()])}"
+        )
+    return url
+
+
+def _receiver_url(url: str) -> str:
+    found = re.search(r"/webhooks(/gitlab(/[^/]+)?)?/*$", _base_url(url))
+    if found:
+        base = without_credentials(url[: found.start()])
+        raise ValueError(f"should be the URL that /webhooks/gitlab/… is below, without {found[0]}: {base}")
+    return url
+
+
+def _host(text: str) -> str:
+    """What can be listened on: an address, or a name of this machine."""
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", text):
+            raise ValueError(
+                "should be an address or a name, like 127.0.0.1; the port has a key of its own"
+            ) from None
+    return text
+
+
+def host_and_port(url: str, default: int) -> tuple[str, int]:
+    """Where a URL that `check_url` let pass leads to."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or default
 
 
 def check_address(text: str, example: str) -> None:
@@ -112,8 +169,13 @@ def number_in_text(value: Any) -> Any:
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Url = Annotated[str, AfterValidator(_http_url)]
+GitLabUrl = Annotated[str, AfterValidator(_gitlab_url)]
+ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
+Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
 Secret = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_text)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret), BeforeValidator(_text)]
@@ -144,9 +206,19 @@ def _proxy(url: SecretStr) -> SecretStr:
 def _certificates(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise ValueError(f"{path}: can't be used: {error.strerror or error}") from None
+    except ssl.SSLError:  # OpenSSL's words for it are about its own insides
+        raise ValueError(f"{path}: holds no certificates (PEM)") from None
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error.strerror or error}") from None
     return path
+
+
+def _readable(path: Path) -> Path:
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -164,6 +236,9 @@ ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 FilePath = Annotated[Path, AfterValidator(_anchored)]
 """A path; a relative one is taken from the config file's folder."""
 
+ReadFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_readable)]
+"""A file that is there and can be read."""
+
 CaFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_certificates)]
 """A file of CA certificates, which is there and holds some."""
 
@@ -171,19 +246,24 @@ CaFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_certificates
 class Tls(Section):
     """How TLS connections are made. Servers are always verified."""
 
-    ca_file: FilePath | None = Field(
+    ca_file: CaFile | None = Field(
         None, description="CA certificates (PEM) to trust, instead of the usual ones: for a private CA."
     )
-    cert_file: FilePath | None = Field(None, description="Client certificate (PEM), for servers that ask for one.")
-    key_file: FilePath | None = Field(None, description="The client certificate's key (PEM), if not in `cert_file`.")
+    cert_file: ReadFile | None = Field(None, description="Client certificate (PEM), for servers that ask for one.")
+    key_file: ReadFile | None = Field(None, description="The client certificate's key (PEM), if not in `cert_file`.")
 
     @model_validator(mode="after")
-    def _readable(self) -> Tls:
+    def _fit(self) -> Tls:
+        if self.key_file is not None and self.cert_file is None:
+            raise Misplaced((("key_file",), "is the key of a client certificate: `cert_file` is missing", None))
         try:
             self.context()
-        except (OSError, ssl.SSLError) as error:
-            names = ", ".join(str(path) for path in (self.ca_file, self.cert_file, self.key_file) if path)
-            raise ValueError(f"can't be used: {error.strerror or error} ({names})") from None
+        except (OSError, ssl.SSLError):
+            key = "of its own" if self.key_file is None else f"in {self.key_file}"
+            what = (
+                f"{self.cert_file}: can't be used: it should hold a certificate (PEM), with its key {key}, unlocked"
+            )
+            raise Misplaced((("cert_file",), what, None)) from None
         return self
 
     def context(self) -> ssl.SSLContext:

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from reconciler.config import words
 from reconciler.config.basics import Name, Section, check_header_value
-from reconciler.config.kinds import find_kind, told
+from reconciler.config.kinds import UnknownKind, find_kind, told
+from reconciler.config.mistakes import Misplaced
 from reconciler.config.templates import compiled_template
 from reconciler.config.units import Duration, Rate
 
@@ -227,14 +228,15 @@ class Destination(Section):
                 if wanted.projects is not None or wanted.branches is not None:
                     raise ValueError("an alert has neither a project nor a branch")
         except ValueError as error:
-            raise ValueError(f"filter: {error}") from None
+            raise Misplaced((("filter",), str(error), None)) from None
         return self
 
     @model_validator(mode="after")
     def _json_in_an_envelope(self) -> Destination:
         made = self.transform
         if self.format == "cloudevents" and made is not None and made.content_type != "application/json":
-            raise ValueError("transform: with `format: cloudevents` a template has to make JSON")
+            what = "should be application/json: with `format: cloudevents` a template has to make JSON"
+            raise Misplaced((("transform", "content_type"), what, None))
         return self
 
 
@@ -243,7 +245,10 @@ def _of_its_kind(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, dict):
         return value
     name = str(value.get("kind", "http"))
-    kind = find_kind(name)
+    try:
+        kind = find_kind(name)
+    except UnknownKind as error:
+        raise Misplaced((("kind",), str(error), None)) from None
     try:
         kind.available()
         return kind.config.model_validate(value, context=info.context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -33,7 +34,12 @@ def find_kind(name: str) -> Any:
     """
     point = _known().get(name)
     if point is None:
-        raise UnknownKind(f"there is no kind {name!r}; there are: {', '.join(kind_names())}")
+        near = get_close_matches(name.lower(), kind_names(), n=1)
+        raise UnknownKind(
+            f"there is no kind {name!r}: is {near[0]!r} meant?"
+            if near
+            else f"there is no kind {name!r}; there are: {', '.join(kind_names())}"
+        )
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # importing a package runs all that it does at that time

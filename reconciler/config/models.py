@@ -8,18 +8,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from reconciler.config import agreement
 from reconciler.config.basics import (
     CaFile,
     FilePath,
+    GitLabUrl,
     HeaderSecret,
+    Host,
     Name,
+    ReceiverUrl,
     Secret,
     Section,
     SigningKey,
-    Url,
     number_in_text,
 )
 from reconciler.config.destinations import DestinationEntry
+from reconciler.config.guessing import SHORTEST_TOKEN, guessable
+from reconciler.config.mistakes import Misplaced
 from reconciler.config.units import Duration, Size
 
 
@@ -78,7 +83,7 @@ GitLabToken = Annotated[HeaderSecret, Field(min_length=1)]
 class GitLab(Section):
     """Where GitLab is, and who we are there."""
 
-    url: Url = Field("https://gitlab.com", description="Base URL of the GitLab instance.")
+    url: GitLabUrl = Field("https://gitlab.com", description="Base URL of the GitLab instance.")
     token: GitLabToken | None = Field(
         None, description="Access token with the `read_api` scope. Without it nothing is reconciled."
     )
@@ -118,13 +123,13 @@ class Hook(Section):
 class Receiver(Section):
     """The front door for GitLab's webhooks."""
 
-    url: Url | None = Field(
+    url: ReceiverUrl | None = Field(
         None,
         description="Base URL under which GitLab reaches this receiver, like https://events.example.com. "
         "`hooks ensure` needs it; without it, our webhooks in GitLab are known by their path alone.",
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: Host = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     max_body: Size = Field("25MiB", validate_default=True, description="Larger bodies are answered with 413.")
     max_waiting: Size = Field(
@@ -180,28 +185,26 @@ class Reconcile(Section):
 class Metrics(Section):
     """What Prometheus reads."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on for Prometheus.")
+    host: Host = Field("127.0.0.1", description="Address to listen on for Prometheus.")
     port: int | None = Field(None, ge=1, le=65535, description="Port of `/metrics`; without it there is none.")
-
-
-SHORTEST_ADMIN_TOKEN = 16
 
 
 class Admin(Section):
     """The dashboard."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; others than loopback need a `token`.")
+    host: Host = Field("127.0.0.1", description="Address to listen on; others than loopback need a `token`.")
     port: int | None = Field(None, ge=0, le=65535, description="Port of the dashboard; without it there is none.")
     token: Secret | None = Field(None, description="What a person has to show to see the dashboard.")
     token_file: Path | None = Field(None, description="A file that holds the token.")
 
     @model_validator(mode="after")
     def _not_for_everybody(self) -> Admin:
-        if self.token is not None and len(self.token.get_secret_value()) < SHORTEST_ADMIN_TOKEN:
-            raise ValueError(
-                f"token: should have {SHORTEST_ADMIN_TOKEN} characters or more, so that nobody can guess it: "
-                "`openssl rand -hex 20` makes one"
+        if self.token is not None and guessable(self.token):
+            what = (
+                f"should have {SHORTEST_TOKEN} characters or more, and not always the same, so that nobody can guess "
+                "it: `openssl rand -hex 20` makes one"
             )
+            raise Misplaced((("token",), what, None))
         if self.port is not None and self.token is None and self.host not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("needs a `token`: who reaches this address could see every event otherwise")
         return self
@@ -278,19 +281,22 @@ class Config(Section):
     @classmethod
     def _sections_with_paths(cls, values: Any) -> Any:
         """A default path is relative to the config's folder too: only what is given is validated with it."""
-        return {"ledger": {}} | values if isinstance(values, dict) else values
+        return values | {"ledger": values.get("ledger") or {}} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> Config:
-        for what, names in (
-            ("receiver.hooks", [hook.name for hook in self.receiver.hooks]),
-            ("destinations", [destination.name for destination in self.destinations]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{what}: two have the name {', '.join(twice)}")
-        projects = [entry.project for entry in self.projects]
-        twice_read = sorted({str(p) for p in projects if projects.count(p) > 1})
-        if twice_read:
-            raise ValueError(f"projects: {', '.join(twice_read)} stands there twice")
+    def _sections_agree(self) -> Config:
+        found = [
+            *agreement.twice(("receiver", "hooks"), [hook.name for hook in self.receiver.hooks], ("name",)),
+            *agreement.twice(("destinations",), [one.name for one in self.destinations], ("name",)),
+            *agreement.twice(("projects",), [entry.project for entry in self.projects]),
+            *agreement.twice(("groups",), self.groups),
+            *agreement.ports(
+                receiver=(self.receiver.host, self.receiver.port),
+                admin=(self.admin.host, self.admin.port),
+                metrics=(self.metrics.host, self.metrics.port),
+            ),
+            *agreement.files(self.ledger.path, [getattr(one, "path", None) for one in self.destinations]),
+        ]
+        if found:
+            raise Misplaced(*found)
         return self

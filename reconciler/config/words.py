@@ -103,6 +103,13 @@ def fit(kinds: Collection[str], actions: Collection[str] | None, *, branches: bo
                 raise ValueError(f"{word!r} is no action of {_listed(list(kinds), 'or')}")
 
 
+def likely_kind(word: str) -> str | None:
+    """The kind that is meant by a word that is none; None where no kind is near, or it is one."""
+    if word in _KINDS:
+        return None
+    return _meant(word, _KINDS) or next(iter(get_close_matches(word, sorted(_KINDS), n=1)), None)
+
+
 def unknown_kinds(words: Iterable[str]) -> list[str]:
     """Those that this version does not know."""
     return [word for word in words if word not in _KINDS]

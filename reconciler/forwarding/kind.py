@@ -16,6 +16,7 @@ import structlog
 
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.message import TAKEN, Answer, Message, NotTaken, Refused, excerpt, failure
+from reconciler.forwarding.reach import Unreachable, reach
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,10 @@ class Kind(ABC):
         """Where messages go, for people; without secrets."""
 
     async def check(self) -> str:
-        """Whether it can be reached, for the `check` command: what was found. Sends nothing; raises what is wrong."""
+        """Whether it can be reached, for the `check` command: what was found.
+
+        No message is sent. Raises what is wrong; who calls it sets a limit of time.
+        """
         return self.address
 
 
@@ -114,9 +118,23 @@ class Connected(Kind, Generic[C]):
             if line.given_up and not line.users:
                 await self._close(line.connection)
 
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        """The hosts and ports of which one at least has to let us connect; none where that is not known."""
+        return []
+
     async def check(self) -> str:
+        """Connect as for messages: the client logs in, where it has to. First of all whether anybody is there."""
+        await self._anybody_there()
         await self.disconnect(await self.connect())
         return f"{self.address}: connected"
+
+    async def _anybody_there(self) -> None:
+        """Raises Unreachable where no endpoint lets us connect: libraries say so late, or in words of their own."""
+        found = await asyncio.gather(*(reach(*one) for one in self.endpoints), return_exceptions=True)
+        silent = [one for one in found if isinstance(one, BaseException)]
+        if silent and len(silent) == len(found):
+            raise Unreachable("; ".join(map(str, silent)))
 
     async def close(self) -> None:
         line, self._line = self._line, None

@@ -38,6 +38,15 @@ class Wanted(msgspec.Struct, frozen=True):
     dead_only: bool = False
 
 
+def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
+    """Those of the ids that are no event's, and the event that each turned out to be, if it did."""
+    sql = """
+        SELECT asked.value, e.merged_into FROM json_each(?) AS asked LEFT JOIN events e ON e.id = asked.value
+         WHERE e.id IS NULL OR e.merged_into IS NOT NULL ORDER BY asked.value
+    """
+    return dict(db.conn.execute(sql, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
+
+
 class Again(msgspec.Struct, frozen=True):
     """A delivery that is to go out again."""
 

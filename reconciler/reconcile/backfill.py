@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from functools import reduce
 
 import msgspec
 from sqlite_utils import Database
@@ -28,12 +29,19 @@ PART = 60 * DAY
 
 
 class Report(msgspec.Struct):
-    """What became of one project. `skipped`: sources that GitLab does not let us read, and why."""
+    """What became of one project. `sources`: what reading each came to; `skipped`: those that GitLab does not let us
+    read, and why.
+    """
 
     project: str
-    tally: Tally
+    sources: dict[str, Tally] = {}
     skipped: dict[str, str] = {}
     error: str | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """What reading all of them came to."""
+        return reduce(Tally.plus, self.sources.values(), Tally())
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -43,8 +51,8 @@ class Planned(msgspec.Struct, frozen=True):
     window: Interval
 
 
-Progress = Callable[[str, Slice, Tally], None]
-"""Called with the source and each slice of it that was taken, and with what the whole project has come to."""
+Progress = Callable[[str, Slice, Report], None]
+"""Called with the source and each slice of it that was taken, and with what the project has come to."""
 
 
 class Backfill:
@@ -68,7 +76,7 @@ class Backfill:
         `begin` is called with the project's path and with how many milliseconds there are to read. Never raises:
         what went wrong is in the report, and the other sources are read all the same.
         """
-        report = Report(str(name), Tally())
+        report = Report(str(name))
         try:
             project = await self._parts.projects.find(name)
             report.project = project.path or report.project
@@ -129,18 +137,19 @@ class Backfill:
         shown = Tally()
 
         def show(part: Slice, tally: Tally) -> None:
-            """Add to the project's tally what this part has come to since it was last shown."""
+            """Add to the source's tally what this part has come to since it was last shown."""
             nonlocal shown
             tally.known = max(0, tally.seen - tally.new)
-            report.tally = Tally(
-                seen=report.tally.seen + tally.seen - shown.seen,
-                known=report.tally.known + tally.known - shown.known,
-                new=report.tally.new + tally.new - shown.new,
-                requests=report.tally.requests + tally.requests - shown.requests,
-                unreadable=report.tally.unreadable + tally.unreadable - shown.unreadable,
+            before = report.sources.get(source.name, Tally())
+            report.sources[source.name] = Tally(
+                seen=before.seen + tally.seen - shown.seen,
+                known=before.known + tally.known - shown.known,
+                new=before.new + tally.new - shown.new,
+                requests=before.requests + tally.requests - shown.requests,
+                unreadable=before.unreadable + tally.unreadable - shown.unreadable,
             )
             shown = msgspec.structs.replace(tally)
-            progress(source.name, part, report.tally)
+            progress(source.name, part, report)
 
         async with self._slots:
             await self._parts.reader.read(

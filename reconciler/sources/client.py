@@ -28,7 +28,14 @@ from reconciler.events.times import SECOND, Millis
 from reconciler.sources import answers, checked
 from reconciler.sources.bounded import SentElsewhere, TooLarge, TooSlow, bounded_session
 from reconciler.sources.checked import Page, Read, ShapeT
-from reconciler.sources.errors import RateLimited, Refused, Stopped, TokenRefused, Unavailable, UnexpectedAnswer
+from reconciler.sources.errors import (
+    RateLimited,
+    Refused,
+    Stopped,
+    TokenRefused,
+    Unavailable,
+    UnexpectedAnswer,
+)
 from reconciler.sources.ratelimit import RateLimit
 from reconciler.sources.source import Project
 

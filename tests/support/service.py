@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import yaml
 
-TOKEN = "hook-token"
+TOKEN = "hook-token-that-nobody-guesses"
 COMMAND = [sys.executable, "-m", "reconciler"]
 
 

@@ -24,9 +24,9 @@ NASTY = "\x1b]0;title\x07 \x1b[2J " + NASTY + " [b] [/] :b:"
 class Running:
     """A Python process whose stderr, and stdout where asked, is a pipe or a terminal; all of it is kept."""
 
-    def __init__(self, *command: str, terminal: bool = False, stdout: bool = False) -> None:
+    def __init__(self, *command: str, terminal: bool = False, stdout: bool = False, columns: int = 200) -> None:
         read_end, write_end = pty.openpty() if terminal else os.pipe()
-        environ = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": str(columns), "TERM": "dumb"}
         self._process = subprocess.Popen(
             [sys.executable, *command], stdout=write_end if stdout else None, stderr=write_end, env=environ, cwd=ROOT
         )
@@ -65,8 +65,8 @@ class Running:
         os.close(self._read_end)
 
 
-def on_terminal(*arguments: str) -> str:
+def on_terminal(*arguments: str, columns: int = 200) -> str:
     """All that a command prints on a terminal."""
-    with Running("-m", "reconciler", *arguments, terminal=True, stdout=True) as command:
+    with Running("-m", "reconciler", *arguments, terminal=True, stdout=True, columns=columns) as command:
         command.wait()
     return command.logged

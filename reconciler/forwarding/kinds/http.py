@@ -17,10 +17,12 @@ from standardwebhooks import Webhook
 
 from reconciler.config.basics import HeaderSecret, Network, Networks, ProxyUrl, SigningKey, Tls, Url
 from reconciler.config.destinations import Destination
+from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message, Refused, excerpt, failure
+from reconciler.forwarding.reach import reach
 from reconciler.forwarding.retry import is_refusal, retry_after
 
 READ_BYTES = 64 * 1024
@@ -68,10 +70,10 @@ class HttpDestination(Destination):
         try:
             httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"url: can't be used: {error}") from None
+            raise Misplaced((("url",), f"can't be used: {error}", None)) from None
         host = urlsplit(self.url).hostname or ""
         if self.proxy is None and _is_private(host) and not _allows(host, networks(self)):
-            raise ValueError(f"url: {host} is not a public address: it needs `allow_private: true`")
+            raise Misplaced((("url",), f"{host} is not a public address: it needs `allow_private: true`", None))
         return self
 
 
@@ -103,11 +105,14 @@ class Http(Kind):
         return [*self._headers, *(["webhook-signature"] if self._signer else [])]
 
     async def check(self) -> str:
-        parts = urlsplit(self._destination.url)
-        if self._destination.proxy is not None:
-            return f"{self.address}, through its proxy"
-        await look_up(parts.hostname or "", parts.port or 443, networks(self._destination))
-        return f"{parts.hostname} resolves"
+        wanted = self._destination
+        if wanted.proxy is not None:
+            host, port, encrypted = _endpoint(wanted.proxy.get_secret_value())
+            found = await reach(host, port, tls=_tls(wanted) if encrypted else None)
+            return f"its proxy {found}; what is behind it is not asked"
+        host, port, encrypted = _endpoint(wanted.url)
+        addresses = [str(one) for one in await look_up(host, port, networks(wanted))]
+        return await reach(host, port, addresses=addresses, tls=_tls(wanted) if encrypted else None)
 
     async def send(self, message: Message) -> Answer:
         request = self._request(message)
@@ -182,9 +187,8 @@ class Http(Kind):
 def _client(destination: HttpDestination) -> httpx.AsyncClient:
     """A client that takes nothing from the environment: what it does is what the config says."""
     limits = httpx.Limits(max_connections=destination.concurrency, max_keepalive_connections=destination.concurrency)
-    verify = destination.tls.context() if destination.tls else _public_tls()
     transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
-        verify=verify,
+        verify=_tls(destination),
         limits=limits,
         proxy=None if destination.proxy is None else destination.proxy.get_secret_value(),
     )
@@ -210,6 +214,17 @@ def _bytes(value: str) -> bytes:
     if _NO_HEADER.search(made):
         raise ValueError("a header's value has a line break or a NUL in it")
     return made.strip()
+
+
+def _endpoint(url: str) -> tuple[str, int, bool]:
+    """Host, port, and whether TLS is spoken there."""
+    parts = httpx.URL(url)
+    encrypted = parts.scheme == "https"
+    return parts.raw_host.decode("ascii"), parts.port or (443 if encrypted else 80), encrypted
+
+
+def _tls(destination: HttpDestination) -> ssl.SSLContext:
+    return destination.tls.context() if destination.tls else _public_tls()
 
 
 @cache

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from reconciler.config.basics import Tls, check_address
+from reconciler.config.basics import Tls, check_address, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, NotTaken, Refused
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 def _server(address: str) -> str:
     check_address(address, "127.0.0.1:9092")
     return address
+
+
+def _tls(value: Any) -> Any:
+    return {} if value is True else value
 
 
 Server = Annotated[str, AfterValidator(_server)]
@@ -38,7 +42,7 @@ class KafkaDestination(Destination):
     user: str | None = Field(None, description="User, for SASL.")
     password: SecretStr | None = Field(None, description="Password, for SASL.")
     password_file: Path | None = Field(None, description="A file that holds the password.")
-    tls: Tls | Literal[True] | None = Field(
+    tls: Annotated[Tls | None, BeforeValidator(_tls, json_schema_input_type=Tls | Literal[True] | None)] = Field(
         None, description="`true` for TLS; or a private CA, a client certificate."
     )
 
@@ -63,14 +67,17 @@ class Kafka(Connected["AIOKafkaProducer"]):
     def address(self) -> str:
         return f"{', '.join(self._destination.servers)}: {self._destination.topic}"
 
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        return [host_and_port(f"kafka://{server}", 9092) for server in self._destination.servers]
+
     async def connect(self) -> AIOKafkaProducer:
         from aiokafka import AIOKafkaProducer
 
         wanted = self._destination
-        tls = Tls() if wanted.tls is True else wanted.tls
         options: dict[str, Any] = {
-            "security_protocol": ("SASL_" if wanted.sasl_mechanism else "") + ("SSL" if tls else "PLAINTEXT"),
-            "ssl_context": tls.context() if tls else None,
+            "security_protocol": ("SASL_" if wanted.sasl_mechanism else "") + ("SSL" if wanted.tls else "PLAINTEXT"),
+            "ssl_context": wanted.tls.context() if wanted.tls else None,
         }
         if wanted.sasl_mechanism and wanted.password:
             options["sasl_mechanism"] = wanted.sasl_mechanism

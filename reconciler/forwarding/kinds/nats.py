@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from reconciler.config.basics import FilePath, Tls, check_url
+from reconciler.config.basics import ReadFile, Tls, check_url, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, NotTaken, Refused
@@ -22,6 +22,8 @@ def _server(url: str) -> str:
     check_url(url if "://" in url else f"nats://{url}", ("nats", "tls", "ws", "wss"), "nats://127.0.0.1:4222")
     return url
 
+
+_PORTS = {"ws": 80, "wss": 443}
 
 Server = Annotated[str, AfterValidator(_server)]
 
@@ -40,7 +42,7 @@ class NatsDestination(Destination):
     user: str | None = Field(None, description="User, where the server wants one.")
     password: SecretStr | None = Field(None, description="The user's password.")
     password_file: Path | None = Field(None, description="A file that holds the password.")
-    credentials_file: FilePath | None = Field(None, description="A NATS credentials file (JWT and seed).")
+    credentials_file: ReadFile | None = Field(None, description="A NATS credentials file (JWT and seed).")
     tls: Tls | None = Field(None, description="A private CA, a client certificate.")
 
 
@@ -58,6 +60,15 @@ class Nats(Connected["Client"]):
     def address(self) -> str:
         servers = ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self._destination.servers)
         return f"{servers}: {self._destination.subject}"
+
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        return [
+            host_and_port(
+                server if "://" in server else f"nats://{server}", _PORTS.get(server.partition(":")[0], 4222)
+            )
+            for server in self._destination.servers
+        ]
 
     async def connect(self) -> Client:
         import nats

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from reconciler.config.basics import Tls, check_url
+from reconciler.config.basics import Tls, check_url, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, NotTaken, Refused
@@ -85,6 +85,11 @@ class RabbitMQ(Connected[Channels]):
         parts = urlsplit(self._destination.url.get_secret_value())
         where = f"{parts.hostname}:{parts.port or 5672}{parts.path}"
         return f"{where}: {self._destination.exchange or 'default exchange'}, {self._destination.routing_key}"
+
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        url = self._destination.url.get_secret_value()
+        return [host_and_port(url, 5671 if url.startswith("amqps:") else 5672)]
 
     async def connect(self) -> Channels:
         import aio_pika

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import AfterValidator, Field, SecretStr
 
-from reconciler.config.basics import Tls, check_url
+from reconciler.config.basics import Tls, check_url, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import Message, NotTaken
@@ -57,6 +57,11 @@ class Redis(Connected["Client"]):
     def address(self) -> str:
         parts = urlsplit(self._destination.url.get_secret_value())
         return f"{parts.hostname}:{parts.port or 6379}{parts.path}: {self._destination.stream}"
+
+    @property
+    def endpoints(self) -> list[tuple[str, int]]:
+        url = self._destination.url.get_secret_value()
+        return [] if url.startswith("unix://") else [host_and_port(url, 6379)]
 
     async def connect(self) -> Client:
         import redis.asyncio

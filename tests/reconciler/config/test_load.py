@@ -111,11 +111,12 @@ destinations:
     )
     assert told == [
         "config.yaml:2: gitlab.url: should be a URL like https://host/path",
-        "config.yaml:3: gitlab.tokn: is not a key that is known here (misspelt?)",
+        "config.yaml:3: gitlab.tokn: is not known here: is `token` meant?",
         "config.yaml:4: projects[1]: should be a project's numeric id or its path like `group/project`",
         "config.yaml:4: projects[3]: should be a project's numeric id or its path like `group/project`",
-        "config.yaml:6: receiver.port: should be less than or equal to 65535",
-        "config.yaml:8: receiver.hooks[0].name: may hold letters, digits and `.`, `_`, `-`, 64 at most",
+        "config.yaml:6: receiver.port: should be 65535 or less",
+        "config.yaml:8: receiver.hooks[0].name: should begin with a letter or a digit, and may hold letters, digits "
+        "and `.`, `_`, `-`, 64 at most",
         "config.yaml:9: receiver.hooks[0].token: the environment variable NOPE is not set "
         "(and has no `:-default` here)",
         "config.yaml:10: receiver.hooks[1]: needs a `token` or a `signing_token`: anyone could post events otherwise",
@@ -131,12 +132,12 @@ destinations:
     ("text", "expected"),
     [
         ("receiver: [", "config.yaml:1: no valid YAML"),
-        ("", "config.yaml:1: should be a mapping"),
+        ("", "config.yaml:1: is empty: `gitlab-reconciler init` writes one"),
         ("- 1", "config.yaml:1: should be a mapping"),
         ("{}", "config.yaml:1: receiver: is missing"),
-        ("receiver: {hooks: [{token: a}, {token: b}]}", "receiver.hooks: two have the name default"),
-        ("a: 1\na: 2", "config.yaml:2: a: stands here twice"),
-        ("receiver: {hooks: [{token: a}]}\nprojects: [1, 1]", "projects: 1 stands there twice"),
+        ("receiver: {hooks: [{token: a}, {token: b}]}", "receiver.hooks[1]: default stands here twice"),
+        ("a: 1\na: 2", "config.yaml:2: a: stands here twice: it is in line 1 too"),
+        ("receiver: {hooks: [{token: a}]}\nprojects: [1, 1]", "projects[1]: 1 stands here twice"),
         ("x: !!python/object:os.system {}", "config.yaml:1: x"),
     ],
 )
@@ -278,7 +279,7 @@ def test_a_project_may_have_settings_of_its_own() -> None:
         ("group/project", None),
         ("group/other", ["hook_log"]),
     ]
-    with pytest.raises(ValueError, match="stands there twice"):
+    with pytest.raises(ValueError, match="stands here twice"):
         Config.model_validate({**MINIMAL, "projects": ["a/b", {"project": "a/b"}]})
 
 

@@ -17,7 +17,7 @@ from reconciler.simulator.consumer import TAKEN, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_destinations import rows
 from tests.support.scripted import Scripted
-from tests.support.service import until
+from tests.support.service import TOKEN, until
 
 BOMB = gzip.compress(gzip.compress(gzip.compress(b"\x00" * (200 << 20))))
 
@@ -96,7 +96,7 @@ class TestHeaders:
         service = make_service(destinations=[to_consumer(consumer)]).start()
         body = b'{"object_kind":"push","project_id":1,"n":%d}'
         odd = "https://gé…".encode()
-        posted = {"Content-Type": b"application/json", "X-Gitlab-Token": b"hook-token", "X-Gitlab-Instance": odd}
+        posted = {"Content-Type": b"application/json", "X-Gitlab-Token": TOKEN.encode(), "X-Gitlab-Instance": odd}
         taken = service._gitlab.post(service.url + "/webhooks/gitlab", content=body % 1, headers=posted)
         assert taken.status_code == 200
         assert service.post(body % 2).status_code == 200

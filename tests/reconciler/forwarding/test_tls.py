@@ -107,7 +107,7 @@ async def test_a_client_certificate(authority: trustme.CA, tmp_path: Path) -> No
 def test_files_that_are_no_good_are_a_mistake_at_once(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     for path in ("ca.pem", "nothing.pem"):
-        with pytest.raises(ValidationError, match="can't be used"):
+        with pytest.raises(ValidationError, match=r"holds no certificates|can't be read"):
             HttpDestination.model_validate(
                 {"name": "d", "url": "https://x.example", "tls": {"ca_file": str(tmp_path / path)}}
             )

@@ -1,0 +1,64 @@
+"""`destinations test NAME --send`: one test event, and what the destination said to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import typer
+
+from reconciler.cli.common import FAILED, fail, out, print_json, without_logs
+from reconciler.cli.rendering import Rendered, print_request, rendered
+from reconciler.config.destinations import Destination
+from reconciler.config.kinds import find_kind
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.forwarding.jail import TransformFailed
+from reconciler.forwarding.kind import Kind, attempt
+from reconciler.forwarding.message import Answer
+from reconciler.forwarding.trial import trial_message
+
+
+def send_trial(config: Config, destination: Destination, *, bodies: bool, as_json: bool) -> None:
+    """Send it, once, whatever the destination's filter, rate or state. Ends with 1 where it was not taken."""
+    with without_logs():
+        test_id, request, answer = asyncio.run(_send(config, destination))
+    if as_json:
+        print_json(_plain(test_id, request, answer))
+    else:
+        if bodies:
+            print_request(request)
+        result = "taken" if answer.taken else "not taken"
+        said = answer.error or ("" if answer.status is None else f"HTTP {answer.status}")
+        if answer.taken and answer.response:
+            said += f": {answer.response}"
+        out.print(f"{test_id} to {request.to}: {result}" + (f" ({said})" if said else ""))
+    if not answer.taken:
+        raise typer.Exit(FAILED)
+
+
+async def _send(config: Config, destination: Destination) -> tuple[str, Rendered, Answer]:
+    kind: Kind = find_kind(destination.kind)(destination)
+    try:
+        message = trial_message(destination, gitlab_url=config.gitlab.url, now=times.now())
+        answer = await attempt(kind, message, timeout_s=destination.timeout / 1000)
+        return message.id, rendered(kind, message), answer
+    except TransformFailed as error:
+        fail(
+            f"the transform makes nothing of a test event, which is none of GitLab's: {error}. What it makes of "
+            f"stored ones: `destinations test {destination.name} --bodies`"
+        )
+    finally:
+        await kind.close()
+
+
+def _plain(test_id: str, request: Rendered, answer: Answer) -> dict[str, Any]:
+    return {
+        "id": test_id,
+        "to": request.to,
+        "taken": answer.taken,
+        "status": answer.status,
+        "error": answer.error,
+        "response": answer.response,
+        "request": request.plain(),
+    }

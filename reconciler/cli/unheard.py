@@ -1,0 +1,57 @@
+"""A filter that names what the ledger never heard of: misspelt, most often, and said so where nothing matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlite_utils import Database
+
+from reconciler.cli.common import err, out
+from reconciler.config.wording import meant
+from reconciler.config.words import likely_kind
+from reconciler.ledger import destinations, known
+from reconciler.ledger.browse import Filter
+
+
+def unheard(db: Database, wanted: Filter, *, destination: str | None = None) -> list[str]:
+    """What to say of each word of a filter that nothing in the ledger has."""
+    return [*_projects(db, wanted.project), *_kinds(db, wanted.kind), *_sources(db, wanted.source),
+            *_destinations(db, destination)]  # fmt: skip
+
+
+def tell_nothing(words: str, unheard_of: list[str], *, as_json: bool) -> None:
+    """That nothing matches, and what of the filter was never seen; where lines are read by a program, on stderr."""
+    if as_json:
+        for note in unheard_of:
+            err.print(note)
+    else:
+        out.print(f"{words}: {'; '.join(unheard_of)}" if unheard_of else f"{words}.")
+
+
+def _projects(db: Database, project: int | str | None) -> Iterator[str]:
+    if project is None or known.has_project(db, project):
+        return
+    paths = [path for _, path in known.projects(db) if path is not None]
+    yield _said("project", str(project), meant(str(project), paths))
+
+
+def _kinds(db: Database, kind: str | None) -> Iterator[str]:
+    if kind is not None and not known.has_kind(db, kind):
+        yield _said("kind", kind, likely_kind(kind))
+
+
+def _sources(db: Database, source: str | None) -> Iterator[str]:
+    if source is not None:
+        names = known.sources(db)
+        if not any(name == source or name.startswith(f"{source}:") for name in names):
+            yield _said("source", source, meant(source, names))
+
+
+def _destinations(db: Database, name: str | None) -> Iterator[str]:
+    names = [one.name for one in destinations.standings(db)]
+    if name is not None and name not in names:
+        yield _said("destination", name, meant(name, names))
+
+
+def _said(what: str, word: str, near: str | None) -> str:
+    return f"no {what} {word!r} was ever seen" + ("" if near is None else f": is {near!r} meant?")

@@ -1,0 +1,84 @@
+"""What is wrong with a value, in words for people: pydantic's own are for programmers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from reconciler.config.basics import NAME_PATTERN
+
+NEAR, VERY_NEAR = 0.6, 0.8
+"""How much alike two words are, of which one is meant where the other is written."""
+_EMPTY = "is empty: give it a value, or take the key out"
+_NOTHING_BELOW = "is empty: what belongs to it is commented out, or not indented"
+_WORDS = {
+    "missing": "is missing",
+    "int": "should be a whole number",
+    "float": "should be a number",
+    "finite_number": "should be a number",
+    "bool": "should be true or false",
+    "string": "should be text: put it in quotes",
+    "list": "should be a list, like `[a, b]`",
+    "dict": "should be a section: keys, each with a value",
+    "model": "should be a section: keys, each with a value",
+    "path": "should be a path",
+    "greater_than": "should be more than {gt}",
+    "greater_than_equal": "should be {ge} or more",
+    "less_than": "should be less than {lt}",
+    "less_than_equal": "should be {le} or less",
+    "string_too_long": "should have {max_length} characters at most",
+    "too_long": "should have {max_length} at most",
+}
+"""By pydantic's type of mistake, or its first word (`int_parsing`, `int_type`)."""
+
+
+def wording(kind: str, message: str, given: Any, context: dict[str, Any]) -> str:
+    """What pydantic found wrong with a value that was given. No secret is told: the value is not, but for a word that
+    is none of a few that are known.
+    """
+    words = _WORDS.get(kind) or _WORDS.get(kind.partition("_")[0])
+    if kind in ("value_error", "assertion_error"):
+        return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if given is None and kind != "missing":
+        return _NOTHING_BELOW if kind.startswith(("list", "dict", "model")) else _EMPTY
+    if kind in ("too_short", "string_too_short"):
+        return _too_short(given, context["min_length"])
+    if kind == "literal_error":
+        return one_of(given, re.findall(r"'([^']*)'", context["expected"]))
+    if kind == "string_pattern_mismatch":
+        return _pattern(context["pattern"])
+    if kind == "string_type" and isinstance(given, (list, dict)):
+        return "should be text"
+    # What none of our own keys can come to: other packages' kinds have theirs.
+    return message.replace("Input should", "should") if words is None else words.format(**context)
+
+
+def _too_short(given: Any, least: int) -> str:
+    if isinstance(given, (list, dict)):
+        return "is empty: give at least one" if least == 1 else f"should have {least} at least"
+    return _EMPTY if not given else f"should have {least} characters at least"
+
+
+def _pattern(pattern: str) -> str:
+    if pattern == NAME_PATTERN:
+        return "should begin with a letter or a digit, and may hold letters, digits and `.`, `_`, `-`, 64 at most"
+    return f"should be like the pattern {pattern}"
+
+
+def one_of(given: Any, known: Iterable[str]) -> str:
+    """That a word should be one of these, and which of them is meant, where one is near."""
+    words = list(known)
+    near = meant(str(given), words)
+    return f"should be one of {', '.join(words)}" + ("" if near is None else f": is {near} meant?")
+
+
+def meant(given: str, known: Iterable[str], *, cutoff: float = NEAR) -> str | None:
+    """Which known word somebody may mean who writes this one."""
+    plain = {word.lower(): word for word in known}
+    wanted = given.lower()
+    near = get_close_matches(wanted, plain, n=1, cutoff=cutoff) or [
+        word for word in plain if wanted and (word.startswith(f"{wanted}_") or wanted.startswith(f"{word}_"))
+    ]
+    return plain[near[0]] if near else None

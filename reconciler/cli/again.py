@@ -82,7 +82,7 @@ def send_again(
             for route in ways.values():
                 reopened.run(wanted, route)
         except KeyboardInterrupt:
-            err.print(f"Interrupted: {reopened.done:,} of {total:,} are open again.", highlight=False)
+            err.print(f"Interrupted: {reopened.done:,} of {total:,} are open again.")
             raise
         finally:
             reopened.progress.stop()
@@ -140,7 +140,7 @@ class _Reopening:
         self.progress.update(self._task, advance=more)
         if not err.is_terminal and time.monotonic() - self._said_at > LINE_EVERY_S:
             self._said_at = time.monotonic()
-            err.print(f"{self.done:,} of {self._total:,} are open again", highlight=False)
+            err.print(f"{self.done:,} of {self._total:,} are open again")
 
 
 def _rate(text: str | None) -> float | None:
@@ -154,6 +154,6 @@ def _report(as_json: bool, counts: dict[str, int], reopened: int) -> None:
     if as_json:
         print_json({"destinations": counts, "reopened": reopened})
     elif reopened:
-        out.print(f"Open again: {reopened:,}.", highlight=False)
+        out.print(f"Open again: {reopened:,}.")
     else:
-        out.print("Nothing matches.", highlight=False)
+        out.print("Nothing matches.")

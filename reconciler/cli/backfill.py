@@ -118,7 +118,6 @@ def _window(since: str, until: str | None, config: Config) -> Interval:
         err.print(
             f"GitLab keeps events for 3 years: before {times.iso(oldest)[:10]} nothing can be read.",
             style="yellow",
-            highlight=False,
         )
     window = Interval(max(start, oldest), min(end, newest))
     if window.start >= window.end:
@@ -151,7 +150,7 @@ async def _backfill(
 ) -> tuple[list[Report], dict[str, str]]:
     """What became of each project, and of each group that could not be read: why."""
     if window is not None:
-        err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).", highlight=False)
+        err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).")
     with ExitStack() as stack:
         db = stack.enter_context(opened(config.ledger.path))
         reader = stack.enter_context(opened(config.ledger.path, readonly=True))
@@ -185,7 +184,7 @@ async def _routes(config: Config, writer: Writer) -> list[Route]:
     for one in config.destinations:
         if one.name not in ids:
             why = "it is not active in the ledger: `serve`, or a reload of it, switches it on"
-            err.print(f"destination {one.name}: gets nothing of this, {why}", style="yellow", highlight=False)
+            err.print(f"destination {one.name}: gets nothing of this, {why}", style="yellow")
     return routes(config.destinations, ids)
 
 
@@ -264,7 +263,7 @@ def _print(
     for words in said_once(done):
         out.print(words)
     if dry_run:
-        out.print("Dry run: nothing was recorded.", highlight=False)
+        out.print("Dry run: nothing was recorded.")
 
 
 def _print_counts(reports: list[Report]) -> None:

@@ -46,12 +46,12 @@ def restore(
     """
     loaded = read_config(config)
     found = copying.inspect(source)
-    err.print(f"{source} is sound: {_words(found)}.", highlight=False, markup=False)
+    err.print(f"{source} is sound: {_words(found)}.")
     if not yes and not typer.confirm(f"Put it in the place of {loaded.ledger.path}?", err=True):
         fail("nothing was changed")
     restored, aside = copying.restore(source, loaded.ledger.path)
     if aside is not None and not as_json:
-        out.print(f"The ledger that was there is {aside} now.", highlight=False, markup=False)
+        out.print(f"The ledger that was there is {aside} now.")
     _report(restored, f"Restored to {loaded.ledger.path}", as_json)
 
 
@@ -59,7 +59,7 @@ def _report(copy: Copy, what: str, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(copy))
     else:
-        out.print(f"{what}: {_words(copy)}.", highlight=False, markup=False)
+        out.print(f"{what}: {_words(copy)}.")
 
 
 def _words(copy: Copy) -> str:

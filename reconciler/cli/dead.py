@@ -156,9 +156,9 @@ def _whole(
 
 
 def _print(letter: dict[str, Any]) -> None:
-    out.print(f"event {letter['id']} to {letter['destination']}", style="bold", highlight=False)
-    out.print(f"{letter['kind']} {letter['action'] or ''} in {letter['project_path'] or '-'}", highlight=False)
-    out.print(f"dead since {shown(letter['died_at'])}: {letter['last_error']}", highlight=False, markup=False)
+    out.print(f"event {letter['id']} to {letter['destination']}", style="bold")
+    out.print(f"{letter['kind']} {letter['action'] or ''} in {letter['project_path'] or '-'}")
+    out.print(f"dead since {shown(letter['died_at'])}: {letter['last_error']}")
     out.print("\nattempts", style="bold")
     listing = Listing("no.", "started", "ms", "status", "error", right=("no.", "ms"), texts=("error",))
     for one in letter["attempts"]:
@@ -176,6 +176,6 @@ def _print(letter: dict[str, Any]) -> None:
     out.print("\nrequest", style="bold")
     request = letter["request"]
     if request is None:
-        out.print("its destination is not in the config", highlight=False)
+        out.print("its destination is not in the config")
         return
     print_request(Rendered(**request))

@@ -22,7 +22,7 @@ def demo() -> None:
     start = time.monotonic()
 
     def say(what: str) -> None:
-        out.print(f"{time.monotonic() - start:5.1f}s  {what}", highlight=False, markup=False)
+        out.print(f"{time.monotonic() - start:5.1f}s  {what}")
 
     with TemporaryDirectory(prefix="gitlab-reconciler-demo-") as folder:
         try:
@@ -49,4 +49,4 @@ def _print(result: Result) -> None:
     for name, number in rows.items():
         listing.add(name, str(number), style="bold green" if name == "lost" and number == 0 else None)
     out.print()
-    out.print(listing, highlight=False)
+    out.print(listing)

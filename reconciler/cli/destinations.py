@@ -116,24 +116,24 @@ def test(
     out.print(listing or "No event in this time.")
     for result in results:
         if result.get("request") and bodies:
-            out.print(f"\nevent {result['id']} to {result['request']['to']}", style="bold", highlight=False)
+            out.print(f"\nevent {result['id']} to {result['request']['to']}", style="bold")
             print_request(Rendered(**result["request"]))
     sent = sum(result["sent"] for result in results)
-    out.print(f"\n{sent} of {len(results)} would be sent.", highlight=False)
+    out.print(f"\n{sent} of {len(results)} would be sent.")
 
 
 @app.command()
 def pause(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Send nothing more to a destination; what comes is kept for it. Outlives a restart."""
     _change(config, name, lambda db, one: destinations.pause(db, one.id, "by hand", now=times.now()))
-    out.print(f"{name} is paused: what comes is kept for it.", highlight=False)
+    out.print(f"{name} is paused: what comes is kept for it.")
 
 
 @app.command()
 def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Send to a destination again, at once: what it is owed first."""
     _change(config, name, lambda db, one: destinations.resume(db, one.id))
-    out.print(f"{name} gets events again.", highlight=False)
+    out.print(f"{name} gets events again.")
 
 
 @app.command()
@@ -155,7 +155,7 @@ def skip(
     _change(config, name, set_aside)
     if not done:
         fail(f"event {event_id} does not wait for {name}: `status` names the one in the way")
-    out.print(f"Event {event_id} is set aside: `dead replay {event_id}` sends it again.", highlight=False)
+    out.print(f"Event {event_id} is set aside: `dead replay {event_id}` sends it again.")
 
 
 @app.command()
@@ -180,13 +180,12 @@ def remove(
         err.print(
             f"{name} is owed {owed.pending:,} events, and has {owed.dead:,} dead letters: they go with it; "
             "the events themselves stay.",
-            highlight=False,
         )
         if not yes and not typer.confirm("Remove it?", err=True):
             fail("nothing was changed")
         with transaction(db):
             destinations.remove(db, one.id)
-    out.print(f"{name} is removed.", highlight=False)
+    out.print(f"{name} is removed.")
 
 
 def _change(config: Path, name: str, change: Callable[[Database, Standing], None]) -> None:

@@ -99,9 +99,9 @@ def show(
         print_json(found, payload=payload or "null")
         return
     if found["merged_into"]:
-        out.print(f"Event {event_id} turned out to be event {found['merged_into']}.", highlight=False)
+        out.print(f"Event {event_id} turned out to be event {found['merged_into']}.")
     for name in ("id", "kind", "project_id", "happened_at", "recorded_at"):
-        out.print(f"{name:12} {found[name]}", highlight=False, markup=False)
+        out.print(f"{name:12} {found[name]}")
     out.print("\nsightings", style="bold")
     sightings = Listing("source", "happened", "seen", texts=("source",))
     for row in found["sightings"]:
@@ -111,7 +111,7 @@ def show(
         line(f"{row['source']}: key {row['key']}, source id {row['source_id']}")
     for row in found["sightings"]:
         if row["recovery"]:
-            out.print(_recovered(row), highlight=False, markup=False)
+            out.print(_recovered(row))
     out.print("\ndeliveries", style="bold")
     deliveries = Listing("destination", "state", "attempts", "finished", "last status", right=("attempts",),
                          texts=("destination",))  # fmt: skip

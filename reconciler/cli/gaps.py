@@ -83,7 +83,7 @@ def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
 
 
 def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) -> None:
-    out.print("Complete (times are UTC):\n", highlight=False)
+    out.print("Complete (times are UTC):\n")
     listing = Listing("project", "source", "from", "through", texts=("project",))
     for row in complete:
         name = row["project"] or str(row["project_id"])
@@ -92,13 +92,13 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
     out.print()
     for project_id, sources in known.off.items():
         where = paths.get(project_id, str(project_id))
-        out.print(f"{where}: {', '.join(sources)}: switched off in the project, which is no gap", highlight=False)
+        out.print(f"{where}: {', '.join(sources)}: switched off in the project, which is no gap")
     if known.off:
         out.print()
     if not known.gaps:
-        out.print("No gaps in what was read." if known.unknowns else "No gaps.", highlight=False)
+        out.print("No gaps in what was read." if known.unknowns else "No gaps.")
         return
-    out.print("Gaps:\n", highlight=False)
+    out.print("Gaps:\n")
     listing = Listing("project", "source", "from", "to", "why", "can be closed until",
                       texts=("project", "why"), spare=("can be closed until",))  # fmt: skip
     for gap in known.gaps:

@@ -166,7 +166,7 @@ def resend(
         listing.add(str(row["delivery"]), row["hook"], row["event"] or "-", row["status"] or "-")
     out.print(listing or "No failed delivery in GitLab's log.")
     if done:
-        out.print("Dry run: nothing was sent." if dry_run else f"Sent again: {len(done)}.", highlight=False)
+        out.print("Dry run: nothing was sent." if dry_run else f"Sent again: {len(done)}.")
 
 
 def _deliveries(parts: Reconciling, hook: Hook) -> list[Delivery]:
@@ -180,7 +180,7 @@ def _is_wanted(record: Delivery, start: int | None) -> bool:
 async def _resend(parts: Reconciling, hook: Hook, record: Delivery, before: int, *, dry_run: bool) -> dict[str, Any]:
     if not dry_run:
         if before:
-            err.print("GitLab resends 5 a minute: waiting …", highlight=False)
+            err.print("GitLab resends 5 a minute: waiting …")
             await asyncio.sleep(RESEND_PAUSE_S)
         await in_thread(lambda: parts.hooks.resend(hook, record.id))
     return {"delivery": record.id, "hook": hook.name, "event": record.hook_event, "status": record.status}
@@ -228,20 +228,20 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
         where = f"{result.project}: webhook {result.hook}"
         if result.did == "failed":
             continue
-        out.print(f"{where}: {did}, {result.url}", highlight=False, markup=False)
+        out.print(f"{where}: {did}, {result.url}")
         for one in result.differences:
             if result.did == "updated":
-                out.print(f"  {one.setting}: {_word(one.have)} -> {_word(one.want)}", highlight=False, markup=False)
+                out.print(f"  {one.setting}: {_word(one.have)} -> {_word(one.want)}")
         for warning in result.warnings:
-            out.print(f"  ! {warning}", style="yellow", highlight=False, markup=False)
+            out.print(f"  ! {warning}", style="yellow")
         subscribed = [one.setting for one in result.differences if one.want is True]
         if result.did == "created":
-            out.print(f"  subscribed to {', '.join(subscribed)}", highlight=False, markup=False)
+            out.print(f"  subscribed to {', '.join(subscribed)}")
     failed = (result for result in results if result.did == "failed")
     for words in said_once((f"{one.project}: webhook {one.hook}", str(one.error)) for one in failed):
         err.print(words, style="red")
     if not results:
-        out.print("No projects: name them in the config, or with --project.", highlight=False)
+        out.print("No projects: name them in the config, or with --project.")
     elif dry_run:
         out.print("Dry run: nothing was changed. Tokens are set anew each time: GitLab does not show them.")
 

@@ -35,11 +35,11 @@ def init(
         schema_path.write_text(schema_text(), encoding="utf-8")
     except OSError as error:
         fail(f"{path}: can't be written: {error.strerror}")
-    out.print(f"Wrote {path} and {schema_path}.", highlight=False)
-    out.print("Next:", highlight=False)
-    out.print("  1. fill in gitlab.url, gitlab.token (scope read_api), projects and destinations", highlight=False)
-    out.print("  2. gitlab-reconciler check", highlight=False)
-    out.print("  3. gitlab-reconciler serve", highlight=False)
+    out.print(f"Wrote {path} and {schema_path}.")
+    out.print("Next:")
+    out.print("  1. fill in gitlab.url, gitlab.token (scope read_api), projects and destinations")
+    out.print("  2. gitlab-reconciler check")
+    out.print("  3. gitlab-reconciler serve")
 
 
 def _sample() -> str:

@@ -30,4 +30,4 @@ def prune(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         print_json(found)
         return
     figures = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found.items() if count)
-    out.print(f"Dropped: {figures}." if figures else "Nothing is old enough to be dropped.", highlight=False)
+    out.print(f"Dropped: {figures}." if figures else "Nothing is old enough to be dropped.")

@@ -35,4 +35,4 @@ def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
             time.sleep(LOOK_S)
     if done.error is not None:
         fail(f"the service did not take it, and goes on as before: {done.error}")
-    out.print(f"The service (process {process}) goes by {config} now.", highlight=False, markup=False)
+    out.print(f"The service (process {process}) goes by {config} now.")

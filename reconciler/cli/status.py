@@ -34,7 +34,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 def _print(found: Status) -> None:
     print_unknown(found.unknown)
-    out.print(f"{found.events:,} events. Times are UTC.\n", highlight=False)
+    out.print(f"{found.events:,} events. Times are UTC.\n")
     projects = Listing("project", "last webhook", "last poll", "covered through", "gaps",
                        right=("gaps",), texts=("project",), spare=("last poll",))  # fmt: skip
     for project in found.projects:
@@ -65,7 +65,7 @@ def _print(found: Status) -> None:
         if destination.in_the_way is not None:
             out.print(f"\n{destination.name}: {destination.in_the_way.text}")
     for alert in found.alerts:
-        out.print(f"\nalert: {alert}", highlight=False, markup=False)
+        out.print(f"\nalert: {alert}")
 
 
 def _name(project: ProjectStatus) -> str:

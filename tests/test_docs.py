@@ -15,7 +15,7 @@ import typer
 import yaml
 from pydantic import BaseModel
 
-from reconciler.cli.app import app
+from reconciler.cli.app import command_line
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import BUILT_IN, find_kind
 from reconciler.config.load import load
@@ -143,7 +143,7 @@ def _moment(paths: tuple[str, ...]) -> str:
 
 def test_the_commands_page_shows_every_command() -> None:
     lines = []
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(command_line())
     context = typer.Context(command, info_name="gitlab-reconciler")
     for path, one in sorted(_commands(command, [])):
         inner = typer.Context(one, info_name=" ".join(path), parent=context)

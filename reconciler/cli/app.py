@@ -1,60 +1,59 @@
-"""Puts the subcommands together."""
+"""Puts the subcommands together. Only what was asked for is imported: most commands need little of the service."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from reconciler import __version__
-from reconciler.cli import (
-    backfill,
-    backup,
-    check,
-    dead,
-    demo,
-    destinations,
-    events,
-    gaps,
-    hooks,
-    init,
-    prune,
-    reload,
-    repair,
-    replay,
-    schema,
-    serve,
-    status,
-)
 from reconciler.cli.failing import ending
 
-app = typer.Typer(
-    name="gitlab-reconciler",
-    help="Never lose a GitLab event: webhooks and the API into one durable ledger, forwarded until taken.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(init.init)
-app.command()(check.check)
-app.command()(serve.serve)
-app.command()(reload.reload)
-app.command()(backfill.backfill)
-app.command()(status.status)
-app.command()(gaps.gaps)
-app.add_typer(events.app, name="events")
-app.add_typer(hooks.app, name="hooks")
-app.add_typer(destinations.app, name="destinations")
-app.add_typer(dead.app, name="dead")
-app.command()(replay.replay)
-app.command()(prune.prune)
-app.command()(backup.backup)
-app.command()(backup.restore)
-app.command()(repair.repair)
-app.command()(demo.demo)
-app.command()(schema.schema)
+COMMANDS = {
+    "init": "init:init",
+    "check": "check:check",
+    "serve": "serve:serve",
+    "reload": "reload:reload",
+    "backfill": "backfill:backfill",
+    "status": "status:status",
+    "gaps": "gaps:gaps",
+    "events": "events:app",
+    "hooks": "hooks:app",
+    "destinations": "destinations:app",
+    "dead": "dead:app",
+    "replay": "replay:replay",
+    "prune": "prune:prune",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
+    "repair": "repair:repair",
+    "demo": "demo:demo",
+    "schema": "schema:schema",
+}
+"""Each command's module in this package, and its function or its app."""
+
+
+def command_line(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line with these commands."""
+    app = typer.Typer(
+        name="gitlab-reconciler",
+        help=options.__doc__,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(options)
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(import_module(f"reconciler.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -63,7 +62,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
@@ -74,8 +72,9 @@ def options(
 
 def main() -> None:
     """Run the command line."""
+    named = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
-        sys.exit(ending(app, prog_name="gitlab-reconciler"))
+        sys.exit(ending(command_line(named or COMMANDS), prog_name="gitlab-reconciler"))
     except BrokenPipeError:  # `… | head`
         sys.stderr.close()
         sys.exit(0)

@@ -14,7 +14,7 @@ from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
 from reconciler.ledger.connection import explain, is_trouble
 from reconciler.ledger.errors import LedgerError, LedgerVersion
-from reconciler.service.web import ServiceError
+from reconciler.service.errors import ServiceError
 from reconciler.sources.errors import SourceError
 
 # Typer brings Click along, some versions of it as a part of their own: what BadParameter is made of is there in all.

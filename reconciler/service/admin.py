@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from starlette.types import ASGIApp
 
 from reconciler.dashboard.stream import Stream
+from reconciler.service.errors import ServiceError
 from reconciler.service.probe import watch_answers
-from reconciler.service.web import ServiceError, WebServer
+from reconciler.service.web import WebServer
 
 PROBE = "/favicon.ico"
 """A path that costs neither of them anything."""

@@ -13,7 +13,7 @@ from reconciler.ledger.ids import event_ids
 from reconciler.ledger.writer import Committed
 from reconciler.metrics import Meters
 from reconciler.service.alerting import Alerting
-from reconciler.service.web import ServiceError
+from reconciler.service.errors import ServiceError
 from reconciler.tracing import Traces, traces
 
 log = structlog.get_logger(__name__)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reconciler.events.times import MINUTE, SECOND, Millis
 from reconciler.service.connections import Connections, protocol
+from reconciler.service.errors import ServiceError
 from reconciler.service.probe import watch_answers
 
 DRAIN_S = 10.0
@@ -27,10 +28,6 @@ HEAD_PATIENCE = Millis(10 * SECOND)
 BODY_PATIENCE = MINUTE
 
 log = structlog.get_logger(__name__)
-
-
-class ServiceError(Exception):
-    """The service can't start. The message says why."""
 
 
 class Switch:

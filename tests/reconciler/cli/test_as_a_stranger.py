@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from reconciler.cli.app import app
+from reconciler.cli.app import command_line
 from reconciler.cli.failing import ending
 from reconciler.cli.moments import moment
 from reconciler.cli.once import said_once
@@ -53,7 +53,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield (*path, name), one
 
 
-ALL = dict(commands(typer.main.get_command(app)))
+ALL = dict(commands(typer.main.get_command(command_line())))
 WITH_JSON = [path for path, one in ALL.items() if any("--json" in option.opts for option in one.params)]
 GIVEN = {
     ("events", "show"): ["1"],
@@ -71,7 +71,7 @@ GIVEN = {
 
 def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["gitlab-reconciler", *words])
-    code = ending(app, prog_name="gitlab-reconciler")
+    code = ending(command_line(), prog_name="gitlab-reconciler")
     return code, capsys.readouterr().err
 
 

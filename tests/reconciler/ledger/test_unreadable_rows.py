@@ -18,7 +18,7 @@ from sqlite_utils import Database
 from typer.testing import CliRunner
 
 from receiver.app import receiver_app
-from reconciler.cli.app import app
+from reconciler.cli.app import command_line
 from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
@@ -145,7 +145,7 @@ def cli(*arguments: str) -> Callable[[Path], None]:
     """A command; it may fail, but not with a traceback."""
 
     def ask(folder: Path) -> None:
-        done = CliRunner().invoke(app, [*arguments, "--config", str(folder / "config.yaml")])
+        done = CliRunner().invoke(command_line(), [*arguments, "--config", str(folder / "config.yaml")])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
 

@@ -17,7 +17,7 @@ import structlog
 import yaml
 from typer.testing import CliRunner
 
-from reconciler.cli.app import app
+from reconciler.cli.app import command_line
 from reconciler.cli.once import without_request
 from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
@@ -130,7 +130,7 @@ class House:
         return [(body["alert"], body["subject"], body["state"]) for body in bodies]
 
     def run(self, *command: str) -> tuple[int, str]:
-        done = CliRunner().invoke(app, [*command, "-c", str(self.file)])
+        done = CliRunner().invoke(command_line(), [*command, "-c", str(self.file)])
         return done.exit_code, done.stdout
 
     async def page(self) -> str:

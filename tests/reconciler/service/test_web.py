@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from reconciler import supervisor as module
 from reconciler.service import probe
 from reconciler.service.admin import serve_metrics
-from reconciler.service.web import ServiceError, WebServer
+from reconciler.service.errors import ServiceError
+from reconciler.service.web import WebServer
 from reconciler.supervisor import Supervisor
 from tests.reconciler.dashboard.test_app import free_port
 from tests.support.waiting import until

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -272,6 +273,11 @@ def _no_answer(error: Exception) -> str:
     """Why there is no answer, and what to do where that can be told."""
     if isinstance(error, TooSlow):
         return f"{error}: see gitlab.timeout"
+    first: BaseException = error
+    while (inner := first.__cause__ or first.__context__) is not None:
+        first = inner
+    if isinstance(first, OSError) and not isinstance(first, ssl.SSLError) and first.strerror:
+        return f"no answer: {first.strerror}"  # the rest is about libraries' insides
     reason = getattr(error.args[0] if error.args else None, "reason", None) or error
     text = _CONNECTION.sub("", str(reason))
     return f"no answer: {certificate_advice(text, 'gitlab.ca_file')}{text[:ERROR_CHARS]}"

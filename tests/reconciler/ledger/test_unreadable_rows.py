@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from receiver.app import receiver_app
 from reconciler.cli.app import command_line
+from reconciler.cli.common import Failed
 from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
@@ -146,7 +147,7 @@ def cli(*arguments: str) -> Callable[[Path], None]:
 
     def ask(folder: Path) -> None:
         done = CliRunner().invoke(command_line(), [*arguments, "--config", str(folder / "config.yaml")])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
+        if done.exception is not None and not isinstance(done.exception, (SystemExit, Failed)):
             raise done.exception
 
     return ask

@@ -55,7 +55,7 @@ class Meters:
         def histogram(name: str, what: str, *labels: str, buckets: tuple[float, ...] = LATENCIES) -> Histogram:
             return Histogram(PREFIX + name, what, labels, buckets=buckets, registry=self.registry)
 
-        self._sightings = counter("sightings", "Reports of events that were recorded.", "source", "kind")
+        self._sightings = counter("sightings", "Reports of events that were recorded, each once.", "source", "kind")
         self._events = counter("events", "New events, by how they came to be known.", "kind", "known_by")
         self._duplicates = counter("duplicates", "Reports of events that were known already.", "source")
         self._commit = histogram("commit_seconds", "From the first statement of a commit until it is on disk.")
@@ -80,9 +80,12 @@ class Meters:
             kind = sighting.summary.kind if sighting.summary.kind in _KINDS else "other"
             by_webhook = source in ("webhook", "system_hook") and sighting.recovery is None
             known_by = "webhook" if by_webhook else "recovery"
-            seen[source, kind, known_by if recorded.new_event else ""] += 1
             if by_webhook:
                 self._webhook.observe(max(0, now - sighting.seen_at) / 1000)
+            if not recorded.repeated:
+                seen[source, kind, known_by if recorded.new_event else ""] += 1
+            elif by_webhook:  # what polls read again tells nothing
+                self._duplicates.labels(source).inc()
         for (source, kind, known_by), count in seen.items():  # finding a label's counter is what costs
             self._sightings.labels(source, kind).inc(count)
             if known_by:

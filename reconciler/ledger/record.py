@@ -24,12 +24,13 @@ from reconciler.ledger.routes import Candidate, Route, delivery
 
 class Recorded(msgspec.Struct, frozen=True):
     """What became of one sighting: which event it belongs to, and whether it founded it. `shares_id`: another body
-    was told under its id before, so that it has one of its own in the ledger.
+    was told under its id before, so that it has one of its own in the ledger. `repeated`: its source told it before.
     """
 
     event_id: int
     new_event: bool
     shares_id: bool = False
+    repeated: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -90,6 +91,7 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: 
     written = _Writing(db, list(fresh.values()), times.iso(now)) if fresh else None
     opened = [] if written is None else written.open_deliveries(routes)
     first_told: set[int] = set()
+    seen: set[tuple[str, str]] = set()
     recorded = []
     for sighting, asked in zip(own, sightings, strict=True):
         name = (sighting.source, sighting.source_id)
@@ -100,7 +102,8 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: 
             event_id = written.event_of[name]
         founded = written is not None and event_id in written.founded and event_id not in first_told
         first_told.add(event_id)
-        recorded.append(Recorded(event_id, founded, shares_id))
+        recorded.append(Recorded(event_id, founded, shares_id, repeated=name in known or name in seen))
+        seen.add(name)
     return Outcome(recorded, opened, 0 if written is None else len(written.founded))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.common import USAGE, fail, out
+from reconciler.cli.common import DEFAULT_CONFIG, USAGE, fail, out
 from reconciler.cli.schema import schema_text
 
 SAMPLE_TOKEN = "change-me"  # noqa: S105 - a place holder, replaced by a random one
@@ -38,8 +38,9 @@ def init(
     out.print(f"Wrote {path} and {schema_path}.")
     out.print("Next:")
     out.print("  1. fill in gitlab.url, gitlab.token (scope read_api), projects and destinations")
-    out.print("  2. gitlab-reconciler check")
-    out.print("  3. gitlab-reconciler serve")
+    which = "" if path == DEFAULT_CONFIG else f" --config {path}"
+    out.print(f"  2. gitlab-reconciler check{which}")
+    out.print(f"  3. gitlab-reconciler serve{which}")
 
 
 def _sample() -> str:

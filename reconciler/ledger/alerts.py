@@ -77,11 +77,14 @@ def destination_conditions(db: Database, *, settle: Mapping[str, Millis], now: M
 
 
 def _stuck(one: Standing, stuck: InTheWay | None, now: Millis) -> list[Condition]:
-    """An event that others wait behind. Of a destination that takes none at all, that alone is said."""
+    """An event that others wait behind. Of a destination that takes none at all, that alone is said; and what failed
+    with all others, before the destination took events again, has to fail once more.
+    """
     if stuck is None or stuck.failures < MANY_FAILURES:
         return []
     since = now if stuck.since is None else times.from_iso(stuck.since)
-    only_lasts = one.breaker.state != "closed"
+    failed_alone = times.iso(one.breaker.changed_at or Millis(0)) < (stuck.tried_at or "")
+    only_lasts = one.breaker.state != "closed" or not failed_alone
     return [Condition("event_in_the_way", one.name, since, f"{one.name}: {stuck.text}", only_lasts=only_lasts)]
 
 

@@ -17,7 +17,8 @@ MOST_COUNTED = 10_000
 
 IN_THE_WAY = f"""
     SELECT d.event_id, e.kind, coalesce(p.path, e.project_id), d.attempts - d.attempts_before, d.first_attempt_at,
-           d.last_error, d.lane
+           d.last_error, d.lane,
+           (SELECT max(a.started_at) FROM attempts a WHERE a.event_id = d.event_id AND a.destination_id = :destination)
       FROM (SELECT event_id FROM lanes WHERE destination_id = :destination AND due_at IS NOT NULL
              ORDER BY due_at DESC LIMIT {_LANES}) AS heads
       CROSS JOIN deliveries AS d ON d.event_id = heads.event_id AND d.destination_id = :destination
@@ -43,7 +44,9 @@ _TRY_NOW = """
 
 
 class InTheWay(msgspec.Struct, frozen=True):
-    """An event that its lane waits for. `behind`: how many wait, at most `MOST_COUNTED`."""
+    """An event that its lane waits for. `since` and `tried_at`: its first attempt and its last; `behind`: how many
+    wait, at most `MOST_COUNTED`.
+    """
 
     destination: str
     event_id: int
@@ -51,6 +54,7 @@ class InTheWay(msgspec.Struct, frozen=True):
     project: str | None
     failures: int
     since: str | None
+    tried_at: str | None
     error: str | None
     behind: int
 
@@ -74,10 +78,10 @@ def in_the_way(db: Database, destination_id: int, name: str) -> InTheWay | None:
     row = db.conn.execute(IN_THE_WAY, {"destination": destination_id}).fetchone()
     if row is None:
         return None
-    event_id, kind, project, failures, since, error, lane = row
+    event_id, kind, project, failures, since, error, lane, tried_at = row
     (behind,) = db.conn.execute(BEHIND, (destination_id, lane, event_id)).fetchone()
     shown = None if project is None else str(project)
-    return InTheWay(name, event_id, kind, shown, failures, since, error, behind)
+    return InTheWay(name, event_id, kind, shown, failures, since, tried_at, error, behind)
 
 
 def set_aside(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:

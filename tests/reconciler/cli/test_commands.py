@@ -70,6 +70,7 @@ def test_init_writes_a_config_that_is_valid_and_guarded(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "change-me" not in file.read_text()
+    assert f"serve --config {file}" in done.stdout
     assert (file.parent / "config.schema.json").exists()
     assert run("status", "-c", str(file)).returncode == 1  # valid, but there is no ledger yet
     again = run("init", str(file))

@@ -19,25 +19,6 @@ from tests.conftest import EVENTS_ONLY, PAYLOADS, PROJECT, MakeService, at_gitla
 from tests.support.scripted import Scripted
 from tests.support.service import COMMAND, Service, run
 
-COMMANDS = [
-    "init",
-    "check",
-    "serve",
-    "backfill",
-    "gaps",
-    "status",
-    "events",
-    "events list",
-    "events show",
-    "hooks",
-    "hooks ensure",
-    "hooks list",
-    "hooks resend",
-    "replay",
-    "demo",
-    "schema",
-]
-
 
 def fill(service: Service, *names: str) -> None:
     for name in names:
@@ -52,12 +33,11 @@ PUSH, ISSUE, NOTE = (
 )
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_on_everything(command: str) -> None:
-    for option in ("--help", "-h"):
-        done = run(*command.split(), option)
-        assert done.returncode == 0
-        assert "Usage" in done.stdout
+@pytest.mark.parametrize("command", ["", "serve", "events show"])
+def test_help(command: str) -> None:
+    done = run(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
 
 
 def test_version() -> None:

@@ -18,7 +18,8 @@ MOST_COUNTED = 10_000
 IN_THE_WAY = f"""
     SELECT d.event_id, e.kind, coalesce(p.path, e.project_id), d.attempts - d.attempts_before, d.first_attempt_at,
            d.last_error, d.lane,
-           (SELECT max(a.started_at) FROM attempts a WHERE a.event_id = d.event_id AND a.destination_id = :destination)
+           (SELECT max(a.started_at) FROM attempts a
+             WHERE a.event_id = d.event_id AND a.destination_id = :destination)
       FROM (SELECT event_id FROM lanes WHERE destination_id = :destination AND due_at IS NOT NULL
              ORDER BY due_at DESC LIMIT {_LANES}) AS heads
       CROSS JOIN deliveries AS d ON d.event_id = heads.event_id AND d.destination_id = :destination

@@ -1,7 +1,7 @@
 """The process in which templates and JMESPath of the config run: a loop without end ends it, and nothing else.
 
 It imports little, so that it starts fast and stays small. What it is told comes in frames: first the transform, then,
-event by event, the facts and GitLab's body; each of these is answered with a frame, the transform when it can be used.
+event by event, the facts and GitLab's body; each of these is answered with a frame: the transform, when it is ready.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from collections.abc import Callable
 from io import BufferedReader
 from typing import Any
 
-import orjson
-
-from reconciler.events.fields import parsed
+from reconciler.events.fields import as_json, parsed
 
 CPU_S = 2.0
 """How much work one event may take, by the processor's clock: a busy machine makes no event a poisonous one."""
@@ -150,7 +148,7 @@ def _jmespath(text: str) -> Make:
 
     def make(seen: dict[str, Any]) -> bytes:
         try:
-            return orjson.dumps(compiled.search(seen))
+            return as_json(compiled.search(seen)).encode()
         except JMESPathError as error:
             raise _Failed(f"jmespath: {str(error).splitlines()[0]}") from None
 

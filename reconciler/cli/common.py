@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import orjson
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from reconciler.config.load import load
 from reconciler.config.models import Config
-from reconciler.events.fields import parsed
+from reconciler.events.fields import as_json, parsed
 from reconciler.events.texts import one_line, printable, safe_json, without_credentials
 
 _PIPE_WIDTH = 200
@@ -109,10 +108,7 @@ def print_json(value: Any, *, payload: str | None = None) -> None:
 
 def json_text(value: Any) -> str:
     """A value as JSON, whatever texts and numbers are in it."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # a lone surrogate, or a number beyond 64 bits
-        return json.dumps(value)
+    return as_json(value)
 
 
 def _is_json(text: str) -> bool:

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 from reconciler.cli.again import YesOption
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
+    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
@@ -139,7 +140,9 @@ def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def skip(
     name: NameArgument,
-    event_id: Annotated[int, typer.Argument(help="The event, as `status` names the one in the way.", min=1)],
+    event_id: Annotated[
+        int, typer.Argument(help="The event, as `status` names the one in the way.", min=1, max=LARGEST_ID)
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Set an event aside that a destination does not take: a dead letter from now on. Those behind it go on at once.

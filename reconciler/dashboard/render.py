@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reconciler.events import times
+from reconciler.events.fields import as_json
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 
 _UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (SECOND, "s"))
@@ -67,11 +66,7 @@ def kind_of(value: Any) -> str:
 def written(value: Any) -> str:
     """A JSON value as text, whatever strangers put into it."""
     try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # lone surrogates, or deeper than orjson goes
-        pass
-    try:
-        return json.dumps(value)
+        return as_json(value)
     except RecursionError:
         return "… (too deep to be shown)"
 

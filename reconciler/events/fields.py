@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +22,7 @@ def _steps(path: str) -> tuple[str, ...]:
 
 def parsed(data: str | bytes) -> Any:
     """JSON as GitLab may write it, in webhooks and answers alike: fast, or, for what the fast parser refuses (lone
-    surrogates), slowly.
+    surrogates, large numbers), slowly. A number that is too large to count with is read as its text.
 
     Raises ValueError for what is none, or is nested too deeply.
     """
@@ -30,9 +31,37 @@ def parsed(data: str | bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(data if isinstance(data, str) else data.decode(), parse_constant=_no_constant)
+        return json.loads(
+            data if isinstance(data, str) else data.decode(),
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_no_constant,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def as_json(value: Any) -> str:
+    """What `parsed` made, or a part of it, as JSON again.
+
+    Raises TypeError for what is none, ValueError for what is no number, RecursionError for what is too deep.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate, a number beyond 64 bits, or deeper than orjson goes
+        return json.dumps(value, allow_nan=False)
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:  # Python counts with no more digits than this: it would take for ever
+        return digits
+
+
+def _float(digits: str) -> float | str:
+    number = float(digits)
+    return digits if math.isinf(number) else number
 
 
 def _no_constant(name: str) -> None:

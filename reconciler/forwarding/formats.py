@@ -16,6 +16,7 @@ import orjson
 
 from reconciler import __version__
 from reconciler.config.destinations import Destination
+from reconciler.events.fields import parsed
 from reconciler.events.sighting import Recovery
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import facts
@@ -154,6 +155,6 @@ def _recovery_headers(recovery: Recovery | None) -> dict[str, str]:
 
 def _must_be_json(data: bytes) -> None:
     try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        parsed(data)
+    except ValueError as error:
         raise TransformFailed(f"what it made is no JSON: {error}") from None

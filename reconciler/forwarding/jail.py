@@ -29,8 +29,18 @@ class TransformFailed(Exception):
     """This event can't be transformed. The message says why."""
 
 
+_FROM_OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM})
+"""Somebody ended it (where memory is short, the kernel), or it got no processor for long."""
+_OUT_OF_MEMORY = frozenset({-signal.SIGSEGV, -signal.SIGABRT})
+"""How libraries in C end where they get none."""
+
+
 class _Died(Exception):
-    """The process ended, or does not answer, and why is not known."""
+    """The process ended, and why is not known."""
+
+
+class _Unavailable(OSError):
+    """There is no process, or it was ended from outside: no event is at fault, and it passes."""
 
 
 class Jail:
@@ -48,13 +58,13 @@ class Jail:
         """What is sent instead of a body.
 
         Raises TransformFailed where it does not work for this event, or its process does not outlive it; OSError
-        where no process can be started.
+        where no process can be started, or it is ended from outside.
         """
         asked = (json.dumps(event).encode(), payload.encode("utf-8", "surrogatepass"))
         with self._turn:
             try:
                 return self._running().ask(*asked)
-            except _Died:  # perhaps not by this event's doing
+            except (_Died, _Unavailable):  # perhaps not by this event's doing, perhaps before it came
                 pass
             try:
                 return self._running().ask(*asked)
@@ -71,7 +81,7 @@ class Jail:
     def _running(self) -> _Process:
         with self._starting:
             if self._closed:
-                raise RuntimeError("the transform was given up")
+                raise _Unavailable("the transform was given up")
             if self._process is None or not self._process.alive:
                 self._process = _Process(self._language, self._text)
             return self._process
@@ -98,7 +108,9 @@ class _Process:
         ours.settimeout(PATIENCE_S)
         self._line = ours
         self._answers = ours.makefile("rb")
-        self._first = [language.encode(), text.encode("utf-8", "surrogatepass")]
+        self._transform = (language.encode(), text.encode("utf-8", "surrogatepass"))
+        self._ready = False
+        self._memory = 0
 
     @property
     def alive(self) -> bool:
@@ -106,16 +118,29 @@ class _Process:
         return not self._answers.closed and self._process.poll() is None
 
     def ask(self, event: bytes, payload: bytes) -> bytes:
-        """One event. Raises TransformFailed, or _Died; the process has ended then, or (TransformFailed) may have."""
-        told, self._first = [*self._first, event, payload], []
+        """One event. Raises TransformFailed, _Died or OSError; the process has ended then, or (TransformFailed) may
+        have.
+        """
+        self._memory = max(self._memory, jailed.memory_for(payload))
         try:
-            self._line.sendall(b"".join(jailed.frame(0, part) for part in told))
+            if not self._ready:
+                self._begin()
+            self._send(event, payload)
             verdict, content = jailed.read(self._answers)
         except (OSError, EOFError) as error:
             raise self._end(error) from None
         if verdict == jailed.FAILED:
             raise TransformFailed(content.decode())
         return content
+
+    def _begin(self) -> None:
+        """Wait until it has read the transform, and all that it needs."""
+        self._send(*self._transform)
+        jailed.read(self._answers)
+        self._ready = True
+
+    def _send(self, *parts: bytes) -> None:
+        self._line.sendall(b"".join(jailed.frame(0, part) for part in parts))
 
     def kill(self) -> None:
         """End it, and whoever waits for its answer."""
@@ -128,8 +153,15 @@ class _Process:
         self._line.close()
         if isinstance(error, TimeoutError):
             self.kill()
-            return _Died(f"no answer within {PATIENCE_S:g} s")
+            return _Unavailable(f"{self._language}: no answer within {PATIENCE_S:g} s")
         code = self._process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if not self._ready:
+            return _Unavailable(f"{self._language}: its process does not start: {how}")
+        if code in _FROM_OUTSIDE:
+            return _Unavailable(f"{self._language}: its process was ended: {how}")
         if code == -signal.SIGPROF:
             return TransformFailed(f"{self._language}: {_TOO_LONG}")
-        return _Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        if code in _OUT_OF_MEMORY:
+            return TransformFailed(f"{self._language}: {jailed.too_little(self._memory)}")
+        return _Died(how)

@@ -1,12 +1,13 @@
 """The process in which templates and JMESPath of the config run: a loop without end ends it, and nothing else.
 
 It imports little, so that it starts fast and stays small. What it is told comes in frames: first the transform, then,
-event by event, the facts and GitLab's body; each event is answered with a frame.
+event by event, the facts and GitLab's body; each of these is answered with a frame: the transform, when it is ready.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import resource
 import signal
@@ -16,18 +17,20 @@ from collections.abc import Callable
 from io import BufferedReader
 from typing import Any
 
-import orjson
-
-from reconciler.events.fields import parsed
+from reconciler.events.fields import as_json, parsed
 
 CPU_S = 2.0
 """How much work one event may take, by the processor's clock: a busy machine makes no event a poisonous one."""
 WALL_S = 60
 """After so long it ends by itself, whatever it does: who started it may be gone."""
 MEMORY = 384 * 1024 * 1024
+"""What it may take in any case, and how many times the body's length besides: a body of small objects takes 40 times
+its length when it is read, and orjson asks for as much again, and more, to write it.
+"""
+MEMORY_TIMES = 128
 OUTPUT = 64 * 1024 * 1024
 
-MADE, FAILED = 0, 1
+MADE, FAILED, READY = 0, 1, 2
 HEAD = struct.Struct(">BQ")
 """Of a frame: what it is, and how long."""
 
@@ -40,15 +43,34 @@ class _Failed(Exception):
 
 def main() -> None:
     """Transform what comes in at stdin, which is a socket, until its other end is closed."""
-    for what, limit in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(OSError, ValueError):  # a system that does not know it, or allows less
-            resource.setrlimit(what, (limit, limit))
+    _limit(resource.RLIMIT_CORE, 0)
+    memory = MEMORY
+    _limit(resource.RLIMIT_AS, memory)
     with socket.socket(fileno=0) as line, line.makefile("rb") as stream, contextlib.suppress(EOFError, OSError):
         language = read(stream)[1].decode()
         make = _MAKERS[language](read(stream)[1].decode())
+        line.sendall(frame(READY, b""))
         while True:
             event, payload = read(stream)[1], read(stream)[1]
-            line.sendall(frame(*_answer(make, event, payload)))
+            if memory_for(payload) > memory:  # never less again: what was taken may not all be given back
+                memory = memory_for(payload)
+                _limit(resource.RLIMIT_AS, memory)
+            line.sendall(frame(*_answer(make, event, payload, memory)))
+
+
+def memory_for(payload: bytes) -> int:
+    """How much memory an event with this body may take."""
+    return MEMORY + MEMORY_TIMES * len(payload)
+
+
+def too_little(memory: int) -> str:
+    """What is said where that does not do."""
+    return f"it needs more than {memory >> 20} MiB of memory"
+
+
+def _limit(what: int, most: int) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a system that does not know it, or allows less
+        resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 
 def read(stream: BufferedReader) -> tuple[int, bytes]:
@@ -69,22 +91,26 @@ def _exactly(stream: BufferedReader, length: int) -> bytes:
     return content
 
 
-def _answer(make: Make, event: bytes, payload: bytes) -> tuple[int, bytes]:
+def _answer(make: Make, event: bytes, payload: bytes, memory: int) -> tuple[int, bytes]:
     signal.alarm(WALL_S)
     signal.setitimer(signal.ITIMER_PROF, CPU_S)  # nobody catches its signal: the kernel ends this process
     try:
-        made = make({"body": parsed(payload.decode()), "event": json.loads(event)})
+        gc.disable()  # a body of a million objects has no garbage, and looking for some takes longer than reading it
+        body = parsed(payload.decode())
+        gc.enable()
+        made = make({"body": body, "event": json.loads(event)})
         if len(made) > OUTPUT:
             raise _Failed(_TOO_LARGE)
     except _Failed as error:
         return FAILED, str(error)[:1000].encode("utf-8", "replace")
     except MemoryError:
-        return FAILED, f"it needs more than {MEMORY >> 20} MiB of memory".encode()
+        return FAILED, too_little(memory).encode()
     except Exception as error:  # a body too deep, say: it would fail for ever
         return FAILED, f"{type(error).__name__}: {error}"[:1000].encode("utf-8", "replace")
     else:
         return MADE, made
     finally:
+        gc.enable()
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
 
@@ -122,7 +148,7 @@ def _jmespath(text: str) -> Make:
 
     def make(seen: dict[str, Any]) -> bytes:
         try:
-            return orjson.dumps(compiled.search(seen))
+            return as_json(compiled.search(seen)).encode()
         except JMESPathError as error:
             raise _Failed(f"jmespath: {str(error).splitlines()[0]}") from None
 

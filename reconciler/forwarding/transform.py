@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import orjson
-
 from reconciler.config.destinations import Transform
-from reconciler.events.fields import dig, parsed
+from reconciler.events.fields import as_json, dig, parsed
 from reconciler.forwarding.jail import Jail
 
 
@@ -47,7 +45,7 @@ class _Fields:
                 for parent in parents:
                     place = place.setdefault(parent, {})
                 place[last] = value
-        return orjson.dumps(made)
+        return as_json(made).encode()
 
     def close(self) -> None:
         """Holds nothing."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -175,8 +177,26 @@ def test_a_filter_that_can_t_tell_makes_a_dead_letter() -> None:
 
 def test_an_expression_that_would_think_for_ever_makes_a_dead_letter() -> None:
     """Everything is recorded on one thread."""
-    with pytest.raises(Undecided, match="computing time"):
+    with pytest.raises(Undecided, match=r"takes more than 0\.1 s of computing time"):
         lets_through({"expression": "body.labels" + "[].[@, @]" * 40})
+
+
+def test_the_time_is_looked_at_with_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may be a long one: over a list that those before made large."""
+    clock = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock) * 0.06)
+    with pytest.raises(Undecided, match="computing time"):
+        lets_through({"expression": "body.labels"})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["body.labels[?title == 'x'].title | [0]", "to_string(body)", "sort_by(body.labels, &title)[0].title"],
+)
+def test_a_body_as_large_as_gitlab_s_takes_no_such_time(expression: str) -> None:
+    assert lets_through(
+        {"expression": expression}, candidate({"labels": [{"title": "y" * 100}] * 2000 + [{"title": "x"}]})
+    )
 
 
 @pytest.mark.parametrize("pattern", ["*a" * 40 + "b", "[a-z]*" * 40 + "0", "*?" * 40 + "b"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 
+import msgspec
+import pytest
 from cloudevents.v1.http import from_http
 from standardwebhooks import Webhook
 
 from reconciler.events import times
+from reconciler.events.fields import parsed
 from reconciler.events.sighting import Summary
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kinds.http import Http, HttpDestination
@@ -75,3 +79,15 @@ def test_configured_headers_win_whatever_their_capitals() -> None:
     assert sent["user-agent"] == "mine"
     assert "User-Agent" not in sent
     assert sent["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize("odd", ['"\\ud800"', "1" * 30, "1" * 5000, "1e999", "[" * 400 + "]" * 400])
+@pytest.mark.parametrize("transform", [{"fields": ["odd", "half"]}, {"jmespath": "{odd: body.odd, half: body.half}"}])
+@pytest.mark.parametrize("how", ["webhook", "cloudevents"])
+def test_whatever_is_recorded_is_transformed(how: str, transform: dict[str, Any], odd: str) -> None:
+    """Beside half a surrogate pair, which the fast reader and writer don't take."""
+    payload = f'{{"odd": {odd}, "half": "\\ud800"}}'
+    with closing(formatter(format=how, transform=transform)) as made:
+        event = msgspec.structs.replace(outgoing(), payload=payload)
+        body = parsed(made.message(event, attempt=1, now=times.now()).body)
+    assert (body["data"] if how == "cloudevents" else body) == parsed(payload)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ POISON = [
     ("template", "{{ 'a' | center(10**10) }}", "it needs more than 384 MiB of memory"),
     ("template", GROWTH, "it makes more than 64 MiB"),
     ("jmespath", "to_string(@" + " | [@, @]" * 40 + ")", "it takes more than 2 s of computing time"),
-    ("jmespath", "@" + " | [@, @]" * 40, "its process died twice"),
+    ("jmespath", "@" + " | [@, @]" * 40, "it needs more than 384 MiB of memory"),
 ]
 
 
@@ -89,6 +91,53 @@ def test_one_that_was_killed_is_no_event_s_fault(echo: Transforming) -> None:
         [process] = children()
         process.kill()
     assert echo({"kind": "push"}, '{"n": 1}') == b"1 of push"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_one_that_is_ended_from_outside_at_every_try_is_tried_again_later(how: signal.Signals) -> None:
+    """Memory may be short for a while: the kernel ends what it finds."""
+    with closing(transforming(Transform(template="{% if body.n %}" + LOOP + "{% endif %}ready"))) as make:
+        asking = ThreadPoolExecutor(1)
+        answer = asking.submit(make, {}, '{"n": 1}')
+        ended: set[int] = set()
+
+        def end_one() -> bool:
+            for process in children():
+                if process.pid not in ended and process.cpu_times().user > 1:  # it started long ago, and loops
+                    ended.add(process.pid)
+                    process.send_signal(how)
+            return answer.done()
+
+        until(end_one)
+        assert isinstance(answer.exception(), OSError)
+        assert len(ended) == 2
+        assert make({}, '{"n": 0}') == b"ready"
+        asking.shutdown()
+
+
+def test_one_that_ends_before_it_is_ready_is_no_event_s_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, echo: Transforming
+) -> None:
+    """Libraries that are just being replaced, say, or no memory to load them into."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(broken))
+        with pytest.raises(OSError, match="does not start: exit code 1"):
+            echo({"kind": "push"}, '{"n": 1}')
+    assert echo({"kind": "push"}, '{"n": 1}') == b"1 of push"
+
+
+@pytest.mark.parametrize("filling", ["{}", "[]", '{"":[]}'])
+def test_bodies_of_many_small_things_are_transformed(filling: str) -> None:
+    """The receiver takes 25 MiB; read, they are many times as large."""
+    large = f'{{"things": [{f"{filling}," * (13_000_000 // (len(filling) + 1))}0], "n": 1}}'
+    with closing(transforming(Transform(jmespath="body.[n, things[-1]]"))) as make:
+        assert make({}, large) == b"[1,0]"
+        assert make({}, '{"n": 2, "things": []}') == b"[2,null]"
+    with closing(transforming(Transform(jmespath="body.[n, things]"))) as make:
+        assert len(make({}, large)) > 13_000_000
 
 
 def test_what_strangers_write_comes_through(echo: Transforming) -> None:

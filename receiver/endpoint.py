@@ -26,6 +26,9 @@ MAX_WAITING = 10_000
 STRANGERS_SHARE = 4
 """One part in so many of `receiver.max_waiting`, besides the rest of it, is for bodies whose signature is not checked
 yet: strangers stand in nobody's way who shows a token."""
+PROVEN = "reconciler.proven"
+"""The scope's extension, a function of the web server's, to tell it that a request's headers prove who sends it: it
+then leaves it the time to send its body, whoever else comes."""
 
 _KEPT: dict[bytes, str] = {name.lower().encode(): name for name in KEPT_HEADERS}
 
@@ -91,6 +94,7 @@ class WebhookEndpoint:
             raise Refused(401, refusal)
         if guard.is_proven(headers):
             held.prove()
+            scope.get("extensions", {}).get(PROVEN, _unheard)()
         declared = headers.get(b"content-length")
         body = await read(receive, declared=declared, limit=self._max_body, held=held)
         refusal = guard.refusal_by_body(headers, body)
@@ -152,6 +156,10 @@ class WebhookEndpoint:
                 delivery=sighting.source_id,
             )
         log.debug("recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
+
+
+def _unheard() -> None:
+    """Where the web server does not ask for it."""
 
 
 def _is_json(content_type: bytes) -> bool:

@@ -150,7 +150,7 @@ def _unknown(config: Config) -> Iterator[Finding]:
     except LedgerError:  # the ledger's own finding says what is wrong
         return
     for path, sources in off:
-        yield Finding(f"project {path}: {', '.join(sources)}: switched off in the project, which is no gap", True)
+        yield Finding(f"project {path}: {', '.join(sources)}: switched off in the project: no gap since then", True)
     for one in together(found):
         yield Finding(f"not known: {one.what}", False, one.why, can_do_without=True)
 

@@ -92,7 +92,7 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
     out.print()
     for project_id, sources in known.off.items():
         where = paths.get(project_id, str(project_id))
-        out.print(f"{where}: {', '.join(sources)}: switched off in the project, which is no gap")
+        out.print(f"{where}: {', '.join(sources)}: switched off in the project: no gap since then")
     if known.off:
         out.print()
     if not known.gaps:

@@ -77,7 +77,7 @@ def _notes(project: ProjectStatus) -> list[str]:
     notes = [f"webhook {hook.name} is switched off since {shown(hook.off_since)}" for hook in project.hooks_off]
     by_stretch: dict[str, list[str]] = {}
     for gap in project.gaps:
-        if gap.source not in project.troubles:
+        if project.troubles.get(gap.source) in (None, OFF):
             stretch = f"{shown(gap.start)} to {shown(gap.end)} ({gap.why})"
             by_stretch.setdefault(stretch, []).append(gap.source)
     notes += [f"{stretch}: {', '.join(sources)}" for stretch, sources in by_stretch.items()]

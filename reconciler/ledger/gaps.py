@@ -21,34 +21,37 @@ from reconciler.ledger.standing import OFF
 EXPIRING = 7
 """A gap is about to become final in the last seventh of the time for which GitLab keeps it: the last day of 7."""
 
-_UNTIL = f"CASE WHEN s.watched_until GLOB {TIME} THEN min(s.watched_until, :expected) ELSE :expected END"
+_UNTIL = f"""
+    min(:expected, CASE WHEN s.watched_until GLOB {TIME} THEN s.watched_until ELSE :expected END,
+        CASE WHEN s.trouble IS '{OFF}' AND s.trouble_since GLOB {TIME} THEN s.trouble_since ELSE :expected END)
+"""
 UNFINISHED = f"""
     SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
-           c.covered_from, c.covered_through
+           s.trouble_since, c.covered_from, c.covered_through
       FROM sources s LEFT JOIN coverage c ON c.project_id = s.project_id AND c.source = s.source
-     WHERE s.trouble IS NOT '{OFF}'
-       AND (s.watched_since NOT GLOB {TIME}
+     WHERE s.watched_since NOT GLOB {TIME}
         OR s.watched_since < {_UNTIL}
        AND NOT EXISTS (SELECT 1 FROM coverage w
                         WHERE w.project_id = s.project_id AND w.source = s.source
                           AND w.covered_from <= s.watched_since AND w.covered_from GLOB {TIME}
-                          AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME}))
+                          AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME})
      ORDER BY s.project_id, s.source, c.covered_from
 """
-"""The sources that one stretch of coverage does not answer for, with all their stretches, but for those that have
-nothing to read. Nearly all sources have no gap: SQL leaves them out, and takes for one what it can't read.
+"""The sources that one stretch of coverage does not answer for, with all their stretches. Nearly all sources have no
+gap: SQL leaves them out, and takes for one what it can't read. What a source has nothing to read of, since it is
+switched off, it need not answer for.
 """
 UNFINISHED_OF_PROJECT = UNFINISHED.replace("sources s", "(SELECT * FROM sources WHERE project_id = :project) s")
 
-Row = tuple[int, str, str, str | None, str | None, str | None, str | None, str | None]
+Row = tuple[int, str, str, str | None, str | None, str | None, str | None, str | None, str | None]
 
 
 class Gap(msgspec.Struct, frozen=True):
     """A stretch of time that a source has not read completely.
 
-    `why`: `down` (the service was), a trouble of the source (`refused`, `rate limit`, `unavailable`, `no webhook`),
-    `not read yet`, or `too old`: GitLab keeps no record of that time any more. `closable_until` is when GitLab
-    begins to forget it; None where it has.
+    `why`: `down` (the service was), a trouble of the source (`refused`, `rate limit`, `unavailable`, `no webhook`,
+    `switched off` since), `not read yet`, or `too old`: GitLab keeps no record of that time any more.
+    `closable_until` is when GitLab begins to forget it; None where it has.
     """
 
     project_id: int
@@ -89,8 +92,11 @@ def _of_source(
     rows: list[Row], keeps_for: Millis, expected: Millis, now: Millis, was_down: Callable[[Interval], bool]
 ) -> list[Gap]:
     """The gaps of one source: what it answers for, but for what its rows of coverage say."""
-    project_id, source, since, until, trouble, error, _, _ = rows[0]
-    watched = Interval(times.from_iso(since), min(expected, times.written(until) or expected))
+    project_id, source, since, until, trouble, error, trouble_since, _, _ = rows[0]
+    end = min(expected, times.written(until) or expected)
+    if trouble == OFF and (noticed := times.written(trouble_since)) is not None:
+        end = min(end, Millis(noticed - (now - expected)))  # it is noticed as late as anything may be read
+    watched = Interval(times.from_iso(since), end)
     read = coverage.readable((start, end) for *_, start, end in rows)
     forgotten = Millis(now - keeps_for)
     found = []
@@ -100,7 +106,7 @@ def _of_source(
             found.append(Gap(project_id, source, lost, "too old", None, None))
         left = Interval(max(gap.start, forgotten), gap.end)
         if left.start < left.end:
-            if trouble is not None and left.end >= watched.end:
+            if trouble is not None and (trouble == OFF or left.end >= watched.end):
                 why = trouble
             else:
                 why = "down" if was_down(left) else trouble or "not read yet"

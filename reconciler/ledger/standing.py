@@ -12,7 +12,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.schema import TIME, UNREAD
 
 OFF = "switched off"
-"""The trouble of a source that is none: what it reads is switched off in the project. It leaves no gap."""
+"""A source's trouble that is none: what it reads is switched off in the project. From then on it leaves no gap."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -129,14 +129,21 @@ def note_read(db: Database, project_id: int, source: str, now: Millis) -> None:
 
 
 def note_trouble(db: Database, project_id: int, source: str, trouble: str, error: str, now: Millis) -> None:
-    """A source can't be read."""
+    """A source can't be read. To be switched off begins when it is seen: time in which it was refused for another
+    reason was not read. What is so from its first reading on was so before.
+    """
     db.conn.execute(
         """
-        UPDATE sources SET trouble = ?, error = ?, trouble_since = coalesce(trouble_since, ?)
-         WHERE project_id = ? AND source = ?
+        UPDATE sources SET trouble = :trouble, error = :error,
+               trouble_since = CASE
+                   WHEN (trouble IS :off) = (:trouble IS :off) THEN coalesce(trouble_since, :now)
+                   WHEN trouble IS NULL AND last_read_at IS NULL THEN watched_since
+                   ELSE :now END
+         WHERE project_id = :project AND source = :source
         """,
-        (trouble, error, times.iso(now), project_id, source),
-    )
+        {"trouble": trouble, "error": error, "off": OFF, "now": times.iso(now), "project": project_id,
+         "source": source},
+    )  # fmt: skip
 
 
 def _standing(row: tuple[int, str, str, str | None, str | None, str | None, str | None]) -> Standing:

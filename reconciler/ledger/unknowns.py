@@ -74,7 +74,7 @@ class Unknown(msgspec.Struct, frozen=True):
 
 class Known(msgspec.Struct, frozen=True):
     """How much is known: what is not, and the gaps in what is. `off`: the sources of projects that have nothing to
-    read, which is no gap.
+    read, which is no gap from then on.
     """
 
     unknowns: list[Unknown]

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from receiver.endpoint import PROVEN
 from reconciler.events.times import Millis
 
 MOST_CONNECTIONS = 4096
@@ -33,14 +34,16 @@ log = structlog.get_logger(__name__)
 
 
 class Connections:
-    """All connections of one server. Where there are too many, one without a request gives way: the oldest."""
+    """All connections of one server. Where there are too many, the oldest gives way of those without a request that
+    is proven or has come to its end: strangers must not hold on to places by what they leave unfinished.
+    """
 
     def __init__(self, name: str, *, most: int | None = None) -> None:
         self._name = name
         self._most = most or min(MOST_CONNECTIONS, max(FEWEST_CONNECTIONS, _file_limit() - RESERVED_FILES))
         self._open: set[Bounded] = set()
         self._waiting: dict[Bounded, None] = {}
-        """Those with no whole request under way, as they began to wait."""
+        """Those that may give way, as they began to wait."""
         self._said: dict[str, tuple[float, int]] = {}
 
     def opened(self, one: Bounded) -> None:
@@ -50,7 +53,8 @@ class Connections:
         if len(self._open) <= self._most:
             return
         oldest = next(iter(self._waiting))
-        self.say("too many connections: the oldest without a request is closed", connections=len(self._open))
+        self.say("too many connections: the oldest without a whole request is closed", connections=len(self._open))
+        self.closed(oldest)  # now: the next that comes must find another
         oldest.give_up()
 
     def closed(self, one: Bounded) -> None:
@@ -59,12 +63,12 @@ class Connections:
         self._waiting.pop(one, None)
 
     def waits(self, one: Bounded) -> None:
-        """It has no request under way."""
+        """It has no request under way that is proven or whole."""
         if one in self._open:
             self._waiting[one] = None
 
     def works(self, one: Bounded) -> None:
-        """A request's head is complete."""
+        """Its request is whole, or who asks is proven."""
         self._waiting.pop(one, None)
 
     def look(self) -> None:
@@ -129,9 +133,11 @@ class Bounded(HttpToolsProtocol):
             self.transport.close()
             return
         self._fruitless += len(data)
+        idle_until = None if self.timeout_keep_alive_task is None else self.timeout_keep_alive_task.when()
         super().data_received(data)
         if self._waiting is Waiting.REQUEST:
             self._fruitless = 0
+            self._stay_idle(idle_until)
         elif self._fruitless > self.head_limit:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a request's head is too large")
         if self._timed is not self._waiting:
@@ -149,7 +155,7 @@ class Bounded(HttpToolsProtocol):
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > self.head_limit:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a request's head is too large")
             return
-        self.all_of_them.works(self)
+        self.scope["extensions"] = {PROVEN: self._proven}  # type: ignore[dict-item]  # a function needs no dict around it
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -160,16 +166,31 @@ class Bounded(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._waiting = Waiting.REQUEST
         if self.cycle is not None:
+            if not self.cycle.response_complete:
+                self.all_of_them.works(self)
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.pipeline:
+        if self.cycle.response_complete or self.cycle.more_body:  # else the next request is here already
             self.all_of_them.waits(self)
 
     def give_up(self) -> None:
-        """Close it, whatever it was about to ask."""
-        self.transport.close()
+        """Close it at once, whatever it was about to ask."""
+        self.transport.abort()
+
+    def _proven(self) -> None:
+        self.all_of_them.works(self)
+
+    def _stay_idle(self, until: float | None) -> None:
+        """uvicorn stops the clock of an idle connection at whatever comes, be it a blank line, or the rest of a body
+        that was answered already. What begins no request does not stop it: it goes on to where it would have ended.
+        """
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or self.timeout_keep_alive_task is not None or self.transport.is_closing():
+            return
+        end = self.loop.time() + self.timeout_keep_alive if until is None else until
+        self.timeout_keep_alive_task = self.loop.call_at(end, self.timeout_keep_alive_handler)
 
     def _late(self) -> None:
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"a request's {self._waiting.value} did not come in time")

@@ -7,16 +7,24 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
+from starlette.types import ASGIApp
 
+from receiver.app import receiver_app
+from reconciler.config.models import Hook, Receiver
 from reconciler.events.times import Millis
+from reconciler.ledger.connection import connect
+from reconciler.ledger.writer import Writer
 from reconciler.service.connections import Connections, protocol
 from reconciler.service.web import HEAD_LIMIT_BYTES, KEEP_ALIVE, listen, web_server
 from tests.conftest import PAYLOADS, MakeService
+from tests.receiver.test_strangers import KEY, NOBODY, shown
 from tests.support.service import TOKEN, Service, until
 
 PUSH = (PAYLOADS / "go-playground+webhooks" / "push-event.json").read_bytes()
@@ -99,9 +107,11 @@ def test_a_connection_goes_on_after_many_requests(make_service: MakeService) -> 
 
 
 @asynccontextmanager
-async def serving(app: Any, **bounds: Any) -> AsyncIterator[tuple[asyncio.Task[None], int]]:
+async def serving(
+    app: Any, keep_alive: Millis = KEEP_ALIVE, **bounds: Any
+) -> AsyncIterator[tuple[asyncio.Task[None], int]]:
     """The web server with other bounds, on a port of its own."""
-    server = web_server(app)
+    server = web_server(app, keep_alive=keep_alive)
     connections = Connections("test", most=bounds.pop("most", 100))
     usual: dict[str, Any] = {"head_limit": HEAD_LIMIT_BYTES, "head": Millis(60_000), "body": Millis(60_000)}
     server.config.http = protocol(connections, **usual | bounds)
@@ -187,6 +197,81 @@ async def test_too_many_connections_close_the_oldest_that_asks_nothing() -> None
         assert b"200 OK" in await slow[0].readuntil(b"\r\n\r\n")
         for _, end in (*held, slow, (reader, writer)):
             end.close()
+
+
+@pytest.fixture
+async def receiver(tmp_path: Path) -> AsyncIterator[ASGIApp]:
+    """The real app, whose hook takes a token or a signature."""
+    hook = Hook(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
+    config = Receiver.model_validate({"hooks": [hook]})
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        writer = Writer(db)
+        yield receiver_app(config, writer=writer, project_ids={})
+        await writer.close()
+
+
+UNREAD = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(PUSH)
+"""The end of a head whose body is still to come. The answer to `Expect` says that the body is waited for."""
+FORGED = HEAD + b"".join(b"%s: %s\r\n" % header for header in shown(b"v1," + NOBODY)) + UNREAD
+PROVEN = HEAD + b"X-Gitlab-Token: hook-token\r\n" + UNREAD
+
+
+async def asking(port: int, head: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose head was read, and found in order as far as it goes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head)
+    assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_what_is_neither_proven_nor_whole_gives_way(receiver: ASGIApp) -> None:
+    """A signature may be right, but proves nothing before its body is there."""
+    async with serving(receiver, most=4) as (_, port):
+        proven = await asking(port, PROVEN)
+        forged = [await asking(port, FORGED) for _ in range(3)]
+        deliveries = [proven]
+        for stranger, _ in forged:
+            deliveries.append(await asking(port, PROVEN))
+            assert await stranger.read() == b""  # the oldest of them
+        for reader, writer in deliveries:
+            writer.write(PUSH)
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+
+
+async def test_each_that_comes_finds_another_to_give_way() -> None:
+    """However many come at once."""
+    async with serving(plain_app, most=3) as (_, port):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        come = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(3)))
+        for reader, _ in held:
+            assert await reader.read() == b""
+        for reader, writer in come:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+
+
+IDLE = {
+    "nothing": b"",
+    "a blank line": b"\r\n",
+    "the rest of a body that was answered": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", IDLE)
+async def test_what_begins_no_request_keeps_no_connection_open(what: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(app, keep_alive=Millis(1000)) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(IDLE[what])
+        if len(IDLE[what]) > 2:
+            assert b"401" in await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"{}")
+        async with asyncio.timeout(30):
+            assert await reader.read() == b""
+        writer.close()
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can take a running process's files away")

@@ -20,6 +20,7 @@ from reconciler.ledger import coverage, downtime, schema, standing, watched
 from reconciler.ledger.connection import connect, transaction
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.gaps import UNFINISHED, Gap, gaps
+from reconciler.ledger.standing import OFF
 from reconciler.ledger.status import status
 from reconciler.ledger.unknowns import SOURCES, Asked, Known, unknowns
 from reconciler.ledger.watched import Name
@@ -34,12 +35,16 @@ PART = st.tuples(AT, AT).map(sorted).map(lambda pair: Interval(*pair))
 class Told:
     """One source, as the test tells it to the ledger."""
 
-    def __init__(self, since: Millis, until: Millis | None, read: list[Interval], trouble: str | None) -> None:
-        self.since, self.until, self.read, self.trouble = since, until, read, trouble
+    def __init__(
+        self, since: Millis, until: Millis | None, read: list[Interval], trouble: str | None, trouble_at: Millis
+    ) -> None:
+        self.since, self.until, self.read, self.trouble, self.trouble_at = since, until, read, trouble, trouble_at
 
     def gaps(self, downs: list[Interval], expected: Millis, keeps_for: Millis) -> set[tuple[Interval, str]]:
         """Moment by moment."""
         end = expected if self.until is None else min(expected, self.until)
+        if self.trouble == OFF:
+            end = min(end, self.trouble_at - (NOW - expected))
         missing = [
             moment
             for moment in range(self.since, end)
@@ -49,7 +54,7 @@ class Told:
         for start, stop in stretches(missing, NOW - keeps_for):
             if stop <= NOW - keeps_for:
                 why = "too old"
-            elif self.trouble and stop >= end:
+            elif self.trouble and (self.trouble == OFF or stop >= end):
                 why = self.trouble
             elif any(down.start < stop and down.end > start for down in downs):
                 why = "down"
@@ -70,7 +75,7 @@ def stretches(moments: list[int], forgotten: int) -> Iterator[tuple[int, int]]:
             start = None
 
 
-TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), st.none() | st.just("refused"))
+TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), st.sampled_from([None, "refused", OFF]), AT)
 
 
 @settings(deadline=None)
@@ -91,7 +96,8 @@ def test_gaps_are_those_of_each_source(told: list[Told], downs: list[Interval], 
             for part in one.read:
                 coverage.cover(db, number, source, part)
             if one.trouble is not None:
-                standing.note_trouble(db, number, source, one.trouble, "no", NOW)
+                standing.note_read(db, number, source, one.since)
+                standing.note_trouble(db, number, source, one.trouble, "no", one.trouble_at)
             if one.until is not None:
                 standing.unwatch(db, number, until=one.until)
             wanted |= {(number, source, *gap) for gap in one.gaps(downs, expected, KEEPS[source])}

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.dashboard import views
-from reconciler.events.times import DAY, MINUTE
+from reconciler.events.times import DAY, HOUR, MINUTE
 from reconciler.ledger.coverage import Interval
 from reconciler.ledger.standing import source_troubles
 from reconciler.metrics import Standing
@@ -75,6 +75,31 @@ async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: House)
     assert source_troubles(house.reader) == {PROJECT: dict.fromkeys(OFF, "refused")}
     assert {gap.source for gap in house.gaps()} == set(OFF)
     assert look(house.reader, house.config, house.now).off == {}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_what_was_not_read_before_stays_a_gap(
+    house: House, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the service was down, or could not read it for another reason."""
+    await house.poll(PROJECT)
+    if refused:
+        house.gitlab.api.faults.forbidden_paths = CI
+        house.now = NOW + HOUR
+        await house.poll(PROJECT)
+    house.now = NOW + 2 * DAY
+    monkeypatch.setattr(poller.time, "monotonic", lambda: 1e9)  # what was refused is asked for again
+    switch_off(house.gitlab, "builds", paths=CI)
+    await house.poll(PROJECT)
+    house.now = NOW + 3 * DAY
+    await house.poll(PROJECT)
+    known = look(house.reader, house.config, house.now)
+    assert known.off == {PROJECT: OFF}
+    assert [(gap.source, gap.why) for gap in known.gaps] == [(source, "switched off") for source in OFF]
+    for gap in known.gaps:
+        assert NOW - HOUR < gap.during.start <= NOW
+        assert NOW + 2 * DAY - HOUR < gap.during.end <= NOW + 2 * DAY
+        assert "builds_access_level" in str(gap.error)
 
 
 async def test_it_is_asked_again_and_read_from_where_it_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def resend(
     delivery: Annotated[
         list[int] | None,
         typer.Option(
-            "--delivery", min=1, max=LARGEST_ID, help="Only this, by GitLab's number. May stand several times."
+            "--delivery", min=1, max=LARGEST_ID, help="Only this one, by GitLab's number. May stand several times."
         ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,

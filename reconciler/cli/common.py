@@ -17,6 +17,7 @@ from rich.text import Text
 
 from reconciler.config.load import load
 from reconciler.config.models import Config
+from reconciler.events import fields
 from reconciler.events.fields import as_json, parsed
 from reconciler.events.texts import one_line, printable, safe_json, without_credentials
 
@@ -136,7 +137,7 @@ def line(*cells: str) -> None:
 
 def project_name(text: str | None) -> int | str | None:
     """A project from the command line: an id, or a path."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+    return fields.number(text) or text
 
 
 def shown(time: str | None) -> str:

@@ -55,7 +55,9 @@ def list_dead(
     kind: KindOption = None,
     since: FromOption = None,
     until: ToOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="At most so many, the newest.")
+    ] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters, newest last. With --json each is one line of JSON."""

@@ -81,7 +81,9 @@ def test(
     config: ConfigOption = DEFAULT_CONFIG,
     since: FromOption = None,
     until: ToOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Look at most at so many, the newest.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="Look at most at so many, the newest.")
+    ] = 20,
     bodies: Annotated[bool, typer.Option("--bodies", help="Print what would be sent, headers and body.")] = False,
     send: Annotated[
         bool, typer.Option("--send", help="Send one test event, marked as such, and print what came back.")

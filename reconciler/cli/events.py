@@ -58,7 +58,9 @@ def list_events(
     source: Annotated[
         str | None, typer.Option(help="Only what this source saw: webhook, webhook:NAME, project_events.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="At most so many, the newest.")
+    ] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
     as_json: JsonOption = False,
 ) -> None:

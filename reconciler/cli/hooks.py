@@ -17,6 +17,7 @@ from reconciler import logs
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     FAILED,
+    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
@@ -131,7 +132,9 @@ def resend(
     ] = None,
     delivery: Annotated[
         list[int] | None,
-        typer.Option("--delivery", help="Only this one, by GitLab's number. May stand several times."),
+        typer.Option(
+            "--delivery", min=1, max=LARGEST_ID, help="Only this one, by GitLab's number. May stand several times."
+        ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List them; send nothing.")] = False,

@@ -53,6 +53,11 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield (*path, name), one
 
 
+def counts(one: Any) -> bool:
+    """Whether a parameter is a number."""
+    return one.type_descriptor.annotation in (int, list[int])
+
+
 ALL = dict(commands(typer.main.get_command(command_line())))
 WITH_JSON = [path for path, one in ALL.items() if any("--json" in option.opts for option in one.params)]
 GIVEN = {
@@ -135,6 +140,24 @@ class TestIds:
             assert db.execute("SELECT count(*) FROM deliveries").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("path", [path for path, one in ALL.items() if any(map(counts, one.params))], ids=" ".join)
+@pytest.mark.parametrize("huge", [str(1 << 63), "9" * 5000], ids=["beyond the ledger", "beyond counting"])
+def test_numbers_larger_than_the_ledger_s_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: Path,
+    path: tuple[str, ...],
+    huge: str,
+) -> None:
+    for one in filter(counts, ALL[path].params):
+        names = ["archive"] if any(other.name == "name" for other in ALL[path].params) else []
+        if path == ("hooks", "resend"):
+            names = GIVEN[path]
+        words = [*names, *[word for word in one.opts[:1] if word.startswith("-")], huge]
+        code, said = in_process(monkeypatch, capsys, *path, *words, "-c", str(config))
+        assert (code, "Traceback" in said, one.name in said) == (2, False, True), said
+
+
 class TestFilters:
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -142,6 +165,8 @@ class TestFilters:
             ("events --project typo", "No event matches: no project 'typo' was ever seen"),
             ("events --project gruop/1", "No event matches: no project 'gruop/1' was ever seen: is 'group/1' meant?"),
             ("events --project 77", "No event matches: no project '77' was ever seen"),
+            (f"events --project {1 << 63}", f"No event matches: no project '{1 << 63}' was ever seen"),
+            (f"dead --project {'9' * 5000}", f"No dead letter matches: no project '{'9' * 5000}' was ever seen"),
             ("events --kind noet", "No event matches: no kind 'noet' was ever seen: is 'note' meant?"),
             ("events --kind push", "No event matches: no kind 'push' was ever seen"),
             (

@@ -129,11 +129,21 @@ def _copy(db: Ledger, table: str, path: Path) -> None:
     db.conn.execute(f"DELETE FROM main.{table}")
     try:
         # With a WHERE: without, SQLite would copy pages of indexes too.
-        db.conn.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} NOT INDEXED WHERE 1")
+        sql = f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} {_itself(db, table)} WHERE 1"
+        db.conn.execute(sql)
     except sqlite3.Error as error:
         if not (is_damage(error) or isinstance(error, sqlite3.IntegrityError)):
             raise
         raise LedgerDamaged(f"{path}: a part of the table {table} is lost: {RESTORE} ({error})") from error
+
+
+def _itself(db: Ledger, table: str) -> str:
+    """How a query names the table's own pages. One without row ids is the index of its primary key, and NOT INDEXED
+    would let SQLite read another that has all columns.
+    """
+    keys = [name for _, name, _, origin, _ in db.conn.execute(f"PRAGMA main.index_list({table})") if origin == "pk"]
+    (made_by,) = db.conn.execute("SELECT sql FROM main.sqlite_master WHERE name = ?", (table,)).fetchone()
+    return f"INDEXED BY {keys[0]}" if "WITHOUT ROWID" in made_by else "NOT INDEXED"
 
 
 def _remove(part: Path) -> None:

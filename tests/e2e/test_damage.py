@@ -60,7 +60,9 @@ def test_damage_that_is_met_later_is_said_and_repaired_by_the_next_start(make_se
     assert answers == {200, 503}
     ready = httpx.get(f"{service.url}/readyz")
     assert (ready.status_code, "gitlab-reconciler repair" in ready.text) == (503, True)
-    assert service.post(BODY, Idempotency_Key="a new one").status_code == 200  # what is sound is used
+    # What is sound is used. The last id of all: one among the others may have SQLite divide a page with its damaged
+    # neighbour.
+    assert service.post(BODY, Idempotency_Key="new").status_code == 200
     assert "ledger file" in service.run("status").stdout
     assert service.stop() == 0
     service.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -11,6 +12,7 @@ import pytest
 from sqlite_utils import Database
 
 from reconciler.ledger import schema
+from reconciler.ledger.backup import restore
 from reconciler.ledger.connection import connect, is_noted, note_damage, transaction
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse
 from reconciler.ledger.lock import only_service
@@ -131,6 +133,80 @@ def test_a_start_sees_where_indexes_begin_and_end(ledger: Path, name: str) -> No
 def test_a_start_looks_at_a_sound_one_and_goes_on(ledger: Path) -> None:
     with closing(connect(ledger, readonly=True)) as db:
         look(db)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith(".lock")}
+
+
+def test_a_repair_that_fails_at_its_end_leaves_the_ledger_as_it_was(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overwrite(ledger, pages_of(ledger, "events_by_time"))
+    before = files(ledger.parent)
+
+    rename = os.rename
+
+    def broken(source: str, target: str) -> None:
+        if Path(target) != ledger:
+            rename(source, target)
+            return
+        assert ledger.read_bytes() == before[ledger.name]  # also who is killed here leaves a ledger
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", broken)
+    monkeypatch.setattr(os, "rename", broken)
+    with pytest.raises(LedgerError, match="Input/output error"):
+        repair(ledger)
+    assert files(ledger.parent) == before
+    monkeypatch.undo()
+    assert repair(ledger) is not None
+
+
+def test_a_restore_that_fails_at_its_end_loses_no_commit(
+    ledger: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed(ledger)
+    assert ledger.with_name("ledger.db-wal").stat().st_size
+    steps = []
+
+    def broken(_source: object, target: object) -> None:
+        steps.append(str(target))
+        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
+            assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (1,)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", broken)
+    monkeypatch.setattr(os, "rename", broken)
+    with pytest.raises(LedgerError, match="Input/output error"):
+        restore(sound, ledger)
+    assert steps == [str(ledger)]
+    monkeypatch.undo()
+    with closing(sqlite3.connect(ledger)) as db:
+        assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (1,)
+
+
+def test_a_restored_ledger_does_not_take_over_the_log_of_the_one_before(ledger: Path, sound: Path) -> None:
+    crashed(ledger)
+    _, first = restore(sound, ledger)
+    _, second = restore(sound, ledger)
+    with closing(sqlite3.connect(ledger)) as db:
+        assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (0,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert first is not None
+    assert second not in (None, first)
+    with closing(sqlite3.connect(first)) as db:
+        assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (1,)
+
+
+def crashed(ledger: Path) -> None:
+    """Commit something, and leave it in the log, as a process does that is killed."""
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("INSERT INTO meta VALUES ('last commit', '')")
+        left = {file: file.read_bytes() for file in (ledger, ledger.with_name(f"{ledger.name}-wal"))}
+    for file, held in left.items():
+        file.write_bytes(held)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can do it for somebody else")

@@ -169,8 +169,8 @@ def exchange(new: Path, path: Path, why: str) -> Path | None:
 
 
 def _fold_in(path: Path) -> None:
-    """Have SQLite write what is in a ledger's log into its file, so that the file alone is the ledger. Where it can't,
-    the file can't be used anyhow.
+    """Have SQLite write what is in a ledger's log into its file, so that the file alone is the ledger. Where that
+    can't be done, the file can't be used anyhow.
     """
     target = f"{path.absolute().as_uri()}?mode=rw"
     with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(target, uri=True)) as conn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from reconciler.ledger import schema
-from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
+from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
 from reconciler.ledger.files import Files, identity, make_private
+from reconciler.ledger.lock import only_service
 from reconciler.ledger.texts import AnyText
 
 PAGE_SIZE = 4096
@@ -24,6 +26,9 @@ WAL_LIMIT_BYTES = 64 * 1024 * 1024
 BESIDE_PATIENCE_S = 30.0
 """How long a command waits for the service's transaction, which takes milliseconds."""
 
+STARTING_PATIENCE_S = 2.0
+"""How long a command waits for a service that starts to bring the ledger to its version."""
+STARTING_PAUSE_S = 0.05
 
 _TROUBLE = {
     sqlite3.SQLITE_BUSY,
@@ -111,8 +116,11 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
 def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
     """A ledger, for as long as the block lasts. What SQLite then says of the file names it, and what to do.
 
-    Raises LedgerError.
+    To be written, it is made, or brought to this program's tables, where no service has it: one of an earlier version
+    could not go on with them. Raises LedgerError.
     """
+    if not readonly:
+        _bring_up(path)
     with closing(connect(path, readonly=readonly)) as db:
         try:
             yield db
@@ -120,6 +128,33 @@ def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
             if not is_trouble(error):
                 raise
             raise _unusable(path, error) from error
+
+
+def _bring_up(path: Path) -> None:
+    """Raises LedgerBehind where its tables are not ours, and a service has it."""
+    deadline = time.monotonic() + STARTING_PATIENCE_S
+    while (behind := _behind(path)) is not None:
+        try:
+            with only_service(path, make=True):
+                connect(path).close()
+        except LedgerInUse:
+            if time.monotonic() > deadline:
+                why = "a service has it now, so that it is left as it is: restart that service with this version"
+                raise LedgerBehind(f"{behind}; {why}") from None
+            time.sleep(STARTING_PAUSE_S)  # it may be starting, and about to do it
+
+
+def _behind(path: Path) -> str | None:
+    """Why a ledger has to be made or brought up; None where that is done, or something else is wrong with it."""
+    try:
+        if not path.exists():
+            return f"{path}: there is no ledger yet"
+        connect(path, readonly=True).close()
+    except LedgerBehind as error:
+        return str(error)
+    except (LedgerError, OSError):  # who opens it says so
+        return None
+    return None
 
 
 @contextmanager

@@ -24,9 +24,12 @@ RESTORE = "restore a backup (`gitlab-reconciler restore`)"
 
 
 def look(db: Database) -> None:
-    """Read where each index begins and ends, which takes a moment. Raises sqlite3.Error where that is damaged."""
+    """Read where each of our indexes begins and ends, which takes a moment. Raises sqlite3.Error where that is
+    damaged.
+    """
     sql = "SELECT name, tbl_name, coalesce(sql, '') FROM sqlite_master WHERE type = 'index'"
-    for name, table, made_by in db.conn.execute(sql).fetchall():
+    found = [row for row in db.conn.execute(sql).fetchall() if row[0] in schema.index_names()]
+    for name, table, made_by in found:
         columns = [column for _, _, column in db.conn.execute(f"PRAGMA index_info({name})")]
         where = "".join(made_by.partition("WHERE ")[1:])  # as it is written, so that SQLite sees that the index fits
         for order in ("", " DESC"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import structlog
 
-from reconciler.ledger.connection import connect, is_noted, note_damage, opened, transaction
+from reconciler.ledger.connection import connect, explain, is_noted, note_damage, opened, transaction
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse, LedgerVersion
 from reconciler.ledger.repair import look, repair
 
@@ -46,11 +47,15 @@ def leave_note(path: Path, what: str) -> None:
 def _is_damaged(path: Path) -> bool:
     try:
         with opened(path, readonly=True) as db:
+            if is_noted(db):
+                return True
             look(db)
-            return is_noted(db)
     except LedgerDamaged:
         return True
     except LedgerVersion:
         raise
     except LedgerError:  # there is none yet, or the service will say what is wrong with it
         return False
+    except sqlite3.Error as error:  # no damage: the look itself must not keep a service from starting
+        log.warning("the ledger's indexes can't be looked at", reason=explain(error))
+    return False

@@ -93,3 +93,12 @@ def test_one_that_can_t_be_started_on_says_what_is_lost(make_service: MakeServic
     assert "a part of the table destinations is lost: restore a backup" in second.stderr
     for done in (first, second):
         assert done.stderr.splitlines()[-1].startswith(str(service.ledger))
+
+
+def test_an_index_that_somebody_made_keeps_no_service_from_starting(make_service: MakeService) -> None:
+    service = made(make_service)
+    with closing(sqlite3.connect(service.ledger)) as db:
+        db.execute("CREATE INDEX [their own] ON events (lower(kind))")
+    service.start()
+    until(lambda: sent(service) == 600)
+    assert service.stop() == 0

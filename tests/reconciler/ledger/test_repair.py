@@ -209,6 +209,17 @@ def crashed(ledger: Path) -> None:
         file.write_bytes(held)
 
 
+def test_an_index_of_somebody_else_s_is_not_looked_at(ledger: Path) -> None:
+    with closing(connect(ledger)) as db:
+        db.execute("CREATE INDEX [their own] ON events (lower(kind), kind || '-') WHERE kind > ''")
+    with closing(connect(ledger, readonly=True)) as db:
+        look(db)
+    overwrite(ledger, pages_of(ledger, "their own"))
+    assert repair(ledger) is not None
+    with closing(connect(ledger, readonly=True)) as db:
+        look(db)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can do it for somebody else")
 def test_it_goes_on_belonging_to_whom_it_belonged(ledger: Path) -> None:
     os.chown(ledger, 65534, 65534)

@@ -47,9 +47,6 @@ _TROUBLE = {
 }
 """SQLite's answers that tell of the file or the machine, not of the statement."""
 
-
-DAMAGE = "damage"
-"""The name of the note of it."""
 REPAIR = (
     "stop the service and run `gitlab-reconciler repair`: it builds anew what can be, or says that a backup has to "
     "be restored"
@@ -221,16 +218,6 @@ def is_of_words(error: BaseException) -> bool:
     """Whether it is the index of words that is damaged, as SQLite's full-text search says it."""
     cause = error.__cause__ if isinstance(error, LedgerDamaged) else error
     return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
-
-
-def note_damage(db: Database, what: str) -> None:
-    """Remember that the file is damaged, inside the open transaction: the next start looks into it."""
-    db.conn.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (DAMAGE, what))
-
-
-def is_noted(db: Database) -> bool:
-    """Whether damage was met that nobody has looked into."""
-    return db.conn.execute("SELECT 1 FROM meta WHERE name = ?", (DAMAGE,)).fetchone() is not None
 
 
 def touch(db: Database) -> None:

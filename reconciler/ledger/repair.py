@@ -16,7 +16,8 @@ from sqlite_utils import Database
 
 from reconciler.ledger import schema
 from reconciler.ledger.backup import exchange
-from reconciler.ledger.connection import DAMAGE, Ledger, connect, explain, is_damage, transaction
+from reconciler.ledger.connection import Ledger, connect, explain, is_damage, transaction
+from reconciler.ledger.damage import forget_damage
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.lock import only_service
 
@@ -72,14 +73,14 @@ def repair(path: Path, tell: Callable[[str], None] = lambda _: None) -> Path | N
 
 
 def _damage(path: Path) -> str | None:
-    """The first thing that is wrong with the file; None where nothing is, and then its note of damage is gone."""
+    """The first thing that is wrong with the file; None where nothing is, and then its notes of damage are gone."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as conn:
         try:
             found: str = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
                 return found.replace("*** in database main ***\n", "").splitlines()[0]
             conn.execute("INSERT INTO search (search) VALUES ('integrity-check')")
-            conn.execute("DELETE FROM meta WHERE name = ?", (DAMAGE,))
+            forget_damage(Database(conn, recursive_triggers=False))
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
@@ -102,7 +103,7 @@ def _fill(db: Ledger, path: Path, tell: Callable[[str], None]) -> None:
         tell("building the indexes")
         for *_, made_by in made_of_them:
             db.conn.execute(made_by)
-        db.conn.execute("DELETE FROM meta WHERE name = ?", (DAMAGE,))
+        forget_damage(db)
     db.conn.execute("DETACH old")
 
 

@@ -13,7 +13,8 @@ from sqlite_utils import Database
 
 from reconciler.ledger import schema
 from reconciler.ledger.backup import restore
-from reconciler.ledger.connection import connect, is_noted, note_damage, transaction
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse
 from reconciler.ledger.lock import only_service
 from reconciler.ledger.repair import look, repair
@@ -96,9 +97,11 @@ def test_where_a_part_is_lost_nothing_is_changed(ledger: Path, name: str) -> Non
 def test_a_sound_one_stays_as_it_is_and_its_note_goes(ledger: Path) -> None:
     with closing(connect(ledger)) as db, transaction(db):
         note_damage(db, "seen")
+        note_beyond_repair(db, "lost")
     assert repair(ledger) is None
     with closing(connect(ledger)) as db:
         assert not is_noted(db)
+        assert beyond_repair(db) is None
 
 
 def test_no_ledger(tmp_path: Path) -> None:

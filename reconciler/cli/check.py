@@ -34,8 +34,8 @@ from reconciler.events.texts import without_credentials
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
 from reconciler.ledger import downtime, runs, standing
-from reconciler.ledger.connection import opened, touch, transaction
-from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.connection import connect, opened, touch, transaction
+from reconciler.ledger.errors import LedgerBehind, LedgerError
 from reconciler.ledger.unknowns import unknowns
 from reconciler.reconcile.knowledge import asked
 from reconciler.sources import answers
@@ -289,8 +289,12 @@ def _address(destination: Destination) -> str:
 def _ledger(config: Config) -> Finding:
     path = config.ledger.path
     try:
+        if path.exists():
+            connect(path, readonly=True).close()  # raises where an earlier version wrote it: that is left as it is
         with opened(path) as db, transaction(db):
             touch(db)
+    except LedgerBehind as error:
+        return Finding("ledger", False, str(error), can_do_without=True)
     except LedgerError as error:
         return Finding("ledger", False, str(error))
     return Finding(f"ledger: {path} can be written", True)

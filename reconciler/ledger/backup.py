@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 import shutil
 import sqlite3
@@ -87,7 +89,7 @@ def _inspect(path: Path, *, called: Path) -> Copy:
     if not path.exists():
         raise LedgerError(f"{called}: there is no such file")
     # A copy is one file, and nobody writes it: then SQLite needs no others beside it.
-    alone = not path.with_name(path.name + "-wal").exists()
+    alone = not _beside(path, "-wal").exists()
     target = f"{path.absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"
     try:
         with closing(sqlite3.connect(target, uri=True)) as conn:
@@ -134,31 +136,80 @@ def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
 def exchange(new: Path, path: Path, why: str) -> Path | None:
     """Put a closed ledger in another's place, on disk. Returns where the one that was there is now.
 
-    It belongs to whom the other belonged to: root may do this for a service that is somebody else. Raises OSError.
+    At each moment one of the two is at the path, whole: a service that found none would begin an empty one. The new
+    one belongs to whom the other belonged to: root may do this for a service that is somebody else. Raises OSError,
+    and then the ledger is as it was.
     """
-    if path.exists():
-        old, made = path.stat(), new.stat()
-        if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):  # a service may not even ask (seccomp)
-            with contextlib.suppress(PermissionError):
-                os.chown(new, old.st_uid, old.st_gid)
+    if _beside(new, "-wal").exists():  # SQLite could not write it into the file, and does not say so
+        raise OSError(errno.EIO, "its last changes can't be written into its file")
+    if not path.exists():
+        _sync(new)
+        new.replace(path)
+        _sync(path.parent)
+        return None
+    old, made = path.stat(), new.stat()
+    if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):  # a service may not even ask (seccomp)
+        with contextlib.suppress(PermissionError):
+            os.chown(new, old.st_uid, old.st_gid)
     _sync(new)
-    aside = _set_aside(path, why)
-    new.rename(path)
+    _fold_in(path)
+    aside = _unused(path.with_name(f"{path.name}.before-{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+    try:
+        for suffix in ("", "-wal"):
+            if _beside(path, suffix).exists():
+                _keep(_beside(path, suffix), _beside(aside, suffix))
+        _sync(path.parent)
+        _without_log(path)  # SQLite would take it for the new file's
+        new.replace(path)
+    except OSError:
+        _give_back(aside, path)
+        raise
     _sync(path.parent)
     return aside
 
 
-def _set_aside(path: Path, why: str) -> Path | None:
-    """Move the ledger that is there, with what belongs to it, out of the way."""
-    if not path.exists():
-        return None
-    aside = path.with_name(f"{path.name}.before-{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    for suffix in ("-wal", "-shm"):  # the WAL first: without it the file alone would be an older ledger
-        beside = path.with_name(path.name + suffix)
-        if beside.exists():
-            beside.rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
-    return aside
+def _fold_in(path: Path) -> None:
+    """Have SQLite write what is in a ledger's log into its file, so that the file alone is the ledger. Where that
+    can't be done, the file can't be used anyhow.
+    """
+    target = f"{path.absolute().as_uri()}?mode=rw"
+    with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(target, uri=True)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _keep(file: Path, aside: Path) -> None:
+    """Have a file under a second name too; a copy of it where the file system knows no second names."""
+    try:
+        aside.hardlink_to(file)
+    except OSError:
+        make_private(aside)
+        shutil.copyfile(file, aside)
+        shutil.copystat(file, aside)
+        _sync(aside)
+
+
+def _unused(path: Path) -> Path:
+    """This path, or, where something is there, one like it."""
+    tries = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in itertools.count(1))
+    return next(one for one in tries if not one.exists() and not _beside(one, "-wal").exists())
+
+
+def _give_back(aside: Path, path: Path) -> None:
+    """Undo what `exchange` did before it failed, as far as it came."""
+    log = _beside(aside, "-wal")
+    if log.exists() and not _beside(path, "-wal").exists():
+        log.replace(_beside(path, "-wal"))
+    log.unlink(missing_ok=True)
+    aside.unlink(missing_ok=True)
+
+
+def _without_log(path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        _beside(path, suffix).unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _sync(path: Path) -> None:

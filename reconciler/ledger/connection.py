@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from reconciler.ledger import schema
-from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
+from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
 from reconciler.ledger.files import Files, identity, make_private
+from reconciler.ledger.lock import only_service
 from reconciler.ledger.texts import AnyText
 
 PAGE_SIZE = 4096
@@ -24,6 +26,9 @@ WAL_LIMIT_BYTES = 64 * 1024 * 1024
 BESIDE_PATIENCE_S = 30.0
 """How long a command waits for the service's transaction, which takes milliseconds."""
 
+STARTING_PATIENCE_S = 2.0
+"""How long a command waits for a service that starts to bring the ledger to its version."""
+STARTING_PAUSE_S = 0.05
 
 _TROUBLE = {
     sqlite3.SQLITE_BUSY,
@@ -42,9 +47,6 @@ _TROUBLE = {
 }
 """SQLite's answers that tell of the file or the machine, not of the statement."""
 
-
-DAMAGE = "damage"
-"""The name of the note of it."""
 REPAIR = (
     "stop the service and run `gitlab-reconciler repair`: it builds anew what can be, or says that a backup has to "
     "be restored"
@@ -111,8 +113,11 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
 def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
     """A ledger, for as long as the block lasts. What SQLite then says of the file names it, and what to do.
 
-    Raises LedgerError.
+    To be written, it is made, or brought to this program's tables, where no service has it: one of an earlier version
+    could not go on with them. Raises LedgerError.
     """
+    if not readonly:
+        _bring_up(path)
     with closing(connect(path, readonly=readonly)) as db:
         try:
             yield db
@@ -120,6 +125,33 @@ def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
             if not is_trouble(error):
                 raise
             raise _unusable(path, error) from error
+
+
+def _bring_up(path: Path) -> None:
+    """Raises LedgerBehind where its tables are not ours, and a service has it."""
+    deadline = time.monotonic() + STARTING_PATIENCE_S
+    while (behind := _behind(path)) is not None:
+        try:
+            with only_service(path, make=True):
+                connect(path).close()
+        except LedgerInUse:
+            if time.monotonic() > deadline:
+                why = "a service has it now, so that it is left as it is: restart that service with this version"
+                raise LedgerBehind(f"{behind}; {why}") from None
+            time.sleep(STARTING_PAUSE_S)  # it may be starting, and about to do it
+
+
+def _behind(path: Path) -> str | None:
+    """Why a ledger has to be made or brought up; None where that is done, or something else is wrong with it."""
+    try:
+        if not path.exists():
+            return f"{path}: there is no ledger yet"
+        connect(path, readonly=True).close()
+    except LedgerBehind as error:
+        return str(error)
+    except (LedgerError, OSError):  # who opens it says so
+        return None
+    return None
 
 
 @contextmanager
@@ -186,16 +218,6 @@ def is_of_words(error: BaseException) -> bool:
     """Whether it is the index of words that is damaged, as SQLite's full-text search says it."""
     cause = error.__cause__ if isinstance(error, LedgerDamaged) else error
     return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
-
-
-def note_damage(db: Database, what: str) -> None:
-    """Remember that the file is damaged, inside the open transaction: the next start looks into it."""
-    db.conn.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (DAMAGE, what))
-
-
-def is_noted(db: Database) -> bool:
-    """Whether damage was met that nobody has looked into."""
-    return db.conn.execute("SELECT 1 FROM meta WHERE name = ?", (DAMAGE,)).fetchone() is not None
 
 
 def touch(db: Database) -> None:

@@ -19,6 +19,10 @@ class LedgerVersion(LedgerError):
     """The ledger's tables are those of a later version of this program."""
 
 
+class LedgerBehind(LedgerError):
+    """The ledger's tables are those of an earlier version of this program, or not made yet."""
+
+
 class ChangeFailed(LedgerError):
     """A change raised what is no trouble of the ledger: a mistake in our code, or a value that can't be written.
 

@@ -11,12 +11,17 @@ import contextlib
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from reconciler.ledger.errors import LedgerInUse, LedgerUnavailable
 from reconciler.ledger.files import make_private
+
+ASKED_PATIENCE_S = 0.5
+"""Who asks whether a service runs (`service_process`) holds the lock for a moment, which a start waits for."""
+ASKED_PAUSE_S = 0.02
 
 _FAR = 1 << 62
 """SQLite locks bytes around 1 << 30."""
@@ -71,11 +76,21 @@ def _lock_file(path: Path) -> Path:
 
 
 def _take(lock: int, path: Path) -> None:
+    deadline = time.monotonic() + ASKED_PATIENCE_S
+    while not _taken(lock):
+        if time.monotonic() < deadline:
+            time.sleep(ASKED_PAUSE_S)
+            continue
+        owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        raise LedgerInUse(_in_use(path, f"process {owner or 'unknown'}"))
+
+
+def _taken(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
-        raise LedgerInUse(_in_use(path, f"process {owner or 'unknown'}")) from None
+        return False
+    return True
 
 
 def _open(path: Path) -> int | None:

@@ -16,7 +16,8 @@ from sqlite_utils import Database
 
 from reconciler.ledger import schema
 from reconciler.ledger.backup import exchange
-from reconciler.ledger.connection import DAMAGE, Ledger, connect, explain, is_damage, transaction
+from reconciler.ledger.connection import Ledger, connect, explain, is_damage, transaction
+from reconciler.ledger.damage import forget_damage
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.lock import only_service
 
@@ -24,9 +25,12 @@ RESTORE = "restore a backup (`gitlab-reconciler restore`)"
 
 
 def look(db: Database) -> None:
-    """Read where each index begins and ends, which takes a moment. Raises sqlite3.Error where that is damaged."""
+    """Read where each of our indexes begins and ends, which takes a moment. Raises sqlite3.Error where that is
+    damaged.
+    """
     sql = "SELECT name, tbl_name, coalesce(sql, '') FROM sqlite_master WHERE type = 'index'"
-    for name, table, made_by in db.conn.execute(sql).fetchall():
+    found = [row for row in db.conn.execute(sql).fetchall() if row[0] in schema.index_names()]
+    for name, table, made_by in found:
         columns = [column for _, _, column in db.conn.execute(f"PRAGMA index_info({name})")]
         where = "".join(made_by.partition("WHERE ")[1:])  # as it is written, so that SQLite sees that the index fits
         for order in ("", " DESC"):
@@ -69,14 +73,14 @@ def repair(path: Path, tell: Callable[[str], None] = lambda _: None) -> Path | N
 
 
 def _damage(path: Path) -> str | None:
-    """The first thing that is wrong with the file; None where nothing is, and then its note of damage is gone."""
+    """The first thing that is wrong with the file; None where nothing is, and then its notes of damage are gone."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as conn:
         try:
             found: str = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
                 return found.replace("*** in database main ***\n", "").splitlines()[0]
             conn.execute("INSERT INTO search (search) VALUES ('integrity-check')")
-            conn.execute("DELETE FROM meta WHERE name = ?", (DAMAGE,))
+            forget_damage(Database(conn, recursive_triggers=False))
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
@@ -99,7 +103,7 @@ def _fill(db: Ledger, path: Path, tell: Callable[[str], None]) -> None:
         tell("building the indexes")
         for *_, made_by in made_of_them:
             db.conn.execute(made_by)
-        db.conn.execute("DELETE FROM meta WHERE name = ?", (DAMAGE,))
+        forget_damage(db)
     db.conn.execute("DETACH old")
 
 
@@ -129,11 +133,21 @@ def _copy(db: Ledger, table: str, path: Path) -> None:
     db.conn.execute(f"DELETE FROM main.{table}")
     try:
         # With a WHERE: without, SQLite would copy pages of indexes too.
-        db.conn.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} NOT INDEXED WHERE 1")
+        sql = f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} {_itself(db, table)} WHERE 1"
+        db.conn.execute(sql)
     except sqlite3.Error as error:
         if not (is_damage(error) or isinstance(error, sqlite3.IntegrityError)):
             raise
         raise LedgerDamaged(f"{path}: a part of the table {table} is lost: {RESTORE} ({error})") from error
+
+
+def _itself(db: Ledger, table: str) -> str:
+    """How a query names the table's own pages. One without row ids is the index of its primary key, and NOT INDEXED
+    would let SQLite read another that has all columns.
+    """
+    keys = [name for _, name, _, origin, _ in db.conn.execute(f"PRAGMA main.index_list({table})") if origin == "pk"]
+    (made_by,) = db.conn.execute("SELECT sql FROM main.sqlite_master WHERE name = ?", (table,)).fetchone()
+    return f"INDEXED BY {keys[0]}" if "WITHOUT ROWID" in made_by else "NOT INDEXED"
 
 
 def _remove(part: Path) -> None:

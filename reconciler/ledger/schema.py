@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from reconciler import __version__
-from reconciler.ledger.errors import LedgerError, LedgerVersion
+from reconciler.ledger.errors import LedgerBehind, LedgerVersion
 from reconciler.ledger.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, migrations
 
 __all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "m0011", "migration_names", "migrations", "upgrade"]
@@ -25,7 +25,7 @@ def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
     """Refuse a ledger that a later version of this program brought up, and, where it may not be upgraded, one that
     an earlier version left, or an empty file.
 
-    Raises LedgerError, with the versions.
+    Raises LedgerVersion or LedgerBehind, with the versions.
     """
     found, known = applied(db), migration_names()
     if found - known:
@@ -36,11 +36,11 @@ def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
     if may_upgrade or found >= known:
         return
     if not found:
-        raise LedgerError(
+        raise LedgerBehind(
             f"{path}: is no ledger, or an empty one: `gitlab-reconciler serve` makes its tables; if there was one "
             "here, `restore` a backup"
         )
-    raise LedgerError(
+    raise LedgerBehind(
         f"{path}: was written by an earlier version{_by(db)}: its tables are at {max(found)}, and this program "
         f"({__version__}) needs {max(known)}; `gitlab-reconciler serve` brings it up when it starts"
     )
@@ -51,6 +51,14 @@ def applied(db: Database) -> set[str]:
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
         return set()
     return {name for (name,) in db.execute("SELECT name FROM _sqlite_migrations")}
+
+
+@cache
+def index_names() -> frozenset[str]:
+    """The indexes that this program makes, SQLite's own for keys among them. A person may have made others."""
+    db = Database(memory=True)
+    upgrade(db)
+    return frozenset(name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'"))
 
 
 @cache

@@ -33,8 +33,8 @@ from reconciler.ledger.connection import (
     is_damage,
     is_of_words,
     is_trouble,
-    note_damage,
 )
+from reconciler.ledger.damage import note_damage
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.opening import Opened
 from reconciler.ledger.record import Outcome, Recorded, record
@@ -137,8 +137,8 @@ class Writer:
         return self._submit((), change)
 
     def damaged(self, error: BaseException) -> None:
-        """Somebody met an error. Where it tells of a damaged file, `/readyz` says so, and the next start looks into
-        it. Damage of the index of words, which no event needs, is its part's alone.
+        """Somebody met an error. Where it tells of a damaged file, `/readyz` says so too, and the next start looks
+        into it. Damage of the index of words, which no event needs, is its part's alone.
         """
         if self.damage is not None or not is_damage(error) or is_of_words(error):
             return

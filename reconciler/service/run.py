@@ -27,6 +27,7 @@ from reconciler.ledger.connection import Ledger, connect, is_damage, may_come_ri
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.lock import only_service
 from reconciler.ledger.parts import note_parts
+from reconciler.ledger.repair import RESTORE
 from reconciler.ledger.writer import Writer
 from reconciler.metrics import Meters, Parts, Standing
 from reconciler.reconcile.knowledge import SharedLook
@@ -55,19 +56,20 @@ log = structlog.get_logger(__name__)
 def serve(config: Config, read_again: Callable[[], Config]) -> None:
     """Run the service until SIGTERM or SIGINT. At SIGHUP the config is read again.
 
-    A ledger that is known to be damaged is repaired before, where that can be done.
+    A ledger that is known to be damaged is repaired before, where that can be done, behind a port that answers 503.
 
     Raises ServiceError or LedgerError where it can't start.
     """
     path = config.ledger.path
-    mended(path)
+    beyond_repair = mended(config)
     try:
         with only_service(path, make=True), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Service(config, read_again).run())
     except LedgerDamaged as error:
         leave_note(path, str(error))
         what = str(error).removeprefix(f"{path}: ")
-        raise LedgerDamaged(f"{path}: {what}; the next start tries to repair it") from error
+        then = RESTORE if beyond_repair else "the next start tries to repair it"
+        raise LedgerDamaged(f"{path}: {what}; {then}") from error
 
 
 class _Built(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 from contextlib import closing
 
@@ -59,8 +60,11 @@ def test_damage_that_is_met_later_is_said_and_repaired_by_the_next_start(make_se
     answers = {service.post(BODY, Idempotency_Key=ident).status_code for ident in ids[::10]}
     assert answers == {200, 503}
     ready = httpx.get(f"{service.url}/readyz")
-    assert (ready.status_code, "gitlab-reconciler repair" in ready.text) == (503, True)
-    assert service.post(BODY, Idempotency_Key="a new one").status_code == 200  # what is sound is used
+    assert ready.text.startswith("ready, but damaged: ")
+    assert (ready.status_code, "gitlab-reconciler repair" in ready.text) == (200, True)  # who asks keeps sending
+    # What is sound is used. The last id of all: one among the others may have SQLite divide a page with its damaged
+    # neighbour.
+    assert service.post(BODY, Idempotency_Key="new").status_code == 200
     assert "ledger file" in service.run("status").stdout
     assert service.stop() == 0
     service.start()
@@ -79,15 +83,41 @@ def test_a_table_is_not_repaired_and_the_service_does_what_can_be_done(make_serv
     assert "a part of the table runs is lost: restore a backup" in why
     assert service.post(BODY).status_code == 200
     until(lambda: sent(service) == 601)
+    assert service.stop() == 0
+    service.start()
+    assert service.wait_for_log("the ledger can't be repaired")["reason"] == why
+    assert not [entry for entry in service.logs if entry["event"] == "repairing the ledger"]  # not at each start
+
+
+def test_systemd_is_asked_to_wait_for_a_repair(make_service: MakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = made(make_service)
+    overwrite(service.ledger, pages_of(service.ledger, "events_by_project"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(service.folder / "notify"))
+        systemd.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(service.folder / "notify"))
+        service.start()
+        assert [systemd.recv(100), systemd.recv(100)] == [b"EXTEND_TIMEOUT_USEC=60000000", b"READY=1"]
 
 
 def test_one_that_can_t_be_started_on_says_what_is_lost(make_service: MakeService) -> None:
     service = made(make_service)
     service.write_config()
     overwrite(service.ledger, pages_of(service.ledger, "destinations"))
-    first, second = service.run("serve"), service.run("serve")
-    assert first.returncode == second.returncode == 1
+    first, second, third = (service.run("serve") for _ in range(3))
+    assert first.returncode == second.returncode == third.returncode == 1
     assert f"{service.ledger}: " in first.stderr
     assert "a part of the table destinations is lost: restore a backup" in second.stderr
-    for done in (first, second):
+    assert "; the next start tries to repair it" in first.stderr
+    assert "; the next start tries to repair it" not in second.stderr + third.stderr
+    for done in (first, second, third):
         assert done.stderr.splitlines()[-1].startswith(str(service.ledger))
+
+
+def test_an_index_that_somebody_made_keeps_no_service_from_starting(make_service: MakeService) -> None:
+    service = made(make_service)
+    with closing(sqlite3.connect(service.ledger)) as db:
+        db.execute("CREATE INDEX [their own] ON events (lower(kind))")
+    service.start()
+    until(lambda: sent(service) == 600)
+    assert service.stop() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerInUse, LedgerUnavailable
 from reconciler.ledger.lock import only_service, service_process
+from tests.support.service import until
 
 HOLD = """
 import sys
@@ -151,3 +153,18 @@ def test_a_folder_or_a_file_that_is_not_ours(tmp_path: Path, mode: str) -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_who_asks_whether_a_service_runs_keeps_none_from_starting(ledger: Path) -> None:
+    only_lock = ledger.with_name(ledger.name + ".lock")
+    only_lock.touch()
+    with only_lock.open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as `service_process` does, for a moment
+        started = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(ledger)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert started.stdout is not None
+        waited_for = Path(f"/proc/{started.pid}/fd")
+        until(lambda: any(fd.resolve() == only_lock.resolve() for fd in waited_for.iterdir()))
+    assert started.stdout.readline() == "held\n"
+    started.communicate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -11,7 +12,9 @@ import pytest
 from sqlite_utils import Database
 
 from reconciler.ledger import schema
-from reconciler.ledger.connection import connect, is_noted, note_damage, transaction
+from reconciler.ledger.backup import restore
+from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse
 from reconciler.ledger.lock import only_service
 from reconciler.ledger.repair import look, repair
@@ -94,9 +97,11 @@ def test_where_a_part_is_lost_nothing_is_changed(ledger: Path, name: str) -> Non
 def test_a_sound_one_stays_as_it_is_and_its_note_goes(ledger: Path) -> None:
     with closing(connect(ledger)) as db, transaction(db):
         note_damage(db, "seen")
+        note_beyond_repair(db, "lost")
     assert repair(ledger) is None
     with closing(connect(ledger)) as db:
         assert not is_noted(db)
+        assert beyond_repair(db) is None
 
 
 def test_no_ledger(tmp_path: Path) -> None:
@@ -129,6 +134,91 @@ def test_a_start_sees_where_indexes_begin_and_end(ledger: Path, name: str) -> No
 
 
 def test_a_start_looks_at_a_sound_one_and_goes_on(ledger: Path) -> None:
+    with closing(connect(ledger, readonly=True)) as db:
+        look(db)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith(".lock")}
+
+
+def test_a_repair_that_fails_at_its_end_leaves_the_ledger_as_it_was(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overwrite(ledger, pages_of(ledger, "events_by_time"))
+    before = files(ledger.parent)
+
+    rename = os.rename
+
+    def broken(source: str, target: str) -> None:
+        if Path(target) != ledger:
+            rename(source, target)
+            return
+        assert ledger.read_bytes() == before[ledger.name]  # also who is killed here leaves a ledger
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", broken)
+    monkeypatch.setattr(os, "rename", broken)
+    with pytest.raises(LedgerError, match="Input/output error"):
+        repair(ledger)
+    assert files(ledger.parent) == before
+    monkeypatch.undo()
+    assert repair(ledger) is not None
+
+
+def test_a_restore_that_fails_at_its_end_loses_no_commit(
+    ledger: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed(ledger)
+    assert ledger.with_name("ledger.db-wal").stat().st_size
+    steps = []
+
+    def broken(_source: object, target: object) -> None:
+        steps.append(str(target))
+        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
+            assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (1,)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", broken)
+    monkeypatch.setattr(os, "rename", broken)
+    with pytest.raises(LedgerError, match="Input/output error"):
+        restore(sound, ledger)
+    assert steps == [str(ledger)]
+    monkeypatch.undo()
+    with closing(sqlite3.connect(ledger)) as db:
+        assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (1,)
+
+
+def test_a_restored_ledger_does_not_take_over_the_log_of_the_one_before(ledger: Path, sound: Path) -> None:
+    crashed(ledger)
+    _, first = restore(sound, ledger)
+    _, second = restore(sound, ledger)
+    with closing(sqlite3.connect(ledger)) as db:
+        assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (0,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert first is not None
+    assert second not in (None, first)
+    with closing(sqlite3.connect(first)) as db:
+        assert db.execute("SELECT count(*) FROM meta WHERE name = 'last commit'").fetchone() == (1,)
+
+
+def crashed(ledger: Path) -> None:
+    """Commit something, and leave it in the log, as a process does that is killed."""
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("INSERT INTO meta VALUES ('last commit', '')")
+        left = {file: file.read_bytes() for file in (ledger, ledger.with_name(f"{ledger.name}-wal"))}
+    for file, held in left.items():
+        file.write_bytes(held)
+
+
+def test_an_index_of_somebody_else_s_is_not_looked_at(ledger: Path) -> None:
+    with closing(connect(ledger)) as db:
+        db.execute("CREATE INDEX [their own] ON events (lower(kind), kind || '-') WHERE kind > ''")
+    with closing(connect(ledger, readonly=True)) as db:
+        look(db)
+    overwrite(ledger, pages_of(ledger, "their own"))
+    assert repair(ledger) is not None
     with closing(connect(ledger, readonly=True)) as db:
         look(db)
 

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from reconciler.config.models import Config
 from reconciler.dashboard import actions, views
-from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, client_of, form_of
+from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, form_of
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
@@ -156,9 +156,9 @@ class _Pages:
         guard: Guard = request.state.guard
         wrong = False
         if request.method == "POST" and await guard.meant(request):
-            if wait := guard.looks_away_s():
+            if wait := guard.looks_away_s(request):
                 return PlainTextResponse(TOO_MANY, 429, {"Retry-After": str(wait)})
-            if guard.is_token((await form_of(request)).get("token", ""), client_of(request)):
+            if guard.is_token((await form_of(request)).get("token", ""), request):
                 answer = RedirectResponse("/", 303)
                 secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
                 answer.set_cookie(COOKIE, guard.session, httponly=True, samesite="strict", secure=secure)

@@ -6,7 +6,9 @@ import hmac
 import math
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from urllib.parse import parse_qsl
 
 import structlog
@@ -20,6 +22,8 @@ COOKIE = "gitlab_reconciler"
 LARGEST_FORM = 64 * 1024
 GUESSES = 10
 GUESS_EVERY_S = 6.0
+MOST_GUESSERS = 4096
+"""Of how many addresses it is remembered that they guessed. Who has that many to guess from has as many guesses."""
 TOO_MANY = "too many wrong tokens were shown: try again later\n"
 OPEN_PATHS = ("/login", "/static/")
 HEADERS = {
@@ -40,28 +44,31 @@ _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADE
 
 
 class Guesses:
-    """How many wrong tokens may be shown: a handful at once, and one more every few seconds.
+    """How many wrong tokens may be shown from one address: a handful at once, and one more every few seconds.
 
-    Where there were too many, no token is looked at, be it right or wrong: else guessing would go on at full speed.
-    Who is logged in stays so. `clock` is in seconds.
+    Where there were too many, none is looked at that comes from there, be it right or wrong: else guessing would go
+    on at full speed. Others may log in, and who is logged in stays so. `clock` is in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._left = float(GUESSES)
-        self._at = clock()
+        self._guessers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """How many tokens each had left, and when; who guessed last comes last."""
 
-    def wait_s(self) -> float:
+    def wait_s(self, guesser: str) -> float:
         """Seconds until a token is looked at again; 0 where one may be shown now."""
-        return max(0.0, (1 - self._refilled()) * GUESS_EVERY_S)
+        return max(0.0, (1 - self._left(guesser)) * GUESS_EVERY_S)
 
-    def wrong(self) -> None:
+    def wrong(self, guesser: str) -> None:
         """A wrong token was shown."""
-        self._left = self._refilled() - 1
-        self._at = self._clock()
+        self._guessers[guesser] = self._left(guesser) - 1, self._clock()
+        self._guessers.move_to_end(guesser)
+        if len(self._guessers) > MOST_GUESSERS:
+            self._guessers.popitem(last=False)
 
-    def _refilled(self) -> float:
-        return min(float(GUESSES), self._left + (self._clock() - self._at) / GUESS_EVERY_S)
+    def _left(self, guesser: str) -> float:
+        left, at = self._guessers.get(guesser, (float(GUESSES), 0.0))
+        return min(float(GUESSES), left + (self._clock() - at) / GUESS_EVERY_S)
 
 
 class Guard:
@@ -96,20 +103,23 @@ class Guard:
 
         await (answer or self._app)(scope, receive, send_guarded)
 
-    def looks_away_s(self) -> int:
-        """Seconds until a token is looked at again, after too many wrong ones; 0 where one may be shown now."""
-        return math.ceil(self._guesses.wait_s())
+    def looks_away_s(self, request: HTTPConnection) -> int:
+        """Seconds until a token is looked at again that comes from there, after too many wrong ones; 0 where one may
+        be shown now.
+        """
+        return math.ceil(self._guesses.wait_s(_network(request)))
 
-    def is_token(self, shown: str, client: str | None) -> bool:
+    def is_token(self, shown: str, request: HTTPConnection) -> bool:
         """Whether this is the token. Wrong ones are counted, and logged."""
-        if self._token is None or self._guesses.wait_s():
+        if self._token is None or self.looks_away_s(request):
             return False
         if hmac.compare_digest(shown.encode("utf-8", "replace"), self._token.encode()):
             return True
-        self._guesses.wrong()
+        self._guesses.wrong(_network(request))
+        client = request.client and request.client.host
         log.warning("a wrong token was shown to the dashboard", client=client)
-        if wait := self.looks_away_s():
-            log.error("too many wrong tokens: for a while none is looked at", seconds=wait)
+        if wait := self.looks_away_s(request):
+            log.error("too many wrong tokens: for a while none is looked at", client=client, seconds=wait)
         return False
 
     async def _refusal(self, request: Request) -> Response | None:
@@ -121,7 +131,7 @@ class Guard:
             if host not in self._hosts:
                 return PlainTextResponse("this dashboard has no token: it is for this machine alone\n", 403)
         elif not request.url.path.startswith(OPEN_PATHS) and not self._knows(request):
-            if wait := self.looks_away_s():
+            if wait := self.looks_away_s(request):
                 return PlainTextResponse(TOO_MANY, 429, {"Retry-After": str(wait)})
             if request.url.path == "/stream" or request.method != "GET":
                 return PlainTextResponse("who are you? /login\n", 401)
@@ -132,7 +142,7 @@ class Guard:
         if hmac.compare_digest(request.cookies.get(COOKIE, "").encode("utf-8", "replace"), self.session.encode()):
             return True
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and self.is_token(shown, client_of(request))
+        return scheme.lower() == "bearer" and self.is_token(shown, request)
 
     async def meant(self, request: Request) -> bool:
         """Whether a form was sent from a page of ours."""
@@ -141,9 +151,16 @@ class Guard:
         return hmac.compare_digest((await form_of(request)).get("secret", "").encode(), self.form_secret.encode())
 
 
-def client_of(request: HTTPConnection) -> str | None:
-    """Who asks, for the log."""
-    return request.client.host if request.client else None
+def _network(request: HTTPConnection) -> str:
+    """Where a request comes from: an address, or for IPv6 the network of which one host has all addresses."""
+    host = "" if request.client is None else request.client.host
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.version == 4 or address.ipv4_mapped is not None:
+        return host
+    return str(ip_network((int(address) >> 64 << 64, 64)))
 
 
 async def form_of(request: Request) -> dict[str, str]:

@@ -11,7 +11,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.events.webhooks import KIND_OF
-from reconciler.ledger import columns
+from reconciler.ledger import columns, known
 
 LIST = """
     SELECT e.id, e.happened_at, e.recorded_at, e.project_id, s.project_path, e.kind, s.action, s.author, s.title,
@@ -20,11 +20,6 @@ LIST = """
       FROM events e CROSS JOIN sightings s ON s.id = e.sighting_id
      WHERE e.merged_into IS NULL
 """
-
-
-_PROJECT_OF_PATH = """coalesce(
-    (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
-"""GitLab's paths ignore case, and lead to a project that was renamed."""
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -52,7 +47,7 @@ class Filter(msgspec.Struct, frozen=True):
         others, time = ("+", "") if by_time else ("", "+")
         if self.project is not None:
             by_id = isinstance(self.project, int)
-            clauses += f" AND {others}e.project_id = " + ("?" if by_id else _PROJECT_OF_PATH)
+            clauses += f" AND {others}e.project_id = " + ("?" if by_id else known.PROJECT_OF_PATH)
             values += [self.project] if by_id else [self.project, self.project]
         if self.kind is not None:
             clauses += f" AND {others}e.kind = ?"

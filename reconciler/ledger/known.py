@@ -16,6 +16,9 @@ PATHS_OF = """
     SELECT path FROM former_paths WHERE project_id = ?1
      UNION SELECT path FROM projects WHERE id = ?1 AND path IS NOT NULL
 """
+PROJECT_OF_PATH = """coalesce(
+    (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
+"""GitLab's paths ignore case, and lead to a project that was renamed."""
 HEARD = "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH ?)"
 
 
@@ -67,9 +70,9 @@ def _heard(db: Database, word: str) -> bool:
 
 
 def has_project(db: Database, name: int | str) -> bool:
-    """Whether a project of this id or path was heard of."""
+    """Whether a project of this id or path was heard of; its path may be one that it had, in any capitals."""
     if isinstance(name, str):
-        return _is_there(db, "SELECT 1 FROM projects WHERE path = ?", name)
+        return db.conn.execute(f"SELECT {PROJECT_OF_PATH}", (name, name)).fetchone()[0] is not None
     return _is_there(
         db, "SELECT 1 FROM projects WHERE id = ?1 UNION ALL SELECT 1 FROM events WHERE project_id = ?1", name
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from typing import Any
@@ -91,21 +92,25 @@ class Bounded(HTTPAdapter):
         """Have the manager's connections show themselves to the deadline of their request."""
         adapter = self
 
-        class Plain(HTTPConnection):
-            def getresponse(self) -> Any:
-                adapter._deadline.watch(self)
-                return super().getresponse()
+        class Watched(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                new = super()._new_conn()
+                adapter._deadline.watch(new)  # a proxy answers, and TLS begins, before anything is asked
+                return new
 
-        class Tls(HTTPSConnection):
-            def getresponse(self) -> Any:
-                adapter._deadline.watch(self)
-                return super().getresponse()
+            def putrequest(self, *arguments: Any, **named: Any) -> None:
+                if self.sock is not None:
+                    adapter._deadline.watch(self.sock)  # one that was used before
+                super().putrequest(*arguments, **named)
+
+        class WatchedTls(Watched, HTTPSConnection):
+            pass
 
         class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
+            ConnectionCls = Watched
 
         class TlsPool(HTTPSConnectionPool):
-            ConnectionCls = Tls
+            ConnectionCls = WatchedTls
 
         manager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
 
@@ -116,12 +121,13 @@ class _Deadline:
     def __init__(self) -> None:
         self.is_past = False
         self._lock = threading.Lock()
-        self._socket: Any = None
+        self._socket: socket.socket | None = None
 
-    def watch(self, connection: HTTPConnection) -> None:
-        """The request is sent on this connection, which forgets its socket where it is the last one."""
+    def watch(self, one: Any) -> None:
+        """The request goes over this socket. What is kept is a handle of our own: TLS takes a socket's away."""
         with self._lock:
-            self._socket = getattr(connection.sock, "socket", connection.sock)  # TLS through a proxy's TLS has one
+            self._forget()
+            self._socket = socket.socket(fileno=os.dup(one.fileno()))
             if self.is_past:
                 self._shut()
 
@@ -134,13 +140,17 @@ class _Deadline:
     def meet(self) -> None:
         """The answer is read, or given up: its connection may be used for another."""
         with self._lock:
-            self._socket = None
+            self._forget()
 
     def _shut(self) -> None:
-        if isinstance(self._socket, socket.socket):
-            with contextlib.suppress(OSError):  # it is closed already
-                # Not the TLS socket's own `shutdown`, which would take away what the reading thread is using.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # the other side was faster
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 class _Session(requests.Session):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 from reconciler.events import times
+from reconciler.events.times import Millis
 
 DEFAULT_PAUSE_S = 10.0
 """After a 429 that says nothing of when to come again."""
@@ -14,7 +16,8 @@ LONGEST_PAUSE_S = 3600.0
 
 
 class RateLimit:
-    """Remembers when GitLab may be asked again. Times are those of the wall clock, in seconds.
+    """Remembers when GitLab may be asked again, by a steady clock, in seconds: however wrong this machine's time
+    is, or becomes, a pause is as long as GitLab says by its own.
 
     Only `share` of what the token may ask in a period is used. What others use of the same token (a backfill
     beside the service, a person) counts too: GitLab tells what remains for all of them together.
@@ -25,6 +28,8 @@ class RateLimit:
         self._lock = threading.Lock()
         self._not_before = 0.0
         self._reset_at = 0.0
+        self._period: int | None = None
+        """The end of the period that `remaining` is about, by GitLab's clock."""
         self._reserve = 0.0
         self.remaining: int | None = None
         """What remains in this period, going by the last answer and by what was asked since."""
@@ -45,32 +50,35 @@ class RateLimit:
     def take(self) -> float:
         """Take leave for one request: 0.0, or how many seconds to wait before asking for leave again."""
         with self._lock:
-            now = time.time()
+            now = time.monotonic()
             if self._not_before > now:
                 return self._not_before - now
             if self.remaining is not None:
                 if now >= self._reset_at:
                     self.remaining = None  # a new period: the next answer tells
                 elif self.remaining <= self._reserve:
-                    return min(self._reset_at - now, LONGEST_PAUSE_S)
+                    return self._reset_at - now
                 else:
                     self.remaining -= 1
             return 0.0
 
     def _note_remaining(self, remaining: int, headers: Mapping[str, str]) -> None:
         """Answers overtake each other: within a period, the lowest figure is the newest."""
-        reset_at = time.time() + _until_reset(headers)
-        same_period = abs(reset_at - self._reset_at) < 1.5
-        if self.remaining is None or not same_period or remaining < self.remaining:
-            self.remaining = remaining
-        self._reset_at = reset_at
+        period = _reset(headers)
+        reset_at = time.monotonic() + _until_reset(headers)
+        if self.remaining is None or period is None or self._period is None or abs(period - self._period) > 1:
+            self.remaining, self._reset_at = remaining, reset_at
+        else:
+            self.remaining = min(remaining, self.remaining)
+            self._reset_at = min(reset_at, self._reset_at)  # what was longest under way says a later one
+        self._period = period
 
     def _hold(self, seconds: float) -> None:
-        self._not_before = max(self._not_before, time.time() + min(max(seconds, 0.0), LONGEST_PAUSE_S))
+        self._not_before = max(self._not_before, time.monotonic() + min(seconds, LONGEST_PAUSE_S))
 
 
 def _pause(headers: Mapping[str, str]) -> float:
-    pause = times.retry_after(headers.get("Retry-After"), now=times.now())
+    pause = times.retry_after(headers.get("Retry-After"), now=_told_at(headers))
     return _until_reset(headers) if pause is None else pause / 1000
 
 
@@ -79,6 +87,19 @@ def _is_figure(value: str) -> bool:
     return value.isascii() and value.isdigit() and len(value) < 20
 
 
-def _until_reset(headers: Mapping[str, str]) -> float:
+def _reset(headers: Mapping[str, str]) -> int | None:
     reset = headers.get("RateLimit-Reset", "")
-    return float(reset) - time.time() if _is_figure(reset) else 0.0
+    return int(reset) if _is_figure(reset) else None
+
+
+def _until_reset(headers: Mapping[str, str]) -> float:
+    reset = _reset(headers)
+    return 0.0 if reset is None else min(max(reset - _told_at(headers) / 1000, 0.0), LONGEST_PAUSE_S)
+
+
+def _told_at(headers: Mapping[str, str]) -> Millis:
+    """When GitLab said it, by its own clock, which the moments that it names go by; ours, where it does not say."""
+    try:
+        return Millis(round(parsedate_to_datetime(headers.get("Date", "")).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        return times.now()

@@ -6,13 +6,16 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
 
-from reconciler.dashboard.guard import GUESS_EVERY_S, GUESSES, Guesses
+from reconciler.config.models import Admin
+from reconciler.dashboard.guard import GUESS_EVERY_S, GUESSES, MOST_GUESSERS, Guard, Guesses
 from reconciler.dashboard.views import LARGEST_SHOWN
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
@@ -73,12 +76,43 @@ class TestGuessing:
         guesses = Guesses(lambda: now)
         for pause, wrong in tries:
             now += pause
-            if guesses.wait_s() == 0 and wrong:
-                guesses.wrong()
+            if guesses.wait_s("a") == 0 and wrong:
+                guesses.wrong("a")
                 looked_at += 1
             assert looked_at <= GUESSES + now / GUESS_EVERY_S
-        now += guesses.wait_s() + 0.001
-        assert guesses.wait_s() == 0
+        now += guesses.wait_s("a") + 0.001
+        assert guesses.wait_s("a") == 0
+
+    @pytest.mark.parametrize(
+        ("guesser", "neighbour", "other"),
+        [
+            ("127.0.0.2", "127.0.0.2", "127.0.0.1"),
+            ("2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1"),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.1", "::ffff:192.0.2.2"),
+        ],
+    )
+    async def test_others_are_not_locked_out(self, guesser: str, neighbour: str, other: str) -> None:
+        async def page(scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse("in")(scope, receive, send)
+
+        guard = Guard(page, Admin.model_validate({"port": 1, "token": TOKEN}))
+
+        async def status(host: str, token: str) -> int:
+            transport = httpx.ASGITransport(guard, client=(host, 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://dashboard") as client:
+                return (await client.get("/", headers={"Authorization": f"Bearer {token}"})).status_code
+
+        for _ in range(GUESSES):
+            await status(guesser, "wrong")
+        assert [await status(host, TOKEN) for host in (guesser, neighbour, other)] == [429, 429, 200]
+
+    def test_it_remembers_so_many(self) -> None:
+        guesses = Guesses(lambda: 0.0)
+        for n in range(MOST_GUESSERS + 1):
+            for _ in range(GUESSES):
+                guesses.wrong(str(n))
+        assert guesses.wait_s("0") == 0
+        assert all(guesses.wait_s(str(n)) > 0 for n in range(1, MOST_GUESSERS + 1))
 
     def test_a_cookie_is_not_made_of_the_token(self, locked: Dash) -> None:
         first = log_in(locked, TOKEN).cookies

@@ -19,7 +19,7 @@ import trustme
 
 from reconciler.config.models import GitLab
 from reconciler.sources import answers, bounded
-from reconciler.sources.bounded import LARGEST_ANSWER, TooLarge, bounded_session
+from reconciler.sources.bounded import LARGEST_ANSWER, TooLarge, TooSlow, bounded_session
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Unavailable
 from tests.support.scripted import Scripted
@@ -115,6 +115,40 @@ def test_so_is_one_through_tls_and_a_stranger_is_no_gitlab(tmp_path: Path) -> No
             client.get("/version", answers.Version)
         with pytest.raises(Unavailable, match=r"certificate is signed by nobody known.*set gitlab\.ca_file"):
             Client(GitLab(url=url), tries=1).get("/version", answers.Version)
+
+
+@pytest.mark.parametrize("more", [b"x", b"\r\nX: y"])
+def test_so_is_a_proxy_s_own_answer(more: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with trickling(b"HTTP/1.1 200 OK\r\nX-Long: ", more) as url:
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        client = Client(GitLab(url="https://gitlab.example", timeout="1s"), tries=1)
+        with pytest.raises(Unavailable, match=r"had not come to its end after 1 s: see gitlab\.timeout"):
+            client.get("/version", answers.Version)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_so_is_one_on_a_connection_that_was_used_before() -> None:
+    wait, waited = threading.Event(), threading.Event()
+
+    def answer(path: str) -> tuple[int, object]:
+        if path == "/slow":
+            wait.wait(10)
+            waited.set()
+        return 200, {"version": "18"}
+
+    before = open_files()
+    with Scripted(answer) as server, bounded_session(within_s=1) as session:
+        for _ in range(3):
+            assert session.get(f"{server.url}/fast").status_code == 200
+        with pytest.raises(TooSlow):
+            session.get(f"{server.url}/slow", timeout=60)
+        assert not waited.is_set()
+        wait.set()
+        assert session.get(f"{server.url}/fast").status_code == 200
+    assert open_files() <= before + 1  # nothing is left open
 
 
 def test_who_is_not_there_is_named_plainly() -> None:

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,41 @@ def test_a_pause_is_kept_to_in_every_form() -> None:
         rate_limit = RateLimit()
         rate_limit.note(429, {"Retry-After": value})
         assert least < rate_limit.take() <= most, value
+
+
+AHEAD = 2 * 3600
+"""How far ahead of ours GitLab's clock is."""
+
+
+@pytest.mark.parametrize("ahead", [AHEAD, 0, -AHEAD])
+@pytest.mark.parametrize("status", [200, 429])
+def test_moments_go_by_gitlab_s_own_clock(status: int, ahead: int) -> None:
+    rate_limit = RateLimit()
+    told = {"Date": formatdate(time.time() + ahead, usegmt=True)}
+    rate_limit.note(status, headers(100, 0, reset_in=30 + ahead) | told)
+    assert 25 < rate_limit.take() <= 31
+    rate_limit = RateLimit()
+    rate_limit.note(429, {"Retry-After": formatdate(time.time() + ahead + 30, usegmt=True)} | told)
+    assert 25 < rate_limit.take() <= 31
+    rate_limit = RateLimit(0.5)
+    rate_limit.note(status, headers(100, 40, reset_in=30 + ahead) | told)
+    assert 25 < rate_limit.take() <= 31
+
+
+def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    rate_limit = RateLimit()
+    rate_limit.note(200, headers(100, 0, reset_in=30))
+    now = time.time()
+    for set_to in (now - AHEAD, now + AHEAD):
+        monkeypatch.setattr(time, "time", lambda set_to=set_to: set_to)
+        assert 25 < rate_limit.take() <= 30
+
+
+@pytest.mark.parametrize("date", ["", "now", "Mon, 99 Jan 2026", "Wed, 25 Nov 99999999999 12:00:00 GMT"])
+def test_a_date_that_is_none_is_none(date: str) -> None:
+    rate_limit = RateLimit()
+    rate_limit.note(200, headers(100, 0, reset_in=30) | {"Date": date})
+    assert 25 < rate_limit.take() <= 30
 
 
 def test_a_new_period_begins_anew() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from reconciler import __version__
 from reconciler.cli.failing import ending
+from reconciler.cli.output import tell_failures
 
 COMMANDS = {
     "init": "init:init",
@@ -72,6 +73,7 @@ def options(
 
 def main() -> None:
     """Run the command line."""
+    tell_failures()
     named = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         sys.exit(ending(command_line(named or COMMANDS), prog_name="gitlab-reconciler"))

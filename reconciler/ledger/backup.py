@@ -86,6 +86,8 @@ def _inspect(path: Path, *, called: Path) -> Copy:
     """`called` is the file that is at fault where something is."""
     if not path.exists():
         raise LedgerError(f"{called}: there is no such file")
+    if path.is_dir():
+        raise LedgerError(f"{called}: is a folder: name the file in it")
     # A copy is one file, and nobody writes it: then SQLite needs no others beside it.
     alone = not path.with_name(path.name + "-wal").exists()
     target = f"{path.absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"

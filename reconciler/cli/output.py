@@ -1,0 +1,44 @@
+"""Standard output that can't be written: a full disk, or nobody who takes it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+
+
+class OutputFailed(OSError):
+    """What was to be printed went nowhere, or only a part of it arrived."""
+
+    def __str__(self) -> str:
+        return f"can't write to standard output: {self.strerror}"
+
+
+def tell_failures() -> None:
+    """Have what can't be printed raise OutputFailed from now on, so that it is known from other files' trouble.
+
+    A reader that went away (`… | head`) stays a BrokenPipeError.
+    """
+    before = sys.stdout
+    before.flush()
+    raw = _Raw(before.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), before.encoding, before.errors, line_buffering=before.line_buffering
+    )
+
+
+def give_up() -> None:
+    """Let what was not printed go: Python would try once more as it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+
+
+class _Raw(io.FileIO):
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # the buffer in front gives bytes
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror  # see `common`: it was at the start
+            raise OutputFailed(error.errno, why) from error

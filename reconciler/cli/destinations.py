@@ -23,6 +23,7 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, moment
 from reconciler.cli.rendering import Rendered, Renderer, print_request
@@ -139,17 +140,18 @@ def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def skip(
     name: NameArgument,
-    event_id: Annotated[int, typer.Argument(help="The event, as `status` names the one in the way.", min=1)],
+    event: EventArgument,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Set an event aside that a destination does not take: a dead letter from now on. Those behind it go on at once.
 
-    `dead replay` sends it again.
+    `status` names the one in the way. `dead replay` sends it again.
     """
-    done = False
+    done, event_id = False, event.number
 
     def set_aside(db: Database, one: Standing) -> None:
         nonlocal done
+        numbers(db, [event])
         done = in_the_way.set_aside(db, one.id, event_id, now=times.now())
 
     _change(config, name, set_aside)

@@ -12,7 +12,6 @@ from sqlite_utils import Database
 
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
-    LARGEST_ID,
     ConfigOption,
     JsonOption,
     fail,
@@ -23,6 +22,7 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, moment
 from reconciler.cli.tables import Listing
@@ -85,12 +85,13 @@ def list_events(
 
 @app.command()
 def show(
-    event_id: Annotated[int, typer.Argument(help="The event's id, as `events` lists it.", min=1, max=LARGEST_ID)],
+    event: EventArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Show one event: every sighting of it, its deliveries, and its payload."""
     with opened(_ledger(config), readonly=True) as db:
+        [event_id] = numbers(db, [event])
         found = browse.show(db, event_id)
     if found is None:
         fail(f"there is no event {event_id} in this ledger")

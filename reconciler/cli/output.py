@@ -40,5 +40,5 @@ class _Raw(io.FileIO):
         except BrokenPipeError:
             raise
         except OSError as error:
-            why = "it is closed" if error.errno == errno.EBADF else error.strerror  # see `common`: it was at the start
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror  # so `common` left it
             raise OutputFailed(error.errno, why) from error

@@ -9,7 +9,6 @@ import typer
 from reconciler.cli.again import RateOption, YesOption, send_again
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
-    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
@@ -17,15 +16,14 @@ from reconciler.cli.common import (
     project_name,
     read_config,
 )
+from reconciler.cli.event_ids import EventsArgument
 from reconciler.cli.moments import FromOption, ToOption, moment
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.replay import Wanted
 
 
 def replay(
-    event_ids: Annotated[
-        list[int] | None, typer.Argument(help="Events, as `events` lists them.", min=1, max=LARGEST_ID)
-    ] = None,
+    event_ids: EventsArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
     since: FromOption = None,
     until: ToOption = None,
@@ -50,7 +48,6 @@ def replay(
         filter=Filter(
             project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True)
         ),
-        event_ids=tuple(event_ids or ()),
         dead_only=dead,
     )
-    send_again(loaded, config, wanted, destination=destination, rate=rate, yes=yes, as_json=as_json)
+    send_again(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)

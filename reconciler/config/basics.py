@@ -194,7 +194,7 @@ def _anchored(path: Path, info: ValidationInfo) -> Path:
 def _no_folder(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("should be a file's path: no file's name has a zero byte")
-    if os.path.isdir(path):  # unlike Path.is_dir it raises nothing where the path can't be looked at
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the path can't be looked at
         raise ValueError(f"should be a file: {path} is a folder")
     return path
 

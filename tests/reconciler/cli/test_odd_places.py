@@ -32,9 +32,7 @@ def test_a_folder_is_no_backup(place: str, tmp_path: Path, monkeypatch: Monkey, 
 
 @pytest.mark.parametrize("command", ["serve", "repair", "status", "check"])
 @pytest.mark.parametrize("path", ["/", ".", ""])
-def test_a_folder_is_no_ledger(
-    command: str, path: str, tmp_path: Path, monkeypatch: Monkey, capsys: Capture
-) -> None:
+def test_a_folder_is_no_ledger(command: str, path: str, tmp_path: Path, monkeypatch: Monkey, capsys: Capture) -> None:
     code, said = in_process(monkeypatch, capsys, command, "-c", config_in(tmp_path, path))
     assert (code, ":2: ledger.path: should be a file: " in said) == (2, True)
 

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class OutputFailed(OSError):
@@ -15,17 +17,26 @@ class OutputFailed(OSError):
         return f"can't write to standard output: {self.strerror}"
 
 
-def tell_failures() -> None:
-    """Have what can't be printed raise OutputFailed from now on, so that it is known from other files' trouble.
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Have what can't be printed raise OutputFailed, so that it is known from other files' trouble.
 
     A reader that went away (`… | head`) stays a BrokenPipeError.
     """
     before = sys.stdout
+    try:
+        raw = _Raw(before.fileno(), "w", closefd=False)
+    except io.UnsupportedOperation:  # it is no file: somebody else keeps what is printed
+        yield
+        return
     before.flush()
-    raw = _Raw(before.fileno(), "w", closefd=False)
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw), before.encoding, before.errors, line_buffering=before.line_buffering
+        io.BufferedWriter(raw), before.encoding, before.errors, line_buffering=before.isatty()
     )
+    try:
+        yield
+    finally:
+        sys.stdout = before
 
 
 def give_up() -> None:

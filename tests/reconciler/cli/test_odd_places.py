@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import socket
+import sqlite3
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from reconciler.cli.app import command_line
+from reconciler.cli.failing import ending
+from reconciler.ledger.lock import only_service
+from reconciler.service.errors import ServiceError
+from reconciler.service.web import listen
 from tests.reconciler.cli.test_as_a_stranger import in_process
 from tests.support.filled import filled
 from tests.support.service import COMMAND
@@ -58,3 +70,84 @@ def test_output_that_nobody_takes(command: str, to: str, why: str, tmp_path: Pat
     assert done.returncode == 1
     assert [line for line in told if why in line] == told[:-1]
     assert f"can't write to standard output: {why}" in done.stderr
+
+
+class TestRestoreAndRepair:
+    @pytest.mark.parametrize("command", ["restore copy.db --yes", "repair"])
+    def test_a_ledger_that_is_served(
+        self, command: str, tmp_path: Path, monkeypatch: Monkey, capsys: Capture
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        filled(tmp_path / "ledger.db", 1)
+        filled(tmp_path / "copy.db", 1)
+        with only_service(tmp_path / "ledger.db"):
+            code, said = in_process(monkeypatch, capsys, *command.split(), "-c", config_in(tmp_path))
+        assert (code, "has this ledger; stop it first" in said, "ledger.path" in said) == (1, True, False), said
+
+    def test_a_damaged_copy(self, tmp_path: Path, monkeypatch: Monkey, capsys: Capture) -> None:
+        filled(tmp_path / "whole.db", 300)
+        whole = (tmp_path / "whole.db").read_bytes()
+        page = 4096
+        for name, data in (("middle", whole[: 8 * page] + b"\xff" * page + whole[9 * page :]),
+                           ("cut", whole[: len(whole) // page // 2 * page])):  # fmt: skip
+            copy = tmp_path / f"{name}.db"
+            copy.write_bytes(data)
+            code, said = in_process(monkeypatch, capsys, "restore", str(copy), "-c", config_in(tmp_path))
+            assert (code, f"{name}.db: the file is damaged: " in said) == (1, True), said
+            assert "; restore another copy" in said
+            assert "repair" not in said
+
+    @pytest.mark.parametrize("content", [b"receiver: {port: 0}\n" * 60, b"", None])
+    def test_what_is_no_ledger(
+        self, content: bytes | None, tmp_path: Path, monkeypatch: Monkey, capsys: Capture
+    ) -> None:
+        other = tmp_path / "other.db"
+        if content is None:
+            with closing(sqlite3.connect(other)) as db:
+                db.execute("CREATE TABLE search (search)")  # whose name is one of ours
+        else:
+            other.write_bytes(content)
+        before = other.read_bytes()
+        code, said = in_process(monkeypatch, capsys, "restore", str(other), "-c", config_in(tmp_path))
+        assert (code, "other.db: is no ledger: name a file that `backup` made" in said) == (1, True), said
+        assert "ledger.path" not in said
+        code, said = in_process(monkeypatch, capsys, "repair", "-c", config_in(tmp_path, "other.db"))
+        assert (code, "is no ledger" in said or "is no SQLite database" in said) == (1, True), said
+        assert other.read_bytes() == before
+
+
+class TestPorts:
+    @pytest.fixture
+    def taken(self) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as one:
+            yield one.getsockname()[1]
+
+    @pytest.mark.parametrize("section", ["receiver", "admin", "metrics"])
+    def test_one_that_another_process_has(
+        self, section: str, taken: int, tmp_path: Path, monkeypatch: Monkey, capsys: Capture
+    ) -> None:
+        if section == "receiver":
+            config = config_in(tmp_path, receiver_port=taken)
+        else:
+            config = config_in(tmp_path, more=f"{section}: {{port: {taken}}}\n")
+        monkeypatch.setattr(sys, "argv", ["gitlab-reconciler", "check", "--json", "-c", config])
+        what = f"{section}: port {taken} of 127.0.0.1"
+
+        def found() -> list[tuple[str, bool, str | None]]:
+            assert ending(command_line(), prog_name="gitlab-reconciler") == 1  # there is no token
+            told = json.loads(capsys.readouterr().out)
+            return [(one["what"], one["ok"], one["advice"]) for one in told if one["what"].startswith(what)]
+
+        advice = f"`serve` can't listen there: Address already in use; see {section}.host and {section}.port"
+        assert found() == [(what, False, advice)]
+        with only_service(tmp_path / "ledger.db"):  # whose it may be
+            assert found() == [(f"{what} is in use, and the service runs (process {os.getpid()})", True, None)]
+
+    def test_serve_says_the_address_once(
+        self, taken: int, tmp_path: Path, monkeypatch: Monkey, capsys: Capture
+    ) -> None:
+        with pytest.raises(ServiceError) as told:
+            listen("127.0.0.1", taken)
+        assert str(told.value) == (
+            f"can't listen on 127.0.0.1:{taken}: Address already in use; see receiver.host and receiver.port"
+        )

@@ -22,7 +22,7 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.tables import Listing
 from reconciler.cli.unheard import tell_nothing, unheard
@@ -138,7 +138,8 @@ def replay(
 
 
 def _filter(project: str | None, kind: str | None, since: str | None, until: str | None) -> Filter:
-    return Filter(project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True))
+    start, end = time_range(since, until)
+    return Filter(project=project_name(project), kind=kind, since=start, until=end)
 
 
 def _whole(

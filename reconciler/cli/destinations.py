@@ -25,7 +25,7 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.tables import Listing
 from reconciler.cli.trial import send_trial
@@ -101,8 +101,9 @@ def test(
             fail("--send sends an event of its own: --from and --to choose stored ones", USAGE)
         send_trial(loaded, destination, bodies=bodies, as_json=as_json)
         return
+    start, end = time_range(since, until)
     with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
-        wanted = Filter(since=moment(since), until=moment(until, end_of_day=True))
+        wanted = Filter(since=start, until=end)
         events = browse.newest(db, wanted, limit=limit)
         results = [_try(db, renderer, destination, event, bodies=bodies or as_json) for event in events]
     if as_json:

@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
+    USAGE,
     ConfigOption,
     JsonOption,
     fail,
@@ -24,7 +25,7 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.tables import Listing
 from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.events.texts import pretty_json
@@ -63,13 +64,10 @@ def list_events(
     as_json: JsonOption = False,
 ) -> None:
     """List events, newest last. Times are UTC. With --json each event is one line of JSON."""
-    wanted = Filter(
-        project=project_name(project),
-        kind=kind,
-        since=moment(since),
-        until=moment(until, end_of_day=True),
-        source=source,
-    )
+    if follow and until is not None:
+        fail("--follow shows what comes from now on: it has no --to", USAGE)
+    start, end = time_range(since, until)
+    wanted = Filter(project=project_name(project), kind=kind, since=start, until=end, source=source)
     with opened(_ledger(config), readonly=True) as db:
         last = browse.last_id(db)
         rows = [row for row in browse.newest(db, wanted, limit=limit) if row["id"] <= last]

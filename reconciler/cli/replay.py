@@ -17,7 +17,7 @@ from reconciler.cli.common import (
     read_config,
 )
 from reconciler.cli.event_ids import EventsArgument
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.replay import Wanted
 
@@ -44,10 +44,9 @@ def replay(
     if not (event_ids or since or until or dead):
         fail("say which: event ids, --from and --to, or --dead", USAGE)
     loaded = read_config(config)
+    start, end = time_range(since, until)
     wanted = Wanted(
-        filter=Filter(
-            project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True)
-        ),
+        filter=Filter(project=project_name(project), kind=kind, since=start, until=end),
         dead_only=dead,
     )
     send_again(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)

@@ -40,7 +40,7 @@ def send_again(
     config: Config,
     file: Path,
     wanted: Wanted,
-    ids: Sequence[EventId],
+    event_ids: Sequence[EventId],
     *,
     destination: str | None,
     rate: str | None,
@@ -57,7 +57,7 @@ def send_again(
     if not config.ledger.path.exists():
         fail(f"{config.ledger.path}: there is no ledger yet")
     with opened(config.ledger.path) as db:
-        wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, ids, so=_NOTHING_SENT)))
+        wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
         _check_ids(db, wanted)
         ids = {one.name: one.id for one in destinations.standings(db) if one.active}
         chosen = [one for one in config.destinations if one.name in ids and destination in (None, one.name)]

@@ -53,9 +53,9 @@ def test_no_projects(command: str, config: str, monkeypatch: Monkey, capsys: Cap
     assert (code, "no projects: name them with --project or in the config" in said) == (2, True)
 
 
-def at(gitlab: Simulator, make_service: MakeService) -> str:
+def at(gitlab: Simulator, make_service: MakeService, url: str = "http://127.0.0.1:9") -> str:
     service = make_service(**at_gitlab(gitlab))
-    service.config["receiver"]["url"] = "http://127.0.0.1:9"
+    service.config["receiver"]["url"] = url
     service.write_config()
     return str(service.file)
 
@@ -63,7 +63,7 @@ def at(gitlab: Simulator, make_service: MakeService) -> str:
 def test_only_triggers_are_subscribed_to(
     make_service: MakeService, gitlab: Simulator, monkeypatch: Monkey, capsys: Capture
 ) -> None:
-    words = ["hooks", "ensure", "--dry-run", "-c", at(gitlab, make_service)]
+    words = ["hooks", "ensure", "--dry-run", "-c", at(gitlab, make_service, "https://events.example.com")]
     monkeypatch.setattr("sys.argv", ["gitlab-reconciler", *words])
     assert ending(command_line(), prog_name="gitlab-reconciler") == 0
     [told] = [line for line in capsys.readouterr().out.splitlines() if "subscribed to" in line]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlite_utils import Database
 
 from reconciler.cli.common import USAGE, err, fail, out, print_json
+from reconciler.cli.event_ids import EventId, numbers
 from reconciler.cli.unheard import unheard
 from reconciler.config.models import Config
 from reconciler.config.units import rate as read_rate
@@ -37,19 +40,24 @@ def send_again(
     config: Config,
     file: Path,
     wanted: Wanted,
+    event_ids: Sequence[EventId],
     *,
     destination: str | None,
     rate: str | None,
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Find, count, ask, and open again. Interrupted, it says how far it came; what was opened stays open."""
+    """Find, count, ask, and open again what is wanted; where ids are given, only those events of it.
+
+    Interrupted, it says how far it came; what was opened stays open.
+    """
     if destination is not None and destination not in [known.name for known in config.destinations]:
         fail(f"no destination named {destination!r} in {file}", USAGE)
     per_second = _rate(rate)
     if not config.ledger.path.exists():
         fail(f"{config.ledger.path}: there is no ledger yet")
     with opened(config.ledger.path) as db:
+        wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
         _check_ids(db, wanted)
         ids = {one.name: one.id for one in destinations.standings(db) if one.active}
         chosen = [one for one in config.destinations if one.name in ids and destination in (None, one.name)]

@@ -11,6 +11,7 @@ import typer
 
 from reconciler import __version__
 from reconciler.cli.failing import ending
+from reconciler.cli.output import failures_told
 
 COMMANDS = {
     "init": "init:init",
@@ -74,7 +75,9 @@ def main() -> None:
     """Run the command line."""
     named = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
-        sys.exit(ending(command_line(named or COMMANDS), prog_name="gitlab-reconciler"))
+        with failures_told():
+            code = ending(command_line(named or COMMANDS), prog_name="gitlab-reconciler")
+        sys.exit(code)
     except BrokenPipeError:  # `… | head`
         sys.stderr.close()
         sys.exit(0)

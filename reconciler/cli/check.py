@@ -22,6 +22,7 @@ from reconciler.cli.common import (
     without_logs,
 )
 from reconciler.cli.once import named, without_request
+from reconciler.cli.ports import ports
 from reconciler.cli.unknown import together
 from reconciler.cli.weak import MAKE_A_KEY, weaknesses
 from reconciler.config.building import CLOSE_PATIENCE_S
@@ -62,7 +63,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Check the config, GitLab, the token, each project, each destination, and the ledger."""
+    """Check the config, GitLab, the token, each project, each destination, the ports, and the ledger."""
     found = _findings(read_config(config), str(config))
     if as_json:
         findings = list(found)
@@ -115,6 +116,7 @@ def _merged(alike: dict[tuple[str, str, bool], list[Finding]]) -> Iterator[Findi
 def _findings(config: Config, file: str) -> Iterator[Finding]:
     yield from _unknown(config)
     yield Finding(f"config: {file} is valid", True)
+    yield from (Finding(what, wrong is None, wrong) for what, wrong in ports(config))
     yield from _hooks(config)
     yield from _gitlab(config)
     with without_logs():  # of the brokers' clients

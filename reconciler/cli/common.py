@@ -29,11 +29,13 @@ def _hold_standard_files() -> None:
     """Put /dev/null where stdin, stdout or stderr was closed: the next file that is opened would take its place, and
     what is printed would go into it.
     """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    # What is printed to a closed stdout must not seem to have arrived: writing there fails.
+    standard = ((0, "stdin", "r", os.O_RDWR), (1, "stdout", "w", os.O_RDONLY), (2, "stderr", "w", os.O_RDWR))
+    for number, name, mode, flags in standard:
         try:
             os.fstat(number)
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.dup2(os.open(os.devnull, flags), number)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 

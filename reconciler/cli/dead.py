@@ -21,8 +21,9 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.tables import Listing
 from reconciler.cli.unheard import tell_nothing, unheard
@@ -93,7 +94,7 @@ def list_dead(
 
 @app.command()
 def show(
-    event_id: Annotated[int, typer.Argument(help="The event's id, as `dead list` shows it.", min=1, max=LARGEST_ID)],
+    event: EventArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     destination: DestinationOption = None,
     as_json: JsonOption = False,
@@ -104,6 +105,7 @@ def show(
     """
     loaded = read_config(config)
     with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
+        [event_id] = numbers(db, [event])
         found = [row for row in letters.letters_of(db, event_id) if destination in (None, row["destination"])]
         if not found:
             fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
@@ -118,9 +120,7 @@ def show(
 
 @app.command()
 def replay(
-    event_ids: Annotated[
-        list[int] | None, typer.Argument(help="Events, as `dead list` shows them.", min=1, max=LARGEST_ID)
-    ] = None,
+    event_ids: EventsArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
     every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
     destination: DestinationOption = None,
@@ -136,12 +136,13 @@ def replay(
     if not (event_ids or every or destination or project or kind or since or until):
         fail("say which: event ids, --destination, --project, --kind, --from and --to, or --all", USAGE)
     loaded = read_config(config)
-    wanted = Wanted(filter=_filter(project, kind, since, until), event_ids=tuple(event_ids or ()), dead_only=True)
-    send_again(loaded, config, wanted, destination=destination, rate=rate, yes=yes, as_json=as_json)
+    wanted = Wanted(filter=_filter(project, kind, since, until), dead_only=True)
+    send_again(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
 
 
 def _filter(project: str | None, kind: str | None, since: str | None, until: str | None) -> Filter:
-    return Filter(project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True))
+    start, end = time_range(since, until)
+    return Filter(project=project_name(project), kind=kind, since=start, until=end)
 
 
 def _whole(

@@ -24,8 +24,9 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.tables import Listing
 from reconciler.cli.trial import send_trial
@@ -103,8 +104,9 @@ def test(
             fail("--send sends an event of its own: --from and --to choose stored ones", USAGE)
         send_trial(loaded, destination, bodies=bodies, as_json=as_json)
         return
+    start, end = time_range(since, until)
     with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
-        wanted = Filter(since=moment(since), until=moment(until, end_of_day=True))
+        wanted = Filter(since=start, until=end)
         events = browse.newest(db, wanted, limit=limit)
         results = [_try(db, renderer, destination, event, bodies=bodies or as_json) for event in events]
     if as_json:
@@ -142,19 +144,18 @@ def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def skip(
     name: NameArgument,
-    event_id: Annotated[
-        int, typer.Argument(help="The event, as `status` names the one in the way.", min=1, max=LARGEST_ID)
-    ],
+    event: EventArgument,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Set an event aside that a destination does not take: a dead letter from now on. Those behind it go on at once.
 
-    `dead replay` sends it again.
+    `status` names the one in the way. `dead replay` sends it again.
     """
-    done = False
+    done, event_id = False, event.number
 
     def set_aside(db: Database, one: Standing) -> None:
         nonlocal done
+        numbers(db, [event])
         done = in_the_way.set_aside(db, one.id, event_id, now=times.now())
 
     _change(config, name, set_aside)

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     LARGEST_ID,
+    USAGE,
     ConfigOption,
     JsonOption,
     fail,
@@ -23,8 +24,9 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.tables import Listing
 from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.events.texts import pretty_json
@@ -65,13 +67,10 @@ def list_events(
     as_json: JsonOption = False,
 ) -> None:
     """List events, newest last. Times are UTC. With --json each event is one line of JSON."""
-    wanted = Filter(
-        project=project_name(project),
-        kind=kind,
-        since=moment(since),
-        until=moment(until, end_of_day=True),
-        source=source,
-    )
+    if follow and until is not None:
+        fail("--follow shows what comes from now on: it has no --to", USAGE)
+    start, end = time_range(since, until)
+    wanted = Filter(project=project_name(project), kind=kind, since=start, until=end, source=source)
     with opened(_ledger(config), readonly=True) as db:
         last = browse.last_id(db)
         rows = [row for row in browse.newest(db, wanted, limit=limit) if row["id"] <= last]
@@ -87,12 +86,13 @@ def list_events(
 
 @app.command()
 def show(
-    event_id: Annotated[int, typer.Argument(help="The event's id, as `events` lists it.", min=1, max=LARGEST_ID)],
+    event: EventArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Show one event: every sighting of it, its deliveries, and its payload."""
     with opened(_ledger(config), readonly=True) as db:
+        [event_id] = numbers(db, [event])
         found = browse.show(db, event_id)
     if found is None:
         fail(f"there is no event {event_id} in this ledger")

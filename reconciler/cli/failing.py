@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from reconciler.cli.common import FAILED, USAGE, Failed, json_text, say
+from reconciler.cli.output import OutputFailed, give_up
 from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
 from reconciler.ledger.connection import explain, is_trouble
@@ -41,6 +42,9 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
         return _tell("nothing was changed: nobody answered the question (--yes answers it)", FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", FAILED)
+    except OutputFailed as error:
+        give_up()
+        return _tell(str(error), FAILED)
     except _ClickException as error:
         return _usage(error)
 

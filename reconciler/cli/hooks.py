@@ -44,7 +44,7 @@ from reconciler.reconcile.threads import in_thread
 from reconciler.sources.errors import SourceError
 from reconciler.sources.hook_log import Delivery
 from reconciler.sources.hooks import Hook
-from reconciler.sources.settings import restrictions
+from reconciler.sources.settings import TRIGGERS, restrictions
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def ensure(
     Safe to run again.
     """
     loaded = _read(config)
-    names = _names(project)
+    names = _names(project, loaded)
 
     async def work(parts: Reconciling) -> list[Ensured]:
         found = []
@@ -102,7 +102,7 @@ def list_hooks(
 ) -> None:
     """Show our webhooks as GitLab has them now: on or off, until when, subscribed to what."""
     loaded = _read(config)
-    names = _names(project)
+    names = _names(project, loaded)
 
     async def work(parts: Reconciling) -> list[tuple[str, list[Hook] | str]]:
         found: list[tuple[str, list[Hook] | str]] = []
@@ -152,13 +152,20 @@ def resend(
     async def work(parts: Reconciling) -> list[dict[str, Any]]:
         assert name is not None  # noqa: S101 - the option is required
         known = await parts.projects.find(name)
-        done: list[dict[str, Any]] = []
+        chosen: list[tuple[Hook, Delivery]] = []
         for hook in await in_thread(lambda: parts.hooks.of(known.id, fresh=True)):
-            records = await in_thread(partial(_deliveries, parts, hook))
-            for record in records[::-1]:
+            for record in (await in_thread(partial(_deliveries, parts, hook)))[::-1]:
                 if (record.id in wanted) if wanted else _is_wanted(record, start):
-                    done.append(await _resend(parts, hook, record, len(done), dry_run=dry_run))
-        return done
+                    chosen.append((hook, record))
+        if missing := sorted(wanted - {record.id for _, record in chosen}):
+            numbers = ", ".join(map(str, missing))
+            fail(f"delivery {numbers}: not in GitLab's log of our webhooks in {project}; nothing was sent again")
+        if not dry_run:
+            await _resend(parts, chosen)
+        return [
+            {"delivery": record.id, "hook": hook.name, "event": record.hook_event, "status": record.status}
+            for hook, record in chosen
+        ]
 
     done = _run(loaded, work)
     if as_json:
@@ -180,13 +187,20 @@ def _is_wanted(record: Delivery, start: int | None) -> bool:
     return record.failed and (start is None or (record.made_at or start) >= start)
 
 
-async def _resend(parts: Reconciling, hook: Hook, record: Delivery, before: int, *, dry_run: bool) -> dict[str, Any]:
-    if not dry_run:
-        if before:
-            err.print("GitLab resends 5 a minute: waiting …")
+async def _resend(parts: Reconciling, chosen: list[tuple[Hook, Delivery]]) -> None:
+    if len(chosen) > 1:
+        wait = _duration(RESEND_PAUSE_S * (len(chosen) - 1))
+        err.print(f"{len(chosen):,} to send again: GitLab takes 5 a minute, so that this lasts {wait}.")
+    for done, (hook, record) in enumerate(chosen):
+        if done:
+            err.print(f"{done:,} of {len(chosen):,} sent; waiting {RESEND_PAUSE_S:g} s …")
             await asyncio.sleep(RESEND_PAUSE_S)
-        await in_thread(lambda: parts.hooks.resend(hook, record.id))
-    return {"delivery": record.id, "hook": hook.name, "event": record.hook_event, "status": record.status}
+        await in_thread(partial(parts.hooks.resend, hook, record.id))
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:,} minutes"
 
 
 def _read(config: Path) -> Config:
@@ -196,7 +210,9 @@ def _read(config: Path) -> Config:
     return loaded
 
 
-def _names(project: list[str] | None) -> list[int | str]:
+def _names(project: list[str] | None, config: Config) -> list[int | str]:
+    if not (project or config.projects or config.groups):
+        fail("no projects: name them with --project or in the config", USAGE)
     return [name for text in project or [] if (name := project_name(text)) is not None]
 
 
@@ -237,7 +253,7 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
                 out.print(f"  {one.setting}: {_word(one.have)} -> {_word(one.want)}")
         for warning in result.warnings:
             out.print(f"  ! {warning}", style="yellow")
-        subscribed = [one.setting for one in result.differences if one.want is True]
+        subscribed = [one.setting for one in result.differences if one.setting in TRIGGERS]
         if result.did == "created":
             out.print(f"  subscribed to {', '.join(subscribed)}")
     failed = (result for result in results if result.did == "failed")

@@ -46,6 +46,14 @@ def moment(text: str | None, *, end_of_day: bool = False) -> Millis | None:
     return found
 
 
+def time_range(since: str | None, until: str | None) -> tuple[Millis | None, Millis | None]:
+    """What --from and --to say: both days of a range of dates are in it. Raises typer.BadParameter."""
+    start, end = moment(since), moment(until, end_of_day=True)
+    if start is not None and end is not None and start >= end:
+        raise typer.BadParameter("--from must be before --to")
+    return start, end
+
+
 def _date(word: str) -> Millis | None:
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", word, re.ASCII):
         return None

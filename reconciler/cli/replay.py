@@ -9,7 +9,6 @@ import typer
 from reconciler.cli.again import RateOption, YesOption, send_again
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
-    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
@@ -17,15 +16,14 @@ from reconciler.cli.common import (
     project_name,
     read_config,
 )
-from reconciler.cli.moments import FromOption, ToOption, moment
+from reconciler.cli.event_ids import EventsArgument
+from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.ledger.browse import Filter
 from reconciler.ledger.replay import Wanted
 
 
 def replay(
-    event_ids: Annotated[
-        list[int] | None, typer.Argument(help="Events, as `events` lists them.", min=1, max=LARGEST_ID)
-    ] = None,
+    event_ids: EventsArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
     since: FromOption = None,
     until: ToOption = None,
@@ -46,11 +44,9 @@ def replay(
     if not (event_ids or since or until or dead):
         fail("say which: event ids, --from and --to, or --dead", USAGE)
     loaded = read_config(config)
+    start, end = time_range(since, until)
     wanted = Wanted(
-        filter=Filter(
-            project=project_name(project), kind=kind, since=moment(since), until=moment(until, end_of_day=True)
-        ),
-        event_ids=tuple(event_ids or ()),
+        filter=Filter(project=project_name(project), kind=kind, since=start, until=end),
         dead_only=dead,
     )
-    send_again(loaded, config, wanted, destination=destination, rate=rate, yes=yes, as_json=as_json)
+    send_again(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)

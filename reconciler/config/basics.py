@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -184,7 +185,18 @@ HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret), BeforeValida
 
 def _anchored(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path())
-    return Path(folder) / path.expanduser()
+    try:
+        return Path(folder) / path.expanduser()
+    except RuntimeError:  # `~somebody`
+        raise ValueError(f"{path}: there is no such user") from None
+
+
+def _no_folder(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("should be a file's path: no file's name has a zero byte")
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the path can't be looked at
+        raise ValueError(f"should be a file: {path} is a folder")
+    return path
 
 
 def _networks(value: Any) -> Any:
@@ -233,8 +245,8 @@ Networks = Annotated[
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 """May hold a password."""
 
-FilePath = Annotated[Path, AfterValidator(_anchored)]
-"""A path; a relative one is taken from the config file's folder."""
+FilePath = Annotated[Path, AfterValidator(_anchored), AfterValidator(_no_folder)]
+"""A file's path; a relative one is taken from the config file's folder."""
 
 ReadFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_readable)]
 """A file that is there and can be read."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.ledger import schema
-from reconciler.ledger.connection import REPAIR, connect, explain, transaction
+from reconciler.ledger.connection import REPAIR, connect, explain, is_damage, transaction
 from reconciler.ledger.errors import LedgerDamaged, LedgerError
 from reconciler.ledger.files import make_private
 from reconciler.ledger.ids import rename_from_here
@@ -24,6 +24,9 @@ from reconciler.ledger.lock import only_service
 
 PAGES_A_STEP = 4096
 """16 MB between two reports of progress."""
+
+
+_ANOTHER = "restore another copy"
 
 
 class Copy(msgspec.Struct, frozen=True):
@@ -88,6 +91,8 @@ def _inspect(path: Path, *, called: Path) -> Copy:
     """`called` is the file that is at fault where something is."""
     if not path.exists():
         raise LedgerError(f"{called}: there is no such file")
+    if path.is_dir():
+        raise LedgerError(f"{called}: is a folder: name the file in it")
     # A copy is one file, and nobody writes it: then SQLite needs no others beside it.
     alone = not _beside(path, "-wal").exists()
     target = f"{path.absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"
@@ -96,7 +101,7 @@ def _inspect(path: Path, *, called: Path) -> Copy:
             verdict = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if verdict != "ok":
                 what = verdict.replace("*** in database main ***\n", "").splitlines()[0]
-                advice = "" if called == path else f"; {REPAIR}"
+                advice = f"; {_ANOTHER}" if called == path else f"; {REPAIR}"
                 raise LedgerDamaged(f"{called}: the file is damaged: {what}{advice}")
             applied = {name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations")}
             unknown = applied - schema.migration_names()
@@ -106,8 +111,18 @@ def _inspect(path: Path, *, called: Path) -> Copy:
             sql = f"SELECT count(*) FROM deliveries WHERE {schema.OPEN}"
             undelivered = conn.execute(sql).fetchone()[0]
     except sqlite3.Error as error:
-        raise LedgerError(f"{called}: is no ledger: {explain(error)}") from error
+        if called != path:
+            raise LedgerError(f"{called}: is no ledger: {explain(error)}") from error
+        if is_damage(error):
+            raise LedgerDamaged(f"{called}: the file is damaged: {error}; {_ANOTHER}") from error
+        raise LedgerError(f"{called}: {_no_copy(error)}") from error
     return Copy(str(path), path.stat().st_size, events, newest, undelivered)
+
+
+def _no_copy(error: sqlite3.Error) -> str:
+    """What is wrong with a file that somebody wants to restore. What helps a ledger that is in use is not said."""
+    is_other = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    return f"is no ledger: name a file that `backup` made ({error})" if is_other else explain(error)
 
 
 def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:

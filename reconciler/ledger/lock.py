@@ -30,7 +30,8 @@ _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 @contextmanager
 def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
-    """Hold the right to serve a ledger. With `make` its file is made where there is none, so that it can be locked.
+    """Hold the right to serve a ledger. With `make`, as the service has it, its file is made where there is none, so
+    that it can be locked.
 
     Raises LedgerInUse where another service holds it, LedgerUnavailable where the files can't be opened.
     """
@@ -38,7 +39,7 @@ def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(_lock_file(path).open("a+"))
-            _take(lock.fileno(), path)
+            _take(lock.fileno(), path, serving=make)
             if make:
                 make_private(path)
             own = _open(path)
@@ -49,7 +50,7 @@ def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
         if own is not None:
             # Never closed before SQLite has closed it: that would take SQLite's locks away (POSIX).
             held.callback(os.close, own)
-            _take_own(own, path)
+            _take_own(own, path, serving=make)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -75,14 +76,14 @@ def _lock_file(path: Path) -> Path:
     return real.with_name(real.name + ".lock")
 
 
-def _take(lock: int, path: Path) -> None:
+def _take(lock: int, path: Path, *, serving: bool) -> None:
     deadline = time.monotonic() + ASKED_PATIENCE_S
     while not _taken(lock):
         if time.monotonic() < deadline:
             time.sleep(ASKED_PAUSE_S)
             continue
         owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
-        raise LedgerInUse(_in_use(path, f"process {owner or 'unknown'}"))
+        raise LedgerInUse(_in_use(path, f"process {owner or 'unknown'}", serving=serving))
 
 
 def _taken(lock: int) -> bool:
@@ -100,19 +101,22 @@ def _open(path: Path) -> int | None:
         return None
 
 
-def _take_own(file: int, path: Path) -> None:
+def _take_own(file: int, path: Path, *, serving: bool) -> None:
     command: int | None = getattr(fcntl, "F_OFD_SETLK", None)
     if command is None:  # no Linux: the lock file has to do
         return
     try:
         fcntl.fcntl(file, command, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _FAR, 1, 0))
     except (BlockingIOError, PermissionError):
-        raise LedgerInUse(_in_use(path, "under another name of the file, or its lock file was removed")) from None
+        who = "under another name of the file, or its lock file was removed"
+        raise LedgerInUse(_in_use(path, who, serving=serving)) from None
     except OSError:  # a file system that does not know such locks
         return
 
 
-def _in_use(path: Path, who: str) -> str:
+def _in_use(path: Path, who: str, *, serving: bool) -> str:
+    if not serving:
+        return f"{path}: a `serve` ({who}) has this ledger; stop it first"
     return (
         f"{path}: another `serve` ({who}) has this ledger; stop it first, or give this one a ledger.path of its own"
     )

@@ -79,6 +79,8 @@ def _damage(path: Path) -> str | None:
             found: str = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
                 return found.replace("*** in database main ***\n", "").splitlines()[0]
+            if not schema.applied(Database(conn)):
+                raise LedgerError(schema.no_ledger(path))
             conn.execute("INSERT INTO search (search) VALUES ('integrity-check')")
             forget_damage(Database(conn, recursive_triggers=False))
         except sqlite3.Error as error:

@@ -36,13 +36,18 @@ def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
     if may_upgrade or found >= known:
         return
     if not found:
-        raise LedgerBehind(
-            f"{path}: is no ledger, or an empty one: `gitlab-reconciler serve` makes its tables; if there was one "
-            "here, `restore` a backup"
-        )
+        raise LedgerBehind(no_ledger(path))
     raise LedgerBehind(
         f"{path}: was written by an earlier version{_by(db)}: its tables are at {max(found)}, and this program "
         f"({__version__}) needs {max(known)}; `gitlab-reconciler serve` brings it up when it starts"
+    )
+
+
+def no_ledger(path: Path) -> str:
+    """What is wrong with a file that has none of a ledger's tables, and what to do."""
+    return (
+        f"{path}: is no ledger, or an empty one: `gitlab-reconciler serve` makes its tables; if there was one here, "
+        "`restore` a backup"
     )
 
 

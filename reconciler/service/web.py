@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from reconciler.events.times import MINUTE, SECOND, Millis
 from reconciler.service.connections import Connections, protocol
 from reconciler.service.errors import ServiceError
+from reconciler.service.ports import family, reason
 from reconciler.service.probe import watch_answers
 
 DRAIN_S = 10.0
@@ -156,11 +157,11 @@ class WebServer:
 def listen(host: str, port: int, *, keys: str = "receiver") -> socket.socket:
     """Bind first: a port that is taken is a user's mistake and deserves a clear answer, naming its `keys`."""
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family(host), backlog=2048)
     except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ServiceError(f"can't listen on {host}:{port}: {reason}; see {keys}.host and {keys}.port") from None
+        raise ServiceError(
+            f"can't listen on {host}:{port}: {reason(error)}; see {keys}.host and {keys}.port"
+        ) from None
 
 
 def _is_listening(one: socket.socket) -> bool:

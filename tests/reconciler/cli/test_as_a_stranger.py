@@ -340,9 +340,9 @@ def test_everything_under_help_is_told_in_80_columns(
         ("restore {}/no", 1, "no such file"),
         ("restore {}", 1, ""),
         ("backup {}/no/where", 1, ""),
-        ("check -c {}/folder.yaml", 1, "ledger"),
-        ("status -c {}/folder.yaml", 1, ""),
-        ("serve -c {}/folder.yaml", 1, ""),
+        ("check -c {}/folder.yaml", 2, "ledger.path: should be a file"),
+        ("status -c {}/folder.yaml", 2, "ledger.path: should be a file"),
+        ("serve -c {}/folder.yaml", 2, "ledger.path: should be a file"),
     ],
 )
 def test_a_file_that_can_t_be_written_or_read(

@@ -103,9 +103,8 @@ def test_a_damaged_part(ledger: Path, run: Run, command: str, table: str) -> Non
         (lambda path: path.write_bytes(b"hello world\n" * 1000), "is no SQLite database"),
         (lambda path: path.write_bytes(b"\0" * 100 + path.read_bytes()[100:]), "is no SQLite database"),
         (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "damaged"),
-        (lambda path: (path.unlink(), path.mkdir()), "can't be opened"),
     ],
-    ids=["text", "header", "half", "folder"],
+    ids=["text", "header", "half"],
 )
 def test_what_is_no_ledger(ledger: Path, run: Run, command: str, make: Callable[[Path], object], says: str) -> None:
     make(ledger)

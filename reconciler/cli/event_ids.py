@@ -1,0 +1,48 @@
+"""Events on the command line: by number, as the commands list them, or by the id that destinations get."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+from sqlite_utils import Database
+
+from reconciler.cli.common import LARGEST_ID, fail
+from reconciler.ledger.ids import event_ids
+
+_ID = re.compile(r"(?:evt_[0-9a-z]+_)?([0-9]{1,19})", re.ASCII)
+
+BOTH = "a number, or the id that destinations get (evt_…)"
+
+
+class EventId(msgspec.Struct, frozen=True):
+    """An event as it was named; the number is that of its event only if the name is one of this ledger's."""
+
+    named: str
+    number: int
+
+
+def _event_id(text: str) -> EventId:
+    found = _ID.fullmatch(text)
+    if found is None or not 0 < int(found[1]) <= LARGEST_ID:
+        raise typer.BadParameter(f"{text!r} is no event's id: it is {BOTH}")
+    return EventId(text, int(found[1]))
+
+
+EventArgument = Annotated[EventId, typer.Argument(help=f"The event: {BOTH}.", parser=_event_id)]
+EventsArgument = Annotated[
+    list[EventId] | None,
+    typer.Argument(help=f"Events, each {BOTH}.", parser=_event_id),
+]
+
+
+def numbers(db: Database, ids: Sequence[EventId], *, so: str = "") -> list[int]:
+    """Their numbers in the ledger. `so` is what follows where an id is of another ledger: then nothing is done."""
+    id_of = event_ids(db)
+    others = [one.named for one in ids if not one.named.isdigit() and id_of(one.number) != one.named]
+    if others:
+        fail(f"{', '.join(others)}: no id of this ledger: another one gave it out{so}")
+    return [one.number for one in ids]

@@ -1,0 +1,55 @@
+"""Standard output that can't be written: a full disk, or nobody who takes it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class OutputFailed(OSError):
+    """What was to be printed went nowhere, or only a part of it arrived."""
+
+    def __str__(self) -> str:
+        return f"can't write to standard output: {self.strerror}"
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Have what can't be printed raise OutputFailed, so that it is known from other files' trouble.
+
+    A reader that went away (`… | head`) stays a BrokenPipeError.
+    """
+    before = sys.stdout
+    try:
+        raw = _Raw(before.fileno(), "w", closefd=False)
+    except io.UnsupportedOperation:  # it is no file: somebody else keeps what is printed
+        yield
+        return
+    before.flush()
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), before.encoding, before.errors, line_buffering=before.isatty()
+    )
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+def give_up() -> None:
+    """Let what was not printed go: Python would try once more as it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+
+
+class _Raw(io.FileIO):
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # the buffer in front gives bytes
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror  # so `common` left it
+            raise OutputFailed(error.errno, why) from error

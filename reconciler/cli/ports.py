@@ -1,0 +1,23 @@
+"""The ports that the service needs, for `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.config.models import Config
+from reconciler.ledger.lock import service_process
+from reconciler.service.ports import listening, trouble
+
+
+def ports(config: Config) -> Iterator[tuple[str, str | None]]:
+    """Each port, and what is wrong with it. A service that runs on this ledger has its ports rightly."""
+    ours = service_process(config.ledger.path)
+    for name, host, port in listening(config):
+        where = f"{name}: port {port} of {host}"
+        why = trouble(host, port)
+        if why is None:
+            yield f"{where} is free", None
+        elif ours is not None:
+            yield f"{where} is in use, and the service runs (process {ours})", None
+        else:
+            yield where, f"`serve` can't listen there: {why}; see {name}.host and {name}.port"

@@ -17,8 +17,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Show the whole thing at work, on this machine, in under 30 seconds
 	$(BIN)/gitlab-reconciler demo
 
-test: $(VENV)/.installed ## Run all tests; most wait for a process or a clock, so more run at once than there are cores
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
+test: $(VENV)/.installed ## Run all tests: the long ones first, and more at once than there are cores, since most wait
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)
 	$(BIN)/gitlab-reconciler serve --config $(CONFIG)

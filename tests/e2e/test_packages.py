@@ -22,7 +22,7 @@ from tests.conftest import MakeService
 from tests.reconciler.dashboard.test_app import free_port
 from tests.support.service import until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
 SECRETS = {"GITLAB_WEBHOOK_TOKEN": "a", "ADMIN_TOKEN": "0123456789abcdef"}
 

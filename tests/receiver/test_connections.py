@@ -212,8 +212,12 @@ async def receiver(tmp_path: Path) -> AsyncIterator[ASGIApp]:
 
 UNREAD = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(PUSH)
 """The end of a head whose body is still to come. The answer to `Expect` says that the body is waited for."""
-FORGED = HEAD + b"".join(b"%s: %s\r\n" % header for header in shown(b"v1," + NOBODY)) + UNREAD
 PROVEN = HEAD + b"X-Gitlab-Token: hook-token\r\n" + UNREAD
+
+
+def forged_head() -> bytes:
+    """A head whose signature has the right form, and is of now: an old one is refused at once."""
+    return HEAD + b"".join(b"%s: %s\r\n" % header for header in shown(b"v1," + NOBODY)) + UNREAD
 
 
 async def asking(port: int, head: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -228,7 +232,7 @@ async def test_what_is_neither_proven_nor_whole_gives_way(receiver: ASGIApp) -> 
     """A signature may be right, but proves nothing before its body is there."""
     async with serving(receiver, most=4) as (_, port):
         proven = await asking(port, PROVEN)
-        forged = [await asking(port, FORGED) for _ in range(3)]
+        forged = [await asking(port, forged_head()) for _ in range(3)]
         deliveries = [proven]
         for stranger, _ in forged:
             deliveries.append(await asking(port, PROVEN))

@@ -245,8 +245,11 @@ Networks = Annotated[
 ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 """May hold a password."""
 
-FilePath = Annotated[Path, AfterValidator(_anchored), AfterValidator(_no_folder)]
-"""A file's path; a relative one is taken from the config file's folder."""
+FilePath = Annotated[Path, AfterValidator(_anchored)]
+"""A path; a relative one is taken from the config file's folder."""
+
+FileToWrite = Annotated[FilePath, AfterValidator(_no_folder)]
+"""A file's path: there may be none yet, but no folder."""
 
 ReadFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_readable)]
 """A file that is there and can be read."""

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from reconciler.config import agreement
 from reconciler.config.basics import (
     CaFile,
-    FilePath,
+    FileToWrite,
     GitLabUrl,
     HeaderSecret,
     Host,
@@ -148,7 +148,7 @@ class Receiver(Section):
 class Ledger(Section):
     """The one file that everything is in."""
 
-    path: FilePath = Field(
+    path: FileToWrite = Field(
         Path("ledger.db"), validate_default=True, description="SQLite file; relative to the config file."
     )
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reconciler.config.basics import FilePath
+from reconciler.config.basics import FileToWrite
 from reconciler.config.destinations import Destination
 from reconciler.config.units import Size
 from reconciler.events.fields import parsed
@@ -24,7 +24,7 @@ class FileDestination(Destination):
     format: Literal["webhook", "cloudevents"] = Field(
         "cloudevents", description="`cloudevents`: each line says its event's id. `webhook`: GitLab's body alone."
     )
-    path: FilePath = Field(description="The file; relative to the config file.")
+    path: FileToWrite = Field(description="The file; relative to the config file.")
     rotate_size: Size = Field("100MiB", validate_default=True, description="A larger file is put aside.")
     keep: int = Field(10, ge=0, description="How many files that were put aside are kept; 0: all.")
 

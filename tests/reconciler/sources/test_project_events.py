@@ -160,7 +160,8 @@ class TestTrouble:
 
     def test_429_with_only_a_reset_time(self, past: Past, gitlab: Simulator) -> None:
         ids = past.push_at(NOW - HOUR)
-        gitlab.api.faults.next = [(429, {"RateLimit-Reset": str(int(time.time()) + 1), "RateLimit-Remaining": "0"})]
+        by_its_clock = gitlab.world.clock() // 1000 + 1
+        gitlab.api.faults.next = [(429, {"RateLimit-Reset": str(by_its_clock), "RateLimit-Remaining": "0"})]
         assert read(gitlab, NOW - DAY, NOW)[0] == ids
 
     def test_5xx_is_tried_again(self, past: Past, gitlab: Simulator) -> None:

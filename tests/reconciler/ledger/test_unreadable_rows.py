@@ -146,7 +146,7 @@ def cli(*arguments: str) -> Callable[[Path], None]:
     """A command; it may fail, but not with a traceback."""
 
     def ask(folder: Path) -> None:
-        done = CliRunner().invoke(command_line(), [*arguments, "--config", str(folder / "config.yaml")])
+        done = CliRunner().invoke(command_line(arguments[:1]), [*arguments, "--config", str(folder / "config.yaml")])
         if done.exception is not None and not isinstance(done.exception, (SystemExit, Failed)):
             raise done.exception
 

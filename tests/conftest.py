@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from reconciler.simulator.consumer import Consumer
@@ -20,6 +22,18 @@ settings.load_profile("any machine")
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
 PROJECT = 42
 PATH = "group/project"
+
+
+@pytest.fixture(autouse=True)
+def logging_of_its_own() -> Iterator[None]:
+    """A command that ran in this process has set up its logging: the next test begins without it."""
+    yield
+    if not structlog.is_configured():
+        return
+    structlog.reset_defaults()
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("reconciler", "receiver") and hasattr(module, "log"):
+            vars(module.log).pop("bind", None)  # the logger that it keeps from its first use on
 
 
 @pytest.fixture

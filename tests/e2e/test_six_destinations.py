@@ -150,7 +150,7 @@ async def test_six_tempers_under_load(make_service: MakeService, brokers: Broker
         Wire(brokers.ports["redis"]) as to_redis,
         Wire(brokers.ports["rabbitmq"]) as to_rabbit,
     ):
-        slow.delay_s = 0.006  # it has one worker
+        slow.delay_s = 0.1  # it has one worker: behind for as long as this stays
         broken.answer = lambda _h, _b: (500, {}, b"no")
         gone.answer = lambda _h, _b: (410, {}, b"gone")
         dying = {"retry": QUICK["retry"] | {"max_age": "1s"}}
@@ -187,6 +187,7 @@ async def test_six_tempers_under_load(make_service: MakeService, brokers: Broker
         await asyncio.to_thread(load, service, warm, EVENTS - warm)
         await asyncio.to_thread(until, lambda: counts(service)["fast"] == {"delivered": EVENTS})
         assert len(slow.taken) < EVENTS  # the fast one waited for nobody
+        slow.delay_s = 0.001
         assert len(await brokers.in_redis()) < EVENTS
         await asyncio.to_thread(flapping.join)
         to_redis.mend()

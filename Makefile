@@ -18,7 +18,7 @@ demo: $(VENV)/.installed ## Show the whole thing at work, on this machine, in un
 	$(BIN)/gitlab-reconciler demo
 
 test: $(VENV)/.installed ## Run all tests: the long ones first, and more at once than there are cores, since most wait
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
 
 serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)
 	$(BIN)/gitlab-reconciler serve --config $(CONFIG)

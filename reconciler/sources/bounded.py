@@ -56,6 +56,13 @@ class Bounded(HTTPAdapter):
         self._watch(manager)
         return manager
 
+    def close(self) -> None:
+        """Close the connections too: urllib3 leaves that to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it can't be iterated over
+                manager.pools[key].close()
+        super().close()
+
     def send(self, *arguments: Any, **named: Any) -> requests.Response:
         self._deadline = deadline = _Deadline()
         timer = threading.Timer(self._within_s, deadline.pass_by)

@@ -7,6 +7,7 @@ used.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import ssl
@@ -88,8 +89,9 @@ class Client:
         self.requests = 0
 
     def stop(self) -> None:
-        """Make every call that waits or is made from now on raise Stopped."""
+        """Make every call that waits or is made from now on raise Stopped, and close what is open to GitLab."""
         self._stop.set()
+        self._close_idle()
 
     @property
     def url(self) -> str:
@@ -219,6 +221,8 @@ class Client:
             raise _Transient(_no_answer(error)) from error
         finally:
             self._idle.put(session)
+            if self._stop.is_set():
+                self._close_idle()
         return response
 
     def _judged(self, request: str, error: Any) -> Exception:
@@ -254,6 +258,11 @@ class Client:
             session=session,
             retry_transient_errors=False,
         )
+
+    def _close_idle(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().session.close()
 
     def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self.rate_limit.note(response.status_code, response.headers)

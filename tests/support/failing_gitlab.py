@@ -50,7 +50,7 @@ WAYS: dict[str, Answer] = {
     "redirect to a login page": _redirect,
     "server error": status(500, {"message": "500 Internal Server Error"}),
     "bad gateway": lambda handler: handler.answer(502, b"<html>Bad Gateway</html>", "text/html", {}),
-    "too many requests": status(429, {"message": "Too Many Requests"}, **{"Retry-After": "1"}),
+    "too many requests": status(429, {"message": "Too Many Requests"}, **{"Retry-After": "0.05"}),
     "hangs up": _hang_up,
     "never answers": _wait,
     "an empty list": status(200, []),
@@ -110,6 +110,7 @@ class FailingGitLab:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # head and body leave apart: the second would wait for the first's ACK
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:

@@ -20,6 +20,7 @@ class Scripted:
 
     def __init__(self, answer: Answering, more: Mapping[str, str] = {}, **headers: str) -> None:
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True  # head and body leave apart: the second would wait for an ACK
             protocol_version = "HTTP/1.1"
 
             def log_message(self, *_: Any) -> None:

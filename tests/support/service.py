@@ -6,18 +6,21 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import httpx
 import yaml
 
+from tests.support.starter import COMMAND, START, Started
+
+__all__ = ["COMMAND", "TOKEN", "Service", "run", "until"]
+
 TOKEN = "hook-token-that-nobody-guesses"
-COMMAND = [sys.executable, "-m", "reconciler"]
 
 
 class Service:
@@ -28,7 +31,7 @@ class Service:
         self.file = folder / "config.yaml"
         self.ledger = folder / "ledger.db"
         self.config = config
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Started | subprocess.Popen[str] | None = None
         self.port = 0
         self.logs: list[dict[str, Any]] = []
         self._logged = threading.Condition()
@@ -44,11 +47,8 @@ class Service:
 
     def start(self) -> Service:
         self.write_config()
-        self.process = subprocess.Popen(
-            [*COMMAND, "serve", "-c", str(self.file), "--log-level", "debug"],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        self.process = START.start(
+            "serve", "-c", str(self.file), "--log-level", "debug", stderr=subprocess.PIPE, env=dict(os.environ)
         )
         threading.Thread(target=self._read_logs, args=(self.process,), daemon=True).start()
         listening = self.wait_for_log("listening")
@@ -94,7 +94,7 @@ class Service:
         """Run another command on the same config."""
         return run(*arguments, "-c", str(self.file), stdin=stdin)
 
-    def _read_logs(self, process: subprocess.Popen[str]) -> None:
+    def _read_logs(self, process: Started | subprocess.Popen[str]) -> None:
         assert process.stderr is not None
         with self._logged:
             self.logs = []
@@ -120,12 +120,22 @@ def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
 
 def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environ},
-    )
+    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environ}
+    with (
+        TemporaryFile("w+", encoding="utf-8") as given,
+        TemporaryFile("w+", encoding="utf-8") as stdout,
+        TemporaryFile("w+", encoding="utf-8") as stderr,
+    ):
+        given.write(stdin)
+        given.seek(0)
+        process = START.start(
+            *arguments, stdin=given.fileno(), stdout=stdout.fileno(), stderr=stderr.fileno(), env=env
+        )
+        try:
+            code = process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())

@@ -62,7 +62,8 @@ def test_one_without_end_fails_with_words(language: str, text: str, says: str) -
     with closing(transforming(Transform.model_validate({language: text}))) as make:
         with pytest.raises(TransformFailed, match=says):
             make({"kind": "push"}, "{}")
-        assert psutil.Process().children() == children()  # those that ended were waited for
+        ended = [one for one in psutil.Process().children() if one.status() == psutil.STATUS_ZOMBIE]
+        assert ended == []  # they were waited for
 
 
 @pytest.mark.parametrize(("text", "poison"), [(LOOP, 1), ("{{ 'a' * 10**9 }}", 1), (GROWTH, 1)])

@@ -12,7 +12,7 @@ from reconciler.reconcile.rounds import FEW
 from tests.reconciler.reconcile.conftest import NOW, House, MakeHouse
 
 EVENTS = {"sources": ["project_events"], "interval": "60s", "round": "15m", "settle": "1ms"}
-MANY = list(range(1000, 1300))
+MANY = list(range(1000, 1150))
 
 
 def many(make_house: MakeHouse, **reconcile: object) -> House:

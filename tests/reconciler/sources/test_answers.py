@@ -77,6 +77,7 @@ class Asked:
                 self.failed += part.unreadable
         finally:
             self.gitlab.api.faults.mangle = None
+            client.stop()
         return {sighting.source_id: sighting.payload for sighting in found}
 
     def note(self, path: str, value: Any) -> Any:
@@ -202,6 +203,7 @@ def test_look_ups_raise_source_errors_only(asked: Asked, data: st.DataObject) ->
         assert len(str(error)) < 1000
     finally:
         asked.gitlab.api.faults.mangle = None
+        client.stop()
 
 
 @pytest.mark.parametrize(

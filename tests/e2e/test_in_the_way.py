@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx
@@ -28,6 +29,14 @@ def poisoned(_: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
     return (500, {}, b"I choke on it") if b"poison" in body else TAKEN
 
 
+@contextmanager
+def paused(service: Service) -> Iterator[None]:
+    assert service.run("destinations", "pause", "consumer").returncode == 0
+    service.wait_for_log("paused: what comes is kept")
+    yield
+    assert service.run("destinations", "resume", "consumer").returncode == 0
+
+
 def stuck(service: Service, name: str = "consumer") -> dict[str, Any] | None:
     found = json.loads(service.run("status", "--json").stdout)["destinations"]
     return next((one["in_the_way"] for one in found if one["name"] == name), None)
@@ -37,10 +46,11 @@ def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeS
     consumer.answer = poisoned
     service = make_service(destinations=[to_consumer(consumer, **QUICK)], admin={"port": free_port()}).start()
     dashboard = service.wait_for_log("the dashboard is ready")["url"]
-    post(service, 1, 0)
-    post(service, 1, 1, poison=True)
-    for n in range(2, 7):
-        post(service, 1, n)
+    with paused(service):  # so that all wait before the first attempt
+        post(service, 1, 0)
+        post(service, 1, 1, poison=True)
+        for n in range(2, 7):
+            post(service, 1, n)
     until(lambda: stuck(service) is not None)
     found = stuck(service)
     assert found is not None
@@ -73,10 +83,11 @@ def test_beside_other_lanes_it_is_an_alert_of_its_own(make_service: MakeService,
     with Consumer() as ops:
         patient = QUICK | {"breaker": {"failures": 1000}}
         service = make_service(destinations=[to_consumer(consumer, **patient), alerts_to(ops)]).start()
-        post(service, 1, 1, poison=True)
-        for n in range(2, 5):
-            post(service, 1, n)
-            post(service, 2, 10 * n)
+        with paused(service):
+            post(service, 1, 1, poison=True)
+            for n in range(2, 5):
+                post(service, 1, n)
+                post(service, 2, 10 * n)
         assert ops.wait_for(lambda c: len(c.taken) == 1)
         assert said(ops) == [("event_in_the_way", "consumer", "opened")]
         assert "3 wait behind it" in json.loads(ops.taken[0].body)["text"]

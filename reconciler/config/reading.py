@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ _DOLLAR = re.compile(
 )
 _FILES = ("ca_file", "cert_file", "key_file", "credentials_file")
 """Keys that name a file which is read by who uses it; every other `…_file` holds a secret."""
+_FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml, where PyYAML was built with it: ten times as fast, which a config of 10,000 projects notices."""
 _NOT_THERE: Final = object()
 """What `${NAME:-}` is without a NAME."""
 _DEEPEST = 60
@@ -35,8 +38,7 @@ _HINTS = {
 def read_yaml(file: Path, text: str) -> yaml.MappingNode:
     """The root of a config. Raises ConfigError where there is none."""
     try:
-        _check_depth(file, text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = _composed(file, text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise _unusable(file, line, f"no valid YAML: {_hinted(error.problem or 'it breaks off')}") from None
@@ -55,10 +57,20 @@ def _hinted(problem: str) -> str:
     return f"{problem}: {_HINTS[problem]}" if problem in _HINTS else problem
 
 
-def _check_depth(file: Path, text: str) -> None:
+def _composed(file: Path, text: str) -> yaml.Node | None:
+    with contextlib.suppress(
+        yaml.YAMLError
+    ):  # what is wrong is read again by the other parser, whose errors say more
+        _check_depth(file, text, _FAST)
+        return yaml.compose(text, Loader=_FAST)
+    _check_depth(file, text, yaml.SafeLoader)
+    return yaml.compose(text, Loader=yaml.SafeLoader)
+
+
+def _check_depth(file: Path, text: str, loader: Any) -> None:
     """Refuse what nests deeper than any config does: composing it would go as deep."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise _unusable(file, event.start_mark.line + 1 if event.start_mark else 1, "is nested too deep")

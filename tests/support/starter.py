@@ -26,7 +26,6 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "reconciler"]
-PYTHONPATH = os.environ.get("PYTHONPATH")
 DESCRIPTORS = 3
 LENGTH = struct.Struct("!I")
 
@@ -86,20 +85,10 @@ class Starter:
         stdout: int | None = None,
         stderr: int | None = None,
         env: dict[str, str],
-    ) -> Started | subprocess.Popen[str]:
+    ) -> Started:
         """Start `gitlab-reconciler ARGUMENTS`. `stdout` and `stderr`: a descriptor, `subprocess.PIPE`, or None for
-        the test's own; `stdin`: a descriptor, or None for nothing. Where other modules are to be found than in the
-        process that is forked, Python starts anew.
+        the test's own; `stdin`: a descriptor, or None for nothing.
         """
-        if env.get("PYTHONPATH") != PYTHONPATH:
-            return subprocess.Popen(
-                [*COMMAND, *arguments],
-                stdin=stdin or subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                text=True,
-                env=env,
-            )
         ours, theirs = socket.socketpair()
         closing: list[int] = []
         try:
@@ -223,6 +212,9 @@ def _become(asked: dict[str, Any], given: Sequence[int]) -> None:
     os.environ.update(asked["env"])
     time.tzset()
     os.chdir(asked["folder"])
+    sys.path[1:1] = [
+        one for one in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if one and one not in sys.path
+    ]
     sys.argv = ["gitlab-reconciler", *asked["arguments"]]
 
 

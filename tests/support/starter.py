@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import runpy
 import select
 import selectors
 import signal
@@ -85,9 +86,12 @@ class Starter:
         stdout: int | None = None,
         stderr: int | None = None,
         env: dict[str, str],
+        module: str = "reconciler",
     ) -> Started:
-        """Start `gitlab-reconciler ARGUMENTS`. `stdout` and `stderr`: a descriptor, `subprocess.PIPE`, or None for
-        the test's own; `stdin`: a descriptor, or None for nothing.
+        """Start `gitlab-reconciler ARGUMENTS`, or another module's main program.
+
+        `stdout` and `stderr`: a descriptor, `subprocess.PIPE`, or None for the test's own. `stdin`: a descriptor, or
+        None for nothing.
         """
         ours, theirs = socket.socketpair()
         closing: list[int] = []
@@ -97,7 +101,9 @@ class Starter:
             out, read_out = _end(stdout, 1, closing)
             err, read_err = _end(stderr, 2, closing)
             given = [null if stdin is None else stdin, out, err, theirs.fileno()]
-            asked = json.dumps({"arguments": arguments, "env": env, "folder": str(Path.cwd())}).encode()
+            asked = json.dumps(
+                {"arguments": arguments, "env": env, "folder": str(Path.cwd()), "module": module}
+            ).encode()
             with self._lock:
                 socket.send_fds(self._connected(), [LENGTH.pack(len(asked))], given)
                 self._connected().sendall(asked)
@@ -154,8 +160,8 @@ START = Starter()
 # The process that is forked.
 
 
-def _serve(asking: socket.socket) -> bool:
-    """Fork what is asked for until nobody can ask any more. True in a fork, which is to be the command."""
+def _serve(asking: socket.socket) -> str | None:
+    """Fork what is asked for until nobody can ask any more. In a fork: the module that it is to run."""
     _import_all()
     gc.collect()
     gc.freeze()  # the collector of a fork need not look at it, which would copy its pages
@@ -177,7 +183,7 @@ def _serve(asking: socket.socket) -> bool:
             continue
         head, given, _, _ = socket.recv_fds(asking, LENGTH.size, DESCRIPTORS + 1)
         if not head:
-            return False
+            return None
         asked = json.loads(asking.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL))
         pid = os.fork()
         if pid == 0:
@@ -186,7 +192,7 @@ def _serve(asking: socket.socket) -> bool:
             for one in (waiting, asking, woken, wake, *running.values()):
                 one.close()
             _become(asked, given)
-            return True
+            return str(asked["module"])
         for number in given[:DESCRIPTORS]:
             os.close(number)
         reporting = socket.socket(fileno=given[DESCRIPTORS])
@@ -215,7 +221,9 @@ def _become(asked: dict[str, Any], given: Sequence[int]) -> None:
     sys.path[1:1] = [
         one for one in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if one and one not in sys.path
     ]
-    sys.argv = ["gitlab-reconciler", *asked["arguments"]]
+    sys.argv = [asked["module"], *asked["arguments"]]
+    for name in [name for name in sys.modules if name.startswith("reconciler.cli")]:
+        del sys.modules[name]  # its consoles have looked at the environment
 
 
 def _import_all() -> None:
@@ -228,7 +236,5 @@ def _import_all() -> None:
     import_module("reconciler.service.run")
 
 
-if __name__ == "__main__" and _serve(socket.socket(fileno=int(sys.argv[1]))):
-    from reconciler.cli import main
-
-    main()
+if __name__ == "__main__" and (wanted := _serve(socket.socket(fileno=int(sys.argv[1])))):
+    runpy.run_module(wanted, run_name="__main__", alter_sys=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.service import until
+from tests.support.starter import START, Started
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,9 +28,14 @@ class Running:
     def __init__(self, *command: str, terminal: bool = False, stdout: bool = False, columns: int = 200) -> None:
         read_end, write_end = pty.openpty() if terminal else os.pipe()
         environ = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": str(columns), "TERM": "dumb"}
-        self._process = subprocess.Popen(
-            [sys.executable, *command], stdout=write_end if stdout else None, stderr=write_end, env=environ, cwd=ROOT
-        )
+        to = write_end if stdout else None
+        self._process: Started | subprocess.Popen[bytes]
+        if command[0] == "-m":
+            self._process = START.start(*command[2:], module=command[1], stdout=to, stderr=write_end, env=environ)
+        else:
+            self._process = subprocess.Popen(
+                [sys.executable, *command], stdout=to, stderr=write_end, env=environ, cwd=ROOT
+            )
         os.close(write_end)
         self._read_end = read_end
         self.logged = ""

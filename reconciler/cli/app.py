@@ -71,12 +71,18 @@ def options(
     """Never lose a GitLab event: webhooks and the API into one durable ledger, forwarded until taken."""
 
 
+def _asked(first: list[str]) -> Iterable[str]:
+    """The commands that the first argument asks for: one, none for `--version`, or all, for help and for mistakes."""
+    if first == ["--version"]:
+        return ()
+    return [name for name in first if name in COMMANDS] or COMMANDS
+
+
 def main() -> None:
     """Run the command line."""
-    named = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         with failures_told():
-            code = ending(command_line(named or COMMANDS), prog_name="gitlab-reconciler")
+            code = ending(command_line(_asked(sys.argv[1:2])), prog_name="gitlab-reconciler")
         sys.exit(code)
     except BrokenPipeError:  # `… | head`
         sys.stderr.close()

@@ -9,17 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from reconciler.config.load import load
-from reconciler.config.models import Config
 from reconciler.events import fields
 from reconciler.events.fields import as_json, parsed
 from reconciler.events.texts import one_line, printable, safe_json, without_credentials
+
+if TYPE_CHECKING:
+    from reconciler.config.models import Config
 
 _PIPE_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
@@ -76,6 +77,8 @@ DEFAULT_CONFIG = Path("config.yaml")
 
 def read_config(file: Path) -> Config:
     """The config, or the program ends with what is wrong in it (exit code 2, see `main`)."""
+    from reconciler.config.load import load  # most of what a command imports, and `--version` needs none of it
+
     return load(file)
 
 

@@ -13,7 +13,6 @@ from reconciler.cli.common import FAILED, USAGE, Failed, json_text, say
 from reconciler.cli.output import OutputFailed, give_up
 from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
-from reconciler.ledger.connection import explain, is_trouble
 from reconciler.ledger.errors import LedgerError, LedgerVersion
 from reconciler.service.errors import ServiceError
 from reconciler.sources.errors import SourceError
@@ -35,6 +34,8 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
     except (ServiceError, LedgerError, SourceError) as error:
         return _tell(str(error), FAILED)
     except sqlite3.Error as error:
+        from reconciler.ledger.connection import explain, is_trouble  # where it is raised, it is loaded already
+
         if not is_trouble(error):
             raise
         return _tell(f"the ledger can't be used: {explain(error)}", FAILED)

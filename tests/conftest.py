@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,18 @@ from tests.support.service import TOKEN, Service
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes proves nothing
 settings.load_profile("any machine")
+
+IN_MEMORY = Path("/dev/shm")
+ROOM = 2**31
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory where there is room: a ledger waits for its disk many times, and what is killed
+    here are processes, never the machine.
+    """
+    if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
 
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
 PROJECT = 42

@@ -13,8 +13,8 @@ from reconciler.cli.common import FAILED, USAGE, Failed, json_text, say
 from reconciler.cli.output import OutputFailed, give_up
 from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
-from reconciler.ledger.connection import explain, is_trouble
 from reconciler.ledger.errors import LedgerError, LedgerVersion
+from reconciler.ledger.storage.connection import explain, is_trouble
 from reconciler.service.errors import ServiceError
 from reconciler.sources.errors import SourceError
 

@@ -20,9 +20,9 @@ from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.connection import transaction
-from reconciler.ledger.search import index_step
-from reconciler.ledger.unknowns import Known
+from reconciler.ledger.storage.connection import transaction
+from reconciler.ledger.views.search import index_step
+from reconciler.ledger.views.unknowns import Known
 
 EVENTS = 1_000_000
 REPEATS = 15

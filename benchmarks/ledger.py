@@ -13,8 +13,8 @@ from sqlite_utils import Database
 from benchmarks.material import everything, fill, ledger, sightings
 from benchmarks.table import Row
 from reconciler.events import times
-from reconciler.ledger.connection import transaction
-from reconciler.ledger.record import record
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.storage.connection import transaction
 
 SMALL, LARGE = 10_000, 1_000_000
 BATCH = 32

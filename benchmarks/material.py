@@ -10,10 +10,10 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted, sync
-from reconciler.ledger.record import record
-from reconciler.ledger.routes import Route
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue.destinations import Wanted, sync
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect, transaction
 
 PROJECTS = 50
 

@@ -23,10 +23,10 @@ from reconciler import logs
 from reconciler.config.models import Hook, Receiver
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted, sync
-from reconciler.ledger.record import Outcome, record
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.record import Outcome, record
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue.destinations import Wanted, sync
+from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.service.web import web_server
 
 CONNECTIONS = 64

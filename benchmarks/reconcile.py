@@ -12,9 +12,9 @@ from unittest import mock
 from benchmarks.table import Row
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger.connection import connect
-from reconciler.ledger.writer import Writer
-from reconciler.reconcile.parts import Reconciling, reconciling
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect
+from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.table import SOURCES

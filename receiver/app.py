@@ -16,9 +16,9 @@ from receiver.guard import Guard
 from receiver.ready import Shared
 from reconciler.config.models import Receiver
 from reconciler.events.hook_tests import Expected
-from reconciler.ledger.connection import touch
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import touch
 
 log = structlog.get_logger(__name__)
 

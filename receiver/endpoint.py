@@ -18,7 +18,7 @@ from reconciler.events import hook_tests, times
 from reconciler.events.identify import as_test, webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
 
 PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000

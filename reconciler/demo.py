@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from reconciler.ledger.connection import connect
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.figures import Figures, figures
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.views.figures import Figures, figures
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.hooks import Hook, webhook_bytes
 from reconciler.simulator.server import Simulator

@@ -23,14 +23,14 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.kinds import known_kinds
 from reconciler.events.times import Millis
-from reconciler.ledger.connection import look_at
+from reconciler.ledger.coverage.gaps import Gap, is_expiring
+from reconciler.ledger.coverage.hooks import hooks_off
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.gaps import Gap, is_expiring
-from reconciler.ledger.hooks import hooks_off
-from reconciler.ledger.parts import Part
-from reconciler.ledger.status import destination_statuses
-from reconciler.ledger.unknowns import KINDS, Known, Unknown
-from reconciler.ledger.writer import Committed
+from reconciler.ledger.intake.writer import Committed
+from reconciler.ledger.storage.connection import look_at
+from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.views.status import destination_statuses
+from reconciler.ledger.views.unknowns import KINDS, Known, Unknown
 from reconciler.sources.client import Client
 from reconciler.sources.table import keeps
 

@@ -12,8 +12,8 @@ import structlog
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
-from reconciler.ledger.parts import Part, note_parts
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.upkeep.parts import Part, note_parts
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 60.0

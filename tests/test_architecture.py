@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "reconstruct": {"events"},
     "sources": {"events", "ledger", "config", "reconstruct"},
     "forwarding": {"events", "ledger", "config", "supervisor"},
-    "reconcile": {"events", "ledger", "config", "sources"},
+    "polling": {"events", "ledger", "config", "sources"},
     "dashboard": {"events", "ledger", "config", "forwarding"},
     "service": {
         "events",
@@ -29,7 +29,7 @@ MAY_IMPORT = {
         "receiver",
         "sources",
         "forwarding",
-        "reconcile",
+        "polling",
         "dashboard",
         "metrics",
         "supervisor",
@@ -37,11 +37,11 @@ MAY_IMPORT = {
     },
     "supervisor": {"events", "ledger"},
     "tracing": {"ledger"},
-    "metrics": {"events", "ledger", "config", "sources", "reconcile"},
+    "metrics": {"events", "ledger", "config", "sources", "polling"},
     "logs": {"events"},
     "simulator": set(),
     "demo": {"ledger", "simulator"},
-    "cli": {"events", "ledger", "config", "sources", "reconcile", "forwarding", "service", "demo", "logs"},
+    "cli": {"events", "ledger", "config", "sources", "polling", "forwarding", "service", "demo", "logs"},
 }
 ONLY_IN = {
     r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b": ("ledger",),

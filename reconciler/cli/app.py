@@ -24,7 +24,7 @@ COMMANDS = {
     "events": "events:app",
     "hooks": "hooks:app",
     "destinations": "destinations:app",
-    "dead": "dead:app",
+    "dead": "dead_letters:app",
     "replay": "replay:replay",
     "prune": "prune:prune",
     "backup": "backup:backup",

@@ -36,18 +36,19 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger import destinations, prune
-from reconciler.ledger.connection import opened
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.lock import service_process
-from reconciler.ledger.routes import Route
-from reconciler.ledger.unknowns import Unknown, unknowns
-from reconciler.ledger.writer import Writer
-from reconciler.reconcile import backfill as reading
-from reconciler.reconcile.backfill import Backfill, Report
-from reconciler.reconcile.knowledge import asked
-from reconciler.reconcile.parts import reconciling
-from reconciler.reconcile.tally import Tally
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.lock import service_process
+from reconciler.ledger.upkeep import prune
+from reconciler.ledger.views.unknowns import Unknown, unknowns
+from reconciler.polling import backfill as reading
+from reconciler.polling.backfill import Backfill, Report
+from reconciler.polling.counts import Tally
+from reconciler.polling.knowledge import asked
+from reconciler.polling.parts import reconciling
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Slice
 

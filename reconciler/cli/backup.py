@@ -9,10 +9,10 @@ import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from reconciler.cli.again import YesOption
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, err, fail, out, print_json, read_config
-from reconciler.ledger import backup as copying
-from reconciler.ledger.backup import Copy
+from reconciler.cli.resend import YesOption
+from reconciler.ledger.upkeep import backup as copying
+from reconciler.ledger.upkeep.backup import Copy
 
 
 def backup(

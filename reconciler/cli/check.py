@@ -34,11 +34,11 @@ from reconciler.events import times
 from reconciler.events.texts import without_credentials
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
-from reconciler.ledger import downtime, runs, standing
-from reconciler.ledger.connection import connect, opened, touch, transaction
+from reconciler.ledger.coverage import downtime, runs, source_state
 from reconciler.ledger.errors import LedgerBehind, LedgerError
-from reconciler.ledger.unknowns import unknowns
-from reconciler.reconcile.knowledge import asked
+from reconciler.ledger.storage.connection import connect, opened, touch, transaction
+from reconciler.ledger.views.unknowns import unknowns
+from reconciler.polling.knowledge import asked
 from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
@@ -148,7 +148,7 @@ def _unknown(config: Config) -> Iterator[Finding]:
             ever = downtime.life(db).alive_at is not None  # before the first start nobody could read anything
             found = unknowns(db, asked(config, now), now=now) if ever else []
             paths = {ident: path for path, ident in runs.project_paths(db).items()}
-            off = [(paths.get(ident, ident), some) for ident, some in standing.switched_off(db).items()]
+            off = [(paths.get(ident, ident), some) for ident, some in source_state.switched_off(db).items()]
     except LedgerError:  # the ledger's own finding says what is wrong
         return
     for path, sources in off:

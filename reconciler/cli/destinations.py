@@ -10,7 +10,6 @@ import msgspec
 import typer
 from sqlite_utils import Database
 
-from reconciler.cli.again import YesOption
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     LARGEST_ID,
@@ -28,6 +27,7 @@ from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
+from reconciler.cli.resend import YesOption
 from reconciler.cli.tables import Listing
 from reconciler.cli.trial import send_trial
 from reconciler.config.destinations import Destination
@@ -35,12 +35,13 @@ from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import parts
-from reconciler.ledger import browse, destinations, in_the_way, queue, status
-from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import opened, transaction
-from reconciler.ledger.destinations import Standing
-from reconciler.ledger.opening import candidates_of
-from reconciler.ledger.routes import Candidate, Undecided
+from reconciler.ledger.queue import deliveries, destinations, in_the_way
+from reconciler.ledger.queue.destinations import Standing
+from reconciler.ledger.queue.opening import candidates_of
+from reconciler.ledger.queue.routes import Candidate, Undecided
+from reconciler.ledger.storage.connection import opened, transaction
+from reconciler.ledger.views import browse, status
+from reconciler.ledger.views.browse import Filter
 
 app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
@@ -229,7 +230,7 @@ def _try(
     db: Database, renderer: Renderer, destination: Destination, event: dict[str, Any], *, bodies: bool
 ) -> dict[str, Any]:
     """Whether an event would be sent; why not; and what, where asked."""
-    outgoing = queue.outgoing(db, event["id"])
+    outgoing = deliveries.outgoing(db, event["id"])
     _, candidate = next(candidates_of(db, [outgoing.sighting_id]))
     why = _refusal(destination, candidate)
     found = {

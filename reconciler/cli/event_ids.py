@@ -11,7 +11,7 @@ import typer
 from sqlite_utils import Database
 
 from reconciler.cli.common import LARGEST_ID, fail
-from reconciler.ledger.ids import event_ids
+from reconciler.ledger.storage.ids import event_ids
 
 _ID = re.compile(r"(?:evt_[0-9a-z]+_)?([0-9]{1,19})", re.ASCII)
 

@@ -30,9 +30,9 @@ from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.tables import Listing
 from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.events.texts import pretty_json
-from reconciler.ledger import browse
-from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import data_version, opened
+from reconciler.ledger.storage.connection import data_version, opened
+from reconciler.ledger.views import browse
+from reconciler.ledger.views.browse import Filter
 
 FOLLOW_S = 0.2
 

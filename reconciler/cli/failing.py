@@ -14,6 +14,7 @@ from reconciler.cli.output import OutputFailed, give_up
 from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
 from reconciler.ledger.errors import LedgerError, LedgerVersion
+from reconciler.ledger.storage.connection import explain, is_trouble
 from reconciler.service.errors import ServiceError
 from reconciler.sources.errors import SourceError
 

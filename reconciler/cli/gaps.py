@@ -21,12 +21,12 @@ from reconciler.cli.once import said_once
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
-from reconciler.ledger import coverage, runs
-from reconciler.ledger.connection import opened
-from reconciler.ledger.coverage import Stretch
-from reconciler.ledger.gaps import Gap
-from reconciler.ledger.unknowns import Known
-from reconciler.reconcile.knowledge import look
+from reconciler.ledger.coverage import intervals, runs
+from reconciler.ledger.coverage.gaps import Gap
+from reconciler.ledger.coverage.intervals import Stretch
+from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.views.unknowns import Known
+from reconciler.polling.knowledge import look
 
 
 def gaps(
@@ -44,7 +44,7 @@ def gaps(
     loaded = read_config(config)
     with opened(loaded.ledger.path, readonly=True) as db:
         known = look(db, loaded, times.now())
-        complete = [_stretch(one) for one in coverage.stretches(db)]
+        complete = [_stretch(one) for one in intervals.stretches(db)]
         paths = {ident: path for path, ident in runs.project_paths(db).items()}
     if as_json:
         unknown = [msgspec.to_builtins(one) for one in known.unknowns]

@@ -35,12 +35,12 @@ from reconciler.cli.once import named, said_once
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger.connection import opened
-from reconciler.ledger.writer import Writer
-from reconciler.reconcile.ensure import Ensured
-from reconciler.reconcile.ensure import ensure as ensure_one
-from reconciler.reconcile.parts import Reconciling, reconciling
-from reconciler.reconcile.threads import in_thread
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import opened
+from reconciler.polling.ensure import Ensured
+from reconciler.polling.ensure import ensure as ensure_one
+from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.polling.threads import in_thread
 from reconciler.sources.errors import SourceError
 from reconciler.sources.hook_log import Delivery
 from reconciler.sources.hooks import Hook

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.config.models import Config
-from reconciler.ledger.lock import service_process
+from reconciler.ledger.storage.lock import service_process
 from reconciler.service.ports import listening, trouble
 
 

@@ -6,8 +6,8 @@ import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, out, print_json, read_config
 from reconciler.events import times
-from reconciler.ledger.connection import opened, transaction
-from reconciler.ledger.prune import Pruning
+from reconciler.ledger.storage.connection import opened, transaction
+from reconciler.ledger.upkeep.prune import Pruning
 from reconciler.service.jobs import keep
 
 

@@ -7,9 +7,9 @@ import signal
 import time
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, out, read_config
-from reconciler.ledger.connection import opened
-from reconciler.ledger.lock import service_process
-from reconciler.ledger.reloads import last_reload
+from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.lock import service_process
+from reconciler.ledger.upkeep.reloads import last_reload
 
 PATIENCE_S = 60.0
 LOOK_S = 0.05

@@ -17,8 +17,8 @@ from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.kinds.http import Http
 from reconciler.forwarding.message import Message
-from reconciler.ledger.ids import event_ids
-from reconciler.ledger.queue import Outgoing
+from reconciler.ledger.queue.deliveries import Outgoing
+from reconciler.ledger.storage.ids import event_ids
 
 
 class Rendered(msgspec.Struct, frozen=True):

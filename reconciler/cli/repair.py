@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, err, out, print_json, read_config
-from reconciler.ledger.repair import repair as mend
+from reconciler.ledger.upkeep.repair import repair as mend
 
 
 def repair(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli.again import RateOption, YesOption, send_again
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     USAGE,
@@ -18,8 +17,9 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventsArgument
 from reconciler.cli.moments import FromOption, ToOption, time_range
-from reconciler.ledger.browse import Filter
-from reconciler.ledger.replay import Wanted
+from reconciler.cli.resend import RateOption, YesOption, send_again
+from reconciler.ledger.queue.resend import Wanted
+from reconciler.ledger.views.browse import Filter
 
 
 def replay(

@@ -9,12 +9,12 @@ from reconciler.cli.once import said_once
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
-from reconciler.ledger.connection import opened
-from reconciler.ledger.standing import OFF
-from reconciler.ledger.status import ProjectStatus, Status
-from reconciler.ledger.status import status as read_status
-from reconciler.reconcile.knowledge import asked
-from reconciler.reconcile.rounds import expected
+from reconciler.ledger.coverage.source_state import OFF
+from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.views.status import ProjectStatus, Status
+from reconciler.ledger.views.status import status as read_status
+from reconciler.polling.knowledge import asked
+from reconciler.polling.rounds import expected
 from reconciler.sources.table import keeps
 
 

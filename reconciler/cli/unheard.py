@@ -9,8 +9,8 @@ from sqlite_utils import Database
 from reconciler.cli.common import err, out
 from reconciler.config.wording import meant
 from reconciler.config.words import likely_kind
-from reconciler.ledger import destinations, known
-from reconciler.ledger.browse import Filter
+from reconciler.ledger.queue import destinations, known
+from reconciler.ledger.views.browse import Filter
 
 
 def unheard(db: Database, wanted: Filter, *, destination: str | None = None) -> list[str]:

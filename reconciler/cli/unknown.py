@@ -9,7 +9,7 @@ from rich.console import Console
 
 from reconciler.cli.common import out, shown
 from reconciler.cli.once import MOST_NAMES, named, without_request
-from reconciler.ledger.unknowns import Unknown
+from reconciler.ledger.views.unknowns import Unknown
 
 MOST = 50
 """So many are shown to a person; JSON has all."""

@@ -7,10 +7,10 @@ from itertools import islice
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import routes
-from reconciler.ledger import destinations, replay
-from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import opened, transaction
-from reconciler.ledger.replay import EVENTS_A_STEP, Wanted
+from reconciler.ledger.queue import destinations, resend
+from reconciler.ledger.queue.resend import EVENTS_A_STEP, Wanted
+from reconciler.ledger.storage.connection import opened, transaction
+from reconciler.ledger.views.browse import Filter
 
 
 def replay_event(config: Config, event_id: int, destination: str) -> str:
@@ -46,8 +46,8 @@ def _replay(config: Config, wanted: Wanted, destination: str | None) -> int:
         ids = {one.name: one.id for one in destinations.standings(db) if one.active}
         chosen = [one for one in config.destinations if destination in (None, one.name)]
         for route in routes(chosen, ids):
-            found = replay.find(db, wanted, route)
+            found = resend.find(db, wanted, route)
             while some := list(islice(found, EVENTS_A_STEP)):
-                replay.reopen(db, route.destination_id, some, now=times.now())
+                resend.reopen(db, route.destination_id, some, now=times.now())
                 done += len(some)
     return done

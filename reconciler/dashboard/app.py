@@ -25,9 +25,9 @@ from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, form_of
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
-from reconciler.ledger.connection import explain, look_at
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
-from reconciler.ledger.unknowns import Known
+from reconciler.ledger.storage.connection import explain, look_at
+from reconciler.ledger.views.unknowns import Known
 
 log = structlog.get_logger(__name__)
 

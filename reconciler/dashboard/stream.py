@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 from starlette.concurrency import run_in_threadpool
 
-from reconciler.ledger.browse import Filter, after
-from reconciler.ledger.connection import explain, look_at
 from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.storage.connection import explain, look_at
+from reconciler.ledger.views.browse import Filter, after
 
 LOOK_S = 0.5
 ALIVE_EVERY = 30

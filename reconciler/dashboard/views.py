@@ -12,11 +12,12 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.fields import parsed
 from reconciler.events.times import HOUR, Millis
-from reconciler.ledger import browse, destinations, letters, overview, search, status
-from reconciler.ledger.browse import Filter
-from reconciler.ledger.gaps import Gap
-from reconciler.ledger.overview import Hour, Record
-from reconciler.ledger.unknowns import Known
+from reconciler.ledger.coverage.gaps import Gap
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.views import browse, dead_letters, overview, search, status
+from reconciler.ledger.views.browse import Filter
+from reconciler.ledger.views.overview import Hour, Record
+from reconciler.ledger.views.unknowns import Known
 
 STRIP_HOURS = 24
 PROJECTS_A_PAGE = 50
@@ -115,7 +116,7 @@ def event(db: Database, event_id: int) -> dict[str, Any] | None:
     if found is None:
         return None
     tried: dict[str, list[dict[str, Any]]] = {}
-    for attempt in letters.attempts(db, event_id):
+    for attempt in dead_letters.attempts(db, event_id):
         tried.setdefault(attempt["destination"], []).append(attempt)
     paths = (sighting["project_path"] for sighting in found["sightings"])
     project = next(filter(None, paths), found["project_id"])
@@ -141,7 +142,9 @@ def _payload(text: str) -> dict[str, Any]:
 
 def dead(db: Database, config: Config, *, destination: str | None, kind: str | None) -> dict[str, Any]:
     """Dead letters, newest first."""
-    rows = letters.dead_letters(db, Filter(kind=kind or None), destination=destination or None, limit=ROWS_A_PAGE)
+    rows = dead_letters.dead_letters(
+        db, Filter(kind=kind or None), destination=destination or None, limit=ROWS_A_PAGE
+    )
     names = [one.name for one in config.destinations]
     return {"letters": rows[::-1], "destination": destination, "kind": kind, "names": names, "most": ROWS_A_PAGE}
 

@@ -16,7 +16,7 @@ import msgspec
 
 from reconciler.config.destinations import Destination
 from reconciler.events.times import Millis
-from reconciler.ledger.destinations import Breaker
+from reconciler.ledger.queue.destinations import Breaker
 
 NOTHING = Millis(0)
 

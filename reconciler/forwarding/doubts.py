@@ -11,8 +11,8 @@ from sqlite_utils import Database
 from reconciler.config import words
 from reconciler.config.models import Config
 from reconciler.forwarding.filters import path_matches
-from reconciler.ledger import known
-from reconciler.ledger.known import Renamed
+from reconciler.ledger.queue import known
+from reconciler.ledger.queue.known import Renamed
 
 _WILD = "*?["
 _YET = " (yet): is it misspelt?"

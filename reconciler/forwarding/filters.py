@@ -15,7 +15,7 @@ from reconciler.config.destinations import Destination, Filter
 from reconciler.events.fields import first_text
 from reconciler.events.sighting import ALERT, OWN_KINDS, Summary
 from reconciler.events.webhooks import KIND_OF
-from reconciler.ledger.routes import Candidate, Route, Undecided
+from reconciler.ledger.queue.routes import Candidate, Route, Undecided
 
 EXPRESSION_S = 0.1
 """How long an expression may think about one event, by the thread's clock: everything else waits for it."""

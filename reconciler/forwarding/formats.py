@@ -23,7 +23,7 @@ from reconciler.forwarding.filters import facts
 from reconciler.forwarding.jail import Jail, TransformFailed
 from reconciler.forwarding.message import Message
 from reconciler.forwarding.transform import transforming
-from reconciler.ledger.queue import Outgoing
+from reconciler.ledger.queue.deliveries import Outgoing
 
 FIELDS_LENGTH = 1024
 """Of a list of fields in a header, in characters."""

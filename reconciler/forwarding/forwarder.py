@@ -20,13 +20,13 @@ from reconciler.forwarding.filters import Test, accepting
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
-from reconciler.ledger import destinations
-from reconciler.ledger.destinations import Standing, Wanted
-from reconciler.ledger.fill import fill_step
-from reconciler.ledger.ids import event_ids
-from reconciler.ledger.opening import Opened
-from reconciler.ledger.routes import Route
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.queue.destinations import Standing, Wanted
+from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.queue.past_deliveries import fill_step
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.ids import event_ids
 from reconciler.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)

@@ -23,16 +23,16 @@ from reconciler.events import times
 from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.formats import Formatter
-from reconciler.forwarding.judge import Verdict, judge, unwritable
 from reconciler.forwarding.kind import Kind, attempt
+from reconciler.forwarding.outcome import Verdict, judge, unwritable
 from reconciler.forwarding.rate import RateLimit
 from reconciler.forwarding.retry import longest_pause
-from reconciler.ledger import destinations, queue
 from reconciler.ledger.alerts import GONE
-from reconciler.ledger.destinations import Standing
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
-from reconciler.ledger.queue import Queued
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue import deliveries, destinations
+from reconciler.ledger.queue.deliveries import Queued
+from reconciler.ledger.queue.destinations import Standing
 
 LEDGER_PAUSE_S = 1.0
 LONGEST_LEDGER_PAUSE_S = 600.0
@@ -139,7 +139,7 @@ class Outbox:
     async def _pull_back(self) -> None:
         """No retry waits longer than it should because the wall clock was set back since it was noted."""
         longest, now = longest_pause(self._destination.retry), self._clock()
-        step = partial(queue.pull_back, destination_id=self.destination_id, longest=longest, now=now)
+        step = partial(deliveries.pull_back, destination_id=self.destination_id, longest=longest, now=now)
         while not self.stopping.is_set() and await self._writer.run(step):
             pass
 
@@ -154,13 +154,13 @@ class Outbox:
             if pause:
                 return min(pause / 1000, LOOK_S)
             if not self._start_some(room, now):
-                due = queue.next_due(self._db, self.destination_id, after=now)
+                due = deliveries.next_due(self._db, self.destination_id, after=now)
                 return LOOK_S if due is None else min((due - now) / 1000, LOOK_S)
         return LOOK_S
 
     def _start_some(self, room: int, now: Millis) -> bool:
         """Start the heads of the lanes whose turn it is; False where there is none."""
-        heads = queue.next_lanes(self._db, self.destination_id, now=now, limit=room + len(self._busy))
+        heads = deliveries.next_lanes(self._db, self.destination_id, now=now, limit=room + len(self._busy))
         free = [one for one in heads if one.lane not in self._busy]
         for head in free:
             if not self._breaker.may_start(now) or self._rate.wait(now):
@@ -204,9 +204,9 @@ class Outbox:
 
     async def _attempt(self, head: Queued) -> Verdict:
         at = times.now()
-        tried = queue.Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
+        tried = deliveries.Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
         try:
-            event = queue.outgoing(self._db, head.event_id)
+            event = deliveries.outgoing(self._db, head.event_id)
             message = await self._formatter.written(event, attempt=tried.number, replays=head.replays, now=at)
         except sqlite3.Error:
             raise

@@ -13,7 +13,7 @@ from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.message import Message
-from reconciler.ledger.queue import Outgoing
+from reconciler.ledger.queue.deliveries import Outgoing
 
 TEST = "reconciler_test"
 """Its kind, and its `object_kind`: nothing of GitLab's is called so."""

@@ -15,13 +15,13 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.alerts import alert_sighting
 from reconciler.events.times import Millis
-from reconciler.ledger.destinations import Standing, standings
-from reconciler.ledger.in_the_way import InTheWay, in_the_way
-from reconciler.ledger.opening import Opened
-from reconciler.ledger.record import record
-from reconciler.ledger.routes import Route
-from reconciler.ledger.unknowns import Asked, Unknown
-from reconciler.ledger.watched import Name
+from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue.destinations import Standing, standings
+from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
+from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.views.unknowns import Asked, Unknown
 
 What = Literal[
     "destination_down",

@@ -6,8 +6,8 @@ from typing import Any
 
 from reconciler.events.fields import dig
 from reconciler.reconstruct import parts
-from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
 from reconciler.reconstruct.parts import when, when_iso
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
 
 REQUEST_REFS = "refs/merge-requests/"
 """How the refs of merge requests begin: `refs/merge-requests/12/head`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reconciler.events.identify import record_kind
 from reconciler.reconstruct import parts
-from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
 from reconciler.reconstruct.parts import when
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
 from reconciler.reconstruct.work import issue_attributes, merge_request_attributes
 
 

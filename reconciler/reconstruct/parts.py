@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.events import times
 from reconciler.events.fingerprint import REDACTED
-from reconciler.reconstruct.material import UNKNOWN, Guess, Json, known
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, known
 
 VISIBILITY = {"private": 0, "internal": 10, "public": 20}
 """`visibility` in the API, `visibility_level` in a webhook."""

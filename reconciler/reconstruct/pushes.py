@@ -7,7 +7,7 @@ from typing import Any
 from reconciler.events.fields import dig
 from reconciler.events.keys import ZEROS
 from reconciler.reconstruct import parts
-from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
 
 MOST_COMMITS = 20
 """GitLab puts at most so many into a push's body (`PROCESS_COMMIT_LIMIT` of its push data builder)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from reconciler.reconstruct import ci, others, pushes, work
-from reconciler.reconstruct.material import Json, Material, settle
+from reconciler.reconstruct.source_data import Json, Material, settle
 
 BUILDERS: dict[str, tuple[Callable[[Material], Json], str | None]] = {
     "push": (pushes.push, "Push Hook"),

@@ -7,8 +7,8 @@ from typing import Any
 from reconciler.events import times
 from reconciler.events.fields import dig
 from reconciler.reconstruct import parts
-from reconciler.reconstruct.material import UNKNOWN, Guess, Json, Material, known
 from reconciler.reconstruct.parts import when
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
 
 _STATES = {"opened": 1, "closed": 2, "merged": 3, "locked": 4}
 

@@ -14,14 +14,14 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger import alerts
 from reconciler.ledger.alerts import Condition
+from reconciler.ledger.coverage.gaps import Gap
+from reconciler.ledger.coverage.runs import project_paths
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.gaps import Gap
-from reconciler.ledger.opening import Opened
-from reconciler.ledger.runs import project_paths
-from reconciler.ledger.unknowns import Known
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.views.unknowns import Known
 from reconciler.metrics import state
-from reconciler.reconcile.knowledge import asked, missed
+from reconciler.polling.knowledge import asked, missed
 
 LOOK_S = 5.0
 

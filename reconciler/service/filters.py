@@ -10,7 +10,7 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.forwarding.doubts import doubts
-from reconciler.ledger import known
+from reconciler.ledger.queue import known
 
 LOOK_S = 5.0
 

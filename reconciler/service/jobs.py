@@ -14,10 +14,10 @@ from sqlite_utils import Database
 from reconciler.config.models import Config, Retention
 from reconciler.events import times
 from reconciler.events.hook_tests import Expected
-from reconciler.ledger import watched
-from reconciler.ledger.prune import Keep
-from reconciler.ledger.writer import Writer
-from reconciler.reconcile.parts import Reconciling, reconciling
+from reconciler.ledger.coverage import watched
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.upkeep.prune import Keep
+from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.service.loops import prune
 from reconciler.sources.client import Client
 from reconciler.supervisor import Supervisor

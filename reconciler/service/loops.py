@@ -8,11 +8,12 @@ from collections.abc import Callable
 import structlog
 
 from reconciler.events import times
-from reconciler.ledger import downtime, search
-from reconciler.ledger.connection import data_version
+from reconciler.ledger.coverage import downtime
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.prune import Keep, Pruned, Pruning
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import data_version
+from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
+from reconciler.ledger.views import search
 from reconciler.service.notify import notify
 
 BEAT_S = 10.0

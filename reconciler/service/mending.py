@@ -19,10 +19,10 @@ from sqlite_utils import Database
 
 from receiver.app import waiting_app
 from reconciler.config.models import Config, Receiver
-from reconciler.ledger.connection import connect, explain, opened, transaction
-from reconciler.ledger.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse, LedgerVersion
-from reconciler.ledger.repair import look, repair
+from reconciler.ledger.storage.connection import connect, explain, opened, transaction
+from reconciler.ledger.storage.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
+from reconciler.ledger.upkeep.repair import look, repair
 from reconciler.service.notify import notify
 from reconciler.service.web import WebServer
 

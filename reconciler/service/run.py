@@ -22,16 +22,17 @@ from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.hook_tests import Expected
 from reconciler.forwarding.forwarder import Forwarder, Prepared
-from reconciler.ledger import downtime, reloads, runs
-from reconciler.ledger.connection import Ledger, connect, is_damage, may_come_right
+from reconciler.ledger.coverage import downtime, runs
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
-from reconciler.ledger.lock import only_service
-from reconciler.ledger.parts import note_parts
-from reconciler.ledger.repair import RESTORE
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import Ledger, connect, is_damage, may_come_right
+from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.upkeep import reloads
+from reconciler.ledger.upkeep.parts import note_parts
+from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.metrics import Meters, Parts, Standing
-from reconciler.reconcile.knowledge import SharedLook
-from reconciler.reconcile.parts import Reconciling
+from reconciler.polling.knowledge import SharedLook
+from reconciler.polling.parts import Reconciling
 from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys

@@ -9,8 +9,8 @@ import structlog
 from sqlite_utils import Database
 
 from reconciler.events.times import Millis
-from reconciler.ledger.ids import event_ids
-from reconciler.ledger.writer import Committed
+from reconciler.ledger.intake.writer import Committed
+from reconciler.ledger.storage.ids import event_ids
 from reconciler.metrics import Meters
 from reconciler.service.alerting import Alerting
 from reconciler.service.errors import ServiceError

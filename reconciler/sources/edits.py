@@ -17,9 +17,9 @@ import msgspec
 from reconciler.events import keys, times
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import SECOND, Millis
-from reconciler.ledger.coverage import Interval
+from reconciler.ledger.coverage.intervals import Interval
 from reconciler.reconstruct import Material, parts
-from reconciler.reconstruct.material import UNKNOWN, Guess
+from reconciler.reconstruct.source_data import UNKNOWN, Guess
 from reconciler.sources import answers
 from reconciler.sources.answers import Json
 from reconciler.sources.checked import Page, Read, moment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.events.texts import without_credentials
-from reconciler.ledger.standing import OFF
+from reconciler.ledger.coverage.source_state import OFF
 
 
 class SourceError(Exception):

@@ -27,15 +27,15 @@ from reconciler.events.hook_tests import is_test
 from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighting
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
 from reconciler.sources.errors import NoHook
 from reconciler.sources.hooks import Hook, Hooks
-from reconciler.sources.shape import explain
 from reconciler.sources.source import Project, Slice
 from reconciler.sources.spool import Spool
+from reconciler.sources.webhook_payload import explain
 
 CLOCKS = MINUTE
 """How far the clock that wrote a `Date` may be from GitLab's."""

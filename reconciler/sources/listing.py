@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import DAY, SECOND, Millis
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.reconstruct import Material
 from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
@@ -18,9 +18,9 @@ from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
 from reconciler.sources.errors import Refused, SourceError, Unavailable, UnexpectedAnswer
-from reconciler.sources.shape import explain, listed_sighting
 from reconciler.sources.source import FOREVER, Project, Slice
 from reconciler.sources.spool import Spool
+from reconciler.sources.webhook_payload import explain, listed_sighting
 
 SLICE = Millis(31 * DAY)
 """A longer window is read in parts of so much: GitLab's offset pages end at 50,000 records."""

@@ -8,16 +8,16 @@ from typing import Any
 
 from reconciler.events import keys, times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.reconstruct import Material
 from reconciler.reconstruct.ci import REQUEST_REFS
 from reconciler.sources import answers, checked
 from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
 from reconciler.sources.listing import Listing, Reading
-from reconciler.sources.shape import raw_record, whole
 from reconciler.sources.source import Project
+from reconciler.sources.webhook_payload import raw_record, whole
 
 
 class Pipelines(Listing[answers.Pipeline]):

@@ -18,16 +18,16 @@ from reconciler.events import times
 from reconciler.events.identify import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.sources import answers, checked
 from reconciler.sources.checked import Read
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
 from reconciler.sources.record_details import material_of
-from reconciler.sources.shape import explain, in_some_shape, in_webhook_shape, raw_record, whole
 from reconciler.sources.source import Project, Slice
 from reconciler.sources.spool import Spool
+from reconciler.sources.webhook_payload import explain, in_some_shape, in_webhook_shape, raw_record, whole
 
 SLICE_RECORDS = 5000
 """How many records are read at a time: well below 10,000, and many pages, since the last one is seldom full."""

@@ -9,8 +9,8 @@ import msgspec
 
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.unreadable import Unreadable
 
 FOREVER = Millis(10 * 365 * DAY)
 """GitLab deletes nothing of this by itself; no backfill looks back further."""

@@ -10,8 +10,8 @@ from contextlib import closing
 import httpx
 import pytest
 
-from reconciler.ledger.connection import connect
-from reconciler.ledger.routes import Route
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect
 from tests.conftest import MakeService
 from tests.support.damage import overwrite, pages_of
 from tests.support.filled import filled

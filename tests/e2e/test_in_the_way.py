@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from reconciler.events import times
-from reconciler.ledger import in_the_way, queue
-from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.queue import deliveries, in_the_way
+from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.simulator.consumer import TAKEN, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post, states
@@ -115,7 +115,7 @@ def test_an_attempt_that_is_on_its_way_does_not_bring_it_back(make_service: Make
     service.stop()
     with closing(connect(service.ledger)) as db, transaction(db):
         assert in_the_way.set_aside(db, 1, 1, now=times.now())
-        tried = queue.Attempt(1, 1, None, 1, times.now(), times.now(), 500, "http_5xx", "HTTP 500")
-        queue.retry(db, tried, pause=times.SECOND, now=times.now())
+        tried = deliveries.Attempt(1, 1, None, 1, times.now(), times.now(), 500, "http_5xx", "HTTP 500")
+        deliveries.retry(db, tried, pause=times.SECOND, now=times.now())
         assert db.execute("SELECT state FROM deliveries").fetchall() == [("dead",)]
         assert db.execute("SELECT count(*) FROM lanes").fetchall() == [(0,)]

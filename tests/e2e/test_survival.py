@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from reconciler.ledger.connection import connect
-from reconciler.ledger.reloads import Reload, last_reload
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.upkeep.reloads import Reload, last_reload
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.reconciler.dashboard.test_app import free_port

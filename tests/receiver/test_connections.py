@@ -19,8 +19,8 @@ from starlette.types import ASGIApp
 from receiver.app import receiver_app
 from reconciler.config.models import Hook, Receiver
 from reconciler.events.times import Millis
-from reconciler.ledger.connection import connect
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect
 from reconciler.service.connections import Connections, protocol
 from reconciler.service.web import HEAD_LIMIT_BYTES, KEEP_ALIVE, listen, web_server
 from tests.conftest import PAYLOADS, MakeService

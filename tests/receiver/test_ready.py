@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from receiver.app import receiver_app
 from receiver.ready import Shared
 from reconciler.config.models import Receiver
-from reconciler.ledger.connection import connect, data_version
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect, data_version
 
 
 async def test_a_thousand_that_ask_share_one_commit(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from standardwebhooks import Webhook
 
 from receiver.app import receiver_app
 from reconciler.config.models import Hook, Receiver
-from reconciler.ledger.connection import connect
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect
 
 KEY = "whsec_" + base64.b64encode(b"signing-key-of-a-test-32-bytes!!").decode()
 JSON = (b"content-type", b"application/json")

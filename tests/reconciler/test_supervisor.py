@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from reconciler import supervisor as module
-from reconciler.ledger.connection import connect
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.parts import Part, failing
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.upkeep.parts import Part, failing
 from reconciler.supervisor import Supervisor, next_pause
 from tests.support.waiting import until
 

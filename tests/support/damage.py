@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from reconciler.ledger.connection import PAGE_SIZE
+from reconciler.ledger.storage.connection import PAGE_SIZE
 
 HEADER = 100
 """Bytes at the beginning of the file."""

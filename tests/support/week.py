@@ -20,10 +20,10 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.hook_tests import Expected
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
-from reconciler.ledger import downtime, gaps, runs
-from reconciler.ledger.connection import connect
-from reconciler.ledger.writer import Writer
-from reconciler.reconcile.parts import Reconciling, reconciling
+from reconciler.ledger.coverage import downtime, gaps, runs
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect
+from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook
 from reconciler.simulator.server import Simulator

@@ -21,8 +21,8 @@ from reconciler.cli.once import said_once
 from reconciler.cli.unknown import together
 from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger.unknowns import Unknown
-from reconciler.ledger.watched import Name
+from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.views.unknowns import Unknown
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, MakeService, at_gitlab
 from tests.support.filled import filled

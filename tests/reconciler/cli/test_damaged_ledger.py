@@ -14,9 +14,9 @@ import yaml
 
 from reconciler import __version__
 from reconciler.cli.app import main
-from reconciler.ledger.connection import connect
-from reconciler.ledger.routes import Route
-from reconciler.ledger.schema import migration_names
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.schema import migration_names
 from tests.support.damage import overwrite, pages_of
 from tests.support.filled import filled
 from tests.support.service import run as run_process

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from reconciler.ledger import schema
-from reconciler.ledger.lock import only_service
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.lock import only_service
 from tests.conftest import MakeService
 from tests.support.service import Service
 

@@ -12,8 +12,8 @@ import yaml
 
 from reconciler.cli.app import command_line
 from reconciler.cli.failing import ending
-from reconciler.ledger.connection import opened
-from reconciler.ledger.ids import event_ids
+from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.ids import event_ids
 from tests.reconciler.cli.test_as_a_stranger import in_process
 from tests.support.filled import filled
 

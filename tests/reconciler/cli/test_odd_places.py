@@ -17,7 +17,7 @@ import pytest
 
 from reconciler.cli.app import command_line
 from reconciler.cli.failing import ending
-from reconciler.ledger.lock import only_service
+from reconciler.ledger.storage.lock import only_service
 from reconciler.service.errors import ServiceError
 from reconciler.service.web import listen
 from tests.reconciler.cli.test_as_a_stranger import in_process

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
-from reconciler.ledger import schema, search
+from reconciler.ledger.storage import schema
+from reconciler.ledger.views import search
 from reconciler.simulator.consumer import TAKEN, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post

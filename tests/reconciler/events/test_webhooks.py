@@ -14,7 +14,7 @@ from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.webhooks import KIND_OF, WEBHOOKS
 from reconciler.forwarding.filters import accepting
-from reconciler.ledger.routes import Candidate
+from reconciler.ledger.queue.routes import Candidate
 from tests.conftest import PAYLOADS
 
 BODIES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data" / "documented.json").read_text())

@@ -7,12 +7,12 @@ from unittest.mock import patch
 
 import pytest
 
-from reconciler.ledger import fill
+from reconciler.ledger.queue import past_deliveries
 from tests.support.sink import sink_installed
 
 
 @pytest.fixture(scope="module")
 def sink_kind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A kind of destination that tests tell how to behave; a past is opened in parts of three events."""
-    with patch.object(fill, "EVENTS_A_STEP", 3), sink_installed(tmp_path_factory.mktemp("installed")):
+    with patch.object(past_deliveries, "EVENTS_A_STEP", 3), sink_installed(tmp_path_factory.mktemp("installed")):
         yield

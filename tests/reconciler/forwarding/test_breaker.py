@@ -12,7 +12,7 @@ from reconciler.config.destinations import BreakerSettings, Destination, Retry
 from reconciler.events.times import Millis
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.rate import RateLimit
-from reconciler.ledger.destinations import Breaker
+from reconciler.ledger.queue.destinations import Breaker
 
 
 def breaker(state: Breaker | None = None, **more: Any) -> CircuitBreaker:

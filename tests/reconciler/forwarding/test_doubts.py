@@ -14,9 +14,9 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.identify import webhook_sighting
 from reconciler.forwarding.doubts import doubts
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.record import record
-from reconciler.ledger.search import index_step
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.views.search import index_step
 from tests.conftest import PATH, MakeService
 
 NOW = times.now()

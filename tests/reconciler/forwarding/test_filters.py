@@ -19,8 +19,8 @@ from reconciler.events.sighting import ALERT, HOOK_TEST, Summary
 from reconciler.forwarding.filters import accepting
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.transform import transforming
-from reconciler.ledger.routes import Candidate, Undecided, delivery, lane
-from reconciler.ledger.routes import Route as LedgerRoute
+from reconciler.ledger.queue.routes import Candidate, Undecided, delivery, lane
+from reconciler.ledger.queue.routes import Route as LedgerRoute
 
 MERGE = {
     "object_kind": "merge_request",

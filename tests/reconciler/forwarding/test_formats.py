@@ -17,7 +17,7 @@ from reconciler.events.sighting import Summary
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kinds.http import Http, HttpDestination
 from reconciler.forwarding.message import Message
-from reconciler.ledger.queue import Outgoing
+from reconciler.ledger.queue.deliveries import Outgoing
 
 SECRET = "whsec_c2VjcmV0LW9mLWEtZGVzdGluYXRpb24="
 BODY = '{"object_kind": "push",  "ref":"refs/heads/m\\u00e4in", "n": 1.0}'

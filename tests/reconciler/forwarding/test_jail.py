@@ -23,7 +23,7 @@ from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.kinds.http import HttpDestination
 from reconciler.forwarding.transform import Transforming, transforming
-from reconciler.ledger.queue import Outgoing
+from reconciler.ledger.queue.deliveries import Outgoing
 from tests.conftest import MakeService
 from tests.support.service import until
 from tests.support.waiting import until as until_in_loop

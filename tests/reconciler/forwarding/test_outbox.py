@@ -17,12 +17,13 @@ from reconciler.config.destinations import Transform
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.forwarding.message import Answer, Message
-from reconciler.ledger import destinations, queue, schema
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.opening import Opened
-from reconciler.ledger.schema import OPEN
+from reconciler.ledger.queue import deliveries, destinations
+from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.schema import OPEN
 from tests.reconciler.forwarding.world import (
     LONG_S,
     LONGEST_PROBE_S,
@@ -73,10 +74,10 @@ def test_every_lane_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None
         fill(db, lanes=100, each=3)
         for turn in range(3):
             for number in range(100):
-                [head] = queue.next_lanes(db, 1, now=times.now(), limit=1)
+                [head] = deliveries.next_lanes(db, 1, now=times.now(), limit=1)
                 assert (head.lane, head.event_id) == (f"lane:{number:05d}", number + 100 * turn + 1)
                 with transaction(db):
-                    queue.deliver(db, attempt(head.event_id))
+                    deliveries.deliver(db, attempt(head.event_id))
 
 
 @pytest.mark.parametrize("kind", ["waiting", "blocked", "ready"])
@@ -99,8 +100,8 @@ def test_what_goes_next_costs_the_same_however_many_there_are(tmp_path: Path, ki
                 return 0
 
             db.conn.set_progress_handler(count, 1)
-            queue.next_lanes(db, 1, now=times.now(), limit=8)
-            queue.next_due(db, 1, after=times.now())
+            deliveries.next_lanes(db, 1, now=times.now(), limit=8)
+            deliveries.next_due(db, 1, after=times.now())
             return counted
 
     assert steps(3000) <= steps(30)
@@ -120,8 +121,8 @@ def test_what_became_of_one_costs_the_same_however_many_wait(tmp_path: Path, lan
 
             with transaction(db):
                 db.conn.set_progress_handler(count, 1)
-                queue.retry(db, attempt(1), pause=SECOND, now=times.now())
-                queue.deliver(db, attempt(1))
+                deliveries.retry(db, attempt(1), pause=SECOND, now=times.now())
+                deliveries.deliver(db, attempt(1))
                 db.conn.set_progress_handler(None, 0)
             return counted
 
@@ -141,8 +142,8 @@ def fill(db: Database, *, lanes: int, each: int) -> None:
         )
 
 
-def attempt(event_id: int, **more: Any) -> queue.Attempt:
-    return queue.Attempt(event_id, 1, None, 1, times.now(), times.now(), **more)
+def attempt(event_id: int, **more: Any) -> deliveries.Attempt:
+    return deliveries.Attempt(event_id, 1, None, 1, times.now(), times.now(), **more)
 
 
 Change = tuple[str, int]
@@ -312,8 +313,8 @@ def test_due_times_are_pulled_back_to_their_own_pause(tmp_path: Path) -> None:
         pauses = [(1, SECOND, 5 * HOUR), (2, 4 * HOUR, 5 * HOUR), (3, 6 * HOUR, 5 * HOUR), (4, MINUTE, MINUTE)]
         with transaction(db):
             for event_id, pause, due in pauses:
-                queue.retry(db, attempt(event_id), pause=Millis(pause), now=Millis(now + due - pause))
-            while queue.pull_back(db, 1, longest=MINUTE, now=now, limit=1):
+                deliveries.retry(db, attempt(event_id), pause=Millis(pause), now=Millis(now + due - pause))
+            while deliveries.pull_back(db, 1, longest=MINUTE, now=now, limit=1):
                 pass
         kept = dict(db.conn.execute("SELECT event_id, due_at FROM lanes").fetchall())
     expected = {1: SECOND, 2: 4 * HOUR, 3: 5 * HOUR, 4: MINUTE}

@@ -32,12 +32,12 @@ from hypothesis.stateful import (
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.forwarding.outbox import LOOK_S
-from reconciler.ledger import destinations, replay
-from reconciler.ledger.connection import transaction
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.prune import Keep, Pruning
-from reconciler.ledger.replay import Again
-from reconciler.ledger.schema import OPEN
+from reconciler.ledger.queue import destinations, resend
+from reconciler.ledger.queue.resend import Again
+from reconciler.ledger.storage.connection import transaction
+from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.upkeep.prune import Keep, Pruning
 from tests.reconciler.forwarding.world import (
     LONG_S,
     LONGEST_PROBE_S,
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
         idle = world.is_well(name) and not world.open_of(name) and name != "slow"
         before = world.sent.copy()
         with world.beside(noticed=noticed) as db:
-            replay.reopen(db, row[0], [Again(ident, lane) for ident, lane in lanes.items()], now=times.now())
+            resend.reopen(db, row[0], [Again(ident, lane) for ident, lane in lanes.items()], now=times.now())
         for ident in chosen:
             if (name, ident) not in world.in_flight:
                 world.may_send[name, ident] = True

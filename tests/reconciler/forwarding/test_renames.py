@@ -18,13 +18,14 @@ from reconciler.events import times
 from reconciler.events.identify import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.filters import routes
-from reconciler.ledger import browse, destinations
-from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted
-from reconciler.ledger.record import record
-from reconciler.ledger.replay import Wanted as Again
-from reconciler.ledger.replay import find
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.resend import Wanted as Again
+from reconciler.ledger.queue.resend import find
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.views import browse
+from reconciler.ledger.views.browse import Filter
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PATH, PROJECT, MakeService, at_gitlab, to_consumer

@@ -18,10 +18,10 @@ from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.message import TAKEN, Answer, Message
-from reconciler.ledger.connection import connect
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.schema import OPEN
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.schema import OPEN
 from reconciler.supervisor import Supervisor
 from tests.support.sink import Sink, SinkDestination
 from tests.support.virtual import VirtualDisk, VirtualLoop, WallClock

@@ -16,14 +16,15 @@ from reconciler.config.models import Config
 from reconciler.dashboard import views
 from reconciler.events import times
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger import coverage, downtime, schema, standing, watched
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.gaps import UNFINISHED, Gap, gaps
-from reconciler.ledger.standing import OFF
-from reconciler.ledger.status import status
-from reconciler.ledger.unknowns import SOURCES, Asked, Known, unknowns
-from reconciler.ledger.watched import Name
+from reconciler.ledger.coverage import downtime, intervals, source_state, watched
+from reconciler.ledger.coverage.gaps import UNFINISHED, Gap, gaps
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.source_state import OFF
+from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.views.status import status
+from reconciler.ledger.views.unknowns import SOURCES, Asked, Known, unknowns
 from tests.reconciler.ledger.test_query_plans import Watched
 
 NOW = times.from_iso("2026-11-25T12:00:00.000Z")
@@ -92,14 +93,14 @@ def test_gaps_are_those_of_each_source(told: list[Told], downs: list[Interval], 
         wanted = set()
         for number, one in enumerate(told):
             source = ("log", "list")[number % 2]
-            standing.watch(db, number, source, one.since)
+            source_state.watch(db, number, source, one.since)
             for part in one.read:
-                coverage.cover(db, number, source, part)
+                intervals.cover(db, number, source, part)
             if one.trouble is not None:
-                standing.note_read(db, number, source, one.since)
-                standing.note_trouble(db, number, source, one.trouble, "no", one.trouble_at)
+                source_state.note_read(db, number, source, one.since)
+                source_state.note_trouble(db, number, source, one.trouble, "no", one.trouble_at)
             if one.until is not None:
-                standing.unwatch(db, number, until=one.until)
+                source_state.unwatch(db, number, until=one.until)
             wanted |= {(number, source, *gap) for gap in one.gaps(downs, expected, KEEPS[source])}
         found = gaps(db, keeps=KEEPS, expected=expected, now=NOW)
         assert {(gap.project_id, gap.source, gap.during, gap.why) for gap in found} == wanted
@@ -113,11 +114,11 @@ def filled(db: Database, projects: int) -> None:
         watched.add_members(db, "team", {n: f"team/{n}" for n in range(1, projects + 1)}, NOW)
         for project in range(1, projects + 1):
             for source in KEEPS:
-                standing.watch(db, project, source, Millis(NOW - DAY))
+                source_state.watch(db, project, source, Millis(NOW - DAY))
                 end = NOW - 30 * MINUTE if (project, source) == (1, "list") else NOW
-                coverage.cover(db, project, source, Interval(Millis(NOW - DAY), Millis(end)))
-                standing.note_read(db, project, source, NOW)
-        standing.note_trouble(db, 1, "list", "refused", "no", NOW)
+                intervals.cover(db, project, source, Interval(Millis(NOW - DAY), Millis(end)))
+                source_state.note_read(db, project, source, NOW)
+        source_state.note_trouble(db, 1, "list", "refused", "no", NOW)
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerInUse, LedgerUnavailable
-from reconciler.ledger.lock import only_service, service_process
+from reconciler.ledger.storage.connection import connect, touch, transaction
+from reconciler.ledger.storage.lock import only_service, service_process
 from tests.support.service import until
 
 HOLD = """
 import sys
 from pathlib import Path
-from reconciler.ledger.lock import only_service
+from reconciler.ledger.storage.lock import only_service
 with only_service(Path(sys.argv[1]), make=True):
     print("held", flush=True)
     sys.stdin.read()

@@ -13,12 +13,13 @@ from sqlite_utils import Database
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger import browse, destinations, letters, queue, replay
-from reconciler.ledger.browse import Filter
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.record import record
-from reconciler.ledger.replay import Wanted
-from reconciler.ledger.routes import Route
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue import deliveries, destinations, resend
+from reconciler.ledger.queue.resend import Wanted
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.views import browse, dead_letters
+from reconciler.ledger.views.browse import Filter
 from tests.support.cost import counted
 from tests.support.history import START
 
@@ -58,14 +59,14 @@ def fill(db: Database, numbers: range, time_of: Callable[[int], Millis] = minute
         record(db, [event(number, time_of(number)) for number in numbers], now=START, routes=ROUTES)
         for number in numbers:
             ident = number + 1
-            queue.bury(db, queue.Attempt(ident, 2, ident, 1, START, START, 500, "http_5xx", "no"))
+            deliveries.bury(db, deliveries.Attempt(ident, 2, ident, 1, START, START, 500, "http_5xx", "no"))
             if number < RARE:
-                queue.bury(db, queue.Attempt(ident, 1, ident, 1, START, START, 500, "http_5xx", "no"))
+                deliveries.bury(db, deliveries.Attempt(ident, 1, ident, 1, START, START, 500, "http_5xx", "no"))
 
 
 def find(db: Database, wanted: Wanted, route: int) -> list[Any]:
     """The first step of what would be sent again."""
-    return list(islice(replay.find(db, wanted, ROUTES[route]), RARE))
+    return list(islice(resend.find(db, wanted, ROUTES[route]), RARE))
 
 
 EARLY = Millis(START + RARE * MINUTE)
@@ -79,9 +80,9 @@ LOOKED_UP: dict[str, Callable[[Database], Sequence[Any] | dict[str, Any] | None]
     "events list --from --kind": lambda db: browse.newest(db, Filter(since=Millis(START), kind="note"), limit=5),
     "events list, older": lambda db: browse.newest(db, Filter(), limit=5, before=6),
     "events show": lambda db: browse.show(db, 5),
-    "dead list": lambda db: letters.dead_letters(db, Filter(), destination=None, limit=5),
-    "dead list --destination": lambda db: letters.dead_letters(db, Filter(), destination="one", limit=5),
-    "dead show": lambda db: letters.letters_of(db, 5),
+    "dead list": lambda db: dead_letters.dead_letters(db, Filter(), destination=None, limit=5),
+    "dead list --destination": lambda db: dead_letters.dead_letters(db, Filter(), destination="one", limit=5),
+    "dead show": lambda db: dead_letters.letters_of(db, 5),
     "dead replay --destination": lambda db: find(db, Wanted(dead_only=True), 0),
     "dead replay ID": lambda db: find(db, Wanted(event_ids=(5,), dead_only=True), 1),
     "replay ID": lambda db: find(db, Wanted(event_ids=(5,)), 1),
@@ -106,12 +107,12 @@ def test_all_that_is_to_go_out_again_is_found_once(db: Database, wanted: Filter,
     """It is found in steps, and more events than a step has happened in the same millisecond."""
     noon = Millis(START + 300 * MINUTE)
     fill(db, range(1200), lambda number: noon if number >= 20 else Millis(START + number * MINUTE))
-    found = [again.event_id for again in replay.find(db, Wanted(wanted, dead_only=dead_only), ROUTES[1])]
+    found = [again.event_id for again in resend.find(db, Wanted(wanted, dead_only=dead_only), ROUTES[1])]
     assert found == list(range(1 if wanted == Filter() else RARE + 1, 1201))
 
 
 def test_the_newest_dead_letters_are_those_of_the_newest_events(db: Database) -> None:
     """Of whichever destination: one that has many hides no other's."""
     fill(db, range(20))
-    shown = letters.dead_letters(db, Filter(until=EARLY), destination=None, limit=4)
+    shown = dead_letters.dead_letters(db, Filter(until=EARLY), destination=None, limit=4)
     assert [(one["id"], one["destination"]) for one in shown] == [(6, "one"), (6, "two"), (7, "one"), (7, "two")]

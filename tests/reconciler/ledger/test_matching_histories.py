@@ -14,11 +14,11 @@ from sqlite_utils import Database
 from reconciler.events import matching, times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted, sync
-from reconciler.ledger.queue import Attempt, deliver
-from reconciler.ledger.record import record
-from reconciler.ledger.routes import Route
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue.deliveries import Attempt, deliver
+from reconciler.ledger.queue.destinations import Wanted, sync
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect, transaction
 from tests.support.history import (
     HOUR,
     MINUTE,

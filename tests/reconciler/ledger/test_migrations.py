@@ -11,13 +11,16 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger import browse, destinations, prune, schema, search
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted
-from reconciler.ledger.ids import event_ids
-from reconciler.ledger.queue import next_lanes, outgoing
-from reconciler.ledger.status import status
-from reconciler.ledger.unknowns import Asked
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.queue.deliveries import next_lanes, outgoing
+from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.ids import event_ids
+from reconciler.ledger.upkeep import prune
+from reconciler.ledger.views import browse, search
+from reconciler.ledger.views.status import status
+from reconciler.ledger.views.unknowns import Asked
 
 
 @pytest.mark.parametrize("before", ["0002_recovery", "0003_delivery", "0004_dashboard"])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.ledger.backup import backup, restore
-from reconciler.ledger.connection import connect, touch, transaction
 from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.storage.connection import connect, touch, transaction
+from reconciler.ledger.upkeep.backup import backup, restore
 from tests.support.filled import filled
 
 

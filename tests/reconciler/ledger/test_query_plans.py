@@ -13,29 +13,18 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
-from reconciler.ledger import (
-    alerts,
-    browse,
-    coverage,
-    destinations,
-    fill,
-    hooks,
-    letters,
-    neighbourhood,
-    overview,
-    prune,
-    queue,
-    replay,
-    search,
-    standing,
-    status,
-)
-from reconciler.ledger import watched as names
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted
-from reconciler.ledger.record import record
-from reconciler.ledger.routes import Route
-from reconciler.ledger.watched import Name
+from reconciler.ledger import alerts
+from reconciler.ledger.coverage import hooks, intervals, source_state
+from reconciler.ledger.coverage import watched as names
+from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.intake import neighbourhood
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
+from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.upkeep import prune
+from reconciler.ledger.views import browse, dead_letters, overview, search, status
 
 HOT = (
     *("events", "sightings", "deliveries", "lanes", "coverage"),
@@ -116,19 +105,19 @@ def test_hot_queries_use_indexes(db: Database) -> None:
             db, [sighting(1, "project_events", "note:7"), sighting(2, "project_events", "note:7")], now=times.now()
         )
         record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
-    queue.next_lanes(db, 1, now=times.now(), limit=1000)
-    queue.next_due(db, 1, after=times.now())
-    queue.outgoing(db, 1)
-    attempt = queue.Attempt(1, 1, 1, 1, 0, 0, 500, "http_5xx", "no")
-    queue.retry(db, attempt, pause=0, now=times.now())
-    queue.pull_back(db, 1, longest=0, now=times.now())
-    queue.bury(db, attempt)
-    queue.deliver(db, attempt)
-    coverage.cover(db, 1, "project_events", coverage.Interval(0, 9))
-    standing.watched_since(db, 1, "project_events")
-    standing.note_read(db, 1, "project_events", 0)
-    standing.note_trouble(db, 1, "project_events", "refused", "no", Millis(0))
-    standing.watched_sources(db, 1)
+    deliveries.next_lanes(db, 1, now=times.now(), limit=1000)
+    deliveries.next_due(db, 1, after=times.now())
+    deliveries.outgoing(db, 1)
+    attempt = deliveries.Attempt(1, 1, 1, 1, 0, 0, 500, "http_5xx", "no")
+    deliveries.retry(db, attempt, pause=0, now=times.now())
+    deliveries.pull_back(db, 1, longest=0, now=times.now())
+    deliveries.bury(db, attempt)
+    deliveries.deliver(db, attempt)
+    intervals.cover(db, 1, "project_events", intervals.Interval(0, 9))
+    source_state.watched_since(db, 1, "project_events")
+    source_state.note_read(db, 1, "project_events", 0)
+    source_state.note_trouble(db, 1, "project_events", "refused", "no", Millis(0))
+    source_state.watched_sources(db, 1)
     names.note_found(db, Name("project", "1"), 1)
     names.note_trouble(db, Name("project", "1"), "refused", "no", Millis(0))
     names.note_read(db, Name("project", "1"), Millis(0))
@@ -136,11 +125,11 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     browse.after(db, browse.Filter(), event_id=1)
     browse.newest(db, browse.Filter(project=1), limit=5)
     browse.show(db, 1)
-    letters.attempts(db, 1)
-    letters.dead_letters(db, browse.Filter(), destination="one", limit=5)
-    fill.fill_step(db, ROUTES[0], now=0)
+    dead_letters.attempts(db, 1)
+    dead_letters.dead_letters(db, browse.Filter(), destination="one", limit=5)
+    past_deliveries.fill_step(db, ROUTES[0], now=0)
     destinations.note_breaker(db, 1, destinations.Breaker("open", 5, 1, 1))
-    list(replay.find(db, replay.Wanted(dead_only=True), ROUTES[0]))
+    list(resend.find(db, resend.Wanted(dead_only=True), ROUTES[0]))
     pruning = prune.Pruning(prune.Keep(events=1, dead_letters=1, attempts=1, runs=1), now=0)
     while not pruning.step(db):
         pass
@@ -161,7 +150,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
 
 def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
     asked = {"destination": 1, "now": "x", "limit": 5}
-    lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_LANES, asked)]
+    lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.NEXT_LANES, asked)]
     assert any("INDEX lanes_ready (destination_id=?)" in step for step in lanes)
     assert any("INDEX lanes_waiting (destination_id=? AND due_at<?)" in step for step in lanes)
     assert sum("TEMP B-TREE" in step for step in lanes) == 1  # of the few that were found
@@ -169,9 +158,9 @@ def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
     assert any("COVERING INDEX deliveries_open" in step for step in backlog)
     hours = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + overview.HOURS, ("x",))]
     assert any("INDEX events_by_time (happened_at>?)" in step for step in hours)
-    due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.NEXT_DUE, (1, "x"))]
+    due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.NEXT_DUE, (1, "x"))]
     assert any("INDEX lanes_waiting (destination_id=? AND due_at>?)" in step for step in due)
-    back = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + queue.PULL_BACK, BACK)]
+    back = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.PULL_BACK, BACK)]
     assert any("INDEX deliveries_retrying (destination_id=? AND next_attempt_at>?)" in step for step in back)
     for side in (neighbourhood.EARLIER, neighbourhood.LATER):
         around = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + side, ("[]", 5))]

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from reconciler.ledger import schema
-from reconciler.ledger.backup import restore
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse
-from reconciler.ledger.lock import only_service
-from reconciler.ledger.repair import look, repair
-from reconciler.ledger.routes import Route
-from reconciler.ledger.search import index_step
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
+from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.upkeep.backup import restore
+from reconciler.ledger.upkeep.repair import look, repair
+from reconciler.ledger.views.search import index_step
 from tests.support.damage import overwrite, pages_of
 from tests.support.filled import filled
 

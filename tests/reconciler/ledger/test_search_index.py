@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from reconciler.ledger import search
-from reconciler.ledger.connection import connect, transaction
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.views import search
 from tests.support.filled import filled
 
 

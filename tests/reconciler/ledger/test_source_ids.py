@@ -17,8 +17,8 @@ from reconciler.events.fingerprint import REDACTED
 from reconciler.events.identify import record_sighting, webhook_sighting
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.record import record
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.storage.connection import connect, transaction
 
 NOW = Millis(1_790_000_000_000)
 

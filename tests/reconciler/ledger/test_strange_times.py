@@ -14,9 +14,9 @@ from reconciler.events import times
 from reconciler.events.identify import record_sighting, webhook_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import HOUR, Millis
-from reconciler.ledger import overview
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.record import record
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.views import overview
 
 NOW = times.from_iso("2026-11-24T12:00:00Z")
 STRANGE = ["0001-01-01T00:00:00Z", "0999-12-31T23:59:59Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00"]

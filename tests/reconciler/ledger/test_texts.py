@@ -13,12 +13,12 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger import destinations, queue
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted
-from reconciler.ledger.record import record
-from reconciler.ledger.routes import Candidate, Route, Undecided
-from reconciler.ledger.texts import writable
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue import deliveries, destinations
+from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.routes import Candidate, Route, Undecided
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.texts import writable
 
 BAD = "caf\u00e9 \ud800 \udfff"
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=5)
@@ -83,9 +83,9 @@ def test_an_event_is_recorded_whatever_its_filter_says(db: Database) -> None:
 def test_what_a_destination_answers_and_a_transform_says(db: Database) -> None:
     with transaction(db):
         record(db, [sighting(1, BAD)], now=times.now(), routes=[Route(1, "project", lambda _: True)])
-        failed = queue.Attempt(1, 1, None, 1, times.now(), times.now(), 500, BAD, BAD, BAD)
-        queue.retry(db, failed, pause=times.SECOND, now=times.now())
-        queue.bury(db, failed)
+        failed = deliveries.Attempt(1, 1, None, 1, times.now(), times.now(), 500, BAD, BAD, BAD)
+        deliveries.retry(db, failed, pause=times.SECOND, now=times.now())
+        deliveries.bury(db, failed)
         destinations.pause(db, 1, BAD, now=times.now())
     [(error,)] = db.conn.execute("SELECT DISTINCT error FROM attempts").fetchall()
     assert error == writable(BAD)

@@ -26,38 +26,28 @@ from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Recovery, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
-from reconciler.ledger import (
-    alerts,
-    coverage,
-    destinations,
-    downtime,
-    hooks,
-    parts,
-    queue,
-    reloads,
-    runs,
-    schema,
-    standing,
-    unreadable,
-    watched,
-)
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.destinations import Breaker, Wanted
-from reconciler.ledger.hooks import HookState
-from reconciler.ledger.ids import event_ids
-from reconciler.ledger.parts import Part
-from reconciler.ledger.prune import Keep, Pruning
-from reconciler.ledger.queue import Attempt
-from reconciler.ledger.record import record
-from reconciler.ledger.routes import Route
-from reconciler.ledger.runs import Run
-from reconciler.ledger.search import index_step
-from reconciler.ledger.unreadable import Unreadable
-from reconciler.ledger.watched import Name
-from reconciler.ledger.writer import Writer
+from reconciler.ledger import alerts
+from reconciler.ledger.coverage import downtime, hooks, intervals, runs, source_state, unreadable, watched
+from reconciler.ledger.coverage.hooks import HookState
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.runs import Run
+from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue import deliveries, destinations
+from reconciler.ledger.queue.deliveries import Attempt
+from reconciler.ledger.queue.destinations import Breaker, Wanted
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.ids import event_ids
+from reconciler.ledger.upkeep import parts, reloads
+from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.upkeep.prune import Keep, Pruning
+from reconciler.ledger.views.search import index_step
 from reconciler.metrics import Standing
-from reconciler.reconcile.knowledge import SharedLook
+from reconciler.polling.knowledge import SharedLook
 
 NOW = times.now()
 GARBAGE, YEAR_1 = "garbage", "1-01-01T00:00:00.000Z"  # as an older version wrote the year
@@ -110,23 +100,23 @@ def fill(db: Database) -> None:
     others = [sighting("webhook:default", str(n), key=f"issue:{n}:closed") for n in range(4)]
     record(db, [recovered, sighting("webhook:default", "a"), *others], now=Millis(NOW - HOUR), routes=routes)
     end = Millis(NOW - MINUTE)
-    queue.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
-    queue.bury(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
-    queue.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
+    deliveries.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
+    deliveries.bury(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
+    deliveries.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
     destinations.note_breaker(db, 1, Breaker("open", 5, NOW, end))
     destinations.pause(db, 2, alerts.GONE, now=NOW)
-    coverage.cover(db, 7, "project_events", Interval(Millis(NOW - DAY), Millis(NOW - HOUR)))
+    intervals.cover(db, 7, "project_events", Interval(Millis(NOW - DAY), Millis(NOW - HOUR)))
     for source in ("project_events", "pipelines"):
-        standing.watch(db, 7, source, Millis(NOW - DAY))
-    standing.note_read(db, 7, "project_events", NOW)
-    standing.note_trouble(db, 7, "pipelines", "refused", "403", NOW)
+        source_state.watch(db, 7, source, Millis(NOW - DAY))
+    source_state.note_read(db, 7, "project_events", NOW)
+    source_state.note_trouble(db, 7, "pipelines", "refused", "403", NOW)
     name = Name("project", "7")
     watched.sync(db, [Name("gitlab", "http://127.0.0.1:9"), Name("group", "team"), name], NOW)
     watched.note_found(db, name, 7)
     watched.note_trouble(db, name, "refused", "403", NOW)
     watched.add_members(db, "team", {7: "team/7", 8: "team/8"}, NOW)
     watched.note_read(db, Name("member", "8"), NOW)
-    standing.unwatch(db, 7, keep=["project_events"], until=NOW)
+    source_state.unwatch(db, 7, keep=["project_events"], until=NOW)
     downtime.beat(db, Millis(NOW - 2 * HOUR))
     downtime.wake(db, NOW)
     downtime.rest(db, NOW)
@@ -197,8 +187,8 @@ def poll(folder: Path) -> None:
     """What a poll reads of the ledger, and writes to it."""
     config = load(folder / "config.yaml", {})
     with closing(connect(config.ledger.path)) as db, transaction(db):
-        standing.watched_since(db, 7, "project_events")
-        coverage.cover(db, 7, "project_events", Interval(Millis(NOW - HOUR), NOW))
+        source_state.watched_since(db, 7, "project_events")
+        intervals.cover(db, 7, "project_events", Interval(Millis(NOW - HOUR), NOW))
         record(db, [sighting("project_events", "2")], now=NOW)
         unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
         assert unreadable.unreadable(db)
@@ -222,10 +212,10 @@ def service(folder: Path) -> None:
         parts.failing(db)
         event_ids(db)(9)
         for one in destinations.standings(db):
-            queue.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
-            queue.next_due(db, one.id, after=NOW)
-            for head in queue.next_lanes(db, one.id, now=NOW, limit=10):
-                queue.outgoing(db, head.event_id)
+            deliveries.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
+            deliveries.next_due(db, one.id, after=NOW)
+            for head in deliveries.next_lanes(db, one.id, now=NOW, limit=10):
+                deliveries.outgoing(db, head.event_id)
 
 
 FACES: dict[str, Callable[[Path], None]] = {

@@ -15,17 +15,19 @@ from hypothesis import strategies as st
 
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, Millis
-from reconciler.ledger import backup, destinations, prune, queue, unreadable
-from reconciler.ledger.connection import connect, transaction
-from reconciler.ledger.destinations import Wanted
+from reconciler.ledger.coverage import unreadable
+from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.ledger.errors import LedgerError, LedgerInUse
-from reconciler.ledger.ids import event_ids, rename_from_here
-from reconciler.ledger.lock import only_service
-from reconciler.ledger.prune import Keep, Pruned, Pruning
-from reconciler.ledger.queue import Attempt
-from reconciler.ledger.record import record
-from reconciler.ledger.routes import Route
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.intake.record import record
+from reconciler.ledger.queue import deliveries, destinations
+from reconciler.ledger.queue.deliveries import Attempt
+from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.ids import event_ids, rename_from_here
+from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.upkeep import backup, prune
+from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
@@ -73,11 +75,11 @@ def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], 
                 record(db, list(made(1, first=n)), now=NOW - recorded * DAY, routes=[OUT])
                 at = NOW - min(recorded, finished) * DAY
                 if state == "delivered":
-                    queue.deliver(db, attempt(n + 1, at))
+                    deliveries.deliver(db, attempt(n + 1, at))
                 elif state == "dead":
-                    queue.bury(db, attempt(n + 1, at))
+                    deliveries.bury(db, attempt(n + 1, at))
                 elif state == "retrying":
-                    queue.retry(db, attempt(n + 1, at), pause=0, now=at)
+                    deliveries.retry(db, attempt(n + 1, at), pause=0, now=at)
         pruned(db, events=10 * DAY, dead_letters=None if dead_days is None else dead_days * DAY)
         left = {ident for (ident,) in db.execute("SELECT id FROM events").fetchall()}
         for n, (state, recorded, finished) in enumerate(rows):
@@ -126,7 +128,7 @@ def test_attempts_and_runs_have_ages_of_their_own(tmp_path: Path) -> None:
         with transaction(db):
             record(db, list(made(1200)), now=NOW, routes=[OUT])
             for n in range(1200):
-                queue.deliver(db, attempt(n + 1, NOW - (2 * DAY if n < 1100 else HOUR)))
+                deliveries.deliver(db, attempt(n + 1, NOW - (2 * DAY if n < 1100 else HOUR)))
         assert pruned(db, attempts=DAY).attempts == 1100
         assert db.execute("SELECT count(*) FROM attempts").fetchone() == (100,)
         assert db.execute("SELECT count(*) FROM events").fetchone() == (1200,)

@@ -15,12 +15,12 @@ from sqlite_utils import Database
 from structlog.testing import capture_logs
 
 from reconciler.events import times
-from reconciler.ledger import destinations
-from reconciler.ledger.connection import connect, touch, transaction
-from reconciler.ledger.destinations import Wanted
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.routes import Route
-from reconciler.ledger.writer import Writer
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import connect, touch, transaction
 from tests.support.filled import made
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from reconciler.config.models import GitLab, Receiver
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, Millis
-from reconciler.ledger.coverage import Interval
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources import answers, checked

@@ -8,10 +8,10 @@ import pytest
 
 from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger.unreadable import Unreadable
+from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.reconstruct import Material
 from reconciler.sources.errors import Stopped
-from reconciler.sources.shape import listed_sighting, raw_record, whole
+from reconciler.sources.webhook_payload import listed_sighting, raw_record, whole
 
 RECORD = {"id": 7, "status": "success"}
 

@@ -1,0 +1,185 @@
+"""`dead`: dead letters, listed, shown with request and response, and sent again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from sqlite_utils import Database
+
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    LARGEST_ID,
+    USAGE,
+    ConfigOption,
+    JsonOption,
+    fail,
+    out,
+    print_json,
+    project_name,
+    read_config,
+    shown,
+)
+from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
+from reconciler.cli.groups import ListUnlessNamed
+from reconciler.cli.moments import FromOption, ToOption, time_range
+from reconciler.cli.rendering import Rendered, Renderer, print_request
+from reconciler.cli.resend import RateOption, YesOption, send_again
+from reconciler.cli.tables import Listing
+from reconciler.cli.unheard import tell_nothing, unheard
+from reconciler.config.models import Config
+from reconciler.ledger.queue import deliveries
+from reconciler.ledger.queue.resend import Wanted
+from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.views import dead_letters
+from reconciler.ledger.views.browse import Filter
+
+app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
+
+ProjectOption = Annotated[str | None, typer.Option(help="Only this project: id or path.")]
+KindOption = Annotated[str | None, typer.Option(help="Only this kind.")]
+DestinationOption = Annotated[str | None, typer.Option(help="Only this destination's.")]
+
+
+@app.callback()
+def dead() -> None:
+    """Dead letters: events that a destination did not take and that are not tried again by themselves.
+
+    Without a name it lists: `dead list --help` shows its options.
+    """
+
+
+@app.command("list")
+def list_dead(
+    config: ConfigOption = DEFAULT_CONFIG,
+    destination: DestinationOption = None,
+    project: ProjectOption = None,
+    kind: KindOption = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="At most so many, the newest.")
+    ] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List dead letters, newest last. With --json each is one line of JSON."""
+    wanted = _filter(project, kind, since, until)
+    with opened(read_config(config).ledger.path, readonly=True) as db:
+        rows = dead_letters.dead_letters(db, wanted, destination=destination, limit=limit)
+        if not rows:
+            tell_nothing("No dead letter matches", unheard(db, wanted, destination=destination), as_json=as_json)
+            return
+    if as_json:
+        for row in rows:
+            print_json(row)
+        return
+    listing = Listing(
+        "id", "destination", "happened", "project", "kind", "action", "attempts", "died", "last error",
+        right=("id", "attempts"), texts=("destination", "project", "last error"),
+        spare=("action", "attempts", "happened"),
+    )  # fmt: skip
+    for row in rows:
+        listing.add(
+            str(row["id"]),
+            row["destination"],
+            shown(row["happened_at"]),
+            row["project_path"] or "-",
+            row["kind"],
+            row["action"] or "-",
+            str(row["attempts"]),
+            shown(row["died_at"]),
+            row["last_error"] or "-",
+        )
+    out.print(listing)
+
+
+@app.command()
+def show(
+    event: EventArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    destination: DestinationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a dead letter: every attempt with its response, and the request as it would be sent now.
+
+    Secrets in the request are blotted out.
+    """
+    loaded = read_config(config)
+    with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
+        [event_id] = numbers(db, [event])
+        found = [row for row in dead_letters.letters_of(db, event_id) if destination in (None, row["destination"])]
+        if not found:
+            fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
+        tried = dead_letters.attempts(db, event_id)
+        shown_ = [_whole(db, loaded, renderer, row, tried) for row in found]
+    if as_json:
+        print_json(shown_)
+        return
+    for letter in shown_:
+        _print(letter)
+
+
+@app.command()
+def replay(
+    event_ids: EventsArgument = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    destination: DestinationOption = None,
+    project: ProjectOption = None,
+    kind: KindOption = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    rate: RateOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send dead letters again: by id, by filter, by time, or all. Counts and asks first."""
+    if not (event_ids or every or destination or project or kind or since or until):
+        fail("say which: event ids, --destination, --project, --kind, --from and --to, or --all", USAGE)
+    loaded = read_config(config)
+    wanted = Wanted(filter=_filter(project, kind, since, until), dead_only=True)
+    send_again(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
+
+
+def _filter(project: str | None, kind: str | None, since: str | None, until: str | None) -> Filter:
+    start, end = time_range(since, until)
+    return Filter(project=project_name(project), kind=kind, since=start, until=end)
+
+
+def _whole(
+    db: Database, config: Config, renderer: Renderer, row: dict[str, Any], tried: list[dict[str, Any]]
+) -> dict[str, Any]:
+    destination = next((one for one in config.destinations if one.name == row["destination"]), None)
+    request: Rendered | None = None
+    if destination is not None:
+        request = renderer.render(destination, deliveries.outgoing(db, row["id"]), attempt=row["attempts"] + 1)
+    return row | {
+        "attempts": [one for one in tried if one["destination"] == row["destination"]],
+        "request": None if request is None else request.plain(),
+    }
+
+
+def _print(letter: dict[str, Any]) -> None:
+    out.print(f"event {letter['id']} to {letter['destination']}", style="bold")
+    out.print(f"{letter['kind']} {letter['action'] or ''} in {letter['project_path'] or '-'}")
+    out.print(f"dead since {shown(letter['died_at'])}: {letter['last_error']}")
+    out.print("\nattempts", style="bold")
+    listing = Listing("no.", "started", "ms", "status", "error", right=("no.", "ms"), texts=("error",))
+    for one in letter["attempts"]:
+        listing.add(
+            str(one["number"]),
+            shown(one["started_at"]),
+            str(one["duration_ms"]),
+            str(one["status"] or "-"),
+            one["error_class"] or "-",
+        )
+    out.print(listing or "none are kept")
+    for one in letter["attempts"]:
+        if one["error"] or one["response"]:
+            out.print(f"{one['number']}: {one['error'] or one['response']}")
+    out.print("\nrequest", style="bold")
+    request = letter["request"]
+    if request is None:
+        out.print("its destination is not in the config")
+        return
+    print_request(Rendered(**request))

@@ -1,0 +1,167 @@
+"""Sending events again, for `replay` and `dead replay`: counts, asks, and opens them at a pace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlite_utils import Database
+
+from reconciler.cli.common import USAGE, err, fail, out, print_json
+from reconciler.cli.event_ids import EventId, numbers
+from reconciler.cli.unheard import unheard
+from reconciler.config.models import Config
+from reconciler.config.units import rate as read_rate
+from reconciler.events import times
+from reconciler.forwarding.filters import routes
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.queue import resend as reopening
+from reconciler.ledger.queue.resend import EVENTS_A_STEP, Wanted
+from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.connection import opened
+
+STEPS_A_SECOND = 5
+LINE_EVERY_S = 5.0
+_NOTHING_SENT = "; nothing was sent again"
+
+RateOption = Annotated[
+    str | None, typer.Option("--rate", help="At most so many, like 50/s; default: as fast as the destination takes.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def send_again(
+    config: Config,
+    file: Path,
+    wanted: Wanted,
+    event_ids: Sequence[EventId],
+    *,
+    destination: str | None,
+    rate: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Find, count, ask, and open again what is wanted; where ids are given, only those events of it.
+
+    Interrupted, it says how far it came; what was opened stays open.
+    """
+    if destination is not None and destination not in [known.name for known in config.destinations]:
+        fail(f"no destination named {destination!r} in {file}", USAGE)
+    per_second = _rate(rate)
+    if not config.ledger.path.exists():
+        fail(f"{config.ledger.path}: there is no ledger yet")
+    with opened(config.ledger.path) as db:
+        wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
+        _check_ids(db, wanted)
+        ids = {one.name: one.id for one in destinations.standings(db) if one.active}
+        chosen = [one for one in config.destinations if one.name in ids and destination in (None, one.name)]
+        ways = dict(zip([one.name for one in chosen], routes(chosen, ids), strict=True))
+        counts, letters = dict[str, int](), set[int]()
+        for name, route in ways.items():
+            counts[name] = 0
+            for again in reopening.find(db, wanted, route):
+                counts[name] += 1
+                if wanted.event_ids:
+                    letters.add(again.event_id)
+        none = sorted(set(wanted.event_ids) - letters)
+        if wanted.dead_only and none:
+            of = "" if destination is None else f" of {destination}"
+            fail(f"{_ids(none)}: no dead letter{of}{_NOTHING_SENT}")
+        total = sum(counts.values())
+        if total == 0:
+            notes = unheard(db, wanted.filter)
+            if notes:
+                fail("; ".join(notes) + _NOTHING_SENT)
+            _report(as_json, counts, 0)
+            return
+        for name, number in counts.items():
+            if not (as_json and yes):
+                err.print(f"{name}: {number:,} to send again")
+        if not yes and not typer.confirm("Send them again?", err=True):
+            fail("nothing was changed")
+        reopened = _Reopening(db, total, per_second)
+        try:
+            for route in ways.values():
+                reopened.run(wanted, route)
+        except KeyboardInterrupt:
+            err.print(f"Interrupted: {reopened.done:,} of {total:,} are open again.")
+            raise
+        finally:
+            reopened.progress.stop()
+        _report(as_json, counts, reopened.done)
+
+
+def _check_ids(db: Database, wanted: Wanted) -> None:
+    """Rather nothing than a part of what was asked for."""
+    wrong = reopening.unknown(db, wanted.event_ids)
+    if wrong:
+        became = [f"event {one} turned out to be event {other}" for one, other in wrong.items() if other is not None]
+        nothing = [one for one, other in wrong.items() if other is None]
+        words = [f"{_ids(nothing)}: not in this ledger"] if nothing else []
+        fail("; ".join([*words, *became]) + _NOTHING_SENT)
+
+
+def _ids(ids: list[int]) -> str:
+    return f"event{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}"
+
+
+class _Reopening:
+    """Opens deliveries in small steps, with a bar on a terminal and a line now and then elsewhere."""
+
+    def __init__(self, db: Database, total: int, per_second: float | None) -> None:
+        self.done = 0
+        self._db = db
+        self._total = total
+        self._per_second = per_second
+        self._said_at = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._task = self.progress.add_task("sending again", total=total)
+        self.progress.start()
+
+    def run(self, wanted: Wanted, route: Route) -> None:
+        step = EVENTS_A_STEP
+        if self._per_second is not None:
+            step = max(1, min(step, int(self._per_second / STEPS_A_SECOND)))
+        found = reopening.find(self._db, wanted, route)
+        while some := list(islice(found, step)):
+            began = time.monotonic()
+            reopening.reopen(self._db, route.destination_id, some, now=times.now())
+            self.done += len(some)
+            self._show(len(some))
+            if self._per_second is not None and self.done < self._total:
+                time.sleep(max(0.0, began + len(some) / self._per_second - time.monotonic()))
+
+    def _show(self, more: int) -> None:
+        self.progress.update(self._task, advance=more)
+        if not err.is_terminal and time.monotonic() - self._said_at > LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            err.print(f"{self.done:,} of {self._total:,} are open again")
+
+
+def _rate(text: str | None) -> float | None:
+    try:
+        return None if text is None else read_rate(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--rate {error}") from None
+
+
+def _report(as_json: bool, counts: dict[str, int], reopened: int) -> None:
+    if as_json:
+        print_json({"destinations": counts, "reopened": reopened})
+    elif reopened:
+        out.print(f"Open again: {reopened:,}.")
+    else:
+        out.print("Nothing matches.")

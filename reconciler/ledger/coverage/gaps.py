@@ -1,0 +1,127 @@
+"""Gaps: which time a source has not read completely, why, and until when that can still be mended."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.coverage import downtime, intervals
+from reconciler.ledger.coverage.downtime import Downtime
+from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.coverage.source_state import OFF
+from reconciler.ledger.storage.schema import TIME
+
+EXPIRING = 7
+"""A gap is about to become final in the last seventh of the time for which GitLab keeps it: the last day of 7."""
+
+_UNTIL = f"""
+    min(:expected, CASE WHEN s.watched_until GLOB {TIME} THEN s.watched_until ELSE :expected END,
+        CASE WHEN s.trouble IS '{OFF}' AND s.trouble_since GLOB {TIME} THEN s.trouble_since ELSE :expected END)
+"""
+UNFINISHED = f"""
+    SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
+           s.trouble_since, c.covered_from, c.covered_through
+      FROM sources s LEFT JOIN coverage c ON c.project_id = s.project_id AND c.source = s.source
+     WHERE s.watched_since NOT GLOB {TIME}
+        OR s.watched_since < {_UNTIL}
+       AND NOT EXISTS (SELECT 1 FROM coverage w
+                        WHERE w.project_id = s.project_id AND w.source = s.source
+                          AND w.covered_from <= s.watched_since AND w.covered_from GLOB {TIME}
+                          AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME})
+     ORDER BY s.project_id, s.source, c.covered_from
+"""
+"""The sources that one stretch of coverage does not answer for, with all their stretches. Nearly all sources have no
+gap: SQL leaves them out, and takes for one what it can't read. What a source has nothing to read of, since it is
+switched off, it need not answer for.
+"""
+UNFINISHED_OF_PROJECT = UNFINISHED.replace("sources s", "(SELECT * FROM sources WHERE project_id = :project) s")
+
+Row = tuple[int, str, str, str | None, str | None, str | None, str | None, str | None, str | None]
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A stretch of time that a source has not read completely.
+
+    `why`: `down` (the service was), a trouble of the source (`refused`, `rate limit`, `unavailable`, `no webhook`,
+    `switched off` since), `not read yet`, or `too old`: GitLab keeps no record of that time any more.
+    `closable_until` is when GitLab begins to forget it; None where it has.
+    """
+
+    project_id: int
+    source: str
+    during: Interval
+    why: str
+    error: str | None
+    closable_until: Millis | None
+
+    @property
+    def is_final(self) -> bool:
+        return self.closable_until is None
+
+
+def gaps(
+    db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: Millis, project_id: int | None = None
+) -> list[Gap]:
+    """All gaps, or those of one project, by project and source. `keeps` says for how long GitLab keeps what each
+    source reads; up to `expected` a service that polls as it should has read everything.
+    """
+    asked = {"expected": times.iso(expected), "project": project_id}
+    rows = db.conn.execute(UNFINISHED if project_id is None else UNFINISHED_OF_PROJECT, asked).fetchall()
+    was_down = _was_down(downtime.downtimes(db) if rows else [])
+    found = []
+    for (_, source), some in itertools.groupby(rows, key=itemgetter(0, 1)):
+        keeps_for = keeps.get(source)
+        if keeps_for is not None:
+            found += _of_source(list(some), keeps_for, expected, now, was_down)
+    return found
+
+
+def is_expiring(gap: Gap, *, keeps_for: Millis, now: Millis) -> bool:
+    """Whether GitLab is about to forget it."""
+    return gap.closable_until is not None and gap.closable_until - now < keeps_for / EXPIRING
+
+
+def _of_source(
+    rows: list[Row], keeps_for: Millis, expected: Millis, now: Millis, was_down: Callable[[Interval], bool]
+) -> list[Gap]:
+    """The gaps of one source: what it answers for, but for what its rows of coverage say."""
+    project_id, source, since, until, trouble, error, trouble_since, _, _ = rows[0]
+    end = min(expected, times.written(until) or expected)
+    if trouble == OFF and (noticed := times.written(trouble_since)) is not None:
+        end = min(end, Millis(noticed - (now - expected)))  # it is noticed as late as anything may be read
+    watched = Interval(times.from_iso(since), end)
+    read = intervals.readable((start, end) for *_, start, end in rows)
+    forgotten = Millis(now - keeps_for)
+    found = []
+    for gap in intervals.gaps(read, watched):
+        lost = Interval(gap.start, min(gap.end, forgotten))
+        if lost.start < lost.end:
+            found.append(Gap(project_id, source, lost, "too old", None, None))
+        left = Interval(max(gap.start, forgotten), gap.end)
+        if left.start < left.end:
+            if trouble is not None and (trouble == OFF or left.end >= watched.end):
+                why = trouble
+            else:
+                why = "down" if was_down(left) else trouble or "not read yet"
+            closable_until = Millis(left.start + keeps_for)
+            found.append(Gap(project_id, source, left, why, error if why == trouble else None, closable_until))
+    return found
+
+
+def _was_down(downtimes: list[Downtime]) -> Callable[[Interval], bool]:
+    """Whether the service was down in some of a stretch of time."""
+    starts = [one.during.start for one in downtimes]
+    latest_ends = list(itertools.accumulate((one.during.end for one in downtimes), max))
+
+    def was_down(during: Interval) -> bool:
+        before = bisect_left(starts, during.end)
+        return before > 0 and latest_ends[before - 1] > during.start
+
+    return was_down

@@ -1,0 +1,80 @@
+"""Our webhooks in GitLab, as they were last seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.storage import columns
+
+
+class HookState(msgspec.Struct, frozen=True):
+    """A webhook of a project. `off_since`: when we saw first that GitLab has switched it off."""
+
+    project_id: int
+    hook_id: int
+    name: str
+    url: str
+    triggers: list[str]
+    alert_status: str | None
+    disabled_until: str | None
+    off_since: str | None = None
+    checked_at: str | None = None
+
+    @property
+    def is_off(self) -> bool:
+        return self.off_since is not None
+
+
+def note_hooks(db: Database, project_id: int, hooks: Iterable[HookState], *, off: Iterable[int], now: Millis) -> None:
+    """Keep how a project's webhooks are now; `off` are the ids of those that GitLab has switched off."""
+    at, off_ids = times.iso(now), set(off)
+    since = {hook.hook_id: hook.off_since for hook in project_hooks(db, project_id)}
+    db.conn.execute("DELETE FROM hooks WHERE project_id = ?", (project_id,))
+    db.conn.executemany(
+        """
+        INSERT INTO hooks (project_id, hook_id, name, url, triggers, alert_status, disabled_until, off_since,
+                           checked_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """,
+        [
+            (
+                project_id,
+                hook.hook_id,
+                hook.name,
+                hook.url,
+                orjson.dumps(hook.triggers).decode(),
+                hook.alert_status,
+                hook.disabled_until,
+                (since.get(hook.hook_id) or at) if hook.hook_id in off_ids else None,
+                at,
+            )
+            for hook in hooks
+        ],
+    )
+
+
+def project_hooks(db: Database, project_id: int) -> list[HookState]:
+    """A project's webhooks."""
+    return _hooks(db, "WHERE project_id = ?", project_id)
+
+
+def hooks_off(db: Database) -> list[HookState]:
+    """Every project's webhooks that GitLab has switched off."""
+    return _hooks(db, "WHERE off_since IS NOT NULL")
+
+
+def _hooks(db: Database, where: str, *values: int) -> list[HookState]:
+    rows = db.query(
+        f"""
+        SELECT project_id, hook_id, name, url, triggers, alert_status, disabled_until, off_since, checked_at
+          FROM hooks {where} ORDER BY project_id, hook_id
+        """,
+        list(values),
+    )
+    return [HookState(**row | {"triggers": columns.triggers(row["triggers"])}) for row in list(rows)]

@@ -1,0 +1,159 @@
+"""How each source of each project stands: since when it answers for completeness, what keeps it from being read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.storage.schema import TIME, UNREAD
+
+OFF = "switched off"
+"""A source's trouble that is none: what it reads is switched off in the project. From then on it leaves no gap."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """One source of one project. `trouble` is a word of `sources.errors`, `error` says more; both None where all is
+    well.
+    """
+
+    project_id: int
+    source: str
+    watched_since: Millis
+    watched_until: Millis | None
+    last_read_at: Millis | None
+    trouble: str | None
+    error: str | None
+
+
+_SELECT = """
+    SELECT project_id, source, watched_since, watched_until, last_read_at, trouble, error FROM sources
+"""
+
+COVERED_THROUGH = f"""
+    WITH read AS (
+        SELECT project_id, trouble IS NULL AS fine,
+               (SELECT covered_through FROM coverage c WHERE c.project_id = s.project_id AND c.source = s.source
+                   AND covered_through GLOB {TIME} ORDER BY covered_from DESC LIMIT 1) AS through
+          FROM sources s WHERE watched_until IS NULL
+    )
+    SELECT project_id,
+           CASE WHEN max(fine) = 0 THEN min(through)
+                WHEN count(*) FILTER (WHERE fine) = count(through) FILTER (WHERE fine)
+                THEN min(through) FILTER (WHERE fine) END
+      FROM read GROUP BY project_id
+"""
+
+
+def covered_through(db: Database) -> dict[int, str | None]:
+    """Up to when each project has been read: all its sources that can be read; where none can be, those that could
+    be once. None where one that can be read was not read yet.
+    """
+    return dict(db.conn.execute(COVERED_THROUGH).fetchall())
+
+
+def watched_since(db: Database, project_id: int, source: str) -> Millis | None:
+    """From when on a source answers for completeness; None where it is not watched."""
+    found = standing(db, project_id, source)
+    return None if found is None or found.watched_until is not None else found.watched_since
+
+
+def watched_sources(db: Database, project_id: int) -> set[str]:
+    """The sources of a project that answer for completeness now."""
+    rows = db.conn.execute("SELECT source FROM sources WHERE project_id = ? AND watched_until IS NULL", (project_id,))
+    return {source for (source,) in rows}
+
+
+def standing(db: Database, project_id: int, source: str) -> Standing | None:
+    """One source of one project; None before its first poll."""
+    row = db.conn.execute(f"{_SELECT} WHERE project_id = ? AND source = ?", (project_id, source)).fetchone()
+    return None if row is None else _standing(row)
+
+
+def source_troubles(db: Database) -> dict[int, dict[str, str]]:
+    """What keeps sources from being read: troubles by source, by project."""
+    found: dict[int, dict[str, str]] = {}
+    rows = db.conn.execute(
+        f"SELECT project_id, source, trouble FROM sources WHERE {UNREAD} AND trouble IS NOT NULL "
+        "ORDER BY project_id, source"
+    )
+    for project_id, source, trouble in rows:
+        found.setdefault(project_id, {})[source] = trouble
+    return found
+
+
+def switched_off(db: Database) -> dict[int, list[str]]:
+    """The sources of each project that have nothing to read, since it is switched off there."""
+    found: dict[int, list[str]] = {}
+    for project_id, some in source_troubles(db).items():
+        if off := [source for source, trouble in some.items() if trouble == OFF]:
+            found[project_id] = off
+    return found
+
+
+def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
+    """A source begins to answer for completeness; nothing changes where it does already."""
+    db.conn.execute(
+        """
+        INSERT INTO sources (project_id, source, watched_since) VALUES (?1, ?2, ?3)
+        ON CONFLICT (project_id, source) DO UPDATE SET watched_since = excluded.watched_since, watched_until = NULL
+         WHERE watched_until IS NOT NULL
+        """,
+        (project_id, source, times.iso(since)),
+    )
+
+
+def unwatch(db: Database, project_id: int, *, keep: Iterable[str] = (), until: Millis) -> None:
+    """A project's sources, but for those to keep, answer for what comes after `until` no more."""
+    kept = list(keep)
+    marks = ",".join("?" * len(kept))
+    db.conn.execute(
+        f"UPDATE sources SET watched_until = ? WHERE project_id = ? AND watched_until IS NULL "
+        f"AND source NOT IN ({marks})",
+        (times.iso(until), project_id, *kept),
+    )
+
+
+def note_read(db: Database, project_id: int, source: str, now: Millis) -> None:
+    """A source was read without trouble."""
+    db.conn.execute(
+        """
+        UPDATE sources SET last_read_at = ?, trouble = NULL, error = NULL, trouble_since = NULL
+         WHERE project_id = ? AND source = ?
+        """,
+        (times.iso(now), project_id, source),
+    )
+
+
+def note_trouble(db: Database, project_id: int, source: str, trouble: str, error: str, now: Millis) -> None:
+    """A source can't be read. To be switched off begins when it is seen: time in which it was refused for another
+    reason was not read. What is so from its first reading on was so before.
+    """
+    db.conn.execute(
+        """
+        UPDATE sources SET trouble = :trouble, error = :error,
+               trouble_since = CASE
+                   WHEN (trouble IS :off) = (:trouble IS :off) THEN coalesce(trouble_since, :now)
+                   WHEN trouble IS NULL AND last_read_at IS NULL THEN watched_since
+                   ELSE :now END
+         WHERE project_id = :project AND source = :source
+        """,
+        {"trouble": trouble, "error": error, "off": OFF, "now": times.iso(now), "project": project_id,
+         "source": source},
+    )  # fmt: skip
+
+
+def _standing(row: tuple[int, str, str, str | None, str | None, str | None, str | None]) -> Standing:
+    project_id, source, since, until, read_at, trouble, error = row
+    return Standing(
+        project_id,
+        source,
+        times.from_iso(since),
+        times.written(until),
+        times.written(read_at),
+        trouble,
+        error,
+    )

@@ -1,0 +1,173 @@
+"""What the config wants to be read (GitLab itself, groups, projects, and the projects below groups), and how it goes.
+
+A name is here from the moment at which a service takes its config, so that what nobody could ever read is known too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.coverage import source_state
+
+Kind = Literal["gitlab", "group", "project", "member"]
+"""A member is a project below a group."""
+
+
+class Name(msgspec.Struct, frozen=True):
+    """Something that the config names, by its name there."""
+
+    kind: Kind
+    name: str
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """A name, and how reading it goes. `since`: when the service was first told to read it; `trouble` and `error` as
+    for sources; times as the ledger writes them. `path` is a project's, as far as it is known. `own_since`: since
+    when the trouble is its own; None while nothing of this GitLab can be read.
+    """
+
+    kind: Kind
+    name: str
+    below: str
+    project_id: int | None
+    path: str | None
+    since: str
+    read_at: str | None
+    trouble: str | None
+    error: str | None
+    trouble_since: str | None
+    own_since: str | None
+
+
+_GONE = """
+    kind <> 'member' AND (kind, name) NOT IN (
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
+"""
+_NO_TROUBLE = "trouble = NULL, error = NULL, trouble_since = NULL, own_since = NULL"
+_FINE = f"read_at = ?, {_NO_TROUBLE}"
+_LEFT = "kind = 'member' AND below = ?1 AND name NOT IN (SELECT value FROM json_each(?2))"
+
+
+def watched(db: Database) -> list[Watched]:
+    """All that is watched: GitLab first, then groups, projects, members, each by name. A member that the config names
+    as well is there as a project alone.
+    """
+    rows = db.conn.execute(
+        """
+        SELECT w.kind, w.name, w.below, w.project_id, p.path, w.since, w.read_at, w.trouble, w.error, w.trouble_since,
+               w.own_since
+          FROM watched w LEFT JOIN projects p ON p.id = w.project_id
+         WHERE w.kind <> 'member'
+            OR NOT EXISTS (SELECT 1 FROM watched n WHERE n.project_id = w.project_id AND n.kind = 'project')
+         ORDER BY CASE w.kind WHEN 'gitlab' THEN 0 WHEN 'group' THEN 1 WHEN 'project' THEN 2 ELSE 3 END,
+                  w.below, w.name
+        """
+    )
+    return [Watched(*row) for row in rows.fetchall()]
+
+
+def sync(db: Database, names: Iterable[Name], now: Millis) -> None:
+    """Watch these names and no others. A project that is watched no more answers for nothing from now on."""
+    names = list(names)
+    asked = msgspec.json.encode([[one.kind, one.name] for one in names]).decode()
+    groups = msgspec.json.encode([one.name for one in names if one.kind == "group"]).decode()
+    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_GONE}", (asked,)).fetchall()
+    db.conn.execute(f"DELETE FROM watched WHERE {_GONE}", (asked,))
+    orphans = "kind = 'member' AND below NOT IN (SELECT value FROM json_each(?))"
+    gone += db.conn.execute(f"SELECT project_id FROM watched WHERE {orphans}", (groups,)).fetchall()
+    db.conn.execute(f"DELETE FROM watched WHERE {orphans}", (groups,))
+    db.conn.executemany(
+        "INSERT INTO watched (kind, name, below, since) VALUES (?, ?, '', ?) ON CONFLICT DO NOTHING",
+        [(one.kind, one.name, times.iso(now)) for one in names],
+    )
+    _let_go(db, [ident for (ident,) in gone if ident is not None], now)
+
+
+def members(db: Database, group: str) -> dict[int, str | None]:
+    """The projects below a group, as they were last seen: their paths by id."""
+    rows = db.conn.execute(
+        """
+        SELECT w.project_id, p.path FROM watched w LEFT JOIN projects p ON p.id = w.project_id
+         WHERE w.kind = 'member' AND w.below = ?
+        """,
+        (group,),
+    )
+    return dict(rows.fetchall())
+
+
+def add_members(db: Database, group: str, paths: Mapping[int, str | None], now: Millis) -> None:
+    """Watch these projects below a group too."""
+    db.conn.executemany(
+        "INSERT INTO watched (kind, name, below, project_id, since) VALUES ('member', ?1, ?2, ?3, ?4) "
+        "ON CONFLICT DO NOTHING",
+        [(str(ident), group, ident, times.iso(now)) for ident in paths],
+    )
+    db.conn.executemany(
+        "INSERT INTO projects (id, path) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path "
+        "WHERE path IS NOT excluded.path",
+        [(ident, path) for ident, path in paths.items() if path is not None],
+    )
+
+
+def keep_members(db: Database, group: str, idents: Iterable[int], now: Millis) -> None:
+    """Of the projects below a group, watch none but these."""
+    kept = msgspec.json.encode([str(ident) for ident in idents]).decode()
+    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_LEFT}", (group, kept)).fetchall()
+    db.conn.execute(f"DELETE FROM watched WHERE {_LEFT}", (group, kept))
+    _let_go(db, [ident for (ident,) in gone], now)
+
+
+def note_found(db: Database, one: Name, project_id: int) -> None:
+    """GitLab has told which project, or which group (its id below zero), a name stands for."""
+    db.conn.execute(
+        "UPDATE watched SET project_id = ?1 WHERE kind = ?2 AND name = ?3 AND project_id IS NOT ?1",
+        (project_id, one.kind, one.name),
+    )
+
+
+def note_read(db: Database, one: Name, now: Millis, *, answered: bool = True) -> str | None:
+    """It was read, and GitLab `answered` where it had to be asked. Returns since when it could not be read, where it
+    could not.
+    """
+    at = times.iso(now)
+    row = db.conn.execute(
+        "SELECT trouble_since FROM watched WHERE kind = ? AND name = ? AND trouble IS NOT NULL", (one.kind, one.name)
+    ).fetchone()
+    db.conn.execute(f"UPDATE watched SET {_FINE} WHERE kind = ? AND name = ?", (at, one.kind, one.name))
+    if answered:
+        note_answer(db, now)
+    return None if row is None else str(row[0])
+
+
+def note_answer(db: Database, now: Millis) -> None:
+    """GitLab answers: what can't be read from now on is in a trouble of its own."""
+    db.conn.execute(f"UPDATE watched SET {_FINE} WHERE kind = 'gitlab'", (times.iso(now),))
+    db.conn.execute(
+        "UPDATE watched SET own_since = ? WHERE trouble IS NOT NULL AND own_since IS NULL", (times.iso(now),)
+    )
+
+
+def note_trouble(db: Database, one: Name, trouble: str, error: str, now: Millis, *, by_gitlab: bool = False) -> None:
+    """It can't be read. With `by_gitlab` nothing of this GitLab can be; a trouble of its own goes on all the same."""
+    at = times.iso(now)
+    db.conn.execute(
+        """
+        UPDATE watched SET trouble = ?, error = ?, trouble_since = coalesce(trouble_since, ?),
+                           own_since = coalesce(own_since, ?)
+         WHERE kind = ? AND name = ?
+        """,
+        (trouble, error, at, None if by_gitlab else at, one.kind, one.name),
+    )
+
+
+def _let_go(db: Database, idents: Iterable[int], now: Millis) -> None:
+    """What these projects' sources answer for ends here, unless another name still stands for them."""
+    for ident in idents:
+        if db.conn.execute("SELECT 1 FROM watched WHERE project_id = ?", (ident,)).fetchone() is None:
+            source_state.unwatch(db, ident, until=now)

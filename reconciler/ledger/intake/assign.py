@@ -1,0 +1,216 @@
+"""When a key is told again: which events keep their ids, which sightings move, which payload is the event's.
+
+Grouping itself is `events.matching`'s. Here its answer meets what the ledger already holds. An event keeps
+its id and what was forwarded of it: its *anchor* is the sighting whose payload a destination took, or, while
+none did, the one whose payload would be sent. The event goes with the group that holds its anchor. Where two
+events meet in one group, the older stays; the other goes to a group without an event that tells the same
+bytes (for a consumer they are interchangeable), or it is absorbed, and comes back if the groups part again.
+A group that is left without an event is a new one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.pairing import Seen
+from reconciler.events.sighting import Sighting
+from reconciler.ledger.intake.neighbourhood import Changed
+from reconciler.ledger.storage.schema import OPEN
+
+
+class Founding(msgspec.Struct, frozen=True):
+    """What a new event is made of."""
+
+    sighting_id: int
+    kind: str
+    project_id: int | None
+    happened_at: str
+
+
+class Regrouping(msgspec.Struct):
+    """What a key's new grouping changes. Labels are sighting ids."""
+
+    event_of: dict[int, int] = {}
+    moved: list[tuple[int, int]] = []
+    """(sighting, its new event)"""
+    payloads: list[tuple[int, int, str]] = []
+    """(event, the sighting whose payload is the event's now, when it happened)"""
+    absorbed: list[tuple[int, int]] = []
+    """(event, the event it turned out to be)"""
+    revived: list[int] = []
+    """Events that were absorbed and turned out to be events of their own after all."""
+
+    def apply(self, db: Database) -> None:
+        """Write the changes to rows that were there before. The caller has written the new rows."""
+        db.conn.executemany(
+            "UPDATE sightings SET event_id = ? WHERE id = ?",
+            [(event_id, sighting_id) for sighting_id, event_id in self.moved],
+        )
+        db.conn.executemany(
+            """
+            UPDATE events SET sighting_id = ?2, happened_at = ?3,
+                              kind = (SELECT kind FROM sightings WHERE id = ?2),
+                              project_id = coalesce((SELECT project_id FROM sightings WHERE id = ?2), project_id)
+             WHERE id = ?1
+            """,
+            self.payloads,
+        )
+        for event_id in self.revived:
+            db.conn.execute("UPDATE events SET merged_into = NULL WHERE id = ?", (event_id,))
+        for event_id, survivor in self.absorbed:
+            db.conn.execute("UPDATE events SET merged_into = ?1 WHERE merged_into = ?2", (survivor, event_id))
+            db.conn.execute("UPDATE events SET merged_into = ? WHERE id = ?", (survivor, event_id))
+            db.conn.execute(f"DELETE FROM deliveries WHERE event_id = ? AND {OPEN}", (event_id,))
+
+
+def richness(source: str) -> int:
+    """How much a source's payload tells: a webhook's body is what consumers expect."""
+    if source.startswith("webhook:"):
+        return 2
+    return 1 if source.startswith("system_hook:") else 0
+
+
+class Known(msgspec.Struct, frozen=True):
+    """An event as the ledger has it."""
+
+    id: int
+    sighting_id: int
+    happened_at: str
+    merged_into: int | None
+    told: int | None
+    """The sighting whose payload a destination took first."""
+    told_by: int | None
+    """The event whose sighting that is now."""
+    told_sha: str | None
+
+
+_KNOWN = """
+    SELECT e.id, e.sighting_id, e.happened_at, e.merged_into,
+           (SELECT d.sighting_id FROM deliveries AS d WHERE d.event_id = e.id AND d.sighting_id IS NOT NULL
+             ORDER BY d.finished_at, d.destination_id LIMIT 1) AS told
+      FROM json_each(?) AS asked CROSS JOIN events AS e ON {} = asked.value
+"""
+KNOWN = f"""
+    SELECT e.*, t.event_id, t.payload_sha
+      FROM ({_KNOWN.format("e.id")} UNION ALL {_KNOWN.format("e.merged_into")}) AS e
+      LEFT JOIN sightings AS t ON t.id = e.told
+"""
+
+
+def known_events(db: Database, events: Iterable[int]) -> dict[int, list[Known]]:
+    """These events, each with those that it has absorbed after they were told."""
+    asked = orjson.dumps(list(events)).decode()
+    found: dict[int, list[Known]] = {}
+    for row in db.conn.execute(KNOWN, (asked, asked)):
+        event = Known(*row)
+        if event.merged_into is None or event.told is not None:
+            found.setdefault(event.merged_into or event.id, []).append(event)
+    return found
+
+
+def regroup(
+    db: Database,
+    changed: Changed,
+    *,
+    known: Mapping[int, Sequence[Known]],
+    fresh: Mapping[int, Sighting],
+    found: Callable[[Founding], int],
+) -> Regrouping:
+    """Hold a key's new groups against the events that the ledger has for it.
+
+    `known` are these events, as `known_events` gives them; `fresh` are the new sightings by their ids; `found` makes
+    a new event and returns its id.
+    """
+    plan = Regrouping()
+    groups = changed.groups
+    home = {seen.label: index for index, members in enumerate(groups) for seen in members}
+    its_events = [one for event in sorted(set(changed.event_of.values())) for one in known.get(event, ())]
+    events = [one for one in its_events if one.merged_into is None or one.told in home]
+    sightings_of: dict[int, list[Seen]] = {}
+    for seen in itertools.chain.from_iterable(groups):
+        if seen.label in changed.event_of:
+            sightings_of.setdefault(changed.event_of[seen.label], []).append(seen)
+    anchors = {event.id: _anchor(event, sightings_of.get(event.id, []), home) for event in events}
+    owner_of = _owners(groups, events, anchors, home)
+    event_of_group = []
+    for index, members in enumerate(groups):
+        owner = owner_of.get(index)
+        payload = _richest(members, changed.recovered, fresh, keep=None if owner is None else owner.sighting_id)
+        happened_at = times.iso(min(members, key=lambda s: (s.precision.tolerance, s.time)).time)
+        if owner is None:
+            event_id = found(_founding(db, payload, fresh, happened_at))
+        else:
+            event_id = owner.id
+            if (payload, happened_at) != (owner.sighting_id, owner.happened_at):
+                plan.payloads.append((event_id, payload, happened_at))
+            if owner.merged_into is not None:
+                plan.revived.append(event_id)
+        event_of_group.append(event_id)
+        for seen in members:
+            plan.event_of[seen.label] = event_id
+            if changed.event_of.get(seen.label, event_id) != event_id:
+                plan.moved.append((seen.label, event_id))
+    owners = {owner.id for owner in owner_of.values()}
+    for event in events:
+        if event.id not in owners:
+            survivor = event_of_group[home[anchors[event.id]]]
+            if event.told not in home and event.told_by is not None:
+                survivor = event.told_by
+            if survivor != event.merged_into:
+                plan.absorbed.append((event.id, survivor))
+    return plan
+
+
+def _anchor(event: Known, sightings: Sequence[Seen], home: Container[int]) -> int:
+    """The sighting that an event goes with: what was told; if that is another event's, what tells the same bytes."""
+    alike = (seen.label for seen in sightings if seen.payload_sha == event.told_sha)
+    candidates = (event.told, *alike, event.sighting_id, *(seen.label for seen in sightings))
+    return next(label for label in candidates if label is not None and label in home)
+
+
+def _owners(
+    groups: Sequence[Sequence[Seen]], events: Sequence[Known], anchors: Mapping[int, int], home: Mapping[int, int]
+) -> dict[int, Known]:
+    """Which event each group belongs to, by the group's index."""
+    content = {seen.label: seen.payload_sha for members in groups for seen in members}
+    owner_of: dict[int, Known] = {}
+    crowded = []
+    for event in sorted(events, key=lambda e: (e.merged_into is not None, e.id)):
+        if owner_of.setdefault(home[anchors[event.id]], event) is not event:
+            crowded.append(event)
+    for event in crowded:
+        told = content[anchors[event.id]]
+        free = (
+            index
+            for index, members in enumerate(groups)
+            if index not in owner_of and any(seen.payload_sha == told for seen in members)
+        )
+        index = next(free, None)
+        if index is not None:
+            owner_of[index] = event
+    return owner_of
+
+
+def _richest(members: Sequence[Seen], recovered: Set[int], fresh: Mapping[int, Sighting], keep: int | None) -> int:
+    """The sighting with the richest payload; among equals the one that has been the payload, else the first."""
+
+    def rank(seen: Seen) -> tuple[int, bool, bool, int]:
+        label = seen.label
+        is_recovered = fresh[label].recovery is not None if label in fresh else label in recovered
+        return richness(seen.source), not is_recovered, label == keep, -label
+
+    return max(members, key=rank).label
+
+
+def _founding(db: Database, label: int, fresh: Mapping[int, Sighting], happened_at: str) -> Founding:
+    if label in fresh:
+        about = fresh[label].summary
+        return Founding(label, about.kind, about.project_id, happened_at)
+    kind, project_id = db.conn.execute("SELECT kind, project_id FROM sightings WHERE id = ?", (label,)).fetchone()
+    return Founding(label, kind, project_id, happened_at)

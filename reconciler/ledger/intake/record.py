@@ -1,0 +1,293 @@
+"""Recording sightings: the matching rule against what the ledger holds, in bulk and in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.pairing import Seen
+from reconciler.events.sighting import Recovery, Sighting
+from reconciler.events.times import Millis
+from reconciler.ledger.intake import neighbourhood
+from reconciler.ledger.intake.assign import Founding, Regrouping, known_events, regroup, richness
+from reconciler.ledger.intake.neighbourhood import Changed
+from reconciler.ledger.queue.known import paths
+from reconciler.ledger.queue.opening import Opened, candidates_of, open_deliveries
+from reconciler.ledger.queue.routes import Candidate, Route, delivery
+from reconciler.ledger.storage import columns
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What became of one sighting: which event it belongs to, and whether it founded it. `shares_id`: another body
+    was told under its id before, so that it has one of its own in the ledger. `repeated`: its source told it before.
+    """
+
+    event_id: int
+    new_event: bool
+    shares_id: bool = False
+    repeated: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What recording a batch did. `founded` counts new events, those that a moved sighting left behind too."""
+
+    recorded: list[Recorded]
+    opened: list[Opened]
+    founded: int
+
+
+class _Event(msgspec.Struct):
+    """An event about to be written."""
+
+    id: int
+    founding: Founding
+
+
+_SIGHTING = """
+    INSERT INTO sightings (id, event_id, source, source_id, key, happened_at, precision, seen_at, kind, action,
+                           project_id, project_path, author, title, ref, object, payload_sha, headers, payload,
+                           recovery, raw)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ORIGINAL = """
+    UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
+     WHERE source_id = ? AND source = ? AND recovery IS NOT NULL
+"""
+_ONE_TOLD = """
+    SELECT source, source_id, event_id, payload_sha, recovery FROM sightings WHERE source_id = ? AND source = ?
+"""
+_TOLD = """
+    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
+      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.source_id = asked.value
+"""
+_EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
+_PROJECT = """
+    INSERT INTO projects (id, path, last_webhook_at) VALUES (?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET path = coalesce(excluded.path, path),
+                                   last_webhook_at = coalesce(excluded.last_webhook_at, last_webhook_at)
+"""
+
+
+def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: Sequence[Route] = ()) -> Outcome:
+    """Record sightings inside the transaction that is open on `db`.
+
+    All sightings of one key are matched together. A delivery that was known from GitLab's hook log only, and now
+    comes by itself, brings its original bytes along. Each new event opens a delivery for each of the `routes` that
+    accepts it. Returns one `Recorded` for each sighting, in their order.
+    """
+    known, own = _known(db, sightings) if sightings else ({}, list[Sighting]())
+    fresh: dict[tuple[str, str], Sighting] = {}
+    for sighting in own:
+        name = (sighting.source, sighting.source_id)
+        if name not in known:
+            fresh.setdefault(name, sighting)
+    originals = [s for s in own if (s.source, s.source_id) in known and s.source.startswith("webhook:")]
+    db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
+    written = _Writing(db, list(fresh.values()), times.iso(now)) if fresh else None
+    opened = [] if written is None else written.open_deliveries(routes)
+    first_told: set[int] = set()
+    seen: set[tuple[str, str]] = set()
+    recorded = []
+    for sighting, asked in zip(own, sightings, strict=True):
+        name = (sighting.source, sighting.source_id)
+        shares_id = sighting is not asked
+        if written is None or name in known:
+            event_id = known[name].event_id
+        else:
+            event_id = written.event_of[name]
+        founded = written is not None and event_id in written.founded and event_id not in first_told
+        first_told.add(event_id)
+        recorded.append(Recorded(event_id, founded, shares_id, repeated=name in known or name in seen))
+        seen.add(name)
+    return Outcome(recorded, opened, 0 if written is None else len(written.founded))
+
+
+class _Writing:
+    """One batch of sightings on its way into the tables."""
+
+    def __init__(self, db: Database, fresh: list[Sighting], recorded_at: str) -> None:
+        self.db = db
+        self.recorded_at = recorded_at
+        self.event_of: dict[tuple[str, str], int] = {}
+        self.founded: dict[int, _Event] = {}
+        self._fresh_of: dict[int, Sighting] = {}
+        self._next_event = _next_event_id(db)
+        self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
+
+        ids = {self._take_sighting_id(): sighting for sighting in fresh}
+        by_key: dict[str, list[Seen]] = {}
+        for label, sighting in ids.items():
+            by_key.setdefault(sighting.identity.key, []).append(_as_seen(label, sighting))
+        regroupings = self._regroupings(neighbourhood.changed(db, by_key), ids)
+        # Events first: rows refer to them. Sightings that move are rare and come last.
+        self._insert_events()
+        event_of = {label: event for one in regroupings for label, event in one.event_of.items()}
+        db.conn.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
+        for regrouping in regroupings:
+            regrouping.apply(db)
+        self._note_projects(fresh)
+
+    def open_deliveries(self, routes: Sequence[Route]) -> list[Opened]:
+        """Open a delivery of each new event for each destination that is to get it."""
+        if not routes or not self.founded:
+            return []
+        candidates = {event.id: self._candidate(event.founding.sighting_id) for event in self.founded.values()}
+        found = [delivery(route, ident, one) for ident, one in candidates.items() for route in routes]
+        return open_deliveries(self.db, [one for one in found if one is not None], self.recorded_at)
+
+    def _candidate(self, sighting_id: int) -> Candidate:
+        fresh = self._fresh_of.get(sighting_id)
+        if fresh is None:  # an event of its own after all
+            return next(candidates_of(self.db, [sighting_id]))[1]
+        others = partial(paths, self.db, fresh.summary.project_id)
+        return Candidate(fresh.summary, fresh.source, lambda: fresh.payload, others)
+
+    def _regroupings(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Regrouping]:
+        """Who belongs to whom, and what that changes."""
+        events = {event for one in changed for event in one.event_of.values()}
+        known = known_events(self.db, events) if events else {}
+        return [regroup(self.db, one, known=known, fresh=fresh, found=self._found) for one in changed]
+
+    def _found(self, founding: Founding) -> int:
+        event = _Event(self._next_event, founding)
+        self._next_event += 1
+        self.founded[event.id] = event
+        return event.id
+
+    def _take_sighting_id(self) -> int:
+        taken: int = self._next_sighting
+        self._next_sighting += 1
+        return taken
+
+    def _row(self, sighting_id: int, event_id: int, s: Sighting) -> tuple[Any, ...]:
+        self.event_of[s.source, s.source_id] = event_id
+        self._fresh_of[sighting_id] = s
+        about = s.summary
+        return (
+            sighting_id,
+            event_id,
+            s.source,
+            s.source_id,
+            s.identity.key,
+            times.iso(s.identity.happened_at),
+            s.identity.precision.value,
+            times.iso(s.seen_at),
+            about.kind,
+            about.action,
+            about.project_id,
+            about.project_path,
+            about.author,
+            about.title,
+            about.ref,
+            about.object,
+            s.payload_sha,
+            orjson.dumps(s.headers).decode(),
+            s.payload,
+            None if s.recovery is None else msgspec.json.encode(s.recovery).decode(),
+            s.raw,
+        )
+
+    def _insert_events(self) -> None:
+        self.db.conn.executemany(
+            _EVENT,
+            [
+                (e.id, f.kind, f.project_id, f.happened_at, self.recorded_at, f.sighting_id)
+                for e in self.founded.values()
+                for f in (e.founding,)
+            ],
+        )
+
+    def _note_projects(self, fresh: Iterable[Sighting]) -> None:
+        rows: dict[tuple[int, str | None], tuple[int, str | None, str | None]] = {}
+        for sighting in fresh:
+            about = sighting.summary
+            if about.project_id is not None:
+                by_webhook = (
+                    times.iso(sighting.seen_at) if richness(sighting.source) and not sighting.recovery else None
+                )
+                rows[about.project_id, about.project_path] = (about.project_id, about.project_path, by_webhook)
+        self.db.conn.executemany(_PROJECT, list(rows.values()))
+
+
+def rehearse(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> Outcome:
+    """What `record` would do; the ledger stays as it was. Inside the transaction that is open on `db`."""
+    db.conn.execute("SAVEPOINT rehearsal")
+    try:
+        return record(db, sightings, now=now)
+    finally:
+        db.conn.execute("ROLLBACK TO rehearsal")
+        db.conn.execute("RELEASE rehearsal")
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What its source told under an id: the event that it belongs to, and its body's fingerprint; None where that was
+    not all of the body.
+    """
+
+    event_id: int
+    sha: str | None
+
+
+_Names = dict[tuple[str, str], _Told]
+
+
+def _known(db: Database, sightings: Sequence[Sighting]) -> tuple[_Names, list[Sighting]]:
+    """Rule 1: which of these their source has told before. And the sightings, each with an id that is its own: what
+    stands before us may send different deliveries under one `Idempotency-Key`.
+    """
+    known = _look_up(db, sightings)
+    own = list(sightings)
+    if not known and len(own) == 1:
+        return known, own
+    bodies = {name: told.sha for name, told in known.items()}
+    others = []
+    for index, sighting in enumerate(sightings):
+        sha = _sha(sighting)
+        told = bodies.setdefault((sighting.source, sighting.source_id), sha)
+        if sha != told and sha is not None and told is not None:
+            own[index] = msgspec.structs.replace(sighting, source_id=f"{sighting.source_id}:{sha[:32]}")
+            others.append(own[index])
+    return known | _look_up(db, others) if others else known, own
+
+
+def _look_up(db: Database, sightings: Sequence[Sighting]) -> _Names:
+    if len(sightings) == 1:
+        only = sightings[0]
+        rows = db.conn.execute(_ONE_TOLD, (only.source_id, only.source))
+    else:
+        rows = db.conn.execute(_TOLD, (orjson.dumps([s.source_id for s in sightings]).decode(),))
+    return {
+        (source, source_id): _Told(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
+        for source, source_id, event_id, sha, recovery in rows
+    }
+
+
+def _sha(s: Sighting) -> str | None:
+    """The fingerprint of a delivery's whole body; None for what GitLab may tell otherwise each time it is asked."""
+    return None if not richness(s.source) or _is_cut(s.recovery) else s.payload_sha
+
+
+def _is_cut(recovery: Recovery | None) -> bool:
+    """Whether a body is not all that was posted: GitLab's log has blotted something out."""
+    return recovery is not None and (recovery.by != "hook_log" or bool(recovery.redacted))
+
+
+def _as_seen(label: int, s: Sighting) -> Seen:
+    at, precision = s.identity.happened_at, s.identity.precision
+    return Seen(at, s.source, s.source_id, precision, s.payload_sha, label)
+
+
+def _original(s: Sighting) -> tuple[str, ...]:
+    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), s.source_id, s.source)
+
+
+def _next_event_id(db: Database) -> int:
+    """Event ids only grow, even past events that were pruned."""
+    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return (row[0] if row else 0) + 1

@@ -1,0 +1,219 @@
+"""The outbox: which delivery goes out next, and what became of it.
+
+Deliveries of one lane go out one after the other, in the order of their events. A lane is a project, an object
+of a project, or a single event where a destination asked for no order (see `ledger.routes`). Lanes take turns:
+the table `lanes` has each lane with its head, and one that had its turn goes to the end.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.sighting import Recovery, Summary
+from reconciler.events.times import Millis
+from reconciler.ledger.storage import columns
+from reconciler.ledger.storage.schema import OPEN
+
+NEXT_LANES = """
+    WITH due AS (
+        SELECT * FROM (
+            SELECT turn, event_id FROM lanes WHERE destination_id = :destination AND due_at IS NULL
+             ORDER BY turn LIMIT :limit
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT turn, event_id FROM lanes WHERE destination_id = :destination AND due_at <= :now
+             ORDER BY due_at LIMIT :limit
+        )
+    )
+    SELECT d.lane, d.event_id, d.attempts + 0, d.attempts - d.attempts_before, d.replays + 0, d.first_attempt_at,
+           d.opened_at
+      FROM due CROSS JOIN deliveries AS d ON d.event_id = due.event_id AND d.destination_id = :destination
+     ORDER BY due.turn LIMIT :limit
+"""
+NEXT_DUE = """
+    SELECT due_at FROM lanes WHERE destination_id = ? AND due_at > ? ORDER BY due_at LIMIT 1
+"""
+_PULLED_BACK = """
+    strftime('%Y-%m-%dT%H:%M:%fZ', (:now + coalesce(pause_ms, :longest)) / 1000.0, 'unixepoch')
+"""
+PULL_BACK = f"""
+    UPDATE deliveries SET next_attempt_at = {_PULLED_BACK}
+     WHERE destination_id = :destination AND event_id IN (
+        SELECT event_id FROM deliveries
+         WHERE destination_id = :destination AND state = 'retrying' AND next_attempt_at > :latest
+           AND next_attempt_at > {_PULLED_BACK} LIMIT :limit
+     )
+"""
+PAYLOAD = """
+    SELECT e.id, e.happened_at, s.source, s.id, s.recovery, s.headers, s.payload,
+           s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
+      FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = ?
+"""
+FINISH = """
+    UPDATE deliveries SET state = ?3, attempts = attempts + 1, first_attempt_at = coalesce(first_attempt_at, ?4),
+                          finished_at = ?5, last_status = ?6, last_error = ?7, sighting_id = ?8
+     WHERE event_id = ?1 AND destination_id = ?2
+"""
+_ATTEMPT = """
+    INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms, status, error_class, error,
+                          response) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+RETRY = f"""
+    UPDATE deliveries SET state = 'retrying', attempts = attempts + 1,
+                          first_attempt_at = coalesce(first_attempt_at, ?3), next_attempt_at = ?4, pause_ms = ?5,
+                          last_status = ?6, last_error = ?7
+     WHERE event_id = ?1 AND destination_id = ?2 AND {OPEN}
+"""
+"""Not where it was set aside meanwhile."""
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """The delivery at the head of a lane. `attempts`: all that were made; `failures`: those since it was opened,
+    or opened again by a replay.
+    """
+
+    lane: str
+    event_id: int
+    attempts: int
+    failures: int
+    replays: int
+    first_attempt_at: Millis | None
+    opened_at: Millis
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """What a destination is sent of an event."""
+
+    event_id: int
+    happened_at: str
+    source: str
+    sighting_id: int
+    recovery: Recovery | None
+    headers: dict[str, str]
+    payload: str
+    summary: Summary
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One try: when it began and ended, and what came back. `error_class` is None where it was taken, and then
+    `sighting_id` is what it was taken of.
+    """
+
+    event_id: int
+    destination_id: int
+    sighting_id: int | None
+    number: int
+    started_at: Millis
+    ended_at: Millis
+    status: int | None = None
+    error_class: str | None = None
+    error: str | None = None
+    response: str | None = None
+
+
+def next_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> list[Queued]:
+    """The heads of up to `limit` lanes that may go out, the lane whose turn it is first.
+
+    Costs a few index steps for each that is returned, however many lanes there are, and however long they are.
+    """
+    asked = {"destination": destination_id, "now": times.iso(now), "limit": limit}
+    return [
+        Queued(lane, event_id, attempts, failures, replays, times.written(first), times.from_iso(opened))
+        for lane, event_id, attempts, failures, replays, first, opened in db.conn.execute(NEXT_LANES, asked)
+    ]
+
+
+def next_due(db: Database, destination_id: int, *, after: Millis) -> Millis | None:
+    """When the next lane that waits for a retry may go out."""
+    row = db.conn.execute(NEXT_DUE, (destination_id, times.iso(after))).fetchone()
+    return None if row is None else times.from_iso(row[0])
+
+
+def pull_back(db: Database, destination_id: int, *, longest: Millis, now: Millis, limit: int = 500) -> bool:
+    """Bring retries that are due later than their own pause from now within it: the wall clock was set back.
+
+    `longest` is the longest pause that the config allows; nothing due before is looked at. Short steps, inside the
+    open transaction: call it until it returns False.
+    """
+    asked = {
+        "destination": destination_id,
+        "now": now,
+        "longest": longest,
+        "latest": times.iso(Millis(now + longest)),
+        "limit": limit,
+    }
+    return db.conn.execute(PULL_BACK, asked).rowcount > 0
+
+
+def outgoing(db: Database, event_id: int) -> Outgoing:
+    """An event with its payload."""
+    row = db.conn.execute(PAYLOAD, (event_id,)).fetchone()
+    ident, happened_at, source, sighting_id, recovery, headers, payload, *about = row
+    return Outgoing(
+        event_id=ident,
+        happened_at=happened_at,
+        source=source,
+        sighting_id=sighting_id,
+        recovery=columns.recovery(recovery),
+        headers=columns.headers(headers),
+        payload=payload,
+        summary=Summary(*about),
+    )
+
+
+def deliver(db: Database, attempt: Attempt) -> None:
+    """The destination took the event."""
+    _finish(db, attempt, "delivered")
+
+
+def bury(db: Database, attempt: Attempt) -> None:
+    """The event will not be tried again by itself: a dead letter."""
+    _finish(db, attempt, "dead")
+
+
+def retry(db: Database, attempt: Attempt, *, pause: Millis, now: Millis) -> None:
+    """The event will be tried again, after a pause. `now` is the steady clock's, by which it is waited."""
+    _note(db, attempt)
+    row = (
+        attempt.event_id,
+        attempt.destination_id,
+        times.iso(now),
+        times.iso(Millis(now + pause)),
+        pause,
+        attempt.status,
+        attempt.error,
+    )
+    db.conn.execute(RETRY, row)
+
+
+def _note(db: Database, attempt: Attempt) -> None:
+    row = (
+        attempt.event_id,
+        attempt.destination_id,
+        attempt.number,
+        times.iso(attempt.started_at),
+        attempt.ended_at - attempt.started_at,
+        attempt.status,
+        attempt.error_class,
+        attempt.error,
+        attempt.response,
+    )
+    db.conn.execute(_ATTEMPT, row)
+
+
+def _finish(db: Database, attempt: Attempt, state: str) -> None:
+    _note(db, attempt)
+    row = (
+        attempt.event_id,
+        attempt.destination_id,
+        state,
+        times.iso(attempt.started_at),
+        times.iso(attempt.ended_at),
+        attempt.status,
+        attempt.error,
+        attempt.sighting_id if state == "delivered" else None,
+    )
+    db.conn.execute(FINISH, row)

@@ -1,0 +1,188 @@
+"""The destinations' rows: which there are, which are paused, and how their circuit breakers stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.storage import columns
+
+Start = Literal["now", "beginning"] | Millis
+"""From where on a new destination gets events: those to come, all, or those that happened since a time."""
+
+BreakerName = Literal["closed", "open", "half_open"]
+_BREAKER_NAMES = get_args(BreakerName)
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """A circuit breaker's state. `failures`: in a row; `until`: when the next probe may go out."""
+
+    state: BreakerName = "closed"
+    failures: int = 0
+    until: Millis = Millis(0)
+    changed_at: Millis | None = None
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A destination as the config wants it."""
+
+    name: str
+    ordering: str = "project"
+    start: Start = "now"
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A destination as the ledger has it."""
+
+    id: int
+    name: str
+    active: bool
+    paused_at: Millis | None
+    paused_why: str | None
+    breaker: Breaker
+    filling: bool
+    resumes: int
+
+    @property
+    def state(self) -> str:
+        """In words: what a person should know first."""
+        if not self.active:
+            return "not in the config"
+        if self.paused_at is not None:
+            return f"paused ({self.paused_why})"
+        return "up" if self.breaker.state == "closed" else "down"
+
+
+def sync(db: Database, wanted: Iterable[Wanted], *, now: Millis) -> dict[str, int]:
+    """Make the ledger's active destinations those in the config. Returns ids by name.
+
+    A destination that is gone from the config stays, inactive, with what it was owed. `start` counts for one that
+    is new: the events that it is to get of the past are noted, for `ledger.fill` to open.
+    """
+    wanted = list(wanted)
+    known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
+    db.conn.execute("UPDATE destinations SET active = 0 WHERE active = 1")
+    for one in wanted:
+        if one.name in known:
+            db.conn.execute(
+                "UPDATE destinations SET ordering = ?, active = 1 WHERE name = ?", (one.ordering, one.name)
+            )
+        else:
+            _insert(db, one)
+    return active(db)
+
+
+def add(db: Database, wanted: Iterable[Wanted]) -> dict[str, int]:
+    """Add the destinations that the ledger does not know; those that it knows stay as they are, active or not: only
+    the service decides that. Returns the ids of the active ones by name.
+    """
+    known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
+    for one in wanted:
+        if one.name not in known:
+            _insert(db, one)
+    return active(db)
+
+
+def active(db: Database) -> dict[str, int]:
+    """The ids of the active destinations, by name."""
+    return dict(db.conn.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())
+
+
+def _insert(db: Database, one: Wanted) -> None:
+    """A new destination, and from where on it gets the past."""
+    db.conn.execute("INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)", (one.name, one.ordering))
+    if one.start != "now":
+        since = None if one.start == "beginning" else times.iso(one.start)
+        db.conn.execute(
+            """
+            UPDATE destinations SET fill_after = 0, fill_from = ?,
+                                    fill_through = (SELECT coalesce(max(id), 0) FROM events) WHERE name = ?
+            """,
+            (since, one.name),
+        )
+
+
+def standings(db: Database) -> list[Standing]:
+    """All destinations, by name."""
+    rows = db.conn.execute(
+        """
+        SELECT id, name, active, paused_at, paused_why, breaker, breaker_failures, breaker_until,
+               breaker_changed_at, fill_after IS NOT NULL, resumes FROM destinations ORDER BY name
+        """
+    )
+    return [
+        Standing(
+            id=ident,
+            name=name,
+            active=bool(active),
+            paused_at=_millis(paused_at),
+            paused_why=why,
+            breaker=_breaker(state, failures, until, changed_at),
+            filling=bool(filling),
+            resumes=resumes,
+        )
+        for ident, name, active, paused_at, why, state, failures, until, changed_at, filling, resumes in rows
+    ]
+
+
+def pause(db: Database, destination_id: int, why: str, *, now: Millis) -> None:
+    """Send nothing more to it; what comes is kept for it."""
+    db.conn.execute(
+        "UPDATE destinations SET paused_at = ?, paused_why = ? WHERE id = ? AND paused_at IS NULL",
+        (times.iso(now), why, destination_id),
+    )
+
+
+def resume(db: Database, destination_id: int) -> None:
+    """Send again: a probe at once, whatever the breaker was waiting for, and no delivery waits for its retry."""
+    db.conn.execute(
+        """
+        UPDATE destinations SET paused_at = NULL, paused_why = NULL, breaker_until = NULL, resumes = resumes + 1,
+                                breaker = iif(breaker = 'closed', 'closed', 'half_open') WHERE id = ?
+        """,
+        (destination_id,),
+    )
+    db.conn.execute(
+        "UPDATE deliveries SET state = 'pending' WHERE destination_id = ? AND state = 'retrying'", (destination_id,)
+    )
+
+
+def remove(db: Database, destination_id: int) -> None:
+    """Forget a destination, what it is owed, and what it was told."""
+    for table in ("attempts", "deliveries"):
+        db.conn.execute(f"DELETE FROM {table} WHERE destination_id = ?", (destination_id,))
+    db.conn.execute("DELETE FROM destinations WHERE id = ?", (destination_id,))
+
+
+def note_breaker(db: Database, destination_id: int, breaker: Breaker) -> None:
+    """Keep a breaker's state, so that it outlives the process."""
+    db.conn.execute(
+        """
+        UPDATE destinations SET breaker = ?, breaker_failures = ?, breaker_until = ?, breaker_changed_at = ?
+         WHERE id = ?
+        """,
+        (
+            breaker.state,
+            breaker.failures,
+            times.iso(breaker.until) if breaker.until else None,
+            None if breaker.changed_at is None else times.iso(breaker.changed_at),
+            destination_id,
+        ),
+    )
+
+
+def _breaker(state: str, failures: int, until: str | None, changed_at: str | None) -> Breaker:
+    """A breaker's state. One that can't be read counts as closed: the destination itself will tell."""
+    for name in _BREAKER_NAMES:
+        if name == state:
+            return Breaker(name, columns.count(failures), _millis(until) or Millis(0), _millis(changed_at))
+    return Breaker()
+
+
+def _millis(text: str | None) -> Millis | None:
+    return None if text is None else times.from_iso(text)

@@ -1,0 +1,93 @@
+"""The event in the way: one that a destination does not take, again and again, while others wait behind it."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.storage.schema import OPEN
+
+FAILURES = 3
+"""So often it was tried in vain."""
+_LANES = 1000
+"""So many lanes are looked at: those whose heads are tried again last, after the longest pauses."""
+MOST_COUNTED = 10_000
+
+IN_THE_WAY = f"""
+    SELECT d.event_id, e.kind, coalesce(p.path, e.project_id), d.attempts - d.attempts_before, d.first_attempt_at,
+           d.last_error, d.lane,
+           (SELECT max(a.started_at) FROM attempts a
+             WHERE a.event_id = d.event_id AND a.destination_id = :destination)
+      FROM (SELECT event_id FROM lanes WHERE destination_id = :destination AND due_at IS NOT NULL
+             ORDER BY due_at DESC LIMIT {_LANES}) AS heads
+      CROSS JOIN deliveries AS d ON d.event_id = heads.event_id AND d.destination_id = :destination
+      JOIN events AS e ON e.id = d.event_id LEFT JOIN projects AS p ON p.id = e.project_id
+     WHERE d.attempts - d.attempts_before >= {FAILURES}
+       AND EXISTS (SELECT 1 FROM deliveries b WHERE b.destination_id = :destination AND b.lane = d.lane
+                      AND b.event_id > d.event_id AND {OPEN.replace("state", "b.state")})
+     ORDER BY d.attempts - d.attempts_before DESC, d.event_id LIMIT 1
+"""
+BEHIND = f"""
+    SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE destination_id = ? AND lane = ? AND event_id > ? AND {OPEN}
+                           LIMIT {MOST_COUNTED})
+"""
+_SET_ASIDE = f"""
+    UPDATE deliveries SET state = 'dead', finished_at = ?,
+                          last_error = 'set aside by hand' || coalesce(', after: ' || last_error, '')
+     WHERE event_id = ? AND destination_id = ? AND {OPEN}
+"""
+_TRY_NOW = """
+    UPDATE destinations SET breaker = 'half_open', breaker_until = NULL, resumes = resumes + 1
+     WHERE id = ? AND breaker <> 'closed'
+"""
+
+
+class InTheWay(msgspec.Struct, frozen=True):
+    """An event that its lane waits for. `since` and `tried_at`: its first attempt and its last; `behind`: how many
+    wait, at most `MOST_COUNTED`.
+    """
+
+    destination: str
+    event_id: int
+    kind: str
+    project: str | None
+    failures: int
+    since: str | None
+    tried_at: str | None
+    error: str | None
+    behind: int
+
+    @property
+    def text(self) -> str:
+        """In a sentence, with what to do."""
+        where = f" in {self.project}" if self.project else ""
+        since = f" since {self.since[:19].replace('T', ' ')}" if self.since else ""
+        error = f" ({self.error.splitlines()[0][:100]})" if self.error else ""
+        more = " or more" if self.behind == MOST_COUNTED else ""
+        waits = f"{self.behind:,}{more} wait" if self.behind > 1 else "another waits"
+        tried = f"tried {self.failures} times{since}{error}"
+        return (
+            f"event {self.event_id} ({self.kind}{where}) is in the way: {tried}, and {waits} behind it; "
+            f"`destinations skip {self.destination} {self.event_id}` sets it aside"
+        )
+
+
+def in_the_way(db: Database, destination_id: int, name: str) -> InTheWay | None:
+    """The event of a destination that was tried most often while others wait behind it; None where there is none."""
+    row = db.conn.execute(IN_THE_WAY, {"destination": destination_id}).fetchone()
+    if row is None:
+        return None
+    event_id, kind, project, failures, since, error, lane, tried_at = row
+    (behind,) = db.conn.execute(BEHIND, (destination_id, lane, event_id)).fetchone()
+    shown = None if project is None else str(project)
+    return InTheWay(name, event_id, kind, shown, failures, since, tried_at, error, behind)
+
+
+def set_aside(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
+    """Make an open delivery a dead letter, and have those behind it tried at once; False where it is not open."""
+    if not db.conn.execute(_SET_ASIDE, (times.iso(now), event_id, destination_id)).rowcount:
+        return False
+    db.conn.execute(_TRY_NOW, (destination_id,))
+    return True

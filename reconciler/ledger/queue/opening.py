@@ -1,0 +1,50 @@
+"""Opening deliveries: of new events as they are recorded, and of events that are in the ledger already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events.sighting import Summary
+from reconciler.ledger.queue import known
+from reconciler.ledger.queue.routes import Candidate, NewDelivery
+
+_OPEN = """
+    INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, finished_at,
+                            last_error)
+    VALUES (?1, ?2, iif(?5 IS NULL, 'pending', 'dead'), ?3, ?4, ?4, iif(?5 IS NULL, NULL, ?4), ?5)
+    ON CONFLICT DO NOTHING
+"""
+_CANDIDATES = """
+    SELECT s.id, s.source, s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
+      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.id = asked.value
+"""
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A delivery was opened for this destination."""
+
+    destination_id: int
+
+
+def open_deliveries(db: Database, new: Sequence[NewDelivery], at: str) -> list[Opened]:
+    """Open deliveries inside the open transaction; one that is there already stays as it is."""
+    db.conn.executemany(_OPEN, [(d.event_id, d.destination_id, d.lane, at, d.error) for d in new])
+    return [Opened(d.destination_id) for d in new if d.error is None]
+
+
+def candidates_of(db: Database, sighting_ids: Sequence[int]) -> Iterator[tuple[int, Candidate]]:
+    """What filters look at, of sightings in the ledger; each with its sighting's id."""
+    for ident, source, *about in db.conn.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall():
+        summary = Summary(*about)
+        others = partial(known.paths, db, summary.project_id)
+        yield ident, Candidate(summary, source, partial(_payload, db, ident), others)
+
+
+def _payload(db: Database, sighting_id: int) -> str:
+    payload: str = db.conn.execute("SELECT payload FROM sightings WHERE id = ?", (sighting_id,)).fetchone()[0]
+    return payload

@@ -1,0 +1,136 @@
+"""Sending events again: which deliveries a request means, and how they are opened once more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.sighting import OWN_KINDS
+from reconciler.events.times import Millis
+from reconciler.ledger.queue.opening import candidates_of
+from reconciler.ledger.queue.routes import Candidate, Route, Undecided, lane
+from reconciler.ledger.storage.connection import transaction
+from reconciler.ledger.views.browse import Filter
+
+EVENTS_A_STEP = 500
+"""Short transactions: the service writes between them."""
+
+_REOPEN = """
+    INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, replays)
+    VALUES (?1, ?2, 'pending', ?3, ?4, ?4, 1)
+    ON CONFLICT (event_id, destination_id) DO UPDATE SET
+        state = 'pending', lane = excluded.lane, attempts_before = attempts,
+        replays = replays + iif(state IN ('delivered', 'dead'), 1, 0),
+        opened_at = excluded.opened_at, next_attempt_at = excluded.next_attempt_at, first_attempt_at = NULL,
+        finished_at = NULL
+"""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which events are to go out again: by ids, or by a filter; of these only a destination's dead letters."""
+
+    filter: Filter = Filter()
+    event_ids: tuple[int, ...] = ()
+    dead_only: bool = False
+
+
+def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
+    """Those of the ids that are no event's, and the event that each turned out to be, if it did."""
+    sql = """
+        SELECT asked.value, e.merged_into FROM json_each(?) AS asked LEFT JOIN events e ON e.id = asked.value
+         WHERE e.id IS NULL OR e.merged_into IS NOT NULL ORDER BY asked.value
+    """
+    return dict(db.conn.execute(sql, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
+
+
+class Again(msgspec.Struct, frozen=True):
+    """A delivery that is to go out again."""
+
+    event_id: int
+    lane: str
+
+
+def find(db: Database, wanted: Wanted, route: Route) -> Iterator[Again]:
+    """The deliveries that a request means for one destination, oldest event first.
+
+    An event that it never was to get is meant only where it is named by its id, or its filter lets it through now.
+    """
+    for part in _parts(db, wanted, route.destination_id):
+        event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in part}
+        for sighting_id, candidate in candidates_of(db, list(event_of)):
+            event_id, had = event_of[sighting_id]
+            named = bool(wanted.event_ids) and candidate.summary.kind not in OWN_KINDS
+            if had or named or _accepts(route, candidate):
+                yield Again(event_id, lane(route.ordering, event_id, candidate.summary))
+
+
+def _accepts(route: Route, candidate: Candidate) -> bool:
+    try:
+        return route.accepts(candidate)
+    except Undecided:
+        return False
+
+
+def reopen(db: Database, destination_id: int, some: Sequence[Again], *, now: Millis) -> None:
+    """Open deliveries once more, marked as replays. Safe beside a service; keep `some` short (EVENTS_A_STEP)."""
+    with transaction(db):
+        db.conn.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
+
+
+_Rows = list[tuple[int, int, bool]]
+"""(event, its sighting, whether it has a delivery)"""
+
+
+def _parts(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+    """The events that are meant, a step at a time, in the order in which they happened or were recorded."""
+    if wanted.event_ids:
+        return _named(db, wanted, destination_id)
+    if wanted.dead_only:
+        return _dead(db, wanted, destination_id)
+    return _of_time(db, wanted, destination_id)
+
+
+def _named(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+    where, values = wanted.filter.where()
+    sql = f"""
+        SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
+          FROM json_each(?) AS asked CROSS JOIN events e ON e.id = asked.value
+          LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
+         WHERE e.merged_into IS NULL{where}{" AND d.state = 'dead'" if wanted.dead_only else ""}
+    """
+    ids = sorted(set(wanted.event_ids))
+    for start in range(0, len(ids), EVENTS_A_STEP):
+        asked = orjson.dumps(ids[start : start + EVENTS_A_STEP]).decode()
+        yield db.conn.execute(sql, [asked, destination_id, *values]).fetchall()
+
+
+def _dead(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+    where, values = wanted.filter.where()
+    sql = f"""
+        SELECT e.id, e.sighting_id, 1
+          FROM deliveries d CROSS JOIN events e ON e.id = d.event_id
+         WHERE d.destination_id = ? AND d.state = 'dead' AND d.event_id > ? AND e.merged_into IS NULL{where}
+         ORDER BY d.event_id LIMIT ?
+    """
+    last = 0
+    while rows := db.conn.execute(sql, [destination_id, last, *values, EVENTS_A_STEP]).fetchall():
+        yield rows
+        last = rows[-1][0]
+
+
+def _of_time(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+    where, values = msgspec.structs.replace(wanted.filter, since=None).where(by_time=True)
+    sql = f"""
+        SELECT e.id, e.sighting_id, d.event_id IS NOT NULL, e.happened_at
+          FROM events e LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
+         WHERE e.happened_at >= ? AND (e.happened_at > ? OR e.id > ?) AND e.merged_into IS NULL{where}
+         ORDER BY e.happened_at, e.id LIMIT ?
+    """
+    at, last = "" if wanted.filter.since is None else times.iso(wanted.filter.since), 0
+    while rows := db.conn.execute(sql, [destination_id, at, at, last, *values, EVENTS_A_STEP]).fetchall():
+        yield [(event_id, sighting_id, had) for event_id, sighting_id, had, _ in rows]
+        last, _, _, at = rows[-1]

@@ -1,0 +1,270 @@
+"""Opening a ledger: pragmas, migrations, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.files import Files, identity, make_private
+from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.storage.texts import AnyText
+
+PAGE_SIZE = 4096
+CHECKPOINT_PAGES = 1000
+"""Both measured: see docs/benchmarks.md. Larger pages or rarer checkpoints are no faster and stall longer."""
+
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""To what size the WAL file is cut after a checkpoint emptied it."""
+
+BESIDE_PATIENCE_S = 30.0
+"""How long a command waits for the service's transaction, which takes milliseconds."""
+
+STARTING_PATIENCE_S = 2.0
+"""How long a command waits for a service that starts to bring the ledger to its version."""
+STARTING_PAUSE_S = 0.05
+
+_TROUBLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_NOTADB,
+}
+"""SQLite's answers that tell of the file or the machine, not of the statement."""
+
+REPAIR = (
+    "stop the service and run `gitlab-reconciler repair`: it builds anew what can be, or says that a backup has to "
+    "be restored"
+)
+
+
+class Ledger(Database):
+    """An open ledger that can be written, and the files that it is in."""
+
+    files: Files
+
+
+def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> Ledger:
+    """Open a ledger's file, making and migrating it where needed.
+
+    `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is made,
+    migrated or written.
+
+    Raises LedgerError where the file can't be used, with what to do.
+    """
+    if readonly and not path.exists():
+        raise LedgerError(f"{path}: there is no ledger yet; `gitlab-reconciler serve` makes it")
+    try:
+        if not readonly:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path)
+        before = identity(path)
+        target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+        # Not bound to a thread: a service's commits run on one of their own (see writer).
+        conn = sqlite3.connect(
+            target, uri=True, isolation_level=None, timeout=patience_s, check_same_thread=False, factory=AnyText
+        )
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
+    try:
+        db = Ledger(conn, recursive_triggers=False)
+        schema.check(db, path, may_upgrade=not readonly)
+        if not readonly:
+            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+            schema.upgrade(db)
+        db.execute("PRAGMA cache_size = -16000")
+        db.execute("SELECT 1 FROM events LIMIT 1")
+        db.files = Files(path)  # now: the first statement opened them all
+    except LedgerError:
+        conn.close()
+        raise
+    except (OSError, sqlite3.Error) as error:
+        conn.close()
+        if isinstance(error, sqlite3.Error):
+            raise _unusable(path, error) from error
+        raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
+    if before is not None and db.files.database != before:
+        conn.close()
+        raise LedgerUnavailable(f"{path}: was replaced while it was being opened: try again")
+    return db
+
+
+@contextmanager
+def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
+    """A ledger, for as long as the block lasts. What SQLite then says of the file names it, and what to do.
+
+    To be written, it is made, or brought to this program's tables, where no service has it: one of an earlier version
+    could not go on with them. Raises LedgerError.
+    """
+    if not readonly:
+        _bring_up(path)
+    with closing(connect(path, readonly=readonly)) as db:
+        try:
+            yield db
+        except sqlite3.Error as error:
+            if not is_trouble(error):
+                raise
+            raise _unusable(path, error) from error
+
+
+def _bring_up(path: Path) -> None:
+    """Raises LedgerBehind where its tables are not ours, and a service has it."""
+    deadline = time.monotonic() + STARTING_PATIENCE_S
+    while (behind := _behind(path)) is not None:
+        try:
+            with only_service(path, make=True):
+                connect(path).close()
+        except LedgerInUse:
+            if time.monotonic() > deadline:
+                why = "a service has it now, so that it is left as it is: restart that service with this version"
+                raise LedgerBehind(f"{behind}; {why}") from None
+            time.sleep(STARTING_PAUSE_S)  # it may be starting, and about to do it
+
+
+def _behind(path: Path) -> str | None:
+    """Why a ledger has to be made or brought up; None where that is done, or something else is wrong with it."""
+    try:
+        if not path.exists():
+            return f"{path}: there is no ledger yet"
+        connect(path, readonly=True).close()
+    except LedgerBehind as error:
+        return str(error)
+    except (LedgerError, OSError):  # who opens it says so
+        return None
+    return None
+
+
+@contextmanager
+def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[Ledger]:
+    """A running service's ledger, for a face of that service to read. `trouble` tells why the files at the path are
+    not the ones that the service has open (`Files.trouble`).
+
+    Raises LedgerUnavailable where they are not: what another file says must not be shown as if it were the service's.
+    Otherwise as `opened`.
+    """
+    if (why := trouble()) is not None:
+        raise LedgerUnavailable(why)
+    with opened(path, readonly=True) as db:
+        if (why := trouble()) is not None:  # it was replaced meanwhile
+            raise LedgerUnavailable(why)
+        yield db
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> LedgerUnavailable:
+    kind = LedgerDamaged if is_damage(error) else LedgerUnavailable
+    return kind(f"{path}: {explain(error)}")
+
+
+def explain(error: sqlite3.Error) -> str:
+    """An SQLite error in words that say what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    advice = {
+        sqlite3.SQLITE_FULL: "the disk is full: free some space; nothing that was acknowledged is lost",
+        sqlite3.SQLITE_BUSY: "another process holds the write lock: is a long transaction open on this file?",
+        sqlite3.SQLITE_READONLY: "the file is read-only: check its owner and mode",
+        sqlite3.SQLITE_CANTOPEN: "the file can't be opened: check the folder's owner and mode",
+        sqlite3.SQLITE_CORRUPT: f"the file is damaged: {REPAIR}",
+        sqlite3.SQLITE_NOTADB: "this file is no SQLite database, or its beginning is damaged: is ledger.path right? "
+        "Else stop the service and `restore` a backup",
+        sqlite3.SQLITE_IOERR: "the disk reports an error",
+    }.get(code)
+    return f"{advice} ({error})" if advice else str(error)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether trying again in a moment may help."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether the ledger's file, disk or locks are at fault, not the statement or who wrote it."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _TROUBLE
+
+
+def may_come_right(error: BaseException | None) -> bool:
+    """Whether a ledger that can't be opened may be opened later, without anybody's changing the config."""
+    passing = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in passing
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether a part of the file is damaged, which only meets who reads it."""
+    if isinstance(error, LedgerDamaged):
+        return True
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+
+
+def is_of_words(error: BaseException) -> bool:
+    """Whether it is the index of words that is damaged, as SQLite's full-text search says it."""
+    cause = error.__cause__ if isinstance(error, LedgerDamaged) else error
+    return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
+
+
+def touch(db: Database) -> None:
+    """Write something harmless: the commit proves that the ledger can be written."""
+    db.conn.execute("INSERT INTO meta VALUES ('ready', '') ON CONFLICT (name) DO UPDATE SET value = ''")
+
+
+def data_version(db: Database) -> int:
+    """A number that changes when another process has committed to the ledger."""
+    version: int = db.conn.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
+@contextmanager
+def transaction(db: Database) -> Iterator[Database]:
+    """One write transaction: on disk when the block is left, or as if it never began.
+
+    Raises LedgerUnavailable where the ledger can't be written.
+    """
+    try:
+        db.conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            commit(db)
+        except BaseException:
+            if db.conn.in_transaction:
+                db.conn.execute("ROLLBACK")
+            raise
+    except sqlite3.Error as error:
+        if not is_trouble(error):
+            raise
+        if isinstance(db, Ledger):
+            raise _unusable(db.files.path, error) from error
+        raise LedgerUnavailable(explain(error)) from error
+
+
+def commit(db: Database) -> None:
+    """Commit, to the files that are at the ledger's path.
+
+    Raises LedgerUnavailable where others are there than were opened, also where that came to be during the commit.
+    """
+    _verify(db)
+    db.conn.execute("COMMIT")
+    _verify(db)
+
+
+def _verify(db: Database) -> None:
+    trouble = db.files.trouble() if isinstance(db, Ledger) else None
+    if trouble is not None:
+        raise LedgerUnavailable(trouble)

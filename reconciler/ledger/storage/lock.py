@@ -1,0 +1,122 @@
+"""The right to serve a ledger: one process at a time, whatever name it calls the file by.
+
+Two locks, both given back by the kernel however the process ends. One is on a file beside the ledger, which says
+who has it. The other is on the ledger's own file, so that a hard link, another mount, or a lock file that somebody
+removed make no second service: an "open file description" lock, on a byte far beyond those that SQLite locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reconciler.ledger.errors import LedgerInUse, LedgerUnavailable
+from reconciler.ledger.storage.files import make_private
+
+ASKED_PATIENCE_S = 0.5
+"""Who asks whether a service runs (`service_process`) holds the lock for a moment, which a start waits for."""
+ASKED_PAUSE_S = 0.02
+
+_FAR = 1 << 62
+"""SQLite locks bytes around 1 << 30."""
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
+
+
+@contextmanager
+def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
+    """Hold the right to serve a ledger. With `make`, as the service has it, its file is made where there is none, so
+    that it can be locked.
+
+    Raises LedgerInUse where another service holds it, LedgerUnavailable where the files can't be opened.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(_lock_file(path).open("a+"))
+            _take(lock.fileno(), path, serving=make)
+            if make:
+                make_private(path)
+            own = _open(path)
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"{path}: can't be opened for writing: {error.strerror}: {error.filename}"
+            ) from error
+        if own is not None:
+            # Never closed before SQLite has closed it: that would take SQLite's locks away (POSIX).
+            held.callback(os.close, own)
+            _take_own(own, path, serving=make)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def service_process(path: Path) -> int | None:
+    """The process that serves a ledger, or None where none does."""
+    try:
+        with _lock_file(path).open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or 0) or None
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _lock_file(path: Path) -> Path:
+    """Beside the file itself, not beside a link to it."""
+    real = path.resolve()
+    return real.with_name(real.name + ".lock")
+
+
+def _take(lock: int, path: Path, *, serving: bool) -> None:
+    deadline = time.monotonic() + ASKED_PATIENCE_S
+    while not _taken(lock):
+        if time.monotonic() < deadline:
+            time.sleep(ASKED_PAUSE_S)
+            continue
+        owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        raise LedgerInUse(_in_use(path, f"process {owner or 'unknown'}", serving=serving))
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _take_own(file: int, path: Path, *, serving: bool) -> None:
+    command: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+    if command is None:  # no Linux: the lock file has to do
+        return
+    try:
+        fcntl.fcntl(file, command, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _FAR, 1, 0))
+    except (BlockingIOError, PermissionError):
+        who = "under another name of the file, or its lock file was removed"
+        raise LedgerInUse(_in_use(path, who, serving=serving)) from None
+    except OSError:  # a file system that does not know such locks
+        return
+
+
+def _in_use(path: Path, who: str, *, serving: bool) -> str:
+    if not serving:
+        return f"{path}: a `serve` ({who}) has this ledger; stop it first"
+    return (
+        f"{path}: another `serve` ({who}) has this ledger; stop it first, or give this one a ledger.path of its own"
+    )

@@ -1,0 +1,236 @@
+"""A consistent copy of a ledger while its service runs, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from reconciler.ledger.errors import LedgerDamaged, LedgerError
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import REPAIR, connect, explain, is_damage, transaction
+from reconciler.ledger.storage.files import make_private
+from reconciler.ledger.storage.ids import rename_from_here
+from reconciler.ledger.storage.lock import only_service
+
+PAGES_A_STEP = 4096
+"""16 MB between two reports of progress."""
+
+
+_ANOTHER = "restore another copy"
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """What a copy holds."""
+
+    path: str
+    bytes: int
+    events: int
+    newest: str | None
+    undelivered: int
+
+
+def backup(source: Path, target: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Copy:
+    """Copy a ledger, as it is at one moment, to a new file, and check the copy.
+
+    Writers are not held up: the copy is read in one snapshot. The file appears under its name when it is whole and
+    on disk. `progress` is told pages done, and pages in all.
+
+    Raises LedgerError where the ledger can't be read or the copy not be written.
+    """
+    if target.is_dir():
+        target = target / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
+    if target.exists():
+        raise LedgerError(f"{target}: is there already; give another name, or a folder to have one made")
+    part = target.with_name(target.name + ".part")
+    try:
+        with closing(connect(source, readonly=True)) as db:
+            # One snapshot for the whole copy: without it, a commit in the middle would start it over.
+            db.conn.execute("BEGIN")
+            db.conn.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+            part.unlink(missing_ok=True)
+            make_private(part)
+            with closing(sqlite3.connect(part)) as copy:
+                db.conn.backup(
+                    copy, pages=PAGES_A_STEP, progress=lambda _status, left, total: progress(total - left, total)
+                )
+            db.conn.execute("COMMIT")
+        found = _inspect(part, called=source)
+        _sync(part)
+        part.rename(target)
+        _sync(target.parent)
+    except sqlite3.Error as error:
+        part.unlink(missing_ok=True)
+        raise LedgerError(f"{target}: the copy failed: {explain(error)}") from error
+    except LedgerError:
+        part.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        raise LedgerError(f"{target}: can't be written: {error.strerror}") from error
+    return msgspec.structs.replace(found, path=str(target))
+
+
+def inspect(path: Path) -> Copy:
+    """Check a copy through and through, and say what it holds.
+
+    Raises LedgerError where it is damaged, no ledger, or of a newer version than this program.
+    """
+    return _inspect(path, called=path)
+
+
+def _inspect(path: Path, *, called: Path) -> Copy:
+    """`called` is the file that is at fault where something is."""
+    if not path.exists():
+        raise LedgerError(f"{called}: there is no such file")
+    if path.is_dir():
+        raise LedgerError(f"{called}: is a folder: name the file in it")
+    # A copy is one file, and nobody writes it: then SQLite needs no others beside it.
+    alone = not _beside(path, "-wal").exists()
+    target = f"{path.absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"
+    try:
+        with closing(sqlite3.connect(target, uri=True)) as conn:
+            verdict = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if verdict != "ok":
+                what = verdict.replace("*** in database main ***\n", "").splitlines()[0]
+                advice = f"; {_ANOTHER}" if called == path else f"; {REPAIR}"
+                raise LedgerDamaged(f"{called}: the file is damaged: {what}{advice}")
+            applied = {name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations")}
+            unknown = applied - schema.migration_names()
+            if unknown:
+                raise LedgerError(f"{called}: was written by a newer version (it has {', '.join(sorted(unknown))})")
+            events, newest = conn.execute("SELECT count(*), max(recorded_at) FROM events").fetchone()
+            sql = f"SELECT count(*) FROM deliveries WHERE {schema.OPEN}"
+            undelivered = conn.execute(sql).fetchone()[0]
+    except sqlite3.Error as error:
+        if called != path:
+            raise LedgerError(f"{called}: is no ledger: {explain(error)}") from error
+        if is_damage(error):
+            raise LedgerDamaged(f"{called}: the file is damaged: {error}; {_ANOTHER}") from error
+        raise LedgerError(f"{called}: {_no_copy(error)}") from error
+    return Copy(str(path), path.stat().st_size, events, newest, undelivered)
+
+
+def _no_copy(error: sqlite3.Error) -> str:
+    """What is wrong with a file that somebody wants to restore. What helps a ledger that is in use is not said."""
+    is_other = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    return f"is no ledger: name a file that `backup` made ({error})" if is_other else explain(error)
+
+
+def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
+    """Put a checked copy in the ledger's place. Returns what it holds, and where the ledger that was there is now.
+
+    Events that are recorded from now on get ids under a new name (see `ledger.ids`); the time since the copy was
+    taken counts as downtime, so that the next start asks GitLab for it.
+
+    Raises LedgerError where the copy is no good, or a service has the ledger.
+    """
+    with only_service(path):
+        found = inspect(copy)
+        part = path.with_name(path.name + ".restoring")
+        try:
+            part.unlink(missing_ok=True)
+            make_private(part)
+            shutil.copyfile(copy, part)
+            with closing(connect(part)) as db, transaction(db):
+                rename_from_here(db)
+            aside = exchange(part, path, "restore")
+        except OSError as error:
+            raise LedgerError(f"{path}: can't be restored: {error.strerror}") from error
+    return found, aside
+
+
+def exchange(new: Path, path: Path, why: str) -> Path | None:
+    """Put a closed ledger in another's place, on disk. Returns where the one that was there is now.
+
+    At each moment one of the two is at the path, whole: a service that found none would begin an empty one. The new
+    one belongs to whom the other belonged to: root may do this for a service that is somebody else. Raises OSError,
+    and then the ledger is as it was.
+    """
+    if _beside(new, "-wal").exists():  # SQLite could not write it into the file, and does not say so
+        raise OSError(errno.EIO, "its last changes can't be written into its file")
+    if not path.exists():
+        _sync(new)
+        new.replace(path)
+        _sync(path.parent)
+        return None
+    old, made = path.stat(), new.stat()
+    if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):  # a service may not even ask (seccomp)
+        with contextlib.suppress(PermissionError):
+            os.chown(new, old.st_uid, old.st_gid)
+    _sync(new)
+    _fold_in(path)
+    aside = _unused(path.with_name(f"{path.name}.before-{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+    try:
+        for suffix in ("", "-wal"):
+            if _beside(path, suffix).exists():
+                _keep(_beside(path, suffix), _beside(aside, suffix))
+        _sync(path.parent)
+        _without_log(path)  # SQLite would take it for the new file's
+        new.replace(path)
+    except OSError:
+        _give_back(aside, path)
+        raise
+    _sync(path.parent)
+    return aside
+
+
+def _fold_in(path: Path) -> None:
+    """Have SQLite write what is in a ledger's log into its file, so that the file alone is the ledger. Where that
+    can't be done, the file can't be used anyhow.
+    """
+    target = f"{path.absolute().as_uri()}?mode=rw"
+    with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(target, uri=True)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _keep(file: Path, aside: Path) -> None:
+    """Have a file under a second name too; a copy of it where the file system knows no second names."""
+    try:
+        aside.hardlink_to(file)
+    except OSError:
+        make_private(aside)
+        shutil.copyfile(file, aside)
+        shutil.copystat(file, aside)
+        _sync(aside)
+
+
+def _unused(path: Path) -> Path:
+    """This path, or, where something is there, one like it."""
+    tries = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in itertools.count(1))
+    return next(one for one in tries if not one.exists() and not _beside(one, "-wal").exists())
+
+
+def _give_back(aside: Path, path: Path) -> None:
+    """Undo what `exchange` did before it failed, as far as it came."""
+    log = _beside(aside, "-wal")
+    if log.exists() and not _beside(path, "-wal").exists():
+        log.replace(_beside(path, "-wal"))
+    log.unlink(missing_ok=True)
+    aside.unlink(missing_ok=True)
+
+
+def _without_log(path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        _beside(path, suffix).unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or a folder's names, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,154 @@
+"""Keeping the file bounded: each kind of row has an age past which it is dropped. What is undelivered stays.
+
+Work is done in short steps, so that a service writes between them; all of it walks a table from its oldest row
+and stops at the first that is young enough, so that the cost is what is dropped, not what is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import DAY, Millis
+from reconciler.ledger.coverage import unreadable
+
+ROWS_A_STEP = 500
+PAGES_A_STEP = 1000
+_HORIZON = "pruned_through"
+
+_OLD_EVENTS = """
+    SELECT id, recorded_at, happened_at,
+           EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = events.id AND (
+               d.state IN ('pending', 'retrying') OR d.finished_at >= ?2
+               OR (d.state = 'dead' AND (?3 IS NULL OR d.finished_at >= ?3))))
+      FROM events WHERE id > ?1 ORDER BY id LIMIT ?4
+"""
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """How long each kind of row is kept; None: for ever."""
+
+    events: Millis | None
+    dead_letters: Millis | None
+    attempts: Millis | None
+    runs: Millis | None
+
+
+class Pruned(msgspec.Struct):
+    """How many rows were dropped, and how many pages were given back to the disk."""
+
+    events: int = 0
+    sightings: int = 0
+    deliveries: int = 0
+    attempts: int = 0
+    runs: int = 0
+    unreadable_records: int = 0
+    pages: int = 0
+
+
+class Pruning:
+    """One pruning, step by step: call `step`, each time in a transaction, until it says that it is done."""
+
+    def __init__(self, keep: Keep, *, now: Millis) -> None:
+        self._keep = keep
+        self._now = now
+        self._after = 0
+        self._steps = [self._events, self._attempts, self._runs, self._unreadable, self._vacuum]
+        self.pruned = Pruned()
+
+    def step(self, db: Database) -> bool:
+        """Do a little; True when there is nothing left to do."""
+        if not self._steps[0](db):
+            del self._steps[0]
+        return not self._steps
+
+    def _events(self, db: Database) -> bool:
+        """Events that are old, and finished with by every destination, with all that belongs to them."""
+        before = self._before(self._keep.events)
+        if before is None:
+            return False
+        asked = (self._after, before, self._before(self._keep.dead_letters), ROWS_A_STEP)
+        rows = db.conn.execute(_OLD_EVENTS, asked).fetchall()
+        old = [
+            (ident, _believed(happened, recorded))
+            for ident, recorded, happened, wanted in rows
+            if recorded < before and not wanted
+        ]
+        if old:
+            self._drop(db, old)
+        if not rows or rows[-1][1] >= before:
+            return False
+        self._after = rows[-1][0]
+        return True
+
+    def _drop(self, db: Database, old: list[tuple[int, str]]) -> None:
+        ids = orjson.dumps([ident for ident, _ in old]).decode()
+        for table in ("attempts", "deliveries", "sightings"):
+            sql = f"DELETE FROM {table} WHERE event_id IN (SELECT value FROM json_each(?))"
+            dropped = db.conn.execute(sql, (ids,)).rowcount
+            setattr(self.pruned, table, getattr(self.pruned, table) + dropped)
+        db.conn.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        db.conn.executemany("DELETE FROM search WHERE rowid = ?", [(ident,) for ident, _ in old])
+        self.pruned.events += len(old)
+        db.conn.execute(
+            "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+            (_HORIZON, max(happened for _, happened in old)),
+        )
+
+    def _attempts(self, db: Database) -> bool:
+        dropped, more = self._oldest(db, "attempts", "started_at", self._before(self._keep.attempts))
+        self.pruned.attempts += dropped
+        return more
+
+    def _runs(self, db: Database) -> bool:
+        dropped, more = self._oldest(db, "runs", "finished_at", self._before(self._keep.runs))
+        self.pruned.runs += dropped
+        return more
+
+    def _unreadable(self, db: Database) -> bool:
+        """Records that could not be understood are kept as long as the events that they might have been."""
+        before = self._before(self._keep.events)
+        dropped = 0 if before is None else unreadable.drop(db, before=before, limit=ROWS_A_STEP)
+        self.pruned.unreadable_records += dropped
+        return dropped == ROWS_A_STEP
+
+    def _oldest(self, db: Database, table: str, column: str, before: str | None) -> tuple[int, bool]:
+        """Drop the oldest rows of a table that grows in the order of time."""
+        if before is None:
+            return 0, False
+        rows = db.conn.execute(
+            f"SELECT id, {column} FROM {table} WHERE id > 0 ORDER BY id LIMIT ?", (ROWS_A_STEP,)
+        ).fetchall()
+        old = [ident for ident, at in rows if at < before]
+        if old:
+            db.conn.execute(f"DELETE FROM {table} WHERE id <= ?", (old[-1],))
+        return len(old), len(old) == ROWS_A_STEP
+
+    def _vacuum(self, db: Database) -> bool:
+        """Give free pages back to the disk, a few at a time."""
+        free = db.conn.execute("PRAGMA freelist_count").fetchone()[0]
+        if free:
+            db.conn.execute(f"PRAGMA incremental_vacuum({PAGES_A_STEP})").fetchall()
+        left = db.conn.execute("PRAGMA freelist_count").fetchone()[0]
+        self.pruned.pages += free - left
+        return bool(0 < left < free)
+
+    def _before(self, keep: Millis | None) -> str | None:
+        return None if keep is None else times.iso(Millis(self._now - keep))
+
+
+def _believed(happened_at: str, recorded_at: str) -> str:
+    """When something happened. It can't have been after it was recorded, but for what clocks differ."""
+    if happened_at <= recorded_at:
+        return happened_at
+    return min(happened_at, times.iso(Millis(times.from_iso(recorded_at) + DAY)))
+
+
+def horizon(db: Database) -> Millis | None:
+    """When the latest pruned event happened: what is found again from before is new to the ledger."""
+    row: Any = db.conn.execute("SELECT value FROM meta WHERE name = ?", (_HORIZON,)).fetchone()
+    return None if row is None else times.from_iso(row[0])

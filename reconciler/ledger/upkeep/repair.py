@@ -1,0 +1,157 @@
+"""A damaged ledger: which of its parts can be built anew from the others, and doing so.
+
+Indexes are made of what is in the tables, and the index of words (`search`) of the events: so a new ledger is made of
+the tables, and takes the damaged one's place. A table that can't be read to its end is lost in part: then a backup
+has to be restored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
+from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import Ledger, connect, explain, is_damage, transaction
+from reconciler.ledger.storage.damage import forget_damage
+from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.upkeep.backup import exchange
+
+RESTORE = "restore a backup (`gitlab-reconciler restore`)"
+
+
+def look(db: Database) -> None:
+    """Read where each of our indexes begins and ends, which takes a moment. Raises sqlite3.Error where that is
+    damaged.
+    """
+    sql = "SELECT name, tbl_name, coalesce(sql, '') FROM sqlite_master WHERE type = 'index'"
+    found = [row for row in db.conn.execute(sql).fetchall() if row[0] in schema.index_names()]
+    for name, table, made_by in found:
+        columns = [column for _, _, column in db.conn.execute(f"PRAGMA index_info({name})")]
+        where = "".join(made_by.partition("WHERE ")[1:])  # as it is written, so that SQLite sees that the index fits
+        for order in ("", " DESC"):
+            by = ", ".join(column + order for column in columns)
+            db.conn.execute(f"SELECT 1 FROM {table} INDEXED BY {name} {where} ORDER BY {by} LIMIT 1").fetchone()
+
+
+def repair(path: Path, tell: Callable[[str], None] = lambda _: None) -> Path | None:
+    """Look through a ledger that nobody else uses, and, where it is damaged, make a new one of what is in its tables.
+    Returns where the damaged one is kept; None where all is well.
+
+    `tell` is told what is being done. Raises LedgerDamaged where a table is damaged, LedgerError where the file can't
+    be used at all, or a service has it.
+    """
+    if not path.exists():
+        raise LedgerError(f"{path}: there is no such file")
+    with only_service(path):
+        tell("reading the ledger through")
+        try:
+            found = _damage(path)
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"{path}: {explain(error)}") from error
+        if found is None:
+            return None
+        tell(f"it is damaged: {found}; writing it anew")
+        part = path.with_name(path.name + ".repairing")
+        try:
+            _remove(part)
+            with closing(connect(part)) as db:
+                _fill(db, path, tell)
+            return exchange(part, path, "repair")
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise LedgerDamaged(f"{path}: can't be repaired: {RESTORE} ({error})") from error
+            raise LedgerUnavailable(f"{part}: {explain(error)}") from error
+        except OSError as error:
+            raise LedgerUnavailable(f"{part}: can't be written: {error.strerror}") from error
+        finally:
+            _remove(part)
+
+
+def _damage(path: Path) -> str | None:
+    """The first thing that is wrong with the file; None where nothing is, and then its notes of damage are gone."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as conn:
+        try:
+            found: str = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                return found.replace("*** in database main ***\n", "").splitlines()[0]
+            if not schema.applied(Database(conn)):
+                raise LedgerError(schema.no_ledger(path))
+            conn.execute("INSERT INTO search (search) VALUES ('integrity-check')")
+            forget_damage(Database(conn, recursive_triggers=False))
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            return str(error)
+    return None
+
+
+def _fill(db: Ledger, path: Path, tell: Callable[[str], None]) -> None:
+    """Copy a damaged ledger's tables into an empty one, without a look at its indexes."""
+    made_of_them = db.conn.execute(_MADE_OF_THEM).fetchall()
+    tables = db.conn.execute(_TABLES).fetchall()
+    db.conn.execute("ATTACH ? AS old", (f"{path.absolute().as_uri()}?mode=rw",))
+    _refuse_others(db, path)
+    with transaction(db):
+        for kind, name, _ in made_of_them:
+            db.conn.execute(f"DROP {kind} {name}")
+        for (table,) in tables:
+            tell(f"copying {table}")
+            _copy(db, table, path)
+        tell("building the indexes")
+        for *_, made_by in made_of_them:
+            db.conn.execute(made_by)
+        forget_damage(db)
+    db.conn.execute("DETACH old")
+
+
+_TABLES = """
+    SELECT name FROM sqlite_master
+     WHERE type = 'table' AND name <> '_sqlite_migrations' AND substr(name, 1, 6) <> 'search'
+"""
+"""All but the words, which a service finds anew in the background."""
+_MADE_OF_THEM = """
+    SELECT type, name, sql FROM sqlite_master
+     WHERE type IN ('index', 'trigger') AND sql NOT NULL AND tbl_name <> '_sqlite_migrations'
+"""
+
+
+def _refuse_others(db: Ledger, path: Path) -> None:
+    """Raise where the tables of the damaged ledger are not the same as here."""
+    try:
+        found = {name for (name,) in db.conn.execute("SELECT name FROM old._sqlite_migrations NOT INDEXED")}
+    except sqlite3.Error as error:
+        raise LedgerDamaged(f"{path}: its list of tables is damaged: {RESTORE}") from error
+    if found != schema.migration_names():
+        raise LedgerError(f"{path}: was written by another version: that one can repair it, or {RESTORE}")
+
+
+def _copy(db: Ledger, table: str, path: Path) -> None:
+    columns = ", ".join(row[1] for row in db.conn.execute(f"PRAGMA main.table_info({table})"))
+    db.conn.execute(f"DELETE FROM main.{table}")
+    try:
+        # With a WHERE: without, SQLite would copy pages of indexes too.
+        sql = f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} {_itself(db, table)} WHERE 1"
+        db.conn.execute(sql)
+    except sqlite3.Error as error:
+        if not (is_damage(error) or isinstance(error, sqlite3.IntegrityError)):
+            raise
+        raise LedgerDamaged(f"{path}: a part of the table {table} is lost: {RESTORE} ({error})") from error
+
+
+def _itself(db: Ledger, table: str) -> str:
+    """How a query names the table's own pages. One without row ids is the index of its primary key, and NOT INDEXED
+    would let SQLite read another that has all columns.
+    """
+    keys = [name for _, name, _, origin, _ in db.conn.execute(f"PRAGMA main.index_list({table})") if origin == "pk"]
+    (made_by,) = db.conn.execute("SELECT sql FROM main.sqlite_master WHERE name = ?", (table,)).fetchone()
+    return f"INDEXED BY {keys[0]}" if "WITHOUT ROWID" in made_by else "NOT INDEXED"
+
+
+def _remove(part: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        part.with_name(part.name + suffix).unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""Looking events up: lists with filters, newest or oldest first, and one event whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.events.webhooks import KIND_OF
+from reconciler.ledger.queue import known
+from reconciler.ledger.storage import columns
+
+LIST = """
+    SELECT e.id, e.happened_at, e.recorded_at, e.project_id, s.project_path, e.kind, s.action, s.author, s.title,
+           s.ref,
+           (SELECT group_concat(source, ' ') FROM sightings WHERE event_id = e.id) AS sources
+      FROM events e CROSS JOIN sightings s ON s.id = e.sighting_id
+     WHERE e.merged_into IS NULL
+"""
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which events are wanted. `kind` may be an `event_name` too. Times are when the event happened; `source` is a
+    source's name or its beginning.
+    """
+
+    project: int | str | None = None
+    kind: str | None = None
+    since: Millis | None = None
+    until: Millis | None = None
+    source: str | None = None
+
+    @property
+    def has_times(self) -> bool:
+        return self.since is not None or self.until is not None
+
+    def where(self, *, by_time: bool = False) -> tuple[str, list[Any]]:
+        """The filter as SQL on `events e` and what its question marks stand for.
+
+        `by_time`: the events are walked in the order in which they happened, else in that of their ids. SQLite is
+        kept from any index that would make it read and sort all that the filter lets through (by a `+`).
+        """
+        clauses, values = "", list[Any]()
+        others, time = ("+", "") if by_time else ("", "+")
+        if self.project is not None:
+            by_id = isinstance(self.project, int)
+            clauses += f" AND {others}e.project_id = " + ("?" if by_id else known.PROJECT_OF_PATH)
+            values += [self.project] if by_id else [self.project, self.project]
+        if self.kind is not None:
+            clauses += f" AND {others}e.kind = ?"
+            values.append(KIND_OF.get(self.kind, self.kind))
+            if self.kind in KIND_OF:
+                clauses += " AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.action = ?)"
+                values.append(self.kind)
+        if self.since is not None:
+            clauses += f" AND {time}e.happened_at >= ?"
+            values.append(times.iso(self.since))
+        if self.until is not None:
+            clauses += f" AND {time}e.happened_at < ?"
+            values.append(times.iso(self.until))
+        if self.source is not None:
+            clauses += (
+                " AND EXISTS (SELECT 1 FROM sightings f WHERE f.event_id = e.id AND "
+                "(f.source = ? OR f.source LIKE ? ESCAPE '!'))"
+            )
+            begins = self.source.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+            values += [self.source, begins + ":%"]
+        return clauses, values
+
+
+def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -> list[dict[str, Any]]:
+    """The newest events that a filter lets through, of those before an id, oldest of them first.
+
+    Where the filter names times, the newest are those that happened last, else those that were recorded last.
+    """
+    where, values = wanted.where(by_time=wanted.has_times)
+    order = "e.happened_at DESC, e.id DESC" if wanted.has_times else "e.id DESC"
+    row_id = "+e.id" if wanted.has_times else "e.id"
+    rows = db.query(f"{LIST}{where} AND {row_id} < ? ORDER BY {order} LIMIT ?", [*values, before, limit])
+    return sorted(rows, key=lambda row: row["id"])
+
+
+def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:
+    """The events recorded after one, in the ledger's order."""
+    where, values = wanted.where()
+    return list(db.query(f"{LIST}{where} AND e.id > ? ORDER BY e.id LIMIT ?", [*values, event_id, limit]))
+
+
+def last_id(db: Database) -> int:
+    """The newest event's id, 0 in an empty ledger."""
+    newest_id: int = db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
+    return newest_id
+
+
+def show(db: Database, event_id: int) -> dict[str, Any] | None:
+    """One event with its payload, its sightings and its deliveries; None where there is none of this id.
+
+    The payload is JSON text, as it is stored: its numbers and its depth may be more than a parser takes.
+    """
+    found = next(_rows(db, "SELECT * FROM events WHERE id = ?", event_id), None)
+    if found is None:
+        return None
+    sightings = list(
+        _rows(
+            db,
+            """
+            SELECT id, source, source_id, key, happened_at, precision, seen_at, kind, action, project_path, author,
+                   title, ref, recovery, headers, payload
+              FROM sightings WHERE event_id = ? ORDER BY seen_at, id
+            """,
+            event_id,
+        )
+    )
+    payload = next((s["payload"] for s in sightings if s["id"] == found["sighting_id"]), None)
+    for sighting in sightings:
+        sighting["headers"] = columns.headers(sighting["headers"])
+        recovery = columns.recovery(sighting["recovery"])
+        sighting["recovery"] = recovery and msgspec.structs.asdict(recovery)
+        del sighting["payload"]
+    found["payload"] = payload
+    found["sightings"] = sightings
+    found["deliveries"] = list(
+        _rows(
+            db,
+            """
+            SELECT x.name AS destination, d.state, d.attempts, d.opened_at, d.first_attempt_at, d.next_attempt_at,
+                   d.finished_at, d.last_status, d.last_error
+              FROM deliveries d JOIN destinations x ON x.id = d.destination_id WHERE d.event_id = ? ORDER BY x.name
+            """,
+            event_id,
+        )
+    )
+    return found
+
+
+def _rows(db: Database, sql: str, value: int) -> Iterator[dict[str, Any]]:
+    return iter(list(db.query(sql, [value])))

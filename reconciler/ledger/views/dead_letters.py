@@ -1,0 +1,49 @@
+"""Dead letters and attempts: what was tried, what came back, what will not be tried again by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlite_utils import Database
+
+from reconciler.ledger.queue.destinations import standings
+from reconciler.ledger.views.browse import Filter
+
+_LETTER = """
+    SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title,
+           d.attempts + 0 AS attempts, d.finished_at AS died_at, d.last_status, d.last_error
+      FROM destinations x
+      CROSS JOIN deliveries d ON d.destination_id = x.id AND d.state = 'dead'
+      CROSS JOIN events e ON e.id = d.event_id
+      CROSS JOIN sightings s ON s.id = e.sighting_id
+     WHERE e.merged_into IS NULL
+"""
+ATTEMPTS = """
+    SELECT x.name AS destination, a.number, a.started_at, a.duration_ms + 0 AS duration_ms,
+           a.status, a.error_class, a.error, a.response
+      FROM attempts a JOIN destinations x ON x.id = a.destination_id WHERE a.event_id = ? ORDER BY a.id
+"""
+
+
+def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit: int) -> list[dict[str, Any]]:
+    """The newest dead letters that a filter lets through, newest last; of one destination, or of all."""
+    where, values = wanted.where()
+    sql = f"{_LETTER} AND x.id = ?{where} ORDER BY d.event_id DESC LIMIT ?"
+    found = [
+        letter
+        for one in standings(db)
+        if destination in (None, one.name)
+        for letter in db.query(sql, [one.id, *values, limit])
+    ]
+    found.sort(key=lambda letter: letter["id"])
+    return found[-limit:]
+
+
+def letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:
+    """An event as a dead letter of each destination of which it is one."""
+    return list(db.query(f"{_LETTER} AND d.event_id = ? ORDER BY x.name", [event_id]))
+
+
+def attempts(db: Database, event_id: int) -> list[dict[str, Any]]:
+    """What was tried with an event, oldest first, as far as attempts are kept."""
+    return list(db.query(ATTEMPTS, [event_id]))

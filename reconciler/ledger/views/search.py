@@ -1,0 +1,154 @@
+"""Finding an event by words: kind, project, author, branch, commit, issue number, title.
+
+The words are in a full-text index of their own, which a service fills in the background, some seconds after events
+are recorded: indexing words costs more than recording an event, and must not hold a webhook up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events.fields import dig, parsed, text
+from reconciler.ledger.storage.connection import is_trouble
+from reconciler.ledger.views.browse import LIST
+
+EVENTS_A_STEP = 300
+_MOST_COMMITS = 50
+
+_NEXT = "SELECT id FROM events WHERE id > (SELECT coalesce(max(rowid), 0) FROM search) ORDER BY id LIMIT ?"
+_EVENTS = """
+    SELECT e.id, s.kind, s.action, e.project_id, s.project_path, s.author, s.ref, s.object, s.title, s.payload
+      FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id BETWEEN ? AND ?
+"""
+_INSERT = """
+    INSERT INTO search (rowid, kind, project, author, branch, commits, object, title) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+FIND = "SELECT rowid FROM search WHERE search MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
+
+_FIELDS = {
+    "kind": "kind",
+    "action": "kind",
+    "project": "project",
+    "author": "author",
+    "branch": "branch",
+    "ref": "branch",
+    "commit": "commits",
+    "object": "object",
+    "title": "title",
+}
+_WORD = re.compile(r'(?:(\w+):)?(?:"([^"]*)"|(\S+))')
+
+
+class Indexed(msgspec.Struct, frozen=True):
+    """A step of indexing. `more`: there are events left. `skipped`: events that can't be found by their words."""
+
+    more: bool
+    skipped: list[int]
+
+
+def index_step(db: Database) -> Indexed:
+    """Index the next events, inside the open transaction. One that can't be indexed is skipped."""
+    ids = [ident for (ident,) in db.conn.execute(_NEXT, (EVENTS_A_STEP,))]
+    skipped = []
+    if ids and not _index(db, ids):
+        skipped = [ident for ident in ids if not _index(db, [ident])]
+        for ident in skipped:  # so that the next step goes on behind it
+            db.conn.execute(_INSERT, (ident, *[""] * 7))
+    return Indexed(len(ids) == EVENTS_A_STEP, skipped)
+
+
+def _index(db: Database, ids: list[int]) -> bool:
+    """Index all of these events, which follow on each other, or none: False where one of them can't be.
+
+    Raises sqlite3.Error where the ledger is at fault.
+    """
+    try:
+        with _savepoint(db):
+            rows = db.conn.execute(_EVENTS, (ids[0], ids[-1])).fetchall()
+            if len(rows) != len(ids):
+                raise LookupError("an event has no sighting")
+            db.conn.executemany(_INSERT, [_words(*row) for row in rows])
+    except Exception as error:  # a value that is no text, a body too deep: whatever it is, it is one event's
+        if is_trouble(error):
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _savepoint(db: Database) -> Iterator[None]:
+    """Undo what the block did to the open transaction, where it raises."""
+    db.conn.execute("SAVEPOINT step")
+    try:
+        yield
+    except BaseException:
+        db.conn.execute("ROLLBACK TO step")
+        raise
+    finally:
+        db.conn.execute("RELEASE step")
+
+
+def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str, Any]]:
+    """The newest events, older than one, that have all these words; newest first."""
+    asked = expression(words)
+    if asked is None:
+        return []
+    ids = [ident for (ident,) in db.conn.execute(FIND, (asked, before, limit))]
+    if not ids:
+        return []
+    marks = ",".join("?" * len(ids))
+    return list(db.query(f"{LIST} AND e.id IN ({marks}) ORDER BY e.id DESC", ids))
+
+
+def expression(words: str) -> str | None:
+    """What a person wrote, as a query of FTS5; None where there is no word in it.
+
+    `author:ada`, `branch:release/1.2`, `commit:3f9a0c2` look in one field; `#12` is an issue, `!34` a merge
+    request; anything else is looked for everywhere. The beginning of a word is enough.
+    """
+    parts = []
+    for name, quoted, plain in _WORD.findall(words.replace("\0", " ")):
+        word, column = quoted or plain, _FIELDS.get(name.lower())
+        if name and column is None:
+            word = f"{name}:{word}"
+        if not name and re.fullmatch(r"[#!]\d+", word):
+            parts.append(f'object : "{"issue" if word[0] == "#" else "merge_request"}/{word[1:]}"')
+        elif re.search(r"\w", word):
+            escaped = word.replace('"', '""')
+            parts.append((f"{column} : " if column else "") + f'"{escaped}" *')
+    return " AND ".join(parts) or None
+
+
+def _words(
+    event_id: int,
+    kind: str,
+    action: str | None,
+    project_id: int | None,
+    path: str | None,
+    author: str | None,
+    ref: str | None,
+    about: str | None,
+    title: str | None,
+    payload: str,
+) -> tuple[Any, ...]:
+    project = " ".join(str(part) for part in (project_id, path) if part is not None)
+    branch = (ref or "").removeprefix("refs/heads/").removeprefix("refs/tags/")
+    commits = " ".join(_commits(parsed(payload)))
+    return event_id, f"{kind} {action or ''}", project, author or "", branch, commits, about or "", title or ""
+
+
+def _commits(body: Any) -> list[str]:
+    """The commits that a body names."""
+    paths: tuple[str, ...] = ("after", "checkout_sha", "commit.id", "commit.sha", "object_attributes.sha", "sha")
+    paths += ("object_attributes.last_commit.id", "object_attributes.merge_commit_sha")
+    found = [text(dig(body, path)) for path in paths]
+    listed = dig(body, "commits")
+    if isinstance(listed, list):
+        found += [text(dig(commit, "id")) for commit in listed[:_MOST_COMMITS]]
+    return list(dict.fromkeys(sha for sha in found if sha is not None and len(sha) >= 7))

@@ -1,0 +1,184 @@
+"""How things stand: per project what was heard and what is covered, per destination what is owed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.sighting import ALERT
+from reconciler.events.times import Millis
+from reconciler.ledger.alerts import alerts
+from reconciler.ledger.coverage.gaps import Gap, gaps
+from reconciler.ledger.coverage.hooks import hooks_off
+from reconciler.ledger.coverage.source_state import covered_through, source_troubles
+from reconciler.ledger.coverage.unreadable import Kept, unreadable
+from reconciler.ledger.queue.destinations import Standing as DestinationStanding
+from reconciler.ledger.queue.destinations import standings as destination_standings
+from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
+from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns
+
+BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
+OPENED_AT = "SELECT opened_at FROM deliveries WHERE event_id = ? AND destination_id = ?"
+DEAD = "SELECT count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
+LAST_ERROR = """
+    SELECT last_error FROM deliveries
+     WHERE destination_id = ? AND state = 'retrying' AND last_error IS NOT NULL
+     ORDER BY next_attempt_at DESC LIMIT 1
+"""
+LAST_DEAD_ERROR = """
+    SELECT last_error FROM deliveries WHERE destination_id = ? AND state = 'dead' ORDER BY event_id DESC LIMIT 1
+"""
+
+
+class OpenGap(msgspec.Struct, frozen=True):
+    """Time that a source has not read completely; `start` included, `end` not. See `ledger.gaps`."""
+
+    source: str
+    start: str
+    end: str
+    why: str
+    closable_until: str | None
+
+
+class HookStatus(msgspec.Struct, frozen=True):
+    """A webhook of ours that GitLab has switched off."""
+
+    name: str
+    alert_status: str | None
+    disabled_until: str | None
+    off_since: str | None
+
+
+class ProjectStatus(msgspec.Struct, frozen=True):
+    """`covered_through`: up to when all sources that can be read have been read; where none can be, up to when they
+    were. `troubles`: what keeps sources from being read, by source; `switched off` is none: there is nothing to read.
+    """
+
+    id: int
+    path: str | None
+    last_webhook_at: str | None
+    last_poll_at: str | None
+    last_poll_error: str | None
+    covered_through: str | None
+    gaps: list[OpenGap]
+    troubles: dict[str, str]
+    hooks_off: list[HookStatus]
+
+
+class DestinationStatus(msgspec.Struct, frozen=True):
+    """`state`: up, down, paused, or not in the config; `breaker` as the circuit breaker has it. `in_the_way`: the
+    event that others wait behind, again and again.
+    """
+
+    name: str
+    active: bool
+    state: str
+    breaker: str
+    paused_at: str | None
+    pending: int
+    oldest_pending_at: str | None
+    dead: int
+    last_error: str | None
+    in_the_way: InTheWay | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Everything that `status` shows: first what is not known, then counts of the whole ledger, then a row each.
+    `alerts`: what is open. `unreadable`: the records seen last that could not be understood, as they came.
+    """
+
+    unknown: list[Unknown]
+    events: int
+    projects: list[ProjectStatus]
+    destinations: list[DestinationStatus]
+    alerts: list[str]
+    unreadable: list[Kept]
+
+
+def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
+    """How things stand. Gaps are counted up to `expected`: when a service that polls as it should has read
+    everything. `keeps` says for how long GitLab keeps what each source reads, `asked` what the config names.
+    """
+    sql = "SELECT count(*) FROM events WHERE merged_into IS NULL AND kind <> ?"
+    events = db.execute(sql, [ALERT]).fetchone()[0]
+    projects = _projects(db, gaps(db, keeps=keeps, expected=expected, now=now))
+    return Status(
+        unknowns(db, asked, now=now),
+        events,
+        projects,
+        destination_statuses(db),
+        open_alerts(db),
+        unreadable(db),
+    )
+
+
+def project_rows(db: Database) -> list[dict[str, Any]]:
+    """All projects that were heard of, by path."""
+    return list(db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id"))
+
+
+def open_alerts(db: Database) -> list[str]:
+    """What is wrong, in sentences."""
+    return [row["text"] for row in alerts(db) if row["over_at"] is None]
+
+
+def destination_statuses(db: Database) -> list[DestinationStatus]:
+    """What each destination is owed, and how it does."""
+    return [_destination(db, one) for one in destination_standings(db)]
+
+
+def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
+    """All of them, in as many queries for many as for one."""
+    by_project: dict[int, list[OpenGap]] = defaultdict(list)
+    for gap in found:
+        by_project[gap.project_id].append(_open_gap(gap))
+    off: dict[int, list[HookStatus]] = defaultdict(list)
+    for hook in hooks_off(db):
+        off[hook.project_id].append(HookStatus(hook.name, hook.alert_status, hook.disabled_until, hook.off_since))
+    through, troubles = covered_through(db), source_troubles(db)
+    return [
+        ProjectStatus(
+            id=row["id"],
+            path=row["path"],
+            last_webhook_at=row["last_webhook_at"],
+            last_poll_at=row["last_poll_at"],
+            last_poll_error=row["last_poll_error"],
+            covered_through=through.get(row["id"]),
+            gaps=by_project.get(row["id"], []),
+            troubles=troubles.get(row["id"], {}),
+            hooks_off=off.get(row["id"], []),
+        )
+        for row in project_rows(db)
+    ]
+
+
+def _open_gap(gap: Gap) -> OpenGap:
+    until = None if gap.closable_until is None else times.iso(gap.closable_until)
+    return OpenGap(gap.source, times.iso(gap.during.start), times.iso(gap.during.end), gap.why, until)
+
+
+def _destination(db: Database, at: DestinationStanding) -> DestinationStatus:
+    def one(sql: str, *values: int) -> Any:
+        row = db.execute(sql, [*values, at.id]).fetchone()
+        return None if row is None else row[0]
+
+    pending, oldest = db.execute(BACKLOG, [at.id]).fetchone()
+
+    return DestinationStatus(
+        name=at.name,
+        active=at.active,
+        state=at.state,
+        breaker=at.breaker.state,
+        paused_at=None if at.paused_at is None else times.iso(at.paused_at),
+        pending=pending,
+        oldest_pending_at=None if oldest is None else one(OPENED_AT, oldest),
+        dead=one(DEAD),
+        last_error=one(LAST_ERROR) or one(LAST_DEAD_ERROR),
+        in_the_way=in_the_way(db, at.id, at.name),
+    )

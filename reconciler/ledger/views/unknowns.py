@@ -1,0 +1,267 @@
+"""What do we not know? What the config wants to be read and nobody could read, or has read yet.
+
+Every face (status, gaps, check, dashboard, metrics, alerts) asks `unknowns` and shows the answer first. What else can
+be unknown is one more function in `CONTRIBUTORS`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import HOUR, Millis
+from reconciler.ledger.coverage import downtime, runs, source_state, unreadable, watched
+from reconciler.ledger.coverage.downtime import Life
+from reconciler.ledger.coverage.gaps import Gap
+from reconciler.ledger.coverage.watched import Name, Watched
+from reconciler.ledger.storage.schema import UNREAD
+from reconciler.ledger.upkeep import parts
+
+KINDS = ("service", "part", "config", "gitlab", "group", "project", "source", "record", "webhook")
+"""What can be unknown, in the order in which it is shown. `part`: a part of the service that fails. `record`: what
+GitLab told could not be understood, and is kept as it came. `webhook`: no webhook of ours was ever seen in a project,
+so that there is no log of it to read.
+"""
+NOT_READ_YET = "not read yet"
+NO_WEBHOOK = "no webhook"
+SLOW = HOUR
+"""A reading that has not come to an end for so long is taken for one that hangs."""
+EXAMPLES = 3
+"""So many of the projects that something is about are named."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the config wants to be read: `names`, of the GitLab at `url`. A service that polls as it should has read
+    each since `late`.
+    """
+
+    url: str
+    has_token: bool
+    names: Sequence[Name]
+    late: Millis
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """Something that is not known. `kind` is one of `KINDS` or a contributor's own, `name` the config's own name for
+    it where it has one, and `of` the name in the config that it belongs to: GitLab's own where it is only not
+    read because nothing is. `trouble` is a word, `why` says what is
+    wrong and what to do. `pending`: nothing is wrong so far, it has only not been read yet. `count`: of how many
+    things this is told together. `own_since`: since when it is in this trouble by itself, where that is later than
+    `since`.
+    """
+
+    kind: str
+    name: str
+    of: Name
+    trouble: str
+    why: str
+    since: str | None
+    pending: bool = False
+    count: int = 1
+    own_since: str | None = None
+
+    @property
+    def text(self) -> str:
+        """In one sentence, with its name."""
+        since = "" if self.since is None else f" since {self.since[:19].replace('T', ' ')}"
+        return f"{self.kind} {self.name}: {self.trouble}{since}: {self.why}"
+
+
+class Known(msgspec.Struct, frozen=True):
+    """How much is known: what is not, and the gaps in what is. `off`: the sources of projects that have nothing to
+    read, which is no gap from then on.
+    """
+
+    unknowns: list[Unknown]
+    gaps: list[Gap]
+    off: dict[int, list[str]] = {}
+
+
+def unknowns(db: Database, asked: Asked, *, now: Millis) -> list[Unknown]:
+    """All that is not known, what matters most first."""
+    return [one for contributor in CONTRIBUTORS for one in contributor(db, asked, now)]
+
+
+def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
+    """Whether anybody looks at all."""
+    life = downtime.life(db)
+    if life.runs(now):
+        return
+    if life.alive_at is None:
+        why, since = "no service has run with this ledger yet: `gitlab-reconciler serve` starts one", None
+    else:
+        how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: its log says more"
+        why, since = f"{how}; nobody receives or asks: start it", times.iso(life.alive_at)
+    yield Unknown("service", "gitlab-reconciler", Name("gitlab", asked.url), "not running", why, since)
+
+
+def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
+    """The service's own parts that fail. Each starts again by itself."""
+    of = Name("gitlab", asked.url)
+    for one in parts.failing(db):
+        since = None if one.failing_since is None else times.iso(one.failing_since)
+        again = f"it started again {one.restarts} times; the log says more" if one.restarts else "the log says more"
+        yield Unknown("part", one.name, of, "failing", f"{one.error} ({again})", since)
+
+
+def _config(_: Database, asked: Asked, __: Millis) -> Iterator[Unknown]:
+    """Whether there is anything to look at."""
+    of = Name("gitlab", asked.url)
+    if not asked.names:
+        why = "neither projects nor groups are configured: what webhooks miss is not looked for"
+        yield Unknown("config", "projects", of, "not configured", why, None)
+    elif not asked.has_token:
+        why = f"without it none of the {len(asked.names)} projects and groups in the config can be read"
+        yield Unknown("config", "gitlab.token", of, "not configured", why, None, count=len(asked.names))
+
+
+def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
+    """What the config names and nobody could read, and GitLab itself."""
+    if not asked.has_token or not asked.names:
+        return
+    gitlab, wanted = Name("gitlab", asked.url), set(asked.names)
+    there, life = watched.watched(db), downtime.life(db)
+    look = _Look(life, asked, now)
+    for one in there:
+        if Name(one.kind, one.name) == gitlab and one.trouble is not None:
+            why = f"{one.error}; what webhooks miss is not looked for"
+            yield Unknown("gitlab", one.name, gitlab, one.trouble, why, one.trouble_since)
+    taken_up = {Name(one.kind, one.name) for one in there}
+    for name in asked.names:
+        if name not in taken_up:
+            why = "the service has not taken it up: `gitlab-reconciler reload`, or start the service"
+            yield Unknown(name.kind, name.name, name, NOT_READ_YET, why, None, pending=life.runs(now))
+    for one in there:
+        name = Name(one.kind, one.name)
+        if name in wanted and (found := look.at(one, name)) is not None:
+            yield found
+    below = (one for one in there if one.kind == "member" and Name("group", one.below) in wanted)
+    for group, members in itertools.groupby(below, attrgetter("below")):
+        yield from look.at_members(list(members), Name("group", group))
+
+
+class _Look:
+    """How each group and project is read."""
+
+    def __init__(self, life: Life, asked: Asked, now: Millis) -> None:
+        self._gitlab = Name("gitlab", asked.url)
+        self._runs = life.runs(now)
+        self._started_at = life.started_at or Millis(0)
+        self._slow = Millis(asked.late - SLOW)
+
+    def at(self, one: Watched, of: Name) -> Unknown | None:
+        """One of them, where it is not read."""
+        kind, shown = ("project", one.path or one.name) if one.kind == "member" else (one.kind, one.name)
+        if one.trouble is not None:
+            of = self._gitlab if one.own_since is None else of
+            return Unknown(kind, shown, of, one.trouble, str(one.error), one.trouble_since, own_since=one.own_since)
+        waits_since = max(times.from_iso(one.read_at or one.since), self._started_at)
+        hangs = self._runs and waits_since < self._slow
+        since = times.iso(waits_since)
+        if hangs:
+            why = "reading it has not come to an end for more than an hour: GitLab is slow, or does not answer"
+            return Unknown(kind, shown, of, "slow", why, since)
+        if one.read_at is None:
+            why = "its first reading has not come to an end" if self._runs else "no service has read it"
+            return Unknown(kind, shown, of, NOT_READ_YET, why, since, pending=self._runs)
+        return None
+
+    def at_members(self, members: Iterable[Watched], of: Name) -> Iterator[Unknown]:
+        """The projects below a group that are not read, those with the same trouble together."""
+        found: dict[tuple[str, Name], list[Unknown]] = {}
+        for one in members:
+            if (unknown := self.at(one, of)) is not None:
+                found.setdefault((unknown.trouble, unknown.of), []).append(unknown)
+        for some in found.values():
+            first = min(some, key=lambda one: one.since or "")
+            yield msgspec.structs.replace(first, name=_named([one.name for one in some]), count=len(some))
+
+
+class _Source(NamedTuple):
+    """A source that is not read, and the name that its project has in the config, or its group."""
+
+    project_id: int
+    source: str
+    of: Name
+    path: str
+    trouble: str | None
+    error: str | None
+    since: str
+    was_read: bool
+
+
+SOURCES = f"""
+    SELECT s.project_id, s.source, w.kind, w.name, w.below, w.trouble, coalesce(p.path, s.project_id),
+           s.trouble, s.error, coalesce(s.trouble_since, s.last_read_at, s.watched_since),
+           s.last_read_at IS NOT NULL
+      FROM (SELECT * FROM sources INDEXED BY sources_unread WHERE {UNREAD}) s
+      JOIN watched w ON w.project_id = s.project_id LEFT JOIN projects p ON p.id = s.project_id
+     ORDER BY s.project_id, s.source, w.kind DESC
+"""
+"""A project's own name comes before those of the groups that it is below."""
+
+
+def _sources(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
+    """Sources that can't be read, or were not yet: those of one name in the config with the same trouble together."""
+    if not asked.has_token:
+        return
+    wanted, found = set(asked.names), dict[Any, list[_Source]]()
+    for one in _unread_sources(db):
+        if one.of in wanted and one.trouble != source_state.OFF:
+            found.setdefault((one.of, one.source, one.trouble, one.was_read), []).append(one)
+    for (of, source, trouble, was_read), some in found.items():
+        name = f"{source} of {_named([one.path for one in some])}"
+        since = min(one.since for one in some)
+        if trouble is None:
+            why = "its first reading has not come to an end"
+            yield Unknown("source", name, of, NOT_READ_YET, why, since, pending=True, count=len(some))
+        else:
+            kind = "webhook" if trouble == NO_WEBHOOK and not was_read else "source"
+            yield Unknown(kind, name, of, trouble, str(some[0].error), since, count=len(some))
+
+
+def _unread_sources(db: Database) -> Iterator[_Source]:
+    """Each once, without those of a project that can't be read at all."""
+    rows = db.conn.execute(SOURCES).fetchall()
+    for (project_id, source), some in itertools.groupby(rows, key=itemgetter(0, 1)):
+        _, _, kind, name, below, trouble, *rest = next(some)
+        if trouble is None or kind == "group":
+            of = Name("group", below) if kind == "member" else Name(kind, name)
+            path, *more = rest
+            yield _Source(project_id, source, of, str(path), *more)
+
+
+def _records(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
+    """Records that could not be understood."""
+    of = Name("gitlab", asked.url)
+    some = unreadable.by_source(db)
+    paths = {ident: path for path, ident in runs.project_paths(db).items()} if some else {}
+    for one in some:
+        name = f"{one.source} of {paths.get(one.project_id, one.project_id)}"
+        many = f"{one.count} records are" if one.count > 1 else "a record is"
+        why = f"{many} kept as it came (`status --json` shows it), and not told: {one.error}"
+        yield Unknown("record", name, of, "not understood", why, one.since, count=one.count)
+
+
+def _named(names: Iterable[str]) -> str:
+    """Some names, and how many more there are."""
+    names = sorted(names)
+    more = len(names) - EXAMPLES
+    shown = ", ".join(names[:EXAMPLES])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+CONTRIBUTORS: tuple[Callable[[Database, Asked, Millis], Iterable[Unknown]], ...] = (
+    _service,
+    _parts,
+    _config,
+    _watched,
+    _sources,
+    _records,
+)

@@ -1,0 +1,67 @@
+"""How much is known, for every face: what is not, the gaps in what is, and what is switched off in projects."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from sqlite_utils import Database
+
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.alerts import Missed
+from reconciler.ledger.coverage.gaps import gaps
+from reconciler.ledger.coverage.source_state import switched_off
+from reconciler.ledger.storage.connection import look_at
+from reconciler.ledger.views.unknowns import Asked, Known, unknowns
+from reconciler.polling.rounds import expected, pause
+from reconciler.polling.watchlist import names
+from reconciler.sources.table import keeps
+
+FRESH_S = 2.0
+"""For so long an answer is given to every face that asks."""
+
+
+def asked(config: Config, now: Millis) -> Asked:
+    """What the config wants to be read."""
+    return Asked(
+        url=config.gitlab.url,
+        has_token=config.gitlab.token is not None,
+        names=names(config),
+        late=Millis(now - 2 * pause(config)),
+    )
+
+
+def missed(config: Config, now: Millis) -> Missed:
+    """Since when something must be in trouble to have missed two rounds."""
+    return Missed(Millis(now - 2 * config.reconcile.interval), Millis(now - 2 * pause(config)))
+
+
+def look(db: Database, config: Config, now: Millis) -> Known:
+    """How much is known now."""
+    found = gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
+    return Known(unknowns(db, asked(config, now), now=now), found, switched_off(db))
+
+
+class SharedLook:
+    """`look` for a service's faces, which share its answer. It has a connection of its own, and takes a moment where
+    there are many projects: call it from a thread, never on the event loop. `trouble` tells why the file at the
+    ledger's path must not be shown.
+    """
+
+    def __init__(self, current: Callable[[], Config], trouble: Callable[[], str | None] = lambda: None) -> None:
+        self._current = current
+        self._trouble = trouble
+        self._lock = threading.Lock()
+        self._last: tuple[float, Config, Known] | None = None
+
+    def __call__(self) -> Known:
+        """The answer, at most `FRESH_S` old, for the config as it is now. Raises LedgerError where there is none."""
+        with self._lock:
+            config = self._current()
+            if self._last is None or self._last[1] is not config or time.monotonic() - self._last[0] > FRESH_S:
+                with look_at(config.ledger.path, self._trouble) as db:
+                    self._last = (time.monotonic(), config, look(db, config, times.now()))
+            return self._last[2]

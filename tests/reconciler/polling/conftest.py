@@ -1,0 +1,94 @@
+"""Everything that asks GitLab and writes the ledger, all of it real but GitLab; its clock is set by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.config.models import Config
+from reconciler.events import times
+from reconciler.events.hook_tests import Expected
+from reconciler.ledger.coverage import gaps
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.storage.connection import connect
+from reconciler.polling.parts import reconciling
+from reconciler.polling.rounds import expected
+from reconciler.simulator.server import Simulator
+from reconciler.simulator.world import World
+from reconciler.sources.table import keeps
+
+NOW = times.from_iso("2026-11-24T12:00:00Z")
+
+
+class House:
+    """A service without its receiver and its forwarder. Sections given replace the config's."""
+
+    def __init__(self, gitlab: Simulator, folder: Path, **sections: Any) -> None:
+        self.gitlab = gitlab
+        self.now = NOW
+        self.db = connect(folder / "ledger.db")
+        self.reader = connect(folder / "ledger.db", readonly=True)
+        self.writer = Writer(self.db)
+        self.config = Config.model_validate(
+            {
+                "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
+                "projects": [42],
+                "receiver": {"url": "http://127.0.0.1:9", "hooks": [{"token": "t"}]},
+                "ledger": {"path": str(folder / "ledger.db")},
+            }
+            | sections
+        )
+        self.expected_tests: set[Expected] = set()
+        self.parts = reconciling(self.config, db=self.reader, writer=self.writer, expected_tests=self.expected_tests)
+        self.poll = self.parts.poller.poll
+        gitlab.world.clock = lambda: self.now
+
+    @property
+    def asked(self) -> int:
+        return sum(self.gitlab.api.requests.values())
+
+    def rows(self, sql: str) -> list[Any]:
+        return self.reader.execute(sql).fetchall()
+
+    def events(self) -> int:
+        return int(self.rows("SELECT count(*) FROM events")[0][0])
+
+    def gaps(self) -> list[gaps.Gap]:
+        return gaps.gaps(self.reader, keeps=keeps(), expected=expected(self.config, self.now), now=self.now)
+
+    async def close(self) -> None:
+        self.parts.stop()
+        await self.writer.close()
+        self.reader.close()
+        self.db.close()
+
+
+@pytest.fixture
+def simulated() -> Iterator[Simulator]:
+    world = World()
+    world.add_project(42, "group/project")
+    with Simulator(world) as simulator:
+        yield simulator
+
+
+MakeHouse = Callable[..., House]
+
+
+@pytest.fixture
+async def make_house(
+    simulated: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[MakeHouse]:
+    made: list[House] = []
+
+    def make(**sections: Any) -> House:
+        house = House(simulated, tmp_path, **sections)
+        monkeypatch.setattr(times, "now", lambda: house.now)
+        made.append(house)
+        return house
+
+    yield make
+    for house in made:
+        await house.close()

@@ -1,0 +1,496 @@
+"""What nobody could read is the first thing that every face says: for each way in which GitLab can fail, at each
+place, from the start and in the middle.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+import yaml
+from typer.testing import CliRunner
+
+from reconciler.cli.app import command_line
+from reconciler.cli.once import without_request
+from reconciler.config.load import load
+from reconciler.dashboard.app import dashboard_app
+from reconciler.dashboard.stream import Stream
+from reconciler.events import times
+from reconciler.events.times import HOUR, MINUTE, Millis
+from reconciler.forwarding.filters import routes
+from reconciler.forwarding.forwarder import as_wanted
+from reconciler.ledger.coverage import downtime, unreadable
+from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.views import unknowns
+from reconciler.ledger.views.unknowns import Asked, Known, Unknown
+from reconciler.metrics import Standing
+from reconciler.polling import rounds
+from reconciler.polling.knowledge import SharedLook, look
+from reconciler.polling.parts import reconciling
+from reconciler.service.alerting import Alerting
+from reconciler.service.jobs import Jobs
+from reconciler.supervisor import Supervisor
+from tests.reconciler.polling.conftest import NOW
+from tests.support.failing_gitlab import WAYS, FailingGitLab
+
+PLACES = {
+    "everything": ("/",),
+    "a project": ("/projects/42", "/projects/group/project"),
+    "a group": ("/groups/team", "/groups/7"),
+    "a source": ("/projects/42/pipelines",),
+    "a project below a group": ("/projects/60/",),
+}
+SAYS = {  # kind, name, what the alert is, and about whom
+    "everything": ("gitlab", "http://", "gitlab_not_read", "http://"),
+    "a project": ("project", "42", "project_not_read", "42"),
+    "a group": ("group", "team", "group_not_read", "team"),
+    "a source": ("source", "pipelines of group/project", "project_not_read", "42"),
+    "a project below a group": ("project", "team/member", "group_not_read", "team"),
+}
+NO_FAULT = {  # an empty list is just what a list may be
+    ("an empty list", "a source", "start"),
+    ("an empty list", "a source", "middle"),
+    ("an empty list", "a project below a group", "start"),
+    ("an empty list", "a project below a group", "middle"),
+    ("an empty list", "a project", "middle"),  # its name was asked before
+}
+CASES = [
+    (way, place, when)
+    for way in WAYS
+    for place in PLACES
+    for when in ("start", "middle")
+    if (way, place, when) not in NO_FAULT
+]
+
+
+class House:
+    """A service without its processes: what asks GitLab, what alerts, and every face, on one ledger and one clock."""
+
+    def __init__(self, folder: Path, url: str, **sections: Any) -> None:
+        self.now = NOW
+        self.file = folder / "config.yaml"
+        written = {
+            "gitlab": {"url": url, "token": "glpat-x"},
+            "projects": [42, "group/other"],
+            "groups": ["team"],
+            "reconcile": {"sources": ["project_events", "pipelines"], "round": "60s"},
+            "receiver": {"hooks": [{"token": "t"}]},
+            "ledger": {"path": "ledger.db"},
+            "destinations": [{"name": "ops", "url": "https://ops.example", "gets": "alerts"}],
+        } | sections
+        self.file.write_text(yaml.safe_dump(written))
+        self.config = load(self.file, {})
+        path = self.config.ledger.path
+        self.db, self.reader = connect(path), connect(path, readonly=True)
+        self.writer = Writer(self.db)
+        self.alerting = Alerting(lambda: self.config, known=self.known, db=self.reader, writer=self.writer)
+        self.start()
+
+    def start(self) -> None:
+        self.parts = reconciling(self.config, db=self.reader, writer=self.writer)
+        self.parts.client._tries = 1
+
+    async def wake(self) -> None:
+        await self.writer.run(lambda db: downtime.wake(db, self.now))
+        wanted = [as_wanted(one) for one in self.config.destinations]
+        ids = await self.writer.run(lambda db: destinations.sync(db, wanted, now=self.now))
+        self.writer.routes = routes(self.config.destinations, ids)
+
+    def known(self) -> Known:
+        return look(self.reader, self.config, self.now)
+
+    def unknown(self) -> list[Unknown]:
+        return self.known().unknowns
+
+    async def round(self, after: int = MINUTE) -> None:
+        """Everything is asked once, some time later, and it is looked whether that is worth an alert."""
+        self.now = Millis(self.now + after)
+        self.parts.poller._refused.clear()  # the quarter of an hour is over
+        self.parts.rounds._groups_read_at = None
+        await self.writer.run(lambda db: downtime.beat(db, self.now))
+        await self.parts.rounds.heal()
+        await self.alerting._review()
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """What the destination that gets alerts will be sent."""
+        rows = self.reader.execute(
+            "SELECT s.payload FROM deliveries d JOIN sightings s ON s.event_id = d.event_id ORDER BY s.id"
+        )
+        bodies = [json.loads(payload) for (payload,) in rows.fetchall()]
+        return [(body["alert"], body["subject"], body["state"]) for body in bodies]
+
+    def run(self, *command: str) -> tuple[int, str]:
+        done = CliRunner().invoke(command_line(command[:1]), [*command, "-c", str(self.file)])
+        return done.exit_code, done.stdout
+
+    async def page(self) -> str:
+        made = dashboard_app(lambda: self.config, known=self.known, stream=Stream(self.config.ledger.path))
+        transport = httpx.ASGITransport(app=made)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get("/")
+        assert answer.status_code == 200
+        return answer.text
+
+    def metric(self, kind: str) -> float:
+        families = Standing(lambda: (self.config, None), self.known).collect()
+        [value] = [
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "gitlab_reconciler_unknowns" and sample.labels["kind"] == kind
+        ]
+        return float(value)
+
+    async def close(self) -> None:
+        self.parts.stop()
+        await self.writer.close()
+        self.reader.close()
+        self.db.close()
+
+
+@pytest.fixture
+def gitlab() -> Iterator[FailingGitLab]:
+    with FailingGitLab() as running:
+        yield running
+
+
+@pytest.fixture
+async def house(
+    gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[House]:
+    case = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    timeout = "500ms" if case.get("way") == "never answers" else "30s"  # who answers may be as slow as the machine
+    made = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": timeout})
+    monkeypatch.setattr(times, "now", lambda: made.now)
+    await made.wake()
+    yield made
+    await made.close()
+
+
+async def every_face_says(house: House, kind: str, name: str) -> None:
+    """First of all, with a reason and since when."""
+    code, text = house.run("status")
+    assert (code, text.splitlines()[0]) == (0, "Not known (times are UTC):")
+    assert f"{kind} {name}" in text.split("events. Times")[0]
+    shown = json.loads(house.run("status", "--json")[1])
+    assert next(iter(shown)) == "unknown"
+    [mine] = [one for one in shown["unknown"] if (one["kind"], one["name"][: len(name)]) == (kind, name)]
+    assert mine["why"]
+    assert mine["trouble"]
+    assert mine["since"]
+    code, text = house.run("gaps", "--exit-code")
+    assert (code, text.splitlines()[0]) == (1, "Not known (times are UTC):")
+    assert without_request(mine["why"].splitlines()[0]) in text  # said once where it is the same with several
+    assert mine in json.loads(house.run("gaps", "--json")[1])["unknown"]
+    page = await house.page()
+    assert "Not known" in page.partition('aria-labelledby="destinations"')[0]
+    assert 'verdict good">\n    <h2>Is anything lost?' not in page
+    assert f'<th scope="row">{name}' in page
+    assert house.metric(kind) >= 1
+
+
+def all_is_known(house: House) -> bool:
+    code, text = house.run("gaps", "--exit-code")
+    return not house.unknown() and code == 0 and "No gaps." in text
+
+
+@pytest.mark.parametrize(("way", "place", "when"), CASES, ids=lambda one: one.replace(" ", "_"))
+async def test_what_nobody_could_read(house: House, gitlab: FailingGitLab, way: str, place: str, when: str) -> None:
+    kind, name, what, subject = SAYS[place]
+    if when == "middle":
+        await house.round()
+        assert all_is_known(house)
+        await house.round(HOUR)
+    gitlab.fail(way, *PLACES[place])
+    with structlog.testing.capture_logs() as logged:
+        await house.round()
+    assert [one for one in logged if one["log_level"] in ("warning", "error")]
+    healed = [one["event"].partition(":")[0] for one in logged if one["event"].startswith("downtime is")]
+    assert healed == ["downtime is not healed"]
+    if (way, place) in (("not found", "everything"), ("forbidden", "everything")):
+        kind, name = "project", "42"  # GitLab answers, but shows nothing
+    if (way, place, when) == ("an empty list", "everything", "middle"):
+        kind, name, what, subject = SAYS["a group"]  # for the rest it may well be that nothing happened
+    await every_face_says(house, kind, name)
+    assert house.told() == []  # a moment's trouble is no alert
+
+    await house.round()
+    await house.round()
+    await house.round(10 * MINUTE)
+    await every_face_says(house, kind, name)
+    [(told, about, state)] = house.told()  # one, however many names stand in the config
+    assert (told, about[: len(subject)], state) == (what, subject, "opened")
+
+    gitlab.recover()
+    await house.round()
+    assert house.told() == [(told, about, "opened"), (told, about, "over")]
+    assert all_is_known(house)
+    assert 'Is anything lost?</h2>\n    <p class="answer">No</p>' in await house.page()
+
+
+NOWHERE = {
+    "nobody listens": ("http://127.0.0.1:1", "refused"),
+    "no such host": ("http://gitlab.example", "no such host"),
+    "no TLS": ("https://127.0.0.1:{port}", "SSL"),
+}
+
+
+@pytest.mark.parametrize("why", NOWHERE)
+async def test_a_gitlab_that_was_never_reached(
+    gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *more: Any, **others: Any) -> Any:
+        if host == "gitlab.example":
+            raise socket.gaierror(socket.EAI_NONAME, "no such host")
+        return real(host, *more, **others)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    url, said = NOWHERE[why]
+    house = House(tmp_path, url.format(port=gitlab.url.rpartition(":")[2]))
+    monkeypatch.setattr(times, "now", lambda: house.now)
+    await house.wake()
+    for _ in range(4):
+        await house.round()
+    await every_face_says(house, "gitlab", "http")
+    assert said in house.unknown()[0].why
+    assert [(what, state) for what, _, state in house.told()] == [("gitlab_not_read", "opened")]
+    await house.close()
+
+
+async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
+    """Before the first attempt has ended nobody knows anything, and nothing is wrong."""
+    await house.parts.projects.begin()
+    assert {(one.kind, one.name, one.trouble, one.pending) for one in house.unknown()} == {
+        ("group", "team", "not read yet", True),
+        ("project", "42", "not read yet", True),
+        ("project", "group/other", "not read yet", True),
+    }
+    assert {one.since for one in house.unknown()} == {times.iso(NOW)}
+    assert house.run("gaps", "--exit-code")[0] == 1
+    assert "could not be looked at yet" in await house.page()
+    await house.alerting._review()
+    assert house.told() == []
+
+
+async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
+    await house.parts.projects.begin()
+    house.now = Millis(house.now + 2 * HOUR)
+    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    assert {(one.trouble, one.pending) for one in house.unknown()} == {("slow", False)}
+    await house.alerting._review()
+    assert [what for what, _, _ in house.told()] == ["gitlab_not_read"]  # all of it, for one reason
+
+
+async def test_one_source_in_trouble_stops_no_other(house: House, gitlab: FailingGitLab) -> None:
+    house.config.reconcile.sources[:] = ["project_events", "pipelines", "releases"]  # type: ignore[index]
+    gitlab.fail("server error", *PLACES["a source"])
+    await house.round()
+    asked = gitlab.requests["/api/v4/projects/42/releases"]
+    assert asked == 1
+    [one] = house.unknown()
+    assert (one.kind, one.name, one.of.name) == ("source", "pipelines of group/project", "42")
+
+
+async def test_a_group_that_hangs_holds_no_project_up(
+    gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "GROUPS_PATIENCE_S", 0.01)
+    house = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": "30s"})
+    monkeypatch.setattr(times, "now", lambda: house.now)
+    await house.wake()
+    gitlab.fail("never answers", *PLACES["a group"])
+    await house.round()
+    assert [(one.kind, one.name, one.pending) for one in house.unknown()] == [("group", "team", True)]
+    await house.close()
+
+
+async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> None:
+    await house.round()
+    house.config = load(rewritten(house, projects=["group/other"], groups=[]), {})
+    house.parts.stop()
+    house.start()
+    await house.round()
+    rows = house.reader.execute("SELECT kind, name FROM watched ORDER BY kind").fetchall()
+    assert rows == [("gitlab", house.config.gitlab.url), ("project", "group/other")]
+    house.now = Millis(house.now + HOUR)
+    left_at = times.iso(Millis(NOW + 2 * MINUTE))
+    ends = {gap.project_id: times.iso(gap.during.end) for gap in house.known().gaps}
+    assert (ends[42], ends[60]) == (left_at, left_at)  # they answer for nothing that comes after
+    assert ends[43] > left_at
+    assert house.reader.execute("SELECT DISTINCT project_id FROM sources WHERE watched_until IS NULL").fetchall() == [
+        (43,)
+    ]
+
+
+async def test_a_config_without_names_lets_all_go(house: House) -> None:
+    await house.round()
+    house.config = load(rewritten(house, projects=[], groups=[]), {})
+    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=Supervisor())
+    jobs.apply(jobs.prepare(house.config), lambda: house.config)
+    assert jobs._healing is not None
+    await jobs._healing
+    jobs.stop()
+    assert house.reader.execute("SELECT count(*) FROM watched").fetchone() == (0,)
+    assert house.reader.execute("SELECT count(*) FROM sources WHERE watched_until IS NULL").fetchone() == (0,)
+
+
+async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: House) -> None:
+    await house.round()
+    path = house.config.ledger.path
+    shared = SharedLook(lambda: house.config, house.db.files.trouble)
+    shared()
+    path.rename(path.with_name("aside"))
+    with closing(connect(path)):  # another ledger, and an empty one
+        house.config = house.config.model_copy()  # so that the look is not the last one
+        with pytest.raises(LedgerUnavailable, match="is another file than the one in use"):
+            shared()
+
+
+async def test_status_lists_what_could_not_be_understood(house: House) -> None:
+    await house.round()
+    bad = Unreadable("7", "expected `str`", '{"id": 7, "title": []}')
+    await house.writer.run(lambda db: unreadable.note(db, 42, "issues", [bad], now=house.now))
+    assert "`status --json` shows it" in " ".join(house.run("status")[1].split())
+    [kept] = json.loads(house.run("status", "--json")[1])["unreadable"]
+    assert (kept["project_id"], kept["source"], kept["record_id"]) == (42, "issues", "7")
+    assert (kept["error"], kept["raw"], kept["last_seen_at"]) == (bad.error, bad.raw, times.iso(house.now))
+
+
+async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
+    supervisor = Supervisor()
+    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=supervisor)
+    for name in ("polling", "healing", "prune"):
+        supervisor.note(name, "broken")
+    no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})
+    jobs.apply(jobs.prepare(no_token), lambda: no_token)
+    assert [part.name for part in supervisor.parts()] == ["prune"]
+    supervisor.note("polling", "broken")
+    no_names = load(rewritten(house, projects=[], groups=[]), {})
+    jobs.apply(jobs.prepare(no_names), lambda: no_names)
+    assert jobs._healing is not None
+    await jobs._healing
+    jobs.stop()
+    assert [(part.name, part.failing_since is None) for part in supervisor.parts()] == [
+        ("healing", True),
+        ("prune", False),
+    ]
+
+
+async def test_projects_below_a_group_are_read_though_the_group_is_not(house: House, gitlab: FailingGitLab) -> None:
+    """After a restart they are known from the ledger."""
+    await house.round()
+    gitlab.fail("server error", *PLACES["a group"])
+    house.parts.stop()
+    house.start()
+    before = gitlab.requests["/api/v4/projects/60/events"]
+    await house.round()
+    assert gitlab.requests["/api/v4/projects/60/events"] == before + 1
+    assert [one.kind for one in house.unknown()] == ["group"]
+
+
+async def test_a_service_that_does_not_run_is_said_first(house: House) -> None:
+    await house.round()
+    assert all_is_known(house)
+    house.now = Millis(house.now + MINUTE)  # and no sign of life
+    code, text = house.run("gaps", "--exit-code")
+    assert code == 1
+    assert "service gitlab-reconciler: not running since 2026-11-24 12:01:00\n    it was killed" in text
+    await house.writer.run(lambda db: downtime.rest(db, house.now))
+    [one] = house.unknown()
+    assert "it was stopped" in one.why
+    assert house.run("status")[1].splitlines()[2].startswith("  service gitlab-reconciler: not running")
+    await house.wake()
+    assert house.unknown() == []
+
+
+async def test_names_that_the_service_has_not_taken_up(house: House) -> None:
+    await house.round()
+    rewritten(house, projects=[42, "group/other", "group/new"])
+    code, text = house.run("gaps", "--exit-code")
+    assert (code, "project group/new: not read yet\n    the service has not taken it up" in text) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("sections", "name"),
+    [
+        ({"projects": [], "groups": []}, "projects"),
+        ({"gitlab": {"url": "https://gitlab.example"}}, "gitlab.token"),
+    ],
+)
+async def test_nothing_to_look_at_is_not_all_well(house: House, sections: dict[str, Any], name: str) -> None:
+    house.config = load(rewritten(house, **sections), {})
+    [one] = house.unknown()
+    assert (one.kind, one.name) == ("config", name)
+    assert house.run("gaps", "--exit-code")[0] == 1
+    assert f'<th scope="row">{name}' in await house.page()
+
+
+async def test_what_waited_for_gitlab_is_no_trouble_of_its_own(house: House, gitlab: FailingGitLab) -> None:
+    """When GitLab is back, the others are still to be read: that is said, and nobody is alarmed."""
+    await house.round()
+    gitlab.fail("bad gateway", *PLACES["everything"])
+    for _ in range(4):
+        await house.round()
+    gitlab.recover()
+    house.now = Millis(house.now + MINUTE)
+    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    await house.parts.poller.poll("group/other")
+    await house.alerting._review()
+    assert [(what, state) for what, _, state in house.told()] == [
+        ("gitlab_not_read", "opened"),
+        ("gitlab_not_read", "over"),
+    ]
+    assert {(one.kind, one.name) for one in house.unknown()} == {
+        ("group", "team"),
+        ("project", "42"),
+        ("project", "team/member"),
+    }
+    await house.round()
+    assert all_is_known(house)
+
+
+async def test_a_poll_that_had_nothing_to_ask_proves_nothing(house: House, gitlab: FailingGitLab) -> None:
+    await house.round()
+    gitlab.fail("token refused", *PLACES["everything"])
+    await house.round(after=0)  # no time has passed: no project has anything to be read
+    assert house.unknown()[0].kind == "gitlab"
+
+
+@pytest.mark.parametrize("way", ["token refused", "forbidden"])
+async def test_covered_through_is_told_when_the_token_dies(house: House, gitlab: FailingGitLab, way: str) -> None:
+    await house.round()
+    gitlab.fail(way, *PLACES["everything"])
+    await house.round(HOUR)
+    [shown] = [one for one in json.loads(house.run("status", "--json")[1])["projects"] if one["id"] == 42]
+    assert shown["covered_through"] == times.iso(Millis(NOW + MINUTE - house.config.reconcile.settle))
+
+
+async def test_another_contributor_is_on_every_face(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.round()
+
+    def parts(_db: object, asked: Asked, _now: Millis) -> list[Unknown]:
+        of = Name("gitlab", asked.url)
+        return [Unknown("part", "the search", of, "restarts", "disk", times.iso(NOW))]
+
+    monkeypatch.setattr(unknowns, "CONTRIBUTORS", (*unknowns.CONTRIBUTORS, parts))
+    await every_face_says(house, "part", "the search")
+
+
+def rewritten(house: House, **sections: Any) -> Path:
+    """The config file, changed."""
+    house.file.write_text(yaml.safe_dump(yaml.safe_load(house.file.read_text()) | sections))
+    return house.file

@@ -35,7 +35,7 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
     except (ServiceError, LedgerError, SourceError) as error:
         return _tell(str(error), FAILED)
     except sqlite3.Error as error:
-        from reconciler.ledger.connection import explain, is_trouble  # where it is raised, it is loaded already
+        from reconciler.ledger.storage.connection import explain, is_trouble  # where it is raised, it is loaded already
 
         if not is_trouble(error):
             raise

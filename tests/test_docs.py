@@ -227,3 +227,11 @@ def test_every_citation_of_gitlab_md_names_a_section() -> None:
     ]
     assert len({file for file, _ in cited}) >= 10
     assert [one for one in cited if one[1] not in headings] == []
+
+
+def test_the_readme_links_every_page() -> None:
+    pages = {
+        str(page.relative_to(ROOT)) for folder in ("docs", "docs/guides") for page in (ROOT / folder).glob("*.md")
+    }
+    linked = set(re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert pages - linked == {"docs/index.md"}

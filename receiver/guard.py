@@ -24,7 +24,7 @@ class Guard:
 
     Where a signing token is configured, a delivery that carries a signature must pass it and never falls back
     to the plain token; one without a signature may show the plain token, while hooks are being moved over
-    (gitlab-facts, section 1).
+    (docs/gitlab.md, "Webhook deliveries").
     """
 
     def __init__(self, hook: Hook) -> None:

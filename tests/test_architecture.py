@@ -1,4 +1,4 @@
-"""docs/architecture.md, held against the code: which room may know which, and where what is allowed."""
+"""docs/architecture.md compared with the code: which package may import which, and what is allowed where."""
 
 from __future__ import annotations
 
@@ -102,3 +102,18 @@ def test_the_map_names_every_room() -> None:
     rooms = {path.name for path in (ROOT / "reconciler").iterdir() if path.is_dir() and path.name != "__pycache__"}
     rooms |= {path.name for path in (ROOT / "reconciler").glob("*.py") if not path.name.startswith("__")}
     assert {name for name in rooms if name not in text} == set()
+
+
+def test_the_map_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+/[\w/]*(?:\.\w+)?)`", text))
+    folders = (ROOT, ROOT / "reconciler", ROOT / "reconciler" / "ledger")
+    assert len(named) > 40
+    assert {name for name in named if not any((folder / name).exists() for folder in folders)} == set()
+
+
+def test_the_map_answers_each_question_with_two_files_at_most() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    answers = re.findall(r"^\| W[^|]+\?(.*)$", text, re.M)
+    assert len(answers) == 16
+    assert {len(re.findall(r"`[\w/]+\.py`", answer)) for answer in answers} <= {1, 2}

@@ -185,7 +185,7 @@ def test_the_metrics_page_shows_every_metric() -> None:
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environ)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -210,3 +210,28 @@ def test_every_piece_of_config_in_docs_is_valid(page: Path, tmp_path: Path) -> N
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(whole))
         names = re.findall(r"\$\{(\w+)\}", text)
         load(tmp_path / "config.yaml", dict.fromkeys(names, "whsec_c2VjcmV0"))
+
+
+CITATION = re.compile(r"docs/gitlab\.md(?:, \"([^\"]+)\")?")
+CODE = sorted(file for folder in ("receiver", "reconciler", "tests") for file in (ROOT / folder).rglob("*.py"))
+
+
+def test_every_citation_of_gitlab_md_names_a_section() -> None:
+    """The code cites facts about GitLab as `docs/gitlab.md, "<heading>"`. The heading must exist."""
+    headings = set(re.findall(r"^##+ (.+)$", (ROOT / "docs" / "gitlab.md").read_text(encoding="utf-8"), re.M))
+    cited = [
+        (str(file.relative_to(ROOT)), heading)
+        for file in CODE
+        if file != Path(__file__)
+        for heading in CITATION.findall(re.sub(r"\s+(# )?", " ", file.read_text(encoding="utf-8")))
+    ]
+    assert len({file for file, _ in cited}) >= 10
+    assert [one for one in cited if one[1] not in headings] == []
+
+
+def test_the_readme_links_every_page() -> None:
+    pages = {
+        str(page.relative_to(ROOT)) for folder in ("docs", "docs/guides") for page in (ROOT / folder).glob("*.md")
+    }
+    linked = set(re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert pages - linked == {"docs/index.md"}

@@ -1,7 +1,8 @@
 """A body's fingerprint: the same for the bytes GitLab posted and for what its hook log shows of them later.
 
 The log keeps the parsed body, not the bytes, and every string that is an e-mail address reads `[REDACTED]` in it
-(gitlab-facts, section 2). So the fingerprint is of the body written one way, with e-mail addresses blotted out.
+(docs/gitlab.md, "The webhook's log"). So the fingerprint is of the body written one way, with e-mail addresses
+redacted.
 """
 
 from __future__ import annotations

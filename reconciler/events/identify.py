@@ -46,7 +46,7 @@ def webhook_sighting(
 
     `source_id` is the `Idempotency-Key` (GitLab 17.4 and newer). Without it the delivery is known by its
     `X-Gitlab-Event-UUID` together with a hash of the body, never by the UUID alone: deliveries of one chain
-    share it (gitlab-facts, section 1). `project_ids` finds the id of a project that the body only names.
+    share it (docs/gitlab.md, "Webhook deliveries"). `project_ids` finds the id of a project that the body only names.
     """
     sha = fingerprint(body)
     if not source_id:

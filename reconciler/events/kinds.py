@@ -1,8 +1,8 @@
 """The table of kinds: which webhook tells the same event as which Events API record.
 
-This is gitlab-facts section 4 as data. `Mirrored` rows have a record on the Events API; everything else that
-GitLab sends is in `UNMIRRORED` (kinds whose bodies carry their own time or an id used once) or has identity
-from its own delivery only. To teach the program a new kind, add a row here.
+This is docs/gitlab.md, "Which webhook is which Events API record", as data. `Mirrored` rows have a record on the
+Events API; everything else that GitLab sends is in `UNMIRRORED` (kinds whose bodies carry their own time or an id
+used once) or has identity from its own delivery only. To teach the program a new kind, add a row here.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class Unmirrored:
     `id` says where its id stands, `action` where what happened to it stands, `time` where its own time stands;
     `untimed` is the precision of one that tells no time. Its key ends in a hash of the body, so that only
     byte-identical bodies are the same event; unless it is `listed`: then one of GitLab's lists shows it too
-    (gitlab-facts, section 5), and the key is what a list can tell. `in_project`: the id is unique in its project
-    only. A row with `only` goes before its kind's general one, for those actions.
+    (docs/gitlab.md, "Lists of other objects"), and the key is what a list can tell. `in_project`: the id is unique
+    in its project only. A row with `only` goes before its kind's general one, for those actions.
     """
 
     kind: str

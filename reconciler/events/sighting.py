@@ -38,7 +38,8 @@ class Precision(StrEnum):
 
     `tolerance` is how far apart two sightings of one event can be; `repeat_window` within what time
     byte-identical bodies from one source are the same event told twice (two hooks on one path, or GitLab
-    sending a delivery again). Both follow gitlab-facts, sections 1 and 4.
+    sending a delivery again). Both follow docs/gitlab.md, "Webhook deliveries", and docs/gitlab.md, "Which webhook is
+    which Events API record".
     """
 
     ONCE = "once"

@@ -1,4 +1,8 @@
-"""GitLab's REST API as far as it is used, with its traps (gitlab-facts, sections 2, 3, 5 and 6)."""
+"""GitLab's REST API as far as it is used, with its traps.
+
+See docs/gitlab.md, "The webhook's log", docs/gitlab.md, "The Events API", docs/gitlab.md, "Lists of other objects",
+and docs/gitlab.md, "Rate limits".
+"""
 
 from __future__ import annotations
 

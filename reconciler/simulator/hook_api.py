@@ -1,4 +1,7 @@
-"""The endpoints about webhooks: settings, log, test, resend (gitlab-facts, sections 1 and 2)."""
+"""The endpoints about webhooks: settings, log, test, resend.
+
+See docs/gitlab.md, "The webhook's log", docs/gitlab.md, "Test deliveries", and docs/gitlab.md, "Webhook settings".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Webhooks as GitLab sends them: once, without retry, and less and less when they fail (gitlab-facts, section 1)."""
+"""Webhooks as GitLab sends them: once, without retry, and less often the more they fail.
+
+See docs/gitlab.md, "Webhook deliveries", and docs/gitlab.md, "Webhooks that GitLab switches off".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The lists of objects that GitLab's API shows, and the objects themselves (gitlab-facts, section 5)."""
+"""The lists of objects that GitLab's API shows, and the objects themselves.
+
+See docs/gitlab.md, "Lists of other objects".
+"""
 
 from __future__ import annotations
 

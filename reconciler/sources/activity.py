@@ -14,8 +14,8 @@ class Activity:
     """Asks the token's own events feed and the list of recently active projects.
 
     Neither is proof of quiet: both know only the projects of which the token's user is a member, the feed knows what
-    the Events API knows, and `last_activity_at` moves at most once an hour (gitlab-facts, section 6). Where the token
-    may not read one of them, the other has to do.
+    the Events API knows, and `last_activity_at` moves at most once an hour (docs/gitlab.md, "Rate limits"). Where the
+    token may not read one of them, the other has to do.
     """
 
     def __init__(self, client: Client) -> None:

@@ -128,7 +128,7 @@ class Client:
         """The pages of a list, one by one. A record that moves to the next page while we read is told once.
 
         There is a next page where `X-Next-Page` or the Link header says so; how many records this page holds
-        says nothing (gitlab-facts, section 3).
+        says nothing (docs/gitlab.md, "The Events API").
         """
         number: int | None = 1
         before, told, same, empty = b"", set[str](), 0, 0

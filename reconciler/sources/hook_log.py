@@ -1,4 +1,6 @@
-"""GitLab's own log of our webhooks' deliveries: bodies as GitLab wrote them, of 7 days (gitlab-facts, section 2).
+"""GitLab's own log of our webhooks' deliveries: bodies as GitLab wrote them, of 7 days.
+
+See docs/gitlab.md, "The webhook's log".
 
 A delivery that arrived is known by its `Idempotency-Key` already; one that failed is recovered here, with GitLab's
 own body. E-mail addresses are blotted out in it. Newer versions say when each delivery was made; of older ones the
@@ -125,7 +127,7 @@ class Delivery:
 
     @property
     def failed(self) -> bool:
-        """Whether GitLab took the answer for a failure: a 3xx it takes for success (gitlab-facts, section 1)."""
+        """Whether GitLab took the answer for a failure, which a 3xx is not (docs/gitlab.md, "Webhook deliveries")."""
         return self.status is None or not self.status.startswith(("2", "3"))
 
     @property

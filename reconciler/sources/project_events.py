@@ -1,7 +1,7 @@
 """The Events API: `GET /projects/:id/events`.
 
-Its ways, all from gitlab-facts section 3: `after` and `before` are whole days of the server's own time zone,
-and both are excluded; records come newest first by id; a page may be short or empty and not be the last; there
+How it behaves (docs/gitlab.md, "The Events API"): `after` and `before` are whole days of the server's own time
+zone, and both are excluded; records come newest first by id; a page may be short or empty and not be the last; there
 are no totals from 10,000 records on. So a long window is read by slices of whole days. Slices of the server's
 days join up without a seam; only at the two ends of the window a day is added on either side, because we do
 not know the server's zone, and what lies outside is left out by its time.

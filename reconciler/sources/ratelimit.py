@@ -35,7 +35,7 @@ class RateLimit:
         """What remains in this period, going by the last answer and by what was asked since."""
 
     def note(self, status: int, headers: Mapping[str, str]) -> None:
-        """Read an answer's `RateLimit-*` and `Retry-After` headers (gitlab-facts, section 6)."""
+        """Read an answer's `RateLimit-*` and `Retry-After` headers (docs/gitlab.md, "Rate limits")."""
         remaining, limit = headers.get("RateLimit-Remaining", ""), headers.get("RateLimit-Limit", "")
         with self._lock:
             if _is_figure(remaining):

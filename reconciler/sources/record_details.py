@@ -27,7 +27,8 @@ ACTIONS: dict[str, str] = {
 """What a record's `action_name` is called by the webhook."""
 
 REOPENED_AFTER = times.Millis(2 * MINUTE)
-"""An object `opened` so long after it was made was reopened: the API says `opened` for both (gitlab-facts, 3)."""
+"""An object `opened` so long after it was made was reopened: the API says `opened` for both (docs/gitlab.md,
+"The Events API")."""
 
 
 def material_of(record: dict[str, Any], project: Project, details: Details | None) -> tuple[str, Material]:

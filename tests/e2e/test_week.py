@@ -23,17 +23,17 @@ DOWN = [
     (82 * HOUR, 82 * HOUR + 40 * MINUTE),
     (100 * HOUR, 131 * HOUR),  # a day and a bit: GitLab switches the webhooks off for hours
 ]
-# What docs/recovery.md calls "Not to be had again", by the keys of such events.
+# What docs/recovery.md lists under "What cannot be recovered", by the keys of such events.
 LOST = {
-    "a pipeline on its way": r"pipeline:\d+:(created|pending|running)",
-    "a job on its way": r"build:\d+:(created|pending|running)",
-    "a deployment on its way": r"deployment:\d+:(created|running)",
-    "a release edited or deleted": r"release:.*:(update|delete):\w+",
-    "an unapproval": r"merge_request:\d+:unapproved:\w+",
-    "an emoji on something that did not change otherwise": r"emoji:\d+:award",
-    "a feature flag that was switched again": r"feature_flag:.*:(true|false)",
-    "an access token about to expire": r"access_token:.*",
-    "a vulnerability": r"vulnerability:.*",
+    "intermediate states of a pipeline": r"pipeline:\d+:(created|pending|running)",
+    "intermediate states of a job": r"build:\d+:(created|pending|running)",
+    "intermediate states of a deployment": r"deployment:\d+:(created|running)",
+    "edits and deletions of releases": r"release:.*:(update|delete):\w+",
+    "unapprovals": r"merge_request:\d+:unapproved:\w+",
+    "emoji on an object that did not change otherwise": r"emoji:\d+:award",
+    "earlier states of a feature flag": r"feature_flag:.*:(true|false)",
+    "expiring access tokens": r"access_token:.*",
+    "vulnerabilities": r"vulnerability:.*",
 }
 
 

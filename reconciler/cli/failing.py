@@ -14,7 +14,6 @@ from reconciler.cli.output import OutputFailed, give_up
 from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
 from reconciler.ledger.errors import LedgerError, LedgerVersion
-from reconciler.ledger.storage.connection import explain, is_trouble
 from reconciler.service.errors import ServiceError
 from reconciler.sources.errors import SourceError
 
@@ -35,7 +34,8 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
     except (ServiceError, LedgerError, SourceError) as error:
         return _tell(str(error), FAILED)
     except sqlite3.Error as error:
-        from reconciler.ledger.storage.connection import explain, is_trouble  # where it is raised, it is loaded already
+        # Loaded already where it is raised.
+        from reconciler.ledger.storage.connection import explain, is_trouble
 
         if not is_trouble(error):
             raise

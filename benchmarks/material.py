@@ -11,7 +11,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.intake.record import record
-from reconciler.ledger.queue.destinations import Wanted, sync
+from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
 
@@ -58,5 +58,5 @@ def ledger(path: Path, *destinations: str, ordering: str = "project") -> Databas
     """A new ledger with these destinations."""
     db = connect(path)
     with transaction(db):
-        sync(db, [Wanted(name, ordering) for name in destinations], now=times.now())
+        sync(db, [DestinationSpec(name, ordering) for name in destinations], now=times.now())
     return db

@@ -33,10 +33,10 @@ from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.routes import Route
@@ -46,7 +46,7 @@ from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views.unknowns import Unknown, unknowns
 from reconciler.polling import backfill as reading
 from reconciler.polling.backfill import Backfill, Report
-from reconciler.polling.counts import Tally
+from reconciler.polling.counts import Counts
 from reconciler.polling.knowledge import asked
 from reconciler.polling.parts import reconciling
 from reconciler.sources.project_events import ProjectEvents
@@ -208,10 +208,10 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
 
         def show(source: str, part: Slice, report: Report) -> None:
             read = 0 if part.covered is None else part.covered.end - part.covered.start
-            progress.update(task, advance=read, seen=report.tally.seen, new=report.tally.new)
+            progress.update(task, advance=read, seen=report.counts.seen, new=report.counts.new)
             if progress.disable and part.covered is not None:
-                through, tally = times.iso(part.covered.end), report.sources[source]
-                line = f"{name}: {source} read through {through}, of which seen {tally.seen}, new {tally.new}"
+                through, counts = times.iso(part.covered.end), report.sources[source]
+                line = f"{name}: {source} read through {through}, of which seen {counts.seen}, new {counts.new}"
                 print(line, file=sys.stderr, flush=True)
 
         return show
@@ -248,9 +248,9 @@ def _print(
         (one.project, f"{source} was not read: {why}") for one in reports for source, why in one.skipped.items()
     )
     unreadable = (
-        (one.project, f"{one.tally.unreadable:,} records could not be understood: `status` names them")
+        (one.project, f"{one.counts.unreadable:,} records could not be understood: `status` names them")
         for one in reports
-        if one.tally.unreadable
+        if one.counts.unreadable
     )
     for words in said_once([*skipped, *unreadable]):
         err.print(words, style="yellow")
@@ -270,11 +270,11 @@ def _print(
 def _print_counts(reports: list[Report]) -> None:
     """A row for each source of each project, and one for all of them."""
     listing = Listing("project", "source", *_FIGURES, right=_FIGURES, texts=("project", "source"))
-    rows = [(one.project, source, tally) for one in reports for source, tally in one.sources.items()]
+    rows = [(one.project, source, counts) for one in reports for source, counts in one.sources.items()]
     if len(rows) > 1:
-        rows.append(("all", "", reduce(Tally.plus, (tally for _, _, tally in rows))))
-    for project, source, tally in rows:
-        figures = (tally.seen, tally.known, tally.new, tally.requests)
+        rows.append(("all", "", reduce(Counts.plus, (counts for _, _, counts in rows))))
+    for project, source, counts in rows:
+        figures = (counts.seen, counts.known, counts.new, counts.requests)
         listing.add(project, source, *(f"{figure:,}" for figure in figures))
     if listing:
         out.print(listing)
@@ -283,18 +283,18 @@ def _print_counts(reports: list[Report]) -> None:
 def _plain(report: Report) -> dict[str, Any]:
     return {
         "project": report.project,
-        **_counts(report.tally),
-        "sources": {source: _counts(tally) for source, tally in report.sources.items()},
+        **_counts(report.counts),
+        "sources": {source: _counts(counts) for source, counts in report.sources.items()},
         "skipped": report.skipped,
         "error": report.error,
     }
 
 
-def _counts(tally: Tally) -> dict[str, int]:
+def _counts(counts: Counts) -> dict[str, int]:
     return {
-        "seen": tally.seen,
-        "already_known": tally.known,
-        "new": tally.new,
-        "requests": tally.requests,
-        "unreadable": tally.unreadable,
+        "seen": counts.seen,
+        "already_known": counts.known,
+        "new": counts.new,
+        "requests": counts.requests,
+        "unreadable": counts.unreadable,
     }

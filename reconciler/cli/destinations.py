@@ -36,7 +36,7 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import parts
 from reconciler.ledger.queue import deliveries, destinations, in_the_way
-from reconciler.ledger.queue.destinations import Standing
+from reconciler.ledger.queue.destinations import DestinationState
 from reconciler.ledger.queue.opening import candidates_of
 from reconciler.ledger.queue.routes import Candidate, Undecided
 from reconciler.ledger.storage.connection import opened, transaction
@@ -154,7 +154,7 @@ def skip(
     """
     done, event_id = False, event.number
 
-    def set_aside(db: Database, one: Standing) -> None:
+    def set_aside(db: Database, one: DestinationState) -> None:
         nonlocal done
         numbers(db, [event])
         done = in_the_way.set_aside(db, one.id, event_id, now=times.now())
@@ -195,7 +195,7 @@ def remove(
     out.print(f"{name} is removed.")
 
 
-def _change(config: Path, name: str, change: Callable[[Database, Standing], None]) -> None:
+def _change(config: Path, name: str, change: Callable[[Database, DestinationState], None]) -> None:
     loaded = read_config(config)
     if not loaded.ledger.path.exists():
         fail(f"{loaded.ledger.path}: there is no ledger yet")
@@ -203,8 +203,8 @@ def _change(config: Path, name: str, change: Callable[[Database, Standing], None
         change(db, _known(db, name))
 
 
-def _known(db: Database, name: str) -> Standing:
-    found = next((one for one in destinations.standings(db) if one.name == name), None)
+def _known(db: Database, name: str) -> DestinationState:
+    found = next((one for one in destinations.destination_states(db) if one.name == name), None)
     if found is None:
         fail(f"the ledger knows no destination {name!r}: `serve` or `reload` brings it in from the config")
     return found

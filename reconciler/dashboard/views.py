@@ -72,7 +72,7 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
     lines.sort(key=lambda one: one.rank)
     projects = [one.shown(since) for one in lines[page * PROJECTS_A_PAGE : (page + 1) * PROJECTS_A_PAGE]]
     pending = [one for one in known.unknowns if one.pending]
-    ids = {one.name: one.id for one in destinations.standings(db)}
+    ids = {one.name: one.id for one in destinations.destination_states(db)}
     kept = overview.records(db)
     rows = [
         DestinationRow(one, kept.get(ids[one.name], Record()), _age(one.oldest_pending_at, now))

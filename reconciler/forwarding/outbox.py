@@ -32,7 +32,7 @@ from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Queued
-from reconciler.ledger.queue.destinations import Standing
+from reconciler.ledger.queue.destinations import DestinationState
 
 LEDGER_PAUSE_S = 1.0
 LONGEST_LEDGER_PAUSE_S = 600.0
@@ -63,7 +63,7 @@ class Outbox:
     def __init__(
         self,
         destination: Destination,
-        standing: Standing,
+        state: DestinationState,
         *,
         db: Database,
         writer: Writer,
@@ -72,7 +72,7 @@ class Outbox:
         watcher: Watcher,
         clock: SteadyClock,
     ) -> None:
-        self.destination_id = standing.id
+        self.destination_id = state.id
         self.stopping = asyncio.Event()
         self._destination = destination
         self._db = db
@@ -81,12 +81,12 @@ class Outbox:
         self._kind = kind
         self._watcher = watcher
         self._clock = clock
-        self._breaker = CircuitBreaker(destination, standing.breaker, now=clock())
+        self._breaker = CircuitBreaker(destination, state.breaker, now=clock())
         self._rate = RateLimit(destination.rate)
-        self._paused = standing.paused_at is not None
+        self._paused = state.paused_at is not None
         self._is_gone = False
         """Whether a 410 came that is not in the ledger yet."""
-        self._resumes = standing.resumes
+        self._resumes = state.resumes
         self._busy: set[str] = set()
         """The lanes whose head is on its way."""
         self._woken = asyncio.Event()
@@ -97,14 +97,14 @@ class Outbox:
         """A delivery was opened."""
         self._woken.set()
 
-    def look_again(self, standing: Standing) -> None:
+    def look_again(self, state: DestinationState) -> None:
         """The ledger may have changed: whether this destination is paused, whether it was resumed, what is due."""
-        was_paused, self._paused = self._paused, standing.paused_at is not None
+        was_paused, self._paused = self._paused, state.paused_at is not None
         if self._paused and not was_paused:
-            self._log.info("paused: what comes is kept", why=standing.paused_why)
-        if standing.resumes != self._resumes:
-            self._resumes = standing.resumes
-            self._breaker.take_over(standing.breaker)
+            self._log.info("paused: what comes is kept", why=state.paused_why)
+        if state.resumes != self._resumes:
+            self._resumes = state.resumes
+            self._breaker.take_over(state.breaker)
             self._log.info("resumed")
         self.wake()
 

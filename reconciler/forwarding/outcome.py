@@ -32,7 +32,7 @@ class Verdict(msgspec.Struct, frozen=True):
     def write(self, db: Database, *, now: Millis) -> None:
         """Note it in the ledger, inside the open transaction. `now` is the steady clock's."""
         if self.is_dead:
-            deliveries.bury(db, self.attempt)
+            deliveries.mark_dead(db, self.attempt)
         elif self.pause is not None:
             deliveries.retry(db, self.attempt, pause=self.pause, now=now)
         else:

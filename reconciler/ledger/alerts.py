@@ -17,7 +17,7 @@ from reconciler.events.alerts import alert_sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.intake.record import record
-from reconciler.ledger.queue.destinations import Standing, standings
+from reconciler.ledger.queue.destinations import DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
@@ -54,7 +54,7 @@ class Condition(msgspec.Struct, frozen=True):
 def destination_conditions(db: Database, *, settle: Mapping[str, Millis], now: Millis) -> list[Condition]:
     """What is wrong with destinations. `settle`: how long each must have been well before it counts as well."""
     found = []
-    for one in standings(db):
+    for one in destination_states(db):
         if not one.active:
             continue
         breaker = one.breaker
@@ -76,7 +76,7 @@ def destination_conditions(db: Database, *, settle: Mapping[str, Millis], now: M
     return found
 
 
-def _stuck(one: Standing, stuck: InTheWay | None, now: Millis) -> list[Condition]:
+def _stuck(one: DestinationState, stuck: InTheWay | None, now: Millis) -> list[Condition]:
     """An event that others wait behind. Of a destination that takes none at all, that alone is said; and what failed
     with all others, before the destination took events again, has to fail once more.
     """
@@ -88,7 +88,7 @@ def _stuck(one: Standing, stuck: InTheWay | None, now: Millis) -> list[Condition
     return [Condition("event_in_the_way", one.name, since, f"{one.name}: {stuck.text}", only_lasts=only_lasts)]
 
 
-def _dead_letters(db: Database, one: Standing) -> list[Condition]:
+def _dead_letters(db: Database, one: DestinationState) -> list[Condition]:
     since, count = db.conn.execute(DEAD_LETTERS, (one.id,)).fetchone()
     if not count:
         return []

@@ -12,12 +12,12 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Reconcile
 from reconciler.events import times
+from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import intervals
 from reconciler.ledger.coverage.gaps import gaps
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.errors import LedgerError
-from reconciler.polling.counts import Tally
+from reconciler.polling.counts import Counts
 from reconciler.polling.parts import Reconciling
 from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
 from reconciler.sources.project_events import ProjectEvents
@@ -34,14 +34,14 @@ class Report(msgspec.Struct):
     """
 
     project: str
-    sources: dict[str, Tally] = {}
+    sources: dict[str, Counts] = {}
     skipped: dict[str, str] = {}
     error: str | None = None
 
     @property
-    def tally(self) -> Tally:
+    def counts(self) -> Counts:
         """What reading all of them came to."""
-        return reduce(Tally.plus, self.sources.values(), Tally())
+        return reduce(Counts.plus, self.sources.values(), Counts())
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ class Backfill:
 
     async def _plan(self, name: int | str, project: Project, wanted: Interval | None) -> list[Planned]:
         """The source that has GitLab's own bodies comes first, so that nothing need be rebuilt."""
-        hooks = await self._parts.keeper.look(project)
+        hooks = await self._parts.monitor.look(project)
         sources = self._parts.poller.sources_of(name, project, hooks)
         now, newest = times.now(), self._parts.poller.newest()
         if wanted is None:
@@ -108,9 +108,7 @@ class Backfill:
         for source in sources:
             window = Interval(max(wanted.start, Millis(now - source.keeps_for)), min(wanted.end, newest))
             read_before = [] if self._dry_run else intervals.covered(self._db, project.id, source.name)
-            planned += [
-                Planned(source, gap) for gap in intervals.gaps(read_before, window) if window.start < window.end
-            ]
+            planned += [Planned(source, gap) for gap in uncovered(read_before, window) if window.start < window.end]
         return planned
 
     async def _read(
@@ -134,21 +132,21 @@ class Backfill:
     async def _part(
         self, project: Project, source: Source, window: Interval, report: Report, progress: Progress
     ) -> None:
-        shown = Tally()
+        shown = Counts()
 
-        def show(part: Slice, tally: Tally) -> None:
-            """Add to the source's tally what this part has come to since it was last shown."""
+        def show(part: Slice, counts: Counts) -> None:
+            """Add to the source's counts what this part has come to since it was last shown."""
             nonlocal shown
-            tally.known = max(0, tally.seen - tally.new)
-            before = report.sources.get(source.name, Tally())
-            report.sources[source.name] = Tally(
-                seen=before.seen + tally.seen - shown.seen,
-                known=before.known + tally.known - shown.known,
-                new=before.new + tally.new - shown.new,
-                requests=before.requests + tally.requests - shown.requests,
-                unreadable=before.unreadable + tally.unreadable - shown.unreadable,
+            counts.known = max(0, counts.seen - counts.new)
+            before = report.sources.get(source.name, Counts())
+            report.sources[source.name] = Counts(
+                seen=before.seen + counts.seen - shown.seen,
+                known=before.known + counts.known - shown.known,
+                new=before.new + counts.new - shown.new,
+                requests=before.requests + counts.requests - shown.requests,
+                unreadable=before.unreadable + counts.unreadable - shown.unreadable,
             )
-            shown = msgspec.structs.replace(tally)
+            shown = msgspec.structs.replace(counts)
             progress(source.name, part, report)
 
         async with self._slots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Tally(msgspec.Struct):
+class Counts(msgspec.Struct):
     """`seen` and `known` count sightings, `new` events, `requests` what GitLab was asked, `unreadable` records that
     could not be understood.
     """
@@ -17,9 +17,9 @@ class Tally(msgspec.Struct):
     unreadable: int = 0
     error: str | None = None
 
-    def plus(self, other: Tally) -> Tally:
+    def plus(self, other: Counts) -> Counts:
         """Both together."""
-        return Tally(
+        return Counts(
             seen=self.seen + other.seen,
             known=self.known + other.known,
             new=self.new + other.new,

@@ -30,7 +30,7 @@ NOT_TAKEN = 422
 log = structlog.get_logger(__name__)
 
 
-class HookKeeper:
+class HookMonitor:
     """Knows how each project's webhooks are.
 
     `expected_tests` are the tests that we asked GitLab for and that have not arrived: the receiver looks there.

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 from reconciler.config.models import Config
 from reconciler.events.hook_tests import Expected
 from reconciler.ledger.intake.writer import Writer
-from reconciler.polling.hook_monitor import HookKeeper
+from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.poller import Poller
 from reconciler.polling.projects import Projects
 from reconciler.polling.reader import Reader
@@ -26,7 +26,7 @@ class Reconciling(msgspec.Struct, frozen=True):
     client: Client
     hooks: Hooks
     projects: Projects
-    keeper: HookKeeper
+    monitor: HookMonitor
     reader: Reader
     poller: Poller
     rounds: Rounds
@@ -46,12 +46,12 @@ def reconciling(
     expected_tests: set[Expected] | None = None,
     details: bool = True,
 ) -> Reconciling:
-    """Build them. `expected_tests` is shared with the receiver (see HookKeeper), `details` is the Reader's."""
+    """Build them. `expected_tests` is shared with the receiver (see HookMonitor), `details` is the Reader's."""
     client = Client(config.gitlab)
     hooks = Hooks(client, config.receiver)
     watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), writer=writer)
     projects = Projects(config, client=client, writer=writer, watchlist=watchlist)
-    keeper = HookKeeper(
+    monitor = HookMonitor(
         hooks,
         writer=writer,
         reenable=config.reconcile.reenable_hooks,
@@ -63,11 +63,11 @@ def reconciling(
         client=client,
         sources=make_sources(client, hooks),
         projects=projects,
-        keeper=keeper,
+        monitor=monitor,
         reader=reader,
         db=db,
         writer=writer,
     )
     activity = Activity(client)
     rounds = Rounds(config.reconcile, poller=poller, projects=projects, activity=activity, db=db)
-    return Reconciling(client, hooks, projects, keeper, reader, poller, rounds)
+    return Reconciling(client, hooks, projects, monitor, reader, poller, rounds)

@@ -12,13 +12,13 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Reconcile
 from reconciler.events import times
+from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import MINUTE, Millis
 from reconciler.ledger.coverage import intervals, runs, source_state
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.intake.writer import Writer
-from reconciler.polling.counts import Tally
-from reconciler.polling.hook_monitor import HookKeeper
+from reconciler.polling.counts import Counts
+from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.projects import Projects
 from reconciler.polling.reader import Reader
 from reconciler.polling.threads import in_thread
@@ -49,7 +49,7 @@ class Poller:
         client: Client,
         sources: dict[str, Source],
         projects: Projects,
-        keeper: HookKeeper,
+        monitor: HookMonitor,
         reader: Reader,
         db: Database,
         writer: Writer,
@@ -58,7 +58,7 @@ class Poller:
         self._client = client
         self._sources = sources
         self._projects = projects
-        self._keeper = keeper
+        self._monitor = monitor
         self._reader = reader
         self._db = db
         self._writer = writer
@@ -66,7 +66,7 @@ class Poller:
         self._polling: set[int | str] = set()
         self._refused: dict[tuple[int, str], tuple[float, Exception]] = {}
 
-    async def poll(self, name: int | str) -> Tally | None:
+    async def poll(self, name: int | str) -> Counts | None:
         """Read what happened to a project since the last covered time, downtime included.
 
         None where a poll of this project is still going on. Never raises: what went wrong is logged, noted in
@@ -74,16 +74,16 @@ class Poller:
         """
         return await self._guarded(name, self._poll(name), self._note_failure)
 
-    async def poll_group(self, group: Project) -> Tally | None:
+    async def poll_group(self, group: Project) -> Counts | None:
         """Read the log of a group's own webhooks, where it has any that deliver here. As `poll` otherwise."""
         return await self._guarded(group.id, self._poll_group(group), self._note_poll)
 
     async def _guarded(
         self,
         name: int | str,
-        poll: Coroutine[Any, Any, Tally],
+        poll: Coroutine[Any, Any, Counts],
         note: Callable[[int | str, Exception], Awaitable[None]],
-    ) -> Tally | None:
+    ) -> Counts | None:
         if name in self._polling:
             poll.close()
             return None
@@ -99,7 +99,7 @@ class Poller:
             else:
                 log.exception("a poll failed in an unforeseen way", project=name)
             await note(name, error)
-            return Tally(error=in_words(error)[1])
+            return Counts(error=in_words(error)[1])
         finally:
             self._polling.discard(name)
 
@@ -122,18 +122,18 @@ class Poller:
         """
         return Millis(times.now() - self._client.behind - self._config.settle)
 
-    async def _poll(self, name: int | str) -> Tally:
+    async def _poll(self, name: int | str) -> Counts:
         project = await self._projects.find(name)
-        hooks = await self._keeper.look(project)
+        hooks = await self._monitor.look(project)
         sources = self.sources_of(name, project, hooks)
         until = self.newest()
         await self._watch(project, sources, until)
-        tally, troubles, read = Tally(), dict[str, Exception](), False
+        counts, troubles, read = Counts(), dict[str, Exception](), False
         for source in sources:
             not_before, error = self._refused.get((project.id, source.name), (0.0, None))
             if error is None or time.monotonic() >= not_before:
                 try:
-                    tally = tally.plus(await self._poll_source(project, source, until))
+                    counts = counts.plus(await self._poll_source(project, source, until))
                     error, read = None, True
                     self._refused.pop((project.id, source.name), None)
                 except (Stopped, LedgerError):
@@ -143,14 +143,14 @@ class Poller:
                     await self._source_failed(project, source, error)
             if error is not None:
                 troubles[source.name] = error
-        if tally.new:  # what a webhook should have told: is it off?
-            hooks = await self._keeper.look(project, fresh=True)
-        await self._keeper.switch_on(project, hooks or [])
+        if counts.new:  # what a webhook should have told: is it off?
+            hooks = await self._monitor.look(project, fresh=True)
+        await self._monitor.switch_on(project, hooks or [])
         if troubles and (ProjectEvents.name in troubles or not read):
             raise troubles.get(ProjectEvents.name) or next(iter(troubles.values()))
         await self._note_poll(project.id, None)
-        await self._projects.watchlist.read(self._projects.watched_as(name), answered=tally.requests > 0)
-        return tally
+        await self._projects.watchlist.read(self._projects.watched_as(name), answered=counts.requests > 0)
+        return counts
 
     async def _source_failed(self, project: Project, source: Source, error: Exception) -> None:
         """Note it, and raise it where the other sources would fare no better."""
@@ -171,35 +171,35 @@ class Poller:
             return False
         return True
 
-    async def _poll_group(self, group: Project) -> Tally:
-        hooks = await self._keeper.look(group)
+    async def _poll_group(self, group: Project) -> Counts:
+        hooks = await self._monitor.look(group)
         if not hooks:  # its projects have webhooks of their own, or none
-            return Tally()
+            return Counts()
         source, until = self._sources[HookLog.name], self.newest()
         await self._writer.run(lambda db: runs.note_path(db, group.id, str(group.path)))
         await self._watch(group, [source], until)
         try:
-            tally = await self._poll_source(group, source, until)
+            counts = await self._poll_source(group, source, until)
         except (Stopped, LedgerError):
             raise
         except Exception as error:
             await self._note_trouble(group, source, error)
             raise
         await self._note_poll(group.id, None)
-        return tally
+        return counts
 
-    async def _poll_source(self, project: Project, source: Source, until: Millis) -> Tally:
+    async def _poll_source(self, project: Project, source: Source, until: Millis) -> Counts:
         since = source_state.watched_since(self._db, project.id, source.name)
         if since is None:
-            return Tally()
+            return Counts()
         since = max(since, Millis(times.now() - source.keeps_for))
         covered = intervals.covered(self._db, project.id, source.name)
-        tally = Tally()
-        for gap in intervals.gaps(covered, Interval(since, until)):
+        counts = Counts()
+        for gap in uncovered(covered, Interval(since, until)):
             window = Interval(max(since, Millis(gap.start - self._config.overlap)), gap.end)
-            tally = tally.plus(await self._reader.read(project, source, window, purpose="poll"))
+            counts = counts.plus(await self._reader.read(project, source, window, purpose="poll"))
         await self._writer.run(lambda db: source_state.note_read(db, project.id, source.name, times.now()))
-        return tally
+        return counts
 
     async def _watch(self, project: Project, sources: list[Source], until: Millis) -> None:
         """From its first poll on, a source answers for completeness."""
@@ -221,7 +221,7 @@ class Poller:
         if not isinstance(error, SwitchedOff):
             about.warning("a source can't be read", error=text, exc_info=error if trouble == FAILED else None)
         elif (
-            before := source_state.standing(self._db, project.id, source.name)
+            before := source_state.source_state(self._db, project.id, source.name)
         ) is None or before.trouble != trouble:
             about.info("a source has nothing to read", why=text)
         await self._writer.run(

@@ -57,7 +57,7 @@ class Rounds:
         self._waiting: list[int | str] = []
         self._tasks: set[asyncio.Task[object]] = set()
 
-    async def heal(self) -> None:
+    async def catch_up(self) -> None:
         """After a start: every project is polled, as many together as the config allows."""
         await self._projects.begin()
         self._looked_at = times.now()
@@ -65,8 +65,8 @@ class Rounds:
         # GitLab's own bodies first: then nothing need be rebuilt. But a group that hangs holds no project up.
         await asyncio.wait({self._groups}, timeout=GROUPS_PATIENCE_S)
         names = self._projects.names
-        tallies = await asyncio.gather(*(self._poller.poll(name) for name in names))
-        failed = [name for name, tally in zip(names, tallies, strict=True) if tally is None or tally.error]
+        polls = await asyncio.gather(*(self._poller.poll(name) for name in names))
+        failed = [name for name, counts in zip(names, polls, strict=True) if counts is None or counts.error]
         groups, sources = [*self._projects.unread], self._sources_not_read()
         if failed or groups or sources:
             log.warning(

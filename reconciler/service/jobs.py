@@ -76,7 +76,7 @@ class Jobs:
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)
         # One job: a turn in every interval, which spreads its polls over it.
         self._schedule("polling", parts.rounds.turn, every)
-        self._healing = self._supervisor.until_done("healing", parts.rounds.heal)
+        self._healing = self._supervisor.until_done("healing", parts.rounds.catch_up)
 
     def stop(self) -> None:
         """Start nothing more, and give up what is going on: the next start does it."""

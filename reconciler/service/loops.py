@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 async def wake(writer: Writer) -> None:
-    found = await writer.run(lambda db: downtime.wake(db, times.now()))
+    found = await writer.run(lambda db: downtime.note_start(db, times.now()))
     if found is not None:
         start, end = times.iso(found.during.start), times.iso(found.during.end)
         log.info("the service was down", since=start, until=end, how=found.how)
@@ -41,7 +41,7 @@ async def beat(writer: Writer) -> None:
     while True:
         await asyncio.sleep(BEAT_S)
         try:
-            await writer.run(lambda db: downtime.beat(db, times.now()))
+            await writer.run(lambda db: downtime.heartbeat(db, times.now()))
         except LedgerUnavailable:  # the writer has said so
             pass
         finally:  # a mistake of ours is no reason to be killed

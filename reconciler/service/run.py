@@ -316,7 +316,7 @@ async def _ended(what: str, end: Awaitable[object]) -> None:
 
 
 def _note_end(db: Database) -> None:
-    downtime.rest(db, times.now())
+    downtime.note_stop(db, times.now())
     note_parts(db, [])
 
 

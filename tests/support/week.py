@@ -186,13 +186,13 @@ class Life:
         self.port = listener.getsockname()[1]
         self.server = web_server(app)
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
-        await self.writer.run(lambda db: downtime.wake(db, times.now()))
+        await self.writer.run(lambda db: downtime.note_start(db, times.now()))
         self.parts = reconciling(self.config, db=self.reader, writer=self.writer, expected_tests=tests)
-        await self.parts.rounds.heal()
+        await self.parts.rounds.catch_up()
 
     async def poll(self) -> None:
         if self.parts is not None:
-            await self.writer.run(lambda db: downtime.beat(db, times.now()))
+            await self.writer.run(lambda db: downtime.heartbeat(db, times.now()))
             names = self.parts.projects.names
             await asyncio.gather(*(self.parts.poller.poll(name) for name in names))
 
@@ -203,7 +203,7 @@ class Life:
         self.parts = None
         self.server.should_exit = True
         await self.serving
-        await self.writer.run(lambda db: downtime.beat(db, times.now()))
+        await self.writer.run(lambda db: downtime.heartbeat(db, times.now()))
         await self.writer.close()
         self.reader.close()
         self.db.close()

@@ -11,11 +11,11 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import Millis
+from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.coverage import downtime, intervals
 from reconciler.ledger.coverage.downtime import Downtime
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.source_state import OFF
 from reconciler.ledger.storage.schema import TIME
 
 EXPIRING = 7
@@ -23,7 +23,8 @@ EXPIRING = 7
 
 _UNTIL = f"""
     min(:expected, CASE WHEN s.watched_until GLOB {TIME} THEN s.watched_until ELSE :expected END,
-        CASE WHEN s.trouble IS '{OFF}' AND s.trouble_since GLOB {TIME} THEN s.trouble_since ELSE :expected END)
+        CASE WHEN s.trouble IS '{SWITCHED_OFF}' AND s.trouble_since GLOB {TIME}
+             THEN s.trouble_since ELSE :expected END)
 """
 UNFINISHED = f"""
     SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
@@ -94,19 +95,19 @@ def _of_source(
     """The gaps of one source: what it answers for, but for what its rows of coverage say."""
     project_id, source, since, until, trouble, error, trouble_since, _, _ = rows[0]
     end = min(expected, times.written(until) or expected)
-    if trouble == OFF and (noticed := times.written(trouble_since)) is not None:
+    if trouble == SWITCHED_OFF and (noticed := times.written(trouble_since)) is not None:
         end = min(end, Millis(noticed - (now - expected)))  # it is noticed as late as anything may be read
     watched = Interval(times.from_iso(since), end)
     read = intervals.readable((start, end) for *_, start, end in rows)
     forgotten = Millis(now - keeps_for)
     found = []
-    for gap in intervals.gaps(read, watched):
+    for gap in uncovered(read, watched):
         lost = Interval(gap.start, min(gap.end, forgotten))
         if lost.start < lost.end:
             found.append(Gap(project_id, source, lost, "too old", None, None))
         left = Interval(max(gap.start, forgotten), gap.end)
         if left.start < left.end:
-            if trouble is not None and (trouble == OFF or left.end >= watched.end):
+            if trouble is not None and (trouble == SWITCHED_OFF or left.end >= watched.end):
                 why = trouble
             else:
                 why = "down" if was_down(left) else trouble or "not read yet"

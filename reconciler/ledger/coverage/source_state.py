@@ -9,13 +9,11 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.storage.schema import TIME, UNREAD
 
-OFF = "switched off"
-"""A source's trouble that is none: what it reads is switched off in the project. From then on it leaves no gap."""
 
-
-class Standing(msgspec.Struct, frozen=True):
+class SourceState(msgspec.Struct, frozen=True):
     """One source of one project. `trouble` is a word of `sources.errors`, `error` says more; both None where all is
     well.
     """
@@ -57,7 +55,7 @@ def covered_through(db: Database) -> dict[int, str | None]:
 
 def watched_since(db: Database, project_id: int, source: str) -> Millis | None:
     """From when on a source answers for completeness; None where it is not watched."""
-    found = standing(db, project_id, source)
+    found = source_state(db, project_id, source)
     return None if found is None or found.watched_until is not None else found.watched_since
 
 
@@ -67,10 +65,10 @@ def watched_sources(db: Database, project_id: int) -> set[str]:
     return {source for (source,) in rows}
 
 
-def standing(db: Database, project_id: int, source: str) -> Standing | None:
+def source_state(db: Database, project_id: int, source: str) -> SourceState | None:
     """One source of one project; None before its first poll."""
     row = db.conn.execute(f"{_SELECT} WHERE project_id = ? AND source = ?", (project_id, source)).fetchone()
-    return None if row is None else _standing(row)
+    return None if row is None else _state(row)
 
 
 def source_troubles(db: Database) -> dict[int, dict[str, str]]:
@@ -89,7 +87,7 @@ def switched_off(db: Database) -> dict[int, list[str]]:
     """The sources of each project that have nothing to read, since it is switched off there."""
     found: dict[int, list[str]] = {}
     for project_id, some in source_troubles(db).items():
-        if off := [source for source, trouble in some.items() if trouble == OFF]:
+        if off := [source for source, trouble in some.items() if trouble == SWITCHED_OFF]:
             found[project_id] = off
     return found
 
@@ -141,14 +139,14 @@ def note_trouble(db: Database, project_id: int, source: str, trouble: str, error
                    ELSE :now END
          WHERE project_id = :project AND source = :source
         """,
-        {"trouble": trouble, "error": error, "off": OFF, "now": times.iso(now), "project": project_id,
+        {"trouble": trouble, "error": error, "off": SWITCHED_OFF, "now": times.iso(now), "project": project_id,
          "source": source},
     )  # fmt: skip
 
 
-def _standing(row: tuple[int, str, str, str | None, str | None, str | None, str | None]) -> Standing:
+def _state(row: tuple[int, str, str, str | None, str | None, str | None, str | None]) -> SourceState:
     project_id, source, since, until, read_at, trouble, error = row
-    return Standing(
+    return SourceState(
         project_id,
         source,
         times.from_iso(since),

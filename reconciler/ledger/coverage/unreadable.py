@@ -10,20 +10,9 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.events.unreadable import RAW_CHARS, Unreadable
 
-RAW_CHARS = 4096
-"""How much of a record is kept: enough to see what is wrong with it."""
 ERROR_CHARS = 500
-
-
-class Unreadable(msgspec.Struct, frozen=True):
-    """A record that could not be understood. `record_id` is GitLab's own, or a hash of a record without one; `raw`
-    is its JSON, cut.
-    """
-
-    record_id: str
-    error: str
-    raw: str
 
 
 class Kept(msgspec.Struct, frozen=True):

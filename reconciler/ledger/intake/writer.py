@@ -26,7 +26,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.record import Outcome, Recorded, record
+from reconciler.ledger.intake.record import BatchResult, Recorded, record
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import Ledger, commit, explain, is_busy, is_damage, is_of_words, is_trouble
@@ -68,7 +68,7 @@ class _Written(msgspec.Struct, frozen=True):
     """A batch whose statements have run, and what they came to."""
 
     batch: list[_Change]
-    outcome: Outcome
+    outcome: BatchResult
     results: list[Any]
     began: float
 
@@ -101,7 +101,7 @@ class Writer:
         self.waiting_sightings = 0
         self._db = db
         self._trouble: str | None = None
-        self._told_at = 0.0
+        self._logged_at = 0.0
         self._bugs: set[str] = set()
         self._db.execute("PRAGMA busy_timeout = 0")  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
@@ -110,7 +110,7 @@ class Writer:
         self._disk = disk or ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._loop = asyncio.get_running_loop()
 
-    def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[Outcome]:
+    def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[BatchResult]:
         """Record sightings; the future is done when they are on disk.
 
         It fails with LedgerUnavailable when the ledger can't be written, with ChangeFailed where these sightings
@@ -259,8 +259,8 @@ class Writer:
         before, self._trouble = self._trouble, reason
         if reason is None:
             log.info("the ledger can be written again")
-        elif reason != before or now - self._told_at >= REMIND_S:
-            self._told_at = now
+        elif reason != before or now - self._logged_at >= REMIND_S:
+            self._logged_at = now
             log.error("the ledger can't be written", reason=reason)
         if reason != before:
             _tell(self.on_trouble, reason)
@@ -302,9 +302,9 @@ def _tell(listener: Callable[[Told], None] | None, what: Told) -> None:
         log.exception("a listener of the ledger's writer failed")
 
 
-def _share(written: _Written, start: int, end: int) -> Outcome:
+def _share(written: _Written, start: int, end: int) -> BatchResult:
     """What of a batch's outcome belongs to one change's sightings."""
     if len(written.batch) == 1:
         return written.outcome
     mine = written.outcome.recorded[start:end]
-    return Outcome(mine, [], sum(one.new_event for one in mine))
+    return BatchResult(mine, [], sum(one.new_event for one in mine))

@@ -169,7 +169,7 @@ def deliver(db: Database, attempt: Attempt) -> None:
     _finish(db, attempt, "delivered")
 
 
-def bury(db: Database, attempt: Attempt) -> None:
+def mark_dead(db: Database, attempt: Attempt) -> None:
     """The event will not be tried again by itself: a dead letter."""
     _finish(db, attempt, "dead")
 

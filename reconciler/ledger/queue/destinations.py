@@ -28,7 +28,7 @@ class Breaker(msgspec.Struct, frozen=True):
     changed_at: Millis | None = None
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class DestinationSpec(msgspec.Struct, frozen=True):
     """A destination as the config wants it."""
 
     name: str
@@ -36,7 +36,7 @@ class Wanted(msgspec.Struct, frozen=True):
     start: Start = "now"
 
 
-class Standing(msgspec.Struct, frozen=True):
+class DestinationState(msgspec.Struct, frozen=True):
     """A destination as the ledger has it."""
 
     id: int
@@ -58,7 +58,7 @@ class Standing(msgspec.Struct, frozen=True):
         return "up" if self.breaker.state == "closed" else "down"
 
 
-def sync(db: Database, wanted: Iterable[Wanted], *, now: Millis) -> dict[str, int]:
+def sync(db: Database, wanted: Iterable[DestinationSpec], *, now: Millis) -> dict[str, int]:
     """Make the ledger's active destinations those in the config. Returns ids by name.
 
     A destination that is gone from the config stays, inactive, with what it was owed. `start` counts for one that
@@ -77,7 +77,7 @@ def sync(db: Database, wanted: Iterable[Wanted], *, now: Millis) -> dict[str, in
     return active(db)
 
 
-def add(db: Database, wanted: Iterable[Wanted]) -> dict[str, int]:
+def add(db: Database, wanted: Iterable[DestinationSpec]) -> dict[str, int]:
     """Add the destinations that the ledger does not know; those that it knows stay as they are, active or not: only
     the service decides that. Returns the ids of the active ones by name.
     """
@@ -93,7 +93,7 @@ def active(db: Database) -> dict[str, int]:
     return dict(db.conn.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())
 
 
-def _insert(db: Database, one: Wanted) -> None:
+def _insert(db: Database, one: DestinationSpec) -> None:
     """A new destination, and from where on it gets the past."""
     db.conn.execute("INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)", (one.name, one.ordering))
     if one.start != "now":
@@ -107,7 +107,7 @@ def _insert(db: Database, one: Wanted) -> None:
         )
 
 
-def standings(db: Database) -> list[Standing]:
+def destination_states(db: Database) -> list[DestinationState]:
     """All destinations, by name."""
     rows = db.conn.execute(
         """
@@ -116,7 +116,7 @@ def standings(db: Database) -> list[Standing]:
         """
     )
     return [
-        Standing(
+        DestinationState(
             id=ident,
             name=name,
             active=bool(active),

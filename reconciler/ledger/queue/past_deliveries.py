@@ -20,7 +20,7 @@ _PART = """
 """
 
 
-def fill_step(db: Database, route: Route, *, now: Millis) -> list[Opened] | None:
+def open_past_deliveries(db: Database, route: Route, *, now: Millis) -> list[Opened] | None:
     """Open the next part of a destination's past, inside the open transaction; None when all of it is open."""
     row = db.conn.execute(
         "SELECT fill_from, fill_after, fill_through FROM destinations WHERE id = ? AND fill_after IS NOT NULL",

@@ -30,7 +30,7 @@ _REOPEN = """
 """
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class ResendRequest(msgspec.Struct, frozen=True):
     """Which events are to go out again: by ids, or by a filter; of these only a destination's dead letters."""
 
     filter: Filter = Filter()
@@ -47,14 +47,14 @@ def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
     return dict(db.conn.execute(sql, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
 
 
-class Again(msgspec.Struct, frozen=True):
+class Resend(msgspec.Struct, frozen=True):
     """A delivery that is to go out again."""
 
     event_id: int
     lane: str
 
 
-def find(db: Database, wanted: Wanted, route: Route) -> Iterator[Again]:
+def find(db: Database, wanted: ResendRequest, route: Route) -> Iterator[Resend]:
     """The deliveries that a request means for one destination, oldest event first.
 
     An event that it never was to get is meant only where it is named by its id, or its filter lets it through now.
@@ -65,7 +65,7 @@ def find(db: Database, wanted: Wanted, route: Route) -> Iterator[Again]:
             event_id, had = event_of[sighting_id]
             named = bool(wanted.event_ids) and candidate.summary.kind not in OWN_KINDS
             if had or named or _accepts(route, candidate):
-                yield Again(event_id, lane(route.ordering, event_id, candidate.summary))
+                yield Resend(event_id, lane(route.ordering, event_id, candidate.summary))
 
 
 def _accepts(route: Route, candidate: Candidate) -> bool:
@@ -75,7 +75,7 @@ def _accepts(route: Route, candidate: Candidate) -> bool:
         return False
 
 
-def reopen(db: Database, destination_id: int, some: Sequence[Again], *, now: Millis) -> None:
+def reopen(db: Database, destination_id: int, some: Sequence[Resend], *, now: Millis) -> None:
     """Open deliveries once more, marked as replays. Safe beside a service; keep `some` short (EVENTS_A_STEP)."""
     with transaction(db):
         db.conn.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
@@ -85,7 +85,7 @@ _Rows = list[tuple[int, int, bool]]
 """(event, its sighting, whether it has a delivery)"""
 
 
-def _parts(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+def _parts(db: Database, wanted: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     """The events that are meant, a step at a time, in the order in which they happened or were recorded."""
     if wanted.event_ids:
         return _named(db, wanted, destination_id)
@@ -94,7 +94,7 @@ def _parts(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]
     return _of_time(db, wanted, destination_id)
 
 
-def _named(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+def _named(db: Database, wanted: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = wanted.filter.where()
     sql = f"""
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
@@ -108,7 +108,7 @@ def _named(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]
         yield db.conn.execute(sql, [asked, destination_id, *values]).fetchall()
 
 
-def _dead(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+def _dead(db: Database, wanted: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = wanted.filter.where()
     sql = f"""
         SELECT e.id, e.sighting_id, 1
@@ -122,7 +122,7 @@ def _dead(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
         last = rows[-1][0]
 
 
-def _of_time(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
+def _of_time(db: Database, wanted: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = msgspec.structs.replace(wanted.filter, since=None).where(by_time=True)
     sql = f"""
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL, e.happened_at

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
-from reconciler.ledger.storage import schema
+from reconciler.ledger.storage import meta, schema
 from reconciler.ledger.storage.files import Files, identity, make_private
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.storage.texts import AnyText
@@ -222,7 +222,7 @@ def is_of_words(error: BaseException) -> bool:
 
 def touch(db: Database) -> None:
     """Write something harmless: the commit proves that the ledger can be written."""
-    db.conn.execute("INSERT INTO meta VALUES ('ready', '') ON CONFLICT (name) DO UPDATE SET value = ''")
+    meta.put(db, "ready", "")
 
 
 def data_version(db: Database) -> int:

@@ -9,6 +9,7 @@ from sqlite_utils import Database
 
 from reconciler import __version__
 from reconciler.ledger.errors import LedgerBehind, LedgerVersion
+from reconciler.ledger.storage import meta
 from reconciler.ledger.storage.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, migrations
 
 __all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "m0011", "migration_names", "migrations", "upgrade"]
@@ -18,7 +19,7 @@ def upgrade(db: Database) -> None:
     """Bring the ledger to this program's schema; nothing happens where it is there already."""
     if not applied(db) >= migration_names():
         migrations.apply(db)
-        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_PROGRAM, __version__))
+        meta.put(db, _PROGRAM, __version__)
 
 
 def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
@@ -76,8 +77,8 @@ def _by(db: Database) -> str:
     """Which version it was, where that one has said so."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
         return ""
-    row = db.execute("SELECT value FROM meta WHERE name = ?", (_PROGRAM,)).fetchone()
-    return "" if row is None else f" of gitlab-reconciler ({row[0]})"
+    version = meta.get(db, _PROGRAM)
+    return "" if version is None else f" of gitlab-reconciler ({version})"
 
 
 _PROGRAM = "program"

@@ -56,7 +56,7 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
         with closing(connect(source, readonly=True)) as db:
             # One snapshot for the whole copy: without it, a commit in the middle would start it over.
             db.conn.execute("BEGIN")
-            db.conn.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+            db.conn.execute("SELECT 1 FROM events LIMIT 1").fetchone()
             part.unlink(missing_ok=True)
             make_private(part)
             with closing(sqlite3.connect(part)) as copy:

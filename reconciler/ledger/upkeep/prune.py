@@ -6,8 +6,6 @@ and stops at the first that is young enough, so that the cost is what is dropped
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import orjson
 from sqlite_utils import Database
@@ -15,6 +13,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import unreadable
+from reconciler.ledger.storage import meta
 
 ROWS_A_STEP = 500
 PAGES_A_STEP = 1000
@@ -94,10 +93,7 @@ class Pruning:
         db.conn.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (ids,))
         db.conn.executemany("DELETE FROM search WHERE rowid = ?", [(ident,) for ident, _ in old])
         self.pruned.events += len(old)
-        db.conn.execute(
-            "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-            (_HORIZON, max(happened for _, happened in old)),
-        )
+        meta.raise_to(db, _HORIZON, max(happened for _, happened in old))
 
     def _attempts(self, db: Database) -> bool:
         dropped, more = self._oldest(db, "attempts", "started_at", self._before(self._keep.attempts))
@@ -150,5 +146,5 @@ def _believed(happened_at: str, recorded_at: str) -> str:
 
 def horizon(db: Database) -> Millis | None:
     """When the latest pruned event happened: what is found again from before is new to the ledger."""
-    row: Any = db.conn.execute("SELECT value FROM meta WHERE name = ?", (_HORIZON,)).fetchone()
-    return None if row is None else times.from_iso(row[0])
+    value = meta.get(db, _HORIZON)
+    return None if value is None else times.from_iso(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from reconciler.ledger.queue.destinations import standings
+from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.views.browse import Filter
 
 _LETTER = """
@@ -31,7 +31,7 @@ def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit
     sql = f"{_LETTER} AND x.id = ?{where} ORDER BY d.event_id DESC LIMIT ?"
     found = [
         letter
-        for one in standings(db)
+        for one in destination_states(db)
         if destination in (None, one.name)
         for letter in db.query(sql, [one.id, *values, limit])
     ]
@@ -39,7 +39,7 @@ def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit
     return found[-limit:]
 
 
-def letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:
+def dead_letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:
     """An event as a dead letter of each destination of which it is one."""
     return list(db.query(f"{_LETTER} AND d.event_id = ? ORDER BY x.name", [event_id]))
 

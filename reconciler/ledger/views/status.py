@@ -17,8 +17,7 @@ from reconciler.ledger.coverage.gaps import Gap, gaps
 from reconciler.ledger.coverage.hooks import hooks_off
 from reconciler.ledger.coverage.source_state import covered_through, source_troubles
 from reconciler.ledger.coverage.unreadable import Kept, unreadable
-from reconciler.ledger.queue.destinations import Standing as DestinationStanding
-from reconciler.ledger.queue.destinations import standings as destination_standings
+from reconciler.ledger.queue.destinations import DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns
@@ -130,7 +129,7 @@ def open_alerts(db: Database) -> list[str]:
 
 def destination_statuses(db: Database) -> list[DestinationStatus]:
     """What each destination is owed, and how it does."""
-    return [_destination(db, one) for one in destination_standings(db)]
+    return [_destination(db, one) for one in destination_states(db)]
 
 
 def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
@@ -163,7 +162,7 @@ def _open_gap(gap: Gap) -> OpenGap:
     return OpenGap(gap.source, times.iso(gap.during.start), times.iso(gap.during.end), gap.why, until)
 
 
-def _destination(db: Database, at: DestinationStanding) -> DestinationStatus:
+def _destination(db: Database, at: DestinationState) -> DestinationStatus:
     def one(sql: str, *values: int) -> Any:
         row = db.execute(sql, [*values, at.id]).fetchone()
         return None if row is None else row[0]

@@ -16,7 +16,8 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
-from reconciler.ledger.coverage import downtime, runs, source_state, unreadable, watched
+from reconciler.events.troubles import NO_WEBHOOK, SWITCHED_OFF
+from reconciler.ledger.coverage import downtime, runs, unreadable, watched
 from reconciler.ledger.coverage.downtime import Life
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.coverage.watched import Name, Watched
@@ -29,7 +30,6 @@ GitLab told could not be understood, and is kept as it came. `webhook`: no webho
 so that there is no log of it to read.
 """
 NOT_READ_YET = "not read yet"
-NO_WEBHOOK = "no webhook"
 SLOW = HOUR
 """A reading that has not come to an end for so long is taken for one that hangs."""
 EXAMPLES = 3
@@ -213,7 +213,7 @@ def _sources(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
         return
     wanted, found = set(asked.names), dict[Any, list[_Source]]()
     for one in _unread_sources(db):
-        if one.of in wanted and one.trouble != source_state.OFF:
+        if one.of in wanted and one.trouble != SWITCHED_OFF:
             found.setdefault((one.of, one.source, one.trouble, one.was_read), []).append(one)
     for (of, source, trouble, was_read), some in found.items():
         name = f"{source} of {_named([one.path for one in some])}"

@@ -11,8 +11,9 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.events.unreadable import RAW_CHARS, Unreadable
 from reconciler.ledger.coverage import unreadable
-from reconciler.ledger.coverage.unreadable import ERROR_CHARS, RAW_CHARS, Kept, Some, Unreadable
+from reconciler.ledger.coverage.unreadable import ERROR_CHARS, Kept, Some
 from reconciler.ledger.storage.connection import connect
 
 

@@ -24,20 +24,20 @@ from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Identity, Precision, Recovery, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
+from reconciler.events.unreadable import Unreadable
 from reconciler.ledger import alerts
 from reconciler.ledger.coverage import downtime, hooks, intervals, runs, source_state, unreadable, watched
 from reconciler.ledger.coverage.hooks import HookState
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.coverage.runs import Run
-from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
-from reconciler.ledger.queue.destinations import Breaker, Wanted
+from reconciler.ledger.queue.destinations import Breaker, DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
@@ -94,14 +94,16 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fill(db: Database) -> None:
-    ids = destinations.sync(db, [Wanted("one", "none"), Wanted("two", "none", "beginning")], now=NOW)
+    ids = destinations.sync(
+        db, [DestinationSpec("one", "none"), DestinationSpec("two", "none", "beginning")], now=NOW
+    )
     routes = [Route(ident, "none", lambda _: True) for ident in ids.values()]
     recovered = sighting("project_events", "1", recovery=Recovery("api", ["user"]), raw="{}")
     others = [sighting("webhook:default", str(n), key=f"issue:{n}:closed") for n in range(4)]
     record(db, [recovered, sighting("webhook:default", "a"), *others], now=Millis(NOW - HOUR), routes=routes)
     end = Millis(NOW - MINUTE)
     deliveries.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
-    deliveries.bury(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
+    deliveries.mark_dead(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
     deliveries.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
     destinations.note_breaker(db, 1, Breaker("open", 5, NOW, end))
     destinations.pause(db, 2, alerts.GONE, now=NOW)
@@ -117,9 +119,9 @@ def fill(db: Database) -> None:
     watched.add_members(db, "team", {7: "team/7", 8: "team/8"}, NOW)
     watched.note_read(db, Name("member", "8"), NOW)
     source_state.unwatch(db, 7, keep=["project_events"], until=NOW)
-    downtime.beat(db, Millis(NOW - 2 * HOUR))
-    downtime.wake(db, NOW)
-    downtime.rest(db, NOW)
+    downtime.heartbeat(db, Millis(NOW - 2 * HOUR))
+    downtime.note_start(db, NOW)
+    downtime.note_stop(db, NOW)
     hook = HookState(7, 1, "default", "http://x", ["push_events"], "disabled", times.iso(NOW))
     hooks.note_hooks(db, 7, [hook], off=[1], now=NOW)
     alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
@@ -201,8 +203,8 @@ def service(folder: Path) -> None:
     config = load(folder / "config.yaml", {})
     with closing(connect(config.ledger.path)) as db:
         with transaction(db):
-            downtime.wake(db, NOW)
-            destinations.sync(db, [Wanted("one"), Wanted("two")], now=NOW)
+            downtime.note_start(db, NOW)
+            destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two")], now=NOW)
             reloads.note_reload(db, None)
             alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
             alerts.note(db, [], now=NOW, routes=[])
@@ -211,7 +213,7 @@ def service(folder: Path) -> None:
                 pass
         parts.failing(db)
         event_ids(db)(9)
-        for one in destinations.standings(db):
+        for one in destinations.destination_states(db):
             deliveries.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
             deliveries.next_due(db, one.id, after=NOW)
             for head in deliveries.next_lanes(db, one.id, now=NOW, limit=10):

@@ -18,7 +18,7 @@ from reconciler.events import times
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, touch, transaction
 from tests.support.filled import made
@@ -103,7 +103,9 @@ async def test_damage_is_met_by_who_reads_it_alone(opened: Open) -> None:
 
 
 async def test_a_listener_s_bug_stops_neither_the_writer_nor_other_listeners(opened: Open) -> None:
-    ids = await opened.writer.run(lambda db: destinations.sync(db, [Wanted("a", "none", "now")], now=times.now()))
+    ids = await opened.writer.run(
+        lambda db: destinations.sync(db, [DestinationSpec("a", "none", "now")], now=times.now())
+    )
     opened.writer.routes = [Route(ids["a"], "none", lambda _: True)]
     heard, told = [], []
 

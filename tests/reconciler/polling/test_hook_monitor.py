@@ -14,7 +14,7 @@ from reconciler.config.destinations import Destination
 from reconciler.events.times import HOUR, MINUTE
 from reconciler.forwarding.filters import accepting
 from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.polling.ensure import ensure
 from reconciler.service.web import web_server
@@ -136,7 +136,7 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
     other = house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab/two", token=TOKEN)
     before = len(house.gitlab.world.happenings)
     [destination] = (
-        await house.writer.run(lambda db: destinations.sync(db, [Wanted("all")], now=house.now))
+        await house.writer.run(lambda db: destinations.sync(db, [DestinationSpec("all")], now=house.now))
     ).values()
     house.writer.routes = [Route(destination, "project", accepting(Destination(name="all")))]
 

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.dashboard import views
+from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.coverage.source_state import source_troubles
 from reconciler.metrics import Standing
 from reconciler.polling import poller
@@ -56,9 +56,9 @@ async def house(make_house: MakeHouse) -> House:
 )
 async def test_it_is_no_gap(house: House, features: list[str], paths: dict[str, int], off: list[str]) -> None:
     switch_off(house.gitlab, *features, paths=paths)
-    tally = await house.poll(PROJECT)
-    assert tally is not None
-    assert tally.error is None
+    counts = await house.poll(PROJECT)
+    assert counts is not None
+    assert counts.error is None
     house.now = NOW + DAY
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)

@@ -24,10 +24,10 @@ from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
+from reconciler.events.unreadable import Unreadable
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_wanted
 from reconciler.ledger.coverage import downtime, unreadable
-from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
@@ -103,7 +103,7 @@ class House:
         self.parts.client._tries = 1
 
     async def wake(self) -> None:
-        await self.writer.run(lambda db: downtime.wake(db, self.now))
+        await self.writer.run(lambda db: downtime.note_start(db, self.now))
         wanted = [as_wanted(one) for one in self.config.destinations]
         ids = await self.writer.run(lambda db: destinations.sync(db, wanted, now=self.now))
         self.writer.routes = routes(self.config.destinations, ids)
@@ -119,8 +119,8 @@ class House:
         self.now = Millis(self.now + after)
         self.parts.poller._refused.clear()  # the quarter of an hour is over
         self.parts.rounds._groups_read_at = None
-        await self.writer.run(lambda db: downtime.beat(db, self.now))
-        await self.parts.rounds.heal()
+        await self.writer.run(lambda db: downtime.heartbeat(db, self.now))
+        await self.parts.rounds.catch_up()
         await self.alerting._review()
 
     def told(self) -> list[tuple[str, str, str]]:
@@ -289,7 +289,7 @@ async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
 async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
     await house.parts.projects.begin()
     house.now = Millis(house.now + 2 * HOUR)
-    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    await house.writer.run(lambda db: downtime.heartbeat(db, house.now))
     assert {(one.trouble, one.pending) for one in house.unknown()} == {("slow", False)}
     await house.alerting._review()
     assert [what for what, _, _ in house.told()] == ["gitlab_not_read"]  # all of it, for one reason
@@ -409,7 +409,7 @@ async def test_a_service_that_does_not_run_is_said_first(house: House) -> None:
     code, text = house.run("gaps", "--exit-code")
     assert code == 1
     assert "service gitlab-reconciler: not running since 2026-11-24 12:01:00\n    it was killed" in text
-    await house.writer.run(lambda db: downtime.rest(db, house.now))
+    await house.writer.run(lambda db: downtime.note_stop(db, house.now))
     [one] = house.unknown()
     assert "it was stopped" in one.why
     assert house.run("status")[1].splitlines()[2].startswith("  service gitlab-reconciler: not running")
@@ -447,7 +447,7 @@ async def test_what_waited_for_gitlab_is_no_trouble_of_its_own(house: House, git
         await house.round()
     gitlab.recover()
     house.now = Millis(house.now + MINUTE)
-    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    await house.writer.run(lambda db: downtime.heartbeat(db, house.now))
     await house.parts.poller.poll("group/other")
     await house.alerting._review()
     assert [(what, state) for what, _, state in house.told()] == [

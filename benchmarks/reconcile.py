@@ -13,6 +13,7 @@ from benchmarks.table import Row
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.simulator.server import Simulator
@@ -57,13 +58,13 @@ async def _service(gitlab: Simulator, clock: _Clock, projects: list[int]) -> Asy
         )
         db = stack.enter_context(closing(connect(path)))
         reader = stack.enter_context(closing(connect(path, readonly=True)))
-        writer = Writer(db)
-        parts = reconciling(config, db=reader, writer=writer)
+        ledger = Ledger(Writer(db), reader)
+        parts = reconciling(config, ledger=ledger)
         try:
             yield parts
         finally:
             parts.stop()
-            await writer.close()
+            await ledger.close()
 
 
 def _asked(gitlab: Simulator) -> int:

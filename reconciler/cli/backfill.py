@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import reduce
 from typing import Annotated, Any
 
@@ -36,9 +35,8 @@ from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
-from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue import destinations
+from reconciler.forwarding.forwarder import as_spec
+from reconciler.ledger.ledger import Ledger, open_beside
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.lock import service_process
@@ -152,14 +150,11 @@ async def _backfill(
     """What became of each project, and of each group that could not be read: why."""
     if window is not None:
         err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).")
-    with ExitStack() as stack:
-        db = stack.enter_context(opened(config.ledger.path))
-        reader = stack.enter_context(opened(config.ledger.path, readonly=True))
-        writer = Writer(db)
+    async with open_beside(config.ledger.path) as ledger:
         if not no_forward and not dry_run:
-            writer.routes = await _routes(config, writer)
-        parts = reconciling(config, db=reader, writer=writer, details=details)
-        work = Backfill(parts, config.reconcile, db=reader, dry_run=dry_run)
+            ledger.set_routes(await _routes(config, ledger))
+        parts = reconciling(config, ledger=ledger, details=details)
+        work = Backfill(parts, config.reconcile, ledger=ledger, dry_run=dry_run)
         try:
             if not names:
                 await parts.projects.refresh_groups()
@@ -172,16 +167,15 @@ async def _backfill(
                 return reports, {str(group): str(error) for group, error in unread.items()}
         finally:
             parts.stop()
-            await writer.close()
 
 
-async def _routes(config: Config, writer: Writer) -> list[Route]:
+async def _routes(config: Config, ledger: Ledger) -> list[Route]:
     """Where what is new goes. Only `serve` switches destinations on and off; before it ever ran there are none, and
     they are added as it would.
     """
     served = service_process(config.ledger.path) is not None
-    wanted = [] if served else [as_wanted(one) for one in config.destinations]
-    ids = await writer.run(lambda db: destinations.add(db, wanted))
+    wanted = [] if served else [as_spec(one) for one in config.destinations]
+    ids = await ledger.queue.add_destinations(wanted)
     for one in config.destinations:
         if one.name not in ids:
             why = "it is not active in the ledger: `serve`, or a reload of it, switches it on"

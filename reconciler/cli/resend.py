@@ -65,10 +65,10 @@ def send_again(
         counts, letters = dict[str, int](), set[int]()
         for name, route in ways.items():
             counts[name] = 0
-            for again in reopening.find(db, wanted, route):
+            for one in reopening.find(db, wanted, route):
                 counts[name] += 1
                 if wanted.event_ids:
-                    letters.add(again.event_id)
+                    letters.add(one.event_id)
         none = sorted(set(wanted.event_ids) - letters)
         if wanted.dead_only and none:
             of = "" if destination is None else f" of {destination}"

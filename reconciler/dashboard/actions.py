@@ -7,9 +7,10 @@ from itertools import islice
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import routes
+from reconciler.ledger import beside
 from reconciler.ledger.queue import destinations, resend
 from reconciler.ledger.queue.resend import EVENTS_A_STEP, ResendRequest
-from reconciler.ledger.storage.connection import opened, transaction
+from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views.browse import Filter
 
 
@@ -29,14 +30,14 @@ def replay_dead(config: Config, destination: str | None, kind: str | None) -> st
 
 def change_destination(config: Config, name: str, act: str) -> str:
     """Pause a destination, or resume it."""
-    with opened(config.ledger.path) as db, transaction(db):
+    with opened(config.ledger.path) as db:
         one = next((one for one in destinations.destination_states(db) if one.name == name), None)
         if one is None or act not in ("pause", "resume"):
             return "There is no such destination."
         if act == "pause":
-            destinations.pause(db, one.id, "by hand", now=times.now())
+            beside.pause(db, one.id, now=times.now())
             return f"{name} is paused: what comes is kept for it."
-        destinations.resume(db, one.id)
+        beside.resume(db, one.id)
         return f"{name} gets events again."
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Iterable
 from functools import partial
 
 import msgspec
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
@@ -20,13 +18,11 @@ from reconciler.forwarding.filters import Test, accepting
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue import destinations
+from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.destinations import DestinationSpec, DestinationState
 from reconciler.ledger.queue.opening import Opened
-from reconciler.ledger.queue.past_deliveries import open_past_deliveries
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.ids import event_ids
 from reconciler.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -66,15 +62,12 @@ class Forwarder:
     itself, and takes nothing else down.
     """
 
-    def __init__(
-        self, *, db: Database, writer: Writer, gitlab_url: str, watcher: Watcher, supervisor: Supervisor
-    ) -> None:
+    def __init__(self, *, ledger: Ledger, gitlab_url: str, watcher: Watcher, supervisor: Supervisor) -> None:
         self._watcher = watcher
         self._supervisor = supervisor
-        self._db = db
-        self._writer = writer
+        self._ledger = ledger
         self._gitlab_url = gitlab_url
-        self._event_id = event_ids(db)
+        self._event_id = ledger.event_ids()
         self._clock = SteadyClock()
         self._running: dict[int, _Running] = {}
         self._look = asyncio.Event()
@@ -104,13 +97,14 @@ class Forwarder:
         be written; then nothing is changed.
         """
         wanted, built = prepared.destinations, prepared.built
-        state = await self._writer.run(partial(_sync, wanted))
+        specs = [as_spec(one) for one in wanted]
+        state = _by_name(await self._ledger.queue.sync_destinations(specs, times.now()))
         routes = {one.name: Route(state[one.name].id, one.ordering, prepared.accepts[one.name]) for one in wanted}
-        self._writer.routes = list(routes.values())
+        self._ledger.set_routes(list(routes.values()))
         unchanged = {state[one.name].id for one in wanted if one.name not in built}
         await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
-        with contextlib.suppress(sqlite3.Error):  # what has just ended may have changed it
-            state = _by_name(destinations.destination_states(self._db))
+        with contextlib.suppress(LedgerError):  # what has just ended may have changed it
+            state = _by_name(self._ledger.queue.destination_states())
         for one in wanted:
             if one.name in built:
                 self._start(one, state[one.name], routes[one.name], *built[one.name])
@@ -119,7 +113,7 @@ class Forwarder:
         """Never ends: asks the ledger how the destinations stand, when told to, and in any case every few seconds."""
         while True:
             self._look.clear()
-            for state in destinations.destination_states(self._db):
+            for state in self._ledger.queue.destination_states():
                 if state.id in self._running:
                     self._running[state.id].outbox.look_again(state)
             with contextlib.suppress(TimeoutError):
@@ -147,8 +141,7 @@ class Forwarder:
         outbox = Outbox(
             destination,
             state,
-            db=self._db,
-            writer=self._writer,
+            ledger=self._ledger,
             formatter=formatter,
             kind=kind,
             watcher=self._watcher,
@@ -173,22 +166,17 @@ class Forwarder:
 
     async def _fill(self, route: Route, outbox: Outbox) -> None:
         """Open a destination's past, part by part, where it starts there."""
-        opened: list[Opened] | None = []
-        while opened is not None and not outbox.stopping.is_set():
-            opened = await self._writer.run(partial(open_past_deliveries, route=route, now=times.now()))
+        more = True
+        while more and not outbox.stopping.is_set():
+            more = await self._ledger.queue.open_past_deliveries(route, times.now())
             outbox.wake()
-
-
-def _sync(wanted: Iterable[Destination], db: Database) -> dict[str, DestinationState]:
-    destinations.sync(db, [as_wanted(one) for one in wanted], now=times.now())
-    return _by_name(destinations.destination_states(db))
 
 
 def _by_name(some: Iterable[DestinationState]) -> dict[str, DestinationState]:
     return {one.name: one for one in some}
 
 
-def as_wanted(destination: Destination) -> DestinationSpec:
+def as_spec(destination: Destination) -> DestinationSpec:
     """A destination as the ledger knows it."""
     start = destination.start
     return DestinationSpec(

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from functools import reduce
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.config.models import Reconcile
 from reconciler.events import times
 from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import DAY, Millis
-from reconciler.ledger.coverage import intervals
-from reconciler.ledger.coverage.gaps import gaps
 from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.parts import Reconciling
 from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
@@ -58,10 +56,10 @@ Progress = Callable[[str, Slice, Report], None]
 class Backfill:
     """Reads ranges of projects' pasts; at most `reconcile.parallel` parts are read at a time, over all projects."""
 
-    def __init__(self, parts: Reconciling, config: Reconcile, *, db: Database, dry_run: bool = False) -> None:
+    def __init__(self, parts: Reconciling, config: Reconcile, *, ledger: Ledger, dry_run: bool = False) -> None:
         self._parts = parts
         self._parallel = config.parallel
-        self._db = db
+        self._coverage = ledger.coverage
         self._slots = asyncio.Semaphore(config.parallel)
         self._dry_run = dry_run
 
@@ -101,13 +99,12 @@ class Backfill:
         if wanted is None:
             keeps = {source.name: source.keeps_for for source in sources}
             by_name = {source.name: source for source in sources}
-            open_ones = gaps(self._db, keeps=keeps, expected=newest, now=now)
-            mine = [gap for gap in open_ones if gap.project_id == project.id and not gap.is_final]
-            return [Planned(by_name[gap.source], gap.during) for gap in mine]
+            found = self._coverage.gaps(keeps=keeps, expected=newest, now=now, project_id=project.id)
+            return [Planned(by_name[gap.source], gap.during) for gap in found if not gap.is_final]
         planned = []
         for source in sources:
             window = Interval(max(wanted.start, Millis(now - source.keeps_for)), min(wanted.end, newest))
-            read_before = [] if self._dry_run else intervals.covered(self._db, project.id, source.name)
+            read_before = [] if self._dry_run else self._coverage.covered(project.id, source.name)
             planned += [Planned(source, gap) for gap in uncovered(read_before, window) if window.start < window.end]
         return planned
 

@@ -7,12 +7,11 @@ import time
 import structlog
 
 from reconciler.events import times
-from reconciler.events.hook_tests import Expected
+from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.identify import as_test
 from reconciler.events.times import HOUR
-from reconciler.ledger.coverage import hooks as ledger_hooks
 from reconciler.ledger.coverage.hooks import HookState
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.threads import in_thread
 from reconciler.sources.errors import Refused, SourceError, Stopped
 from reconciler.sources.hook_log import newest_delivery, test_after
@@ -36,9 +35,9 @@ class HookMonitor:
     `expected_tests` are the tests that we asked GitLab for and that have not arrived: the receiver looks there.
     """
 
-    def __init__(self, hooks: Hooks, *, writer: Writer, reenable: bool, expected_tests: set[Expected]) -> None:
+    def __init__(self, hooks: Hooks, *, ledger: Ledger, reenable: bool, expected_tests: ExpectedTests) -> None:
         self._hooks = hooks
-        self._writer = writer
+        self._ledger = ledger
         self._reenable = reenable
         self._expected_tests = expected_tests
         self._not_before: dict[int, float] = {}
@@ -95,8 +94,7 @@ class HookMonitor:
 
     async def _test(self, project: Project, hook: Hook, trigger: str) -> SourceError | None:
         """Ask for one test. Returns why it failed, where it did."""
-        expected = (hook.name, project.id)
-        self._expected_tests.add(expected)
+        self._expected_tests.add(hook.name, project.id)
         try:
             await in_thread(lambda: self._hooks.test(hook, trigger))
         except Stopped:
@@ -105,9 +103,9 @@ class HookMonitor:
             log.warning("a webhook can't be switched on again", project=project.path, error=str(error))
             self._not_before[hook.id] = time.monotonic() + TEST_PAUSE / 1000
             if isinstance(error, Refused):  # without an answer it may still be on its way
-                self._expected_tests.discard(expected)
+                self._expected_tests.discard(hook.name, project.id)
             return error
-        self._expected_tests.discard(expected)
+        self._expected_tests.discard(hook.name, project.id)
         return None
 
     async def _note_test(self, hook: Hook, newest: int) -> bool | None:
@@ -119,7 +117,7 @@ class HookMonitor:
         except SourceError:
             return None
         if told is not None:
-            await self._writer.record([as_test(told)])
+            await self._ledger.record([as_test(told)])
         return told is not None
 
     async def _newest_delivery(self, hook: Hook) -> int:
@@ -142,7 +140,7 @@ class HookMonitor:
             elif not hook.is_off and hook.id in was_off:
                 log.info("our webhook is on again", **about)
         off = [hook.id for hook in hooks if hook.is_off]
-        await self._writer.run(lambda db: ledger_hooks.note_hooks(db, project.id, states, off=off, now=times.now()))
+        await self._ledger.coverage.note_hooks(project.id, states, off=off, now=times.now())
         self._noted[project.id] = states
 
 

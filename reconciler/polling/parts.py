@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
-from reconciler.events.hook_tests import Expected
-from reconciler.ledger.intake.writer import Writer
+from reconciler.events.hook_tests import ExpectedTests
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.poller import Poller
 from reconciler.polling.projects import Projects
@@ -41,23 +40,22 @@ class Reconciling(msgspec.Struct, frozen=True):
 def reconciling(
     config: Config,
     *,
-    db: Database,
-    writer: Writer,
-    expected_tests: set[Expected] | None = None,
+    ledger: Ledger,
+    expected_tests: ExpectedTests | None = None,
     details: bool = True,
 ) -> Reconciling:
     """Build them. `expected_tests` is shared with the receiver (see HookMonitor), `details` is the Reader's."""
     client = Client(config.gitlab)
     hooks = Hooks(client, config.receiver)
-    watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), writer=writer)
-    projects = Projects(config, client=client, writer=writer, watchlist=watchlist)
+    watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), ledger=ledger)
+    projects = Projects(config, client=client, ledger=ledger, watchlist=watchlist)
     monitor = HookMonitor(
         hooks,
-        writer=writer,
+        ledger=ledger,
         reenable=config.reconcile.reenable_hooks,
-        expected_tests=set() if expected_tests is None else expected_tests,
+        expected_tests=ExpectedTests() if expected_tests is None else expected_tests,
     )
-    reader = Reader(client=client, writer=writer, parallel=config.reconcile.parallel, details=details)
+    reader = Reader(client=client, ledger=ledger, parallel=config.reconcile.parallel, details=details)
     poller = Poller(
         config.reconcile,
         client=client,
@@ -65,9 +63,8 @@ def reconciling(
         projects=projects,
         monitor=monitor,
         reader=reader,
-        db=db,
-        writer=writer,
+        ledger=ledger,
     )
     activity = Activity(client)
-    rounds = Rounds(config.reconcile, poller=poller, projects=projects, activity=activity, db=db)
+    rounds = Rounds(config.reconcile, poller=poller, projects=projects, activity=activity, ledger=ledger)
     return Reconciling(client, hooks, projects, monitor, reader, poller, rounds)

@@ -8,15 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.models import Reconcile
 from reconciler.events import times
 from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import MINUTE, Millis
-from reconciler.ledger.coverage import intervals, runs, source_state
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.projects import Projects
@@ -51,8 +49,7 @@ class Poller:
         projects: Projects,
         monitor: HookMonitor,
         reader: Reader,
-        db: Database,
-        writer: Writer,
+        ledger: Ledger,
     ) -> None:
         self._config = config
         self._client = client
@@ -60,8 +57,7 @@ class Poller:
         self._projects = projects
         self._monitor = monitor
         self._reader = reader
-        self._db = db
-        self._writer = writer
+        self._coverage = ledger.coverage
         self._slots = asyncio.Semaphore(config.parallel)
         self._polling: set[int | str] = set()
         self._refused: dict[tuple[int, str], tuple[float, Exception]] = {}
@@ -176,7 +172,7 @@ class Poller:
         if not hooks:  # its projects have webhooks of their own, or none
             return Counts()
         source, until = self._sources[HookLog.name], self.newest()
-        await self._writer.run(lambda db: runs.note_path(db, group.id, str(group.path)))
+        await self._coverage.note_path(group.id, str(group.path))
         await self._watch(group, [source], until)
         try:
             counts = await self._poll_source(group, source, until)
@@ -189,44 +185,34 @@ class Poller:
         return counts
 
     async def _poll_source(self, project: Project, source: Source, until: Millis) -> Counts:
-        since = source_state.watched_since(self._db, project.id, source.name)
+        since = self._coverage.watched_since(project.id, source.name)
         if since is None:
             return Counts()
         since = max(since, Millis(times.now() - source.keeps_for))
-        covered = intervals.covered(self._db, project.id, source.name)
+        covered = self._coverage.covered(project.id, source.name)
         counts = Counts()
         for gap in uncovered(covered, Interval(since, until)):
             window = Interval(max(since, Millis(gap.start - self._config.overlap)), gap.end)
             counts = counts.plus(await self._reader.read(project, source, window, purpose="poll"))
-        await self._writer.run(lambda db: source_state.note_read(db, project.id, source.name, times.now()))
+        await self._coverage.note_read(project.id, source.name, times.now())
         return counts
 
     async def _watch(self, project: Project, sources: list[Source], until: Millis) -> None:
         """From its first poll on, a source answers for completeness."""
         names = [source.name for source in sources]
-        if source_state.watched_sources(self._db, project.id) == set(names):
+        if self._coverage.watched_sources(project.id) == set(names):
             return
         since = Millis(until - self._config.overlap)
-
-        def watch(db: Database) -> None:
-            source_state.unwatch(db, project.id, keep=names, until=until)
-            for name in names:
-                source_state.watch(db, project.id, name, since)
-
-        await self._writer.run(watch)
+        await self._coverage.watch_sources(project.id, names, since=since, until=until)
 
     async def _note_trouble(self, project: Project, source: Source, error: Exception) -> None:
         trouble, text = in_words(error)
         about = log.bind(project=project.path, source=source.name)
         if not isinstance(error, SwitchedOff):
             about.warning("a source can't be read", error=text, exc_info=error if trouble == FAILED else None)
-        elif (
-            before := source_state.source_state(self._db, project.id, source.name)
-        ) is None or before.trouble != trouble:
+        elif (before := self._coverage.source_state(project.id, source.name)) is None or before.trouble != trouble:
             about.info("a source has nothing to read", why=text)
-        await self._writer.run(
-            lambda db: source_state.note_trouble(db, project.id, source.name, trouble, text, times.now())
-        )
+        await self._coverage.note_trouble(project.id, source.name, trouble, text, times.now())
 
     async def _note_failure(self, name: int | str, error: Exception) -> None:
         """A project that can't be read has its error noted where every face finds it."""
@@ -239,7 +225,7 @@ class Poller:
         """How a project's, or a group's, last poll ended. What can't be noted is in the log."""
         text, at = None if error is None else in_words(error)[1], times.now()
         try:
-            await self._writer.run(lambda db: runs.note_poll(db, int(project_id), text, at))
+            await self._coverage.note_poll(int(project_id), text, at)
         except Exception as also:  # whatever it is, the poll has ended all the same
             foreseen = isinstance(also, LedgerError)
             log.warning("how a poll ended can't be noted", error=str(also), exc_info=None if foreseen else also)

@@ -7,15 +7,12 @@ import time
 from functools import partial
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.models import Config, SourceName
 from reconciler.events.times import HOUR
-from reconciler.ledger.coverage import runs
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue import known as heard_of
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.threads import in_thread
 from reconciler.polling.watchlist import Watchlist
 from reconciler.sources.client import Client
@@ -32,10 +29,10 @@ log = structlog.get_logger(__name__)
 class Projects:
     """Knows which projects to watch, and finds each by the name that the config gives it."""
 
-    def __init__(self, config: Config, *, client: Client, writer: Writer, watchlist: Watchlist) -> None:
+    def __init__(self, config: Config, *, client: Client, ledger: Ledger, watchlist: Watchlist) -> None:
         self.watchlist = watchlist
         self._client = client
-        self._writer = writer
+        self._ledger = ledger
         self._named: dict[int | str, list[SourceName] | None] = {p.project: p.sources for p in config.projects}
         self._groups = config.groups
         self._sources = config.reconcile.sources
@@ -82,8 +79,10 @@ class Projects:
             return known[1]
         project = await in_thread(lambda: self._client.project(name))
         self._remember(name, project)
-        await self._writer.run(lambda db: _note_paths(db, project, name))
-        if (known is None or known[1].path != project.path) and _is_former(name, project):
+        is_former = _is_former(name, project)
+        former = str(name) if is_former else None
+        await self._ledger.coverage.note_path(project.id, str(project.path), former=former)
+        if (known is None or known[1].path != project.path) and is_former:
             log.warning(
                 "a project was renamed: what the config calls it goes on meaning it, as long as GitLab redirects",
                 named=name, now=project.path, id=project.id,
@@ -144,10 +143,3 @@ class Projects:
 def _is_former(name: int | str, project: Project) -> bool:
     """Whether the config calls a project by a path that it has no more. GitLab's paths ignore case."""
     return isinstance(name, str) and not name.isdigit() and name.lower() != str(project.path).lower()
-
-
-def _note_paths(db: Database, project: Project, name: int | str) -> None:
-    """What a project is called, and was."""
-    runs.note_path(db, project.id, str(project.path))
-    if _is_former(name, project):
-        heard_of.note_former(db, project.id, str(name))

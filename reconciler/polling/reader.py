@@ -8,18 +8,16 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.events.unreadable import Unreadable
-from reconciler.ledger.coverage import intervals, runs, unreadable
 from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.errors import ChangeFailed, LedgerError
-from reconciler.ledger.intake.record import preview
-from reconciler.ledger.intake.writer import BATCH_SIGHTINGS, Writer
+from reconciler.ledger.intake.writer import BATCH_SIGHTINGS
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.threads import in_thread
 from reconciler.sources.client import Client
@@ -40,9 +38,9 @@ class Reader:
     request for each event that no webhook told. At most `parallel` such questions are asked at a time.
     """
 
-    def __init__(self, *, client: Client, writer: Writer, parallel: int, details: bool = True) -> None:
+    def __init__(self, *, client: Client, ledger: Ledger, parallel: int, details: bool = True) -> None:
         self._client = client
-        self._writer = writer
+        self._ledger = ledger
         self._parallel = parallel
         self._details = details
 
@@ -117,7 +115,7 @@ class Reader:
         async def record(batch: Sequence[Sighting]) -> int:
             if self._details and source.completes:
                 batch = await self._completed(project, source, batch, counts)
-            return (await self._writer.record(batch)).new_events
+            return (await self._ledger.record(batch)).new_events
 
         failed = list(part.unreadable)
         for start in range(0, len(part.sightings), BATCH_SIGHTINGS):
@@ -127,7 +125,14 @@ class Reader:
             log.warning("a record can't be understood: it is kept as it came", error=bad.error, **about)
         understood = [*part.understood, *(sighting.source_id for sighting in part.sightings)]
         if part.covered or failed or understood:
-            await self._writer.run(lambda db: _settle(db, project.id, source.name, part.covered, failed, understood))
+            await self._ledger.coverage.note_slice(
+                project.id,
+                source.name,
+                covered=part.covered,
+                unreadable_records=failed,
+                understood=understood,
+                now=times.now(),
+            )
 
     async def _each_that_can(
         self, batch: Sequence[Sighting], do: Callable[[Sequence[Sighting]], Awaitable[int]], counts: Counts
@@ -174,8 +179,8 @@ class Reader:
         """Which of these would be a new event (their places in the batch), and how many events would be new."""
         if not batch:
             return [], 0
-        outcome = await self._writer.run(partial(preview, sightings=batch, now=times.now()))
-        return [index for index, one in enumerate(outcome.recorded) if one.new_event], outcome.new_events
+        result = await self._ledger.preview(batch, times.now())
+        return [index for index, one in enumerate(result.recorded) if one.new_event], result.new_events
 
     async def _would_found(self, batch: Sequence[Sighting]) -> int:
         return (await self._preview(batch))[1]
@@ -209,23 +214,6 @@ class Reader:
             error=counts.error,
         )
         try:
-            await self._writer.run(lambda db: runs.note_run(db, run))
+            await self._ledger.coverage.note_run(run)
         except LedgerError:
             log.warning("a run can't be noted in the ledger", project=project.id)
-
-
-def _settle(
-    db: Database,
-    project_id: int,
-    source: str,
-    covered: Interval | None,
-    failed: Sequence[Unreadable],
-    understood: Sequence[str],
-) -> None:
-    """Note what could not be understood, and what was covered all the same."""
-    if understood:
-        unreadable.clear(db, project_id, source, understood)
-    if failed:
-        unreadable.note(db, project_id, source, failed, now=times.now())
-    if covered is not None:
-        intervals.cover(db, project_id, source, covered)

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Iterable
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.models import Config, Reconcile
 from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger.coverage import runs, source_state
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.poller import Poller
 from reconciler.polling.projects import Projects
 from reconciler.polling.threads import in_thread
@@ -44,13 +43,13 @@ class Rounds:
     """Starts polls. `turn` is called once an interval."""
 
     def __init__(
-        self, config: Reconcile, *, poller: Poller, projects: Projects, activity: Activity, db: Database
+        self, config: Reconcile, *, poller: Poller, projects: Projects, activity: Activity, ledger: Ledger
     ) -> None:
         self._config = config
         self._poller = poller
         self._projects = projects
         self._activity = activity
-        self._db = db
+        self._coverage = ledger.coverage
         self._looked_at: Millis | None = None
         self._groups_read_at: Millis | None = None
         self._groups: asyncio.Task[None] | None = None
@@ -137,7 +136,7 @@ class Rounds:
             )
             return []
         self._looked_at = now
-        active |= runs.heard_since(self._db, since)
+        active |= self._coverage.reported_since(since)
         return [name for name in names if self._projects.id_of(name) in active]
 
     async def _read_groups(self) -> None:
@@ -156,7 +155,7 @@ class Rounds:
         """Those that are in trouble. That a project has no webhook, and so no log of one, is none here, nor that
         something is switched off in it.
         """
-        troubles = source_state.source_troubles(self._db).items()
+        troubles = self._coverage.source_troubles().items()
         return [f"{source} of project {ident}" for ident, some in troubles for source, trouble in some.items()
                 if trouble not in (NoHook.trouble, SwitchedOff.trouble)]  # fmt: skip
 

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from functools import partial
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger.coverage import watched
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.polling.threads import in_thread
 from reconciler.sources import answers
 from reconciler.sources.client import Client
@@ -25,7 +23,6 @@ FAILED = "failed"
 """The trouble of what raised something that nobody foresaw."""
 PROBE_S = 5.0
 """For so long "GitLab does not answer" is the answer for everybody who asks."""
-BATCH = 1000
 
 log = structlog.get_logger(__name__)
 
@@ -48,11 +45,11 @@ def in_words(error: Exception) -> tuple[str, str]:
 class Watchlist:
     """Notes what could be read and what could not. `probe` asks whether GitLab answers at all, without patience."""
 
-    def __init__(self, config: Config, *, probe: Client, writer: Writer) -> None:
+    def __init__(self, config: Config, *, probe: Client, ledger: Ledger) -> None:
         self._gitlab = Name("gitlab", config.gitlab.url)
         self._names = names(config)
         self._probe = probe
-        self._writer = writer
+        self._ledger = ledger.watchlist
         self._probing = asyncio.Lock()
         self._probed_at = -PROBE_S
         self._found: SourceError | None = None
@@ -66,46 +63,34 @@ class Watchlist:
         last read. Raises LedgerError where the ledger can't be written: begin again.
         """
         everything = [self._gitlab, *self._names]
-        groups = [one.name for one in self._names if one.kind == "group"]
-        await self._writer.run(lambda db: watched.sync(db, everything, times.now()))
-        return await self._writer.run(lambda db: {group: watched.members(db, group) for group in groups})
+        return await self._ledger.set_names(everything, times.now())
 
     async def members(self, group: int | str, paths: Mapping[int, str | None]) -> None:
         """These are all the projects below a group."""
-        rows = list(paths.items())
-        for start in range(0, len(rows), BATCH):  # others write in between
-            some = dict(rows[start : start + BATCH])
-            await self._writer.run(lambda db, some=some: watched.add_members(db, str(group), some, times.now()))  # type: ignore[misc]
-        await self._writer.run(lambda db: watched.keep_members(db, str(group), paths, times.now()))
+        await self._ledger.set_members(str(group), paths, times.now())
 
     async def found(self, one: Name, project_id: int) -> None:
         """GitLab has told which project or group a name stands for."""
-        await self._writer.run(lambda db: watched.note_found(db, one, project_id))
+        await self._ledger.note_found(one, project_id)
 
     async def read(self, one: Name, *, answered: bool = True) -> None:
         """It was read. Where GitLab had not to be asked, that says nothing of whether it answers."""
-        since = await self._writer.run(lambda db: watched.note_read(db, one, times.now(), answered=answered))
+        since = await self._ledger.note_read(one, times.now(), answered=answered)
         if since is not None:
             log.info("can be read again", kind=one.kind, name=one.name, since=since)
 
     async def failed(self, one: Name, error: Exception) -> None:
         """It can't be read: note why, and whether that is so of everything. Never raises."""
-        trouble, text = in_words(error)
         try:
             whole = await self.whole(error)
         except Stopped:
             return
-        now = times.now()
-
-        def note(db: Database) -> None:
-            watched.note_trouble(db, one, trouble, text, now, by_gitlab=whole is not None)
-            if whole is not None:
-                watched.note_trouble(db, self._gitlab, *in_words(whole), now)
-            elif not isinstance(error, LedgerError):
-                watched.note_answer(db, now)
-
+        everything = None if whole is None else (self._gitlab, in_words(whole))
+        answered = not isinstance(error, LedgerError)
         try:
-            await self._writer.run(note)
+            await self._ledger.note_trouble(
+                one, in_words(error), times.now(), everything=everything, answered=answered
+            )
         except Exception as also:  # whatever it is, who reports a trouble goes on
             log.warning(
                 "what can't be read can't be noted in the ledger",

@@ -73,7 +73,7 @@ def project_paths(db: Database) -> dict[str, int]:
     return dict(db.conn.execute("SELECT path, id FROM projects WHERE path IS NOT NULL").fetchall())
 
 
-def heard_since(db: Database, moment: Millis) -> set[int]:
-    """The projects whose webhooks have told something since then."""
+def reported_since(db: Database, moment: Millis) -> set[int]:
+    """The projects from which a webhook has reported something since a moment."""
     rows = db.conn.execute("SELECT id FROM projects WHERE last_webhook_at >= ?", (times.iso(moment),))
     return {ident for (ident,) in rows}

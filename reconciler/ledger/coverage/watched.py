@@ -45,7 +45,7 @@ class Watched(msgspec.Struct, frozen=True):
     own_since: str | None
 
 
-_GONE = """
+_NOT_NAMED = """
     kind <> 'member' AND (kind, name) NOT IN (
         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
@@ -77,8 +77,8 @@ def sync(db: Database, names: Iterable[Name], now: Millis) -> None:
     names = list(names)
     asked = msgspec.json.encode([[one.kind, one.name] for one in names]).decode()
     groups = msgspec.json.encode([one.name for one in names if one.kind == "group"]).decode()
-    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_GONE}", (asked,)).fetchall()
-    db.conn.execute(f"DELETE FROM watched WHERE {_GONE}", (asked,))
+    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_NOT_NAMED}", (asked,)).fetchall()
+    db.conn.execute(f"DELETE FROM watched WHERE {_NOT_NAMED}", (asked,))
     orphans = "kind = 'member' AND below NOT IN (SELECT value FROM json_each(?))"
     gone += db.conn.execute(f"SELECT project_id FROM watched WHERE {orphans}", (groups,)).fetchall()
     db.conn.execute(f"DELETE FROM watched WHERE {orphans}", (groups,))

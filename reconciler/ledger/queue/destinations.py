@@ -15,6 +15,9 @@ from reconciler.ledger.storage import columns
 Start = Literal["now", "beginning"] | Millis
 """From where on a new destination gets events: those to come, all, or those that happened since a time."""
 
+GONE = "410 Gone"
+"""Why a destination is paused that answers so."""
+
 BreakerName = Literal["closed", "open", "half_open"]
 _BREAKER_NAMES = get_args(BreakerName)
 

@@ -53,13 +53,13 @@ REPAIR = (
 )
 
 
-class Ledger(Database):
+class LedgerDatabase(Database):
     """An open ledger that can be written, and the files that it is in."""
 
     files: Files
 
 
-def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> Ledger:
+def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> LedgerDatabase:
     """Open a ledger's file, making and migrating it where needed.
 
     `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is made,
@@ -82,7 +82,7 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
     except (OSError, sqlite3.Error) as error:
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     try:
-        db = Ledger(conn, recursive_triggers=False)
+        db = LedgerDatabase(conn, recursive_triggers=False)
         schema.check(db, path, may_upgrade=not readonly)
         if not readonly:
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
@@ -110,7 +110,7 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
 
 
 @contextmanager
-def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
+def opened(path: Path, *, readonly: bool = False) -> Iterator[LedgerDatabase]:
     """A ledger, for as long as the block lasts. What SQLite then says of the file names it, and what to do.
 
     To be written, it is made, or brought to this program's tables, where no service has it: one of an earlier version
@@ -155,7 +155,7 @@ def _behind(path: Path) -> str | None:
 
 
 @contextmanager
-def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[Ledger]:
+def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[LedgerDatabase]:
     """A running service's ledger, for a face of that service to read. `trouble` tells why the files at the path are
     not the ones that the service has open (`Files.trouble`).
 
@@ -249,7 +249,7 @@ def transaction(db: Database) -> Iterator[Database]:
     except sqlite3.Error as error:
         if not is_trouble(error):
             raise
-        if isinstance(db, Ledger):
+        if isinstance(db, LedgerDatabase):
             raise _unusable(db.files.path, error) from error
         raise LedgerUnavailable(explain(error)) from error
 
@@ -265,6 +265,6 @@ def commit(db: Database) -> None:
 
 
 def _verify(db: Database) -> None:
-    trouble = db.files.trouble() if isinstance(db, Ledger) else None
+    trouble = db.files.trouble() if isinstance(db, LedgerDatabase) else None
     if trouble is not None:
         raise LedgerUnavailable(trouble)

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.storage import schema
-from reconciler.ledger.storage.connection import Ledger, connect, explain, is_damage, transaction
+from reconciler.ledger.storage.connection import LedgerDatabase, connect, explain, is_damage, transaction
 from reconciler.ledger.storage.damage import forget_damage
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep.backup import exchange
@@ -90,7 +90,7 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _fill(db: Ledger, path: Path, tell: Callable[[str], None]) -> None:
+def _fill(db: LedgerDatabase, path: Path, tell: Callable[[str], None]) -> None:
     """Copy a damaged ledger's tables into an empty one, without a look at its indexes."""
     made_of_them = db.conn.execute(_MADE_OF_THEM).fetchall()
     tables = db.conn.execute(_TABLES).fetchall()
@@ -120,7 +120,7 @@ _MADE_OF_THEM = """
 """
 
 
-def _refuse_others(db: Ledger, path: Path) -> None:
+def _refuse_others(db: LedgerDatabase, path: Path) -> None:
     """Raise where the tables of the damaged ledger are not the same as here."""
     try:
         found = {name for (name,) in db.conn.execute("SELECT name FROM old._sqlite_migrations NOT INDEXED")}
@@ -130,7 +130,7 @@ def _refuse_others(db: Ledger, path: Path) -> None:
         raise LedgerError(f"{path}: was written by another version: that one can repair it, or {RESTORE}")
 
 
-def _copy(db: Ledger, table: str, path: Path) -> None:
+def _copy(db: LedgerDatabase, table: str, path: Path) -> None:
     columns = ", ".join(row[1] for row in db.conn.execute(f"PRAGMA main.table_info({table})"))
     db.conn.execute(f"DELETE FROM main.{table}")
     try:
@@ -143,7 +143,7 @@ def _copy(db: Ledger, table: str, path: Path) -> None:
         raise LedgerDamaged(f"{path}: a part of the table {table} is lost: {RESTORE} ({error})") from error
 
 
-def _itself(db: Ledger, table: str) -> str:
+def _itself(db: LedgerDatabase, table: str) -> str:
     """How a query names the table's own pages. One without row ids is the index of its primary key, and NOT INDEXED
     would let SQLite read another that has all columns.
     """

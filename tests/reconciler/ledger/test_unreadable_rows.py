@@ -35,6 +35,7 @@ from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec
@@ -124,7 +125,7 @@ def fill(db: Database) -> None:
     downtime.note_stop(db, NOW)
     hook = HookState(7, 1, "default", "http://x", ["push_events"], "disabled", times.iso(NOW))
     hooks.note_hooks(db, 7, [hook], off=[1], now=NOW)
-    alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
+    alerts.note(db, alerts.destination_conditions(db, hold={}, now=NOW), now=NOW, routes=[])
     reloads.note_reload(db, "no")
     db.execute("INSERT INTO meta VALUES ('pruned_through', ?)", [times.iso(Millis(NOW - 9 * DAY))])
     db.execute("INSERT INTO meta VALUES ('ledger_id_from:3', 'abc')")
@@ -172,14 +173,14 @@ def webhooks(folder: Path) -> None:
 
     async def post() -> list[int]:
         with closing(connect(config.ledger.path)) as db:
-            writer = Writer(db)
-            made = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(db))
+            ledger = Ledger(Writer(db), db)
+            made = receiver_app(config.receiver, ledger=ledger, project_ids=ledger.coverage.project_ids())
             transport = httpx.ASGITransport(made)
             headers = {"X-Gitlab-Token": "secret", "X-Gitlab-Event": "Issue Hook"}
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
                 bodies = [BODY | {"more": 1}, BODY | {"object_attributes": {**BODY["object_attributes"], "id": 100}}]
                 codes = [(await client.post("/webhooks/gitlab", json=body)).status_code for body in bodies]
-            await writer.close()
+            await ledger.close()
             return codes
 
     assert asyncio.run(post()) == [200, 200]
@@ -206,7 +207,7 @@ def service(folder: Path) -> None:
             downtime.note_start(db, NOW)
             destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two")], now=NOW)
             reloads.note_reload(db, None)
-            alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
+            alerts.note(db, alerts.destination_conditions(db, hold={}, now=NOW), now=NOW, routes=[])
             alerts.note(db, [], now=NOW, routes=[])
             pruning = Pruning(Keep(Millis(DAY), None, Millis(DAY), Millis(DAY)), now=NOW)
             while not pruning.step(db):

@@ -6,7 +6,6 @@ import pytest
 
 from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
-from reconciler.ledger.coverage import downtime
 from reconciler.metrics import Standing, state
 from reconciler.polling.backfill import Backfill, cut
 from reconciler.polling.knowledge import SharedLook
@@ -28,11 +27,11 @@ async def test_no_gap_while_polls_go_on(make_house: MakeHouse) -> None:
 
 async def test_downtime_is_noted_and_names_the_gap(make_house: MakeHouse) -> None:
     house = make_house(reconcile=EVENTS)
-    await house.writer.run(lambda db: downtime.note_start(db, house.now))
+    await house.ledger.note_start(house.now)
     await house.poll(42)
-    await house.writer.run(lambda db: downtime.heartbeat(db, house.now))
+    await house.ledger.heartbeat(house.now)
     house.now += 3 * HOUR
-    found = await house.writer.run(lambda db: downtime.note_start(db, house.now))
+    found = await house.ledger.note_start(house.now)
     assert found is not None
     assert (found.during, found.how) == (Interval(NOW, NOW + 3 * HOUR), "killed")
     [gap] = house.gaps()
@@ -45,10 +44,10 @@ async def test_downtime_is_noted_and_names_the_gap(make_house: MakeHouse) -> Non
 
 async def test_a_stop_is_told_from_a_crash(make_house: MakeHouse) -> None:
     house = make_house()
-    assert await house.writer.run(lambda db: downtime.note_start(db, house.now)) is None
-    await house.writer.run(lambda db: downtime.note_stop(db, house.now))
+    assert await house.ledger.note_start(house.now) is None
+    await house.ledger.note_stop(house.now)
     house.now += HOUR
-    found = await house.writer.run(lambda db: downtime.note_start(db, house.now))
+    found = await house.ledger.note_start(house.now)
     assert found is not None
     assert found.how == "stopped"
 
@@ -104,7 +103,7 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     house.now += 6 * DAY + 12 * HOUR
     [log, _] = house.gaps()
     assert (log.source, log.is_final, state(log, house.now)) == ("hook_log", False, "expiring")
-    [alert] = expiring_gaps(house.reader, house.gaps(), house.now)
+    [alert] = expiring_gaps(house.ledger, house.gaps(), house.now)
     assert (alert.what, alert.subject, alert.since) == ("gap_expiring", "group/project", log.during.start)
     assert "hook_log" in alert.text
     reading = Standing(lambda: (house.config, house.parts.client), SharedLook(lambda: house.config))

@@ -17,6 +17,7 @@ from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
 from reconciler.ledger.coverage import intervals
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import reconciling
 from reconciler.simulator.server import Simulator
@@ -36,6 +37,7 @@ class Parts:
         self.db = connect(folder / "ledger.db")
         self.reader = connect(folder / "ledger.db", readonly=True)
         self.writer = Writer(self.db)
+        self.ledger = Ledger(self.writer, self.reader)
         config = Config.model_validate(
             {
                 "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
@@ -44,7 +46,7 @@ class Parts:
                 "reconcile": {"settle": "1ms", "overlap": "5m", "sources": ["project_events"]},
             }
         )
-        self.parts = reconciling(config, db=self.reader, writer=self.writer)
+        self.parts = reconciling(config, ledger=self.ledger)
         self.source = ProjectEvents(self.parts.client)
         self.poll = self.parts.poller.poll
 

@@ -11,6 +11,7 @@ import pytest
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 from reconciler.ledger import alerts
@@ -113,7 +114,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     deliveries.pull_back(db, 1, longest=0, now=times.now())
     deliveries.mark_dead(db, attempt)
     deliveries.deliver(db, attempt)
-    intervals.cover(db, 1, "project_events", intervals.Interval(0, 9))
+    intervals.cover(db, 1, "project_events", Interval(0, 9))
     source_state.watched_since(db, 1, "project_events")
     source_state.note_read(db, 1, "project_events", 0)
     source_state.note_trouble(db, 1, "project_events", "refused", "no", Millis(0))

@@ -107,7 +107,7 @@ def fill(db: Database) -> None:
     deliveries.mark_dead(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
     deliveries.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
     destinations.note_breaker(db, 1, Breaker("open", 5, NOW, end))
-    destinations.pause(db, 2, alerts.GONE, now=NOW)
+    destinations.pause(db, 2, destinations.GONE, now=NOW)
     intervals.cover(db, 7, "project_events", Interval(Millis(NOW - DAY), Millis(NOW - HOUR)))
     for source in ("project_events", "pipelines"):
         source_state.watch(db, 7, source, Millis(NOW - DAY))

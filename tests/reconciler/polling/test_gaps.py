@@ -174,7 +174,7 @@ async def test_backfill_closes_what_can_be_closed(make_house: MakeHouse) -> None
     house.gitlab.world.push(42)
     house.now += 5 * HOUR
     assert len(house.gaps()) == 1
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     report = await work.project(42, None, lambda _name, _length: lambda *_: None)
     assert (report.error, report.counts.new) == (None, 1)
     assert house.gaps() == []
@@ -190,7 +190,7 @@ async def test_a_long_backfill_goes_in_parts_and_is_resumed(make_house: MakeHous
     house.now = NOW
     wanted = Interval(NOW - 301 * DAY, NOW - HOUR)
     assert len(cut(wanted, 4)) == 4
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     reads = 0
 
     def fail_after_a_while(_: object) -> bool:

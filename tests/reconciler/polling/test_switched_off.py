@@ -124,7 +124,7 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(house: House, monk
 
 async def test_a_backfill_says_so_too(house: House) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
-    backfill = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    backfill = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     report = await backfill.project(PROJECT, Interval(NOW - DAY, NOW), lambda *_: lambda *_: None)
     assert report.error is None
     assert sorted(report.skipped) == OFF

@@ -74,7 +74,7 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
     house.now += 10
     shown: list[Any] = []
     spoil(house, "/projects/42/events", lambda records: shown.append(records) or records)
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader, dry_run=True)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger, dry_run=True)
 
     async def rehearsed() -> tuple[int, int]:
         window = Interval(NOW, Millis(NOW + MINUTE))
@@ -212,7 +212,7 @@ async def test_backfill_says_it_and_goes_on(make_house: MakeHouse) -> None:
     house.gitlab.world.switch_flag(42)
     spoil(house, "/pipelines", lambda _: {"message": "?"})
     house.now += HOUR
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     window = Interval(Millis(NOW - DAY), Millis(NOW + MINUTE))
     report = await work.project(42, window, lambda name, length: lambda source, part, counts: None)
     assert "/pipelines: the answer is not what GitLab should say: expected a list" in str(report.error)

@@ -13,7 +13,7 @@ from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.connection import LedgerDatabase, connect, transaction
 
 PROJECTS = 50
 
@@ -54,7 +54,7 @@ def everything(db: Database) -> list[Route]:
     return [Route(*row, lambda _: True) for row in db.execute("SELECT id, ordering FROM destinations").fetchall()]
 
 
-def ledger(path: Path, *destinations: str, ordering: str = "project") -> Database:
+def ledger(path: Path, *destinations: str, ordering: str = "project") -> LedgerDatabase:
     """A new ledger with these destinations."""
     db = connect(path)
     with transaction(db):

@@ -1,4 +1,4 @@
-"""Reading a range of the past: every source of a project, what is not covered yet, in several parts at a time."""
+"""Backfill: reads a range of the past from every source of a project, as far as it is not covered yet."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from reconciler.sources.source import Project, Slice, Source
 from reconciler.sources.webhook_payload import explain
 
 PART = 60 * DAY
-"""A longer stretch is cut, and its parts are read at the same time. Each cut costs reading a day or two twice."""
+"""A longer window is split, and its parts are read concurrently. Each split costs reading a day or two twice."""
 
 
 class Report(msgspec.Struct):
-    """What became of one project. `sources`: what reading each came to; `skipped`: those that GitLab does not let us
-    read, and why.
+    """The result for one project. `sources` has the counts of each source. `skipped` has the sources that GitLab does
+    not let us read, and why.
     """
 
     project: str
@@ -38,23 +38,23 @@ class Report(msgspec.Struct):
 
     @property
     def counts(self) -> Counts:
-        """What reading all of them came to."""
+        """The counts of all sources together."""
         return reduce(Counts.plus, self.sources.values(), Counts())
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """One stretch of one source that is to be read."""
+    """A window of a source that is to be read."""
 
     source: Source
     window: Interval
 
 
 Progress = Callable[[str, Slice, Report], None]
-"""Called with the source and each slice of it that was taken, and with what the project has come to."""
+"""Called after each slice with the source, the slice, and the project's report so far."""
 
 
 class Backfill:
-    """Reads ranges of projects' pasts; at most `reconcile.parallel` parts are read at a time, over all projects."""
+    """Reads ranges of projects' pasts. It reads at most `reconcile.concurrency` parts at a time."""
 
     def __init__(self, parts: Reconciling, config: Reconcile, *, ledger: Ledger, dry_run: bool = False) -> None:
         self._parts = parts
@@ -69,10 +69,10 @@ class Backfill:
         wanted: Interval | None,
         begin: Callable[[str, int], Progress],
     ) -> Report:
-        """Read what of a range is not covered; without a range, every gap that can still be closed.
+        """Read the part of a range that is not covered; without a range, every gap that can still be closed.
 
-        `begin` is called with the project's path and with how many milliseconds there are to read. Never raises:
-        what went wrong is in the report, and the other sources are read all the same.
+        `begin` is called with the project's path and the number of milliseconds to read. What goes wrong is in the
+        report, and the other sources are read all the same. Raises nothing but Stopped.
         """
         report = Report(str(name))
         try:
@@ -87,12 +87,12 @@ class Backfill:
             raise
         except (SourceError, LedgerError) as error:
             report.error = str(error)
-        except Exception as error:  # one project's trouble must not end the others
+        except Exception as error:  # an error in one project must not end the others
             report.error = explain(error)
         return report
 
     async def _plan(self, name: int | str, project: Project, wanted: Interval | None) -> list[Planned]:
-        """The source that has GitLab's own bodies comes first, so that nothing need be rebuilt."""
+        """The source with GitLab's own bodies comes first, so that fewer bodies have to be rebuilt."""
         hooks = await self._parts.monitor.look(project)
         sources = self._parts.poller.sources_of(name, project, hooks)
         now, newest = times.now(), self._parts.poller.newest()
@@ -111,7 +111,7 @@ class Backfill:
     async def _read(
         self, project: Project, source: Source, windows: list[Interval], report: Report, progress: Progress
     ) -> None:
-        """Read a source's windows, in parts at the same time; what one can't read, the others may."""
+        """Read a source's windows, in concurrent parts. If one part fails, the others go on."""
         parts = [part for window in windows for part in cut(window, self._parallel)]
         results = await asyncio.gather(
             *(self._part(project, source, part, report, progress) for part in parts), return_exceptions=True
@@ -132,7 +132,7 @@ class Backfill:
         shown = Counts()
 
         def show(part: Slice, counts: Counts) -> None:
-            """Add to the source's counts what this part has come to since it was last shown."""
+            """Add what this part has found since it was last shown to the source's counts."""
             nonlocal shown
             counts.known = max(0, counts.seen - counts.new)
             before = report.sources.get(source.name, Counts())
@@ -153,7 +153,7 @@ class Backfill:
 
 
 def cut(window: Interval, most: int) -> list[Interval]:
-    """A long window in up to `most` parts of the same length; a short one whole."""
+    """A long window in up to `most` parts of equal length; a short one as it is."""
     length = window.end - window.start
     parts = max(1, min(most, length // PART))
     edges = [Millis(window.start + length * n // parts) for n in range(parts)] + [window.end]

@@ -1,4 +1,4 @@
-"""What reading came to."""
+"""Counts of what reading found."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import msgspec
 
 
 class Counts(msgspec.Struct):
-    """`seen` and `known` count sightings, `new` events, `requests` what GitLab was asked, `unreadable` records that
-    could not be understood.
+    """`seen` and `known` count sightings, `new` counts events, `requests` counts requests to GitLab, and `unreadable`
+    counts records that could not be understood.
     """
 
     seen: int = 0
@@ -18,7 +18,7 @@ class Counts(msgspec.Struct):
     error: str | None = None
 
     def plus(self, other: Counts) -> Counts:
-        """Both together."""
+        """The sum of both."""
         return Counts(
             seen=self.seen + other.seen,
             known=self.known + other.known,

@@ -1,4 +1,4 @@
-"""The reconciling parts put together: for the service, and for `backfill`."""
+"""Builds everything that reads from GitLab, for the service and for commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reconciler.sources.table import make_sources
 
 
 class Reconciling(msgspec.Struct, frozen=True):
-    """Everything that asks GitLab, sharing one client and its rate limit."""
+    """Everything that reads from GitLab, with one client and its rate limit."""
 
     client: Client
     hooks: Hooks
@@ -31,7 +31,7 @@ class Reconciling(msgspec.Struct, frozen=True):
     rounds: Rounds
 
     def stop(self) -> None:
-        """End all asking; what a thread waits for is given up."""
+        """Stop all requests. What a thread waits for is given up."""
         self.rounds.stop()
         self.client.stop()
         self.projects.watchlist.stop()
@@ -44,7 +44,7 @@ def reconciling(
     expected_tests: ExpectedTests | None = None,
     details: bool = True,
 ) -> Reconciling:
-    """Build them. `expected_tests` is shared with the receiver (see HookMonitor), `details` is the Reader's."""
+    """Build them. `expected_tests` is shared with the receiver (see HookMonitor); for `details` see Reader."""
     client = Client(config.gitlab)
     hooks = Hooks(client, config.receiver)
     watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), ledger=ledger)

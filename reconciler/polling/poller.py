@@ -1,4 +1,4 @@
-"""Polling one project: each of its sources is read from where its coverage ends."""
+"""Polls one project: reads each of its sources from where its coverage ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from reconciler.sources.source import Project, Source
 from reconciler.sources.table import SOURCES, subscribed
 
 REFUSED_PAUSE = Millis(15 * MINUTE)
-"""How long a source that GitLab refuses, or that is switched off, is left alone. Not the Events API: without it
+"""How long a source that GitLab refuses, or that is switched off, is left alone. The Events API is not: without it,
 little is known.
 """
 
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 class Poller:
-    """Polls projects; at most `config.parallel` at a time."""
+    """Polls projects, at most `reconcile.concurrency` at a time."""
 
     def __init__(
         self,
@@ -63,15 +63,15 @@ class Poller:
         self._refused: dict[tuple[int, str], tuple[float, Exception]] = {}
 
     async def poll(self, name: int | str) -> Counts | None:
-        """Read what happened to a project since the last covered time, downtime included.
+        """Read what happened in a project since the last covered time, including downtime.
 
-        None where a poll of this project is still going on. Never raises: what went wrong is logged, noted in
-        the ledger and returned, and the next poll begins where coverage ends.
+        Returns None if another poll of this project is going on. Never raises: an error is logged, noted in the
+        ledger and returned, and the next poll begins where coverage ends.
         """
         return await self._guarded(name, self._poll(name), self._note_failure)
 
     async def poll_group(self, group: Project) -> Counts | None:
-        """Read the log of a group's own webhooks, where it has any that deliver here. As `poll` otherwise."""
+        """Read the log of a group's own webhooks, if any deliver to us. Otherwise as `poll`."""
         return await self._guarded(group.id, self._poll_group(group), self._note_poll)
 
     async def _guarded(
@@ -89,20 +89,20 @@ class Poller:
                 return await poll
         except Stopped:
             return None
-        except Exception as error:  # whatever it is, one project's trouble must not end the others' polls
+        except Exception as error:  # whatever it is, one project's error must not end the others' polls
             if isinstance(error, (SourceError, LedgerError)):
                 log.warning("a project can't be polled", project=name, error=str(error))
             else:
-                log.exception("a poll failed in an unforeseen way", project=name)
+                log.exception("a poll failed unexpectedly", project=name)
             await note(name, error)
             return Counts(error=in_words(error)[1])
         finally:
             self._polling.discard(name)
 
     def sources_of(self, name: int | str, project: Project, hooks: list[Hook] | None) -> list[Source]:
-        """The sources that are asked for a project, in the order in which they are read.
+        """The sources that are read for a project, in this order.
 
-        Those that the config names; else those that its webhooks are subscribed to; else all.
+        Those that the config names; otherwise those of the events that its webhooks subscribe to; otherwise all.
         """
         wanted: set[str] = set(self._projects.sources_of(name) or ())
         if not wanted:
@@ -111,10 +111,10 @@ class Poller:
         return [source for source in self._sources.values() if source.name in wanted]
 
     def newest(self) -> Millis:
-        """Up to when reading makes sense: what is younger than the settle time may still be on its way.
+        """Up to when to read: younger events than `reconcile.grace_period` may not be visible yet.
 
-        Told by GitLab's clock where that is behind ours: coverage that ran ahead of GitLab's own time would hide
-        what is still to happen.
+        If GitLab's clock is behind ours, its clock counts: coverage ahead of it would hide events that are still to
+        happen.
         """
         return Millis(times.now() - self._client.behind - self._config.settle)
 
@@ -139,7 +139,7 @@ class Poller:
                     await self._source_failed(project, source, error)
             if error is not None:
                 troubles[source.name] = error
-        if counts.new:  # what a webhook should have told: is it off?
+        if counts.new:  # a webhook should have reported it: is it disabled?
             hooks = await self._monitor.look(project, fresh=True)
         await self._monitor.switch_on(project, hooks or [])
         if troubles and (ProjectEvents.name in troubles or not read):
@@ -149,7 +149,7 @@ class Poller:
         return counts
 
     async def _source_failed(self, project: Project, source: Source, error: Exception) -> None:
-        """Note it, and raise it where the other sources would fare no better."""
+        """Note the error, and raise it if the other sources would fail too."""
         await self._note_trouble(project, source, error)
         if isinstance(error, (Refused, NoHook)) and not isinstance(error, TokenRefused):
             if source.name != ProjectEvents.name:
@@ -158,18 +158,18 @@ class Poller:
             raise error
 
     async def _answers(self, project: Project) -> bool:
-        """Whether GitLab shows a project at all."""
+        """Whether GitLab returns the project at all."""
         try:
             await in_thread(lambda: self._client.project(project.id))
         except Stopped:
             raise
-        except Exception:  # whatever it is, it does not
+        except Exception:  # whatever it is, it was no answer
             return False
         return True
 
     async def _poll_group(self, group: Project) -> Counts:
         hooks = await self._monitor.look(group)
-        if not hooks:  # its projects have webhooks of their own, or none
+        if not hooks:  # the group has none: its projects may have webhooks of their own
             return Counts()
         source, until = self._sources[HookLog.name], self.newest()
         await self._coverage.note_path(group.id, str(group.path))
@@ -198,7 +198,7 @@ class Poller:
         return counts
 
     async def _watch(self, project: Project, sources: list[Source], until: Millis) -> None:
-        """From its first poll on, a source answers for completeness."""
+        """From its first poll on, a source is watched: what it has not read from then on is a gap."""
         names = [source.name for source in sources]
         if self._coverage.watched_sources(project.id) == set(names):
             return
@@ -215,17 +215,17 @@ class Poller:
         await self._coverage.note_trouble(project.id, source.name, trouble, text, times.now())
 
     async def _note_failure(self, name: int | str, error: Exception) -> None:
-        """A project that can't be read has its error noted where every face finds it."""
+        """Note the error of a project that can't be read, so that status, dashboard and alerts can show it."""
         project_id = self._projects.id_of(name)
         if project_id is not None:
             await self._note_poll(project_id, error)
         await self._projects.watchlist.failed(self._projects.watched_as(name), error)
 
     async def _note_poll(self, project_id: int | str, error: Exception | None) -> None:
-        """How a project's, or a group's, last poll ended. What can't be noted is in the log."""
+        """Note how the last poll of a project, or a group, ended. If that fails, it is logged."""
         text, at = None if error is None else in_words(error)[1], times.now()
         try:
             await self._coverage.note_poll(int(project_id), text, at)
         except Exception as also:  # whatever it is, the poll has ended all the same
             foreseen = isinstance(also, LedgerError)
-            log.warning("how a poll ended can't be noted", error=str(also), exc_info=None if foreseen else also)
+            log.warning("the end of a poll can't be noted", error=str(also), exc_info=None if foreseen else also)

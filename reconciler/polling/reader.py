@@ -1,4 +1,4 @@
-"""Reading one window of one source of one project into the ledger, slice by slice."""
+"""Reads one window of one source of one project into the ledger, slice by slice."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 Progress = Callable[[Slice, Counts], None]
-"""Called with each slice that was taken, and with what its window came to until then."""
+"""Called with each slice that was read, and with the counts of its window so far."""
 
 
 class Reader:
-    """Records what sources tell. `details`: whether GitLab is asked for what rebuilt bodies lack; it costs about a
-    request for each event that no webhook told. At most `parallel` such questions are asked at a time.
+    """Records what sources report.
+
+    `details`: whether GitLab is asked for what rebuilt bodies lack. It costs about one request for each event that no
+    webhook reported. At most `parallel` such requests are made at a time.
     """
 
     def __init__(self, *, client: Client, ledger: Ledger, parallel: int, details: bool = True) -> None:
@@ -54,10 +56,10 @@ class Reader:
         progress: Progress | None = None,
         dry_run: bool = False,
     ) -> Counts:
-        """Read a window into the ledger; coverage grows with each slice that is recorded.
+        """Read a window into the ledger. Coverage grows with each slice that is recorded.
 
-        Raises SourceError or LedgerError; what was covered until then stays covered. With `dry_run`
-        GitLab is asked and nothing is written.
+        With `dry_run` GitLab is read and nothing is written. Raises SourceError or LedgerError; what was covered
+        until then stays covered.
         """
         counts = Counts()
         started_at = times.now()
@@ -67,7 +69,7 @@ class Reader:
                 counts.seen += len(part.sightings)
                 counts.unreadable += len(part.unreadable)
                 if dry_run:
-                    await self._each_that_can(part.sightings, self._would_found, counts)
+                    await self._each_that_can(part.sightings, self._would_be_new, counts)
                 else:
                     await self._take(project, source, part, counts)
                 if progress is not None:
@@ -89,11 +91,11 @@ class Reader:
         return counts
 
     async def _reason(self, project: Project, source: Source, refused: Refused) -> Refused:
-        """Why GitLab refuses it: that it is switched off in the project looks like any other refusal."""
+        """Why GitLab refuses it. That it is switched off in the project looks like any other refusal."""
         if isinstance(refused, TokenRefused) or not features_of(source.name):
             return refused
         off = switched_off(source.name, project.details)
-        if not off:  # but GitLab was asked an hour ago, it may be
+        if not off:  # but the details may be an hour old
             try:
                 off = switched_off(source.name, (await in_thread(lambda: self._client.project(project.id))).details)
             except Stopped:
@@ -106,11 +108,11 @@ class Reader:
         return SwitchedOff(
             refused.status,
             f"{project.path or project.id}: switched off in the project ({words}): there is nothing to read; it is "
-            "asked for again every 15 minutes",
+            "checked again every 15 minutes",
         )
 
     async def _take(self, project: Project, source: Source, part: Slice, counts: Counts) -> None:
-        """Record a slice, then (not before all of it is on disk) its coverage."""
+        """Record a slice, and, once all of it is on disk, its coverage."""
 
         async def record(batch: Sequence[Sighting]) -> int:
             if self._details and source.completes:
@@ -122,7 +124,7 @@ class Reader:
             failed += await self._each_that_can(part.sightings[start : start + BATCH_SIGHTINGS], record, counts)
         for bad in failed:
             about = {"project": project.path or project.id, "source": source.name, "record": bad.record_id}
-            log.warning("a record can't be understood: it is kept as it came", error=bad.error, **about)
+            log.warning("a record can't be understood: it is kept unchanged", error=bad.error, **about)
         understood = [*part.understood, *(sighting.source_id for sighting in part.sightings)]
         if part.covered or failed or understood:
             await self._ledger.coverage.note_slice(
@@ -137,8 +139,8 @@ class Reader:
     async def _each_that_can(
         self, batch: Sequence[Sighting], do: Callable[[Sequence[Sighting]], Awaitable[int]], counts: Counts
     ) -> list[Unreadable]:
-        """Do something with a batch, which returns how many events are new; where a mistake of ours, or a value that
-        nobody foresaw, is in the way, with each sighting alone. Returns those that it can't be done with.
+        """Apply `do` to a batch; it returns how many events are new. If a bug, or an unexpected value, makes it fail,
+        apply it to each sighting alone. Returns the sightings for which it fails.
         """
         if not batch:
             return []
@@ -158,7 +160,7 @@ class Reader:
     async def _completed(
         self, project: Project, source: Source, batch: Sequence[Sighting], counts: Counts
     ) -> list[Sighting]:
-        """The batch, with the bodies of what would be a new event made as whole as GitLab can make them."""
+        """The batch, with the bodies of new events completed as far as GitLab's API allows."""
         fresh, _ = await self._preview(batch)
         if not fresh:
             return list(batch)
@@ -176,17 +178,17 @@ class Reader:
         return completed
 
     async def _preview(self, batch: Sequence[Sighting]) -> tuple[list[int], int]:
-        """Which of these would be a new event (their places in the batch), and how many events would be new."""
+        """Which of these would be a new event (their indexes in the batch), and how many events would be new."""
         if not batch:
             return [], 0
         result = await self._ledger.preview(batch, times.now())
         return [index for index, one in enumerate(result.recorded) if one.new_event], result.new_events
 
-    async def _would_found(self, batch: Sequence[Sighting]) -> int:
+    async def _would_be_new(self, batch: Sequence[Sighting]) -> int:
         return (await self._preview(batch))[1]
 
     async def _ask(self, call: Callable[[], T], counts: Counts) -> T:
-        """Let a thread ask GitLab, and count what it asked."""
+        """Let a thread ask GitLab, and count its requests."""
 
         def counted() -> T:
             try:

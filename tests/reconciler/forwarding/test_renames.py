@@ -149,7 +149,7 @@ def test_the_service_says_it_once_and_delivers(
 ) -> None:
     wanted = {"filter": {"projects": ["Group/*"]}}
     service = make_service(**at_gitlab(gitlab, **EVENTS_ONLY), destinations=[to_consumer(consumer, **wanted)]).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     for number, path in enumerate([PATH, "new/place", "new/place"]):
         sent = json.dumps(push(PROJECT, path, number)).encode()
         assert service.post(sent, Idempotency_Key=str(number)).status_code == 200

@@ -235,7 +235,7 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_path: Path
 ) -> None:
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     post(service, 1, 0)
     gitlab.world.push(PROJECT)
     assert consumer.wait_for(lambda c: len(c.taken) == 2)

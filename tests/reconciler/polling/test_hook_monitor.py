@@ -54,8 +54,8 @@ async def test_it_is_reported_reconciled_and_switched_on(make_house: MakeHouse) 
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
     said = [line["event"] for line in logs]
-    assert "GitLab has switched our webhook off" in said
-    assert said.index("our webhook is on again") > said.index("GitLab has switched our webhook off")
+    assert "GitLab has disabled our webhook" in said
+    assert said.index("our webhook is enabled again") > said.index("GitLab has disabled our webhook")
     assert hook.alert_status == "executable"
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'push'") == [(6,)]
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'hook_test'") == [(1,)]
@@ -105,7 +105,7 @@ async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
     house.gitlab.api.faults.forbidden_paths = {"/test/push_events": 403, "/events": 404}
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
-    assert "a webhook can't be switched on again" in [line["event"] for line in logs]
+    assert "a webhook can't be enabled again" in [line["event"] for line in logs]
     assert not house.expected_tests
     assert hook.alert_status == "temporarily_disabled"
 

@@ -1,4 +1,4 @@
-"""What the dashboard shows at a glance, in queries whose cost does not grow with the ledger."""
+"""The dashboard's overview, with queries whose cost does not grow with the ledger."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ RUNS = """
 
 
 class Hour(msgspec.Struct):
-    """How many events happened in an hour, by how they came to be known."""
+    """How many events happened in an hour, by how they were reported."""
 
     webhook: int = 0
     recovered: int = 0
 
 
 class Record(msgspec.Struct):
-    """How a destination has done in the newest attempts of all. Durations in milliseconds."""
+    """A destination's results among the newest attempts of all. Durations are in milliseconds."""
 
     attempts: int = 0
     taken: int = 0
@@ -45,7 +45,7 @@ class Record(msgspec.Struct):
 
     @property
     def rate(self) -> float | None:
-        """Which share was taken; None where nothing was tried."""
+        """The share of attempts that were accepted; None if there were none."""
         return self.taken / self.attempts if self.attempts else None
 
 
@@ -62,7 +62,7 @@ def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
 
 
 def records(db: Database) -> dict[int, Record]:
-    """How each destination does, by its id."""
+    """Each destination's results, by its id."""
     durations: dict[int, list[int]] = defaultdict(list)
     found: dict[int, Record] = defaultdict(Record)
     for destination, taken, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):

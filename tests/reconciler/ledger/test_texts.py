@@ -77,7 +77,7 @@ def test_an_event_is_recorded_whatever_its_filter_says(db: Database) -> None:
     with transaction(db):
         record(db, [sighting(1), sighting(2)], now=times.now(), routes=[Route(1, "project", undecided)])
     found = db.conn.execute("SELECT state, last_error FROM deliveries").fetchall()
-    assert found == [("dead", "the filter can't tell: caf\u00e9 \ufffd \ufffd")] * 2
+    assert found == [("dead", "the filter can't decide: caf\u00e9 \ufffd \ufffd")] * 2
 
 
 def test_what_a_destination_answers_and_a_transform_says(db: Database) -> None:

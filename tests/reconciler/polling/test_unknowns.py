@@ -218,8 +218,8 @@ async def test_what_nobody_could_read(house: House, gitlab: FailingGitLab, way: 
     with structlog.testing.capture_logs() as logged:
         await house.round()
     assert [one for one in logged if one["log_level"] in ("warning", "error")]
-    healed = [one["event"].partition(":")[0] for one in logged if one["event"].startswith("downtime is")]
-    assert healed == ["could not catch up with GitLab"]
+    ended = [one["event"].partition(":")[0] for one in logged if " up with GitLab" in one["event"]]
+    assert ended == ["could not catch up with GitLab"]
     if (way, place) in (("not found", "everything"), ("forbidden", "everything")):
         kind, name = "project", "42"  # GitLab answers, but shows nothing
     if (way, place, when) == ("an empty list", "everything", "middle"):
@@ -424,7 +424,7 @@ async def test_names_that_the_service_has_not_taken_up(house: House) -> None:
     await house.round()
     rewritten(house, projects=[42, "group/other", "group/new"])
     code, text = house.run("gaps", "--exit-code")
-    assert (code, "project group/new: not read yet\n    the service has not taken it up" in text) == (1, True)
+    assert (code, "project group/new: not read yet\n    the service does not know it yet" in text) == (1, True)
 
 
 @pytest.mark.parametrize(

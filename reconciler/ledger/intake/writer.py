@@ -35,7 +35,7 @@ from reconciler.ledger.storage.connection import (
     explain,
     is_busy,
     is_damage,
-    is_of_words,
+    is_of_search_index,
     is_trouble,
 )
 from reconciler.ledger.storage.damage import note_damage
@@ -135,7 +135,7 @@ class Writer:
 
         Damage to the search index is ignored here: no event needs it, and the part that fills it reports it.
         """
-        if self.damage is not None or not is_damage(error) or is_of_words(error):
+        if self.damage is not None or not is_damage(error) or is_of_search_index(error):
             return
         self.damage = reason = _reason(error)
         log.error("the ledger's file is damaged", reason=reason)

@@ -50,10 +50,7 @@ class Alerting:
         """Look for ever."""
         while True:
             self._wanted.clear()
-            try:
-                pause = await self._review()
-            except LedgerError:  # whoever met it has said so
-                pause = LOOK_S
+            pause = await self._review()
             try:
                 await asyncio.wait_for(self._wanted.wait(), pause)
             except TimeoutError:
@@ -64,9 +61,16 @@ class Alerting:
         now, config = times.now(), self._config()
         settle = {one.name: one.breaker.settle for one in config.destinations}
         found = self._ledger.alerts.destination_conditions(hold=settle, now=now)
-        found += await self._not_known(config, now)
+        try:
+            found += await self._not_known(config, now)
+        except LedgerError:  # it is reported where it was met
+            return LOOK_S
         if self._ledger.alerts.changes(found):
-            for text in await self._ledger.alerts.note(found, now):
+            try:
+                texts = await self._ledger.alerts.note(found, now)
+            except LedgerError:  # the writer has logged it
+                return LOOK_S
+            for text in texts:
                 log.warning("alert", text=text)
         lasting = [one.since + settle[one.subject] - now for one in found if one.subject in settle and one.only_lasts]
         return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])

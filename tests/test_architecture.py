@@ -110,6 +110,24 @@ def test_only_the_ledger_composes_transactions(file: Path) -> None:
     assert found == []
 
 
+FACES = ("ledger.py", "alerts.py", "coverage/operations.py", "queue/operations.py")
+
+
+@pytest.mark.parametrize("file", FACES)
+def test_the_ledger_s_operations_could_be_another_store_s(file: str) -> None:
+    """No operation takes or returns a connection, or anything else of SQLite's."""
+    tree = ast.parse((ROOT / "reconciler" / "ledger" / file).read_text())
+    faces = [
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith(("Ledger", "Operations"))
+    ]
+    assert faces
+    for face in faces:
+        for method in face.body:
+            if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) and not method.name.startswith("_"):
+                signature = ast.unparse(method.args) + ast.unparse(method.returns or ast.Constant(None))
+                assert not re.search("Database|sqlite|Connection|Writer", signature), f"{face.name}.{method.name}"
+
+
 def test_files_fit_in_a_head() -> None:
     assert [str(f.relative_to(ROOT)) for f in FILES if len(f.read_text().splitlines()) > 400] == []
 

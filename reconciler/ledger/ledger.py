@@ -83,7 +83,7 @@ class Ledger:
         return self._write(lambda db: downtime.heartbeat(db, now))
 
     def note_stop(self, now: Millis) -> Awaitable[None]:
-        """The service stops in order: it is not down by accident, and none of its parts fails any more."""
+        """The service stops in order: it was not killed, and none of its parts counts as failing."""
 
         def write(db: Database) -> None:
             downtime.note_stop(db, now)

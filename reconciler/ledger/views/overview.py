@@ -39,14 +39,14 @@ class Record(msgspec.Struct):
     """A destination's results among the newest attempts of all. Durations are in milliseconds."""
 
     attempts: int = 0
-    taken: int = 0
+    accepted: int = 0
     median: int = 0
     p95: int = 0
 
     @property
     def rate(self) -> float | None:
         """The share of attempts that were accepted; None if there were none."""
-        return self.taken / self.attempts if self.attempts else None
+        return self.accepted / self.attempts if self.attempts else None
 
 
 def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
@@ -65,10 +65,10 @@ def records(db: Database) -> dict[int, Record]:
     """Each destination's results, by its id."""
     durations: dict[int, list[int]] = defaultdict(list)
     found: dict[int, Record] = defaultdict(Record)
-    for destination, taken, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
+    for destination, accepted, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
         found[destination].attempts += 1
-        if taken:
-            found[destination].taken += 1
+        if accepted:
+            found[destination].accepted += 1
             durations[destination].append(duration)
     for destination, some in durations.items():
         some.sort()

@@ -43,7 +43,7 @@ from reconciler.ledger.storage.lock import service_process
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views.unknowns import Unknown, unknowns
 from reconciler.polling import backfill as reading
-from reconciler.polling.backfill import Backfill, Report
+from reconciler.polling.backfill import Backfill, ProjectReport
 from reconciler.polling.counts import Counts
 from reconciler.polling.knowledge import asked
 from reconciler.polling.parts import reconciling
@@ -146,7 +146,7 @@ async def _backfill(
     dry_run: bool,
     no_forward: bool,
     details: bool,
-) -> tuple[list[Report], dict[str, str]]:
+) -> tuple[list[ProjectReport], dict[str, str]]:
     """What became of each project, and of each group that could not be read: why."""
     if window is not None:
         err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).")
@@ -200,7 +200,7 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
     def begin(name: str, length: int) -> reading.Progress:
         task = progress.add_task(name, total=length, seen=0, new=0)
 
-        def show(source: str, part: Slice, report: Report) -> None:
+        def show(source: str, part: Slice, report: ProjectReport) -> None:
             read = 0 if part.covered is None else part.covered.end - part.covered.start
             progress.update(task, advance=read, seen=report.counts.seen, new=report.counts.new)
             if progress.disable and part.covered is not None:
@@ -214,7 +214,7 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
 
 
 def _print(
-    reports: list[Report],
+    reports: list[ProjectReport],
     groups: dict[str, str],
     unknown: list[Unknown],
     window: Interval | None,
@@ -261,7 +261,7 @@ def _print(
         out.print("Dry run: nothing was recorded.")
 
 
-def _print_counts(reports: list[Report]) -> None:
+def _print_counts(reports: list[ProjectReport]) -> None:
     """A row for each source of each project, and one for all of them."""
     listing = Listing("project", "source", *_FIGURES, right=_FIGURES, texts=("project", "source"))
     rows = [(one.project, source, counts) for one in reports for source, counts in one.sources.items()]
@@ -274,7 +274,7 @@ def _print_counts(reports: list[Report]) -> None:
         out.print(listing)
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def _plain(report: ProjectReport) -> dict[str, Any]:
     return {
         "project": report.project,
         **_counts(report.counts),

@@ -21,7 +21,7 @@ from reconciler.ledger.queue.destinations import GONE, DestinationState, destina
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.reading import Reader
+from reconciler.ledger.storage.reading import LedgerReader
 from reconciler.ledger.views.unknowns import Asked, Unknown
 
 What = Literal[
@@ -216,7 +216,7 @@ def _open(db: Database) -> dict[tuple[What, str], tuple[int, str, str]]:
 class AlertOperations:
     """The ledger's operations on alerts. Reads raise LedgerError, writes LedgerUnavailable."""
 
-    def __init__(self, writer: Writer, read: Reader) -> None:
+    def __init__(self, writer: Writer, read: LedgerReader) -> None:
         self._writer = writer
         self._read = read
 

@@ -25,7 +25,7 @@ from reconciler.ledger.queue.operations import QueueOperations
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import data_version, opened, touch
 from reconciler.ledger.storage.ids import event_ids
-from reconciler.ledger.storage.reading import Reader
+from reconciler.ledger.storage.reading import LedgerReader
 from reconciler.ledger.upkeep import parts, reloads
 from reconciler.ledger.upkeep.parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
@@ -43,7 +43,7 @@ class Ledger:
     def __init__(self, writer: Writer, reader: Database) -> None:
         self._writer = writer
         self._write = writer.run
-        self._read = read = Reader(reader)
+        self._read = read = LedgerReader(reader)
         self.coverage = CoverageOperations(writer, read)
         self.watchlist = WatchlistOperations(writer)
         self.queue = QueueOperations(writer, read)

@@ -26,7 +26,7 @@ PART = 60 * DAY
 """A longer window is split, and its parts are read concurrently. Each split costs reading a day or two twice."""
 
 
-class Report(msgspec.Struct):
+class ProjectReport(msgspec.Struct):
     """The result for one project. `sources` has the counts of each source. `skipped` has the sources that GitLab does
     not let us read, and why.
     """
@@ -49,7 +49,7 @@ class Planned(msgspec.Struct, frozen=True):
     window: Interval
 
 
-Progress = Callable[[str, Slice, Report], None]
+Progress = Callable[[str, Slice, ProjectReport], None]
 """Called after each slice with the source, the slice, and the project's report so far."""
 
 
@@ -68,13 +68,13 @@ class Backfill:
         name: int | str,
         wanted: Interval | None,
         begin: Callable[[str, int], Progress],
-    ) -> Report:
+    ) -> ProjectReport:
         """Read the part of a range that is not covered; without a range, every gap that can still be closed.
 
         `begin` is called with the project's path and the number of milliseconds to read. What goes wrong is in the
         report, and the other sources are read all the same. Raises nothing but Stopped.
         """
-        report = Report(str(name))
+        report = ProjectReport(str(name))
         try:
             project = await self._parts.projects.find(name)
             report.project = project.path or report.project
@@ -109,7 +109,7 @@ class Backfill:
         return planned
 
     async def _read(
-        self, project: Project, source: Source, windows: list[Interval], report: Report, progress: Progress
+        self, project: Project, source: Source, windows: list[Interval], report: ProjectReport, progress: Progress
     ) -> None:
         """Read a source's windows, in concurrent parts. If one part fails, the others go on."""
         parts = [part for window in windows for part in cut(window, self._parallel)]
@@ -127,7 +127,7 @@ class Backfill:
                 raise result
 
     async def _part(
-        self, project: Project, source: Source, window: Interval, report: Report, progress: Progress
+        self, project: Project, source: Source, window: Interval, report: ProjectReport, progress: Progress
     ) -> None:
         shown = Counts()
 

@@ -10,7 +10,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.poller import Poller
 from reconciler.polling.projects import Projects
-from reconciler.polling.reader import Reader
+from reconciler.polling.reader import WindowReader
 from reconciler.polling.rounds import Rounds
 from reconciler.polling.watchlist import Watchlist
 from reconciler.sources.activity import Activity
@@ -26,7 +26,7 @@ class Reconciling(msgspec.Struct, frozen=True):
     hooks: Hooks
     projects: Projects
     monitor: HookMonitor
-    reader: Reader
+    reader: WindowReader
     poller: Poller
     rounds: Rounds
 
@@ -44,7 +44,7 @@ def reconciling(
     expected_tests: ExpectedTests | None = None,
     details: bool = True,
 ) -> Reconciling:
-    """Build them. `expected_tests` is shared with the receiver (see HookMonitor); for `details` see Reader."""
+    """Build them. `expected_tests` is shared with the receiver (see HookMonitor); for `details` see WindowReader."""
     client = Client(config.gitlab)
     hooks = Hooks(client, config.receiver)
     watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), ledger=ledger)
@@ -55,7 +55,7 @@ def reconciling(
         reenable=config.reconcile.reenable_hooks,
         expected_tests=ExpectedTests() if expected_tests is None else expected_tests,
     )
-    reader = Reader(client=client, ledger=ledger, parallel=config.reconcile.parallel, details=details)
+    reader = WindowReader(client=client, ledger=ledger, parallel=config.reconcile.parallel, details=details)
     poller = Poller(
         config.reconcile,
         client=client,

@@ -18,7 +18,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.projects import Projects
-from reconciler.polling.reader import Reader
+from reconciler.polling.reader import WindowReader
 from reconciler.polling.threads import in_thread
 from reconciler.polling.watchlist import FAILED, in_words
 from reconciler.sources.client import Client
@@ -48,7 +48,7 @@ class Poller:
         sources: dict[str, Source],
         projects: Projects,
         monitor: HookMonitor,
-        reader: Reader,
+        reader: WindowReader,
         ledger: Ledger,
     ) -> None:
         self._config = config

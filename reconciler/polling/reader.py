@@ -33,7 +33,7 @@ Progress = Callable[[Slice, Counts], None]
 """Called with each slice that was read, and with the counts of its window so far."""
 
 
-class Reader:
+class WindowReader:
     """Records what sources report.
 
     `details`: whether GitLab is asked for what rebuilt bodies lack. It costs about one request for each event that no

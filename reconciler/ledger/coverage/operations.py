@@ -17,7 +17,7 @@ from reconciler.ledger.coverage.source_state import SourceState
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.queue import known
-from reconciler.ledger.storage.reading import Reader
+from reconciler.ledger.storage.reading import LedgerReader
 
 MEMBERS_A_STEP = 1000
 """Short transactions: others write between them."""
@@ -30,7 +30,7 @@ class CoverageOperations:
     on disk when they return. Reads raise LedgerError.
     """
 
-    def __init__(self, writer: Writer, read: Reader) -> None:
+    def __init__(self, writer: Writer, read: LedgerReader) -> None:
         self._write = writer.run
         self._read = read
 

@@ -76,7 +76,7 @@ def richness(source: str) -> int:
     return 1 if source.startswith("system_hook:") else 0
 
 
-class Known(msgspec.Struct, frozen=True):
+class KnownEvent(msgspec.Struct, frozen=True):
     """An event as the ledger has it."""
 
     id: int
@@ -103,12 +103,12 @@ KNOWN = f"""
 """
 
 
-def known_events(db: Database, events: Iterable[int]) -> dict[int, list[Known]]:
+def known_events(db: Database, events: Iterable[int]) -> dict[int, list[KnownEvent]]:
     """These events, each with the events that were merged into it after they had been delivered."""
     asked = orjson.dumps(list(events)).decode()
-    found: dict[int, list[Known]] = {}
+    found: dict[int, list[KnownEvent]] = {}
     for row in db.conn.execute(KNOWN, (asked, asked)):
-        event = Known(*row)
+        event = KnownEvent(*row)
         if event.merged_into is None or event.delivered is not None:
             found.setdefault(event.merged_into or event.id, []).append(event)
     return found
@@ -118,7 +118,7 @@ def assign_events(
     db: Database,
     changed: Changed,
     *,
-    known: Mapping[int, Sequence[Known]],
+    known: Mapping[int, Sequence[KnownEvent]],
     fresh: Mapping[int, Sighting],
     create: Callable[[NewEvent], int],
 ) -> Assignment:
@@ -167,7 +167,7 @@ def assign_events(
     return plan
 
 
-def _anchor(event: Known, sightings: Sequence[Seen], home: Container[int]) -> int:
+def _anchor(event: KnownEvent, sightings: Sequence[Seen], home: Container[int]) -> int:
     """The sighting that stays with an event: the delivered one, or one of the same bytes if another event has it."""
     alike = (seen.label for seen in sightings if seen.payload_sha == event.delivered_sha)
     candidates = (event.delivered, *alike, event.sighting_id, *(seen.label for seen in sightings))
@@ -175,11 +175,14 @@ def _anchor(event: Known, sightings: Sequence[Seen], home: Container[int]) -> in
 
 
 def _owners(
-    groups: Sequence[Sequence[Seen]], events: Sequence[Known], anchors: Mapping[int, int], home: Mapping[int, int]
-) -> dict[int, Known]:
+    groups: Sequence[Sequence[Seen]],
+    events: Sequence[KnownEvent],
+    anchors: Mapping[int, int],
+    home: Mapping[int, int],
+) -> dict[int, KnownEvent]:
     """The event of each group, by the group's index."""
     content = {seen.label: seen.payload_sha for members in groups for seen in members}
-    owner_of: dict[int, Known] = {}
+    owner_of: dict[int, KnownEvent] = {}
     crowded = []
     for event in sorted(events, key=lambda e: (e.merged_into is not None, e.id)):
         if owner_of.setdefault(home[anchors[event.id]], event) is not event:

@@ -12,7 +12,7 @@ from reconciler.ledger.queue import deliveries, destinations, past_deliveries
 from reconciler.ledger.queue.deliveries import Attempt, Outgoing, Queued
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec, DestinationState
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.reading import Reader
+from reconciler.ledger.storage.reading import LedgerReader
 
 
 class QueueOperations:
@@ -20,7 +20,7 @@ class QueueOperations:
     LedgerError.
     """
 
-    def __init__(self, writer: Writer, read: Reader) -> None:
+    def __init__(self, writer: Writer, read: LedgerReader) -> None:
         self._write = writer.run
         self._read = read
 

@@ -14,7 +14,7 @@ from reconciler.ledger.storage.connection import explain, is_damage, is_trouble
 T = TypeVar("T")
 
 
-class Reader:
+class LedgerReader:
     """A read-only connection. What SQLite raises becomes a LedgerError, with the original chained."""
 
     def __init__(self, db: Database) -> None:

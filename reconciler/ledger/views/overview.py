@@ -35,7 +35,7 @@ class Hour(msgspec.Struct):
     recovered: int = 0
 
 
-class Record(msgspec.Struct):
+class DeliveryRecord(msgspec.Struct):
     """A destination's results among the newest attempts of all. Durations are in milliseconds."""
 
     attempts: int = 0
@@ -61,10 +61,10 @@ def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
     return found
 
 
-def records(db: Database) -> dict[int, Record]:
+def records(db: Database) -> dict[int, DeliveryRecord]:
     """Each destination's results, by its id."""
     durations: dict[int, list[int]] = defaultdict(list)
-    found: dict[int, Record] = defaultdict(Record)
+    found: dict[int, DeliveryRecord] = defaultdict(DeliveryRecord)
     for destination, accepted, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
         found[destination].attempts += 1
         if accepted:

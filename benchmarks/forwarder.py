@@ -16,6 +16,7 @@ from benchmarks.table import Row
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.kinds.http import HttpDestination
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.supervisor import Supervisor
 
@@ -55,13 +56,11 @@ async def drain(url: str, path: Path, ordering: str) -> float:
     """Events a second of the forwarder, each marked as delivered on disk."""
     with closing(ledger(path, "one", ordering=ordering)) as db, closing(connect(path)) as reader:
         fill(db, sightings(EVENTS, seed=5))
-        writer = Writer(db)
+        store = Ledger(Writer(db), reader)
         destination = HttpDestination.model_validate(
             {"name": "one", "url": url, "ordering": ordering, "concurrency": CONCURRENCY, "allow_private": True}
         )
-        forwarder = Forwarder(
-            db=reader, writer=writer, gitlab_url="https://x", watcher=Nobody(), supervisor=Supervisor()
-        )
+        forwarder = Forwarder(ledger=store, gitlab_url="https://x", watcher=Nobody(), supervisor=Supervisor())
         began = time.perf_counter()
         await forwarder.apply(await forwarder.prepare([destination]))
         left = EVENTS
@@ -72,7 +71,7 @@ async def drain(url: str, path: Path, ordering: str) -> float:
             ).fetchone()[0]
         took = time.perf_counter() - began
         await forwarder.drain(10)
-        await writer.close()
+        await store.close()
         return EVENTS / took
 
 

@@ -11,9 +11,9 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.intake.record import record
-from reconciler.ledger.queue.destinations import Wanted, sync
+from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.connection import LedgerDatabase, connect, transaction
 
 PROJECTS = 50
 
@@ -54,9 +54,9 @@ def everything(db: Database) -> list[Route]:
     return [Route(*row, lambda _: True) for row in db.execute("SELECT id, ordering FROM destinations").fetchall()]
 
 
-def ledger(path: Path, *destinations: str, ordering: str = "project") -> Database:
+def ledger(path: Path, *destinations: str, ordering: str = "project") -> LedgerDatabase:
     """A new ledger with these destinations."""
     db = connect(path)
     with transaction(db):
-        sync(db, [Wanted(name, ordering) for name in destinations], now=times.now())
+        sync(db, [DestinationSpec(name, ordering) for name in destinations], now=times.now())
     return db

@@ -23,9 +23,10 @@ from reconciler import logs
 from reconciler.config.models import Hook, Receiver
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.intake.record import Outcome, record
+from reconciler.ledger.intake.record import BatchResult, record
 from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue.destinations import Wanted, sync
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.service.web import web_server
 
@@ -36,11 +37,11 @@ SECONDS = 6.0
 class OneCommitEach(Writer):
     """What group commit is held against."""
 
-    def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[Outcome]:
+    def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[BatchResult]:
         with transaction(self._db) as db:
-            outcome = record(db, sightings, now=times.now(), routes=self.routes)
-        done: asyncio.Future[Outcome] = self._loop.create_future()
-        done.set_result(outcome)
+            result = record(db, sightings, now=times.now(), routes=self.routes)
+        done: asyncio.Future[BatchResult] = self._loop.create_future()
+        done.set_result(result)
         return done
 
 
@@ -57,11 +58,11 @@ async def serve(kind: str, folder: Path, listener: socket.socket) -> None:
     app: Any = read_only
     if kind != "read only":
         db = connect(folder / "ledger.db", patience_s=0)
-        writer = (Writer if kind == "ours" else OneCommitEach)(db)
-        await writer.run(lambda db: sync(db, [Wanted("one")], now=times.now()))
-        writer.routes = everything(db)
+        ledger = Ledger((Writer if kind == "ours" else OneCommitEach)(db), db)
+        await ledger.queue.sync_destinations([DestinationSpec("one")], times.now())
+        ledger.set_routes(everything(db))
         hooks = [Hook(name="default", token=TOKEN)]  # type: ignore[arg-type]
-        app = receiver_app(Receiver(hooks=hooks), writer=writer, project_ids={})
+        app = receiver_app(Receiver(hooks=hooks), ledger=ledger, project_ids={})
     await web_server(app).serve(sockets=[listener])
 
 

@@ -13,6 +13,7 @@ from benchmarks.table import Row
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.simulator.server import Simulator
@@ -57,13 +58,13 @@ async def _service(gitlab: Simulator, clock: _Clock, projects: list[int]) -> Asy
         )
         db = stack.enter_context(closing(connect(path)))
         reader = stack.enter_context(closing(connect(path, readonly=True)))
-        writer = Writer(db)
-        parts = reconciling(config, db=reader, writer=writer)
+        ledger = Ledger(Writer(db), reader)
+        parts = reconciling(config, ledger=ledger)
         try:
             yield parts
         finally:
             parts.stop()
-            await writer.close()
+            await ledger.close()
 
 
 def _asked(gitlab: Simulator) -> int:
@@ -78,7 +79,7 @@ async def _thousand_projects() -> list[Row]:
         world.add_project(number, f"group/p{number}")
     with Simulator(world) as gitlab:
         async with _service(gitlab, clock, names) as parts:
-            await parts.rounds.heal()
+            await parts.rounds.catch_up()
             before, looks, found = _asked(gitlab), 0, 0
             for minute in range(MINUTES + 1):
                 clock.now += 60_000
@@ -88,8 +89,8 @@ async def _thousand_projects() -> list[Row]:
                 asked = _asked(gitlab)
                 due = await parts.rounds.due()
                 looks += _asked(gitlab) - asked
-                for tally in await asyncio.gather(*(parts.poller.poll(name) for name in due)):
-                    found += tally.new if tally else 0
+                for counts in await asyncio.gather(*(parts.poller.poll(name) for name in due)):
+                    found += counts.new if counts else 0
             a_minute = (_asked(gitlab) - before) / (MINUTES + 1)
     each = len(names) * len(SOURCES)
     return [
@@ -108,7 +109,7 @@ async def _all_quiet() -> float:
         world.add_project(number, f"group/p{number}")
     with Simulator(world) as gitlab:
         async with _service(gitlab, clock, names) as parts:
-            await parts.rounds.heal()
+            await parts.rounds.catch_up()
             before = _asked(gitlab)
             for _ in range(MINUTES):
                 clock.now += 60_000
@@ -135,9 +136,9 @@ async def _recovered() -> list[Row]:
                 await asyncio.to_thread(gitlab.courier.settle)
                 clock.now += 60_000
                 before = _asked(gitlab)
-                tally = await parts.poller.poll(1)
+                counts = await parts.poller.poll(1)
                 asked = _asked(gitlab) - before
-        new = tally.new if tally else 0
+        new = counts.new if counts else 0
         rows.append(Row(f"requests per recovered event: {what}", f"{asked / max(new, 1):.2f}",
                         f"{asked} requests, {new} events", None, ""))  # fmt: skip
     return rows

@@ -15,29 +15,28 @@ from receiver.endpoint import PATH, WebhookEndpoint
 from receiver.guard import Guard
 from receiver.ready import Shared
 from reconciler.config.models import Receiver
-from reconciler.events.hook_tests import Expected
+from reconciler.events.hook_tests import ExpectedTests
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.storage.connection import touch
+from reconciler.ledger.ledger import Ledger
 
 log = structlog.get_logger(__name__)
 
 
 def receiver_app(
-    config: Receiver, *, writer: Writer, project_ids: dict[str, int], expected_tests: set[Expected] | None = None
+    config: Receiver, *, ledger: Ledger, project_ids: dict[str, int], expected_tests: ExpectedTests | None = None
 ) -> ASGIApp:
     """The ASGI app that GitLab talks to. `expected_tests` are the tests of webhooks that GitLab was asked for."""
     guards: Mapping[str, Guard] = {hook.name: Guard(hook) for hook in config.hooks}
     webhooks = WebhookEndpoint(
-        writer=writer,
+        ledger=ledger,
         guards=guards,
         project_ids=project_ids,
-        expected_tests=set() if expected_tests is None else expected_tests,
+        expected_tests=ExpectedTests() if expected_tests is None else expected_tests,
         max_body=config.max_body,
         max_waiting_bytes=config.max_waiting,
     )
 
-    prove = Shared(lambda: writer.run(touch))
+    prove = Shared(ledger.check_writable)
 
     async def healthz(_: Request) -> Response:
         """The process is alive."""
@@ -51,7 +50,7 @@ def receiver_app(
             await prove()
         except LedgerError as error:
             return PlainTextResponse(f"the ledger can't be written: {error}\n", 503, {"Retry-After": "30"})
-        damage = "" if writer.damage is None else f", but damaged: {writer.damage}"
+        damage = "" if ledger.damage is None else f", but damaged: {ledger.damage}"
         return PlainTextResponse(f"ready{damage}\n")
 
     async def elsewhere(request: Request) -> Response:

@@ -14,11 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.body import Disconnected, Held, Refused, Room, json_object, read
 from receiver.guard import Guard
-from reconciler.events import hook_tests, times
+from reconciler.events import times
+from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.identify import as_test, webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 
 PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
@@ -48,14 +49,14 @@ class WebhookEndpoint:
     def __init__(
         self,
         *,
-        writer: Writer,
+        ledger: Ledger,
         guards: Mapping[str, Guard],
         project_ids: dict[str, int],
-        expected_tests: set[hook_tests.Expected],
+        expected_tests: ExpectedTests,
         max_body: int,
         max_waiting_bytes: int,
     ) -> None:
-        self._writer = writer
+        self._ledger = ledger
         self._guards = guards
         self._project_ids = project_ids
         self._expected_tests = expected_tests
@@ -129,18 +130,16 @@ class WebhookEndpoint:
         about = sighting.summary
         if about.project_id is not None and about.project_path is not None:
             self._project_ids[about.project_path] = about.project_id
-        test = hook_tests.find_expected(self._expected_tests, guard.source, body)
-        if test is None:
+        if not self._expected_tests.take(guard.source, body):
             return sighting
-        self._expected_tests.discard(test)
         log.info("a test delivery, asked for to switch the webhook on again", project=about.project_path)
         return as_test(sighting)
 
     async def _record(self, sighting: Sighting) -> None:
-        if self._writer.waiting_sightings >= MAX_WAITING:
+        if self._ledger.waiting_sightings >= MAX_WAITING:
             raise Refused(503, "too many deliveries wait for the ledger; try again", retry_after_s=5)
         try:
-            outcome = await self._writer.record([sighting])
+            outcome = await self._ledger.record([sighting])
         except LedgerUnavailable as error:
             raise Refused(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
         except ChangeFailed as error:  # the writer has logged it; GitLab's log of the delivery brings it again

@@ -26,7 +26,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.coverage.gaps import Gap, is_expiring
 from reconciler.ledger.coverage.hooks import hooks_off
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.intake.writer import Committed
+from reconciler.ledger.listener import Committed
 from reconciler.ledger.storage.connection import look_at
 from reconciler.ledger.upkeep.parts import Part
 from reconciler.ledger.views.status import destination_statuses

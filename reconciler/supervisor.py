@@ -12,8 +12,8 @@ import structlog
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.upkeep.parts import Part, note_parts
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.upkeep.parts import Part
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 60.0
@@ -88,13 +88,13 @@ class Supervisor:
         if self._watched.pop(name, None) is not None:
             self._changed.set()
 
-    async def report(self, writer: Writer) -> None:
+    async def report(self, ledger: Ledger) -> None:
         """Keep the ledger's account of the parts: a part itself."""
         while True:
             self._changed.clear()
             found = [part for part in self.parts() if part.error]
             try:
-                await writer.run(lambda db, found=found: note_parts(db, found))  # type: ignore[misc]
+                await ledger.note_parts(found)
             except LedgerError:  # the writer has said so
                 await asyncio.sleep(NOTE_PAUSE_S)
                 continue

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from reconciler.ledger.intake.writer import Committed
+from reconciler.ledger.listener import Committed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

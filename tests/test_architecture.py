@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "config": {"events"},
     "receiver": {"events", "ledger", "config"},
     "reconstruct": {"events"},
-    "sources": {"events", "ledger", "config", "reconstruct"},
+    "sources": {"events", "config", "reconstruct"},
     "forwarding": {"events", "ledger", "config", "supervisor"},
     "polling": {"events", "ledger", "config", "sources"},
     "dashboard": {"events", "ledger", "config", "forwarding"},
@@ -91,6 +91,41 @@ def test_what_belongs_to_one_room(pattern: str) -> None:
 
 def _without_docstrings(file: Path) -> str:
     return re.sub(r'^\s*"""(?:(?!""").)*"""', "", file.read_text(), flags=re.S | re.M)
+
+
+@pytest.mark.parametrize(
+    "file", [one for one in FILES if room(one) != "ledger"], ids=lambda f: str(f.relative_to(ROOT))
+)
+def test_only_the_ledger_composes_transactions(file: Path) -> None:
+    """Others call its named operations: they write no functions of its connection, and begin no transactions."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Lambda) and "db" in [one.arg for one in node.args.args]:
+            found.append(f"line {node.lineno}: a lambda that takes the ledger's connection")
+        elif isinstance(node, ast.Attribute) and node.attr == "run" and "writer" in ast.unparse(node.value):
+            found.append(f"line {node.lineno}: the ledger's writer runs a change")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reconciler.ledger"):
+            names = [alias.name for alias in node.names]
+            found += [f"line {node.lineno}: imports `transaction`"] if "transaction" in names else []
+    assert found == []
+
+
+FACES = ("ledger.py", "alerts.py", "coverage/operations.py", "queue/operations.py")
+
+
+@pytest.mark.parametrize("file", FACES)
+def test_the_ledger_s_operations_could_be_another_store_s(file: str) -> None:
+    """No operation takes or returns a connection, or anything else of SQLite's."""
+    tree = ast.parse((ROOT / "reconciler" / "ledger" / file).read_text())
+    faces = [
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith(("Ledger", "Operations"))
+    ]
+    assert faces
+    for face in faces:
+        for method in face.body:
+            if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) and not method.name.startswith("_"):
+                signature = ast.unparse(method.args) + ast.unparse(method.returns or ast.Constant(None))
+                assert not re.search("Database|sqlite|Connection|Writer", signature), f"{face.name}.{method.name}"
 
 
 def test_files_fit_in_a_head() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import reduce
 from typing import Annotated, Any
 
@@ -33,20 +32,19 @@ from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
-from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue import destinations
+from reconciler.forwarding.forwarder import as_spec
+from reconciler.ledger.ledger import Ledger, open_beside
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.lock import service_process
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views.unknowns import Unknown, unknowns
 from reconciler.polling import backfill as reading
-from reconciler.polling.backfill import Backfill, Report
-from reconciler.polling.counts import Tally
+from reconciler.polling.backfill import Backfill, ProjectReport
+from reconciler.polling.counts import Counts
 from reconciler.polling.knowledge import asked
 from reconciler.polling.parts import reconciling
 from reconciler.sources.project_events import ProjectEvents
@@ -148,18 +146,15 @@ async def _backfill(
     dry_run: bool,
     no_forward: bool,
     details: bool,
-) -> tuple[list[Report], dict[str, str]]:
+) -> tuple[list[ProjectReport], dict[str, str]]:
     """What became of each project, and of each group that could not be read: why."""
     if window is not None:
         err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).")
-    with ExitStack() as stack:
-        db = stack.enter_context(opened(config.ledger.path))
-        reader = stack.enter_context(opened(config.ledger.path, readonly=True))
-        writer = Writer(db)
+    async with open_beside(config.ledger.path) as ledger:
         if not no_forward and not dry_run:
-            writer.routes = await _routes(config, writer)
-        parts = reconciling(config, db=reader, writer=writer, details=details)
-        work = Backfill(parts, config.reconcile, db=reader, dry_run=dry_run)
+            ledger.set_routes(await _routes(config, ledger))
+        parts = reconciling(config, ledger=ledger, details=details)
+        work = Backfill(parts, config.reconcile, ledger=ledger, dry_run=dry_run)
         try:
             if not names:
                 await parts.projects.refresh_groups()
@@ -172,16 +167,15 @@ async def _backfill(
                 return reports, {str(group): str(error) for group, error in unread.items()}
         finally:
             parts.stop()
-            await writer.close()
 
 
-async def _routes(config: Config, writer: Writer) -> list[Route]:
+async def _routes(config: Config, ledger: Ledger) -> list[Route]:
     """Where what is new goes. Only `serve` switches destinations on and off; before it ever ran there are none, and
     they are added as it would.
     """
     served = service_process(config.ledger.path) is not None
-    wanted = [] if served else [as_wanted(one) for one in config.destinations]
-    ids = await writer.run(lambda db: destinations.add(db, wanted))
+    wanted = [] if served else [as_spec(one) for one in config.destinations]
+    ids = await ledger.queue.add_destinations(wanted)
     for one in config.destinations:
         if one.name not in ids:
             why = "it is not active in the ledger: `serve`, or a reload of it, switches it on"
@@ -206,12 +200,12 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
     def begin(name: str, length: int) -> reading.Progress:
         task = progress.add_task(name, total=length, seen=0, new=0)
 
-        def show(source: str, part: Slice, report: Report) -> None:
+        def show(source: str, part: Slice, report: ProjectReport) -> None:
             read = 0 if part.covered is None else part.covered.end - part.covered.start
-            progress.update(task, advance=read, seen=report.tally.seen, new=report.tally.new)
+            progress.update(task, advance=read, seen=report.counts.seen, new=report.counts.new)
             if progress.disable and part.covered is not None:
-                through, tally = times.iso(part.covered.end), report.sources[source]
-                line = f"{name}: {source} read through {through}, of which seen {tally.seen}, new {tally.new}"
+                through, counts = times.iso(part.covered.end), report.sources[source]
+                line = f"{name}: {source} read through {through}, of which seen {counts.seen}, new {counts.new}"
                 print(line, file=sys.stderr, flush=True)
 
         return show
@@ -220,7 +214,7 @@ def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
 
 
 def _print(
-    reports: list[Report],
+    reports: list[ProjectReport],
     groups: dict[str, str],
     unknown: list[Unknown],
     window: Interval | None,
@@ -248,9 +242,9 @@ def _print(
         (one.project, f"{source} was not read: {why}") for one in reports for source, why in one.skipped.items()
     )
     unreadable = (
-        (one.project, f"{one.tally.unreadable:,} records could not be understood: `status` names them")
+        (one.project, f"{one.counts.unreadable:,} records could not be understood: `status` names them")
         for one in reports
-        if one.tally.unreadable
+        if one.counts.unreadable
     )
     for words in said_once([*skipped, *unreadable]):
         err.print(words, style="yellow")
@@ -267,34 +261,34 @@ def _print(
         out.print("Dry run: nothing was recorded.")
 
 
-def _print_counts(reports: list[Report]) -> None:
+def _print_counts(reports: list[ProjectReport]) -> None:
     """A row for each source of each project, and one for all of them."""
     listing = Listing("project", "source", *_FIGURES, right=_FIGURES, texts=("project", "source"))
-    rows = [(one.project, source, tally) for one in reports for source, tally in one.sources.items()]
+    rows = [(one.project, source, counts) for one in reports for source, counts in one.sources.items()]
     if len(rows) > 1:
-        rows.append(("all", "", reduce(Tally.plus, (tally for _, _, tally in rows))))
-    for project, source, tally in rows:
-        figures = (tally.seen, tally.known, tally.new, tally.requests)
+        rows.append(("all", "", reduce(Counts.plus, (counts for _, _, counts in rows))))
+    for project, source, counts in rows:
+        figures = (counts.seen, counts.known, counts.new, counts.requests)
         listing.add(project, source, *(f"{figure:,}" for figure in figures))
     if listing:
         out.print(listing)
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def _plain(report: ProjectReport) -> dict[str, Any]:
     return {
         "project": report.project,
-        **_counts(report.tally),
-        "sources": {source: _counts(tally) for source, tally in report.sources.items()},
+        **_counts(report.counts),
+        "sources": {source: _counts(counts) for source, counts in report.sources.items()},
         "skipped": report.skipped,
         "error": report.error,
     }
 
 
-def _counts(tally: Tally) -> dict[str, int]:
+def _counts(counts: Counts) -> dict[str, int]:
     return {
-        "seen": tally.seen,
-        "already_known": tally.known,
-        "new": tally.new,
-        "requests": tally.requests,
-        "unreadable": tally.unreadable,
+        "seen": counts.seen,
+        "already_known": counts.known,
+        "new": counts.new,
+        "requests": counts.requests,
+        "unreadable": counts.unreadable,
     }

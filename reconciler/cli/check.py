@@ -34,9 +34,10 @@ from reconciler.events import times
 from reconciler.events.texts import without_credentials
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.kind import Kind
+from reconciler.ledger import beside
 from reconciler.ledger.coverage import downtime, runs, source_state
 from reconciler.ledger.errors import LedgerBehind, LedgerError
-from reconciler.ledger.storage.connection import connect, opened, touch, transaction
+from reconciler.ledger.storage.connection import connect, opened
 from reconciler.ledger.views.unknowns import unknowns
 from reconciler.polling.knowledge import asked
 from reconciler.sources import answers
@@ -293,8 +294,8 @@ def _ledger(config: Config) -> Finding:
     try:
         if path.exists():
             connect(path, readonly=True).close()  # raises where an earlier version wrote it: that is left as it is
-        with opened(path) as db, transaction(db):
-            touch(db)
+        with opened(path) as db:
+            beside.check_writable(db)
     except LedgerBehind as error:
         return Finding("ledger", False, str(error), can_do_without=True)
     except LedgerError as error:

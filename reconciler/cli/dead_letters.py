@@ -29,7 +29,7 @@ from reconciler.cli.tables import Listing
 from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.config.models import Config
 from reconciler.ledger.queue import deliveries
-from reconciler.ledger.queue.resend import Wanted
+from reconciler.ledger.queue.resend import ResendRequest
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views import dead_letters
 from reconciler.ledger.views.browse import Filter
@@ -107,7 +107,9 @@ def show(
     loaded = read_config(config)
     with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
         [event_id] = numbers(db, [event])
-        found = [row for row in dead_letters.letters_of(db, event_id) if destination in (None, row["destination"])]
+        found = [
+            row for row in dead_letters.dead_letters_of(db, event_id) if destination in (None, row["destination"])
+        ]
         if not found:
             fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
         tried = dead_letters.attempts(db, event_id)
@@ -137,7 +139,7 @@ def replay(
     if not (event_ids or every or destination or project or kind or since or until):
         fail("say which: event ids, --destination, --project, --kind, --from and --to, or --all", USAGE)
     loaded = read_config(config)
-    wanted = Wanted(filter=_filter(project, kind, since, until), dead_only=True)
+    wanted = ResendRequest(filter=_filter(project, kind, since, until), dead_only=True)
     send_again(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
 
 

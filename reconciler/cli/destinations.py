@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,11 +36,12 @@ from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import parts
-from reconciler.ledger.queue import deliveries, destinations, in_the_way
-from reconciler.ledger.queue.destinations import Standing
+from reconciler.ledger import beside
+from reconciler.ledger.queue import deliveries, destinations
+from reconciler.ledger.queue.destinations import DestinationState
 from reconciler.ledger.queue.opening import candidates_of
 from reconciler.ledger.queue.routes import Candidate, Undecided
-from reconciler.ledger.storage.connection import opened, transaction
+from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views import browse, status
 from reconciler.ledger.views.browse import Filter
 
@@ -131,14 +133,16 @@ def test(
 @app.command()
 def pause(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Send nothing more to a destination; what comes is kept for it. Outlives a restart."""
-    _change(config, name, lambda db, one: destinations.pause(db, one.id, "by hand", now=times.now()))
+    with _destination(config, name) as (db, one):
+        beside.pause(db, one.id, now=times.now())
     out.print(f"{name} is paused: what comes is kept for it.")
 
 
 @app.command()
 def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Send to a destination again, at once: what it is owed first."""
-    _change(config, name, lambda db, one: destinations.resume(db, one.id))
+    with _destination(config, name) as (db, one):
+        beside.resume(db, one.id)
     out.print(f"{name} gets events again.")
 
 
@@ -152,14 +156,10 @@ def skip(
 
     `status` names the one in the way. `dead replay` sends it again.
     """
-    done, event_id = False, event.number
-
-    def set_aside(db: Database, one: Standing) -> None:
-        nonlocal done
+    event_id = event.number
+    with _destination(config, name) as (db, one):
         numbers(db, [event])
-        done = in_the_way.set_aside(db, one.id, event_id, now=times.now())
-
-    _change(config, name, set_aside)
+        done = beside.set_aside(db, one.id, event_id, now=times.now())
     if not done:
         fail(f"event {event_id} does not wait for {name}: `status` names the one in the way")
     out.print(f"Event {event_id} is set aside: `dead replay {event_id}` sends it again.")
@@ -190,21 +190,22 @@ def remove(
         )
         if not yes and not typer.confirm("Remove it?", err=True):
             fail("nothing was changed")
-        with transaction(db):
-            destinations.remove(db, one.id)
+        beside.remove(db, one.id)
     out.print(f"{name} is removed.")
 
 
-def _change(config: Path, name: str, change: Callable[[Database, Standing], None]) -> None:
+@contextmanager
+def _destination(config: Path, name: str) -> Iterator[tuple[Database, DestinationState]]:
+    """The ledger, open for writing, and one of its destinations."""
     loaded = read_config(config)
     if not loaded.ledger.path.exists():
         fail(f"{loaded.ledger.path}: there is no ledger yet")
-    with opened(loaded.ledger.path) as db, transaction(db):
-        change(db, _known(db, name))
+    with opened(loaded.ledger.path) as db:
+        yield db, _known(db, name)
 
 
-def _known(db: Database, name: str) -> Standing:
-    found = next((one for one in destinations.standings(db) if one.name == name), None)
+def _known(db: Database, name: str) -> DestinationState:
+    found = next((one for one in destinations.destination_states(db) if one.name == name), None)
     if found is None:
         fail(f"the ledger knows no destination {name!r}: `serve` or `reload` brings it in from the config")
     return found

@@ -23,7 +23,7 @@ from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger.coverage import intervals, runs
 from reconciler.ledger.coverage.gaps import Gap
-from reconciler.ledger.coverage.intervals import Stretch
+from reconciler.ledger.coverage.intervals import CoveredInterval
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views.unknowns import Known
 from reconciler.polling.knowledge import look
@@ -44,7 +44,7 @@ def gaps(
     loaded = read_config(config)
     with opened(loaded.ledger.path, readonly=True) as db:
         known = look(db, loaded, times.now())
-        complete = [_stretch(one) for one in intervals.stretches(db)]
+        complete = [_covered(one) for one in intervals.covered_intervals(db)]
         paths = {ident: path for path, ident in runs.project_paths(db).items()}
     if as_json:
         unknown = [msgspec.to_builtins(one) for one in known.unknowns]
@@ -58,7 +58,7 @@ def gaps(
         raise typer.Exit(FAILED)
 
 
-def _stretch(one: Stretch) -> dict[str, Any]:
+def _covered(one: CoveredInterval) -> dict[str, Any]:
     return {
         "project_id": one.project_id,
         "project": one.project,

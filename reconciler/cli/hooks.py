@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -35,8 +34,7 @@ from reconciler.cli.once import named, said_once
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.ledger import open_beside
 from reconciler.polling.ensure import Ensured
 from reconciler.polling.ensure import ensure as ensure_one
 from reconciler.polling.parts import Reconciling, reconciling
@@ -227,16 +225,12 @@ def _run(config: Config, work: Callable[[Reconciling], Coroutine[Any, Any, T]]) 
     logs.set_up("warning")
 
     async def main() -> T:
-        with ExitStack() as stack:
-            db = stack.enter_context(opened(config.ledger.path))
-            reader = stack.enter_context(opened(config.ledger.path, readonly=True))
-            writer = Writer(db)
-            parts = reconciling(config, db=reader, writer=writer)
+        async with open_beside(config.ledger.path) as ledger:
+            parts = reconciling(config, ledger=ledger)
             try:
                 return await work(parts)
             finally:
                 parts.stop()
-                await writer.close()
 
     return asyncio.run(main())
 

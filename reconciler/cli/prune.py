@@ -6,8 +6,8 @@ import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, out, print_json, read_config
 from reconciler.events import times
-from reconciler.ledger.storage.connection import opened, transaction
-from reconciler.ledger.upkeep.prune import Pruning
+from reconciler.ledger import beside
+from reconciler.ledger.storage.connection import opened
 from reconciler.service.jobs import keep
 
 
@@ -20,12 +20,9 @@ def prune(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     loaded = read_config(config)
     if not loaded.ledger.path.exists():
         fail(f"{loaded.ledger.path}: there is no ledger yet")
-    pruning, done = Pruning(keep(loaded.retention), now=times.now()), False
     with opened(loaded.ledger.path) as db:
-        while not done:
-            with transaction(db):
-                done = pruning.step(db)
-    found = msgspec.to_builtins(pruning.pruned)
+        pruned = beside.prune(db, keep(loaded.retention), now=times.now())
+    found = msgspec.to_builtins(pruned)
     if as_json:
         print_json(found)
         return

@@ -18,7 +18,7 @@ from reconciler.cli.common import (
 from reconciler.cli.event_ids import EventsArgument
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.resend import RateOption, YesOption, send_again
-from reconciler.ledger.queue.resend import Wanted
+from reconciler.ledger.queue.resend import ResendRequest
 from reconciler.ledger.views.browse import Filter
 
 
@@ -45,7 +45,7 @@ def replay(
         fail("say which: event ids, --from and --to, or --dead", USAGE)
     loaded = read_config(config)
     start, end = time_range(since, until)
-    wanted = Wanted(
+    wanted = ResendRequest(
         filter=Filter(project=project_name(project), kind=kind, since=start, until=end),
         dead_only=dead,
     )

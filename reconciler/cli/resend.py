@@ -22,7 +22,7 @@ from reconciler.events import times
 from reconciler.forwarding.filters import routes
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue import resend as reopening
-from reconciler.ledger.queue.resend import EVENTS_A_STEP, Wanted
+from reconciler.ledger.queue.resend import EVENTS_A_STEP, ResendRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import opened
 
@@ -39,7 +39,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def send_again(
     config: Config,
     file: Path,
-    wanted: Wanted,
+    wanted: ResendRequest,
     event_ids: Sequence[EventId],
     *,
     destination: str | None,
@@ -59,16 +59,16 @@ def send_again(
     with opened(config.ledger.path) as db:
         wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
         _check_ids(db, wanted)
-        ids = {one.name: one.id for one in destinations.standings(db) if one.active}
+        ids = {one.name: one.id for one in destinations.destination_states(db) if one.active}
         chosen = [one for one in config.destinations if one.name in ids and destination in (None, one.name)]
         ways = dict(zip([one.name for one in chosen], routes(chosen, ids), strict=True))
         counts, letters = dict[str, int](), set[int]()
         for name, route in ways.items():
             counts[name] = 0
-            for again in reopening.find(db, wanted, route):
+            for one in reopening.find(db, wanted, route):
                 counts[name] += 1
                 if wanted.event_ids:
-                    letters.add(again.event_id)
+                    letters.add(one.event_id)
         none = sorted(set(wanted.event_ids) - letters)
         if wanted.dead_only and none:
             of = "" if destination is None else f" of {destination}"
@@ -97,7 +97,7 @@ def send_again(
         _report(as_json, counts, reopened.done)
 
 
-def _check_ids(db: Database, wanted: Wanted) -> None:
+def _check_ids(db: Database, wanted: ResendRequest) -> None:
     """Rather nothing than a part of what was asked for."""
     wrong = reopening.unknown(db, wanted.event_ids)
     if wrong:
@@ -131,7 +131,7 @@ class _Reopening:
         self._task = self.progress.add_task("sending again", total=total)
         self.progress.start()
 
-    def run(self, wanted: Wanted, route: Route) -> None:
+    def run(self, wanted: ResendRequest, route: Route) -> None:
         step = EVENTS_A_STEP
         if self._per_second is not None:
             step = max(1, min(step, int(self._per_second / STEPS_A_SECOND)))

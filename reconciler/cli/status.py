@@ -9,7 +9,7 @@ from reconciler.cli.once import said_once
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
-from reconciler.ledger.coverage.source_state import OFF
+from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views.status import ProjectStatus, Status
 from reconciler.ledger.views.status import status as read_status
@@ -77,14 +77,14 @@ def _notes(project: ProjectStatus) -> list[str]:
     notes = [f"webhook {hook.name} is switched off since {shown(hook.off_since)}" for hook in project.hooks_off]
     by_stretch: dict[str, list[str]] = {}
     for gap in project.gaps:
-        if project.troubles.get(gap.source) in (None, OFF):
+        if project.troubles.get(gap.source) in (None, SWITCHED_OFF):
             stretch = f"{shown(gap.start)} to {shown(gap.end)} ({gap.why})"
             by_stretch.setdefault(stretch, []).append(gap.source)
     notes += [f"{stretch}: {', '.join(sources)}" for stretch, sources in by_stretch.items()]
     by_trouble: dict[str, list[str]] = {}
     for source, trouble in project.troubles.items():
         by_trouble.setdefault(trouble, []).append(source)
-    off = by_trouble.pop(OFF, [])
+    off = by_trouble.pop(SWITCHED_OFF, [])
     notes += [f"{', '.join(sources)} can't be read: {trouble}" for trouble, sources in by_trouble.items()]
     if off:
         notes.append(f"{', '.join(off)}: switched off in the project")

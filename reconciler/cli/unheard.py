@@ -48,7 +48,7 @@ def _sources(db: Database, source: str | None) -> Iterator[str]:
 
 
 def _destinations(db: Database, name: str | None) -> Iterator[str]:
-    names = [one.name for one in destinations.standings(db)]
+    names = [one.name for one in destinations.destination_states(db)]
     if name is not None and name not in names:
         yield _said("destination", name, meant(name, names))
 

@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -92,20 +93,20 @@ class _Pages:
         self._told = Told()
 
     async def front(self, request: Request) -> Response:
-        page = _number(request, "page", 0)
+        page, config = _number(request, "page", 0), self._current()
 
-        def look(db: Database, config: Config) -> dict[str, Any]:
+        def look(db: Database) -> dict[str, Any]:
             return views.front(db, config, self._known(), now=times.now(), page=page)
 
         return await self._page(request, "overview.html", look)
 
     async def events(self, request: Request) -> Response:
         words, before = request.query_params.get("q", ""), _number(request, "before", views.FAR)
-        return await self._page(request, "events.html", lambda db, _: views.events(db, words=words, before=before))
+        return await self._page(request, "events.html", partial(views.events, words=words, before=before))
 
     async def event(self, request: Request) -> Response:
         event_id = _whole(str(request.path_params["event_id"]), 0)
-        return await self._page(request, "event.html", lambda db, _: views.event(db, event_id), here="/events")
+        return await self._page(request, "event.html", partial(views.event, event_id=event_id), here="/events")
 
     async def payload(self, request: Request) -> Response:
         event_id = _whole(str(request.path_params["event_id"]), 0)
@@ -121,12 +122,13 @@ class _Pages:
         return Response(found.encode("utf-8", "replace"), media_type="application/json", headers=headers)
 
     async def dead(self, request: Request) -> Response:
-        asked = {"destination": request.query_params.get("destination"), "kind": request.query_params.get("kind")}
-        return await self._page(request, "dead.html", lambda db, config: views.dead(db, config, **asked))
+        destination, kind = request.query_params.get("destination"), request.query_params.get("kind")
+        look = partial(views.dead, config=self._current(), destination=destination, kind=kind)
+        return await self._page(request, "dead.html", look)
 
     async def runs(self, request: Request) -> Response:
         before = _number(request, "before", views.FAR)
-        return await self._page(request, "runs.html", lambda db, _: views.runs(db, before=before))
+        return await self._page(request, "runs.html", partial(views.runs, before=before))
 
     async def replay_event(self, request: Request) -> Response:
         event_id = _whole(str(request.path_params["event_id"]), 0)
@@ -187,7 +189,7 @@ class _Pages:
         self,
         request: Request,
         name: str,
-        look: Callable[[Database, Config], dict[str, Any] | None],
+        look: Callable[[Database], dict[str, Any] | None],
         *,
         here: str | None = None,
     ) -> Response:
@@ -200,7 +202,7 @@ class _Pages:
         def make() -> tuple[str, int]:
             config = self._current()
             with look_at(config.ledger.path, self._trouble) as db:
-                found = look(db, config)
+                found = look(db)
             made = common | {"made": today(times.now())}
             if found is None:
                 missing = {"title": "Not found", "text": "There is no such event in this ledger."}

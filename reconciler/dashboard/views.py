@@ -16,7 +16,7 @@ from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from reconciler.ledger.views.browse import Filter
-from reconciler.ledger.views.overview import Hour, Record
+from reconciler.ledger.views.overview import DeliveryRecord, Hour
 from reconciler.ledger.views.unknowns import Known
 
 STRIP_HOURS = 24
@@ -54,7 +54,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
     """A destination, and how it has done of late."""
 
     status: status.DestinationStatus
-    record: Record
+    record: DeliveryRecord
     oldest: Millis | None
 
 
@@ -72,10 +72,10 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
     lines.sort(key=lambda one: one.rank)
     projects = [one.shown(since) for one in lines[page * PROJECTS_A_PAGE : (page + 1) * PROJECTS_A_PAGE]]
     pending = [one for one in known.unknowns if one.pending]
-    ids = {one.name: one.id for one in destinations.standings(db)}
+    ids = {one.name: one.id for one in destinations.destination_states(db)}
     kept = overview.records(db)
     rows = [
-        DestinationRow(one, kept.get(ids[one.name], Record()), _age(one.oldest_pending_at, now))
+        DestinationRow(one, kept.get(ids[one.name], DeliveryRecord()), _age(one.oldest_pending_at, now))
         for one in status.destination_statuses(db)
     ]
     wanted = {one.name for one in config.destinations}

@@ -13,9 +13,6 @@ from typing import Any
 from reconciler.events.fields import first_number, text
 from reconciler.events.keys import ZEROS
 
-Expected = tuple[str, int]
-"""A test that we asked for: the hook's name in `receiver.hooks`, and the project."""
-
 TRIGGER = "push_events"
 """What GitLab is asked first to test a webhook with: the only test that its body proves."""
 
@@ -28,12 +25,36 @@ def is_test(body: Any) -> bool:
     return _is_sample(body) or _is_of_newest_commits(body)
 
 
-def find_expected(expected: set[Expected], hook: str, body: Any) -> Expected | None:
-    """Which of the tests that we asked for a delivery by this hook is; None where it is none of them."""
-    if not expected or not is_test(body):
-        return None
-    project_id = first_number(body, "project_id", "project.id")
-    return next((one for one in expected if one[0] == hook and (one[1] == project_id or _is_sample(body))), None)
+class ExpectedTests:
+    """The tests that we asked GitLab for and that have not arrived: by the hook's name in `receiver.hooks`, and the
+    project's id. The monitor that asks for them and the receiver share one.
+    """
+
+    def __init__(self) -> None:
+        self._expected: set[tuple[str, int]] = set()
+
+    def __len__(self) -> int:
+        return len(self._expected)
+
+    def add(self, hook: str, project_id: int) -> None:
+        """A test is asked for."""
+        self._expected.add((hook, project_id))
+
+    def discard(self, hook: str, project_id: int) -> None:
+        """The test has arrived, or will not."""
+        self._expected.discard((hook, project_id))
+
+    def take(self, hook: str, body: Any) -> bool:
+        """Whether a delivery by this hook is an expected test, which is then expected no longer."""
+        if not self._expected or not is_test(body):
+            return False
+        project_id = first_number(body, "project_id", "project.id")
+        of_hook = (one for one in self._expected if one[0] == hook and (one[1] == project_id or _is_sample(body)))
+        found = next(of_hook, None)
+        if found is None:
+            return False
+        self._expected.discard(found)
+        return True
 
 
 def _is_sample(body: Any) -> bool:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Iterable
 from functools import partial
 
 import msgspec
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
@@ -20,13 +18,11 @@ from reconciler.forwarding.filters import Test, accepting
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue.destinations import Standing, Wanted
+from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.queue.destinations import DestinationSpec, DestinationState
 from reconciler.ledger.queue.opening import Opened
-from reconciler.ledger.queue.past_deliveries import fill_step
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.ids import event_ids
 from reconciler.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -66,15 +62,12 @@ class Forwarder:
     itself, and takes nothing else down.
     """
 
-    def __init__(
-        self, *, db: Database, writer: Writer, gitlab_url: str, watcher: Watcher, supervisor: Supervisor
-    ) -> None:
+    def __init__(self, *, ledger: Ledger, gitlab_url: str, watcher: Watcher, supervisor: Supervisor) -> None:
         self._watcher = watcher
         self._supervisor = supervisor
-        self._db = db
-        self._writer = writer
+        self._ledger = ledger
         self._gitlab_url = gitlab_url
-        self._event_id = event_ids(db)
+        self._event_id = ledger.event_ids()
         self._clock = SteadyClock()
         self._running: dict[int, _Running] = {}
         self._look = asyncio.Event()
@@ -104,24 +97,25 @@ class Forwarder:
         be written; then nothing is changed.
         """
         wanted, built = prepared.destinations, prepared.built
-        standing = await self._writer.run(partial(_sync, wanted))
-        routes = {one.name: Route(standing[one.name].id, one.ordering, prepared.accepts[one.name]) for one in wanted}
-        self._writer.routes = list(routes.values())
-        unchanged = {standing[one.name].id for one in wanted if one.name not in built}
+        specs = [as_spec(one) for one in wanted]
+        state = _by_name(await self._ledger.queue.sync_destinations(specs, times.now()))
+        routes = {one.name: Route(state[one.name].id, one.ordering, prepared.accepts[one.name]) for one in wanted}
+        self._ledger.set_routes(list(routes.values()))
+        unchanged = {state[one.name].id for one in wanted if one.name not in built}
         await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
-        with contextlib.suppress(sqlite3.Error):  # what has just ended may have changed it
-            standing = _by_name(destinations.standings(self._db))
+        with contextlib.suppress(LedgerError):  # what has just ended may have changed it
+            state = _by_name(self._ledger.queue.destination_states())
         for one in wanted:
             if one.name in built:
-                self._start(one, standing[one.name], routes[one.name], *built[one.name])
+                self._start(one, state[one.name], routes[one.name], *built[one.name])
 
     async def run(self) -> None:
         """Never ends: asks the ledger how the destinations stand, when told to, and in any case every few seconds."""
         while True:
             self._look.clear()
-            for standing in destinations.standings(self._db):
-                if standing.id in self._running:
-                    self._running[standing.id].outbox.look_again(standing)
+            for state in self._ledger.queue.destination_states():
+                if state.id in self._running:
+                    self._running[state.id].outbox.look_again(state)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._look.wait()
@@ -142,20 +136,19 @@ class Forwarder:
         await asyncio.gather(*(self._end(ident, patience_s) for ident in list(self._running)))
 
     def _start(
-        self, destination: Destination, standing: Standing, route: Route, kind: Kind, formatter: Formatter
+        self, destination: Destination, state: DestinationState, route: Route, kind: Kind, formatter: Formatter
     ) -> None:
         outbox = Outbox(
             destination,
-            standing,
-            db=self._db,
-            writer=self._writer,
+            state,
+            ledger=self._ledger,
             formatter=formatter,
             kind=kind,
             watcher=self._watcher,
             clock=self._clock,
         )
         keep = partial(self._supervisor.until_done, stopping=outbox.stopping)
-        self._running[standing.id] = _Running(
+        self._running[state.id] = _Running(
             destination,
             outbox,
             delivering=keep(f"outbox of {destination.name}", outbox.run),
@@ -173,25 +166,20 @@ class Forwarder:
 
     async def _fill(self, route: Route, outbox: Outbox) -> None:
         """Open a destination's past, part by part, where it starts there."""
-        opened: list[Opened] | None = []
-        while opened is not None and not outbox.stopping.is_set():
-            opened = await self._writer.run(partial(fill_step, route=route, now=times.now()))
+        more = True
+        while more and not outbox.stopping.is_set():
+            more = await self._ledger.queue.open_past_deliveries(route, times.now())
             outbox.wake()
 
 
-def _sync(wanted: Iterable[Destination], db: Database) -> dict[str, Standing]:
-    destinations.sync(db, [as_wanted(one) for one in wanted], now=times.now())
-    return _by_name(destinations.standings(db))
-
-
-def _by_name(some: Iterable[Standing]) -> dict[str, Standing]:
+def _by_name(some: Iterable[DestinationState]) -> dict[str, DestinationState]:
     return {one.name: one for one in some}
 
 
-def as_wanted(destination: Destination) -> Wanted:
+def as_spec(destination: Destination) -> DestinationSpec:
     """A destination as the ledger knows it."""
     start = destination.start
-    return Wanted(
+    return DestinationSpec(
         destination.name,
         destination.ordering,
         start if isinstance(start, str) else Millis(round(start.timestamp() * 1000)),

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
 
 import msgspec
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.destinations import Destination
 from reconciler.events import times
@@ -27,12 +25,10 @@ from reconciler.forwarding.kind import Kind, attempt
 from reconciler.forwarding.outcome import Verdict, judge, unwritable
 from reconciler.forwarding.rate import RateLimit
 from reconciler.forwarding.retry import longest_pause
-from reconciler.ledger.alerts import GONE
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue import deliveries, destinations
-from reconciler.ledger.queue.deliveries import Queued
-from reconciler.ledger.queue.destinations import Standing
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.queue.deliveries import Attempt, Queued
+from reconciler.ledger.queue.destinations import GONE, DestinationState
 
 LEDGER_PAUSE_S = 1.0
 LONGEST_LEDGER_PAUSE_S = 600.0
@@ -63,30 +59,29 @@ class Outbox:
     def __init__(
         self,
         destination: Destination,
-        standing: Standing,
+        state: DestinationState,
         *,
-        db: Database,
-        writer: Writer,
+        ledger: Ledger,
         formatter: Formatter,
         kind: Kind,
         watcher: Watcher,
         clock: SteadyClock,
     ) -> None:
-        self.destination_id = standing.id
+        self.destination_id = state.id
         self.stopping = asyncio.Event()
         self._destination = destination
-        self._db = db
-        self._writer = writer
+        self._ledger = ledger
+        self._queue = ledger.queue
         self._formatter = formatter
         self._kind = kind
         self._watcher = watcher
         self._clock = clock
-        self._breaker = CircuitBreaker(destination, standing.breaker, now=clock())
+        self._breaker = CircuitBreaker(destination, state.breaker, now=clock())
         self._rate = RateLimit(destination.rate)
-        self._paused = standing.paused_at is not None
+        self._paused = state.paused_at is not None
         self._is_gone = False
         """Whether a 410 came that is not in the ledger yet."""
-        self._resumes = standing.resumes
+        self._resumes = state.resumes
         self._busy: set[str] = set()
         """The lanes whose head is on its way."""
         self._woken = asyncio.Event()
@@ -97,14 +92,14 @@ class Outbox:
         """A delivery was opened."""
         self._woken.set()
 
-    def look_again(self, standing: Standing) -> None:
+    def look_again(self, state: DestinationState) -> None:
         """The ledger may have changed: whether this destination is paused, whether it was resumed, what is due."""
-        was_paused, self._paused = self._paused, standing.paused_at is not None
+        was_paused, self._paused = self._paused, state.paused_at is not None
         if self._paused and not was_paused:
-            self._log.info("paused: what comes is kept", why=standing.paused_why)
-        if standing.resumes != self._resumes:
-            self._resumes = standing.resumes
-            self._breaker.take_over(standing.breaker)
+            self._log.info("paused: what comes is kept", why=state.paused_why)
+        if state.resumes != self._resumes:
+            self._resumes = state.resumes
+            self._breaker.take_over(state.breaker)
             self._log.info("resumed")
         self.wake()
 
@@ -139,9 +134,9 @@ class Outbox:
     async def _pull_back(self) -> None:
         """No retry waits longer than it should because the wall clock was set back since it was noted."""
         longest, now = longest_pause(self._destination.retry), self._clock()
-        step = partial(deliveries.pull_back, destination_id=self.destination_id, longest=longest, now=now)
-        while not self.stopping.is_set() and await self._writer.run(step):
-            pass
+        more = True
+        while more and not self.stopping.is_set():
+            more = await self._queue.pull_back(self.destination_id, longest=longest, now=now)
 
     def _turn(self) -> float:
         """Start what may start. Returns after how many seconds to look again at the latest.
@@ -154,13 +149,13 @@ class Outbox:
             if pause:
                 return min(pause / 1000, LOOK_S)
             if not self._start_some(room, now):
-                due = deliveries.next_due(self._db, self.destination_id, after=now)
+                due = self._queue.next_due(self.destination_id, after=now)
                 return LOOK_S if due is None else min((due - now) / 1000, LOOK_S)
         return LOOK_S
 
     def _start_some(self, room: int, now: Millis) -> bool:
         """Start the heads of the lanes whose turn it is; False where there is none."""
-        heads = deliveries.next_lanes(self._db, self.destination_id, now=now, limit=room + len(self._busy))
+        heads = self._queue.next_lanes(self.destination_id, now=now, limit=room + len(self._busy))
         free = [one for one in heads if one.lane not in self._busy]
         for head in free:
             if not self._breaker.may_start(now) or self._rate.wait(now):
@@ -192,9 +187,9 @@ class Outbox:
         """Make an attempt, and weigh what came of it; None where the ledger could not be read."""
         try:
             return await self._attempt(head)
-        except sqlite3.Error as error:  # the event stays where it is
+        except LedgerError as error:  # the event stays where it is
             self._breaker.gave_up()
-            self._writer.damaged(error)
+            self._ledger.report_damage(error)
             self._log.error("an attempt can't be made", event_id=head.event_id, error=str(error))
             await asyncio.sleep(LEDGER_PAUSE_S)
             return None
@@ -204,11 +199,11 @@ class Outbox:
 
     async def _attempt(self, head: Queued) -> Verdict:
         at = times.now()
-        tried = deliveries.Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
+        tried = Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
         try:
-            event = deliveries.outgoing(self._db, head.event_id)
+            event = self._queue.outgoing(head.event_id)
             message = await self._formatter.written(event, attempt=tried.number, replays=head.replays, now=at)
-        except sqlite3.Error:
+        except LedgerError:
             raise
         except Exception as error:  # whatever it is, this event must not hold the others up
             return unwritable(self._destination.retry, head, tried, error, now=self._clock())
@@ -228,16 +223,16 @@ class Outbox:
         if verdict.gone:
             self._is_gone = True
             self._log.warning("the destination is gone (410): paused, what comes is kept")
-        now = self._clock()
-
-        def write(db: Database) -> None:
-            verdict.write(db, now=now)
-            if after != before:
-                destinations.note_breaker(db, self.destination_id, after)
-            if verdict.gone:
-                destinations.pause(db, self.destination_id, GONE, now=tried.ended_at)
-
-        await self._write(write)
+        settle = partial(
+            self._queue.settle,
+            tried,
+            dead=verdict.is_dead,
+            pause=verdict.pause,
+            now=self._clock(),
+            breaker=None if after == before else after,
+            paused_why=GONE if verdict.gone else None,
+        )
+        await self._write(settle)
         if verdict.gone:
             self._paused, self._is_gone = True, False
         opened, closed = before.state == "closed" != after.state, after.state == "closed" != before.state
@@ -278,7 +273,7 @@ class Outbox:
                 "not taken, will try again", error=tried.error, pause_ms=verdict.pause
             )
 
-    async def _write(self, change: Callable[[Database], None]) -> None:
+    async def _write(self, change: Callable[[], Awaitable[None]]) -> None:
         """The outcome must reach the ledger: wait as long as that takes.
 
         What can't be written because of a mistake of ours is tried ever more rarely: its lane waits, and is not sent
@@ -287,7 +282,7 @@ class Outbox:
         pause = LEDGER_PAUSE_S
         while True:
             try:
-                await self._writer.run(change)
+                await change()
             except LedgerUnavailable:
                 await asyncio.sleep(LEDGER_PAUSE_S)
             except LedgerError:

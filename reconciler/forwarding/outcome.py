@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.config.destinations import Retry
 from reconciler.events.times import MINUTE, Millis
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.message import Answer, excerpt
 from reconciler.forwarding.retry import next_pause
-from reconciler.ledger.queue import deliveries
 from reconciler.ledger.queue.deliveries import Attempt, Queued
 
 TOO_MANY_REQUESTS = 429
@@ -28,15 +26,6 @@ class Verdict(msgspec.Struct, frozen=True):
     counts_against_destination: bool = True
     retry_after: Millis = Millis(0)
     gone: bool = False
-
-    def write(self, db: Database, *, now: Millis) -> None:
-        """Note it in the ledger, inside the open transaction. `now` is the steady clock's."""
-        if self.is_dead:
-            deliveries.bury(db, self.attempt)
-        elif self.pause is not None:
-            deliveries.retry(db, self.attempt, pause=self.pause, now=now)
-        else:
-            deliveries.deliver(db, self.attempt)
 
 
 def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt, *, now: Millis) -> Verdict:

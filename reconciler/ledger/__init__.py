@@ -1,1 +1,4 @@
-"""The ledger: one SQLite file that holds every event, every sighting and every delivery. All SQL lives here."""
+"""The ledger: one SQLite file with every event, sighting and delivery. All SQL is in this package.
+
+A service uses `ledger.ledger`; commands and the dashboard change a ledger through `ledger.beside`.
+"""

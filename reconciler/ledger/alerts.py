@@ -1,7 +1,6 @@
-"""Alerts: what holds now, held against what was said already, so that each thing is said once, and once when over.
+"""Alerts: compares what is wrong now with what was reported, so that each problem is reported once, and its end once.
 
-They are derived from the ledger's state, never from a moment in a process: a kill can't lose one, and a restart
-says nothing twice.
+Alerts are derived from the ledger's state, not from the process's: a kill loses none, and a restart repeats none.
 """
 
 from __future__ import annotations
@@ -17,10 +16,12 @@ from reconciler.events.alerts import alert_sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.intake.record import record
-from reconciler.ledger.queue.destinations import Standing, standings
+from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.queue.destinations import GONE, DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.storage.reading import LedgerReader
 from reconciler.ledger.views.unknowns import Asked, Unknown
 
 What = Literal[
@@ -36,13 +37,11 @@ What = Literal[
 
 DEAD_LETTERS = "SELECT min(finished_at), count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
 MANY_FAILURES = 10
-"""An event that was tried so often while others were taken is not in the way by chance."""
-GONE = "410 Gone"
-"""Why we pause a destination that says so."""
+"""An event that failed so often while others were delivered is not blocking its lane by chance."""
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """Something that people want to be told of. One that `only_lasts` keeps an alert open, but opens none."""
+    """Something that is wrong. One that `only_lasts` keeps its alert open, but does not open one."""
 
     what: What
     subject: str
@@ -51,34 +50,36 @@ class Condition(msgspec.Struct, frozen=True):
     only_lasts: bool = False
 
 
-def destination_conditions(db: Database, *, settle: Mapping[str, Millis], now: Millis) -> list[Condition]:
-    """What is wrong with destinations. `settle`: how long each must have been well before it counts as well."""
+def destination_conditions(db: Database, *, hold: Mapping[str, Millis], now: Millis) -> list[Condition]:
+    """What is wrong with destinations. `hold` says how long each must have worked before its alert ends."""
     found = []
-    for one in standings(db):
+    for one in destination_states(db):
         if not one.active:
             continue
         breaker = one.breaker
         changed_at = breaker.changed_at or now
         stuck = in_the_way(db, one.id, one.name)
         if breaker.state != "closed":
-            text = f"{one.name} does not take events since {times.iso(changed_at)}: they are kept and tried again"
+            text = f"{one.name} has not accepted events since {times.iso(changed_at)}: they are kept and retried"
             text += "" if stuck is None else f"; {stuck.text}"
             found.append(Condition("destination_down", one.name, changed_at, text))
-        elif breaker.changed_at is not None and now - changed_at < settle.get(one.name, 0):
+        elif breaker.changed_at is not None and now - changed_at < hold.get(one.name, 0):
             found.append(Condition("destination_down", one.name, changed_at, "", only_lasts=True))
         if one.paused_at is not None and one.paused_why == GONE:
             text = (
-                f"{one.name} answered 410 Gone and is paused: events are kept for it; `destinations resume "
-                f"{one.name}` when it is back, or take it out of the config"
+                f"{one.name} answered 410 Gone and is paused: its events are kept; run `destinations resume "
+                f"{one.name}` when it is back, or remove it from the config"
             )
             found.append(Condition("destination_gone", one.name, one.paused_at, text))
         found += _stuck(one, stuck, now) + _dead_letters(db, one)
     return found
 
 
-def _stuck(one: Standing, stuck: InTheWay | None, now: Millis) -> list[Condition]:
-    """An event that others wait behind. Of a destination that takes none at all, that alone is said; and what failed
-    with all others, before the destination took events again, has to fail once more.
+def _stuck(one: DestinationState, stuck: InTheWay | None, now: Millis) -> list[Condition]:
+    """An event that blocks its lane.
+
+    If the destination accepts no event at all, only that is reported. An event that failed while the destination was
+    down must fail once more before it is reported.
     """
     if stuck is None or stuck.failures < MANY_FAILURES:
         return []
@@ -88,18 +89,18 @@ def _stuck(one: Standing, stuck: InTheWay | None, now: Millis) -> list[Condition
     return [Condition("event_in_the_way", one.name, since, f"{one.name}: {stuck.text}", only_lasts=only_lasts)]
 
 
-def _dead_letters(db: Database, one: Standing) -> list[Condition]:
+def _dead_letters(db: Database, one: DestinationState) -> list[Condition]:
     since, count = db.conn.execute(DEAD_LETTERS, (one.id,)).fetchone()
     if not count:
         return []
     letters = f"{count} dead letter{'s' if count > 1 else ''}"
-    text = f"{one.name} has {letters}: `dead list` shows them, `dead replay` sends them again"
+    text = f"{one.name} has {letters}: `dead-letters list` shows them, `dead-letters replay` resends them"
     return [Condition("dead_letters", one.name, times.from_iso(since), text)]
 
 
 class Missed(msgspec.Struct, frozen=True):
-    """Since when something must be in trouble to have missed two rounds: GitLab and groups, which are asked in every
-    interval, and projects, of which each has its turn once a round.
+    """What has failed since these times has missed two polls. GitLab and groups are polled in every interval; every
+    project is polled at least once per full poll.
     """
 
     intervals: Millis
@@ -107,7 +108,7 @@ class Missed(msgspec.Struct, frozen=True):
 
 
 def reading_conditions(unknown: Sequence[Unknown], asked: Asked, missed: Missed) -> list[Condition]:
-    """What of GitLab can't be read: a condition for each name in the config; where nothing can be, one alone."""
+    """What can't be read from GitLab: a condition per name in the config, or a single one if nothing can be read."""
     late: dict[Name, list[Unknown]] = {}
     for one in unknown:
         since = missed.rounds if one.kind in ("project", "source") else missed.intervals
@@ -120,15 +121,15 @@ def reading_conditions(unknown: Sequence[Unknown], asked: Asked, missed: Missed)
     for of, some in late.items():
         if of.kind in ("group", "project"):
             first = min(times.from_iso(one.since) for one in some if one.since is not None)
-            text = f"{of.name} can't be read wholly: " + "; ".join(one.text for one in some)
+            text = f"{of.name} can't be read completely: " + "; ".join(one.text for one in some)
             what: What = "group_not_read" if of.kind == "group" else "project_not_read"
-            # What was said of a name before all the others failed too is not over; nothing more is said.
+            # An alert about a name, opened before everything failed, stays open; no new one is opened.
             found.append(Condition(what, of.name, first, text, only_lasts=everything is not None))
     return found
 
 
 def _everything(late: Mapping[Name, Sequence[Unknown]], asked: Asked) -> Condition | None:
-    """Where nothing can be read: GitLab itself, or every name in the config, for the same reason."""
+    """The condition that nothing can be read: GitLab itself, or every name in the config for the same reason."""
     gitlab = Name("gitlab", asked.url)
     [*some] = [one for one in late.get(gitlab, ()) if one.kind == "gitlab"]
     if not some and len(asked.names) > 1:
@@ -138,36 +139,36 @@ def _everything(late: Mapping[Name, Sequence[Unknown]], asked: Asked) -> Conditi
     if not some:
         return None
     since = max(times.from_iso(one.since) for one in some if one.since is not None)
-    text = f"nothing can be read of GitLab at {asked.url} since {times.iso(since)}: {some[0].why}"
+    text = f"nothing can be read from GitLab at {asked.url} since {times.iso(since)}: {some[0].why}"
     return Condition("gitlab_not_read", asked.url, since, text)
 
 
 def changes(db: Database, found: Sequence[Condition]) -> bool:
-    """Whether `note` would say anything: asked often, at the cost of reading a handful of rows."""
-    held, spoken = {(one.what, one.subject) for one in found}, _open(db)
-    told = {key: text for key, (_, _, text) in spoken.items()}
-    return bool(spoken.keys() - held) or any(
-        told.get((one.what, one.subject)) != one.text for one in found if not one.only_lasts
+    """Whether `note` would change anything. It reads a handful of rows, so it may be asked often."""
+    current, reported = {(one.what, one.subject) for one in found}, _open(db)
+    texts = {key: text for key, (_, _, text) in reported.items()}
+    return bool(reported.keys() - current) or any(
+        texts.get((one.what, one.subject)) != one.text for one in found if not one.only_lasts
     )
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What was said, and the deliveries that this opened."""
+class Noted(msgspec.Struct, frozen=True):
+    """The alerts that were opened or closed, and the deliveries that this opened."""
 
     texts: list[str]
     opened: list[Opened]
 
 
-def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Sequence[Route]) -> Said:
-    """Say what is new and what is over, inside the open transaction."""
-    held = {(one.what, one.subject): one for one in found}
-    spoken = _open(db)
+def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Sequence[Route]) -> Noted:
+    """Open alerts for new conditions, and close those that are over, inside the open transaction."""
+    current = {(one.what, one.subject): one for one in found}
+    reported = _open(db)
     sightings = []
-    for key, one in held.items():
+    for key, one in current.items():
         if one.only_lasts:
             continue
-        if key in spoken:  # said already; who looks at it now sees how it is now
-            db.conn.execute("UPDATE alerts SET text = ? WHERE id = ?", (one.text, spoken[key][0]))
+        if key in reported:  # it stays open, with the present text
+            db.conn.execute("UPDATE alerts SET text = ? WHERE id = ?", (one.text, reported[key][0]))
         else:
             db.conn.execute(
                 "INSERT INTO alerts (what, subject, since, text) VALUES (?, ?, ?, ?)",
@@ -178,25 +179,25 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
                     what=one.what, subject=one.subject, state="opened", text=one.text, since=one.since, at=now
                 )
             )
-    for what, subject in spoken.keys() - held.keys():
-        ident, since, _ = spoken[what, subject]
+    for what, subject in reported.keys() - current.keys():
+        ident, since, _ = reported[what, subject]
         db.conn.execute("UPDATE alerts SET over_at = ? WHERE id = ?", (times.iso(now), ident))
         text = _OVER.get(what, "{subject}: over").format(subject=subject, since=since)
         sightings.append(
             alert_sighting(what=what, subject=subject, state="over", text=text, since=times.from_iso(since), at=now)
         )
     texts = [sighting.summary.title or "" for sighting in sightings]
-    return Said(texts, record(db, sightings, now=now, routes=routes).opened)
+    return Noted(texts, record(db, sightings, now=now, routes=routes).opened)
 
 
 _OVER = {
-    "destination_down": "{subject} takes events again (it did not since {since})",
-    "destination_gone": "{subject} is not paused any more (it was since {since})",
-    "event_in_the_way": "{subject}: the event that was in the way (since {since}) is so no more",
-    "dead_letters": "{subject} has no dead letters any more (it had since {since})",
-    "gitlab_not_read": "GitLab at {subject} can be read again (it could not since {since})",
-    "group_not_read": "{subject} can be read wholly again, or is not watched any more (it could not since {since})",
-    "project_not_read": "{subject} can be read wholly again, or is not watched any more (it could not since {since})",
+    "destination_down": "{subject} accepts events again (it had not since {since})",
+    "destination_gone": "{subject} is no longer paused (it was since {since})",
+    "event_in_the_way": "{subject}: the event that blocked its lane (since {since}) no longer does",
+    "dead_letters": "{subject} has no dead letters left (it had some since {since})",
+    "gitlab_not_read": "GitLab at {subject} can be read again (it could not be read since {since})",
+    "group_not_read": "{subject} can be read again, or is no longer watched (it could not be read since {since})",
+    "project_not_read": "{subject} can be read again, or is no longer watched (it could not be read since {since})",
     "gap_expiring": "{subject}: the gap that was about to become final (since {since}) is closed, or is final",
 }
 
@@ -207,6 +208,29 @@ def alerts(db: Database, *, limit: int = 100) -> list[dict[str, Any]]:
 
 
 def _open(db: Database) -> dict[tuple[What, str], tuple[int, str, str]]:
-    """What was said and is not over: its id, since when, and its text."""
+    """The open alerts: each one's id, since when, and text."""
     rows = db.conn.execute("SELECT what, subject, id, since, text FROM alerts WHERE over_at IS NULL")
     return {(what, subject): (ident, since, text) for what, subject, ident, since, text in rows}
+
+
+class AlertOperations:
+    """The ledger's operations on alerts. Reads raise LedgerError, writes LedgerUnavailable."""
+
+    def __init__(self, writer: Writer, read: LedgerReader) -> None:
+        self._writer = writer
+        self._read = read
+
+    def destination_conditions(self, *, hold: Mapping[str, Millis], now: Millis) -> list[Condition]:
+        """What is wrong with destinations. `hold` says how long each must have worked before its alert ends."""
+        return self._read(lambda db: destination_conditions(db, hold=hold, now=now))
+
+    def changes(self, found: Sequence[Condition]) -> bool:
+        """Whether `note` would change anything."""
+        return self._read(lambda db: changes(db, found))
+
+    async def note(self, found: Sequence[Condition], now: Millis) -> list[str]:
+        """Open alerts for new conditions, and close those that are over. Returns what is reported, in sentences."""
+        routes = self._writer.routes
+        noted = await self._writer.run(lambda db: note(db, found, now=now, routes=routes))
+        self._writer.report_opened(noted.opened)
+        return noted.texts

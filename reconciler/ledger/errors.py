@@ -1,32 +1,32 @@
-"""What can be wrong with a ledger, in words for the person who has to mend it."""
+"""The ledger's errors. Their messages are for the person who has to fix it."""
 
 from __future__ import annotations
 
 
 class LedgerError(Exception):
-    """The ledger can't do what was asked. The message says why and what to do."""
+    """The ledger can't do what was requested. The message says why, and what to do."""
 
 
 class LedgerUnavailable(LedgerError):
-    """Nothing can be written at this moment: disk full, locked too long, unreadable or corrupt."""
+    """The ledger can't be used at the moment: the disk is full, or the file is locked, unreadable or corrupt."""
 
 
 class LedgerDamaged(LedgerUnavailable):
-    """What was to be read or written is in a damaged part of the file; other parts may be sound."""
+    """A damaged part of the file was to be read or written. Other parts may be intact."""
 
 
 class LedgerVersion(LedgerError):
-    """The ledger's tables are those of a later version of this program."""
+    """A later version of this program wrote the ledger."""
 
 
 class LedgerBehind(LedgerError):
-    """The ledger's tables are those of an earlier version of this program, or not made yet."""
+    """An earlier version of this program wrote the ledger, or its tables do not exist yet."""
 
 
 class ChangeFailed(LedgerError):
-    """A change raised what is no trouble of the ledger: a mistake in our code, or a value that can't be written.
+    """A change failed because of a bug, or because of a value that can't be written.
 
-    Nothing of the change is in the ledger. The cause is chained. Trying again is of little use.
+    No part of the change is in the ledger. The cause is chained. Trying again will hardly help.
     """
 
 

@@ -1,1 +1,1 @@
-"""Reading GitLab's past into the ledger: which projects, sources and windows, and what coverage that earns."""
+"""Polling: reads what happened from GitLab into the ledger, decides what to read when, and keeps coverage."""

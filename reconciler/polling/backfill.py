@@ -1,4 +1,4 @@
-"""Reading a range of the past: every source of a project, what is not covered yet, in several parts at a time."""
+"""Backfill: reads a range of the past from every source of a project, as far as it is not covered yet."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from collections.abc import Callable
 from functools import reduce
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.config.models import Reconcile
 from reconciler.events import times
+from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import DAY, Millis
-from reconciler.ledger.coverage import intervals
-from reconciler.ledger.coverage.gaps import gaps
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.errors import LedgerError
-from reconciler.polling.counts import Tally
+from reconciler.ledger.ledger import Ledger
+from reconciler.polling.counts import Counts
 from reconciler.polling.parts import Reconciling
 from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
 from reconciler.sources.project_events import ProjectEvents
@@ -25,43 +23,43 @@ from reconciler.sources.source import Project, Slice, Source
 from reconciler.sources.webhook_payload import explain
 
 PART = 60 * DAY
-"""A longer stretch is cut, and its parts are read at the same time. Each cut costs reading a day or two twice."""
+"""A longer window is split, and its parts are read concurrently. Each split costs reading a day or two twice."""
 
 
-class Report(msgspec.Struct):
-    """What became of one project. `sources`: what reading each came to; `skipped`: those that GitLab does not let us
-    read, and why.
+class ProjectReport(msgspec.Struct):
+    """The result for one project. `sources` has the counts of each source. `skipped` has the sources that GitLab does
+    not let us read, and why.
     """
 
     project: str
-    sources: dict[str, Tally] = {}
+    sources: dict[str, Counts] = {}
     skipped: dict[str, str] = {}
     error: str | None = None
 
     @property
-    def tally(self) -> Tally:
-        """What reading all of them came to."""
-        return reduce(Tally.plus, self.sources.values(), Tally())
+    def counts(self) -> Counts:
+        """The counts of all sources together."""
+        return reduce(Counts.plus, self.sources.values(), Counts())
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """One stretch of one source that is to be read."""
+    """A window of a source that is to be read."""
 
     source: Source
     window: Interval
 
 
-Progress = Callable[[str, Slice, Report], None]
-"""Called with the source and each slice of it that was taken, and with what the project has come to."""
+Progress = Callable[[str, Slice, ProjectReport], None]
+"""Called after each slice with the source, the slice, and the project's report so far."""
 
 
 class Backfill:
-    """Reads ranges of projects' pasts; at most `reconcile.parallel` parts are read at a time, over all projects."""
+    """Reads ranges of projects' pasts. It reads at most `reconcile.concurrency` parts at a time."""
 
-    def __init__(self, parts: Reconciling, config: Reconcile, *, db: Database, dry_run: bool = False) -> None:
+    def __init__(self, parts: Reconciling, config: Reconcile, *, ledger: Ledger, dry_run: bool = False) -> None:
         self._parts = parts
         self._parallel = config.parallel
-        self._db = db
+        self._coverage = ledger.coverage
         self._slots = asyncio.Semaphore(config.parallel)
         self._dry_run = dry_run
 
@@ -70,13 +68,13 @@ class Backfill:
         name: int | str,
         wanted: Interval | None,
         begin: Callable[[str, int], Progress],
-    ) -> Report:
-        """Read what of a range is not covered; without a range, every gap that can still be closed.
+    ) -> ProjectReport:
+        """Read the part of a range that is not covered; without a range, every gap that can still be closed.
 
-        `begin` is called with the project's path and with how many milliseconds there are to read. Never raises:
-        what went wrong is in the report, and the other sources are read all the same.
+        `begin` is called with the project's path and the number of milliseconds to read. What goes wrong is in the
+        report, and the other sources are read all the same. Raises nothing but Stopped.
         """
-        report = Report(str(name))
+        report = ProjectReport(str(name))
         try:
             project = await self._parts.projects.find(name)
             report.project = project.path or report.project
@@ -89,34 +87,31 @@ class Backfill:
             raise
         except (SourceError, LedgerError) as error:
             report.error = str(error)
-        except Exception as error:  # one project's trouble must not end the others
+        except Exception as error:  # an error in one project must not end the others
             report.error = explain(error)
         return report
 
     async def _plan(self, name: int | str, project: Project, wanted: Interval | None) -> list[Planned]:
-        """The source that has GitLab's own bodies comes first, so that nothing need be rebuilt."""
-        hooks = await self._parts.keeper.look(project)
+        """The source with GitLab's own bodies comes first, so that fewer bodies have to be rebuilt."""
+        hooks = await self._parts.monitor.look(project)
         sources = self._parts.poller.sources_of(name, project, hooks)
         now, newest = times.now(), self._parts.poller.newest()
         if wanted is None:
             keeps = {source.name: source.keeps_for for source in sources}
             by_name = {source.name: source for source in sources}
-            open_ones = gaps(self._db, keeps=keeps, expected=newest, now=now)
-            mine = [gap for gap in open_ones if gap.project_id == project.id and not gap.is_final]
-            return [Planned(by_name[gap.source], gap.during) for gap in mine]
+            found = self._coverage.gaps(keeps=keeps, expected=newest, now=now, project_id=project.id)
+            return [Planned(by_name[gap.source], gap.during) for gap in found if not gap.is_final]
         planned = []
         for source in sources:
             window = Interval(max(wanted.start, Millis(now - source.keeps_for)), min(wanted.end, newest))
-            read_before = [] if self._dry_run else intervals.covered(self._db, project.id, source.name)
-            planned += [
-                Planned(source, gap) for gap in intervals.gaps(read_before, window) if window.start < window.end
-            ]
+            read_before = [] if self._dry_run else self._coverage.covered(project.id, source.name)
+            planned += [Planned(source, gap) for gap in uncovered(read_before, window) if window.start < window.end]
         return planned
 
     async def _read(
-        self, project: Project, source: Source, windows: list[Interval], report: Report, progress: Progress
+        self, project: Project, source: Source, windows: list[Interval], report: ProjectReport, progress: Progress
     ) -> None:
-        """Read a source's windows, in parts at the same time; what one can't read, the others may."""
+        """Read a source's windows, in concurrent parts. If one part fails, the others go on."""
         parts = [part for window in windows for part in cut(window, self._parallel)]
         results = await asyncio.gather(
             *(self._part(project, source, part, report, progress) for part in parts), return_exceptions=True
@@ -132,23 +127,23 @@ class Backfill:
                 raise result
 
     async def _part(
-        self, project: Project, source: Source, window: Interval, report: Report, progress: Progress
+        self, project: Project, source: Source, window: Interval, report: ProjectReport, progress: Progress
     ) -> None:
-        shown = Tally()
+        shown = Counts()
 
-        def show(part: Slice, tally: Tally) -> None:
-            """Add to the source's tally what this part has come to since it was last shown."""
+        def show(part: Slice, counts: Counts) -> None:
+            """Add what this part has found since it was last shown to the source's counts."""
             nonlocal shown
-            tally.known = max(0, tally.seen - tally.new)
-            before = report.sources.get(source.name, Tally())
-            report.sources[source.name] = Tally(
-                seen=before.seen + tally.seen - shown.seen,
-                known=before.known + tally.known - shown.known,
-                new=before.new + tally.new - shown.new,
-                requests=before.requests + tally.requests - shown.requests,
-                unreadable=before.unreadable + tally.unreadable - shown.unreadable,
+            counts.known = max(0, counts.seen - counts.new)
+            before = report.sources.get(source.name, Counts())
+            report.sources[source.name] = Counts(
+                seen=before.seen + counts.seen - shown.seen,
+                known=before.known + counts.known - shown.known,
+                new=before.new + counts.new - shown.new,
+                requests=before.requests + counts.requests - shown.requests,
+                unreadable=before.unreadable + counts.unreadable - shown.unreadable,
             )
-            shown = msgspec.structs.replace(tally)
+            shown = msgspec.structs.replace(counts)
             progress(source.name, part, report)
 
         async with self._slots:
@@ -158,7 +153,7 @@ class Backfill:
 
 
 def cut(window: Interval, most: int) -> list[Interval]:
-    """A long window in up to `most` parts of the same length; a short one whole."""
+    """A long window in up to `most` parts of equal length; a short one as it is."""
     length = window.end - window.start
     parts = max(1, min(most, length // PART))
     edges = [Millis(window.start + length * n // parts) for n in range(parts)] + [window.end]

@@ -1,13 +1,13 @@
-"""What reading came to."""
+"""Counts of what reading found."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class Tally(msgspec.Struct):
-    """`seen` and `known` count sightings, `new` events, `requests` what GitLab was asked, `unreadable` records that
-    could not be understood.
+class Counts(msgspec.Struct):
+    """`seen` and `known` count sightings, `new` counts events, `requests` counts requests to GitLab, and `unreadable`
+    counts records that could not be understood.
     """
 
     seen: int = 0
@@ -17,9 +17,9 @@ class Tally(msgspec.Struct):
     unreadable: int = 0
     error: str | None = None
 
-    def plus(self, other: Tally) -> Tally:
-        """Both together."""
-        return Tally(
+    def plus(self, other: Counts) -> Counts:
+        """The sum of both."""
+        return Counts(
             seen=self.seen + other.seen,
             known=self.known + other.known,
             new=self.new + other.new,

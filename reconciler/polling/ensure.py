@@ -16,8 +16,8 @@ from reconciler.sources.source import Project
 
 
 class Ensured(msgspec.Struct, frozen=True):
-    """What became of one webhook of one project. Secrets are set anew each time: GitLab does not show them.
-    `warnings` say what is set there beside, and keeps events from us.
+    """The result for one webhook of one project. Secrets are set again each time, since GitLab does not show them.
+    `warnings` name other settings that keep events from us.
     """
 
     project: str
@@ -30,7 +30,7 @@ class Ensured(msgspec.Struct, frozen=True):
 
 
 async def ensure(parts: Reconciling, name: int | str, hook: HookConfig, *, dry_run: bool) -> Ensured:
-    """Create or update a project's webhook. With `dry_run` GitLab is only asked. Never raises but Stopped."""
+    """Create or update a project's webhook. With `dry_run` nothing is changed. Raises nothing but Stopped."""
     shown_as = str(name)
     try:
         project = await parts.projects.find(name)

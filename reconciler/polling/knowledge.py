@@ -1,4 +1,4 @@
-"""How much is known, for every face: what is not, the gaps in what is, and what is switched off in projects."""
+"""What is known and what is not, for the commands, the dashboard, metrics and alerts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reconciler.polling.watchlist import names
 from reconciler.sources.table import keeps
 
 FRESH_S = 2.0
-"""For so long an answer is given to every face that asks."""
+"""How long an answer is reused."""
 
 
 def asked(config: Config, now: Millis) -> Asked:
@@ -35,20 +35,21 @@ def asked(config: Config, now: Millis) -> Asked:
 
 
 def missed(config: Config, now: Millis) -> Missed:
-    """Since when something must be in trouble to have missed two rounds."""
+    """Since when something must have failed to have missed two polls."""
     return Missed(Millis(now - 2 * config.reconcile.interval), Millis(now - 2 * pause(config)))
 
 
 def look(db: Database, config: Config, now: Millis) -> Known:
-    """How much is known now."""
+    """What is known now: what is not, the gaps in what is, and what is switched off in projects."""
     found = gaps(db, keeps=keeps(), expected=expected(config, now), now=now)
     return Known(unknowns(db, asked(config, now), now=now), found, switched_off(db))
 
 
 class SharedLook:
-    """`look` for a service's faces, which share its answer. It has a connection of its own, and takes a moment where
-    there are many projects: call it from a thread, never on the event loop. `trouble` tells why the file at the
-    ledger's path must not be shown.
+    """`look` for the parts of a service, which share its answer.
+
+    It opens a connection of its own, and takes a moment if there are many projects: call it from a thread, never on
+    the event loop. `trouble` says why the file at the ledger's path must not be read, if so.
     """
 
     def __init__(self, current: Callable[[], Config], trouble: Callable[[], str | None] = lambda: None) -> None:
@@ -58,7 +59,7 @@ class SharedLook:
         self._last: tuple[float, Config, Known] | None = None
 
     def __call__(self) -> Known:
-        """The answer, at most `FRESH_S` old, for the config as it is now. Raises LedgerError where there is none."""
+        """The answer, at most `FRESH_S` old, for the present config. Raises LedgerError."""
         with self._lock:
             config = self._current()
             if self._last is None or self._last[1] is not config or time.monotonic() - self._last[0] > FRESH_S:

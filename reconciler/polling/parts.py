@@ -1,17 +1,16 @@
-"""The reconciling parts put together: for the service, and for `backfill`."""
+"""Builds everything that reads from GitLab, for the service and for commands."""
 
 from __future__ import annotations
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
-from reconciler.events.hook_tests import Expected
-from reconciler.ledger.intake.writer import Writer
-from reconciler.polling.hook_monitor import HookKeeper
+from reconciler.events.hook_tests import ExpectedTests
+from reconciler.ledger.ledger import Ledger
+from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.poller import Poller
 from reconciler.polling.projects import Projects
-from reconciler.polling.reader import Reader
+from reconciler.polling.reader import WindowReader
 from reconciler.polling.rounds import Rounds
 from reconciler.polling.watchlist import Watchlist
 from reconciler.sources.activity import Activity
@@ -21,18 +20,18 @@ from reconciler.sources.table import make_sources
 
 
 class Reconciling(msgspec.Struct, frozen=True):
-    """Everything that asks GitLab, sharing one client and its rate limit."""
+    """Everything that reads from GitLab, with one client and its rate limit."""
 
     client: Client
     hooks: Hooks
     projects: Projects
-    keeper: HookKeeper
-    reader: Reader
+    monitor: HookMonitor
+    reader: WindowReader
     poller: Poller
     rounds: Rounds
 
     def stop(self) -> None:
-        """End all asking; what a thread waits for is given up."""
+        """Stop all requests. What a thread waits for is given up."""
         self.rounds.stop()
         self.client.stop()
         self.projects.watchlist.stop()
@@ -41,33 +40,31 @@ class Reconciling(msgspec.Struct, frozen=True):
 def reconciling(
     config: Config,
     *,
-    db: Database,
-    writer: Writer,
-    expected_tests: set[Expected] | None = None,
+    ledger: Ledger,
+    expected_tests: ExpectedTests | None = None,
     details: bool = True,
 ) -> Reconciling:
-    """Build them. `expected_tests` is shared with the receiver (see HookKeeper), `details` is the Reader's."""
+    """Build them. `expected_tests` is shared with the receiver (see HookMonitor); for `details` see WindowReader."""
     client = Client(config.gitlab)
     hooks = Hooks(client, config.receiver)
-    watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), writer=writer)
-    projects = Projects(config, client=client, writer=writer, watchlist=watchlist)
-    keeper = HookKeeper(
+    watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), ledger=ledger)
+    projects = Projects(config, client=client, ledger=ledger, watchlist=watchlist)
+    monitor = HookMonitor(
         hooks,
-        writer=writer,
+        ledger=ledger,
         reenable=config.reconcile.reenable_hooks,
-        expected_tests=set() if expected_tests is None else expected_tests,
+        expected_tests=ExpectedTests() if expected_tests is None else expected_tests,
     )
-    reader = Reader(client=client, writer=writer, parallel=config.reconcile.parallel, details=details)
+    reader = WindowReader(client=client, ledger=ledger, parallel=config.reconcile.parallel, details=details)
     poller = Poller(
         config.reconcile,
         client=client,
         sources=make_sources(client, hooks),
         projects=projects,
-        keeper=keeper,
+        monitor=monitor,
         reader=reader,
-        db=db,
-        writer=writer,
+        ledger=ledger,
     )
     activity = Activity(client)
-    rounds = Rounds(config.reconcile, poller=poller, projects=projects, activity=activity, db=db)
-    return Reconciling(client, hooks, projects, keeper, reader, poller, rounds)
+    rounds = Rounds(config.reconcile, poller=poller, projects=projects, activity=activity, ledger=ledger)
+    return Reconciling(client, hooks, projects, monitor, reader, poller, rounds)

@@ -1,4 +1,4 @@
-"""Reading one window of one source of one project into the ledger, slice by slice."""
+"""Reads one window of one source of one project into the ledger, slice by slice."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger.coverage import intervals, runs, unreadable
-from reconciler.ledger.coverage.intervals import Interval
+from reconciler.events.unreadable import Unreadable
 from reconciler.ledger.coverage.runs import Run
-from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.ledger.errors import ChangeFailed, LedgerError
-from reconciler.ledger.intake.record import rehearse
-from reconciler.ledger.intake.writer import BATCH_SIGHTINGS, Writer
-from reconciler.polling.counts import Tally
+from reconciler.ledger.intake.writer import BATCH_SIGHTINGS
+from reconciler.ledger.ledger import Ledger
+from reconciler.polling.counts import Counts
 from reconciler.polling.threads import in_thread
 from reconciler.sources.client import Client
 from reconciler.sources.errors import Refused, SourceError, Stopped, SwitchedOff, TokenRefused
@@ -31,18 +29,20 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-Progress = Callable[[Slice, Tally], None]
-"""Called with each slice that was taken, and with what its window came to until then."""
+Progress = Callable[[Slice, Counts], None]
+"""Called with each slice that was read, and with the counts of its window so far."""
 
 
-class Reader:
-    """Records what sources tell. `details`: whether GitLab is asked for what rebuilt bodies lack; it costs about a
-    request for each event that no webhook told. At most `parallel` such questions are asked at a time.
+class WindowReader:
+    """Records what sources report.
+
+    `details`: whether GitLab is asked for what rebuilt bodies lack. It costs about one request for each event that no
+    webhook reported. At most `parallel` such requests are made at a time.
     """
 
-    def __init__(self, *, client: Client, writer: Writer, parallel: int, details: bool = True) -> None:
+    def __init__(self, *, client: Client, ledger: Ledger, parallel: int, details: bool = True) -> None:
         self._client = client
-        self._writer = writer
+        self._ledger = ledger
         self._parallel = parallel
         self._details = details
 
@@ -55,47 +55,47 @@ class Reader:
         purpose: str,
         progress: Progress | None = None,
         dry_run: bool = False,
-    ) -> Tally:
-        """Read a window into the ledger; coverage grows with each slice that is recorded.
+    ) -> Counts:
+        """Read a window into the ledger. Coverage grows with each slice that is recorded.
 
-        Raises SourceError or LedgerError; what was covered until then stays covered. With `dry_run`
-        GitLab is asked and nothing is written.
+        With `dry_run` GitLab is read and nothing is written. Raises SourceError or LedgerError; what was covered
+        until then stays covered.
         """
-        tally = Tally()
+        counts = Counts()
         started_at = times.now()
         slices = source.read(project, window)
         try:
-            while (part := await self._ask(lambda: next(slices, None), tally)) is not None:
-                tally.seen += len(part.sightings)
-                tally.unreadable += len(part.unreadable)
+            while (part := await self._ask(lambda: next(slices, None), counts)) is not None:
+                counts.seen += len(part.sightings)
+                counts.unreadable += len(part.unreadable)
                 if dry_run:
-                    await self._each_that_can(part.sightings, self._would_found, tally)
+                    await self._each_that_can(part.sightings, self._would_be_new, counts)
                 else:
-                    await self._take(project, source, part, tally)
+                    await self._take(project, source, part, counts)
                 if progress is not None:
-                    progress(part, tally)
+                    progress(part, counts)
         except Refused as error:
             reason = await self._reason(project, source, error)
-            tally.error = None if isinstance(reason, SwitchedOff) else str(reason)
+            counts.error = None if isinstance(reason, SwitchedOff) else str(reason)
             raise reason from error
         except (SourceError, LedgerError) as error:
-            tally.error = str(error)
+            counts.error = str(error)
             raise
         finally:
-            tally.known = max(0, tally.seen - tally.new)
+            counts.known = max(0, counts.seen - counts.new)
             if not dry_run:
-                await self._note(project, source, window, purpose, started_at, tally)
-        if purpose == "backfill" or tally.new:
+                await self._note(project, source, window, purpose, started_at, counts)
+        if purpose == "backfill" or counts.new:
             where = project.path or project.id
-            log.info("a window was read", project=where, source=source.name, purpose=purpose, new=tally.new)
-        return tally
+            log.info("a window was read", project=where, source=source.name, purpose=purpose, new=counts.new)
+        return counts
 
     async def _reason(self, project: Project, source: Source, refused: Refused) -> Refused:
-        """Why GitLab refuses it: that it is switched off in the project looks like any other refusal."""
+        """Why GitLab refuses it. That it is switched off in the project looks like any other refusal."""
         if isinstance(refused, TokenRefused) or not features_of(source.name):
             return refused
         off = switched_off(source.name, project.details)
-        if not off:  # but GitLab was asked an hour ago, it may be
+        if not off:  # but the details may be an hour old
             try:
                 off = switched_off(source.name, (await in_thread(lambda: self._client.project(project.id))).details)
             except Stopped:
@@ -108,59 +108,66 @@ class Reader:
         return SwitchedOff(
             refused.status,
             f"{project.path or project.id}: switched off in the project ({words}): there is nothing to read; it is "
-            "asked for again every 15 minutes",
+            "checked again every 15 minutes",
         )
 
-    async def _take(self, project: Project, source: Source, part: Slice, tally: Tally) -> None:
-        """Record a slice, then (not before all of it is on disk) its coverage."""
+    async def _take(self, project: Project, source: Source, part: Slice, counts: Counts) -> None:
+        """Record a slice, and, once all of it is on disk, its coverage."""
 
         async def record(batch: Sequence[Sighting]) -> int:
             if self._details and source.completes:
-                batch = await self._completed(project, source, batch, tally)
-            return (await self._writer.record(batch)).founded
+                batch = await self._completed(project, source, batch, counts)
+            return (await self._ledger.record(batch)).new_events
 
         failed = list(part.unreadable)
         for start in range(0, len(part.sightings), BATCH_SIGHTINGS):
-            failed += await self._each_that_can(part.sightings[start : start + BATCH_SIGHTINGS], record, tally)
+            failed += await self._each_that_can(part.sightings[start : start + BATCH_SIGHTINGS], record, counts)
         for bad in failed:
             about = {"project": project.path or project.id, "source": source.name, "record": bad.record_id}
-            log.warning("a record can't be understood: it is kept as it came", error=bad.error, **about)
+            log.warning("a record can't be understood: it is kept unchanged", error=bad.error, **about)
         understood = [*part.understood, *(sighting.source_id for sighting in part.sightings)]
         if part.covered or failed or understood:
-            await self._writer.run(lambda db: _settle(db, project.id, source.name, part.covered, failed, understood))
+            await self._ledger.coverage.note_slice(
+                project.id,
+                source.name,
+                covered=part.covered,
+                unreadable_records=failed,
+                understood=understood,
+                now=times.now(),
+            )
 
     async def _each_that_can(
-        self, batch: Sequence[Sighting], do: Callable[[Sequence[Sighting]], Awaitable[int]], tally: Tally
+        self, batch: Sequence[Sighting], do: Callable[[Sequence[Sighting]], Awaitable[int]], counts: Counts
     ) -> list[Unreadable]:
-        """Do something with a batch, which returns how many events are new; where a mistake of ours, or a value that
-        nobody foresaw, is in the way, with each sighting alone. Returns those that it can't be done with.
+        """Apply `do` to a batch; it returns how many events are new. If a bug, or an unexpected value, makes it fail,
+        apply it to each sighting alone. Returns the sightings for which it fails.
         """
         if not batch:
             return []
         try:
-            tally.new += await do(batch)
+            counts.new += await do(batch)
         except ChangeFailed as error:  # the writer has logged it
             if len(batch) == 1:
-                tally.seen -= 1
-                tally.unreadable += 1
+                counts.seen -= 1
+                counts.unreadable += 1
                 return [
                     Unreadable(batch[0].source_id, f"can't be recorded: {error}", batch[0].raw or batch[0].payload)
                 ]
         else:
             return []
-        return [bad for one in batch for bad in await self._each_that_can([one], do, tally)]
+        return [bad for one in batch for bad in await self._each_that_can([one], do, counts)]
 
     async def _completed(
-        self, project: Project, source: Source, batch: Sequence[Sighting], tally: Tally
+        self, project: Project, source: Source, batch: Sequence[Sighting], counts: Counts
     ) -> list[Sighting]:
-        """The batch, with the bodies of what would be a new event made as whole as GitLab can make them."""
-        fresh, _ = await self._rehearse(batch)
+        """The batch, with the bodies of new events completed as far as GitLab's API allows."""
+        fresh, _ = await self._preview(batch)
         if not fresh:
             return list(batch)
         shares = [fresh[n :: self._parallel] for n in range(min(self._parallel, len(fresh)))]
         whole = await asyncio.gather(
             *(
-                self._ask(partial(source.complete, project, [batch[index] for index in share]), tally)
+                self._ask(partial(source.complete, project, [batch[index] for index in share]), counts)
                 for share in shares
             )
         )
@@ -170,29 +177,29 @@ class Reader:
                 completed[index] = sighting
         return completed
 
-    async def _rehearse(self, batch: Sequence[Sighting]) -> tuple[list[int], int]:
-        """Which of these would be a new event (their places in the batch), and how many events would be new."""
+    async def _preview(self, batch: Sequence[Sighting]) -> tuple[list[int], int]:
+        """Which of these would be a new event (their indexes in the batch), and how many events would be new."""
         if not batch:
             return [], 0
-        outcome = await self._writer.run(partial(rehearse, sightings=batch, now=times.now()))
-        return [index for index, one in enumerate(outcome.recorded) if one.new_event], outcome.founded
+        result = await self._ledger.preview(batch, times.now())
+        return [index for index, one in enumerate(result.recorded) if one.new_event], result.new_events
 
-    async def _would_found(self, batch: Sequence[Sighting]) -> int:
-        return (await self._rehearse(batch))[1]
+    async def _would_be_new(self, batch: Sequence[Sighting]) -> int:
+        return (await self._preview(batch))[1]
 
-    async def _ask(self, call: Callable[[], T], tally: Tally) -> T:
-        """Let a thread ask GitLab, and count what it asked."""
+    async def _ask(self, call: Callable[[], T], counts: Counts) -> T:
+        """Let a thread ask GitLab, and count its requests."""
 
         def counted() -> T:
             try:
                 return call()
             finally:
-                tally.requests += self._client.asked()
+                counts.requests += self._client.asked()
 
         return await in_thread(counted)
 
     async def _note(
-        self, project: Project, source: Source, window: Interval, purpose: str, started_at: Millis, tally: Tally
+        self, project: Project, source: Source, window: Interval, purpose: str, started_at: Millis, counts: Counts
     ) -> None:
         run = Run(
             project_id=project.id,
@@ -202,30 +209,13 @@ class Reader:
             window_through=window.end,
             started_at=started_at,
             finished_at=times.now(),
-            seen=tally.seen,
-            known=tally.known,
-            new=tally.new,
-            requests=tally.requests,
-            error=tally.error,
+            seen=counts.seen,
+            known=counts.known,
+            new=counts.new,
+            requests=counts.requests,
+            error=counts.error,
         )
         try:
-            await self._writer.run(lambda db: runs.note_run(db, run))
+            await self._ledger.coverage.note_run(run)
         except LedgerError:
             log.warning("a run can't be noted in the ledger", project=project.id)
-
-
-def _settle(
-    db: Database,
-    project_id: int,
-    source: str,
-    covered: Interval | None,
-    failed: Sequence[Unreadable],
-    understood: Sequence[str],
-) -> None:
-    """Note what could not be understood, and what was covered all the same."""
-    if understood:
-        unreadable.clear(db, project_id, source, understood)
-    if failed:
-        unreadable.note(db, project_id, source, failed, now=times.now())
-    if covered is not None:
-        intervals.cover(db, project_id, source, covered)

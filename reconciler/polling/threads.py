@@ -1,4 +1,4 @@
-"""Calls that block, in threads of their own."""
+"""Runs blocking calls in threads of their own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Run a blocking call in a new thread that a stop need not wait for: it only ever asks GitLab."""
+    """Run a blocking call in a new thread. A stop need not wait for it: it only makes requests to GitLab."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
+    def finish(result: T | None, error: BaseException | None) -> None:
         if not future.done():
             future.set_result(cast(T, result)) if error is None else future.set_exception(error)
 
@@ -26,8 +26,8 @@ async def in_thread(call: Callable[[], T]) -> T:
             result = call()
         except BaseException as raised:
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting
+            loop.call_soon_threadsafe(finish, result, error)
 
     threading.Thread(target=run, name="gitlab", daemon=True).start()
     return await future

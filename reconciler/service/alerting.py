@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Callable
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -15,10 +14,8 @@ from reconciler.events.times import Millis
 from reconciler.ledger import alerts
 from reconciler.ledger.alerts import Condition
 from reconciler.ledger.coverage.gaps import Gap
-from reconciler.ledger.coverage.runs import project_paths
 from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.views.unknowns import Known
 from reconciler.metrics import state
 from reconciler.polling.knowledge import asked, missed
@@ -29,21 +26,18 @@ log = structlog.get_logger(__name__)
 
 
 class Alerting:
-    """`look` asks for a look at once. `on_opened` is told of the deliveries that alerts opened."""
+    """`look` asks for a look at once."""
 
     def __init__(
         self,
         config: Callable[[], Config],
         *,
         known: Callable[[], Known],
-        db: Database,
-        writer: Writer,
+        ledger: Ledger,
     ) -> None:
         self._config = config
         self._known = known
-        self._db = db
-        self._writer = writer
-        self.on_opened: Callable[[list[Opened]], None] = lambda _: None
+        self._ledger = ledger
         self._reading: list[Condition] | None = None
         """What could not be read when it was last found out; None before the first time."""
         self._wanted = asyncio.Event()
@@ -56,10 +50,7 @@ class Alerting:
         """Look for ever."""
         while True:
             self._wanted.clear()
-            try:
-                pause = await self._review()
-            except LedgerError:  # whoever met it has said so
-                pause = LOOK_S
+            pause = await self._review()
             try:
                 await asyncio.wait_for(self._wanted.wait(), pause)
             except TimeoutError:
@@ -69,14 +60,18 @@ class Alerting:
         """Look, and say what is to be said. Returns in how many seconds to look again."""
         now, config = times.now(), self._config()
         settle = {one.name: one.breaker.settle for one in config.destinations}
-        found = alerts.destination_conditions(self._db, settle=settle, now=now)
-        found += await self._not_known(config, now)
-        if alerts.changes(self._db, found):
-            routes = self._writer.routes
-            said = await self._writer.run(lambda db: alerts.note(db, found, now=now, routes=routes))
-            for one in said.texts:
-                log.warning("alert", text=one)
-            self.on_opened(said.opened)
+        found = self._ledger.alerts.destination_conditions(hold=settle, now=now)
+        try:
+            found += await self._not_known(config, now)
+        except LedgerError:  # it is reported where it was met
+            return LOOK_S
+        if self._ledger.alerts.changes(found):
+            try:
+                texts = await self._ledger.alerts.note(found, now)
+            except LedgerError:  # the writer has logged it
+                return LOOK_S
+            for text in texts:
+                log.warning("alert", text=text)
         lasting = [one.since + settle[one.subject] - now for one in found if one.subject in settle and one.only_lasts]
         return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
 
@@ -89,7 +84,7 @@ class Alerting:
         try:
             known = await asyncio.to_thread(self._known)
             found = alerts.reading_conditions(known.unknowns, asked(config, now), missed(config, now))
-            self._reading = found + expiring_gaps(self._db, known.gaps, now)
+            self._reading = found + expiring_gaps(self._ledger, known.gaps, now)
         except (LedgerError, sqlite3.Error) as error:
             if self._reading is None:
                 raise
@@ -97,17 +92,14 @@ class Alerting:
         return self._reading
 
 
-def expiring_gaps(db: Database, found: list[Gap], now: Millis) -> list[Condition]:
+def expiring_gaps(ledger: Ledger, found: list[Gap], now: Millis) -> list[Condition]:
     """The gaps that GitLab is about to forget: one condition a project, however many sources it concerns."""
-    return _conditions([gap for gap in found if state(gap, now) == "expiring"], db)
-
-
-def _conditions(expiring: list[Gap], db: Database) -> list[Condition]:
-    paths = {ident: path for path, ident in project_paths(db).items()} if expiring else {}
+    expiring = [gap for gap in found if state(gap, now) == "expiring"]
+    paths = {ident: path for path, ident in ledger.coverage.project_ids().items()} if expiring else {}
     by_project: dict[int, list[Gap]] = {}
     for gap in expiring:
         by_project.setdefault(gap.project_id, []).append(gap)
-    found = []
+    conditions = []
     for project_id, some in by_project.items():
         name = paths.get(project_id, str(project_id))
         first = min(gap.during.start for gap in some)
@@ -117,5 +109,5 @@ def _conditions(expiring: list[Gap], db: Database) -> list[Condition]:
             f"{name}: a gap since {times.iso(first)} ({sources}) becomes final at {times.iso(until)}, when GitLab "
             "forgets what is missing: `gaps` says why it is open, `backfill --gaps` tries to close it"
         )
-        found.append(Condition("gap_expiring", name, first, text))
-    return found
+        conditions.append(Condition("gap_expiring", name, first, text))
+    return conditions

@@ -9,15 +9,12 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
-from sqlite_utils import Database
 
 from reconciler.config.models import Config, Retention
 from reconciler.events import times
-from reconciler.events.hook_tests import Expected
-from reconciler.ledger.coverage import watched
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.upkeep.prune import Keep
-from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.polling.parts import Reconciling
 from reconciler.service.loops import prune
 from reconciler.sources.client import Client
 from reconciler.supervisor import Supervisor
@@ -26,14 +23,14 @@ log = structlog.get_logger(__name__)
 
 
 class Jobs:
-    """What is done by the clock. `apply` starts it, and starts it anew with other parts."""
+    """Everything that runs on a schedule. `apply` starts it, and restarts it with other parts.
 
-    def __init__(
-        self, *, db: Database, writer: Writer, expected_tests: set[Expected], supervisor: Supervisor
-    ) -> None:
-        self._db = db
-        self._writer = writer
-        self._expected_tests = expected_tests
+    `build` makes the parts that read from GitLab, as a config says.
+    """
+
+    def __init__(self, *, ledger: Ledger, build: Callable[[Config], Reconciling], supervisor: Supervisor) -> None:
+        self._ledger = ledger
+        self._build = build
         self._supervisor = supervisor
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._scheduler.start()
@@ -49,7 +46,7 @@ class Jobs:
         """Build what asks GitLab as a config says; None where nothing is to be asked. Nothing of it runs yet."""
         if config.gitlab.token is None or not (config.projects or config.groups):
             return None
-        return reconciling(config, db=self._db, writer=self._writer, expected_tests=self._expected_tests)
+        return self._build(config)
 
     def apply(self, parts: Reconciling | None, config: Callable[[], Config]) -> None:
         """Ask GitLab with these parts, beginning with a poll of every project. `config` is the one that holds."""
@@ -57,7 +54,7 @@ class Jobs:
         self._scheduler.remove_all_jobs()
         self._schedule(
             "prune",
-            lambda: prune(self._writer, keep(config().retention)),
+            lambda: prune(self._ledger, keep(config().retention)),
             IntervalTrigger(hours=1, timezone=UTC),
             first=datetime.now(UTC) + timedelta(minutes=1),
         )
@@ -76,7 +73,7 @@ class Jobs:
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)
         # One job: a turn in every interval, which spreads its polls over it.
         self._schedule("polling", parts.rounds.turn, every)
-        self._healing = self._supervisor.until_done("healing", parts.rounds.heal)
+        self._healing = self._supervisor.until_done("healing", parts.rounds.catch_up)
 
     def stop(self) -> None:
         """Start nothing more, and give up what is going on: the next start does it."""
@@ -111,7 +108,7 @@ class Jobs:
 
     async def _watch_nothing(self) -> None:
         """What was in the config answers for nothing any more."""
-        await self._writer.run(lambda db: watched.sync(db, (), times.now()))
+        await self._ledger.watchlist.set_names((), times.now())
 
 
 def keep(retention: Retention) -> Keep:

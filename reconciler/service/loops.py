@@ -8,15 +8,12 @@ from collections.abc import Callable
 import structlog
 
 from reconciler.events import times
-from reconciler.ledger.coverage import downtime
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.storage.connection import data_version
-from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
-from reconciler.ledger.views import search
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.upkeep.prune import Keep, Pruned
 from reconciler.service.notify import notify
 
-BEAT_S = 10.0
+HEARTBEAT_S = 10.0
 """How often the service leaves a sign of life in the ledger."""
 LOOK_S = 0.2
 """How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
@@ -27,37 +24,35 @@ INDEX_S = 2.0
 log = structlog.get_logger(__name__)
 
 
-async def wake(writer: Writer) -> None:
-    found = await writer.run(lambda db: downtime.wake(db, times.now()))
+async def note_start(ledger: Ledger) -> None:
+    """Note that the service starts, and log how long it was down."""
+    found = await ledger.note_start(times.now())
     if found is not None:
         start, end = times.iso(found.during.start), times.iso(found.during.end)
         log.info("the service was down", since=start, until=end, how=found.how)
 
 
-async def beat(writer: Writer) -> None:
+async def heartbeat(ledger: Ledger) -> None:
     """Leave signs of life: the next start knows since when nothing was received; systemd knows that the event loop
     turns, and that the writer answers, if only to say that the ledger can't be written.
     """
     while True:
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(HEARTBEAT_S)
         try:
-            await writer.run(lambda db: downtime.beat(db, times.now()))
+            await ledger.heartbeat(times.now())
         except LedgerUnavailable:  # the writer has said so
             pass
         finally:  # a mistake of ours is no reason to be killed
             notify("WATCHDOG=1")
 
 
-async def watch(writer: Writer, changed: Callable[[], None]) -> None:
-    """Notice what other processes (backfill, replay) commit to the ledger.
-
-    Asked of the writer's own connection, whose number does not change with its own commits.
-    """
+async def watch(ledger: Ledger, changed: Callable[[], None]) -> None:
+    """Notice what other processes (backfill, replay) commit to the ledger."""
     known = -1
     while True:
         await asyncio.sleep(LOOK_S)
         try:
-            version = await writer.run(data_version)
+            version = await ledger.version()
         except LedgerUnavailable:
             continue
         if version != known:
@@ -65,11 +60,11 @@ async def watch(writer: Writer, changed: Callable[[], None]) -> None:
             changed()
 
 
-async def index(writer: Writer) -> None:
+async def index(ledger: Ledger) -> None:
     """Make what was recorded findable, a little at a time, so that nobody waits for it."""
     while True:
         try:
-            step = await writer.run(search.index_step)
+            step = await ledger.index_next()
         except LedgerDamaged:  # of the index, it may be: not a matter of waiting a moment
             raise
         except LedgerUnavailable:  # the writer has said so
@@ -81,16 +76,16 @@ async def index(writer: Writer) -> None:
         await asyncio.sleep(0.05 if more else INDEX_S)
 
 
-async def prune(writer: Writer, keep: Keep) -> Pruned:
+async def prune(ledger: Ledger, keep: Keep) -> Pruned:
     """Drop what is older than it is to be kept, in short steps between which others write."""
-    pruning, done = Pruning(keep, now=times.now()), False
+    pruned = Pruned()
     try:
-        while not done:
-            done = await writer.run(pruning.step)
+        async for so_far in ledger.prune(keep, times.now()):
+            pruned = so_far
     except LedgerDamaged:
         raise
     except LedgerUnavailable as error:  # the next pruning goes on
         log.warning("pruning was interrupted", reason=str(error))
-    if pruning.pruned != Pruned():
-        log.info("pruned", events=pruning.pruned.events, attempts=pruning.pruned.attempts, pages=pruning.pruned.pages)
-    return pruning.pruned
+    if pruned != Pruned():
+        log.info("pruned", events=pruned.events, attempts=pruned.attempts, pages=pruned.pages)
+    return pruned

@@ -8,25 +8,23 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 import uvloop
-from sqlite_utils import Database
 
 from receiver.app import waiting_app
 from reconciler.config.models import Config, Receiver
+from reconciler.ledger import beside
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse, LedgerVersion
-from reconciler.ledger.storage.connection import connect, explain, opened, transaction
-from reconciler.ledger.storage.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
+from reconciler.ledger.storage.connection import explain, opened
+from reconciler.ledger.storage.damage import beyond_repair, is_noted
 from reconciler.ledger.upkeep.repair import look, repair
 from reconciler.service.notify import notify
 from reconciler.service.web import WebServer
 
-PATIENCE_S = 1.0
 EXTEND_S, EXTEND_EVERY_S = 60, 15
 """For how long, and how often, systemd is asked to wait for the start."""
 
@@ -86,10 +84,10 @@ def _end() -> None:
     os._exit(0)
 
 
-def leave_note(path: Path, what: str, note: Callable[[Database, str], None] = note_damage) -> None:
-    """Tell the next start that the ledger is damaged, if that can be written."""
-    with contextlib.suppress(LedgerError), closing(connect(path, patience_s=PATIENCE_S)) as db, transaction(db):
-        note(db, what)
+def leave_note(path: Path, what: str, *, beyond_repair: bool = False) -> None:
+    """Note for the next start that the ledger is damaged, if that can be written."""
+    with contextlib.suppress(LedgerError):
+        beside.note_damage(path, what, beyond_repair=beyond_repair)
 
 
 def _repair(path: Path) -> str | None:
@@ -99,7 +97,7 @@ def _repair(path: Path) -> str | None:
     except LedgerInUse:
         raise
     except LedgerDamaged as error:
-        leave_note(path, str(error), note_beyond_repair)
+        leave_note(path, str(error), beyond_repair=True)
         return str(error)
     except LedgerError as error:  # another try may come further: the disk may have been full
         return str(error)

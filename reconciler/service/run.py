@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import msgspec
@@ -20,28 +20,28 @@ from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
-from reconciler.events.hook_tests import Expected
+from reconciler.events.hook_tests import ExpectedTests
 from reconciler.forwarding.forwarder import Forwarder, Prepared
-from reconciler.ledger.coverage import downtime, runs
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.storage.connection import Ledger, connect, is_damage, may_come_right
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_damage, may_come_right
+from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
-from reconciler.ledger.upkeep import reloads
-from reconciler.ledger.upkeep.parts import note_parts
 from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.metrics import Meters, Parts, Standing
 from reconciler.polling.knowledge import SharedLook
-from reconciler.polling.parts import Reconciling
+from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.filters import FilterWatch
 from reconciler.service.jobs import Jobs
-from reconciler.service.loops import beat, index, wake, watch
+from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.mending import leave_note, mended
 from reconciler.service.notify import notify
-from reconciler.service.watchers import Watchers, on_committed, start_traces
+from reconciler.service.watchers import LEDGER, LedgerListener, Watchers, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
 from reconciler.supervisor import Run, Supervisor, words, writable
 
@@ -49,7 +49,6 @@ RECEIVER_PAUSE_S = 1.0
 """The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
 BEGIN_PAUSE_S = 1.0
 OPEN_PATIENCE_S = 1.0
-LEDGER, FILE = "ledger", "ledger file"
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +95,7 @@ class _Service:
         self._receiver = WebServer(
             self._switch, where.host, where.port, keys="receiver", probe="/healthz", keep_alive=where.keep_alive
         )
-        self._expected_tests: set[Expected] = set()
+        self._expected_tests = ExpectedTests()
 
     async def run(self) -> None:
         """From the first port that is taken to the last that is given back."""
@@ -116,7 +115,7 @@ class _Service:
             built = await self._build(self._config)
         except (Exception, SystemExit) as error:  # `load` tries everything out: this is what it did not foresee
             if is_damage(error):
-                raise LedgerDamaged(f"{self._config.ledger.path}: {words(error)}") from error
+                raise LedgerDamaged(f"{self._config.ledger.path}: {words(error.__cause__ or error)}") from error
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
         tasks += [supervisor.start(name, run) for name, run in parts.items()]
         begin = asyncio.create_task(self._begin(built))
@@ -136,8 +135,8 @@ class _Service:
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
         if self._begun.is_set():  # else the last sign of life is still the last life's
-            await _ended("ledger", self._writer.run(_note_end))
-        await self._writer.close()
+            await _ended("ledger", self._ledger.note_stop(times.now()))
+        await self._ledger.close()
         if self._traced is not None:
             await _ended("traces", asyncio.to_thread(self._traced.close))
         reader.close()
@@ -146,37 +145,39 @@ class _Service:
             await begin  # raises why it could not start
         log.info("stopped")
 
-    def _compose(self, db: Ledger, reader: Database) -> dict[str, Run]:
+    def _compose(self, db: LedgerDatabase, reader: Database) -> dict[str, Run]:
         """Make the parts and hand them to each other. Returns those that run for ever, by name."""
         config, supervisor = self._config, self._supervisor
-        self._reader = reader
-        self._writer = writer = Writer(db)
-        self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests, supervisor=supervisor)
         meters = Meters()
-        self._traced = start_traces(reader)
+        self._traced = start_traces(event_ids(reader))
+        listener = LedgerListener(
+            opened=self._deliveries_opened,
+            meters=None if config.metrics.port is None else meters,
+            traced=self._traced,
+            supervisor=supervisor,
+        )
+        self._ledger = ledger = Ledger(Writer(db, listener=listener), reader)
+        build = partial(reconciling, ledger=ledger, expected_tests=self._expected_tests)
+        self._jobs = Jobs(ledger=ledger, build=build, supervisor=supervisor)
         known = SharedLook(lambda: self._config, db.files.trouble)
-        alerting = Alerting(lambda: self._config, known=known, db=reader, writer=writer)
+        alerting = Alerting(lambda: self._config, known=known, ledger=ledger)
         watcher = Watchers(alerting, meters, self._traced)
         self._forwarder = Forwarder(
-            db=reader, writer=writer, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
+            ledger=ledger, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
         )
         self._filters = FilterWatch(lambda: self._config, reader)
-        writer.on_opened = alerting.on_opened = self._forwarder.opened
-        writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
-        writer.on_trouble = partial(supervisor.note, LEDGER)  # a part too: the one that all others need
-        writer.on_damage = partial(supervisor.note, FILE)
-        supervisor.on_error = writer.damaged
+        supervisor.on_error = ledger.report_damage
         supervisor.well(LEDGER)
         meters.registry.register(Standing(lambda: (self._config, self._jobs.client), known, db.files.trouble))
         meters.registry.register(Parts(supervisor.parts))
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._once_begun(alerting.run),
-            "watch": lambda: watch(writer, self._forwarder.look_again),
-            "heartbeat": lambda: self._once_begun(lambda: beat(writer)),
+            "watch": lambda: watch(ledger, self._forwarder.look_again),
+            "heartbeat": lambda: self._once_begun(lambda: heartbeat(ledger)),
             "filters": lambda: self._once_begun(self._filters.run),
-            "indexing": lambda: index(writer),
-            "reporting": lambda: supervisor.report(writer),
+            "indexing": lambda: index(ledger),
+            "reporting": lambda: supervisor.report(ledger),
             "reload": self._reload_when_told,
         }
         self._admin = self._dashboard(config, known, db.files.trouble)
@@ -186,12 +187,15 @@ class _Service:
             parts["metrics"] = lambda: serve_metrics(config.metrics.host, port, meters.registry)
         return parts
 
+    def _deliveries_opened(self, deliveries: Iterable[Opened]) -> None:
+        self._forwarder.opened(deliveries)
+
     async def _receive(self) -> None:
         """Answer, as soon as there is something to say: what comes in the first moments waits to be accepted."""
         await self._answering.wait()
         await self._receiver.run()
 
-    async def _opened(self) -> Ledger:
+    async def _opened(self) -> LedgerDatabase:
         """The ledger, as soon as it can be opened. Raises LedgerError where waiting will not help."""
         while True:
             try:
@@ -220,7 +224,7 @@ class _Service:
     async def _begin(self, built: _Built) -> None:
         """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
         await self._once_there(lambda: self._forwarder.apply(built.destinations))
-        await self._once_there(lambda: wake(self._writer))
+        await self._once_there(lambda: note_start(self._ledger))
         self._filters.look(built.config)
         self._switch.app = built.receiver
         self._answering.set()
@@ -244,8 +248,8 @@ class _Service:
         """Build everything that a config asks for, and change nothing. Raises whatever its parts raise."""
         receiver = receiver_app(
             config.receiver,
-            writer=self._writer,
-            project_ids=runs.project_paths(self._reader),
+            ledger=self._ledger,
+            project_ids=self._ledger.coverage.project_ids(),
             expected_tests=self._expected_tests,
         )
         reconciling = self._jobs.prepare(config)
@@ -267,7 +271,7 @@ class _Service:
             if refusal is not None:
                 log.error("the config was not taken: the service goes on as before", why=refusal)
             with contextlib.suppress(LedgerUnavailable):
-                await self._writer.run(partial(reloads.note_reload, error=refusal))
+                await self._ledger.note_reload(refusal)
 
     async def _reload(self) -> str | None:
         """Read the config again and go by it. Returns why not, where not; then everything goes on as before."""
@@ -313,11 +317,6 @@ async def _ended(what: str, end: Awaitable[object]) -> None:
         log.warning("a part did not end as it should", part=what, error=str(error))
     except Exception:
         log.exception("a part did not end as it should", part=what)
-
-
-def _note_end(db: Database) -> None:
-    downtime.rest(db, times.now())
-    note_parts(db, [])
 
 
 def _refusal(error: BaseException) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.events.times import Millis
-from reconciler.ledger.intake.writer import Committed
-from reconciler.ledger.storage.ids import event_ids
+from reconciler.ledger.listener import Committed, Listener
+from reconciler.ledger.queue.opening import Opened
 from reconciler.metrics import Meters
 from reconciler.service.alerting import Alerting
 from reconciler.service.errors import ServiceError
+from reconciler.supervisor import Supervisor
 from reconciler.tracing import Traces, traces
+
+LEDGER, FILE = "ledger", "ledger file"
 
 log = structlog.get_logger(__name__)
 
@@ -51,25 +53,43 @@ class Watchers:
             log.exception("an attempt can't be counted")
 
 
-def on_committed(meters: Meters | None, traced: Traces | None) -> Callable[[Committed], None] | None:
-    """What is to be called after each commit with sightings; None where nobody wants to know."""
-    wanted = [one.committed for one in (meters, traced) if one is not None]
-    if not wanted:
-        return None
+class LedgerListener(Listener):
+    """Hands what the ledger reports to the parts of the service that want to know.
 
-    def tell(done: Committed) -> None:
-        for committed in wanted:
+    The ledger is a part of its own (`LEDGER`), which all others need, and so is its file (`FILE`).
+    """
+
+    def __init__(
+        self,
+        *,
+        opened: Callable[[Sequence[Opened]], None],
+        meters: Meters | None,
+        traced: Traces | None,
+        supervisor: Supervisor,
+    ) -> None:
+        self._opened = opened
+        self._committed = [one.committed for one in (meters, traced) if one is not None]
+        self._supervisor = supervisor
+
+    def opened(self, deliveries: Sequence[Opened]) -> None:
+        self._opened(deliveries)
+
+    def committed(self, done: Committed) -> None:
+        for committed in self._committed:
             committed(done)
 
-    return tell
+    def trouble(self, reason: str | None) -> None:
+        self._supervisor.note(LEDGER, reason)
+
+    def damage(self, reason: str) -> None:
+        self._supervisor.note(FILE, reason)
 
 
-def start_traces(db: Database) -> Traces | None:
+def start_traces(event_id: Callable[[int], str]) -> Traces | None:
     """Traces, where the environment asks for them.
 
     Raises ServiceError where their libraries are missing, or do not take what the environment says.
     """
-    event_id = event_ids(db)
     try:
         return traces(event_id)
     except ValueError as error:

@@ -16,7 +16,7 @@ import orjson
 from reconciler.events import times
 from reconciler.events.fields import parsed
 from reconciler.events.times import Millis
-from reconciler.ledger.coverage.unreadable import RAW_CHARS, Unreadable
+from reconciler.events.unreadable import RAW_CHARS, Unreadable
 from reconciler.sources.answers import Json, Shape
 from reconciler.sources.errors import UnexpectedAnswer
 

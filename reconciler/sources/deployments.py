@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.events import keys
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.reconstruct import Material
 from reconciler.sources import answers
 from reconciler.sources.checked import Page, Read, moment

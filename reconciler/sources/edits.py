@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from reconciler.events import keys, times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import SECOND, Millis
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.reconstruct import Material, parts
 from reconciler.reconstruct.source_data import UNKNOWN, Guess
 from reconciler.sources import answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.events.texts import without_credentials
-from reconciler.ledger.coverage.source_state import OFF
+from reconciler.events.troubles import NO_WEBHOOK, SWITCHED_OFF
 
 
 class SourceError(Exception):
@@ -29,7 +29,7 @@ class Refused(SourceError):
 class SwitchedOff(Refused):
     """What a source reads is switched off in the project: nothing happens there, so that nothing is missed."""
 
-    trouble = OFF
+    trouble = SWITCHED_OFF
 
 
 class TokenRefused(Refused):
@@ -65,7 +65,7 @@ class UnexpectedAnswer(Unavailable):
 class NoHook(SourceError):
     """The project has no webhook that delivers here, so that there is no log of it to read."""
 
-    trouble = "no webhook"
+    trouble = NO_WEBHOOK
 
 
 class Stopped(SourceError):

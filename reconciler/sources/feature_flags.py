@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from reconciler.events import keys, times
 from reconciler.events.fields import word
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.reconstruct import Material
 from reconciler.sources import answers
 from reconciler.sources.checked import Page, Read, moment

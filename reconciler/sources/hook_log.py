@@ -27,10 +27,10 @@ from reconciler.events.fields import dig, text
 from reconciler.events.fingerprint import REDACTED
 from reconciler.events.hook_tests import is_test
 from reconciler.events.identify import webhook_sighting
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighting
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
 from reconciler.sources.errors import NoHook

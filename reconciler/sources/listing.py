@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import DAY, SECOND, Millis
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 from reconciler.reconstruct import Material
 from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json

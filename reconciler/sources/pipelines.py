@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from reconciler.events import keys, times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 from reconciler.reconstruct import Material
 from reconciler.reconstruct.ci import REQUEST_REFS
 from reconciler.sources import answers, checked

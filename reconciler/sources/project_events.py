@@ -16,10 +16,10 @@ import orjson
 
 from reconciler.events import times
 from reconciler.events.identify import record_sighting
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 from reconciler.sources import answers, checked
 from reconciler.sources.checked import Read
 from reconciler.sources.client import Client

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 
 FOREVER = Millis(10 * 365 * DAY)
 """GitLab deletes nothing of this by itself; no backfill looks back further."""

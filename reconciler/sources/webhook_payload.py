@@ -14,7 +14,7 @@ import structlog
 from reconciler.events import times
 from reconciler.events.identify import summarise
 from reconciler.events.sighting import Identity, Recovery, Sighting, Summary
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 from reconciler.reconstruct import Material, rebuild
 from reconciler.sources.checked import unreadable
 from reconciler.sources.errors import SourceError

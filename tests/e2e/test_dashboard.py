@@ -87,7 +87,7 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
     since = times.iso(now - 21 * HOUR)
     assert service.run("backfill", "--from", since, "--no-details").returncode == 0
     service.start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     for n in range(6):
         body = {"object_kind": "push", "project_id": 42, "ref": "refs/heads/main", "before": f"{n:040x}",
                 "after": f"{n + 1:040x}", "user_username": "lovelace",

@@ -58,7 +58,7 @@ def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeS
     assert found["failures"] >= in_the_way.FAILURES
     words = "event 2 (x in 1) is in the way: tried "
     advice = "5 wait behind it; `destinations skip consumer 2` sets it aside"
-    until(lambda: "alert: consumer does not take events" in service.run("status").stdout)
+    until(lambda: "alert: consumer has not accepted events" in service.run("status").stdout)
     printed = service.run("status").stdout
     assert printed.count(words) == printed.count(advice) == 2  # of the destination, and in the alert
     assert advice in httpx.get(dashboard).text.replace("&#39;", "'")

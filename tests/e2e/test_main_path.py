@@ -85,7 +85,7 @@ def test_downtime_is_healed_at_the_next_start(
     gitlab.add_hook(PROJECT, service.url + "/webhooks/gitlab", token=TOKEN)
     gitlab.world.push(PROJECT)
     assert consumer.wait_for(lambda c: len(c.taken) == 1)
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     service.kill()
     for _ in range(6):  # the hook fails, and is switched off after the 4th failure
         gitlab.world.anything(PROJECT)

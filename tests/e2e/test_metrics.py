@@ -46,7 +46,7 @@ def test_figures_and_names(make_service: MakeService, gitlab: Simulator, consume
         metrics={"port": port},
         **at_gitlab(gitlab, **EVENTS_ONLY),
     ).start()  # fmt: skip
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     for n in range(5):
         post(service, 1, n, **({"bad": 1} if n == 0 else {}))
     service.post(b'{"object_kind": "x", "project_id": 9}', Idempotency_Key="same")

@@ -40,7 +40,7 @@ def test_one_project_s_trouble_is_not_the_others(
 
 def test_records_that_appear_late_are_found(make_service: MakeService, gitlab: Simulator, consumer: Consumer) -> None:
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     gitlab.api.faults.record_delay_ms = 2500  # over two polls later
     gitlab.world.push(PROJECT)
     assert consumer.wait_for(lambda c: len(c.taken) == 1)
@@ -50,7 +50,7 @@ def test_a_poll_that_fails_covers_nothing_and_the_next_goes_on(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer
 ) -> None:
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab, **EVENTS_ONLY)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     gitlab.api.faults.forbidden = {PROJECT: 401}
     service.wait_for_log("a project can't be polled")
     covered = count(service, "SELECT covered_through FROM coverage")
@@ -66,7 +66,7 @@ def test_a_poll_that_fails_covers_nothing_and_the_next_goes_on(
 
 def test_a_quiet_project_costs_one_request_a_source_and_poll(make_service: MakeService, gitlab: Simulator) -> None:
     service = make_service(**at_gitlab(gitlab)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     path = f"/api/v4/projects/{PROJECT}/events"
     before = gitlab.api.requests[path]
     polls = 3
@@ -136,7 +136,7 @@ def test_backfill_beside_a_service_is_forwarded_at_once(
 ) -> None:
     past = Backfill(make_service, gitlab, destinations=[to_consumer(consumer)])
     past.service.start()
-    past.service.wait_for_log("downtime is healed")
+    past.service.wait_for_log("caught up with GitLab")
     assert past.figures("--from", past.day(3), "--to", past.day(3)) == (3, 0, 3)
     assert consumer.wait_for(lambda c: len(c.taken) == 3)
     assert past.figures("--from", past.day(2), "--to", past.day(2), "--no-forward") == (3, 0, 3)

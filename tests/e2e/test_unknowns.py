@@ -71,9 +71,9 @@ def test_nothing_was_ever_read(make_service: MakeService, consumer: Consumer) ->
     shown = service.run("gaps", "--exit-code")
     assert (shown.returncode, shown.stdout.splitlines()[0]) == (1, "Not known (times are UTC):")
     assert (
-        "downtime is not healed"
+        "could not catch up with GitLab"
         in service.wait_for_log(
-            "downtime is not healed: something could not be read; it is asked for again and again", 90
+            "could not catch up with GitLab: something could not be read, and is tried again", 90
         )["event"]
     )
     assert consumer.wait_for(lambda c: len(said(c)) == 1, timeout_s=90)

@@ -20,6 +20,7 @@ from receiver.app import receiver_app
 from reconciler.config.models import Hook, Receiver
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.service.connections import Connections, protocol
 from reconciler.service.web import HEAD_LIMIT_BYTES, KEEP_ALIVE, listen, web_server
@@ -205,9 +206,9 @@ async def receiver(tmp_path: Path) -> AsyncIterator[ASGIApp]:
     hook = Hook(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
     config = Receiver.model_validate({"hooks": [hook]})
     with closing(connect(tmp_path / "ledger.db")) as db:
-        writer = Writer(db)
-        yield receiver_app(config, writer=writer, project_ids={})
-        await writer.close()
+        ledger = Ledger(Writer(db), db)
+        yield receiver_app(config, ledger=ledger, project_ids={})
+        await ledger.close()
 
 
 UNREAD = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(PUSH)

@@ -19,6 +19,7 @@ from standardwebhooks import Webhook
 from receiver.app import receiver_app
 from reconciler.config.models import Hook, Receiver
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 
 KEY = "whsec_" + base64.b64encode(b"signing-key-of-a-test-32-bytes!!").decode()
@@ -68,9 +69,9 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     hook = Hook(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
     config = Receiver.model_validate({"hooks": [hook], "max_body": "4KiB", "max_waiting": "16KiB"})
     with closing(connect(tmp_path / "ledger.db")) as db:
-        writer = Writer(db)
-        yield Door(receiver_app(config, writer=writer, project_ids={}))
-        await writer.close()
+        ledger = Ledger(Writer(db), db)
+        yield Door(receiver_app(config, ledger=ledger, project_ids={}))
+        await ledger.close()
 
 
 @pytest.mark.parametrize(

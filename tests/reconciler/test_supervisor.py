@@ -16,6 +16,8 @@ from structlog.testing import capture_logs
 from reconciler import supervisor as module
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.listener import Listener
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.upkeep.parts import Part, failing
 from reconciler.supervisor import Supervisor, next_pause
@@ -194,7 +196,7 @@ async def test_a_traceback_is_logged_once_however_often_the_part_was_well(quick:
 async def test_a_part_that_is_forgotten_is_none_any_more(quick: Supervisor, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with closing(connect(path)) as db, closing(connect(path, readonly=True)) as reader:
-        writer = Writer(db)
+        ledger = Ledger(Writer(db), reader)
         late, fails = asyncio.Event(), asyncio.Event()
 
         async def turn() -> None:
@@ -202,7 +204,7 @@ async def test_a_part_that_is_forgotten_is_none_any_more(quick: Supervisor, tmp_
             await fails.wait()
             raise RuntimeError("broken")
 
-        async with running(quick, reporting=lambda: quick.report(writer)):
+        async with running(quick, reporting=lambda: quick.report(ledger)):
             quick.note("one", "broken")
             await until(lambda: failing(reader))
             under_way = asyncio.create_task(quick.turn("one", turn))
@@ -212,7 +214,7 @@ async def test_a_part_that_is_forgotten_is_none_any_more(quick: Supervisor, tmp_
             fails.set()
             await under_way  # its failure is nobody's
             assert [part.name for part in quick.parts()] == ["reporting"]
-        await writer.close()
+        await ledger.close()
 
 
 async def test_a_turn_that_fails_is_noted_and_the_next_is_not_ours_to_call(quick: Supervisor) -> None:
@@ -230,20 +232,20 @@ async def test_a_turn_that_fails_is_noted_and_the_next_is_not_ours_to_call(quick
 async def test_the_ledger_s_account_follows(quick: Supervisor, tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with closing(connect(path)) as db, closing(connect(path, readonly=True)) as reader:
-        writer = Writer(db)
+        ledger = Ledger(Writer(db), reader)
         failed = asyncio.Event()
 
         async def part() -> None:
             failed.set()
             raise RuntimeError("broken")
 
-        async with running(quick, one=part, reporting=lambda: quick.report(writer)):
+        async with running(quick, one=part, reporting=lambda: quick.report(ledger)):
             await failed.wait()
             await until(lambda: failing(reader))
             [found] = failing(reader)
             assert (found.name, found.error) == ("one", "RuntimeError: broken")
             quick.well("one")
-        await writer.close()
+        await ledger.close()
 
 
 async def test_the_account_waits_for_a_ledger_that_can_t_be_written(
@@ -252,17 +254,22 @@ async def test_the_account_waits_for_a_ledger_that_can_t_be_written(
     monkeypatch.setattr(module, "NOTE_PAUSE_S", 0.001)
     path = tmp_path / "ledger.db"
     with closing(connect(path)) as db, closing(connect(path, readonly=True)) as reader:
-        writer = Writer(db)
         noticed: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        writer.on_trouble = lambda reason: None if noticed.done() else noticed.set_result(reason)
+
+        class Noticing(Listener):
+            def trouble(self, reason: str | None) -> None:
+                if not noticed.done():
+                    noticed.set_result(reason)
+
+        ledger = Ledger(Writer(db, listener=Noticing()), reader)
         path.rename(tmp_path / "aside")
-        async with running(quick, reporting=lambda: quick.report(writer)):
+        async with running(quick, reporting=lambda: quick.report(ledger)):
             quick.note("ledger", "it is gone")
             await noticed
             (tmp_path / "aside").rename(path)
             await until(lambda: failing(reader))
             assert of(quick, "reporting").restarts == 0
-        await writer.close()
+        await ledger.close()
 
 
 @given(st.floats(0.01, 10), st.floats(10, 1000), st.integers(1, 40))

@@ -18,10 +18,11 @@ import pytest
 from receiver.app import receiver_app
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.events.hook_tests import Expected
+from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
-from reconciler.ledger.coverage import downtime, gaps, runs
+from reconciler.ledger.coverage import gaps
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.service.web import web_server
@@ -178,21 +179,25 @@ class Life:
     async def start(self) -> None:
         self.db = connect(self.path)
         self.reader = connect(self.path, readonly=True)
-        self.writer = Writer(self.db)
-        tests: set[Expected] = set()
-        app = receiver_app(self.config.receiver, writer=self.writer, project_ids=runs.project_paths(self.reader),
-                           expected_tests=tests)  # fmt: skip
+        self.ledger = Ledger(Writer(self.db), self.reader)
+        tests = ExpectedTests()
+        app = receiver_app(
+            self.config.receiver,
+            ledger=self.ledger,
+            project_ids=self.ledger.coverage.project_ids(),
+            expected_tests=tests,
+        )
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         self.server = web_server(app)
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
-        await self.writer.run(lambda db: downtime.wake(db, times.now()))
-        self.parts = reconciling(self.config, db=self.reader, writer=self.writer, expected_tests=tests)
-        await self.parts.rounds.heal()
+        await self.ledger.note_start(times.now())
+        self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=tests)
+        await self.parts.rounds.catch_up()
 
     async def poll(self) -> None:
         if self.parts is not None:
-            await self.writer.run(lambda db: downtime.beat(db, times.now()))
+            await self.ledger.heartbeat(times.now())
             names = self.parts.projects.names
             await asyncio.gather(*(self.parts.poller.poll(name) for name in names))
 
@@ -203,8 +208,8 @@ class Life:
         self.parts = None
         self.server.should_exit = True
         await self.serving
-        await self.writer.run(lambda db: downtime.beat(db, times.now()))
-        await self.writer.close()
+        await self.ledger.heartbeat(times.now())
+        await self.ledger.close()
         self.reader.close()
         self.db.close()
 

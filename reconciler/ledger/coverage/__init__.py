@@ -1,1 +1,1 @@
-"""What was read: intervals, gaps, the state of each source, and when the service was down."""
+"""Coverage: what was read completely, gaps, the state of each source, and when the service was down."""

@@ -1,4 +1,4 @@
-"""When the service was down: it leaves a sign of life, and what lies between two lives is noted."""
+"""Downtime of the service: it writes a heartbeat, and a start notes the time since the last one as downtime."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.times import SECOND, Millis
-from reconciler.ledger.coverage.intervals import Interval
+from reconciler.ledger.storage import meta
 
 STOPPED, KILLED = "stopped", "killed"
 _ALIVE, _STOPPED, _STARTED = "alive_at", "stopped_at", "started_at"
 
 QUIET = Millis(40 * SECOND)
-"""A service that has left no sign of life for so long is taken to be gone: it leaves one in every 10 seconds."""
+"""A service whose last heartbeat is older counts as down. It writes one every 10 seconds."""
 
 
 class Downtime(msgspec.Struct, frozen=True):
-    """From the last sign of life to the next start. `how`: it was stopped, or it was killed or crashed."""
+    """From the last heartbeat to the next start. `how` says whether the service was stopped, or killed or crashed."""
 
     during: Interval
     how: str
 
 
 class Life(msgspec.Struct, frozen=True):
-    """The service's last start and its last sign of life; both None where none has ever run."""
+    """The service's last start and its last heartbeat. Both are None if none has ever run."""
 
     started_at: Millis | None
     alive_at: Millis | None
     stopped: bool
 
     def runs(self, now: Millis) -> bool:
-        """Whether the service is running, as far as the ledger can tell."""
+        """Whether the service is running, as far as its heartbeat tells."""
         return self.alive_at is not None and not self.stopped and now - self.alive_at <= QUIET
 
 
 def life(db: Database) -> Life:
-    """How the service is, going by its signs of life."""
+    """Whether the service runs, and since when, judging by its heartbeats."""
     alive_at = _read(db, _ALIVE)
     return Life(_read(db, _STARTED), alive_at, alive_at is not None and _read(db, _STOPPED) == alive_at)
 
 
-def wake(db: Database, now: Millis) -> Downtime | None:
-    """The service starts: note how long it was down. None at its first start."""
+def note_start(db: Database, now: Millis) -> Downtime | None:
+    """The service starts. Notes how long it was down, and returns that; None at its first start."""
     last, stopped = _read(db, _ALIVE), _read(db, _STOPPED)
     found = None
     if last is not None:
@@ -51,25 +52,25 @@ def wake(db: Database, now: Millis) -> Downtime | None:
             "INSERT OR REPLACE INTO downtimes (started_at, ended_at, how) VALUES (?, ?, ?)",
             (times.iso(last), times.iso(found.during.end), found.how),
         )
-    beat(db, now)
-    _write(db, _STARTED, now)
-    db.conn.execute("DELETE FROM meta WHERE name = ?", (_STOPPED,))
+    heartbeat(db, now)
+    meta.put(db, _STARTED, times.iso(now))
+    meta.delete(db, _STOPPED)
     return found
 
 
-def beat(db: Database, now: Millis) -> None:
-    """A sign of life."""
-    _write(db, _ALIVE, now)
+def heartbeat(db: Database, now: Millis) -> None:
+    """The service is alive."""
+    meta.put(db, _ALIVE, times.iso(now))
 
 
-def rest(db: Database, now: Millis) -> None:
-    """The service stops as it should."""
-    _write(db, _ALIVE, now)
-    _write(db, _STOPPED, now)
+def note_stop(db: Database, now: Millis) -> None:
+    """The service stops in order."""
+    meta.put(db, _ALIVE, times.iso(now))
+    meta.put(db, _STOPPED, times.iso(now))
 
 
 def downtimes(db: Database) -> list[Downtime]:
-    """All of them, oldest first. One whose end can't be read is taken to be as long as it can have been."""
+    """All downtimes, oldest first. One whose end is unreadable counts as lasting until the latest possible time."""
     rows = db.conn.execute("SELECT started_at, ended_at, how FROM downtimes").fetchall()
     found = [
         Downtime(Interval(times.from_iso(start), times.written(end) or times.LATEST), how) for start, end, how in rows
@@ -78,12 +79,5 @@ def downtimes(db: Database) -> list[Downtime]:
 
 
 def _read(db: Database, name: str) -> Millis | None:
-    row = db.conn.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    return None if row is None else times.from_iso(row[0])
-
-
-def _write(db: Database, name: str, at: Millis) -> None:
-    db.conn.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (name, times.iso(at)),
-    )
+    value = meta.get(db, name)
+    return None if value is None else times.from_iso(value)

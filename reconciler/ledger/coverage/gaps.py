@@ -1,4 +1,4 @@
-"""Gaps: which time a source has not read completely, why, and until when that can still be mended."""
+"""Gaps: time that a source has not read completely, why, and until when it can still be read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import Millis
+from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.coverage import downtime, intervals
 from reconciler.ledger.coverage.downtime import Downtime
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.source_state import OFF
 from reconciler.ledger.storage.schema import TIME
 
 EXPIRING = 7
-"""A gap is about to become final in the last seventh of the time for which GitLab keeps it: the last day of 7."""
+"""A gap is expiring in the last seventh of the time for which GitLab keeps its events: the last day of 7."""
 
 _UNTIL = f"""
     min(:expected, CASE WHEN s.watched_until GLOB {TIME} THEN s.watched_until ELSE :expected END,
-        CASE WHEN s.trouble IS '{OFF}' AND s.trouble_since GLOB {TIME} THEN s.trouble_since ELSE :expected END)
+        CASE WHEN s.trouble IS '{SWITCHED_OFF}' AND s.trouble_since GLOB {TIME}
+             THEN s.trouble_since ELSE :expected END)
 """
 UNFINISHED = f"""
     SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
@@ -37,9 +38,10 @@ UNFINISHED = f"""
                           AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME})
      ORDER BY s.project_id, s.source, c.covered_from
 """
-"""The sources that one stretch of coverage does not answer for, with all their stretches. Nearly all sources have no
-gap: SQL leaves them out, and takes for one what it can't read. What a source has nothing to read of, since it is
-switched off, it need not answer for.
+"""The sources that are not covered by a single interval, with all their intervals.
+
+Nearly all sources have no gap, and SQL leaves those out. A row that it can't read counts as a gap. Time in which a
+source is switched off need not be covered.
 """
 UNFINISHED_OF_PROJECT = UNFINISHED.replace("sources s", "(SELECT * FROM sources WHERE project_id = :project) s")
 
@@ -47,11 +49,11 @@ Row = tuple[int, str, str, str | None, str | None, str | None, str | None, str |
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A stretch of time that a source has not read completely.
+    """An interval that a source has not read completely.
 
-    `why`: `down` (the service was), a trouble of the source (`refused`, `rate limit`, `unavailable`, `no webhook`,
-    `switched off` since), `not read yet`, or `too old`: GitLab keeps no record of that time any more.
-    `closable_until` is when GitLab begins to forget it; None where it has.
+    `why` is `down` (the service was), a trouble of the source (`refused`, `rate limit`, `unavailable`, `no webhook`,
+    or `switched off` since then), `not read yet`, or `too old`: GitLab has no records of that time left.
+    `closable_until` is when GitLab begins to delete its records; None if it has.
     """
 
     project_id: int
@@ -69,8 +71,10 @@ class Gap(msgspec.Struct, frozen=True):
 def gaps(
     db: Database, *, keeps: Mapping[str, Millis], expected: Millis, now: Millis, project_id: int | None = None
 ) -> list[Gap]:
-    """All gaps, or those of one project, by project and source. `keeps` says for how long GitLab keeps what each
-    source reads; up to `expected` a service that polls as it should has read everything.
+    """All gaps, or those of one project, by project and source.
+
+    `keeps` says how long GitLab keeps what each source reads. `expected` is the time up to which a service that works
+    as it should has read everything.
     """
     asked = {"expected": times.iso(expected), "project": project_id}
     rows = db.conn.execute(UNFINISHED if project_id is None else UNFINISHED_OF_PROJECT, asked).fetchall()
@@ -84,29 +88,29 @@ def gaps(
 
 
 def is_expiring(gap: Gap, *, keeps_for: Millis, now: Millis) -> bool:
-    """Whether GitLab is about to forget it."""
+    """Whether GitLab is about to delete what it could be closed with."""
     return gap.closable_until is not None and gap.closable_until - now < keeps_for / EXPIRING
 
 
 def _of_source(
     rows: list[Row], keeps_for: Millis, expected: Millis, now: Millis, was_down: Callable[[Interval], bool]
 ) -> list[Gap]:
-    """The gaps of one source: what it answers for, but for what its rows of coverage say."""
+    """The gaps of one source: the time for which it is watched, without what it covers."""
     project_id, source, since, until, trouble, error, trouble_since, _, _ = rows[0]
     end = min(expected, times.written(until) or expected)
-    if trouble == OFF and (noticed := times.written(trouble_since)) is not None:
-        end = min(end, Millis(noticed - (now - expected)))  # it is noticed as late as anything may be read
+    if trouble == SWITCHED_OFF and (noticed := times.written(trouble_since)) is not None:
+        end = min(end, Millis(noticed - (now - expected)))  # it is noticed with the same delay as events
     watched = Interval(times.from_iso(since), end)
     read = intervals.readable((start, end) for *_, start, end in rows)
     forgotten = Millis(now - keeps_for)
     found = []
-    for gap in intervals.gaps(read, watched):
+    for gap in uncovered(read, watched):
         lost = Interval(gap.start, min(gap.end, forgotten))
         if lost.start < lost.end:
             found.append(Gap(project_id, source, lost, "too old", None, None))
         left = Interval(max(gap.start, forgotten), gap.end)
         if left.start < left.end:
-            if trouble is not None and (trouble == OFF or left.end >= watched.end):
+            if trouble is not None and (trouble == SWITCHED_OFF or left.end >= watched.end):
                 why = trouble
             else:
                 why = "down" if was_down(left) else trouble or "not read yet"
@@ -116,7 +120,7 @@ def _of_source(
 
 
 def _was_down(downtimes: list[Downtime]) -> Callable[[Interval], bool]:
-    """Whether the service was down in some of a stretch of time."""
+    """A function that says whether the service was down during part of an interval."""
     starts = [one.during.start for one in downtimes]
     latest_ends = list(itertools.accumulate((one.during.end for one in downtimes), max))
 

@@ -14,7 +14,7 @@ from reconciler.ledger.storage import columns
 
 
 class HookState(msgspec.Struct, frozen=True):
-    """A webhook of a project. `off_since`: when we saw first that GitLab has switched it off."""
+    """A webhook of a project. `off_since` is when we first saw that GitLab had disabled it."""
 
     project_id: int
     hook_id: int
@@ -32,7 +32,7 @@ class HookState(msgspec.Struct, frozen=True):
 
 
 def note_hooks(db: Database, project_id: int, hooks: Iterable[HookState], *, off: Iterable[int], now: Millis) -> None:
-    """Keep how a project's webhooks are now; `off` are the ids of those that GitLab has switched off."""
+    """Note the state of a project's webhooks. `off` are the ids of those that GitLab has disabled."""
     at, off_ids = times.iso(now), set(off)
     since = {hook.hook_id: hook.off_since for hook in project_hooks(db, project_id)}
     db.conn.execute("DELETE FROM hooks WHERE project_id = ?", (project_id,))
@@ -65,7 +65,7 @@ def project_hooks(db: Database, project_id: int) -> list[HookState]:
 
 
 def hooks_off(db: Database) -> list[HookState]:
-    """Every project's webhooks that GitLab has switched off."""
+    """All webhooks that GitLab has disabled."""
     return _hooks(db, "WHERE off_since IS NOT NULL")
 
 

@@ -1,4 +1,4 @@
-"""What the reconciler did: runs, and how each project's last poll ended."""
+"""What was read: runs, and how each project's last poll ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.events.times import Millis
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One reading of a window of one source. `known` and `new` count events, `requests` what GitLab was asked."""
+    """One reading of a window of a source. `known` and `new` count events, `requests` counts requests to GitLab."""
 
     project_id: int
     source: str
@@ -27,7 +27,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def note_run(db: Database, run: Run) -> None:
-    """Keep a run. A poll that found nothing new and met no error leaves no row: there are a million a year."""
+    """Keep a run, except a poll that found nothing new and had no error: there are a million of those a year."""
     if run.purpose == "poll" and not run.new and run.error is None:
         return
     db.table("runs").insert(
@@ -49,7 +49,7 @@ def note_run(db: Database, run: Run) -> None:
 
 
 def note_poll(db: Database, project_id: int, error: str | None, at: Millis) -> None:
-    """A poll of a project ended, well or with an error."""
+    """A poll of a project has ended, with an error or without."""
     db.conn.execute(
         """
         INSERT INTO projects (id, last_poll_at, last_poll_error) VALUES (?, ?, ?)
@@ -61,7 +61,7 @@ def note_poll(db: Database, project_id: int, error: str | None, at: Millis) -> N
 
 
 def note_path(db: Database, project_id: int, path: str) -> None:
-    """Remember what a project is called."""
+    """Keep the path of a project."""
     db.conn.execute(
         "INSERT INTO projects (id, path) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path",
         (project_id, path),
@@ -69,11 +69,11 @@ def note_path(db: Database, project_id: int, path: str) -> None:
 
 
 def project_paths(db: Database) -> dict[str, int]:
-    """Project ids by path, as far as the ledger has heard of them."""
+    """The ids of all projects whose path is known, by path."""
     return dict(db.conn.execute("SELECT path, id FROM projects WHERE path IS NOT NULL").fetchall())
 
 
-def heard_since(db: Database, moment: Millis) -> set[int]:
-    """The projects whose webhooks have told something since then."""
+def reported_since(db: Database, moment: Millis) -> set[int]:
+    """The projects from which a webhook has reported something since a moment."""
     rows = db.conn.execute("SELECT id FROM projects WHERE last_webhook_at >= ?", (times.iso(moment),))
     return {ident for (ident,) in rows}

@@ -1,4 +1,7 @@
-"""How each source of each project stands: since when it answers for completeness, what keeps it from being read."""
+"""The state of each source of each project: since when it is watched, and what keeps it from being read.
+
+What a watched source has not read completely is a gap.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,13 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.storage.schema import TIME, UNREAD
 
-OFF = "switched off"
-"""A source's trouble that is none: what it reads is switched off in the project. From then on it leaves no gap."""
 
-
-class Standing(msgspec.Struct, frozen=True):
-    """One source of one project. `trouble` is a word of `sources.errors`, `error` says more; both None where all is
-    well.
+class SourceState(msgspec.Struct, frozen=True):
+    """One source of one project. `trouble` is a word from `sources.errors`, and `error` says more. Both are None if
+    the source can be read.
     """
 
     project_id: int
@@ -49,28 +50,29 @@ COVERED_THROUGH = f"""
 
 
 def covered_through(db: Database) -> dict[int, str | None]:
-    """Up to when each project has been read: all its sources that can be read; where none can be, those that could
-    be once. None where one that can be read was not read yet.
+    """Up to when all readable sources of each project have been read. If none can be read now, up to when they were.
+
+    None if a readable source has not been read yet.
     """
     return dict(db.conn.execute(COVERED_THROUGH).fetchall())
 
 
 def watched_since(db: Database, project_id: int, source: str) -> Millis | None:
-    """From when on a source answers for completeness; None where it is not watched."""
-    found = standing(db, project_id, source)
+    """From when on a source is watched; None if it is not."""
+    found = source_state(db, project_id, source)
     return None if found is None or found.watched_until is not None else found.watched_since
 
 
 def watched_sources(db: Database, project_id: int) -> set[str]:
-    """The sources of a project that answer for completeness now."""
+    """The sources of a project that are watched now."""
     rows = db.conn.execute("SELECT source FROM sources WHERE project_id = ? AND watched_until IS NULL", (project_id,))
     return {source for (source,) in rows}
 
 
-def standing(db: Database, project_id: int, source: str) -> Standing | None:
-    """One source of one project; None before its first poll."""
+def source_state(db: Database, project_id: int, source: str) -> SourceState | None:
+    """The state of one source; None before its first poll."""
     row = db.conn.execute(f"{_SELECT} WHERE project_id = ? AND source = ?", (project_id, source)).fetchone()
-    return None if row is None else _standing(row)
+    return None if row is None else _state(row)
 
 
 def source_troubles(db: Database) -> dict[int, dict[str, str]]:
@@ -86,16 +88,16 @@ def source_troubles(db: Database) -> dict[int, dict[str, str]]:
 
 
 def switched_off(db: Database) -> dict[int, list[str]]:
-    """The sources of each project that have nothing to read, since it is switched off there."""
+    """The sources of each project that have nothing to read, because that is switched off in the project."""
     found: dict[int, list[str]] = {}
     for project_id, some in source_troubles(db).items():
-        if off := [source for source, trouble in some.items() if trouble == OFF]:
+        if off := [source for source, trouble in some.items() if trouble == SWITCHED_OFF]:
             found[project_id] = off
     return found
 
 
 def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
-    """A source begins to answer for completeness; nothing changes where it does already."""
+    """Watch a source from `since` on. Nothing changes if it is watched already."""
     db.conn.execute(
         """
         INSERT INTO sources (project_id, source, watched_since) VALUES (?1, ?2, ?3)
@@ -107,7 +109,7 @@ def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
 
 
 def unwatch(db: Database, project_id: int, *, keep: Iterable[str] = (), until: Millis) -> None:
-    """A project's sources, but for those to keep, answer for what comes after `until` no more."""
+    """Watch a project's sources until `until` only, except those to keep."""
     kept = list(keep)
     marks = ",".join("?" * len(kept))
     db.conn.execute(
@@ -129,8 +131,10 @@ def note_read(db: Database, project_id: int, source: str, now: Millis) -> None:
 
 
 def note_trouble(db: Database, project_id: int, source: str, trouble: str, error: str, now: Millis) -> None:
-    """A source can't be read. To be switched off begins when it is seen: time in which it was refused for another
-    reason was not read. What is so from its first reading on was so before.
+    """A source can't be read.
+
+    "Switched off" begins when it is first seen: if the source was refused for another reason before, that time was
+    not read. If it is so at the first reading, it was so from the start.
     """
     db.conn.execute(
         """
@@ -141,14 +145,14 @@ def note_trouble(db: Database, project_id: int, source: str, trouble: str, error
                    ELSE :now END
          WHERE project_id = :project AND source = :source
         """,
-        {"trouble": trouble, "error": error, "off": OFF, "now": times.iso(now), "project": project_id,
+        {"trouble": trouble, "error": error, "off": SWITCHED_OFF, "now": times.iso(now), "project": project_id,
          "source": source},
     )  # fmt: skip
 
 
-def _standing(row: tuple[int, str, str, str | None, str | None, str | None, str | None]) -> Standing:
+def _state(row: tuple[int, str, str, str | None, str | None, str | None, str | None]) -> SourceState:
     project_id, source, since, until, read_at, trouble, error = row
-    return Standing(
+    return SourceState(
         project_id,
         source,
         times.from_iso(since),

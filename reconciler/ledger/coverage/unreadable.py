@@ -1,4 +1,4 @@
-"""Records of GitLab's that could not be understood: kept as they came, named until they are understood."""
+"""Records of GitLab's API that could not be understood: kept unchanged, and shown until they are understood."""
 
 from __future__ import annotations
 
@@ -10,24 +10,13 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.events.unreadable import RAW_CHARS, Unreadable
 
-RAW_CHARS = 4096
-"""How much of a record is kept: enough to see what is wrong with it."""
 ERROR_CHARS = 500
 
 
-class Unreadable(msgspec.Struct, frozen=True):
-    """A record that could not be understood. `record_id` is GitLab's own, or a hash of a record without one; `raw`
-    is its JSON, cut.
-    """
-
-    record_id: str
-    error: str
-    raw: str
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """One that the ledger keeps. A group is a project with its id below zero."""
+class UnreadableRow(msgspec.Struct, frozen=True):
+    """An unreadable record in the ledger. A group is a project whose id is negative."""
 
     project_id: int
     source: str
@@ -39,7 +28,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def note(db: Database, project_id: int, source: str, records: Sequence[Unreadable], *, now: Millis) -> None:
-    """Keep records that could not be understood; one that is there already was seen again."""
+    """Keep records that could not be understood. One that is there already was seen again."""
     at = times.iso(now)
     db.conn.executemany(
         """
@@ -52,7 +41,7 @@ def note(db: Database, project_id: int, source: str, records: Sequence[Unreadabl
 
 
 def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str]) -> None:
-    """These were understood: whatever was wrong with one of them is over."""
+    """These records were understood: forget what was wrong with them before."""
     db.conn.execute(
         """
         DELETE FROM unreadable
@@ -63,7 +52,7 @@ def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str])
 
 
 def drop(db: Database, *, before: str, limit: int) -> int:
-    """Drop those that were seen last before a time, at most so many. Returns how many."""
+    """Drop at most `limit` records that were last seen before a time. Returns how many."""
     return db.conn.execute(
         """
         DELETE FROM unreadable WHERE (project_id, source, record_id) IN (
@@ -73,8 +62,8 @@ def drop(db: Database, *, before: str, limit: int) -> int:
     ).rowcount
 
 
-def unreadable(db: Database, *, limit: int = 100) -> list[Kept]:
-    """Those that were seen last, the newest first."""
+def unreadable(db: Database, *, limit: int = 100) -> list[UnreadableRow]:
+    """The records that were seen last, newest first."""
     rows = db.conn.execute(
         """
         SELECT project_id, source, record_id, error, raw, first_seen_at, last_seen_at
@@ -82,11 +71,11 @@ def unreadable(db: Database, *, limit: int = 100) -> list[Kept]:
         """,
         (limit,),
     ).fetchall()
-    return [Kept(*row) for row in rows]
+    return [UnreadableRow(*row) for row in rows]
 
 
-class Some(msgspec.Struct, frozen=True):
-    """Those of one source of a project: how many, since when, and what is wrong with the one that was seen last."""
+class UnreadableCount(msgspec.Struct, frozen=True):
+    """The records of one source of a project: how many, since when, and the error of the last one."""
 
     project_id: int
     source: str
@@ -95,12 +84,15 @@ class Some(msgspec.Struct, frozen=True):
     error: str
 
 
-def by_source(db: Database) -> list[Some]:
-    """All of them, by project and source."""
+def by_source(db: Database) -> list[UnreadableCount]:
+    """All records, counted by project and source."""
     rows = db.conn.execute(
         """
         SELECT project_id, source, count(*), min(first_seen_at), max(last_seen_at), error FROM unreadable
          GROUP BY project_id, source ORDER BY project_id, source
         """
     ).fetchall()
-    return [Some(project_id, source, found, since, error) for project_id, source, found, since, _, error in rows]
+    return [
+        UnreadableCount(project_id, source, found, since, error)
+        for project_id, source, found, since, _, error in rows
+    ]

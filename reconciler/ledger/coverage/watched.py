@@ -1,6 +1,6 @@
-"""What the config wants to be read (GitLab itself, groups, projects, and the projects below groups), and how it goes.
+"""What the config names (GitLab itself, groups, projects) and the projects below groups, and whether it can be read.
 
-A name is here from the moment at which a service takes its config, so that what nobody could ever read is known too.
+A name is here as soon as a service has accepted its config, so that a name that could never be read is known too.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ Kind = Literal["gitlab", "group", "project", "member"]
 
 
 class Name(msgspec.Struct, frozen=True):
-    """Something that the config names, by its name there."""
+    """Something that the config names, with its name in the config."""
 
     kind: Kind
     name: str
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """A name, and how reading it goes. `since`: when the service was first told to read it; `trouble` and `error` as
-    for sources; times as the ledger writes them. `path` is a project's, as far as it is known. `own_since`: since
-    when the trouble is its own; None while nothing of this GitLab can be read.
+    """A name, and whether it can be read. Times are ISO 8601 text, as stored.
+
+    `since` is when the config first named it. `trouble` and `error` are as for sources. `path` is a project's path,
+    if it is known. `own_since` is since when the trouble is its own; None while nothing can be read from this GitLab.
     """
 
     kind: Kind
@@ -45,7 +46,7 @@ class Watched(msgspec.Struct, frozen=True):
     own_since: str | None
 
 
-_GONE = """
+_NOT_NAMED = """
     kind <> 'member' AND (kind, name) NOT IN (
         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
 """
@@ -55,8 +56,9 @@ _LEFT = "kind = 'member' AND below = ?1 AND name NOT IN (SELECT value FROM json_
 
 
 def watched(db: Database) -> list[Watched]:
-    """All that is watched: GitLab first, then groups, projects, members, each by name. A member that the config names
-    as well is there as a project alone.
+    """Everything that is watched: GitLab first, then groups, projects and members, each by name.
+
+    A member that the config names too is listed as a project only.
     """
     rows = db.conn.execute(
         """
@@ -73,12 +75,12 @@ def watched(db: Database) -> list[Watched]:
 
 
 def sync(db: Database, names: Iterable[Name], now: Millis) -> None:
-    """Watch these names and no others. A project that is watched no more answers for nothing from now on."""
+    """Watch these names and no others. The sources of a project that is no longer watched leave no new gaps."""
     names = list(names)
     asked = msgspec.json.encode([[one.kind, one.name] for one in names]).decode()
     groups = msgspec.json.encode([one.name for one in names if one.kind == "group"]).decode()
-    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_GONE}", (asked,)).fetchall()
-    db.conn.execute(f"DELETE FROM watched WHERE {_GONE}", (asked,))
+    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_NOT_NAMED}", (asked,)).fetchall()
+    db.conn.execute(f"DELETE FROM watched WHERE {_NOT_NAMED}", (asked,))
     orphans = "kind = 'member' AND below NOT IN (SELECT value FROM json_each(?))"
     gone += db.conn.execute(f"SELECT project_id FROM watched WHERE {orphans}", (groups,)).fetchall()
     db.conn.execute(f"DELETE FROM watched WHERE {orphans}", (groups,))
@@ -90,7 +92,7 @@ def sync(db: Database, names: Iterable[Name], now: Millis) -> None:
 
 
 def members(db: Database, group: str) -> dict[int, str | None]:
-    """The projects below a group, as they were last seen: their paths by id."""
+    """The projects below a group when it was last read: their paths by id."""
     rows = db.conn.execute(
         """
         SELECT w.project_id, p.path FROM watched w LEFT JOIN projects p ON p.id = w.project_id
@@ -102,7 +104,7 @@ def members(db: Database, group: str) -> dict[int, str | None]:
 
 
 def add_members(db: Database, group: str, paths: Mapping[int, str | None], now: Millis) -> None:
-    """Watch these projects below a group too."""
+    """Also watch these projects below a group."""
     db.conn.executemany(
         "INSERT INTO watched (kind, name, below, project_id, since) VALUES ('member', ?1, ?2, ?3, ?4) "
         "ON CONFLICT DO NOTHING",
@@ -116,7 +118,7 @@ def add_members(db: Database, group: str, paths: Mapping[int, str | None], now: 
 
 
 def keep_members(db: Database, group: str, idents: Iterable[int], now: Millis) -> None:
-    """Of the projects below a group, watch none but these."""
+    """Watch no other projects below a group than these."""
     kept = msgspec.json.encode([str(ident) for ident in idents]).decode()
     gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_LEFT}", (group, kept)).fetchall()
     db.conn.execute(f"DELETE FROM watched WHERE {_LEFT}", (group, kept))
@@ -124,7 +126,7 @@ def keep_members(db: Database, group: str, idents: Iterable[int], now: Millis) -
 
 
 def note_found(db: Database, one: Name, project_id: int) -> None:
-    """GitLab has told which project, or which group (its id below zero), a name stands for."""
+    """GitLab has said which project, or which group (its id negated), a name stands for."""
     db.conn.execute(
         "UPDATE watched SET project_id = ?1 WHERE kind = ?2 AND name = ?3 AND project_id IS NOT ?1",
         (project_id, one.kind, one.name),
@@ -132,8 +134,9 @@ def note_found(db: Database, one: Name, project_id: int) -> None:
 
 
 def note_read(db: Database, one: Name, now: Millis, *, answered: bool = True) -> str | None:
-    """It was read, and GitLab `answered` where it had to be asked. Returns since when it could not be read, where it
-    could not.
+    """It was read. `answered`: GitLab was asked for it, and answered.
+
+    Returns since when it could not be read; None if it could.
     """
     at = times.iso(now)
     row = db.conn.execute(
@@ -146,7 +149,7 @@ def note_read(db: Database, one: Name, now: Millis, *, answered: bool = True) ->
 
 
 def note_answer(db: Database, now: Millis) -> None:
-    """GitLab answers: what can't be read from now on is in a trouble of its own."""
+    """GitLab answers: from now on, what can't be read has a trouble of its own."""
     db.conn.execute(f"UPDATE watched SET {_FINE} WHERE kind = 'gitlab'", (times.iso(now),))
     db.conn.execute(
         "UPDATE watched SET own_since = ? WHERE trouble IS NOT NULL AND own_since IS NULL", (times.iso(now),)
@@ -154,7 +157,7 @@ def note_answer(db: Database, now: Millis) -> None:
 
 
 def note_trouble(db: Database, one: Name, trouble: str, error: str, now: Millis, *, by_gitlab: bool = False) -> None:
-    """It can't be read. With `by_gitlab` nothing of this GitLab can be; a trouble of its own goes on all the same."""
+    """It can't be read. `by_gitlab`: nothing can be read from this GitLab. A trouble of its own stays one."""
     at = times.iso(now)
     db.conn.execute(
         """
@@ -167,7 +170,7 @@ def note_trouble(db: Database, one: Name, trouble: str, error: str, now: Millis,
 
 
 def _let_go(db: Database, idents: Iterable[int], now: Millis) -> None:
-    """What these projects' sources answer for ends here, unless another name still stands for them."""
+    """Stop watching the sources of these projects, unless another name still stands for them."""
     for ident in idents:
         if db.conn.execute("SELECT 1 FROM watched WHERE project_id = ?", (ident,)).fetchone() is None:
             source_state.unwatch(db, ident, until=now)

@@ -1,1 +1,1 @@
-"""What comes in: the one writer, recording sightings, and the matching rule's answer as events."""
+"""Intake: the single writer, recording sightings, and assigning them to events."""

@@ -1,11 +1,11 @@
-"""When a key is told again: which events keep their ids, which sightings move, which payload is the event's.
+"""Assigns events to groups of sightings: which events keep their ids, which sightings move, which payload is used.
 
-Grouping itself is `events.matching`'s. Here its answer meets what the ledger already holds. An event keeps
-its id and what was forwarded of it: its *anchor* is the sighting whose payload a destination took, or, while
-none did, the one whose payload would be sent. The event goes with the group that holds its anchor. Where two
-events meet in one group, the older stays; the other goes to a group without an event that tells the same
-bytes (for a consumer they are interchangeable), or it is absorbed, and comes back if the groups part again.
-A group that is left without an event is a new one.
+`events.matching` groups the sightings of a key. This file compares its groups with the events that the ledger has.
+An event keeps its id and what was delivered of it. Its *anchor* is the sighting whose payload a destination accepted;
+if none has, the one whose payload would be sent. The event belongs to the group that holds its anchor. If two events
+belong to one group, the older one keeps it. The other moves to a group that has no event and holds the same bytes
+(a consumer can't tell them apart), or else it is merged into the older one, and is restored if the groups separate
+later. A group that is left without an event becomes a new event.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from reconciler.ledger.intake.neighbourhood import Changed
 from reconciler.ledger.storage.schema import OPEN
 
 
-class Founding(msgspec.Struct, frozen=True):
-    """What a new event is made of."""
+class NewEvent(msgspec.Struct, frozen=True):
+    """The columns of a new event."""
 
     sighting_id: int
     kind: str
@@ -33,21 +33,21 @@ class Founding(msgspec.Struct, frozen=True):
     happened_at: str
 
 
-class Regrouping(msgspec.Struct):
-    """What a key's new grouping changes. Labels are sighting ids."""
+class Assignment(msgspec.Struct):
+    """What a key's new groups change in the ledger. Labels are sighting ids."""
 
     event_of: dict[int, int] = {}
     moved: list[tuple[int, int]] = []
     """(sighting, its new event)"""
     payloads: list[tuple[int, int, str]] = []
-    """(event, the sighting whose payload is the event's now, when it happened)"""
-    absorbed: list[tuple[int, int]] = []
-    """(event, the event it turned out to be)"""
-    revived: list[int] = []
-    """Events that were absorbed and turned out to be events of their own after all."""
+    """(event, the sighting whose payload it has from now on, when it happened)"""
+    merged: list[tuple[int, int]] = []
+    """(event, the event that it is merged into)"""
+    restored: list[int] = []
+    """Events that were merged before, and are separate events after all."""
 
     def apply(self, db: Database) -> None:
-        """Write the changes to rows that were there before. The caller has written the new rows."""
+        """Write the changes to existing rows. The caller has written the new rows."""
         db.conn.executemany(
             "UPDATE sightings SET event_id = ? WHERE id = ?",
             [(event_id, sighting_id) for sighting_id, event_id in self.moved],
@@ -61,77 +61,77 @@ class Regrouping(msgspec.Struct):
             """,
             self.payloads,
         )
-        for event_id in self.revived:
+        for event_id in self.restored:
             db.conn.execute("UPDATE events SET merged_into = NULL WHERE id = ?", (event_id,))
-        for event_id, survivor in self.absorbed:
+        for event_id, survivor in self.merged:
             db.conn.execute("UPDATE events SET merged_into = ?1 WHERE merged_into = ?2", (survivor, event_id))
             db.conn.execute("UPDATE events SET merged_into = ? WHERE id = ?", (survivor, event_id))
             db.conn.execute(f"DELETE FROM deliveries WHERE event_id = ? AND {OPEN}", (event_id,))
 
 
 def richness(source: str) -> int:
-    """How much a source's payload tells: a webhook's body is what consumers expect."""
+    """How complete a source's payload is: consumers expect a webhook's body."""
     if source.startswith("webhook:"):
         return 2
     return 1 if source.startswith("system_hook:") else 0
 
 
-class Known(msgspec.Struct, frozen=True):
+class KnownEvent(msgspec.Struct, frozen=True):
     """An event as the ledger has it."""
 
     id: int
     sighting_id: int
     happened_at: str
     merged_into: int | None
-    told: int | None
-    """The sighting whose payload a destination took first."""
-    told_by: int | None
-    """The event whose sighting that is now."""
-    told_sha: str | None
+    delivered: int | None
+    """The sighting whose payload a destination accepted first."""
+    delivered_of: int | None
+    """The event that this sighting belongs to now."""
+    delivered_sha: str | None
 
 
 _KNOWN = """
     SELECT e.id, e.sighting_id, e.happened_at, e.merged_into,
            (SELECT d.sighting_id FROM deliveries AS d WHERE d.event_id = e.id AND d.sighting_id IS NOT NULL
-             ORDER BY d.finished_at, d.destination_id LIMIT 1) AS told
+             ORDER BY d.finished_at, d.destination_id LIMIT 1) AS delivered
       FROM json_each(?) AS asked CROSS JOIN events AS e ON {} = asked.value
 """
 KNOWN = f"""
     SELECT e.*, t.event_id, t.payload_sha
       FROM ({_KNOWN.format("e.id")} UNION ALL {_KNOWN.format("e.merged_into")}) AS e
-      LEFT JOIN sightings AS t ON t.id = e.told
+      LEFT JOIN sightings AS t ON t.id = e.delivered
 """
 
 
-def known_events(db: Database, events: Iterable[int]) -> dict[int, list[Known]]:
-    """These events, each with those that it has absorbed after they were told."""
+def known_events(db: Database, events: Iterable[int]) -> dict[int, list[KnownEvent]]:
+    """These events, each with the events that were merged into it after they had been delivered."""
     asked = orjson.dumps(list(events)).decode()
-    found: dict[int, list[Known]] = {}
+    found: dict[int, list[KnownEvent]] = {}
     for row in db.conn.execute(KNOWN, (asked, asked)):
-        event = Known(*row)
-        if event.merged_into is None or event.told is not None:
+        event = KnownEvent(*row)
+        if event.merged_into is None or event.delivered is not None:
             found.setdefault(event.merged_into or event.id, []).append(event)
     return found
 
 
-def regroup(
+def assign_events(
     db: Database,
     changed: Changed,
     *,
-    known: Mapping[int, Sequence[Known]],
+    known: Mapping[int, Sequence[KnownEvent]],
     fresh: Mapping[int, Sighting],
-    found: Callable[[Founding], int],
-) -> Regrouping:
-    """Hold a key's new groups against the events that the ledger has for it.
+    create: Callable[[NewEvent], int],
+) -> Assignment:
+    """Compare a key's new groups with the events that the ledger has for it, and decide what changes.
 
-    `known` are these events, as `known_events` gives them; `fresh` are the new sightings by their ids; `found` makes
-    a new event and returns its id.
+    `known` are these events, as `known_events` returns them. `fresh` are the new sightings by id. `create` makes a
+    new event and returns its id.
     """
-    plan = Regrouping()
+    plan = Assignment()
     groups = changed.groups
     home = {seen.label: index for index, members in enumerate(groups) for seen in members}
     its_events = [one for event in sorted(set(changed.event_of.values())) for one in known.get(event, ())]
-    events = [one for one in its_events if one.merged_into is None or one.told in home]
+    events = [one for one in its_events if one.merged_into is None or one.delivered in home]
     sightings_of: dict[int, list[Seen]] = {}
     for seen in itertools.chain.from_iterable(groups):
         if seen.label in changed.event_of:
@@ -144,13 +144,13 @@ def regroup(
         payload = _richest(members, changed.recovered, fresh, keep=None if owner is None else owner.sighting_id)
         happened_at = times.iso(min(members, key=lambda s: (s.precision.tolerance, s.time)).time)
         if owner is None:
-            event_id = found(_founding(db, payload, fresh, happened_at))
+            event_id = create(_new_event(db, payload, fresh, happened_at))
         else:
             event_id = owner.id
             if (payload, happened_at) != (owner.sighting_id, owner.happened_at):
                 plan.payloads.append((event_id, payload, happened_at))
             if owner.merged_into is not None:
-                plan.revived.append(event_id)
+                plan.restored.append(event_id)
         event_of_group.append(event_id)
         for seen in members:
             plan.event_of[seen.label] = event_id
@@ -160,36 +160,39 @@ def regroup(
     for event in events:
         if event.id not in owners:
             survivor = event_of_group[home[anchors[event.id]]]
-            if event.told not in home and event.told_by is not None:
-                survivor = event.told_by
+            if event.delivered not in home and event.delivered_of is not None:
+                survivor = event.delivered_of
             if survivor != event.merged_into:
-                plan.absorbed.append((event.id, survivor))
+                plan.merged.append((event.id, survivor))
     return plan
 
 
-def _anchor(event: Known, sightings: Sequence[Seen], home: Container[int]) -> int:
-    """The sighting that an event goes with: what was told; if that is another event's, what tells the same bytes."""
-    alike = (seen.label for seen in sightings if seen.payload_sha == event.told_sha)
-    candidates = (event.told, *alike, event.sighting_id, *(seen.label for seen in sightings))
+def _anchor(event: KnownEvent, sightings: Sequence[Seen], home: Container[int]) -> int:
+    """The sighting that stays with an event: the delivered one, or one of the same bytes if another event has it."""
+    alike = (seen.label for seen in sightings if seen.payload_sha == event.delivered_sha)
+    candidates = (event.delivered, *alike, event.sighting_id, *(seen.label for seen in sightings))
     return next(label for label in candidates if label is not None and label in home)
 
 
 def _owners(
-    groups: Sequence[Sequence[Seen]], events: Sequence[Known], anchors: Mapping[int, int], home: Mapping[int, int]
-) -> dict[int, Known]:
-    """Which event each group belongs to, by the group's index."""
+    groups: Sequence[Sequence[Seen]],
+    events: Sequence[KnownEvent],
+    anchors: Mapping[int, int],
+    home: Mapping[int, int],
+) -> dict[int, KnownEvent]:
+    """The event of each group, by the group's index."""
     content = {seen.label: seen.payload_sha for members in groups for seen in members}
-    owner_of: dict[int, Known] = {}
+    owner_of: dict[int, KnownEvent] = {}
     crowded = []
     for event in sorted(events, key=lambda e: (e.merged_into is not None, e.id)):
         if owner_of.setdefault(home[anchors[event.id]], event) is not event:
             crowded.append(event)
     for event in crowded:
-        told = content[anchors[event.id]]
+        sha = content[anchors[event.id]]
         free = (
             index
             for index, members in enumerate(groups)
-            if index not in owner_of and any(seen.payload_sha == told for seen in members)
+            if index not in owner_of and any(seen.payload_sha == sha for seen in members)
         )
         index = next(free, None)
         if index is not None:
@@ -198,7 +201,7 @@ def _owners(
 
 
 def _richest(members: Sequence[Seen], recovered: Set[int], fresh: Mapping[int, Sighting], keep: int | None) -> int:
-    """The sighting with the richest payload; among equals the one that has been the payload, else the first."""
+    """The sighting with the most complete payload. Among equals, the one that is used now, else the first."""
 
     def rank(seen: Seen) -> tuple[int, bool, bool, int]:
         label = seen.label
@@ -208,9 +211,9 @@ def _richest(members: Sequence[Seen], recovered: Set[int], fresh: Mapping[int, S
     return max(members, key=rank).label
 
 
-def _founding(db: Database, label: int, fresh: Mapping[int, Sighting], happened_at: str) -> Founding:
+def _new_event(db: Database, label: int, fresh: Mapping[int, Sighting], happened_at: str) -> NewEvent:
     if label in fresh:
         about = fresh[label].summary
-        return Founding(label, about.kind, about.project_id, happened_at)
+        return NewEvent(label, about.kind, about.project_id, happened_at)
     kind, project_id = db.conn.execute("SELECT kind, project_id FROM sightings WHERE id = ?", (label,)).fetchone()
-    return Founding(label, kind, project_id, happened_at)
+    return NewEvent(label, kind, project_id, happened_at)

@@ -1,8 +1,8 @@
-"""What new sightings of a key can change: the groups around them, however much else the ledger holds of the key.
+"""The groups of sightings that new sightings of a key can change, however many sightings the ledger has of that key.
 
-A busy key has a long history, of which only what is around the new sightings is loaded: a window, widened until its
-groups are certain. They are where the history is cut (see `events.matching`) before the new sightings and after them,
-and all that decides so is in the window and is not new.
+A busy key has a long history. Only a window around the new sightings is loaded, and widened until its groups are
+certain: until the history is cut (see `events.matching`) before and after the new sightings, and everything that
+decides these cuts is in the window and not new.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
 
 _ROWS = 6 * NEAR
-"""How many sightings are loaded on either side at first. Most keys have fewer, and a busy one seldom needs more."""
+"""How many sightings are loaded on each side at first. Most keys have fewer, and a busy key rarely needs more."""
 _GROWTH = 4
 
 _AROUND = """
@@ -41,25 +41,27 @@ OF_EVENTS = """
 
 
 class Changed(msgspec.Struct):
-    """Groups of a key, each of them not just what the ledger has as one event. Labels are sighting ids."""
+    """The groups of a key that differ from the events that the ledger has. Labels are sighting ids."""
 
     groups: list[list[Seen]]
     event_of: dict[int, int]
-    """The event of each of their sightings that is in the ledger. These events have no other sightings."""
+    """The event of each of their recorded sightings. These events have no other sightings."""
     recovered: set[int]
-    """Those in the ledger whose payload no webhook brought."""
+    """Their recorded sightings whose payload did not come from a webhook."""
 
     def first_new(self) -> int:
-        """The label of the new sighting that came first: new events get their ids in this order."""
+        """The label of the first new sighting: new events get their ids in this order."""
         return min(seen.label for group in self.groups for seen in group if seen.label not in self.event_of)
 
 
 def changed(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[Changed]:
-    """Group new sightings, given by key, with those around them in the ledger; what stays as it is is left out."""
+    """Group new sightings, given by key, with those around them in the ledger. Groups that do not change are left
+    out.
+    """
     windows = _first_windows(db, fresh)
     while True:
         windows = _merged(windows)
-        uncertain = [window for window in windows if not window.settle()]
+        uncertain = [window for window in windows if not window.try_group()]
         if uncertain:
             _load(db, uncertain)
         elif not _reach_further(db, windows):
@@ -68,38 +70,38 @@ def changed(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[Changed]:
 
 
 class _Window:
-    """The sightings of a key after one time and before another, completely."""
+    """All sightings of a key after one time and before another."""
 
     def __init__(self, key: str, fresh: Seen) -> None:
         self.key = key
         self.first = self.last = fresh
-        """What may change the groups is one of these, or between them."""
+        """The first and the last sighting that may change the groups."""
         self.seen = {fresh.label: fresh}
         self.event_of: dict[int, int] = {}
         self.after: Millis | None = fresh.time
         self.before: Millis | None = fresh.time
-        """None: from the beginning of the history, or to its end."""
+        """The window's ends. None means the beginning or the end of the history."""
         self.lacks = {EARLIER, LATER}
         self.changed: Changed | None = None
         self.rows = {EARLIER: _ROWS, LATER: _ROWS}
 
     def reaches(self, time: Millis) -> bool:
-        """Whether this time is in the window, but for its beginning."""
+        """Whether a time is before the window's end."""
         return self.before is None or time < self.before
 
     def edge(self, side: str) -> Millis:
-        """From where on it lacks something on a side."""
+        """The time from which on sightings are missing on a side."""
         edge = self.after if side == EARLIER else self.before
         return self.first.time if edge is None else edge
 
     def add(self, seen: Seen) -> None:
-        """Note a sighting that may change the groups."""
+        """Add a sighting that may change the groups."""
         self.seen[seen.label] = seen
         self.first, self.last = min(self.first, seen), max(self.last, seen)
         self.changed = None
 
     def take(self, side: str, rows: Iterable[Sequence[Any]], *, is_all: bool) -> None:
-        """What was loaded on a side. Of the outermost time there may be more."""
+        """Add what was loaded on a side. There may be more sightings of the outermost time."""
         found = [(_seen(row), row[1]) for row in rows]
         self.seen.update((seen.label, seen) for seen, _ in found)
         self.event_of.update((seen.label, event) for seen, event in found)
@@ -110,7 +112,7 @@ class _Window:
         self.rows[side] *= _GROWTH
 
     def absorb(self, other: _Window) -> None:
-        """Become one with a later window that overlaps."""
+        """Merge with a later window that overlaps."""
         self.seen |= other.seen
         self.event_of |= other.event_of
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
@@ -118,8 +120,8 @@ class _Window:
         self.before = None if self.before is None or other.before is None else max(self.before, other.before)
         self.changed = None
 
-    def settle(self) -> bool:
-        """Group what may have changed; False where the window is too small for it, and then on which side."""
+    def try_group(self) -> bool:
+        """Group what may have changed. False if the window is too small; `lacks` then says on which sides."""
         if self.changed is None:
             self.lacks = set()
             if self.after is not None and self.first.time <= self.after:
@@ -144,7 +146,7 @@ class _Window:
             self.changed = self._differing([event for a, b in segments for event in pair(history.ordered[a:b])])
 
     def _start(self, history: History) -> int:
-        """The last cut before what is new that does not depend on it."""
+        """The last cut before the new sightings that does not depend on them."""
         new = bisect_left(history.ordered, self.first)
         for at in range(new - NEAR, 0, -1):
             verdict = history.judge(at)
@@ -155,7 +157,7 @@ class _Window:
         return 0
 
     def _end(self, history: History) -> int:
-        """The first cut after what is new that does not depend on it."""
+        """The first cut after the new sightings that does not depend on them."""
         new = bisect_right(history.ordered, self.last)
         for at in range(new + NEAR, len(history.ordered)):
             verdict = history.judge(at)
@@ -166,7 +168,7 @@ class _Window:
         return len(history.ordered)
 
     def _unknown(self, history: History, verdict: Verdict) -> set[str]:
-        """On which sides there may be more that decides."""
+        """The sides on which sightings outside the window may affect the result."""
         earlier = self.after is not None and verdict.decided_by.start == 0
         later = self.before is not None and verdict.decided_by.stop == len(history.ordered)
         return ({EARLIER} if earlier else set()) | ({LATER} if later else set())
@@ -175,7 +177,7 @@ class _Window:
         return (self.after is None or self.after < time) and self.reaches(time)
 
     def _differing(self, groups: Iterable[list[Seen]]) -> Changed:
-        """The groups that are not exactly the sightings that an event has here."""
+        """The groups that are not exactly the sightings of one event."""
         groups = list(groups)
         sizes = Counter(self.event_of.get(seen.label) for group in groups for seen in group)
         differing = []
@@ -189,7 +191,7 @@ class _Window:
 
 
 def _first_windows(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[_Window]:
-    """Windows that hold all new sightings. What is loaded around one often holds the next."""
+    """Windows that contain all new sightings. The window around one often contains the next."""
     waiting = {key: sorted(several, reverse=True) for key, several in fresh.items()}
     windows: list[_Window] = []
     while waiting:
@@ -205,7 +207,7 @@ def _first_windows(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[_W
 
 
 def _load(db: Database, windows: Sequence[_Window]) -> None:
-    """Widen windows on the sides where they lack something."""
+    """Widen windows on the sides where sightings are missing."""
     for side in (EARLIER, LATER):
         lacking = [window for window in windows if side in window.lacks]
         if lacking:
@@ -219,7 +221,7 @@ def _load(db: Database, windows: Sequence[_Window]) -> None:
 
 
 def _merged(windows: list[_Window]) -> list[_Window]:
-    """Make one window of those that overlap."""
+    """Merge windows that overlap."""
     merged: list[_Window] = []
     for window in sorted(windows, key=lambda one: (one.key, one.first)):
         last = merged[-1] if merged and merged[-1].key == window.key else None
@@ -231,10 +233,10 @@ def _merged(windows: list[_Window]) -> list[_Window]:
 
 
 def _reach_further(db: Database, windows: Sequence[_Window]) -> bool:
-    """Whether an event of a changed group has sightings that its window left out; they may change it, too.
+    """Add sightings outside a window that belong to an event of a changed group. Returns whether there were any.
 
-    The rule never makes such events; a ledger may have them from before it was as it is, or since something was
-    pruned. Notes also which sightings were recovered.
+    The matching rule makes no such events, but a ledger may have some from an earlier version of the rule, or after
+    pruning. Also notes which sightings were recovered.
     """
     window_of = {event: one for one in windows if one.changed is not None for event in one.changed.event_of.values()}
     if not window_of:

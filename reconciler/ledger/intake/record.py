@@ -1,4 +1,4 @@
-"""Recording sightings: the matching rule against what the ledger holds, in bulk and in one transaction."""
+"""Recording sightings: applies the matching rule to a batch of them, in one transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.intake import neighbourhood
-from reconciler.ledger.intake.assign import Founding, Regrouping, known_events, regroup, richness
+from reconciler.ledger.intake.assign import Assignment, NewEvent, assign_events, known_events, richness
 from reconciler.ledger.intake.neighbourhood import Changed
 from reconciler.ledger.queue.known import paths
 from reconciler.ledger.queue.opening import Opened, candidates_of, open_deliveries
@@ -24,8 +24,10 @@ from reconciler.ledger.storage import columns
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What became of one sighting: which event it belongs to, and whether it founded it. `shares_id`: another body
-    was told under its id before, so that it has one of its own in the ledger. `repeated`: its source told it before.
+    """What became of one sighting: the event it belongs to, and whether it is the first of a new event.
+
+    `shares_id`: its source sent another body under the same id, so the ledger gave this one an id of its own.
+    `repeated`: its source had reported it before.
     """
 
     event_id: int
@@ -34,19 +36,15 @@ class Recorded(msgspec.Struct, frozen=True):
     repeated: bool = False
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What recording a batch did. `founded` counts new events, those that a moved sighting left behind too."""
+class BatchResult(msgspec.Struct, frozen=True):
+    """What recording a batch of sightings did.
+
+    `new_events` counts the events that are new, including those that a moved sighting left behind.
+    """
 
     recorded: list[Recorded]
     opened: list[Opened]
-    founded: int
-
-
-class _Event(msgspec.Struct):
-    """An event about to be written."""
-
-    id: int
-    founding: Founding
+    new_events: int
 
 
 _SIGHTING = """
@@ -59,10 +57,10 @@ _ORIGINAL = """
     UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
      WHERE source_id = ? AND source = ? AND recovery IS NOT NULL
 """
-_ONE_TOLD = """
+_ONE_KNOWN = """
     SELECT source, source_id, event_id, payload_sha, recovery FROM sightings WHERE source_id = ? AND source = ?
 """
-_TOLD = """
+_KNOWN = """
     SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
       FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.source_id = asked.value
 """
@@ -74,12 +72,12 @@ _PROJECT = """
 """
 
 
-def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: Sequence[Route] = ()) -> Outcome:
+def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: Sequence[Route] = ()) -> BatchResult:
     """Record sightings inside the transaction that is open on `db`.
 
-    All sightings of one key are matched together. A delivery that was known from GitLab's hook log only, and now
-    comes by itself, brings its original bytes along. Each new event opens a delivery for each of the `routes` that
-    accepts it. Returns one `Recorded` for each sighting, in their order.
+    All sightings of one key are matched together. A webhook delivery that was only known from GitLab's hook log
+    replaces that body with its original bytes. Each new event opens a delivery for every route that accepts it. The
+    result has one `Recorded` for each sighting, in the same order.
     """
     known, own = _known(db, sightings) if sightings else ({}, list[Sighting]())
     fresh: dict[tuple[str, str], Sighting] = {}
@@ -91,7 +89,7 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: 
     db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
     written = _Writing(db, list(fresh.values()), times.iso(now)) if fresh else None
     opened = [] if written is None else written.open_deliveries(routes)
-    first_told: set[int] = set()
+    reported: set[int] = set()
     seen: set[tuple[str, str]] = set()
     recorded = []
     for sighting, asked in zip(own, sightings, strict=True):
@@ -101,21 +99,21 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: 
             event_id = known[name].event_id
         else:
             event_id = written.event_of[name]
-        founded = written is not None and event_id in written.founded and event_id not in first_told
-        first_told.add(event_id)
-        recorded.append(Recorded(event_id, founded, shares_id, repeated=name in known or name in seen))
+        is_new = written is not None and event_id in written.new_events and event_id not in reported
+        reported.add(event_id)
+        recorded.append(Recorded(event_id, is_new, shares_id, repeated=name in known or name in seen))
         seen.add(name)
-    return Outcome(recorded, opened, 0 if written is None else len(written.founded))
+    return BatchResult(recorded, opened, 0 if written is None else len(written.new_events))
 
 
 class _Writing:
-    """One batch of sightings on its way into the tables."""
+    """Writes one batch of sightings to the tables."""
 
     def __init__(self, db: Database, fresh: list[Sighting], recorded_at: str) -> None:
         self.db = db
         self.recorded_at = recorded_at
         self.event_of: dict[tuple[str, str], int] = {}
-        self.founded: dict[int, _Event] = {}
+        self.new_events: dict[int, NewEvent] = {}
         self._fresh_of: dict[int, Sighting] = {}
         self._next_event = _next_event_id(db)
         self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
@@ -124,41 +122,41 @@ class _Writing:
         by_key: dict[str, list[Seen]] = {}
         for label, sighting in ids.items():
             by_key.setdefault(sighting.identity.key, []).append(_as_seen(label, sighting))
-        regroupings = self._regroupings(neighbourhood.changed(db, by_key), ids)
-        # Events first: rows refer to them. Sightings that move are rare and come last.
+        assignments = self._assignments(neighbourhood.changed(db, by_key), ids)
+        # Events first: other rows refer to them. Sightings that move are rare and come last.
         self._insert_events()
-        event_of = {label: event for one in regroupings for label, event in one.event_of.items()}
+        event_of = {label: event for one in assignments for label, event in one.event_of.items()}
         db.conn.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
-        for regrouping in regroupings:
-            regrouping.apply(db)
+        for assignment in assignments:
+            assignment.apply(db)
         self._note_projects(fresh)
 
     def open_deliveries(self, routes: Sequence[Route]) -> list[Opened]:
-        """Open a delivery of each new event for each destination that is to get it."""
-        if not routes or not self.founded:
+        """Open a delivery of each new event for each destination whose route accepts it."""
+        if not routes or not self.new_events:
             return []
-        candidates = {event.id: self._candidate(event.founding.sighting_id) for event in self.founded.values()}
+        candidates = {ident: self._candidate(new.sighting_id) for ident, new in self.new_events.items()}
         found = [delivery(route, ident, one) for ident, one in candidates.items() for route in routes]
         return open_deliveries(self.db, [one for one in found if one is not None], self.recorded_at)
 
     def _candidate(self, sighting_id: int) -> Candidate:
         fresh = self._fresh_of.get(sighting_id)
-        if fresh is None:  # an event of its own after all
+        if fresh is None:  # made of a sighting that was recorded before
             return next(candidates_of(self.db, [sighting_id]))[1]
         others = partial(paths, self.db, fresh.summary.project_id)
         return Candidate(fresh.summary, fresh.source, lambda: fresh.payload, others)
 
-    def _regroupings(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Regrouping]:
-        """Who belongs to whom, and what that changes."""
+    def _assignments(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Assignment]:
+        """Which sightings belong to which events, and what that changes."""
         events = {event for one in changed for event in one.event_of.values()}
         known = known_events(self.db, events) if events else {}
-        return [regroup(self.db, one, known=known, fresh=fresh, found=self._found) for one in changed]
+        return [assign_events(self.db, one, known=known, fresh=fresh, create=self._create_event) for one in changed]
 
-    def _found(self, founding: Founding) -> int:
-        event = _Event(self._next_event, founding)
+    def _create_event(self, new: NewEvent) -> int:
+        event_id = self._next_event
         self._next_event += 1
-        self.founded[event.id] = event
-        return event.id
+        self.new_events[event_id] = new
+        return event_id
 
     def _take_sighting_id(self) -> int:
         taken: int = self._next_sighting
@@ -197,9 +195,8 @@ class _Writing:
         self.db.conn.executemany(
             _EVENT,
             [
-                (e.id, f.kind, f.project_id, f.happened_at, self.recorded_at, f.sighting_id)
-                for e in self.founded.values()
-                for f in (e.founding,)
+                (ident, new.kind, new.project_id, new.happened_at, self.recorded_at, new.sighting_id)
+                for ident, new in self.new_events.items()
             ],
         )
 
@@ -215,42 +212,44 @@ class _Writing:
         self.db.conn.executemany(_PROJECT, list(rows.values()))
 
 
-def rehearse(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> Outcome:
-    """What `record` would do; the ledger stays as it was. Inside the transaction that is open on `db`."""
-    db.conn.execute("SAVEPOINT rehearsal")
+def preview(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> BatchResult:
+    """What `record` would do, without changing the ledger. Call it inside an open transaction."""
+    db.conn.execute("SAVEPOINT preview")
     try:
         return record(db, sightings, now=now)
     finally:
-        db.conn.execute("ROLLBACK TO rehearsal")
-        db.conn.execute("RELEASE rehearsal")
+        db.conn.execute("ROLLBACK TO preview")
+        db.conn.execute("RELEASE preview")
 
 
-class _Told(msgspec.Struct, frozen=True):
-    """What its source told under an id: the event that it belongs to, and its body's fingerprint; None where that was
-    not all of the body.
+class _Reported(msgspec.Struct, frozen=True):
+    """What the ledger has under a source's id: its event, and its body's fingerprint.
+
+    `sha` is None if the stored body is not complete.
     """
 
     event_id: int
     sha: str | None
 
 
-_Names = dict[tuple[str, str], _Told]
+_Names = dict[tuple[str, str], _Reported]
 
 
 def _known(db: Database, sightings: Sequence[Sighting]) -> tuple[_Names, list[Sighting]]:
-    """Rule 1: which of these their source has told before. And the sightings, each with an id that is its own: what
-    stands before us may send different deliveries under one `Idempotency-Key`.
+    """Rule 1: which of these sightings their source has reported before. Returns them too, each with a unique id.
+
+    A proxy may send different deliveries under one `Idempotency-Key`, so a body that differs gets an id of its own.
     """
     known = _look_up(db, sightings)
     own = list(sightings)
     if not known and len(own) == 1:
         return known, own
-    bodies = {name: told.sha for name, told in known.items()}
+    bodies = {name: one.sha for name, one in known.items()}
     others = []
     for index, sighting in enumerate(sightings):
         sha = _sha(sighting)
-        told = bodies.setdefault((sighting.source, sighting.source_id), sha)
-        if sha != told and sha is not None and told is not None:
+        first = bodies.setdefault((sighting.source, sighting.source_id), sha)
+        if sha != first and sha is not None and first is not None:
             own[index] = msgspec.structs.replace(sighting, source_id=f"{sighting.source_id}:{sha[:32]}")
             others.append(own[index])
     return known | _look_up(db, others) if others else known, own
@@ -259,22 +258,22 @@ def _known(db: Database, sightings: Sequence[Sighting]) -> tuple[_Names, list[Si
 def _look_up(db: Database, sightings: Sequence[Sighting]) -> _Names:
     if len(sightings) == 1:
         only = sightings[0]
-        rows = db.conn.execute(_ONE_TOLD, (only.source_id, only.source))
+        rows = db.conn.execute(_ONE_KNOWN, (only.source_id, only.source))
     else:
-        rows = db.conn.execute(_TOLD, (orjson.dumps([s.source_id for s in sightings]).decode(),))
+        rows = db.conn.execute(_KNOWN, (orjson.dumps([s.source_id for s in sightings]).decode(),))
     return {
-        (source, source_id): _Told(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
+        (source, source_id): _Reported(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
         for source, source_id, event_id, sha, recovery in rows
     }
 
 
 def _sha(s: Sighting) -> str | None:
-    """The fingerprint of a delivery's whole body; None for what GitLab may tell otherwise each time it is asked."""
+    """The fingerprint of a delivery's complete body. None for what GitLab may word differently at each request."""
     return None if not richness(s.source) or _is_cut(s.recovery) else s.payload_sha
 
 
 def _is_cut(recovery: Recovery | None) -> bool:
-    """Whether a body is not all that was posted: GitLab's log has blotted something out."""
+    """Whether a body is incomplete: GitLab's hook log redacts some fields."""
     return recovery is not None and (recovery.by != "hook_log" or bool(recovery.redacted))
 
 
@@ -288,6 +287,6 @@ def _original(s: Sighting) -> tuple[str, ...]:
 
 
 def _next_event_id(db: Database) -> int:
-    """Event ids only grow, even past events that were pruned."""
+    """The next event id. Ids only grow, and the ids of pruned events are not used again."""
     row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return (row[0] if row else 0) + 1

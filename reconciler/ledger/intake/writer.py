@@ -1,10 +1,9 @@
-"""The one writer of a service: many changes share one transaction, and no change waits for a timer.
+"""The single writer of a service: many changes share one transaction (group commit), and none waits for a timer.
 
-Everything that became ready while one commit was on its way to the disk goes into the next: the batch grows
-with the load by itself. Statements run on the event loop's thread; only the COMMIT, which holds no interpreter
-lock while it writes and syncs, runs on a thread of its own, so that the loop reads the next requests meanwhile
-(docs/benchmarks.md has the figures). Nobody else may use this connection: between a batch's first statement
-and its commit it sees what is not on disk yet.
+Everything that is submitted during a commit goes into the next one, so batches grow with the load. Statements run on
+the event loop's thread. Only the COMMIT runs on a thread of its own: it releases the interpreter lock while it writes
+and syncs, so the loop can read the next requests meanwhile (docs/benchmarks.md has the figures). Nothing else may use
+this connection: between a batch's first statement and its commit, it sees changes that are not on disk yet.
 """
 
 from __future__ import annotations
@@ -26,30 +25,39 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.record import Outcome, Recorded, record
+from reconciler.ledger.intake.record import BatchResult, record
+from reconciler.ledger.listener import Committed, Listener
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.connection import Ledger, commit, explain, is_busy, is_damage, is_of_words, is_trouble
+from reconciler.ledger.storage.connection import (
+    LedgerDatabase,
+    commit,
+    explain,
+    is_busy,
+    is_damage,
+    is_of_search_index,
+    is_trouble,
+)
 from reconciler.ledger.storage.damage import note_damage
 
 T = TypeVar("T")
-Told = TypeVar("Told")
+Reported = TypeVar("Reported")
 
 BATCH_SIGHTINGS = 128
-"""How many sightings share one commit at most: bounds how long the event loop is away."""
+"""At most so many sightings share one commit, which limits how long the event loop is blocked."""
 
 BUSY_PATIENCE_S = 5.0
-"""How long changes wait while another process holds the write lock, before they fail as unavailable."""
+"""How long changes wait for another process's write lock before they fail with LedgerUnavailable."""
 BUSY_PAUSE_S = 0.01
 
 REMIND_S = 60.0
-"""How often a trouble of the ledger that lasts is logged again."""
+"""How often a lasting problem of the ledger is logged again."""
 
 log = structlog.get_logger(__name__)
 
 
 class _Change:
-    """Something waiting to be written: sightings to record, or a function of the database."""
+    """A change that waits to be written: sightings to record, or a function of the database."""
 
     __slots__ = ("alone", "future", "run", "sightings", "since")
 
@@ -61,47 +69,41 @@ class _Change:
         self.run = run
         self.since = time.monotonic()
         self.alone = False
-        """Whether it must have a transaction of its own: it may be what spoilt one before."""
+        """Whether it needs a transaction of its own, since it may have made an earlier one fail."""
 
 
 class _Written(msgspec.Struct, frozen=True):
-    """A batch whose statements have run, and what they came to."""
+    """A batch whose statements have run, and their results."""
 
     batch: list[_Change]
-    outcome: Outcome
+    result: BatchResult
     results: list[Any]
     began: float
 
 
-class Committed(msgspec.Struct, frozen=True):
-    """Sightings that are on disk, what became of each, and how long their commit took."""
-
-    sightings: list[Sighting]
-    recorded: list[Recorded]
-    seconds: float
-
-
 class Writer:
-    """Group commit over one connection. Use it from the event loop that made it.
+    """Group commit over one connection. Use it from the event loop that created it.
 
-    `on_opened` is called after each commit with the deliveries that it opened, `on_committed` after one with
-    sightings, by who measures; `on_trouble` with what is wrong with the ledger when it can't be written, and with
-    None when it can again; `on_damage` once, when a damaged part of its file is met. New events open deliveries by
-    `routes`, which may be changed at any time. `disk` runs the commits; default: a thread of its own.
+    New events open deliveries according to `routes`, which may be changed at any time. `disk` runs the commits; by
+    default a thread of its own.
     """
 
-    def __init__(self, db: Ledger, *, routes: Sequence[Route] = (), disk: Executor | None = None) -> None:
-        self.on_opened: Callable[[list[Opened]], None] | None = None
-        self.on_committed: Callable[[Committed], None] | None = None
-        self.on_trouble: Callable[[str | None], None] | None = None
-        self.on_damage: Callable[[str], None] | None = None
+    def __init__(
+        self,
+        db: LedgerDatabase,
+        *,
+        routes: Sequence[Route] = (),
+        listener: Listener | None = None,
+        disk: Executor | None = None,
+    ) -> None:
+        self.listener = listener or Listener()
         self.damage: str | None = None
-        """What is known of damage to the ledger's file. It does not pass while the service runs."""
+        """What is known about damage to the ledger's file. It stays for as long as the service runs."""
         self.routes = routes
         self.waiting_sightings = 0
         self._db = db
         self._trouble: str | None = None
-        self._told_at = 0.0
+        self._logged_at = 0.0
         self._bugs: set[str] = set()
         self._db.execute("PRAGMA busy_timeout = 0")  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
@@ -110,37 +112,42 @@ class Writer:
         self._disk = disk or ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._loop = asyncio.get_running_loop()
 
-    def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[Outcome]:
-        """Record sightings; the future is done when they are on disk.
+    def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[BatchResult]:
+        """Record sightings. The future is done when they are on disk.
 
-        It fails with LedgerUnavailable when the ledger can't be written, with ChangeFailed where these sightings
-        can't be recorded.
+        It fails with LedgerUnavailable if the ledger can't be written, and with ChangeFailed if these sightings can't
+        be recorded.
         """
         self.waiting_sightings += len(sightings)
         return self._submit(sightings, None)
 
     def run(self, change: Callable[[Database], T]) -> asyncio.Future[T]:
-        """Run `change` inside the next transaction; the future holds what it returned, once it is on disk.
+        """Run `change` in the next transaction. The future holds its result once the transaction is on disk.
 
-        It fails with LedgerUnavailable when the ledger can't be written, with ChangeFailed where `change` raised
-        something else. `change` may run more than once (each time in a new transaction), and must only touch the
-        database.
+        It fails with LedgerUnavailable if the ledger can't be written, and with ChangeFailed if `change` raised
+        anything else. `change` may run more than once, each time in a new transaction, so it must change nothing but
+        the database. Only the ledger's own operations call this.
         """
         return self._submit((), change)
 
-    def damaged(self, error: BaseException) -> None:
-        """Somebody met an error. Where it tells of a damaged file, `/readyz` says so too, and the next start looks
-        into it. Damage of the index of words, which no event needs, is its part's alone.
+    def report_damage(self, error: BaseException) -> None:
+        """Look at an error that was met. If the file is damaged, `/readyz` says so and the next start checks it.
+
+        Damage to the search index is ignored here: no event needs it, and the part that fills it reports it.
         """
-        if self.damage is not None or not is_damage(error) or is_of_words(error):
+        if self.damage is not None or not is_damage(error) or is_of_search_index(error):
             return
         self.damage = reason = _reason(error)
         log.error("the ledger's file is damaged", reason=reason)
-        _tell(self.on_damage, reason)
+        _report(self.listener.damage, reason)
         self.run(lambda db: note_damage(db, reason)).add_done_callback(lambda noted: noted.exception())
 
+    def report_opened(self, deliveries: list[Opened]) -> None:
+        """Report deliveries that a change opened, once it is on disk."""
+        _report(self.listener.opened, deliveries)
+
     async def close(self) -> None:
-        """Wait until everything submitted is on disk or has failed, and end the thread."""
+        """Wait until everything that was submitted is on disk or has failed, then end the thread."""
         while pending := self._unfinished():
             await asyncio.wait(pending)
         self._disk.shutdown()
@@ -156,7 +163,7 @@ class Writer:
         return future
 
     def _schedule(self) -> None:
-        """Flush when everything that is ready now has been submitted; after a commit where one is going on."""
+        """Flush once everything that is ready now has been submitted, or after the commit that is going on."""
         if self._waiting and not self._scheduled and self._committing is None:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -167,7 +174,7 @@ class Writer:
         try:
             written = self._write(batch)
             committing = self._loop.run_in_executor(self._disk, commit, self._db)
-        except Exception as error:  # whatever it is, each change's future must hear of it
+        except Exception as error:  # whatever it is, each change's future must get it
             self._give_up(batch, error)
         else:
             self._committing = written
@@ -188,9 +195,9 @@ class Writer:
             self._db.conn.execute("ROLLBACK")
         self._db.conn.execute("BEGIN IMMEDIATE")
         sightings = [s for change in batch for s in change.sightings]
-        outcome = record(self._db, sightings, now=times.now(), routes=self.routes)
+        result = record(self._db, sightings, now=times.now(), routes=self.routes)
         results = [change.run(self._db) if change.run else None for change in batch]
-        return _Written(batch, outcome, results, began)
+        return _Written(batch, result, results, began)
 
     def _committed(self, written: _Written, committing: asyncio.Future[None]) -> None:
         self._committing = None
@@ -207,13 +214,13 @@ class Writer:
             if not change.future.done():
                 change.future.set_result(result if change.run else _share(written, position, end))
             position = end
-        if written.outcome.opened:
-            _tell(self.on_opened, written.outcome.opened)
-        if written.outcome.recorded:
+        if written.result.opened:
+            _report(self.listener.opened, written.result.opened)
+        if written.result.recorded:
             sightings = [sighting for change in written.batch for sighting in change.sightings]
             took = time.monotonic() - written.began
-            _tell(self.on_committed, Committed(sightings, written.outcome.recorded, took))
-        # Last, so that who waited for this commit goes on before the next one: a reload sets its routes.
+            _report(self.listener.committed, Committed(sightings, written.result.recorded, took))
+        # Last, so that whoever waited for this commit continues before the next one: a reload sets its routes.
         self._schedule()
 
     def _give_up(self, batch: list[_Change], error: BaseException) -> None:
@@ -245,7 +252,7 @@ class Writer:
         if _concerns_all(error):
             self._note_trouble(reason)
         elif is_damage(error):
-            self.damaged(error)
+            self.report_damage(error)
         else:
             self._note_bug(reason, error)
         for change in batch:
@@ -254,19 +261,19 @@ class Writer:
                 change.future.set_exception(_failure(reason, error))
 
     def _note_trouble(self, reason: str | None) -> None:
-        """Log a trouble when it begins, when it lasts, and when it is over."""
+        """Log a problem when it begins, while it lasts, and when it is over."""
         now = time.monotonic()
         before, self._trouble = self._trouble, reason
         if reason is None:
             log.info("the ledger can be written again")
-        elif reason != before or now - self._told_at >= REMIND_S:
-            self._told_at = now
+        elif reason != before or now - self._logged_at >= REMIND_S:
+            self._logged_at = now
             log.error("the ledger can't be written", reason=reason)
         if reason != before:
-            _tell(self.on_trouble, reason)
+            _report(self.listener.trouble, reason)
 
     def _note_bug(self, reason: str, error: BaseException) -> None:
-        """Log a bug with its traceback the first time, in a line after that."""
+        """Log a bug with its traceback the first time, and in one line after that."""
         kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
         first = kind not in self._bugs
         self._bugs.add(kind)
@@ -274,7 +281,7 @@ class Writer:
 
 
 def _concerns_all(error: BaseException) -> bool:
-    """Whether an error would meet every change alike."""
+    """Whether an error would affect every change."""
     return isinstance(error, LedgerUnavailable) or (is_trouble(error) and not is_damage(error))
 
 
@@ -285,26 +292,24 @@ def _reason(error: BaseException) -> str:
 
 
 def _failure(reason: str, error: BaseException) -> Exception:
-    """What a change's future hears: one object for each, as each gets a traceback of its own."""
+    """The exception for a change's future: one object for each, as each gets its own traceback."""
     kind = LedgerUnavailable if _concerns_all(error) else LedgerDamaged if is_damage(error) else ChangeFailed
     failure = kind(reason)
     failure.__cause__ = error
     return failure
 
 
-def _tell(listener: Callable[[Told], None] | None, what: Told) -> None:
-    """Tell a listener; its trouble is not the ledger's."""
-    if listener is None:
-        return
+def _report(method: Callable[[Reported], None], what: Reported) -> None:
+    """Call a listener's method. An exception there must not reach the ledger."""
     try:
-        listener(what)
+        method(what)
     except Exception:
         log.exception("a listener of the ledger's writer failed")
 
 
-def _share(written: _Written, start: int, end: int) -> Outcome:
-    """What of a batch's outcome belongs to one change's sightings."""
+def _share(written: _Written, start: int, end: int) -> BatchResult:
+    """The part of a batch's result that belongs to one change's sightings."""
     if len(written.batch) == 1:
-        return written.outcome
-    mine = written.outcome.recorded[start:end]
-    return Outcome(mine, [], sum(one.new_event for one in mine))
+        return written.result
+    mine = written.result.recorded[start:end]
+    return BatchResult(mine, [], sum(one.new_event for one in mine))

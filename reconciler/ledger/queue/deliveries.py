@@ -1,8 +1,8 @@
-"""The outbox: which delivery goes out next, and what became of it.
+"""Deliveries: which one is sent next, and its result.
 
-Deliveries of one lane go out one after the other, in the order of their events. A lane is a project, an object
-of a project, or a single event where a destination asked for no order (see `ledger.routes`). Lanes take turns:
-the table `lanes` has each lane with its head, and one that had its turn goes to the end.
+The deliveries of one lane are sent one after the other, in the order of their events. A lane is a project, an object
+of a project, or a single event if a destination wants no order (see `queue.routes`). Lanes take turns: the table
+`lanes` has each lane with its first delivery, and a lane that has had its turn goes to the end.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ RETRY = f"""
                           last_status = ?6, last_error = ?7
      WHERE event_id = ?1 AND destination_id = ?2 AND {OPEN}
 """
-"""Not where it was set aside meanwhile."""
+"""Unless it was set aside in the meantime."""
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """The delivery at the head of a lane. `attempts`: all that were made; `failures`: those since it was opened,
-    or opened again by a replay.
+    """The first delivery of a lane. `attempts` counts all attempts, `failures` those since it was opened, or opened
+    again by a replay.
     """
 
     lane: str
@@ -85,7 +85,7 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """What a destination is sent of an event."""
+    """An event as a destination is sent it."""
 
     event_id: int
     happened_at: str
@@ -98,8 +98,10 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One try: when it began and ended, and what came back. `error_class` is None where it was taken, and then
-    `sighting_id` is what it was taken of.
+    """One attempt: when it began and ended, and the answer.
+
+    `error_class` is None if the destination accepted the event; `sighting_id` is then the sighting whose payload it
+    accepted.
     """
 
     event_id: int
@@ -115,9 +117,9 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 def next_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> list[Queued]:
-    """The heads of up to `limit` lanes that may go out, the lane whose turn it is first.
+    """The first deliveries of up to `limit` lanes that are due, in the order of the lanes' turns.
 
-    Costs a few index steps for each that is returned, however many lanes there are, and however long they are.
+    Each costs a few index steps, however many lanes there are, and however long they are.
     """
     asked = {"destination": destination_id, "now": times.iso(now), "limit": limit}
     return [
@@ -127,16 +129,16 @@ def next_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) ->
 
 
 def next_due(db: Database, destination_id: int, *, after: Millis) -> Millis | None:
-    """When the next lane that waits for a retry may go out."""
+    """When the next lane that waits for a retry is due; None if none waits."""
     row = db.conn.execute(NEXT_DUE, (destination_id, times.iso(after))).fetchone()
     return None if row is None else times.from_iso(row[0])
 
 
 def pull_back(db: Database, destination_id: int, *, longest: Millis, now: Millis, limit: int = 500) -> bool:
-    """Bring retries that are due later than their own pause from now within it: the wall clock was set back.
+    """Bring forward retries that are due later than their own pause from now: the wall clock was set back.
 
-    `longest` is the longest pause that the config allows; nothing due before is looked at. Short steps, inside the
-    open transaction: call it until it returns False.
+    `longest` is the longest pause that the config allows; what is due within it is not looked at. Works in short
+    steps, inside the open transaction: call it until it returns False.
     """
     asked = {
         "destination": destination_id,
@@ -165,17 +167,17 @@ def outgoing(db: Database, event_id: int) -> Outgoing:
 
 
 def deliver(db: Database, attempt: Attempt) -> None:
-    """The destination took the event."""
+    """The destination accepted the event."""
     _finish(db, attempt, "delivered")
 
 
-def bury(db: Database, attempt: Attempt) -> None:
-    """The event will not be tried again by itself: a dead letter."""
+def mark_dead(db: Database, attempt: Attempt) -> None:
+    """Make the delivery a dead letter: it is not retried automatically."""
     _finish(db, attempt, "dead")
 
 
 def retry(db: Database, attempt: Attempt, *, pause: Millis, now: Millis) -> None:
-    """The event will be tried again, after a pause. `now` is the steady clock's, by which it is waited."""
+    """Retry the delivery after a pause. `now` is the steady clock's, which the pause is measured by."""
     _note(db, attempt)
     row = (
         attempt.event_id,

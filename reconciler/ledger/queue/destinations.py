@@ -1,4 +1,4 @@
-"""The destinations' rows: which there are, which are paused, and how their circuit breakers stand."""
+"""Destinations: which there are, which are paused, and the states of their circuit breakers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from reconciler.events.times import Millis
 from reconciler.ledger.storage import columns
 
 Start = Literal["now", "beginning"] | Millis
-"""From where on a new destination gets events: those to come, all, or those that happened since a time."""
+"""Which events a new destination gets: future ones, all, or those that happened since a time."""
+
+GONE = "410 Gone"
+"""Why a destination is paused that answers so."""
 
 BreakerName = Literal["closed", "open", "half_open"]
 _BREAKER_NAMES = get_args(BreakerName)
 
 
 class Breaker(msgspec.Struct, frozen=True):
-    """A circuit breaker's state. `failures`: in a row; `until`: when the next probe may go out."""
+    """A circuit breaker's state. `failures` counts failures in a row; `until` is when the next probe may be sent."""
 
     state: BreakerName = "closed"
     failures: int = 0
@@ -28,15 +31,15 @@ class Breaker(msgspec.Struct, frozen=True):
     changed_at: Millis | None = None
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """A destination as the config wants it."""
+class DestinationSpec(msgspec.Struct, frozen=True):
+    """A destination as the config describes it."""
 
     name: str
     ordering: str = "project"
     start: Start = "now"
 
 
-class Standing(msgspec.Struct, frozen=True):
+class DestinationState(msgspec.Struct, frozen=True):
     """A destination as the ledger has it."""
 
     id: int
@@ -50,7 +53,7 @@ class Standing(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> str:
-        """In words: what a person should know first."""
+        """The state in words, the most important first."""
         if not self.active:
             return "not in the config"
         if self.paused_at is not None:
@@ -58,16 +61,16 @@ class Standing(msgspec.Struct, frozen=True):
         return "up" if self.breaker.state == "closed" else "down"
 
 
-def sync(db: Database, wanted: Iterable[Wanted], *, now: Millis) -> dict[str, int]:
-    """Make the ledger's active destinations those in the config. Returns ids by name.
+def sync(db: Database, specs: Iterable[DestinationSpec], *, now: Millis) -> dict[str, int]:
+    """Make these the active destinations. Returns their ids by name.
 
-    A destination that is gone from the config stays, inactive, with what it was owed. `start` counts for one that
-    is new: the events that it is to get of the past are noted, for `ledger.fill` to open.
+    A destination that is no longer in the config becomes inactive, and keeps its pending deliveries. `start` matters
+    for a new one only: it notes which past events it gets, and `queue.past_deliveries` opens them.
     """
-    wanted = list(wanted)
+    specs = list(specs)
     known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
     db.conn.execute("UPDATE destinations SET active = 0 WHERE active = 1")
-    for one in wanted:
+    for one in specs:
         if one.name in known:
             db.conn.execute(
                 "UPDATE destinations SET ordering = ?, active = 1 WHERE name = ?", (one.ordering, one.name)
@@ -77,12 +80,13 @@ def sync(db: Database, wanted: Iterable[Wanted], *, now: Millis) -> dict[str, in
     return active(db)
 
 
-def add(db: Database, wanted: Iterable[Wanted]) -> dict[str, int]:
-    """Add the destinations that the ledger does not know; those that it knows stay as they are, active or not: only
-    the service decides that. Returns the ids of the active ones by name.
+def add(db: Database, specs: Iterable[DestinationSpec]) -> dict[str, int]:
+    """Add the destinations that are new to the ledger. Others stay active or inactive: only the service changes that.
+
+    Returns the ids of the active destinations by name.
     """
     known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
-    for one in wanted:
+    for one in specs:
         if one.name not in known:
             _insert(db, one)
     return active(db)
@@ -93,8 +97,8 @@ def active(db: Database) -> dict[str, int]:
     return dict(db.conn.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())
 
 
-def _insert(db: Database, one: Wanted) -> None:
-    """A new destination, and from where on it gets the past."""
+def _insert(db: Database, one: DestinationSpec) -> None:
+    """Insert a new destination, with the range of past events that it gets."""
     db.conn.execute("INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)", (one.name, one.ordering))
     if one.start != "now":
         since = None if one.start == "beginning" else times.iso(one.start)
@@ -107,7 +111,7 @@ def _insert(db: Database, one: Wanted) -> None:
         )
 
 
-def standings(db: Database) -> list[Standing]:
+def destination_states(db: Database) -> list[DestinationState]:
     """All destinations, by name."""
     rows = db.conn.execute(
         """
@@ -116,7 +120,7 @@ def standings(db: Database) -> list[Standing]:
         """
     )
     return [
-        Standing(
+        DestinationState(
             id=ident,
             name=name,
             active=bool(active),
@@ -131,7 +135,7 @@ def standings(db: Database) -> list[Standing]:
 
 
 def pause(db: Database, destination_id: int, why: str, *, now: Millis) -> None:
-    """Send nothing more to it; what comes is kept for it."""
+    """Send nothing to it; its deliveries stay pending."""
     db.conn.execute(
         "UPDATE destinations SET paused_at = ?, paused_why = ? WHERE id = ? AND paused_at IS NULL",
         (times.iso(now), why, destination_id),
@@ -139,7 +143,7 @@ def pause(db: Database, destination_id: int, why: str, *, now: Millis) -> None:
 
 
 def resume(db: Database, destination_id: int) -> None:
-    """Send again: a probe at once, whatever the breaker was waiting for, and no delivery waits for its retry."""
+    """Send to it again: a probe is sent at once, even if the breaker is open, and no delivery waits for its retry."""
     db.conn.execute(
         """
         UPDATE destinations SET paused_at = NULL, paused_why = NULL, breaker_until = NULL, resumes = resumes + 1,
@@ -153,14 +157,14 @@ def resume(db: Database, destination_id: int) -> None:
 
 
 def remove(db: Database, destination_id: int) -> None:
-    """Forget a destination, what it is owed, and what it was told."""
+    """Delete a destination with its deliveries and attempts."""
     for table in ("attempts", "deliveries"):
         db.conn.execute(f"DELETE FROM {table} WHERE destination_id = ?", (destination_id,))
     db.conn.execute("DELETE FROM destinations WHERE id = ?", (destination_id,))
 
 
 def note_breaker(db: Database, destination_id: int, breaker: Breaker) -> None:
-    """Keep a breaker's state, so that it outlives the process."""
+    """Keep a breaker's state beyond the process."""
     db.conn.execute(
         """
         UPDATE destinations SET breaker = ?, breaker_failures = ?, breaker_until = ?, breaker_changed_at = ?
@@ -177,7 +181,7 @@ def note_breaker(db: Database, destination_id: int, breaker: Breaker) -> None:
 
 
 def _breaker(state: str, failures: int, until: str | None, changed_at: str | None) -> Breaker:
-    """A breaker's state. One that can't be read counts as closed: the destination itself will tell."""
+    """A breaker's state. An unreadable one counts as closed: the next attempts will show."""
     for name in _BREAKER_NAMES:
         if name == state:
             return Breaker(name, columns.count(failures), _millis(until) or Millis(0), _millis(changed_at))

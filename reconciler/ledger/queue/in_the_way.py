@@ -1,4 +1,4 @@
-"""The event in the way: one that a destination does not take, again and again, while others wait behind it."""
+"""The event in the way: one that a destination keeps failing to accept, while others wait behind it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from reconciler.events.times import Millis
 from reconciler.ledger.storage.schema import OPEN
 
 FAILURES = 3
-"""So often it was tried in vain."""
+"""An event is in the way after so many failed attempts."""
 _LANES = 1000
-"""So many lanes are looked at: those whose heads are tried again last, after the longest pauses."""
+"""At most so many lanes are looked at: those whose next retry is latest, after the longest pauses."""
 MOST_COUNTED = 10_000
 
 IN_THE_WAY = f"""
@@ -45,8 +45,8 @@ _TRY_NOW = """
 
 
 class InTheWay(msgspec.Struct, frozen=True):
-    """An event that its lane waits for. `since` and `tried_at`: its first attempt and its last; `behind`: how many
-    wait, at most `MOST_COUNTED`.
+    """An event that its lane waits for. `since` and `tried_at` are its first and its last attempt. `behind` is how
+    many events wait behind it, at most `MOST_COUNTED`.
     """
 
     destination: str
@@ -61,7 +61,7 @@ class InTheWay(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """In a sentence, with what to do."""
+        """A sentence that says what is wrong and what to do."""
         where = f" in {self.project}" if self.project else ""
         since = f" since {self.since[:19].replace('T', ' ')}" if self.since else ""
         error = f" ({self.error.splitlines()[0][:100]})" if self.error else ""
@@ -75,7 +75,7 @@ class InTheWay(msgspec.Struct, frozen=True):
 
 
 def in_the_way(db: Database, destination_id: int, name: str) -> InTheWay | None:
-    """The event of a destination that was tried most often while others wait behind it; None where there is none."""
+    """The event of a destination with the most failures while others wait behind it; None if there is none."""
     row = db.conn.execute(IN_THE_WAY, {"destination": destination_id}).fetchone()
     if row is None:
         return None
@@ -86,7 +86,7 @@ def in_the_way(db: Database, destination_id: int, name: str) -> InTheWay | None:
 
 
 def set_aside(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
-    """Make an open delivery a dead letter, and have those behind it tried at once; False where it is not open."""
+    """Make a pending delivery a dead letter, and try those behind it at once. False if it is not pending."""
     if not db.conn.execute(_SET_ASIDE, (times.iso(now), event_id, destination_id)).rowcount:
         return False
     db.conn.execute(_TRY_NOW, (destination_id,))

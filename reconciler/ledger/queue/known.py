@@ -1,4 +1,4 @@
-"""What the ledger has heard of: whether a word that a filter names may let something through."""
+"""Which projects, kinds and sources the ledger knows: whether a filter that names one can match anything."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PATHS_OF = """
 """
 PROJECT_OF_PATH = """coalesce(
     (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
-"""GitLab's paths ignore case, and lead to a project that was renamed."""
+"""GitLab's paths ignore case, and redirect from the former path of a renamed project."""
 HEARD = "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH ?)"
 
 
 def projects(db: Database) -> list[tuple[int, str | None]]:
-    """Every project that was heard of: its id, and its path where that is known."""
+    """Every known project: its id, and its path if that is known."""
     return [(ident, path) for ident, path in db.conn.execute(PROJECTS)]
 
 
 class Renamed(NamedTuple):
-    """A path that a project had, its id, and the path that it has now."""
+    """A former path of a project, its id, and its present path."""
 
     path: str
     project_id: int
@@ -36,28 +36,28 @@ class Renamed(NamedTuple):
 
 
 def renamed(db: Database) -> list[Renamed]:
-    """The paths that projects had before they were renamed or moved, and that no other project has now."""
+    """The former paths of projects that were renamed or moved, if no other project has that path now."""
     return [Renamed(*row) for row in db.conn.execute(FORMER)]
 
 
 def renames(db: Database) -> int:
-    """How many of them there are."""
+    """The number of former paths."""
     count: int = db.conn.execute("SELECT count(*) FROM former_paths").fetchone()[0]
     return count
 
 
 def paths(db: Database, project_id: int | None) -> list[str]:
-    """The paths that a project has or had: who tells of it may call it by either."""
+    """The present and former paths of a project: a report may use any of them."""
     return [] if project_id is None else [path for (path,) in db.conn.execute(PATHS_OF, (project_id,))]
 
 
 def note_former(db: Database, project_id: int, path: str) -> None:
-    """GitLab redirects from this path to the project: it had it once."""
+    """Note a former path, from which GitLab redirects to the project."""
     db.conn.execute("INSERT OR IGNORE INTO former_paths (project_id, path) VALUES (?, ?)", (project_id, path))
 
 
 def heard(db: Database, words: Iterable[str]) -> set[str]:
-    """Which of these kinds and actions the index for searching has seen of events; none where it can't be read."""
+    """Which of these kinds and actions are in the search index; none if it can't be read."""
     return {word for word in words if _heard(db, word)}
 
 
@@ -70,7 +70,7 @@ def _heard(db: Database, word: str) -> bool:
 
 
 def has_project(db: Database, name: int | str) -> bool:
-    """Whether a project of this id or path was heard of; its path may be one that it had, in any capitals."""
+    """Whether a project with this id or path is known. A former path counts, and case does not matter."""
     if isinstance(name, str):
         return db.conn.execute(f"SELECT {PROJECT_OF_PATH}", (name, name)).fetchone()[0] is not None
     return _is_there(
@@ -79,14 +79,14 @@ def has_project(db: Database, name: int | str) -> bool:
 
 
 def has_kind(db: Database, kind: str) -> bool:
-    """Whether there is an event of this kind, or of this `event_name`."""
+    """Whether there is an event of this kind, or with this `event_name`."""
     if kind in KIND_OF and _is_there(db, "SELECT 1 FROM sightings WHERE action = ?", kind):
         return True
     return _is_there(db, "SELECT 1 FROM events WHERE kind = ?", kind)
 
 
 def sources(db: Database) -> list[str]:
-    """Every source that told something. It looks at all sightings."""
+    """Every source that has reported something. It looks at all sightings."""
     return [name for (name,) in db.conn.execute("SELECT DISTINCT source FROM sightings ORDER BY source")]
 
 

@@ -1,4 +1,4 @@
-"""Opening deliveries: of new events as they are recorded, and of events that are in the ledger already."""
+"""Opening deliveries, of new events and of recorded ones."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def open_deliveries(db: Database, new: Sequence[NewDelivery], at: str) -> list[Opened]:
-    """Open deliveries inside the open transaction; one that is there already stays as it is."""
+    """Open deliveries inside the open transaction. One that exists already does not change."""
     db.conn.executemany(_OPEN, [(d.event_id, d.destination_id, d.lane, at, d.error) for d in new])
     return [Opened(d.destination_id) for d in new if d.error is None]
 
 
 def candidates_of(db: Database, sighting_ids: Sequence[int]) -> Iterator[tuple[int, Candidate]]:
-    """What filters look at, of sightings in the ledger; each with its sighting's id."""
+    """Recorded sightings as filters see them, each with the sighting's id."""
     for ident, source, *about in db.conn.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall():
         summary = Summary(*about)
         others = partial(known.paths, db, summary.project_id)

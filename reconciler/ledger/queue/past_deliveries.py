@@ -1,6 +1,6 @@
-"""A new destination that starts in the past: its deliveries of events already recorded are opened part by part.
+"""Deliveries of past events, for a new destination that starts in the past. They are opened in parts.
 
-How far this is stands in the ledger, so that a kill in the middle loses nothing and opens nothing twice.
+The ledger keeps how far this is, so that a kill in between loses nothing and opens nothing twice.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _PART = """
 """
 
 
-def fill_step(db: Database, route: Route, *, now: Millis) -> list[Opened] | None:
-    """Open the next part of a destination's past, inside the open transaction; None when all of it is open."""
+def open_past_deliveries(db: Database, route: Route, *, now: Millis) -> list[Opened] | None:
+    """Open the next deliveries of past events, inside the open transaction; None when all of them are open."""
     row = db.conn.execute(
         "SELECT fill_from, fill_after, fill_through FROM destinations WHERE id = ? AND fill_after IS NOT NULL",
         (route.destination_id,),

@@ -1,4 +1,4 @@
-"""Sending events again: which deliveries a request means, and how they are opened once more."""
+"""Resending events: which deliveries a request means, and how they are opened again."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _REOPEN = """
 """
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """Which events are to go out again: by ids, or by a filter; of these only a destination's dead letters."""
+class ResendRequest(msgspec.Struct, frozen=True):
+    """Which events to resend: by id, or by a filter. `dead_only`: only those that are dead letters."""
 
     filter: Filter = Filter()
     event_ids: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
-    """Those of the ids that are no event's, and the event that each turned out to be, if it did."""
+    """Those of the ids that belong to no event, each with the event that it was merged into, if it was."""
     sql = """
         SELECT asked.value, e.merged_into FROM json_each(?) AS asked LEFT JOIN events e ON e.id = asked.value
          WHERE e.id IS NULL OR e.merged_into IS NOT NULL ORDER BY asked.value
@@ -47,25 +47,26 @@ def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
     return dict(db.conn.execute(sql, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
 
 
-class Again(msgspec.Struct, frozen=True):
-    """A delivery that is to go out again."""
+class Resend(msgspec.Struct, frozen=True):
+    """A delivery to be opened again, and its lane."""
 
     event_id: int
     lane: str
 
 
-def find(db: Database, wanted: Wanted, route: Route) -> Iterator[Again]:
+def find(db: Database, request: ResendRequest, route: Route) -> Iterator[Resend]:
     """The deliveries that a request means for one destination, oldest event first.
 
-    An event that it never was to get is meant only where it is named by its id, or its filter lets it through now.
+    An event that the destination never had a delivery of is included only if the request names its id, or if the
+    destination's filter accepts it now.
     """
-    for part in _parts(db, wanted, route.destination_id):
+    for part in _parts(db, request, route.destination_id):
         event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in part}
         for sighting_id, candidate in candidates_of(db, list(event_of)):
             event_id, had = event_of[sighting_id]
-            named = bool(wanted.event_ids) and candidate.summary.kind not in OWN_KINDS
+            named = bool(request.event_ids) and candidate.summary.kind not in OWN_KINDS
             if had or named or _accepts(route, candidate):
-                yield Again(event_id, lane(route.ordering, event_id, candidate.summary))
+                yield Resend(event_id, lane(route.ordering, event_id, candidate.summary))
 
 
 def _accepts(route: Route, candidate: Candidate) -> bool:
@@ -75,8 +76,11 @@ def _accepts(route: Route, candidate: Candidate) -> bool:
         return False
 
 
-def reopen(db: Database, destination_id: int, some: Sequence[Again], *, now: Millis) -> None:
-    """Open deliveries once more, marked as replays. Safe beside a service; keep `some` short (EVENTS_A_STEP)."""
+def reopen(db: Database, destination_id: int, some: Sequence[Resend], *, now: Millis) -> None:
+    """Open deliveries again, marked as replays, in one transaction. Keep `some` short (EVENTS_A_STEP).
+
+    Safe while a service is running. Raises LedgerUnavailable if the ledger can't be written.
+    """
     with transaction(db):
         db.conn.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
 
@@ -85,31 +89,31 @@ _Rows = list[tuple[int, int, bool]]
 """(event, its sighting, whether it has a delivery)"""
 
 
-def _parts(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
-    """The events that are meant, a step at a time, in the order in which they happened or were recorded."""
-    if wanted.event_ids:
-        return _named(db, wanted, destination_id)
-    if wanted.dead_only:
-        return _dead(db, wanted, destination_id)
-    return _of_time(db, wanted, destination_id)
+def _parts(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+    """The events that a request means, in steps, in the order in which they happened or were recorded."""
+    if request.event_ids:
+        return _named(db, request, destination_id)
+    if request.dead_only:
+        return _dead(db, request, destination_id)
+    return _of_time(db, request, destination_id)
 
 
-def _named(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
-    where, values = wanted.filter.where()
+def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+    where, values = request.filter.where()
     sql = f"""
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
           FROM json_each(?) AS asked CROSS JOIN events e ON e.id = asked.value
           LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
-         WHERE e.merged_into IS NULL{where}{" AND d.state = 'dead'" if wanted.dead_only else ""}
+         WHERE e.merged_into IS NULL{where}{" AND d.state = 'dead'" if request.dead_only else ""}
     """
-    ids = sorted(set(wanted.event_ids))
+    ids = sorted(set(request.event_ids))
     for start in range(0, len(ids), EVENTS_A_STEP):
         asked = orjson.dumps(ids[start : start + EVENTS_A_STEP]).decode()
         yield db.conn.execute(sql, [asked, destination_id, *values]).fetchall()
 
 
-def _dead(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
-    where, values = wanted.filter.where()
+def _dead(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+    where, values = request.filter.where()
     sql = f"""
         SELECT e.id, e.sighting_id, 1
           FROM deliveries d CROSS JOIN events e ON e.id = d.event_id
@@ -122,15 +126,15 @@ def _dead(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
         last = rows[-1][0]
 
 
-def _of_time(db: Database, wanted: Wanted, destination_id: int) -> Iterator[_Rows]:
-    where, values = msgspec.structs.replace(wanted.filter, since=None).where(by_time=True)
+def _of_time(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+    where, values = msgspec.structs.replace(request.filter, since=None).where(by_time=True)
     sql = f"""
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL, e.happened_at
           FROM events e LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
          WHERE e.happened_at >= ? AND (e.happened_at > ? OR e.id > ?) AND e.merged_into IS NULL{where}
          ORDER BY e.happened_at, e.id LIMIT ?
     """
-    at, last = "" if wanted.filter.since is None else times.iso(wanted.filter.since), 0
+    at, last = "" if request.filter.since is None else times.iso(request.filter.since), 0
     while rows := db.conn.execute(sql, [destination_id, at, at, last, *values, EVENTS_A_STEP]).fetchall():
         yield [(event_id, sighting_id, had) for event_id, sighting_id, had, _ in rows]
         last, _, _, at = rows[-1]

@@ -1,4 +1,4 @@
-"""Which events go to which destination, and in which lane: decided when an event is recorded."""
+"""Routes: which events go to which destination, and in which lane. Decided when an event is recorded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from reconciler.events.sighting import Summary
 
 
 class Undecided(Exception):
-    """A filter can't tell whether it lets an event through. The message says why."""
+    """A filter can't decide whether it accepts an event. The message says why."""
 
 
 @dataclass
 class Candidate:
-    """An event, as a filter sees it. `payload` is asked for only when a filter looks into the body, `others` (the
-    paths that its project has or had) only where the one that the event came with does not do.
+    """An event as a filter sees it.
+
+    `payload` is called only if a filter looks into the body. `others` (the present and former paths of its project)
+    is called only if the path in the event does not match.
     """
 
     summary: Summary
@@ -35,12 +37,12 @@ class Candidate:
 
     @cached_property
     def other_paths(self) -> Sequence[str]:
-        """The paths that its project has or had: it may have been renamed or moved."""
+        """The present and former paths of its project, which may have been renamed or moved."""
         return self.others()
 
 
 class Route(msgspec.Struct, frozen=True):
-    """What a destination gets. `accepts` may raise Undecided."""
+    """Which events a destination gets. `accepts` may raise Undecided."""
 
     destination_id: int
     ordering: str
@@ -48,7 +50,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class NewDelivery(msgspec.Struct, frozen=True):
-    """A delivery to be opened; or, with an error, one that is a dead letter from the start."""
+    """A delivery to be opened. With an error, it is a dead letter from the start."""
 
     event_id: int
     destination_id: int
@@ -57,9 +59,9 @@ class NewDelivery(msgspec.Struct, frozen=True):
 
 
 def delivery(route: Route, event_id: int, candidate: Candidate) -> NewDelivery | None:
-    """The delivery that an event opens for a destination, or None where its filter does not let it through.
+    """The delivery that an event opens for a destination; None if the filter rejects it.
 
-    Where the filter can't tell, the delivery is a dead letter: neither lost nor sent where it may not go.
+    If the filter can't decide, the delivery is a dead letter: it is neither lost nor sent where it may not go.
     """
     about = candidate.summary
     try:
@@ -67,16 +69,16 @@ def delivery(route: Route, event_id: int, candidate: Candidate) -> NewDelivery |
             return None
         error = None
     except Undecided as why:
-        error = f"the filter can't tell: {why}"
-    except Exception as why:  # whatever a filter does wrong, it must not cost the event its commit
-        error = f"the filter can't tell: {type(why).__name__}: {why}"[:1000]
+        error = f"the filter can't decide: {why}"
+    except Exception as why:  # an error in a filter must not make the commit of the event fail
+        error = f"the filter can't decide: {type(why).__name__}: {why}"[:1000]
     return NewDelivery(event_id, route.destination_id, lane(route.ordering, event_id, about), error)
 
 
 def lane(ordering: str, event_id: int, about: Summary) -> str:
-    """Which lane a delivery queues in: its project's, its object's, or one of its own where order does not matter.
+    """The lane of a delivery: its project's, its object's, or its own if order does not matter.
 
-    An event that is about no object that we know queues in its project's.
+    An event of no known object is in its project's lane.
     """
     if ordering == "none":
         return f"event:{event_id:012d}"

@@ -1,1 +1,1 @@
-"""The file itself: opening it, its tables and migrations, its lock, and reading back what is in its columns."""
+"""Storage: opening the file, its tables and migrations, its lock, and reading columns back."""

@@ -1,6 +1,6 @@
-"""Columns, read back. What a person or another version wrote, and can't be read, stops nobody.
+"""Reading columns back. A value that a person or another version wrote, and that is unreadable, breaks nothing.
 
-Times have `times.from_iso`; numbers that only count something are read as `column + 0` in SQL.
+Times are read with `times.from_iso`. Counts are read as `column + 0` in SQL.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ UNREADABLE = "(the ledger's note of this can't be read)"
 
 
 def headers(text: str) -> dict[str, str]:
-    """A delivery's headers; none where they can't be read."""
+    """A delivery's headers; empty if they are unreadable."""
     try:
         return msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.MsgspecError, ValueError, TypeError):
@@ -21,7 +21,7 @@ def headers(text: str) -> dict[str, str]:
 
 
 def recovery(text: str | None) -> Recovery | None:
-    """How a payload was come by. What can't be read was not brought by a webhook: that much is known."""
+    """How a payload was recovered. An unreadable value still says that no webhook brought it."""
     if text is None:
         return None
     try:
@@ -31,7 +31,7 @@ def recovery(text: str | None) -> Recovery | None:
 
 
 def triggers(text: str) -> list[str]:
-    """What a webhook is subscribed to; nothing where that can't be read."""
+    """The triggers that a webhook subscribes to; none if they are unreadable."""
     try:
         return msgspec.json.decode(text, type=list[str])
     except (msgspec.MsgspecError, ValueError, TypeError):
@@ -39,5 +39,5 @@ def triggers(text: str) -> list[str]:
 
 
 def count(value: object) -> int:
-    """A number of something; 0 where it is none."""
+    """A count; 0 if the value is no number."""
     return value if isinstance(value, int) else 0

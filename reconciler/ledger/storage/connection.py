@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
-from reconciler.ledger.storage import schema
+from reconciler.ledger.storage import meta, schema
 from reconciler.ledger.storage.files import Files, identity, make_private
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.storage.texts import AnyText
@@ -21,13 +21,13 @@ CHECKPOINT_PAGES = 1000
 """Both measured: see docs/benchmarks.md. Larger pages or rarer checkpoints are no faster and stall longer."""
 
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
-"""To what size the WAL file is cut after a checkpoint emptied it."""
+"""The size to which the WAL file is truncated after a checkpoint has emptied it."""
 
 BESIDE_PATIENCE_S = 30.0
 """How long a command waits for the service's transaction, which takes milliseconds."""
 
 STARTING_PATIENCE_S = 2.0
-"""How long a command waits for a service that starts to bring the ledger to its version."""
+"""How long a command waits for a starting service to upgrade the ledger."""
 STARTING_PAUSE_S = 0.05
 
 _TROUBLE = {
@@ -45,27 +45,27 @@ _TROUBLE = {
     sqlite3.SQLITE_NOLFS,
     sqlite3.SQLITE_NOTADB,
 }
-"""SQLite's answers that tell of the file or the machine, not of the statement."""
+"""SQLite errors that are about the file or the machine, not about the statement."""
 
 REPAIR = (
-    "stop the service and run `gitlab-reconciler repair`: it builds anew what can be, or says that a backup has to "
-    "be restored"
+    "stop the service and run `gitlab-reconciler repair`: it repairs the file, or says that a backup has to be "
+    "restored"
 )
 
 
-class Ledger(Database):
-    """An open ledger that can be written, and the files that it is in."""
+class LedgerDatabase(Database):
+    """A connection to a ledger, and the files that it has open."""
 
     files: Files
 
 
-def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> Ledger:
-    """Open a ledger's file, making and migrating it where needed.
+def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> LedgerDatabase:
+    """Open a ledger's file. It is created and upgraded as needed.
 
-    `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is made,
-    migrated or written.
+    `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is created,
+    upgraded or written.
 
-    Raises LedgerError where the file can't be used, with what to do.
+    Raises LedgerError if the file can't be used, with what to do.
     """
     if readonly and not path.exists():
         raise LedgerError(f"{path}: there is no ledger yet; `gitlab-reconciler serve` makes it")
@@ -75,14 +75,14 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
             make_private(path)
         before = identity(path)
         target = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
-        # Not bound to a thread: a service's commits run on one of their own (see writer).
+        # Not bound to a thread: a service's commits run on a thread of their own (see writer).
         conn = sqlite3.connect(
             target, uri=True, isolation_level=None, timeout=patience_s, check_same_thread=False, factory=AnyText
         )
     except (OSError, sqlite3.Error) as error:
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     try:
-        db = Ledger(conn, recursive_triggers=False)
+        db = LedgerDatabase(conn, recursive_triggers=False)
         schema.check(db, path, may_upgrade=not readonly)
         if not readonly:
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
@@ -110,11 +110,12 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
 
 
 @contextmanager
-def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
-    """A ledger, for as long as the block lasts. What SQLite then says of the file names it, and what to do.
+def opened(path: Path, *, readonly: bool = False) -> Iterator[LedgerDatabase]:
+    """A ledger, open for as long as the block lasts. SQLite's errors about the file are raised with its path, and
+    with what to do.
 
-    To be written, it is made, or brought to this program's tables, where no service has it: one of an earlier version
-    could not go on with them. Raises LedgerError.
+    Unless `readonly`, it is created or upgraded first, if no service has it: a service of an earlier version could
+    not go on with the new tables. Raises LedgerError.
     """
     if not readonly:
         _bring_up(path)
@@ -128,7 +129,7 @@ def opened(path: Path, *, readonly: bool = False) -> Iterator[Ledger]:
 
 
 def _bring_up(path: Path) -> None:
-    """Raises LedgerBehind where its tables are not ours, and a service has it."""
+    """Create or upgrade a ledger. Raises LedgerBehind if a service of another version has it."""
     deadline = time.monotonic() + STARTING_PATIENCE_S
     while (behind := _behind(path)) is not None:
         try:
@@ -142,25 +143,25 @@ def _bring_up(path: Path) -> None:
 
 
 def _behind(path: Path) -> str | None:
-    """Why a ledger has to be made or brought up; None where that is done, or something else is wrong with it."""
+    """Why a ledger must be created or upgraded; None if it need not be, or something else is wrong with it."""
     try:
         if not path.exists():
             return f"{path}: there is no ledger yet"
         connect(path, readonly=True).close()
     except LedgerBehind as error:
         return str(error)
-    except (LedgerError, OSError):  # who opens it says so
+    except (LedgerError, OSError):  # whoever opens it will report it
         return None
     return None
 
 
 @contextmanager
-def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[Ledger]:
-    """A running service's ledger, for a face of that service to read. `trouble` tells why the files at the path are
-    not the ones that the service has open (`Files.trouble`).
+def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[LedgerDatabase]:
+    """A running service's ledger, for a part of that service to read. `trouble` says why the files at the path are
+    not those that the service has open, if so (`Files.trouble`).
 
-    Raises LedgerUnavailable where they are not: what another file says must not be shown as if it were the service's.
-    Otherwise as `opened`.
+    Raises LedgerUnavailable in that case: the content of another file must not be shown as the service's. Otherwise
+    as `opened`.
     """
     if (why := trouble()) is not None:
         raise LedgerUnavailable(why)
@@ -192,37 +193,37 @@ def explain(error: sqlite3.Error) -> str:
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether trying again in a moment may help."""
+    """Whether it may help to try again in a moment."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether the ledger's file, disk or locks are at fault, not the statement or who wrote it."""
+    """Whether the file, the disk or a lock is at fault, and not the statement."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _TROUBLE
 
 
 def may_come_right(error: BaseException | None) -> bool:
-    """Whether a ledger that can't be opened may be opened later, without anybody's changing the config."""
+    """Whether a ledger that can't be opened may become usable without a change to the config."""
     passing = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in passing
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether a part of the file is damaged, which only meets who reads it."""
+    """Whether a part of the file is damaged. Only reads of that part fail."""
     if isinstance(error, LedgerDamaged):
         return True
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
-def is_of_words(error: BaseException) -> bool:
-    """Whether it is the index of words that is damaged, as SQLite's full-text search says it."""
+def is_of_search_index(error: BaseException) -> bool:
+    """Whether the damage is in the search index, as reported by SQLite's full-text search."""
     cause = error.__cause__ if isinstance(error, LedgerDamaged) else error
     return getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_VTAB
 
 
 def touch(db: Database) -> None:
     """Write something harmless: the commit proves that the ledger can be written."""
-    db.conn.execute("INSERT INTO meta VALUES ('ready', '') ON CONFLICT (name) DO UPDATE SET value = ''")
+    meta.put(db, "ready", "")
 
 
 def data_version(db: Database) -> int:
@@ -233,9 +234,9 @@ def data_version(db: Database) -> int:
 
 @contextmanager
 def transaction(db: Database) -> Iterator[Database]:
-    """One write transaction: on disk when the block is left, or as if it never began.
+    """One write transaction. It is on disk when the block ends, or rolled back if the block raises.
 
-    Raises LedgerUnavailable where the ledger can't be written.
+    Raises LedgerUnavailable if the ledger can't be written.
     """
     try:
         db.conn.execute("BEGIN IMMEDIATE")
@@ -249,15 +250,15 @@ def transaction(db: Database) -> Iterator[Database]:
     except sqlite3.Error as error:
         if not is_trouble(error):
             raise
-        if isinstance(db, Ledger):
+        if isinstance(db, LedgerDatabase):
             raise _unusable(db.files.path, error) from error
         raise LedgerUnavailable(explain(error)) from error
 
 
 def commit(db: Database) -> None:
-    """Commit, to the files that are at the ledger's path.
+    """Commit, and verify that the open files are those at the ledger's path.
 
-    Raises LedgerUnavailable where others are there than were opened, also where that came to be during the commit.
+    Raises LedgerUnavailable if other files are there, even if they were replaced during the commit.
     """
     _verify(db)
     db.conn.execute("COMMIT")
@@ -265,6 +266,6 @@ def commit(db: Database) -> None:
 
 
 def _verify(db: Database) -> None:
-    trouble = db.files.trouble() if isinstance(db, Ledger) else None
+    trouble = db.files.trouble() if isinstance(db, LedgerDatabase) else None
     if trouble is not None:
         raise LedgerUnavailable(trouble)

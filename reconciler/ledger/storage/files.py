@@ -1,7 +1,7 @@
 """Whether the files that are open are still those at the ledger's path.
 
-A file that was moved, removed or replaced goes on taking writes, and all of them are gone with the process. SQLite
-does not look (in WAL mode), so we do: three `stat` calls a commit, a few microseconds.
+A process can go on writing to a file that was moved, removed or replaced, and all of that is lost when it ends.
+SQLite does not check this in WAL mode, so we do: three `stat` calls per commit, which take a few microseconds.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Identity = tuple[int, int]
 class Files:
     """The ledger's files as they were when it was opened: the database, its write-ahead log, and the log's index.
 
-    They are never opened here: closing a second descriptor of an SQLite file would drop SQLite's locks on it.
+    They are never opened here: closing a second descriptor of an SQLite file would release SQLite's locks on it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()  # a later change of the working directory must not matter
+        self._path = path.absolute()  # the working directory may change later
         self._opened = {suffix: identity(self._at(suffix)) for suffix in ("", "-wal", "-shm")}
 
     def trouble(self) -> str | None:
-        """What is wrong with them and what to do; None where they are the ones that were opened."""
+        """What is wrong with them, and what to do; None if they are still the files that were opened."""
         for suffix, opened in self._opened.items():
             path = self._at(suffix)
             try:
@@ -38,7 +38,7 @@ class Files:
 
     @property
     def path(self) -> Path:
-        """Where they are."""
+        """The path of the database file."""
         return self._path
 
     @property
@@ -51,17 +51,17 @@ class Files:
 
 
 def make_private(path: Path) -> None:
-    """Make a file that its owner alone may read, where there is none: bodies of events are nobody else's business.
+    """Create a file that only its owner may read, unless there is one: events may be confidential.
 
-    SQLite gives the files beside it the same mode. A file that is there is not opened: closing it again would take
-    away the locks that SQLite has on it in this process (POSIX). Raises OSError.
+    SQLite gives the files beside it the same mode. An existing file is not opened: closing it again would release the
+    locks that SQLite holds on it in this process (POSIX). Raises OSError.
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def identity(path: Path) -> Identity | None:
-    """Which file stands at a path; None where there is none. Raises OSError where that can't be told."""
+    """Which file is at a path; None if there is none. Raises OSError if that can't be determined."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +74,7 @@ def _advice(path: Path, suffix: str, *, gone: bool) -> str:
     if not suffix:
         do = (
             "move the very same file back (not a copy of it) and this goes on; or stop the service, put the file "
-            "there that is to be used, and start it again"
+            "to be used in its place, and start it again"
         )
     else:
         do = "stop the service, which then writes what it still holds into the ledger, and start it again"

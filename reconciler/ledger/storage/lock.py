@@ -1,8 +1,9 @@
-"""The right to serve a ledger: one process at a time, whatever name it calls the file by.
+"""The lock of the service: one process at a time serves a ledger, by whatever path it opens the file.
 
-Two locks, both given back by the kernel however the process ends. One is on a file beside the ledger, which says
-who has it. The other is on the ledger's own file, so that a hard link, another mount, or a lock file that somebody
-removed make no second service: an "open file description" lock, on a byte far beyond those that SQLite locks.
+There are two locks, and the kernel releases both however the process ends. One is on a file beside the ledger, which
+names the process that holds it. The other is on the ledger's own file, so that a hard link, another mount, or a
+removed lock file does not allow a second service: an "open file description" lock, on a byte far beyond those that
+SQLite locks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from reconciler.ledger.errors import LedgerInUse, LedgerUnavailable
 from reconciler.ledger.storage.files import make_private
 
 ASKED_PATIENCE_S = 0.5
-"""Who asks whether a service runs (`service_process`) holds the lock for a moment, which a start waits for."""
+"""`service_process` holds the lock for a moment, and a start waits for that."""
 ASKED_PAUSE_S = 0.02
 
 _FAR = 1 << 62
@@ -30,10 +31,10 @@ _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 @contextmanager
 def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
-    """Hold the right to serve a ledger. With `make`, as the service has it, its file is made where there is none, so
-    that it can be locked.
+    """Hold the lock of the service. With `make`, as the service uses it, the ledger's file is created if there is
+    none, so that it can be locked.
 
-    Raises LedgerInUse where another service holds it, LedgerUnavailable where the files can't be opened.
+    Raises LedgerInUse if another service holds it, and LedgerUnavailable if the files can't be opened.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -48,7 +49,7 @@ def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
                 f"{path}: can't be opened for writing: {error.strerror}: {error.filename}"
             ) from error
         if own is not None:
-            # Never closed before SQLite has closed it: that would take SQLite's locks away (POSIX).
+            # Never closed before SQLite has closed it: that would release SQLite's locks (POSIX).
             held.callback(os.close, own)
             _take_own(own, path, serving=make)
         lock.truncate(0)
@@ -58,7 +59,7 @@ def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
 
 
 def service_process(path: Path) -> int | None:
-    """The process that serves a ledger, or None where none does."""
+    """The process that serves a ledger; None if none does."""
     try:
         with _lock_file(path).open("r") as lock:
             try:
@@ -103,14 +104,14 @@ def _open(path: Path) -> int | None:
 
 def _take_own(file: int, path: Path, *, serving: bool) -> None:
     command: int | None = getattr(fcntl, "F_OFD_SETLK", None)
-    if command is None:  # no Linux: the lock file has to do
+    if command is None:  # not on Linux: the lock file must do
         return
     try:
         fcntl.fcntl(file, command, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _FAR, 1, 0))
     except (BlockingIOError, PermissionError):
         who = "under another name of the file, or its lock file was removed"
         raise LedgerInUse(_in_use(path, who, serving=serving)) from None
-    except OSError:  # a file system that does not know such locks
+    except OSError:  # the file system has no such locks
         return
 
 

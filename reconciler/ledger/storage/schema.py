@@ -1,4 +1,4 @@
-"""The tables: brought to this program's version, and what they are called in SQL."""
+"""The schema: upgrading a ledger to this program's version, and checking which version it has."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from sqlite_utils import Database
 
 from reconciler import __version__
 from reconciler.ledger.errors import LedgerBehind, LedgerVersion
+from reconciler.ledger.storage import meta
 from reconciler.ledger.storage.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, migrations
 
 __all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "m0011", "migration_names", "migrations", "upgrade"]
 
 
 def upgrade(db: Database) -> None:
-    """Bring the ledger to this program's schema; nothing happens where it is there already."""
+    """Upgrade the ledger to this program's schema, if it does not have it."""
     if not applied(db) >= migration_names():
         migrations.apply(db)
-        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_PROGRAM, __version__))
+        meta.put(db, _PROGRAM, __version__)
 
 
 def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
-    """Refuse a ledger that a later version of this program brought up, and, where it may not be upgraded, one that
-    an earlier version left, or an empty file.
+    """Refuse a ledger from a later version of this program, and, if it may not be upgraded, one from an earlier
+    version or an empty file.
 
     Raises LedgerVersion or LedgerBehind, with the versions.
     """
@@ -44,7 +45,7 @@ def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
 
 
 def no_ledger(path: Path) -> str:
-    """What is wrong with a file that has none of a ledger's tables, and what to do."""
+    """The message for a file without a ledger's tables."""
     return (
         f"{path}: is no ledger, or an empty one: `gitlab-reconciler serve` makes its tables; if there was one here, "
         "`restore` a backup"
@@ -52,7 +53,7 @@ def no_ledger(path: Path) -> str:
 
 
 def applied(db: Database) -> set[str]:
-    """The migrations that a ledger has seen."""
+    """The migrations that were applied to a ledger."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
         return set()
     return {name for (name,) in db.execute("SELECT name FROM _sqlite_migrations")}
@@ -60,7 +61,7 @@ def applied(db: Database) -> set[str]:
 
 @cache
 def index_names() -> frozenset[str]:
-    """The indexes that this program makes, SQLite's own for keys among them. A person may have made others."""
+    """The indexes that this program creates, including SQLite's own for keys. Others may have been added by hand."""
     db = Database(memory=True)
     upgrade(db)
     return frozenset(name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'"))
@@ -68,16 +69,16 @@ def index_names() -> frozenset[str]:
 
 @cache
 def migration_names() -> frozenset[str]:
-    """The migrations that this program knows."""
+    """The migrations that this program has."""
     return frozenset(migration.name for migration in migrations.pending(Database(memory=True)))
 
 
 def _by(db: Database) -> str:
-    """Which version it was, where that one has said so."""
+    """The version that wrote the ledger, if it has left its number."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
         return ""
-    row = db.execute("SELECT value FROM meta WHERE name = ?", (_PROGRAM,)).fetchone()
-    return "" if row is None else f" of gitlab-reconciler ({row[0]})"
+    version = meta.get(db, _PROGRAM)
+    return "" if version is None else f" of gitlab-reconciler ({version})"
 
 
 _PROGRAM = "program"

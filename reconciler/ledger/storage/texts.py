@@ -1,5 +1,7 @@
-"""A connection that can be given any text. Errors, answers and names come from outside, and may hold what UTF-8 can't
-say (a lone surrogate); one such text must not cost a transaction, and with it everything that shares it.
+"""A connection that accepts any text.
+
+Errors, answers and names come from outside, and may contain what UTF-8 can't encode (a lone surrogate). One such text
+must not make a transaction fail, and with it everything else in it.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from typing import Any
 
 
 def writable(value: Any) -> Any:
-    """A value as SQLite can hold it: in a text, what UTF-8 can't say is replaced."""
+    """A value as SQLite can store it: what UTF-8 can't encode is replaced."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value
 
 
 class AnyText(sqlite3.Connection):
-    """Looks into values only where SQLite could not take them: there is no cost otherwise."""
+    """Looks at values only if SQLite can't store them, so there is no cost otherwise."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """As sqlite3's."""

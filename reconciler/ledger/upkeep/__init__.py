@@ -1,1 +1,1 @@
-"""Keeping the file well: pruning, backups, repairs, and what the service notes of itself."""
+"""Upkeep: pruning, backups, repairs, and what the service notes about itself."""

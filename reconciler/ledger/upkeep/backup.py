@@ -1,4 +1,4 @@
-"""A consistent copy of a ledger while its service runs, and the way back."""
+"""Backups: a consistent copy of a ledger while its service runs, and restoring one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ANOTHER = "restore another copy"
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """What a copy holds."""
+    """What a copy contains."""
 
     path: str
     bytes: int
@@ -42,10 +42,10 @@ class Copy(msgspec.Struct, frozen=True):
 def backup(source: Path, target: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Copy:
     """Copy a ledger, as it is at one moment, to a new file, and check the copy.
 
-    Writers are not held up: the copy is read in one snapshot. The file appears under its name when it is whole and
-    on disk. `progress` is told pages done, and pages in all.
+    Writers do not wait: the copy is read in one snapshot. The file gets its name when it is complete and on disk.
+    `progress` is called with the pages done and the total.
 
-    Raises LedgerError where the ledger can't be read or the copy not be written.
+    Raises LedgerError if the ledger can't be read, or the copy can't be written.
     """
     if target.is_dir():
         target = target / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db"
@@ -54,9 +54,9 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
     part = target.with_name(target.name + ".part")
     try:
         with closing(connect(source, readonly=True)) as db:
-            # One snapshot for the whole copy: without it, a commit in the middle would start it over.
+            # One snapshot for the whole copy: otherwise a commit in between would restart it.
             db.conn.execute("BEGIN")
-            db.conn.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+            db.conn.execute("SELECT 1 FROM events LIMIT 1").fetchone()
             part.unlink(missing_ok=True)
             make_private(part)
             with closing(sqlite3.connect(part)) as copy:
@@ -80,20 +80,20 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
 
 
 def inspect(path: Path) -> Copy:
-    """Check a copy through and through, and say what it holds.
+    """Check a copy completely, and say what it contains.
 
-    Raises LedgerError where it is damaged, no ledger, or of a newer version than this program.
+    Raises LedgerError if it is damaged, not a ledger, or written by a newer version of this program.
     """
     return _inspect(path, called=path)
 
 
 def _inspect(path: Path, *, called: Path) -> Copy:
-    """`called` is the file that is at fault where something is."""
+    """`called` is the path that errors name."""
     if not path.exists():
         raise LedgerError(f"{called}: there is no such file")
     if path.is_dir():
         raise LedgerError(f"{called}: is a folder: name the file in it")
-    # A copy is one file, and nobody writes it: then SQLite needs no others beside it.
+    # A copy is one file, and nothing writes to it, so SQLite needs no other files beside it.
     alone = not _beside(path, "-wal").exists()
     target = f"{path.absolute().as_uri()}?{'immutable=1' if alone else 'mode=ro'}"
     try:
@@ -120,18 +120,18 @@ def _inspect(path: Path, *, called: Path) -> Copy:
 
 
 def _no_copy(error: sqlite3.Error) -> str:
-    """What is wrong with a file that somebody wants to restore. What helps a ledger that is in use is not said."""
+    """The message for a file that can't be restored."""
     is_other = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
     return f"is no ledger: name a file that `backup` made ({error})" if is_other else explain(error)
 
 
 def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
-    """Put a checked copy in the ledger's place. Returns what it holds, and where the ledger that was there is now.
+    """Replace the ledger with a checked copy. Returns what it contains, and where the previous ledger is now.
 
-    Events that are recorded from now on get ids under a new name (see `ledger.ids`); the time since the copy was
-    taken counts as downtime, so that the next start asks GitLab for it.
+    Events that are recorded from now on get ids with a new prefix (see `storage.ids`). The time since the backup
+    counts as downtime, so that the next start reads it from GitLab.
 
-    Raises LedgerError where the copy is no good, or a service has the ledger.
+    Raises LedgerError if the copy can't be used, or a service has the ledger.
     """
     with only_service(path):
         found = inspect(copy)
@@ -149,13 +149,13 @@ def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
 
 
 def exchange(new: Path, path: Path, why: str) -> Path | None:
-    """Put a closed ledger in another's place, on disk. Returns where the one that was there is now.
+    """Replace a ledger with another one that is closed, on disk. Returns where the previous one is now.
 
-    At each moment one of the two is at the path, whole: a service that found none would begin an empty one. The new
-    one belongs to whom the other belonged to: root may do this for a service that is somebody else. Raises OSError,
-    and then the ledger is as it was.
+    At every moment one of the two is complete at the path: a service that found none would create an empty one. The
+    new file gets the owner of the previous one, since root may do this for a service of another user. Raises OSError,
+    and then the ledger has not changed.
     """
-    if _beside(new, "-wal").exists():  # SQLite could not write it into the file, and does not say so
+    if _beside(new, "-wal").exists():  # SQLite could not write the log into the file, and does not report that
         raise OSError(errno.EIO, "its last changes can't be written into its file")
     if not path.exists():
         _sync(new)
@@ -163,7 +163,10 @@ def exchange(new: Path, path: Path, why: str) -> Path | None:
         _sync(path.parent)
         return None
     old, made = path.stat(), new.stat()
-    if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):  # a service may not even ask (seccomp)
+    if (old.st_uid, old.st_gid) != (
+        made.st_uid,
+        made.st_gid,
+    ):  # seccomp may forbid a service to call it
         with contextlib.suppress(PermissionError):
             os.chown(new, old.st_uid, old.st_gid)
     _sync(new)
@@ -174,7 +177,7 @@ def exchange(new: Path, path: Path, why: str) -> Path | None:
             if _beside(path, suffix).exists():
                 _keep(_beside(path, suffix), _beside(aside, suffix))
         _sync(path.parent)
-        _without_log(path)  # SQLite would take it for the new file's
+        _without_log(path)  # SQLite would use it for the new file
         new.replace(path)
     except OSError:
         _give_back(aside, path)
@@ -184,8 +187,8 @@ def exchange(new: Path, path: Path, why: str) -> Path | None:
 
 
 def _fold_in(path: Path) -> None:
-    """Have SQLite write what is in a ledger's log into its file, so that the file alone is the ledger. Where that
-    can't be done, the file can't be used anyhow.
+    """Have SQLite write a ledger's log into its file, so that the file alone is the ledger. If that fails, the file
+    can't be used anyway.
     """
     target = f"{path.absolute().as_uri()}?mode=rw"
     with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(target, uri=True)) as conn:
@@ -193,7 +196,7 @@ def _fold_in(path: Path) -> None:
 
 
 def _keep(file: Path, aside: Path) -> None:
-    """Have a file under a second name too; a copy of it where the file system knows no second names."""
+    """Give a file a second name; if the file system has no hard links, copy it."""
     try:
         aside.hardlink_to(file)
     except OSError:
@@ -204,13 +207,13 @@ def _keep(file: Path, aside: Path) -> None:
 
 
 def _unused(path: Path) -> Path:
-    """This path, or, where something is there, one like it."""
+    """This path, or a similar one if it is taken."""
     tries = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in itertools.count(1))
     return next(one for one in tries if not one.exists() and not _beside(one, "-wal").exists())
 
 
 def _give_back(aside: Path, path: Path) -> None:
-    """Undo what `exchange` did before it failed, as far as it came."""
+    """Undo what `exchange` did before it failed."""
     log = _beside(aside, "-wal")
     if log.exists() and not _beside(path, "-wal").exists():
         log.replace(_beside(path, "-wal"))
@@ -228,7 +231,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or a folder's names, on disk."""
+    """Flush a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

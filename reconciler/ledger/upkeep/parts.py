@@ -1,4 +1,4 @@
-"""The running service's parts (dashboard, alerting, polling, …) that have failed, for who looks from outside."""
+"""The parts of the running service (dashboard, alerting, polling, …) that have failed, for status and alerts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.events.times import Millis
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A part that has failed since the service started. `failing_since`: None where it runs again."""
+    """A part that has failed since the service started. `failing_since` is None if it runs again."""
 
     name: str
     failing_since: Millis | None
@@ -21,7 +21,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 def note_parts(db: Database, found: Iterable[Part]) -> None:
-    """Make these the parts that have failed."""
+    """Replace the list of parts that have failed."""
     db.conn.execute("DELETE FROM parts")
     db.conn.executemany(
         "INSERT INTO parts (name, failing_since, restarts, error) VALUES (?, ?, ?, ?)",
@@ -31,7 +31,7 @@ def note_parts(db: Database, found: Iterable[Part]) -> None:
 
 
 def failing(db: Database) -> list[Part]:
-    """The parts that fail now, by name: those of the service that runs, or that was killed last."""
+    """The parts that fail now, by name: of the running service, or of the last one, if it was killed."""
     rows = db.conn.execute(
         "SELECT name, failing_since, restarts, error FROM parts WHERE failing_since IS NOT NULL ORDER BY name"
     )

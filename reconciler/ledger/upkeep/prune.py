@@ -1,12 +1,10 @@
-"""Keeping the file bounded: each kind of row has an age past which it is dropped. What is undelivered stays.
+"""Pruning: rows older than their retention are deleted. Undelivered events are kept.
 
-Work is done in short steps, so that a service writes between them; all of it walks a table from its oldest row
-and stops at the first that is young enough, so that the cost is what is dropped, not what is kept.
+It works in short steps, so that a service can write between them. Each step reads a table from its oldest row and
+stops at the first one that is kept, so that the cost depends on what is deleted, not on what is kept.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 import orjson
@@ -15,6 +13,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import unreadable
+from reconciler.ledger.storage import meta
 
 ROWS_A_STEP = 500
 PAGES_A_STEP = 1000
@@ -30,7 +29,7 @@ _OLD_EVENTS = """
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """How long each kind of row is kept; None: for ever."""
+    """How long each kind of row is kept. None means forever."""
 
     events: Millis | None
     dead_letters: Millis | None
@@ -39,7 +38,7 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 class Pruned(msgspec.Struct):
-    """How many rows were dropped, and how many pages were given back to the disk."""
+    """How many rows were deleted, and how many pages were returned to the disk."""
 
     events: int = 0
     sightings: int = 0
@@ -51,7 +50,7 @@ class Pruned(msgspec.Struct):
 
 
 class Pruning:
-    """One pruning, step by step: call `step`, each time in a transaction, until it says that it is done."""
+    """One pruning in steps: call `step`, each time in a transaction, until it returns True."""
 
     def __init__(self, keep: Keep, *, now: Millis) -> None:
         self._keep = keep
@@ -61,13 +60,13 @@ class Pruning:
         self.pruned = Pruned()
 
     def step(self, db: Database) -> bool:
-        """Do a little; True when there is nothing left to do."""
+        """Do one step. True if nothing is left to do."""
         if not self._steps[0](db):
             del self._steps[0]
         return not self._steps
 
     def _events(self, db: Database) -> bool:
-        """Events that are old, and finished with by every destination, with all that belongs to them."""
+        """Events that are old and have no delivery to keep, with everything that belongs to them."""
         before = self._before(self._keep.events)
         if before is None:
             return False
@@ -94,10 +93,7 @@ class Pruning:
         db.conn.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (ids,))
         db.conn.executemany("DELETE FROM search WHERE rowid = ?", [(ident,) for ident, _ in old])
         self.pruned.events += len(old)
-        db.conn.execute(
-            "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-            (_HORIZON, max(happened for _, happened in old)),
-        )
+        meta.raise_to(db, _HORIZON, max(happened for _, happened in old))
 
     def _attempts(self, db: Database) -> bool:
         dropped, more = self._oldest(db, "attempts", "started_at", self._before(self._keep.attempts))
@@ -110,14 +106,14 @@ class Pruning:
         return more
 
     def _unreadable(self, db: Database) -> bool:
-        """Records that could not be understood are kept as long as the events that they might have been."""
+        """Unreadable records are kept as long as events, since they may be events."""
         before = self._before(self._keep.events)
         dropped = 0 if before is None else unreadable.drop(db, before=before, limit=ROWS_A_STEP)
         self.pruned.unreadable_records += dropped
         return dropped == ROWS_A_STEP
 
     def _oldest(self, db: Database, table: str, column: str, before: str | None) -> tuple[int, bool]:
-        """Drop the oldest rows of a table that grows in the order of time."""
+        """Delete the oldest rows of a table whose ids grow with time."""
         if before is None:
             return 0, False
         rows = db.conn.execute(
@@ -129,7 +125,7 @@ class Pruning:
         return len(old), len(old) == ROWS_A_STEP
 
     def _vacuum(self, db: Database) -> bool:
-        """Give free pages back to the disk, a few at a time."""
+        """Return free pages to the disk, some at a time."""
         free = db.conn.execute("PRAGMA freelist_count").fetchone()[0]
         if free:
             db.conn.execute(f"PRAGMA incremental_vacuum({PAGES_A_STEP})").fetchall()
@@ -142,13 +138,13 @@ class Pruning:
 
 
 def _believed(happened_at: str, recorded_at: str) -> str:
-    """When something happened. It can't have been after it was recorded, but for what clocks differ."""
+    """When an event happened. It can't be after it was recorded, except for a difference between clocks."""
     if happened_at <= recorded_at:
         return happened_at
     return min(happened_at, times.iso(Millis(times.from_iso(recorded_at) + DAY)))
 
 
 def horizon(db: Database) -> Millis | None:
-    """When the latest pruned event happened: what is found again from before is new to the ledger."""
-    row: Any = db.conn.execute("SELECT value FROM meta WHERE name = ?", (_HORIZON,)).fetchone()
-    return None if row is None else times.from_iso(row[0])
+    """When the latest pruned event happened. Earlier events that are read again are new to the ledger."""
+    value = meta.get(db, _HORIZON)
+    return None if value is None else times.from_iso(value)

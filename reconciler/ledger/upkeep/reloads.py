@@ -1,30 +1,32 @@
-"""How the service's last reading of a changed config ended, for the command that asked for it."""
+"""The result of the service's last config reload, for the command that asked for it."""
 
 from __future__ import annotations
 
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.ledger.storage import meta
+
 _NAME = "reload"
 
 
 class Reload(msgspec.Struct, frozen=True):
-    """`number` grows with each; `error`: why it was refused, None where it was taken."""
+    """`number` grows with each reload. `error` says why the config was rejected; None if it was accepted."""
 
     number: int = 0
     error: str | None = None
 
 
 def last_reload(db: Database) -> Reload:
-    """The last one."""
-    row = db.conn.execute("SELECT value FROM meta WHERE name = ?", (_NAME,)).fetchone()
+    """The last reload."""
+    value = meta.get(db, _NAME)
     try:
-        return Reload() if row is None else msgspec.json.decode(row[0], type=Reload)
-    except (msgspec.MsgspecError, ValueError, TypeError):  # a person wrote it
+        return Reload() if value is None else msgspec.json.decode(value, type=Reload)
+    except (msgspec.MsgspecError, ValueError, TypeError):  # edited by hand
         return Reload()
 
 
 def note_reload(db: Database, error: str | None) -> None:
-    """Another one ended."""
+    """A reload has ended."""
     done = Reload(last_reload(db).number + 1, error)
-    db.conn.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_NAME, msgspec.json.encode(done).decode()))
+    meta.put(db, _NAME, msgspec.json.encode(done).decode())

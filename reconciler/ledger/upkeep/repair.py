@@ -1,8 +1,8 @@
-"""A damaged ledger: which of its parts can be built anew from the others, and doing so.
+"""Repairing a damaged ledger.
 
-Indexes are made of what is in the tables, and the index of words (`search`) of the events: so a new ledger is made of
-the tables, and takes the damaged one's place. A table that can't be read to its end is lost in part: then a backup
-has to be restored.
+Indexes can be rebuilt from the tables, and the search index from the events. So a new ledger is made from the tables,
+and replaces the damaged one. If a table can't be read to its end, a part of it is lost, and a backup has to be
+restored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.storage import schema
-from reconciler.ledger.storage.connection import Ledger, connect, explain, is_damage, transaction
+from reconciler.ledger.storage.connection import LedgerDatabase, connect, explain, is_damage, transaction
 from reconciler.ledger.storage.damage import forget_damage
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep.backup import exchange
@@ -25,42 +25,39 @@ RESTORE = "restore a backup (`gitlab-reconciler restore`)"
 
 
 def look(db: Database) -> None:
-    """Read where each of our indexes begins and ends, which takes a moment. Raises sqlite3.Error where that is
-    damaged.
-    """
+    """Read the beginning and the end of each index, which takes a moment. Raises sqlite3.Error if one is damaged."""
     sql = "SELECT name, tbl_name, coalesce(sql, '') FROM sqlite_master WHERE type = 'index'"
     found = [row for row in db.conn.execute(sql).fetchall() if row[0] in schema.index_names()]
     for name, table, made_by in found:
         columns = [column for _, _, column in db.conn.execute(f"PRAGMA index_info({name})")]
-        where = "".join(made_by.partition("WHERE ")[1:])  # as it is written, so that SQLite sees that the index fits
+        where = "".join(made_by.partition("WHERE ")[1:])  # as written, so that SQLite recognizes that the index fits
         for order in ("", " DESC"):
             by = ", ".join(column + order for column in columns)
             db.conn.execute(f"SELECT 1 FROM {table} INDEXED BY {name} {where} ORDER BY {by} LIMIT 1").fetchone()
 
 
-def repair(path: Path, tell: Callable[[str], None] = lambda _: None) -> Path | None:
-    """Look through a ledger that nobody else uses, and, where it is damaged, make a new one of what is in its tables.
-    Returns where the damaged one is kept; None where all is well.
+def repair(path: Path, report: Callable[[str], None] = lambda _: None) -> Path | None:
+    """Check a ledger that no service has, and, if it is damaged, make a new one from its tables.
 
-    `tell` is told what is being done. Raises LedgerDamaged where a table is damaged, LedgerError where the file can't
-    be used at all, or a service has it.
+    Returns where the damaged file is kept; None if nothing is damaged. `report` is called with each step. Raises
+    LedgerDamaged if a table is damaged, and LedgerError if the file can't be used at all, or a service has it.
     """
     if not path.exists():
         raise LedgerError(f"{path}: there is no such file")
     with only_service(path):
-        tell("reading the ledger through")
+        report("checking the ledger")
         try:
             found = _damage(path)
         except sqlite3.Error as error:
             raise LedgerUnavailable(f"{path}: {explain(error)}") from error
         if found is None:
             return None
-        tell(f"it is damaged: {found}; writing it anew")
+        report(f"it is damaged: {found}; writing a new one")
         part = path.with_name(path.name + ".repairing")
         try:
             _remove(part)
             with closing(connect(part)) as db:
-                _fill(db, path, tell)
+                _fill(db, path, report)
             return exchange(part, path, "repair")
         except sqlite3.Error as error:
             if is_damage(error):
@@ -73,7 +70,7 @@ def repair(path: Path, tell: Callable[[str], None] = lambda _: None) -> Path | N
 
 
 def _damage(path: Path) -> str | None:
-    """The first thing that is wrong with the file; None where nothing is, and then its notes of damage are gone."""
+    """The first damage in the file; None if there is none, and then its notes about damage are removed."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as conn:
         try:
             found: str = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
@@ -90,20 +87,20 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _fill(db: Ledger, path: Path, tell: Callable[[str], None]) -> None:
-    """Copy a damaged ledger's tables into an empty one, without a look at its indexes."""
-    made_of_them = db.conn.execute(_MADE_OF_THEM).fetchall()
+def _fill(db: LedgerDatabase, path: Path, report: Callable[[str], None]) -> None:
+    """Copy a damaged ledger's tables into an empty one, without reading its indexes."""
+    derived = db.conn.execute(_DERIVED).fetchall()
     tables = db.conn.execute(_TABLES).fetchall()
     db.conn.execute("ATTACH ? AS old", (f"{path.absolute().as_uri()}?mode=rw",))
     _refuse_others(db, path)
     with transaction(db):
-        for kind, name, _ in made_of_them:
+        for kind, name, _ in derived:
             db.conn.execute(f"DROP {kind} {name}")
         for (table,) in tables:
-            tell(f"copying {table}")
+            report(f"copying {table}")
             _copy(db, table, path)
-        tell("building the indexes")
-        for *_, made_by in made_of_them:
+        report("building the indexes")
+        for *_, made_by in derived:
             db.conn.execute(made_by)
         forget_damage(db)
     db.conn.execute("DETACH old")
@@ -113,15 +110,15 @@ _TABLES = """
     SELECT name FROM sqlite_master
      WHERE type = 'table' AND name <> '_sqlite_migrations' AND substr(name, 1, 6) <> 'search'
 """
-"""All but the words, which a service finds anew in the background."""
-_MADE_OF_THEM = """
+"""All but the search index, which a service fills again in the background."""
+_DERIVED = """
     SELECT type, name, sql FROM sqlite_master
      WHERE type IN ('index', 'trigger') AND sql NOT NULL AND tbl_name <> '_sqlite_migrations'
 """
 
 
-def _refuse_others(db: Ledger, path: Path) -> None:
-    """Raise where the tables of the damaged ledger are not the same as here."""
+def _refuse_others(db: LedgerDatabase, path: Path) -> None:
+    """Raise LedgerError if the damaged ledger has other tables than this program."""
     try:
         found = {name for (name,) in db.conn.execute("SELECT name FROM old._sqlite_migrations NOT INDEXED")}
     except sqlite3.Error as error:
@@ -130,11 +127,11 @@ def _refuse_others(db: Ledger, path: Path) -> None:
         raise LedgerError(f"{path}: was written by another version: that one can repair it, or {RESTORE}")
 
 
-def _copy(db: Ledger, table: str, path: Path) -> None:
+def _copy(db: LedgerDatabase, table: str, path: Path) -> None:
     columns = ", ".join(row[1] for row in db.conn.execute(f"PRAGMA main.table_info({table})"))
     db.conn.execute(f"DELETE FROM main.{table}")
     try:
-        # With a WHERE: without, SQLite would copy pages of indexes too.
+        # With a WHERE, since otherwise SQLite would copy pages of indexes too.
         sql = f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} {_itself(db, table)} WHERE 1"
         db.conn.execute(sql)
     except sqlite3.Error as error:
@@ -143,9 +140,9 @@ def _copy(db: Ledger, table: str, path: Path) -> None:
         raise LedgerDamaged(f"{path}: a part of the table {table} is lost: {RESTORE} ({error})") from error
 
 
-def _itself(db: Ledger, table: str) -> str:
-    """How a query names the table's own pages. One without row ids is the index of its primary key, and NOT INDEXED
-    would let SQLite read another that has all columns.
+def _itself(db: LedgerDatabase, table: str) -> str:
+    """How a query reads the table's own pages. A table without row ids is the index of its primary key, and NOT
+    INDEXED would let SQLite read another index that has all columns.
     """
     keys = [name for _, name, _, origin, _ in db.conn.execute(f"PRAGMA main.index_list({table})") if origin == "pk"]
     (made_by,) = db.conn.execute("SELECT sql FROM main.sqlite_master WHERE name = ?", (table,)).fetchone()

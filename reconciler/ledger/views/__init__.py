@@ -1,1 +1,1 @@
-"""What people and programs look at: lists, searches, one event, dead letters, status. Nothing here writes."""
+"""Views for people and programs: lists, search, single events, dead letters, status. Only the search index writes."""

@@ -1,4 +1,4 @@
-"""Looking events up: lists with filters, newest or oldest first, and one event whole."""
+"""Looking up events: lists with filters, and single events with everything about them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LIST = """
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which events are wanted. `kind` may be an `event_name` too. Times are when the event happened; `source` is a
-    source's name or its beginning.
+    """Which events to list. `kind` may also be an `event_name`. Times are when the event happened. `source` is a
+    source's name, or the part before a colon.
     """
 
     project: int | str | None = None
@@ -39,10 +39,10 @@ class Filter(msgspec.Struct, frozen=True):
         return self.since is not None or self.until is not None
 
     def where(self, *, by_time: bool = False) -> tuple[str, list[Any]]:
-        """The filter as SQL on `events e` and what its question marks stand for.
+        """The filter as SQL on `events e`, and the values of its question marks.
 
-        `by_time`: the events are walked in the order in which they happened, else in that of their ids. SQLite is
-        kept from any index that would make it read and sort all that the filter lets through (by a `+`).
+        `by_time`: events are read in the order in which they happened, otherwise in the order of their ids. A `+`
+        keeps SQLite from using an index that would make it read and sort everything that the filter matches.
         """
         clauses, values = "", list[Any]()
         others, time = ("+", "") if by_time else ("", "+")
@@ -73,9 +73,9 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -> list[dict[str, Any]]:
-    """The newest events that a filter lets through, of those before an id, oldest of them first.
+    """The newest events that match a filter and have an id before `before`, in the order of their ids.
 
-    Where the filter names times, the newest are those that happened last, else those that were recorded last.
+    If the filter has times, the newest are those that happened last, otherwise those that were recorded last.
     """
     where, values = wanted.where(by_time=wanted.has_times)
     order = "e.happened_at DESC, e.id DESC" if wanted.has_times else "e.id DESC"
@@ -85,7 +85,7 @@ def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -
 
 
 def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:
-    """The events recorded after one, in the ledger's order."""
+    """The events that were recorded after an event, in the order of their ids."""
     where, values = wanted.where()
     return list(db.query(f"{LIST}{where} AND e.id > ? ORDER BY e.id LIMIT ?", [*values, event_id, limit]))
 
@@ -97,9 +97,9 @@ def last_id(db: Database) -> int:
 
 
 def show(db: Database, event_id: int) -> dict[str, Any] | None:
-    """One event with its payload, its sightings and its deliveries; None where there is none of this id.
+    """One event with its payload, its sightings and its deliveries; None if there is none with this id.
 
-    The payload is JSON text, as it is stored: its numbers and its depth may be more than a parser takes.
+    The payload is the stored JSON text: its numbers or its depth may be more than a parser accepts.
     """
     found = next(_rows(db, "SELECT * FROM events WHERE id = ?", event_id), None)
     if found is None:

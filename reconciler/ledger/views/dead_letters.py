@@ -1,4 +1,4 @@
-"""Dead letters and attempts: what was tried, what came back, what will not be tried again by itself."""
+"""Dead letters, and the attempts that were made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from reconciler.ledger.queue.destinations import standings
+from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.views.browse import Filter
 
 _LETTER = """
@@ -26,12 +26,12 @@ ATTEMPTS = """
 
 
 def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit: int) -> list[dict[str, Any]]:
-    """The newest dead letters that a filter lets through, newest last; of one destination, or of all."""
+    """The newest dead letters that match a filter, newest last; of one destination, or of all."""
     where, values = wanted.where()
     sql = f"{_LETTER} AND x.id = ?{where} ORDER BY d.event_id DESC LIMIT ?"
     found = [
         letter
-        for one in standings(db)
+        for one in destination_states(db)
         if destination in (None, one.name)
         for letter in db.query(sql, [one.id, *values, limit])
     ]
@@ -39,11 +39,11 @@ def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit
     return found[-limit:]
 
 
-def letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:
-    """An event as a dead letter of each destination of which it is one."""
+def dead_letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:
+    """The dead letters of one event, by destination."""
     return list(db.query(f"{_LETTER} AND d.event_id = ? ORDER BY x.name", [event_id]))
 
 
 def attempts(db: Database, event_id: int) -> list[dict[str, Any]]:
-    """What was tried with an event, oldest first, as far as attempts are kept."""
+    """The attempts to deliver an event, oldest first, as far as they are kept."""
     return list(db.query(ATTEMPTS, [event_id]))

@@ -1,4 +1,4 @@
-"""What the ledger holds, in a few figures."""
+"""A few counts of the whole ledger."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from reconciler.events.sighting import OWN_KINDS
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """Counts of a whole ledger; each costs a scan, so this is for small ones.
+    """Counts of the whole ledger. Each is a full scan, so this is for small ledgers.
 
-    `by_webhook` events were told by a webhook, `by_api` by GitLab's API alone (its hook log is part of it);
-    `repeats` are webhook deliveries recognised as an event known already. `delivered_records` are the Events
-    API's ids of what every destination took.
+    `by_webhook` events were reported by a webhook, `by_api` events by GitLab's API only (which includes its hook
+    log). `repeats` are webhook deliveries of an event that was known already. `delivered_records` are the Events
+    API's ids of what every destination has accepted.
     """
 
     events: int = 0

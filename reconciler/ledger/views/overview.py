@@ -1,4 +1,4 @@
-"""What the dashboard shows at a glance, in queries whose cost does not grow with the ledger."""
+"""The dashboard's overview, with queries whose cost does not grow with the ledger."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ RUNS = """
 
 
 class Hour(msgspec.Struct):
-    """How many events happened in an hour, by how they came to be known."""
+    """How many events happened in an hour, by how they were reported."""
 
     webhook: int = 0
     recovered: int = 0
 
 
-class Record(msgspec.Struct):
-    """How a destination has done in the newest attempts of all. Durations in milliseconds."""
+class DeliveryRecord(msgspec.Struct):
+    """A destination's results among the newest attempts of all. Durations are in milliseconds."""
 
     attempts: int = 0
-    taken: int = 0
+    accepted: int = 0
     median: int = 0
     p95: int = 0
 
     @property
     def rate(self) -> float | None:
-        """Which share was taken; None where nothing was tried."""
-        return self.taken / self.attempts if self.attempts else None
+        """The share of attempts that were accepted; None if there were none."""
+        return self.accepted / self.attempts if self.attempts else None
 
 
 def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
@@ -61,14 +61,14 @@ def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
     return found
 
 
-def records(db: Database) -> dict[int, Record]:
-    """How each destination does, by its id."""
+def records(db: Database) -> dict[int, DeliveryRecord]:
+    """Each destination's results, by its id."""
     durations: dict[int, list[int]] = defaultdict(list)
-    found: dict[int, Record] = defaultdict(Record)
-    for destination, taken, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
+    found: dict[int, DeliveryRecord] = defaultdict(DeliveryRecord)
+    for destination, accepted, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
         found[destination].attempts += 1
-        if taken:
-            found[destination].taken += 1
+        if accepted:
+            found[destination].accepted += 1
             durations[destination].append(duration)
     for destination, some in durations.items():
         some.sort()

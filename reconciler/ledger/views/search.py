@@ -1,7 +1,7 @@
-"""Finding an event by words: kind, project, author, branch, commit, issue number, title.
+"""Full-text search for events: kind, project, author, branch, commit, issue number, title.
 
-The words are in a full-text index of their own, which a service fills in the background, some seconds after events
-are recorded: indexing words costs more than recording an event, and must not hold a webhook up.
+A service fills the search index in the background, a few seconds after events are recorded: indexing costs more than
+recording, and must not delay a webhook.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WORD = re.compile(r'(?:(\w+):)?(?:"([^"]*)"|(\S+))')
 
 
 class Indexed(msgspec.Struct, frozen=True):
-    """A step of indexing. `more`: there are events left. `skipped`: events that can't be found by their words."""
+    """The result of an indexing step. `more`: events are left to index. `skipped`: events that can't be indexed."""
 
     more: bool
     skipped: list[int]
@@ -58,15 +58,15 @@ def index_step(db: Database) -> Indexed:
     skipped = []
     if ids and not _index(db, ids):
         skipped = [ident for ident in ids if not _index(db, [ident])]
-        for ident in skipped:  # so that the next step goes on behind it
+        for ident in skipped:  # an empty row, so that the next step continues after it
             db.conn.execute(_INSERT, (ident, *[""] * 7))
     return Indexed(len(ids) == EVENTS_A_STEP, skipped)
 
 
 def _index(db: Database, ids: list[int]) -> bool:
-    """Index all of these events, which follow on each other, or none: False where one of them can't be.
+    """Index all of these consecutive events, or none of them. False if one can't be indexed.
 
-    Raises sqlite3.Error where the ledger is at fault.
+    Raises sqlite3.Error if the ledger is at fault.
     """
     try:
         with _savepoint(db):
@@ -74,7 +74,7 @@ def _index(db: Database, ids: list[int]) -> bool:
             if len(rows) != len(ids):
                 raise LookupError("an event has no sighting")
             db.conn.executemany(_INSERT, [_words(*row) for row in rows])
-    except Exception as error:  # a value that is no text, a body too deep: whatever it is, it is one event's
+    except Exception as error:  # a value that is no text, or a body that is too deep
         if is_trouble(error):
             raise
         return False
@@ -83,7 +83,7 @@ def _index(db: Database, ids: list[int]) -> bool:
 
 @contextmanager
 def _savepoint(db: Database) -> Iterator[None]:
-    """Undo what the block did to the open transaction, where it raises."""
+    """Undo what the block did in the open transaction if it raises."""
     db.conn.execute("SAVEPOINT step")
     try:
         yield
@@ -95,7 +95,7 @@ def _savepoint(db: Database) -> Iterator[None]:
 
 
 def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str, Any]]:
-    """The newest events, older than one, that have all these words; newest first."""
+    """The newest events with an id below `before` that contain all these words, newest first."""
     asked = expression(words)
     if asked is None:
         return []
@@ -107,10 +107,10 @@ def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str,
 
 
 def expression(words: str) -> str | None:
-    """What a person wrote, as a query of FTS5; None where there is no word in it.
+    """The words as an FTS5 query; None if there are none.
 
-    `author:ada`, `branch:release/1.2`, `commit:3f9a0c2` look in one field; `#12` is an issue, `!34` a merge
-    request; anything else is looked for everywhere. The beginning of a word is enough.
+    `author:ada`, `branch:release/1.2` and `commit:3f9a0c2` search one field. `#12` is an issue, `!34` a merge
+    request. Anything else is searched everywhere. The beginning of a word is enough.
     """
     parts = []
     for name, quoted, plain in _WORD.findall(words.replace("\0", " ")):
@@ -144,7 +144,7 @@ def _words(
 
 
 def _commits(body: Any) -> list[str]:
-    """The commits that a body names."""
+    """The SHAs of the commits in a body."""
     paths: tuple[str, ...] = ("after", "checkout_sha", "commit.id", "commit.sha", "object_attributes.sha", "sha")
     paths += ("object_attributes.last_commit.id", "object_attributes.merge_commit_sha")
     found = [text(dig(body, path)) for path in paths]

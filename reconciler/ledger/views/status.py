@@ -1,4 +1,4 @@
-"""How things stand: per project what was heard and what is covered, per destination what is owed."""
+"""Status: what is known and covered of each project, and what is pending for each destination."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from reconciler.ledger.alerts import alerts
 from reconciler.ledger.coverage.gaps import Gap, gaps
 from reconciler.ledger.coverage.hooks import hooks_off
 from reconciler.ledger.coverage.source_state import covered_through, source_troubles
-from reconciler.ledger.coverage.unreadable import Kept, unreadable
-from reconciler.ledger.queue.destinations import Standing as DestinationStanding
-from reconciler.ledger.queue.destinations import standings as destination_standings
+from reconciler.ledger.coverage.unreadable import UnreadableRow, unreadable
+from reconciler.ledger.queue.destinations import DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns
@@ -37,7 +36,7 @@ LAST_DEAD_ERROR = """
 
 
 class OpenGap(msgspec.Struct, frozen=True):
-    """Time that a source has not read completely; `start` included, `end` not. See `ledger.gaps`."""
+    """Time that a source has not read completely, `start` included and `end` excluded. See `ledger.coverage.gaps`."""
 
     source: str
     start: str
@@ -47,7 +46,7 @@ class OpenGap(msgspec.Struct, frozen=True):
 
 
 class HookStatus(msgspec.Struct, frozen=True):
-    """A webhook of ours that GitLab has switched off."""
+    """A webhook of ours that GitLab has disabled."""
 
     name: str
     alert_status: str | None
@@ -56,8 +55,8 @@ class HookStatus(msgspec.Struct, frozen=True):
 
 
 class ProjectStatus(msgspec.Struct, frozen=True):
-    """`covered_through`: up to when all sources that can be read have been read; where none can be, up to when they
-    were. `troubles`: what keeps sources from being read, by source; `switched off` is none: there is nothing to read.
+    """`covered_through` is up to when all readable sources have been read; if none can be read now, up to when they
+    were. `troubles` says what keeps sources from being read; `switched off` means that there is nothing to read.
     """
 
     id: int
@@ -72,8 +71,8 @@ class ProjectStatus(msgspec.Struct, frozen=True):
 
 
 class DestinationStatus(msgspec.Struct, frozen=True):
-    """`state`: up, down, paused, or not in the config; `breaker` as the circuit breaker has it. `in_the_way`: the
-    event that others wait behind, again and again.
+    """`state` is up, down, paused, or not in the config. `breaker` is the circuit breaker's state. `in_the_way` is
+    the event that blocks others, if there is one.
     """
 
     name: str
@@ -89,8 +88,9 @@ class DestinationStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Everything that `status` shows: first what is not known, then counts of the whole ledger, then a row each.
-    `alerts`: what is open. `unreadable`: the records seen last that could not be understood, as they came.
+    """What `status` shows: what is not known, the number of events, a row for each project and destination.
+
+    `alerts` are the open ones. `unreadable` are the latest records that could not be understood.
     """
 
     unknown: list[Unknown]
@@ -98,12 +98,14 @@ class Status(msgspec.Struct, frozen=True):
     projects: list[ProjectStatus]
     destinations: list[DestinationStatus]
     alerts: list[str]
-    unreadable: list[Kept]
+    unreadable: list[UnreadableRow]
 
 
 def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
-    """How things stand. Gaps are counted up to `expected`: when a service that polls as it should has read
-    everything. `keeps` says for how long GitLab keeps what each source reads, `asked` what the config names.
+    """The status of everything.
+
+    `asked` is what the config names, `keeps` how long GitLab keeps what each source reads. Gaps are counted up to
+    `expected`: the time up to which a service that works as it should has read everything.
     """
     sql = "SELECT count(*) FROM events WHERE merged_into IS NULL AND kind <> ?"
     events = db.execute(sql, [ALERT]).fetchone()[0]
@@ -119,22 +121,22 @@ def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected:
 
 
 def project_rows(db: Database) -> list[dict[str, Any]]:
-    """All projects that were heard of, by path."""
+    """All known projects, by path."""
     return list(db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id"))
 
 
 def open_alerts(db: Database) -> list[str]:
-    """What is wrong, in sentences."""
+    """The open alerts, in sentences."""
     return [row["text"] for row in alerts(db) if row["over_at"] is None]
 
 
 def destination_statuses(db: Database) -> list[DestinationStatus]:
-    """What each destination is owed, and how it does."""
-    return [_destination(db, one) for one in destination_standings(db)]
+    """What is pending for each destination, and its state."""
+    return [_destination(db, one) for one in destination_states(db)]
 
 
 def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
-    """All of them, in as many queries for many as for one."""
+    """All projects. The number of queries does not depend on how many there are."""
     by_project: dict[int, list[OpenGap]] = defaultdict(list)
     for gap in found:
         by_project[gap.project_id].append(_open_gap(gap))
@@ -163,7 +165,7 @@ def _open_gap(gap: Gap) -> OpenGap:
     return OpenGap(gap.source, times.iso(gap.during.start), times.iso(gap.during.end), gap.why, until)
 
 
-def _destination(db: Database, at: DestinationStanding) -> DestinationStatus:
+def _destination(db: Database, at: DestinationState) -> DestinationStatus:
     def one(sql: str, *values: int) -> Any:
         row = db.execute(sql, [*values, at.id]).fetchone()
         return None if row is None else row[0]

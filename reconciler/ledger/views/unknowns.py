@@ -1,7 +1,7 @@
-"""What do we not know? What the config wants to be read and nobody could read, or has read yet.
+"""What is not known: what the config names and could not be read, or has not been read yet.
 
-Every face (status, gaps, check, dashboard, metrics, alerts) asks `unknowns` and shows the answer first. What else can
-be unknown is one more function in `CONTRIBUTORS`.
+status, gaps, check, dashboard, metrics and alerts all ask `unknowns`, and show the answer first. Anything else that
+can be unknown is one more function in `CONTRIBUTORS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
-from reconciler.ledger.coverage import downtime, runs, source_state, unreadable, watched
+from reconciler.events.troubles import NO_WEBHOOK, SWITCHED_OFF
+from reconciler.ledger.coverage import downtime, runs, unreadable, watched
 from reconciler.ledger.coverage.downtime import Life
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.coverage.watched import Name, Watched
@@ -24,21 +25,21 @@ from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.upkeep import parts
 
 KINDS = ("service", "part", "config", "gitlab", "group", "project", "source", "record", "webhook")
-"""What can be unknown, in the order in which it is shown. `part`: a part of the service that fails. `record`: what
-GitLab told could not be understood, and is kept as it came. `webhook`: no webhook of ours was ever seen in a project,
-so that there is no log of it to read.
+"""What can be unknown, in the order in which it is shown.
+
+`part`: a part of the service fails. `record`: a record from GitLab could not be understood, and is kept unchanged.
+`webhook`: a project was never seen to have a webhook of ours, so there is no log of it to read.
 """
 NOT_READ_YET = "not read yet"
-NO_WEBHOOK = "no webhook"
 SLOW = HOUR
-"""A reading that has not come to an end for so long is taken for one that hangs."""
+"""A reading that has not ended after so long is reported as slow."""
 EXAMPLES = 3
-"""So many of the projects that something is about are named."""
+"""At most so many projects are named."""
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What the config wants to be read: `names`, of the GitLab at `url`. A service that polls as it should has read
-    each since `late`.
+    """What the config wants to be read: `names`, from the GitLab at `url`. A service that works as it should has read
+    each of them since `late`.
     """
 
     url: str
@@ -48,12 +49,12 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """Something that is not known. `kind` is one of `KINDS` or a contributor's own, `name` the config's own name for
-    it where it has one, and `of` the name in the config that it belongs to: GitLab's own where it is only not
-    read because nothing is. `trouble` is a word, `why` says what is
-    wrong and what to do. `pending`: nothing is wrong so far, it has only not been read yet. `count`: of how many
-    things this is told together. `own_since`: since when it is in this trouble by itself, where that is later than
-    `since`.
+    """Something that is not known.
+
+    `kind` is one of `KINDS`. `name` is its name in the config, if it has one, and `of` the name in the config that it
+    belongs to: GitLab's, if it can't be read only because nothing can. `trouble` is a word; `why` says what is wrong
+    and what to do. `pending`: nothing is wrong, it has only not been read yet. `count` is how many things this stands
+    for. `own_since` is since when the trouble is its own, if that is later than `since`.
     """
 
     kind: str
@@ -68,14 +69,14 @@ class Unknown(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """In one sentence, with its name."""
+        """One sentence, with its name."""
         since = "" if self.since is None else f" since {self.since[:19].replace('T', ' ')}"
         return f"{self.kind} {self.name}: {self.trouble}{since}: {self.why}"
 
 
 class Known(msgspec.Struct, frozen=True):
-    """How much is known: what is not, and the gaps in what is. `off`: the sources of projects that have nothing to
-    read, which is no gap from then on.
+    """What is known: what is not, and the gaps in what is. `off` has the sources of each project that are switched
+    off there, which leaves no gap.
     """
 
     unknowns: list[Unknown]
@@ -84,34 +85,34 @@ class Known(msgspec.Struct, frozen=True):
 
 
 def unknowns(db: Database, asked: Asked, *, now: Millis) -> list[Unknown]:
-    """All that is not known, what matters most first."""
+    """Everything that is not known, the most important first."""
     return [one for contributor in CONTRIBUTORS for one in contributor(db, asked, now)]
 
 
 def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
-    """Whether anybody looks at all."""
+    """Whether a service runs."""
     life = downtime.life(db)
     if life.runs(now):
         return
     if life.alive_at is None:
         why, since = "no service has run with this ledger yet: `gitlab-reconciler serve` starts one", None
     else:
-        how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: its log says more"
-        why, since = f"{how}; nobody receives or asks: start it", times.iso(life.alive_at)
+        how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: see its log"
+        why, since = f"{how}; nothing is received or read: start it", times.iso(life.alive_at)
     yield Unknown("service", "gitlab-reconciler", Name("gitlab", asked.url), "not running", why, since)
 
 
 def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
-    """The service's own parts that fail. Each starts again by itself."""
+    """The parts of the service that fail. Each restarts by itself."""
     of = Name("gitlab", asked.url)
     for one in parts.failing(db):
         since = None if one.failing_since is None else times.iso(one.failing_since)
-        again = f"it started again {one.restarts} times; the log says more" if one.restarts else "the log says more"
+        again = f"it restarted {one.restarts} times; see the log" if one.restarts else "see the log"
         yield Unknown("part", one.name, of, "failing", f"{one.error} ({again})", since)
 
 
 def _config(_: Database, asked: Asked, __: Millis) -> Iterator[Unknown]:
-    """Whether there is anything to look at."""
+    """Whether there is anything to read."""
     of = Name("gitlab", asked.url)
     if not asked.names:
         why = "neither projects nor groups are configured: what webhooks miss is not looked for"
@@ -122,7 +123,7 @@ def _config(_: Database, asked: Asked, __: Millis) -> Iterator[Unknown]:
 
 
 def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
-    """What the config names and nobody could read, and GitLab itself."""
+    """What the config names and can't be read, and GitLab itself."""
     if not asked.has_token or not asked.names:
         return
     gitlab, wanted = Name("gitlab", asked.url), set(asked.names)
@@ -132,10 +133,10 @@ def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
         if Name(one.kind, one.name) == gitlab and one.trouble is not None:
             why = f"{one.error}; what webhooks miss is not looked for"
             yield Unknown("gitlab", one.name, gitlab, one.trouble, why, one.trouble_since)
-    taken_up = {Name(one.kind, one.name) for one in there}
+    watched_now = {Name(one.kind, one.name) for one in there}
     for name in asked.names:
-        if name not in taken_up:
-            why = "the service has not taken it up: `gitlab-reconciler reload`, or start the service"
+        if name not in watched_now:
+            why = "the service does not know it yet: `gitlab-reconciler reload`, or start the service"
             yield Unknown(name.kind, name.name, name, NOT_READ_YET, why, None, pending=life.runs(now))
     for one in there:
         name = Name(one.kind, one.name)
@@ -147,7 +148,7 @@ def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
 
 
 class _Look:
-    """How each group and project is read."""
+    """Whether each group and project is read."""
 
     def __init__(self, life: Life, asked: Asked, now: Millis) -> None:
         self._gitlab = Name("gitlab", asked.url)
@@ -156,7 +157,7 @@ class _Look:
         self._slow = Millis(asked.late - SLOW)
 
     def at(self, one: Watched, of: Name) -> Unknown | None:
-        """One of them, where it is not read."""
+        """One of them, if it is not read."""
         kind, shown = ("project", one.path or one.name) if one.kind == "member" else (one.kind, one.name)
         if one.trouble is not None:
             of = self._gitlab if one.own_since is None else of
@@ -165,15 +166,15 @@ class _Look:
         hangs = self._runs and waits_since < self._slow
         since = times.iso(waits_since)
         if hangs:
-            why = "reading it has not come to an end for more than an hour: GitLab is slow, or does not answer"
+            why = "reading it has not ended for more than an hour: GitLab is slow, or does not answer"
             return Unknown(kind, shown, of, "slow", why, since)
         if one.read_at is None:
-            why = "its first reading has not come to an end" if self._runs else "no service has read it"
+            why = "its first reading has not ended" if self._runs else "no service has read it"
             return Unknown(kind, shown, of, NOT_READ_YET, why, since, pending=self._runs)
         return None
 
     def at_members(self, members: Iterable[Watched], of: Name) -> Iterator[Unknown]:
-        """The projects below a group that are not read, those with the same trouble together."""
+        """The projects below a group that are not read, grouped by trouble."""
         found: dict[tuple[str, Name], list[Unknown]] = {}
         for one in members:
             if (unknown := self.at(one, of)) is not None:
@@ -184,7 +185,7 @@ class _Look:
 
 
 class _Source(NamedTuple):
-    """A source that is not read, and the name that its project has in the config, or its group."""
+    """A source that is not read, and the name of its project, or its group, in the config."""
 
     project_id: int
     source: str
@@ -204,22 +205,22 @@ SOURCES = f"""
       JOIN watched w ON w.project_id = s.project_id LEFT JOIN projects p ON p.id = s.project_id
      ORDER BY s.project_id, s.source, w.kind DESC
 """
-"""A project's own name comes before those of the groups that it is below."""
+"""A project's own name comes before those of its groups."""
 
 
 def _sources(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
-    """Sources that can't be read, or were not yet: those of one name in the config with the same trouble together."""
+    """Sources that can't be read, or have not been read yet, grouped by name in the config and trouble."""
     if not asked.has_token:
         return
     wanted, found = set(asked.names), dict[Any, list[_Source]]()
     for one in _unread_sources(db):
-        if one.of in wanted and one.trouble != source_state.OFF:
+        if one.of in wanted and one.trouble != SWITCHED_OFF:
             found.setdefault((one.of, one.source, one.trouble, one.was_read), []).append(one)
     for (of, source, trouble, was_read), some in found.items():
         name = f"{source} of {_named([one.path for one in some])}"
         since = min(one.since for one in some)
         if trouble is None:
-            why = "its first reading has not come to an end"
+            why = "its first reading has not ended"
             yield Unknown("source", name, of, NOT_READ_YET, why, since, pending=True, count=len(some))
         else:
             kind = "webhook" if trouble == NO_WEBHOOK and not was_read else "source"
@@ -227,7 +228,7 @@ def _sources(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
 
 
 def _unread_sources(db: Database) -> Iterator[_Source]:
-    """Each once, without those of a project that can't be read at all."""
+    """Each source once, without those of a project that can't be read at all."""
     rows = db.conn.execute(SOURCES).fetchall()
     for (project_id, source), some in itertools.groupby(rows, key=itemgetter(0, 1)):
         _, _, kind, name, below, trouble, *rest = next(some)
@@ -245,12 +246,12 @@ def _records(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
     for one in some:
         name = f"{one.source} of {paths.get(one.project_id, one.project_id)}"
         many = f"{one.count} records are" if one.count > 1 else "a record is"
-        why = f"{many} kept as it came (`status --json` shows it), and not told: {one.error}"
+        why = f"{many} kept unchanged (`status --json` shows it), and not recorded: {one.error}"
         yield Unknown("record", name, of, "not understood", why, one.since, count=one.count)
 
 
 def _named(names: Iterable[str]) -> str:
-    """Some names, and how many more there are."""
+    """Some of the names, and how many more there are."""
     names = sorted(names)
     more = len(names) - EXAMPLES
     shown = ", ".join(names[:EXAMPLES])

@@ -27,7 +27,7 @@ def test_beside_a_service_only_the_service_decides(
     """The config was edited and not yet read again: backfill must not act on it before the service does."""
     sections = at_gitlab(gitlab, interval="60s", **EVENTS_ONLY)
     service = make_service(destinations=[to_consumer(consumer)], **sections).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     gitlab.world.push(PROJECT)
     service.config["destinations"] = [to_consumer(consumer, name="renamed")]
     service.write_config()

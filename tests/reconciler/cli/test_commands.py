@@ -321,7 +321,7 @@ def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer
     sections = at_gitlab(gitlab, interval="10m", **EVENTS_ONLY)
     service = make_service(destinations=[to_consumer(consumer)], **sections).start()
     fill(service, ISSUE, PUSH)
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     assert consumer.wait_for(lambda c: len(c.requests) >= 3)
     service.stop()
     found = json.loads(service.run("status", "--json").stdout)
@@ -340,7 +340,7 @@ def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer
 
 def test_status_names_what_is_not_covered(make_service: MakeService, gitlab: Simulator) -> None:
     service = make_service(**at_gitlab(gitlab, interval="5m", **EVENTS_ONLY)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     service.stop()
     hour_ago, now = times.now() - times.HOUR, times.now()
     with sqlite3.connect(service.ledger) as db:
@@ -352,7 +352,7 @@ def test_status_names_what_is_not_covered(make_service: MakeService, gitlab: Sim
     assert (first["start"], first["end"]) == (times.iso(hour_ago), times.iso(hour_ago + 10 * times.MINUTE))
     assert last["start"] == times.iso(now - 20 * times.MINUTE)
     service.start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     [project] = json.loads(service.run("status", "--json").stdout)["projects"]
     assert project["gaps"] == []
 

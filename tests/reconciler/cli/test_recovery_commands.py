@@ -44,7 +44,7 @@ def test_a_service_that_was_down_ends_as_if_it_had_not_been(
     shown = service.run("hooks", "list").stdout
     assert "temporarily_disabled" in shown
     service.start()
-    service.wait_for_log("our webhook is on again")
+    service.wait_for_log("our webhook is enabled again")
     assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) == 7)
     assert hook.alert_status == "executable"
     bodies = [json.loads(request.body) for request in consumer.taken]
@@ -62,7 +62,7 @@ def test_a_service_that_was_down_ends_as_if_it_had_not_been(
 
 def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, gitlab: Simulator) -> None:
     service = make_service(**at_gitlab(gitlab)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     service.stop()
     service.config["reconcile"]["interval"] = "60s"  # so that what passes meanwhile is no gap yet
     service.write_config()
@@ -98,12 +98,12 @@ def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, git
 def test_resend_brings_the_original_bytes(make_service: MakeService, gitlab: Simulator) -> None:
     service = make_service(**at_gitlab(gitlab)).start()
     hook = gitlab.add_hook(PROJECT, service.url + "/webhooks/gitlab", token=TOKEN)
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     service.stop()
     gitlab.world.push(PROJECT)
     gitlab.courier.settle()
     service.start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     [event] = told(service)
 
     def body() -> tuple[str, object]:
@@ -130,7 +130,7 @@ def test_a_group_is_all_its_projects(make_service: MakeService, gitlab: Simulato
     gitlab.world.add_project(44, "elsewhere/project")
     sections = at_gitlab(gitlab) | {"projects": [], "groups": ["group"]}
     service = make_service(destinations=[to_consumer(consumer)], **sections).start()
-    service.wait_for_log("downtime is healed", projects=2)
+    service.wait_for_log("caught up with GitLab", projects=2)
     gitlab.world.push(43)
     gitlab.world.push(44)
     assert consumer.wait_for(lambda c: len(c.taken) == 1)
@@ -143,7 +143,7 @@ def test_metrics(make_service: MakeService, gitlab: Simulator) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     service = make_service(metrics={"port": port}, **at_gitlab(gitlab)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
     for name in ("gap_seconds", "gaps", "hooks_off 0.0", "api_requests_total", "rate_limit_remaining"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.events.hook_tests import find_expected, is_test
+from reconciler.events.hook_tests import ExpectedTests, is_test
 from reconciler.simulator.hook_api import sample_push
 from reconciler.simulator.hooks import webhook_bytes
 from reconciler.simulator.world import World
@@ -60,9 +60,13 @@ def test_only_the_hook_that_was_asked_for_and_its_project() -> None:
     empty = body(sample_push(world, 42))  # of a project that is nobody's
     world.push(42)
     sample = body(sample_push(world, 42))
-    expected = {("one", 42)}
-    assert find_expected(expected, "one", sample) == ("one", 42)
-    assert find_expected(expected, "one", empty) == ("one", 42)
-    assert find_expected(expected, "two", sample) is None
-    assert find_expected({("one", 43)}, "one", sample) is None
-    assert find_expected(set(), "one", sample) is None
+    for asked_for, arrived in ((42, sample), (42, empty)):
+        expected = ExpectedTests()
+        expected.add("one", asked_for)
+        assert not expected.take("two", arrived)
+        assert expected.take("one", arrived)
+        assert not expected
+    expected.add("one", 43)
+    assert not expected.take("one", sample)
+    assert len(expected) == 1
+    assert not ExpectedTests().take("one", sample)

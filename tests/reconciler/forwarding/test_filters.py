@@ -172,7 +172,7 @@ def test_a_filter_that_can_t_tell_makes_a_dead_letter() -> None:
     made = delivery(LedgerRoute(1, "project", accepting(destination)), 9, candidate())
     assert made is not None
     assert made.error is not None
-    assert made.error.startswith("the filter can't tell: ")
+    assert made.error.startswith("the filter can't decide: ")
 
 
 def test_an_expression_that_would_think_for_ever_makes_a_dead_letter() -> None:

@@ -19,7 +19,7 @@ from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.forwarding.message import Answer, Message
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.queue import deliveries, destinations
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
@@ -134,7 +134,7 @@ def fill(db: Database, *, lanes: int, each: int) -> None:
     now = times.iso(times.now())
     rows = ((number + 1, f"lane:{number % lanes:05d}", now, now) for number in range(lanes * each))
     with transaction(db):
-        destinations.sync(db, [Wanted("one")], now=times.now())
+        destinations.sync(db, [DestinationSpec("one")], now=times.now())
         db.conn.executemany(
             "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
             "VALUES (?, 1, 'pending', ?, ?, ?)",
@@ -353,7 +353,7 @@ def test_resuming_means_now_whatever_the_wall_clock_was_set_to(world: World, res
         world.start()
     world.mode["single"] = "up"
     with world.beside(noticed=True) as db, transaction(db):
-        [ident] = [one.id for one in destinations.standings(db) if one.name == "single"]
+        [ident] = [one.id for one in destinations.destination_states(db) if one.name == "single"]
         destinations.resume(db, ident)
     world.wait(5 * MOMENT_S)
     assert not world.open_of("single")

@@ -34,7 +34,7 @@ from reconciler.events.times import DAY, Millis
 from reconciler.forwarding.outbox import LOOK_S
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.queue import destinations, resend
-from reconciler.ledger.queue.resend import Again
+from reconciler.ledger.queue.resend import Resend
 from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.ledger.upkeep.prune import Keep, Pruning
@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
 
     def _change(self, name: str, change: Callable[..., None], noticed: bool, **how: Any) -> None:
         with self.world.beside(noticed=noticed) as db, transaction(db):
-            for one in destinations.standings(db):
+            for one in destinations.destination_states(db):
                 if one.name == name:
                     change(db, one.id, **how)
 
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
         idle = world.is_well(name) and not world.open_of(name) and name != "slow"
         before = world.sent.copy()
         with world.beside(noticed=noticed) as db:
-            resend.reopen(db, row[0], [Again(ident, lane) for ident, lane in lanes.items()], now=times.now())
+            resend.reopen(db, row[0], [Resend(ident, lane) for ident, lane in lanes.items()], now=times.now())
         for ident in chosen:
             if (name, ident) not in world.in_flight:
                 world.may_send[name, ident] = True

@@ -20,9 +20,8 @@ from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.filters import routes
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue.destinations import Wanted
-from reconciler.ledger.queue.resend import Wanted as Again
-from reconciler.ledger.queue.resend import find
+from reconciler.ledger.queue.destinations import DestinationSpec
+from reconciler.ledger.queue.resend import ResendRequest, find
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.browse import Filter
@@ -47,7 +46,7 @@ class Book:
         one = {"name": "d", "kind": "stdout", "filter": {"projects": list(projects)}}
         self.config = Config.model_validate({"receiver": {"hooks": [{"token": "t"}]}, "destinations": [one]})
         with transaction(db):
-            ids = destinations.sync(db, [Wanted("d")], now=NOW)
+            ids = destinations.sync(db, [DestinationSpec("d")], now=NOW)
         self.routes = routes([Destination.model_validate(one)], ids)
         self.number = 0
 
@@ -83,9 +82,9 @@ def test_the_old_path_goes_on_meaning_the_project(db: Database) -> None:
     [why] = book.doubts()
     assert "group/sub/p7 is newer/place/p7 now" in why
     assert "by the project's id (7)" in why
-    [event_id, *_] = [one.event_id for one in find(db, Again(), book.routes[0])]
+    [event_id, *_] = [one.event_id for one in find(db, ResendRequest(), book.routes[0])]
     assert event_id == 1
-    assert len(list(find(db, Again(), book.routes[0]))) == 3
+    assert len(list(find(db, ResendRequest(), book.routes[0]))) == 3
 
 
 def test_who_has_the_path_now_is_meant_by_it(db: Database) -> None:
@@ -150,7 +149,7 @@ def test_the_service_says_it_once_and_delivers(
 ) -> None:
     wanted = {"filter": {"projects": ["Group/*"]}}
     service = make_service(**at_gitlab(gitlab, **EVENTS_ONLY), destinations=[to_consumer(consumer, **wanted)]).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     for number, path in enumerate([PATH, "new/place", "new/place"]):
         sent = json.dumps(push(PROJECT, path, number)).encode()
         assert service.post(sent, Idempotency_Key=str(number)).status_code == 200

@@ -7,7 +7,7 @@ import contextlib
 import random
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.message import TAKEN, Answer, Message
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.listener import Listener
+from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.supervisor import Supervisor
@@ -73,6 +76,16 @@ class Onlooker:
     def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None: ...
 
 
+class Opening(Listener):
+    """Wakes the forwarder."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def opened(self, deliveries: Sequence[Opened]) -> None:
+        self._world.forwarder.opened(deliveries)
+
+
 class World:
     """A service's forwarding, and what must hold of every message that leaves it."""
 
@@ -114,16 +127,14 @@ class World:
 
     async def _begin(self) -> None:
         disk = VirtualDisk(self.loop, latency_s=lambda: self.random.uniform(0.001, 0.005), done=self.look_at_ledger)
-        self.writer = Writer(self.db, disk=disk)
+        self.ledger = Ledger(Writer(self.db, listener=Opening(self), disk=disk), self.reader)
         self.supervisor = Supervisor()
         self.forwarder = Forwarder(
-            db=self.reader,
-            writer=self.writer,
+            ledger=self.ledger,
             gitlab_url="https://x",
             watcher=Onlooker(),
             supervisor=self.supervisor,
         )
-        self.writer.on_opened = self.forwarder.opened
         await self.forwarder.apply(await self.forwarder.prepare(self.wanted.values()))
         self.running = self.supervisor.start("forwarder", self.forwarder.run)
 
@@ -177,7 +188,7 @@ class World:
         """Record an event of each of these projects; the wall clock is set before the commit is done."""
         some = [sighting(self.told + n, project) for n, project in enumerate(projects)]
         self.told += len(some)
-        recorded = self.writer.record(some)
+        recorded = self.ledger.record(some)
         self.loop.call_later(0.0005, self.clock.step, step)
         with contextlib.suppress(LedgerUnavailable):
             await recorded

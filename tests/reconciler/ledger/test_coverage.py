@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.ledger.coverage import gaps
-from reconciler.ledger.coverage.intervals import Interval, cover, covered
+from reconciler.events.intervals import Interval, uncovered
+from reconciler.ledger.coverage.intervals import cover, covered
 from reconciler.ledger.storage.connection import connect
 
 intervals = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda t: Interval(*t)), max_size=12)
@@ -28,5 +28,5 @@ def test_covered_and_gaps_are_every_moment_once(read: list[Interval], asked: tup
         found = covered(db, 1, "project_events")
     assert {m for i in found for m in range(i.start, i.end)} == moments
     assert all(left.end < right.start for left, right in itertools.pairwise(found))
-    left = gaps(found, Interval(*asked))
+    left = uncovered(found, Interval(*asked))
     assert {m for i in left for m in range(i.start, i.end)} == set(range(*asked)) - moments

@@ -15,11 +15,11 @@ from sqlite_utils import Database
 from reconciler.config.models import Config
 from reconciler.dashboard import views
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, MINUTE, Millis
+from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.coverage import downtime, intervals, source_state, watched
 from reconciler.ledger.coverage.gaps import UNFINISHED, Gap, gaps
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.source_state import OFF
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
@@ -44,7 +44,7 @@ class Told:
     def gaps(self, downs: list[Interval], expected: Millis, keeps_for: Millis) -> set[tuple[Interval, str]]:
         """Moment by moment."""
         end = expected if self.until is None else min(expected, self.until)
-        if self.trouble == OFF:
+        if self.trouble == SWITCHED_OFF:
             end = min(end, self.trouble_at - (NOW - expected))
         missing = [
             moment
@@ -55,7 +55,7 @@ class Told:
         for start, stop in stretches(missing, NOW - keeps_for):
             if stop <= NOW - keeps_for:
                 why = "too old"
-            elif self.trouble and (self.trouble == OFF or stop >= end):
+            elif self.trouble and (self.trouble == SWITCHED_OFF or stop >= end):
                 why = self.trouble
             elif any(down.start < stop and down.end > start for down in downs):
                 why = "down"
@@ -76,7 +76,8 @@ def stretches(moments: list[int], forgotten: int) -> Iterator[tuple[int, int]]:
             start = None
 
 
-TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), st.sampled_from([None, "refused", OFF]), AT)
+TROUBLE = st.sampled_from([None, "refused", SWITCHED_OFF])
+TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), TROUBLE, AT)
 
 
 @settings(deadline=None)

@@ -15,7 +15,7 @@ from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue import deliveries, destinations, resend
-from reconciler.ledger.queue.resend import Wanted
+from reconciler.ledger.queue.resend import ResendRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import browse, dead_letters
@@ -44,8 +44,9 @@ def event(number: int, at: Millis) -> Sighting:
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
     with closing(connect(tmp_path / "ledger.db")) as db:
+        specs = [destinations.DestinationSpec("one"), destinations.DestinationSpec("two", "none")]
         with transaction(db):
-            destinations.sync(db, [destinations.Wanted("one"), destinations.Wanted("two", "none")], now=START)
+            destinations.sync(db, specs, now=START)
         yield db
 
 
@@ -59,12 +60,12 @@ def fill(db: Database, numbers: range, time_of: Callable[[int], Millis] = minute
         record(db, [event(number, time_of(number)) for number in numbers], now=START, routes=ROUTES)
         for number in numbers:
             ident = number + 1
-            deliveries.bury(db, deliveries.Attempt(ident, 2, ident, 1, START, START, 500, "http_5xx", "no"))
+            deliveries.mark_dead(db, deliveries.Attempt(ident, 2, ident, 1, START, START, 500, "http_5xx", "no"))
             if number < RARE:
-                deliveries.bury(db, deliveries.Attempt(ident, 1, ident, 1, START, START, 500, "http_5xx", "no"))
+                deliveries.mark_dead(db, deliveries.Attempt(ident, 1, ident, 1, START, START, 500, "http_5xx", "no"))
 
 
-def find(db: Database, wanted: Wanted, route: int) -> list[Any]:
+def find(db: Database, wanted: ResendRequest, route: int) -> list[Any]:
     """The first step of what would be sent again."""
     return list(islice(resend.find(db, wanted, ROUTES[route]), RARE))
 
@@ -82,11 +83,11 @@ LOOKED_UP: dict[str, Callable[[Database], Sequence[Any] | dict[str, Any] | None]
     "events show": lambda db: browse.show(db, 5),
     "dead list": lambda db: dead_letters.dead_letters(db, Filter(), destination=None, limit=5),
     "dead list --destination": lambda db: dead_letters.dead_letters(db, Filter(), destination="one", limit=5),
-    "dead show": lambda db: dead_letters.letters_of(db, 5),
-    "dead replay --destination": lambda db: find(db, Wanted(dead_only=True), 0),
-    "dead replay ID": lambda db: find(db, Wanted(event_ids=(5,), dead_only=True), 1),
-    "replay ID": lambda db: find(db, Wanted(event_ids=(5,)), 1),
-    "replay --from --to": lambda db: find(db, Wanted(Filter(since=Millis(START), until=EARLY)), 0),
+    "dead show": lambda db: dead_letters.dead_letters_of(db, 5),
+    "dead replay --destination": lambda db: find(db, ResendRequest(dead_only=True), 0),
+    "dead replay ID": lambda db: find(db, ResendRequest(event_ids=(5,), dead_only=True), 1),
+    "replay ID": lambda db: find(db, ResendRequest(event_ids=(5,)), 1),
+    "replay --from --to": lambda db: find(db, ResendRequest(Filter(since=Millis(START), until=EARLY)), 0),
 }
 
 
@@ -107,7 +108,7 @@ def test_all_that_is_to_go_out_again_is_found_once(db: Database, wanted: Filter,
     """It is found in steps, and more events than a step has happened in the same millisecond."""
     noon = Millis(START + 300 * MINUTE)
     fill(db, range(1200), lambda number: noon if number >= 20 else Millis(START + number * MINUTE))
-    found = [again.event_id for again in resend.find(db, Wanted(wanted, dead_only=dead_only), ROUTES[1])]
+    found = [again.event_id for again in resend.find(db, ResendRequest(wanted, dead_only=dead_only), ROUTES[1])]
     assert found == list(range(1 if wanted == Filter() else RARE + 1, 1201))
 
 

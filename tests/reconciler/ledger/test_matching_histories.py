@@ -16,7 +16,7 @@ from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue.deliveries import Attempt, deliver
-from reconciler.ledger.queue.destinations import Wanted, sync
+from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
 from tests.support.history import (
@@ -54,7 +54,7 @@ def feed(batches: list[list[Sighting]], *, told_after: int = 0) -> Fed:
     with TemporaryDirectory() as folder, closing(connect(Path(folder) / "ledger.db")) as db:
         db.execute("PRAGMA synchronous = OFF")  # nothing is killed here
         with transaction(db):
-            sync(db, [Wanted("one")], now=START)
+            sync(db, [DestinationSpec("one")], now=START)
         for number, batch in enumerate(batches, start=1):
             with transaction(db):
                 record(db, batch, now=START, routes=[Route(1, "project", lambda _: True)])

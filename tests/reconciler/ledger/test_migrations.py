@@ -13,7 +13,7 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.deliveries import next_lanes, outgoing
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids
@@ -43,7 +43,10 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
         )
     with closing(connect(path)) as db:
         with transaction(db):
-            assert destinations.sync(db, [Wanted("old"), Wanted("new")], now=0) == {"old": 1, "new": 2}
+            assert destinations.sync(db, [DestinationSpec("old"), DestinationSpec("new")], now=0) == {
+                "old": 1,
+                "new": 2,
+            }
         [queued] = next_lanes(db, 1, now=times.now(), limit=10)
         assert (queued.lane, queued.attempts, queued.failures, queued.replays) == ("project:42", 3, 3, 0)
         assert outgoing(db, 1).summary.object is None

@@ -11,6 +11,7 @@ import pytest
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 from reconciler.ledger import alerts
@@ -20,7 +21,7 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.intake import neighbourhood
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
@@ -59,7 +60,7 @@ class Watched:
 def db(tmp_path: Path) -> Iterator[Database]:
     with closing(connect(tmp_path / "ledger.db")) as db:
         with transaction(db):
-            destinations.sync(db, [Wanted("one"), Wanted("two", "none")], now=0)
+            destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two", "none")], now=0)
         yield db
 
 
@@ -111,9 +112,9 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     attempt = deliveries.Attempt(1, 1, 1, 1, 0, 0, 500, "http_5xx", "no")
     deliveries.retry(db, attempt, pause=0, now=times.now())
     deliveries.pull_back(db, 1, longest=0, now=times.now())
-    deliveries.bury(db, attempt)
+    deliveries.mark_dead(db, attempt)
     deliveries.deliver(db, attempt)
-    intervals.cover(db, 1, "project_events", intervals.Interval(0, 9))
+    intervals.cover(db, 1, "project_events", Interval(0, 9))
     source_state.watched_since(db, 1, "project_events")
     source_state.note_read(db, 1, "project_events", 0)
     source_state.note_trouble(db, 1, "project_events", "refused", "no", Millis(0))
@@ -127,9 +128,9 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     browse.show(db, 1)
     dead_letters.attempts(db, 1)
     dead_letters.dead_letters(db, browse.Filter(), destination="one", limit=5)
-    past_deliveries.fill_step(db, ROUTES[0], now=0)
+    past_deliveries.open_past_deliveries(db, ROUTES[0], now=0)
     destinations.note_breaker(db, 1, destinations.Breaker("open", 5, 1, 1))
-    list(resend.find(db, resend.Wanted(dead_only=True), ROUTES[0]))
+    list(resend.find(db, resend.ResendRequest(dead_only=True), ROUTES[0]))
     pruning = prune.Pruning(prune.Keep(events=1, dead_letters=1, attempts=1, runs=1), now=0)
     while not pruning.step(db):
         pass

@@ -15,7 +15,7 @@ from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue import deliveries, destinations
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.texts import writable
@@ -28,7 +28,7 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=5)
 def db(tmp_path: Path) -> Iterator[Database]:
     with closing(connect(tmp_path / "ledger.db")) as db:
         with transaction(db):
-            destinations.sync(db, [Wanted("one")], now=times.now())
+            destinations.sync(db, [DestinationSpec("one")], now=times.now())
         yield db
 
 
@@ -77,7 +77,7 @@ def test_an_event_is_recorded_whatever_its_filter_says(db: Database) -> None:
     with transaction(db):
         record(db, [sighting(1), sighting(2)], now=times.now(), routes=[Route(1, "project", undecided)])
     found = db.conn.execute("SELECT state, last_error FROM deliveries").fetchall()
-    assert found == [("dead", "the filter can't tell: caf\u00e9 \ufffd \ufffd")] * 2
+    assert found == [("dead", "the filter can't decide: caf\u00e9 \ufffd \ufffd")] * 2
 
 
 def test_what_a_destination_answers_and_a_transform_says(db: Database) -> None:
@@ -85,11 +85,11 @@ def test_what_a_destination_answers_and_a_transform_says(db: Database) -> None:
         record(db, [sighting(1, BAD)], now=times.now(), routes=[Route(1, "project", lambda _: True)])
         failed = deliveries.Attempt(1, 1, None, 1, times.now(), times.now(), 500, BAD, BAD, BAD)
         deliveries.retry(db, failed, pause=times.SECOND, now=times.now())
-        deliveries.bury(db, failed)
+        deliveries.mark_dead(db, failed)
         destinations.pause(db, 1, BAD, now=times.now())
     [(error,)] = db.conn.execute("SELECT DISTINCT error FROM attempts").fetchall()
     assert error == writable(BAD)
-    assert destinations.standings(db)[0].paused_why == writable(BAD)
+    assert destinations.destination_states(db)[0].paused_why == writable(BAD)
 
 
 def test_what_is_asked_for_may_be_any_text_too(db: Database) -> None:

@@ -11,8 +11,9 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.events.unreadable import RAW_CHARS, Unreadable
 from reconciler.ledger.coverage import unreadable
-from reconciler.ledger.coverage.unreadable import ERROR_CHARS, RAW_CHARS, Kept, Some, Unreadable
+from reconciler.ledger.coverage.unreadable import ERROR_CHARS, UnreadableCount, UnreadableRow
 from reconciler.ledger.storage.connection import connect
 
 
@@ -27,11 +28,11 @@ def test_noted_seen_again_and_understood(db: Database) -> None:
     unreadable.note(db, 42, "issues", [Unreadable("7", "worse", "null")], now=Millis(2000))
     unreadable.note(db, -9, "hook_log", [Unreadable("7", "bad", "{}")], now=Millis(1500))
     assert unreadable.unreadable(db, limit=1) == [
-        Kept(42, "issues", "7", "worse", "null", times.iso(Millis(1000)), times.iso(Millis(2000)))
+        UnreadableRow(42, "issues", "7", "worse", "null", times.iso(Millis(1000)), times.iso(Millis(2000)))
     ]
     assert unreadable.by_source(db) == [
-        Some(-9, "hook_log", 1, times.iso(Millis(1500)), "bad"),
-        Some(42, "issues", 2, times.iso(Millis(1000)), "worse"),
+        UnreadableCount(-9, "hook_log", 1, times.iso(Millis(1500)), "bad"),
+        UnreadableCount(42, "issues", 2, times.iso(Millis(1000)), "worse"),
     ]
     unreadable.clear(db, 42, "issues", ["7", "9"])
     assert [one.count for one in unreadable.by_source(db)] == [1, 1]

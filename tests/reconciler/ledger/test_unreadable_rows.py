@@ -24,20 +24,21 @@ from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Identity, Precision, Recovery, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
+from reconciler.events.unreadable import Unreadable
 from reconciler.ledger import alerts
 from reconciler.ledger.coverage import downtime, hooks, intervals, runs, source_state, unreadable, watched
 from reconciler.ledger.coverage.hooks import HookState
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.coverage.runs import Run
-from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
-from reconciler.ledger.queue.destinations import Breaker, Wanted
+from reconciler.ledger.queue.destinations import Breaker, DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
@@ -94,17 +95,19 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fill(db: Database) -> None:
-    ids = destinations.sync(db, [Wanted("one", "none"), Wanted("two", "none", "beginning")], now=NOW)
+    ids = destinations.sync(
+        db, [DestinationSpec("one", "none"), DestinationSpec("two", "none", "beginning")], now=NOW
+    )
     routes = [Route(ident, "none", lambda _: True) for ident in ids.values()]
     recovered = sighting("project_events", "1", recovery=Recovery("api", ["user"]), raw="{}")
     others = [sighting("webhook:default", str(n), key=f"issue:{n}:closed") for n in range(4)]
     record(db, [recovered, sighting("webhook:default", "a"), *others], now=Millis(NOW - HOUR), routes=routes)
     end = Millis(NOW - MINUTE)
     deliveries.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
-    deliveries.bury(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
+    deliveries.mark_dead(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
     deliveries.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
     destinations.note_breaker(db, 1, Breaker("open", 5, NOW, end))
-    destinations.pause(db, 2, alerts.GONE, now=NOW)
+    destinations.pause(db, 2, destinations.GONE, now=NOW)
     intervals.cover(db, 7, "project_events", Interval(Millis(NOW - DAY), Millis(NOW - HOUR)))
     for source in ("project_events", "pipelines"):
         source_state.watch(db, 7, source, Millis(NOW - DAY))
@@ -117,12 +120,12 @@ def fill(db: Database) -> None:
     watched.add_members(db, "team", {7: "team/7", 8: "team/8"}, NOW)
     watched.note_read(db, Name("member", "8"), NOW)
     source_state.unwatch(db, 7, keep=["project_events"], until=NOW)
-    downtime.beat(db, Millis(NOW - 2 * HOUR))
-    downtime.wake(db, NOW)
-    downtime.rest(db, NOW)
+    downtime.heartbeat(db, Millis(NOW - 2 * HOUR))
+    downtime.note_start(db, NOW)
+    downtime.note_stop(db, NOW)
     hook = HookState(7, 1, "default", "http://x", ["push_events"], "disabled", times.iso(NOW))
     hooks.note_hooks(db, 7, [hook], off=[1], now=NOW)
-    alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
+    alerts.note(db, alerts.destination_conditions(db, hold={}, now=NOW), now=NOW, routes=[])
     reloads.note_reload(db, "no")
     db.execute("INSERT INTO meta VALUES ('pruned_through', ?)", [times.iso(Millis(NOW - 9 * DAY))])
     db.execute("INSERT INTO meta VALUES ('ledger_id_from:3', 'abc')")
@@ -170,14 +173,14 @@ def webhooks(folder: Path) -> None:
 
     async def post() -> list[int]:
         with closing(connect(config.ledger.path)) as db:
-            writer = Writer(db)
-            made = receiver_app(config.receiver, writer=writer, project_ids=runs.project_paths(db))
+            ledger = Ledger(Writer(db), db)
+            made = receiver_app(config.receiver, ledger=ledger, project_ids=ledger.coverage.project_ids())
             transport = httpx.ASGITransport(made)
             headers = {"X-Gitlab-Token": "secret", "X-Gitlab-Event": "Issue Hook"}
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
                 bodies = [BODY | {"more": 1}, BODY | {"object_attributes": {**BODY["object_attributes"], "id": 100}}]
                 codes = [(await client.post("/webhooks/gitlab", json=body)).status_code for body in bodies]
-            await writer.close()
+            await ledger.close()
             return codes
 
     assert asyncio.run(post()) == [200, 200]
@@ -201,17 +204,17 @@ def service(folder: Path) -> None:
     config = load(folder / "config.yaml", {})
     with closing(connect(config.ledger.path)) as db:
         with transaction(db):
-            downtime.wake(db, NOW)
-            destinations.sync(db, [Wanted("one"), Wanted("two")], now=NOW)
+            downtime.note_start(db, NOW)
+            destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two")], now=NOW)
             reloads.note_reload(db, None)
-            alerts.note(db, alerts.destination_conditions(db, settle={}, now=NOW), now=NOW, routes=[])
+            alerts.note(db, alerts.destination_conditions(db, hold={}, now=NOW), now=NOW, routes=[])
             alerts.note(db, [], now=NOW, routes=[])
             pruning = Pruning(Keep(Millis(DAY), None, Millis(DAY), Millis(DAY)), now=NOW)
             while not pruning.step(db):
                 pass
         parts.failing(db)
         event_ids(db)(9)
-        for one in destinations.standings(db):
+        for one in destinations.destination_states(db):
             deliveries.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
             deliveries.next_due(db, one.id, after=NOW)
             for head in deliveries.next_lanes(db, one.id, now=NOW, limit=10):

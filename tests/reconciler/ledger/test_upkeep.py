@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, Millis
+from reconciler.events.unreadable import Unreadable
 from reconciler.ledger.coverage import unreadable
-from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.ledger.errors import LedgerError, LedgerInUse
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids, rename_from_here
@@ -52,7 +52,7 @@ def pruned(db: Any, *, now: int = NOW, **keep: Any) -> Pruned:
 def ledger(folder: Path) -> Any:
     db = connect(folder / "ledger.db")
     with transaction(db):
-        destinations.sync(db, [Wanted("one", "none")], now=NOW)
+        destinations.sync(db, [DestinationSpec("one", "none")], now=NOW)
     return db
 
 
@@ -77,7 +77,7 @@ def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], 
                 if state == "delivered":
                     deliveries.deliver(db, attempt(n + 1, at))
                 elif state == "dead":
-                    deliveries.bury(db, attempt(n + 1, at))
+                    deliveries.mark_dead(db, attempt(n + 1, at))
                 elif state == "retrying":
                     deliveries.retry(db, attempt(n + 1, at), pause=0, now=at)
         pruned(db, events=10 * DAY, dead_letters=None if dead_days is None else dead_days * DAY)
@@ -235,7 +235,7 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_path: Path
 ) -> None:
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
-    service.wait_for_log("downtime is healed")
+    service.wait_for_log("caught up with GitLab")
     post(service, 1, 0)
     gitlab.world.push(PROJECT)
     assert consumer.wait_for(lambda c: len(c.taken) == 2)

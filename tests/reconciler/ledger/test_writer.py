@@ -17,11 +17,22 @@ from structlog.testing import capture_logs
 from reconciler.events import times
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.listener import Listener
 from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, touch, transaction
 from tests.support.filled import made
+
+
+class Heard(Listener):
+    """Keeps the troubles that the ledger reports."""
+
+    def __init__(self) -> None:
+        self.troubles: list[str | None] = []
+
+    def trouble(self, reason: str | None) -> None:
+        self.troubles.append(reason)
 
 
 class Open:
@@ -91,28 +102,32 @@ async def test_damage_is_met_by_who_reads_it_alone(opened: Open) -> None:
     await opened.writer.run(lambda db: db.conn.execute("INSERT INTO search (rowid, kind) VALUES (1, 'push')"))
     with closing(sqlite3.connect(opened.path, isolation_level=None)) as other:
         other.execute("DELETE FROM search_data")
-    told: list[str | None] = []
-    opened.writer.on_trouble = told.append
+    heard = opened.writer.listener = Heard()
     search = "SELECT rowid FROM search WHERE search MATCH 'push'"
     damaged = opened.writer.run(lambda db: db.conn.execute(search).fetchall())
     sound = opened.writer.run(put("x1"))
     with pytest.raises(LedgerDamaged, match="damaged"):
         await damaged
     await sound
-    assert told == []
+    assert heard.troubles == []
 
 
 async def test_a_listener_s_bug_stops_neither_the_writer_nor_other_listeners(opened: Open) -> None:
-    ids = await opened.writer.run(lambda db: destinations.sync(db, [Wanted("a", "none", "now")], now=times.now()))
+    ids = await opened.writer.run(
+        lambda db: destinations.sync(db, [DestinationSpec("a", "none", "now")], now=times.now())
+    )
     opened.writer.routes = [Route(ids["a"], "none", lambda _: True)]
-    heard, told = [], []
+    told, heard = list[object](), list[object]()
 
-    def fails(what: object) -> None:
-        told.append(what)
-        raise RuntimeError("deaf")
+    class Deaf(Listener):
+        def opened(self, deliveries: object) -> None:
+            told.append(deliveries)
+            raise RuntimeError("deaf")
 
-    opened.writer.on_opened = fails
-    opened.writer.on_committed = heard.append
+        def committed(self, done: object) -> None:
+            heard.append(done)
+
+    opened.writer.listener = Deaf()
     await opened.writer.record(list(made(1)))
     await opened.writer.record(list(made(1, first=1)))
     await opened.writer.run(touch)
@@ -120,8 +135,7 @@ async def test_a_listener_s_bug_stops_neither_the_writer_nor_other_listeners(ope
 
 
 async def test_nothing_is_acknowledged_while_the_file_is_away(opened: Open) -> None:
-    told: list[str | None] = []
-    opened.writer.on_trouble = told.append
+    heard = opened.writer.listener = Heard()
     await opened.writer.run(put("x1"))
     aside = opened.path.with_name("aside")
     with capture_logs() as logs:
@@ -133,7 +147,7 @@ async def test_nothing_is_acknowledged_while_the_file_is_away(opened: Open) -> N
         await opened.writer.run(put("x2"))
     assert opened.values().keys() == {"x1", "x2"}
     assert [line["event"] for line in logs] == ["the ledger can't be written", "the ledger can be written again"]
-    assert [None if one is None else "moved" in one for one in told] == [True, None]
+    assert [None if one is None else "moved" in one for one in heard.troubles] == [True, None]
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])

@@ -10,9 +10,10 @@ import pytest
 
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.events.hook_tests import Expected
+from reconciler.events.hook_tests import ExpectedTests
 from reconciler.ledger.coverage import gaps
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import reconciling
 from reconciler.polling.rounds import expected
@@ -32,6 +33,7 @@ class House:
         self.db = connect(folder / "ledger.db")
         self.reader = connect(folder / "ledger.db", readonly=True)
         self.writer = Writer(self.db)
+        self.ledger = Ledger(self.writer, self.reader)
         self.config = Config.model_validate(
             {
                 "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
@@ -41,8 +43,8 @@ class House:
             }
             | sections
         )
-        self.expected_tests: set[Expected] = set()
-        self.parts = reconciling(self.config, db=self.reader, writer=self.writer, expected_tests=self.expected_tests)
+        self.expected_tests = ExpectedTests()
+        self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=self.expected_tests)
         self.poll = self.parts.poller.poll
         gitlab.world.clock = lambda: self.now
 

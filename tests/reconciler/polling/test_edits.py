@@ -24,7 +24,7 @@ async def arrives(house: House, happening: Happening) -> None:
         headers={},
         project_ids={},
     )
-    await house.writer.record([sighting])
+    await house.ledger.record([sighting])
 
 
 async def test_every_kind_of_note_is_told_once_or_not_at_all(make_house: MakeHouse) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
-from reconciler.ledger.coverage import downtime
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.metrics import Standing, state
 from reconciler.polling.backfill import Backfill, cut
 from reconciler.polling.knowledge import SharedLook
@@ -28,11 +27,11 @@ async def test_no_gap_while_polls_go_on(make_house: MakeHouse) -> None:
 
 async def test_downtime_is_noted_and_names_the_gap(make_house: MakeHouse) -> None:
     house = make_house(reconcile=EVENTS)
-    await house.writer.run(lambda db: downtime.wake(db, house.now))
+    await house.ledger.note_start(house.now)
     await house.poll(42)
-    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    await house.ledger.heartbeat(house.now)
     house.now += 3 * HOUR
-    found = await house.writer.run(lambda db: downtime.wake(db, house.now))
+    found = await house.ledger.note_start(house.now)
     assert found is not None
     assert (found.during, found.how) == (Interval(NOW, NOW + 3 * HOUR), "killed")
     [gap] = house.gaps()
@@ -45,10 +44,10 @@ async def test_downtime_is_noted_and_names_the_gap(make_house: MakeHouse) -> Non
 
 async def test_a_stop_is_told_from_a_crash(make_house: MakeHouse) -> None:
     house = make_house()
-    assert await house.writer.run(lambda db: downtime.wake(db, house.now)) is None
-    await house.writer.run(lambda db: downtime.rest(db, house.now))
+    assert await house.ledger.note_start(house.now) is None
+    await house.ledger.note_stop(house.now)
     house.now += HOUR
-    found = await house.writer.run(lambda db: downtime.wake(db, house.now))
+    found = await house.ledger.note_start(house.now)
     assert found is not None
     assert found.how == "stopped"
 
@@ -69,9 +68,9 @@ async def test_trouble_with_gitlab_names_the_gap(
         house.gitlab.api.faults.forbidden_paths = {"/events": 403}
     else:
         house.gitlab.api.faults.next = [(status, headers)] * 2
-    tally = await house.poll(42)
-    assert tally is not None
-    assert tally.error is not None
+    counts = await house.poll(42)
+    assert counts is not None
+    assert counts.error is not None
     [gap] = house.gaps()
     assert gap.why == why
     assert gap.error is not None
@@ -83,9 +82,9 @@ async def test_one_source_refused_leaves_the_others_alone(make_house: MakeHouse)
     house.gitlab.api.faults.forbidden_paths = {"/pipelines": 403}
     house.gitlab.world.push(42)
     house.now += HOUR
-    tally = await house.poll(42)
-    assert tally is not None
-    assert tally.error is None
+    counts = await house.poll(42)
+    assert counts is not None
+    assert counts.error is None
     house.now += HOUR
     asked = house.gitlab.api.requests["/api/v4/projects/42/pipelines"]
     await house.poll(42)
@@ -104,7 +103,7 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     house.now += 6 * DAY + 12 * HOUR
     [log, _] = house.gaps()
     assert (log.source, log.is_final, state(log, house.now)) == ("hook_log", False, "expiring")
-    [alert] = expiring_gaps(house.reader, house.gaps(), house.now)
+    [alert] = expiring_gaps(house.ledger, house.gaps(), house.now)
     assert (alert.what, alert.subject, alert.since) == ("gap_expiring", "group/project", log.during.start)
     assert "hook_log" in alert.text
     reading = Standing(lambda: (house.config, house.parts.client), SharedLook(lambda: house.config))
@@ -145,7 +144,7 @@ async def test_a_project_that_comes_back_is_watched_again(make_house: MakeHouse)
     house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
     world = house.gitlab.world
     world.add_project(43, "group/other")
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     for archived in (True, False):
         world.projects[43].archived = archived
         house.now = Millis(house.now + HOUR)
@@ -175,12 +174,12 @@ async def test_backfill_closes_what_can_be_closed(make_house: MakeHouse) -> None
     house.gitlab.world.push(42)
     house.now += 5 * HOUR
     assert len(house.gaps()) == 1
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     report = await work.project(42, None, lambda _name, _length: lambda *_: None)
-    assert (report.error, report.tally.new) == (None, 1)
+    assert (report.error, report.counts.new) == (None, 1)
     assert house.gaps() == []
     again = await work.project(42, None, lambda _name, _length: lambda *_: None)
-    assert again.tally.seen == 0
+    assert again.counts.seen == 0
 
 
 async def test_a_long_backfill_goes_in_parts_and_is_resumed(make_house: MakeHouse) -> None:
@@ -191,7 +190,7 @@ async def test_a_long_backfill_goes_in_parts_and_is_resumed(make_house: MakeHous
     house.now = NOW
     wanted = Interval(NOW - 301 * DAY, NOW - HOUR)
     assert len(cut(wanted, 4)) == 4
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     reads = 0
 
     def fail_after_a_while(_: object) -> bool:
@@ -209,6 +208,6 @@ async def test_a_long_backfill_goes_in_parts_and_is_resumed(make_house: MakeHous
     house.gitlab.api.faults.forbidden, house.gitlab.api.faults.hidden = {}, lambda _: False
     done = await work.project(42, wanted, lambda _name, _length: lambda *_: None)
     assert (done.error, house.events()) == (None, 100)
-    assert done.tally.seen <= 100 - known + 8  # what was covered was not read again
+    assert done.counts.seen <= 100 - known + 8  # what was covered was not read again
     once_more = await work.project(42, wanted, lambda _name, _length: lambda *_: None)
-    assert once_more.tally.seen == 0
+    assert once_more.counts.seen == 0

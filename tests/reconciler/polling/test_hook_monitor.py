@@ -13,8 +13,7 @@ from receiver.app import receiver_app
 from reconciler.config.destinations import Destination
 from reconciler.events.times import HOUR, MINUTE
 from reconciler.forwarding.filters import accepting
-from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue.destinations import Wanted
+from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.polling.ensure import ensure
 from reconciler.service.web import web_server
@@ -40,7 +39,7 @@ async def switched_off(house: House) -> tuple[Hook, int]:
 
 async def with_receiver(house: House, port: int, poll: int = 42) -> None:
     app = receiver_app(
-        house.config.receiver, writer=house.writer, project_ids={}, expected_tests=house.expected_tests
+        house.config.receiver, ledger=house.ledger, project_ids={}, expected_tests=house.expected_tests
     )
     server = web_server(app)
     serving = asyncio.create_task(server.serve(sockets=[socket.create_server(("127.0.0.1", port))]))
@@ -55,8 +54,8 @@ async def test_it_is_reported_reconciled_and_switched_on(make_house: MakeHouse) 
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
     said = [line["event"] for line in logs]
-    assert "GitLab has switched our webhook off" in said
-    assert said.index("our webhook is on again") > said.index("GitLab has switched our webhook off")
+    assert "GitLab has disabled our webhook" in said
+    assert said.index("our webhook is enabled again") > said.index("GitLab has disabled our webhook")
     assert hook.alert_status == "executable"
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'push'") == [(6,)]
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'hook_test'") == [(1,)]
@@ -106,8 +105,8 @@ async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
     house.gitlab.api.faults.forbidden_paths = {"/test/push_events": 403, "/events": 404}
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
-    assert "a webhook can't be switched on again" in [line["event"] for line in logs]
-    assert house.expected_tests == set()
+    assert "a webhook can't be enabled again" in [line["event"] for line in logs]
+    assert not house.expected_tests
     assert hook.alert_status == "temporarily_disabled"
 
 
@@ -135,10 +134,8 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
     hook, port = await switched_off(house)
     other = house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab/two", token=TOKEN)
     before = len(house.gitlab.world.happenings)
-    [destination] = (
-        await house.writer.run(lambda db: destinations.sync(db, [Wanted("all")], now=house.now))
-    ).values()
-    house.writer.routes = [Route(destination, "project", accepting(Destination(name="all")))]
+    [destination] = await house.ledger.queue.sync_destinations([DestinationSpec("all")], house.now)
+    house.ledger.set_routes([Route(destination.id, "project", accepting(Destination(name="all")))])
 
     def happens() -> None:
         world, courier = house.gitlab.world, house.gitlab.courier
@@ -205,7 +202,7 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: Ma
     house.now += 6 * MINUTE
     await house.poll(42)
     assert kinds(house) == [("push", 10)]
-    assert house.expected_tests == set()
+    assert not house.expected_tests
 
 
 async def test_a_project_without_commits_is_tested_with_a_body_of_gitlab_s_own(make_house: MakeHouse) -> None:

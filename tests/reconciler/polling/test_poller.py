@@ -12,11 +12,12 @@ import pytest
 
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
 from reconciler.ledger.coverage import intervals
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import reconciling
 from reconciler.simulator.server import Simulator
@@ -36,6 +37,7 @@ class Parts:
         self.db = connect(folder / "ledger.db")
         self.reader = connect(folder / "ledger.db", readonly=True)
         self.writer = Writer(self.db)
+        self.ledger = Ledger(self.writer, self.reader)
         config = Config.model_validate(
             {
                 "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
@@ -44,7 +46,7 @@ class Parts:
                 "reconcile": {"settle": "1ms", "overlap": "5m", "sources": ["project_events"]},
             }
         )
-        self.parts = reconciling(config, db=self.reader, writer=self.writer)
+        self.parts = reconciling(config, ledger=self.ledger)
         self.source = ProjectEvents(self.parts.client)
         self.poll = self.parts.poller.poll
 
@@ -84,16 +86,16 @@ def push_at(gitlab: Simulator, *moments: int) -> None:
 async def test_never_two_polls_of_one_project_at_a_time(parts: Parts) -> None:
     parts.gitlab.api.faults.slow_s = 0.2
     first, second = await asyncio.gather(parts.poll(42), parts.poll(42))
-    assert [tally is None for tally in (first, second)] == [False, True]
+    assert [counts is None for counts in (first, second)] == [False, True]
     assert await parts.poll(42) is not None
 
 
 async def test_the_first_poll_looks_back_by_the_overlap_only(parts: Parts) -> None:
     now = times.now()
     push_at(parts.gitlab, now - DAY, now - 4 * MINUTE, now - SECOND)
-    tally = await parts.poll(42)
-    assert tally is not None
-    assert (tally.seen, tally.new) == (2, 2)
+    counts = await parts.poll(42)
+    assert counts is not None
+    assert (counts.seen, counts.new) == (2, 2)
 
 
 async def test_a_later_poll_reads_what_is_not_covered_with_an_overlap(parts: Parts) -> None:
@@ -104,9 +106,9 @@ async def test_a_later_poll_reads_what_is_not_covered_with_an_overlap(parts: Par
         parts.db.execute("UPDATE sources SET watched_since = ?", [times.iso(times.now() - 3 * HOUR)])
     now = times.now()
     push_at(parts.gitlab, now - 2 * HOUR - 4 * MINUTE, now - HOUR, now - SECOND)
-    tally = await parts.poll(42)
-    assert tally is not None
-    assert (tally.seen, tally.new) == (3, 3)
+    counts = await parts.poll(42)
+    assert counts is not None
+    assert (counts.seen, counts.new) == (3, 3)
     assert len(parts.covered()) == 1
     assert parts.covered()[0].end >= now - SECOND
 
@@ -129,7 +131,7 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
     ):
         await parts.parts.reader.read(PROJECT, parts.source, window, purpose="backfill", progress=break_after_two)
     assert parts.covered() == [Interval(window.start, stretches[1].end)]
-    [gap] = intervals.gaps(parts.covered(), window)
+    [gap] = uncovered(parts.covered(), window)
     await parts.parts.reader.read(PROJECT, parts.source, gap, purpose="backfill")
     assert parts.covered() == [window]
     assert parts.events() == 240
@@ -138,10 +140,10 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
 async def test_a_rehearsal_leaves_no_trace(parts: Parts) -> None:
     now = times.now()
     push_at(parts.gitlab, now - 2 * HOUR, now - HOUR)
-    tally = await parts.parts.reader.read(
+    counts = await parts.parts.reader.read(
         PROJECT, parts.source, Interval(now - DAY, now), purpose="backfill", dry_run=True
     )
-    assert (tally.seen, tally.new, parts.events(), parts.covered()) == (2, 2, 0, [])
+    assert (counts.seen, counts.new, parts.events(), parts.covered()) == (2, 2, 0, [])
 
 
 async def test_coverage_never_runs_ahead_of_gitlab_s_own_clock(parts: Parts) -> None:
@@ -151,7 +153,7 @@ async def test_coverage_never_runs_ahead_of_gitlab_s_own_clock(parts: Parts) -> 
     await parts.poll(42)
     assert parts.covered()[-1].end <= parts.gitlab.world.clock() + 5 * SECOND  # and the overlap is minutes
     parts.gitlab.world.push(42)
-    tally = None
-    while tally is None or not tally.new:  # Date tells whole seconds: coverage may be a moment ahead
-        tally = await parts.poll(42)
+    counts = None
+    while counts is None or not counts.new:  # Date tells whole seconds: coverage may be a moment ahead
+        counts = await parts.poll(42)
     assert parts.events() == 1

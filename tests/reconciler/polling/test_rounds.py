@@ -39,7 +39,7 @@ async def test_few_projects_are_all_polled_in_every_interval(make_house: MakeHou
 
 async def test_many_projects_active_ones_first_and_all_within_a_round(make_house: MakeHouse) -> None:
     house = many(make_house)
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     before = house.asked
     active, seen = MANY[:15], set[int | str]()
     for _ in range(15):
@@ -62,7 +62,7 @@ async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
     """Things happen all over for an hour, and no webhook arrives: a round later all of it is known."""
     house = many(make_house)
     dice = random.Random(seed)
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     for _ in range(30):
         house.now += dice.randrange(2 * MINUTE)
         for _ in range(dice.randrange(4)):
@@ -77,7 +77,7 @@ async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
 
 async def test_a_project_that_went_quiet_is_left_to_the_round(make_house: MakeHouse) -> None:
     house = many(make_house)
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     house.gitlab.world.push(MANY[7])
     due = [MANY[7] in await turn(house) for _ in range(14)]
     assert due[0]
@@ -88,7 +88,7 @@ async def test_a_wall_clock_that_is_set_back_hides_nothing(make_house: MakeHouse
     """What is active is polled, and what a group has is read, without waiting for the two hours to pass again."""
     house = many(make_house)
     house.gitlab.world.add_group(7, "group")
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     house.now += 2 * HOUR
     await house.parts.rounds.turn()
     house.now -= 2 * HOUR
@@ -99,7 +99,7 @@ async def test_a_wall_clock_that_is_set_back_hides_nothing(make_house: MakeHouse
 async def test_nor_are_groups_read_later_for_it(make_house: MakeHouse) -> None:
     house = make_house(projects=[], groups=["group"], reconcile={"settle": "1ms"})
     house.gitlab.world.add_group(7, "group")
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     house.now -= 2 * HOUR
     house.gitlab.world.add_project(43, "group/new")
     await house.parts.rounds.turn()
@@ -109,7 +109,7 @@ async def test_nor_are_groups_read_later_for_it(make_house: MakeHouse) -> None:
 async def test_the_feed_of_events_is_not_trusted(make_house: MakeHouse) -> None:
     """A pipeline is in no feed, and moves no `last_activity_at`: the slower round finds it."""
     house = many(make_house, sources=["project_events", "pipelines"])
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     house.gitlab.world.pipeline(MANY[-1])
     found_after = 0
     while house.events() == 0 and found_after < 20:
@@ -123,7 +123,7 @@ async def test_a_project_that_the_token_s_user_is_no_member_of(make_house: MakeH
     house = many(make_house)
     public = MANY[-1]
     house.gitlab.world.members = set(MANY) - {public}
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     house.gitlab.world.push(public)
     house.gitlab.world.push(MANY[7])
     due = [await turn(house) for _ in range(15)]
@@ -139,13 +139,13 @@ async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -
     world.add_group(7, "group")
     world.add_project(43, "group/sub/other")
     house.gitlab.add_hook(-7, "http://127.0.0.1:9/webhooks/gitlab")
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     for project in (42, 43):
         world.push(project)
         world.vulnerability(project)  # only the log ever tells
     await asyncio.to_thread(house.gitlab.courier.settle)
     house.now += HOUR
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     told = house.rows(
         "SELECT e.kind, count(*), min(s.recovery LIKE '%hook_log%') FROM events e "
         "JOIN sightings s ON s.id = e.sighting_id GROUP BY 1 ORDER BY 1"
@@ -160,18 +160,18 @@ async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -
 
 async def test_a_group_without_a_webhook_of_ours_is_no_gap(make_house: MakeHouse) -> None:
     house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     house.now += HOUR
     assert {gap.project_id for gap in house.gaps()} == {42}
     house.gitlab.api.faults.next = [(403, {})]
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     assert house.rows("SELECT count(*) FROM sources WHERE project_id < 0") == [(0,)]
 
 
 async def test_trouble_with_the_look_is_no_trouble_for_the_round(make_house: MakeHouse) -> None:
     house = many(make_house)
     house.parts.client._tries = 1
-    await house.parts.rounds.heal()
+    await house.parts.rounds.catch_up()
     house.gitlab.world.push(MANY[7])
     house.gitlab.api.faults.next = [(500, {})]
     due = await house.parts.rounds.due()

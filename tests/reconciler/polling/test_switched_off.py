@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.dashboard import views
+from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.coverage.source_state import source_troubles
 from reconciler.metrics import Standing
 from reconciler.polling import poller
@@ -56,9 +56,9 @@ async def house(make_house: MakeHouse) -> House:
 )
 async def test_it_is_no_gap(house: House, features: list[str], paths: dict[str, int], off: list[str]) -> None:
     switch_off(house.gitlab, *features, paths=paths)
-    tally = await house.poll(PROJECT)
-    assert tally is not None
-    assert tally.error is None
+    counts = await house.poll(PROJECT)
+    assert counts is not None
+    assert counts.error is None
     house.now = NOW + DAY
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)
@@ -124,7 +124,7 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(house: House, monk
 
 async def test_a_backfill_says_so_too(house: House) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
-    backfill = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    backfill = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     report = await backfill.project(PROJECT, Interval(NOW - DAY, NOW), lambda *_: lambda *_: None)
     assert report.error is None
     assert sorted(report.skipped) == OFF

@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,13 @@ from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
+from reconciler.events.unreadable import Unreadable
 from reconciler.forwarding.filters import routes
-from reconciler.forwarding.forwarder import as_wanted
-from reconciler.ledger.coverage import downtime, unreadable
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.forwarding.forwarder import as_spec
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
-from reconciler.ledger.queue import destinations
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
@@ -95,18 +95,19 @@ class House:
         path = self.config.ledger.path
         self.db, self.reader = connect(path), connect(path, readonly=True)
         self.writer = Writer(self.db)
-        self.alerting = Alerting(lambda: self.config, known=self.known, db=self.reader, writer=self.writer)
+        self.ledger = Ledger(self.writer, self.reader)
+        self.alerting = Alerting(lambda: self.config, known=self.known, ledger=self.ledger)
         self.start()
 
     def start(self) -> None:
-        self.parts = reconciling(self.config, db=self.reader, writer=self.writer)
+        self.parts = reconciling(self.config, ledger=self.ledger)
         self.parts.client._tries = 1
 
     async def wake(self) -> None:
-        await self.writer.run(lambda db: downtime.wake(db, self.now))
-        wanted = [as_wanted(one) for one in self.config.destinations]
-        ids = await self.writer.run(lambda db: destinations.sync(db, wanted, now=self.now))
-        self.writer.routes = routes(self.config.destinations, ids)
+        await self.ledger.note_start(self.now)
+        specs = [as_spec(one) for one in self.config.destinations]
+        states = await self.ledger.queue.sync_destinations(specs, self.now)
+        self.ledger.set_routes(routes(self.config.destinations, {one.name: one.id for one in states}))
 
     def known(self) -> Known:
         return look(self.reader, self.config, self.now)
@@ -119,8 +120,8 @@ class House:
         self.now = Millis(self.now + after)
         self.parts.poller._refused.clear()  # the quarter of an hour is over
         self.parts.rounds._groups_read_at = None
-        await self.writer.run(lambda db: downtime.beat(db, self.now))
-        await self.parts.rounds.heal()
+        await self.ledger.heartbeat(self.now)
+        await self.parts.rounds.catch_up()
         await self.alerting._review()
 
     def told(self) -> list[tuple[str, str, str]]:
@@ -217,8 +218,8 @@ async def test_what_nobody_could_read(house: House, gitlab: FailingGitLab, way: 
     with structlog.testing.capture_logs() as logged:
         await house.round()
     assert [one for one in logged if one["log_level"] in ("warning", "error")]
-    healed = [one["event"].partition(":")[0] for one in logged if one["event"].startswith("downtime is")]
-    assert healed == ["downtime is not healed"]
+    ended = [one["event"].partition(":")[0] for one in logged if " up with GitLab" in one["event"]]
+    assert ended == ["could not catch up with GitLab"]
     if (way, place) in (("not found", "everything"), ("forbidden", "everything")):
         kind, name = "project", "42"  # GitLab answers, but shows nothing
     if (way, place, when) == ("an empty list", "everything", "middle"):
@@ -289,7 +290,7 @@ async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
 async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
     await house.parts.projects.begin()
     house.now = Millis(house.now + 2 * HOUR)
-    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    await house.ledger.heartbeat(house.now)
     assert {(one.trouble, one.pending) for one in house.unknown()} == {("slow", False)}
     await house.alerting._review()
     assert [what for what, _, _ in house.told()] == ["gitlab_not_read"]  # all of it, for one reason
@@ -339,7 +340,7 @@ async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> Non
 async def test_a_config_without_names_lets_all_go(house: House) -> None:
     await house.round()
     house.config = load(rewritten(house, projects=[], groups=[]), {})
-    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=Supervisor())
+    jobs = Jobs(ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=Supervisor())
     jobs.apply(jobs.prepare(house.config), lambda: house.config)
     assert jobs._healing is not None
     await jobs._healing
@@ -363,7 +364,9 @@ async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: Hous
 async def test_status_lists_what_could_not_be_understood(house: House) -> None:
     await house.round()
     bad = Unreadable("7", "expected `str`", '{"id": 7, "title": []}')
-    await house.writer.run(lambda db: unreadable.note(db, 42, "issues", [bad], now=house.now))
+    await house.ledger.coverage.note_slice(
+        42, "issues", covered=None, unreadable_records=[bad], understood=[], now=house.now
+    )
     assert "`status --json` shows it" in " ".join(house.run("status")[1].split())
     [kept] = json.loads(house.run("status", "--json")[1])["unreadable"]
     assert (kept["project_id"], kept["source"], kept["record_id"]) == (42, "issues", "7")
@@ -372,7 +375,7 @@ async def test_status_lists_what_could_not_be_understood(house: House) -> None:
 
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
     supervisor = Supervisor()
-    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=supervisor)
+    jobs = Jobs(ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=supervisor)
     for name in ("polling", "healing", "prune"):
         supervisor.note(name, "broken")
     no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})
@@ -409,7 +412,7 @@ async def test_a_service_that_does_not_run_is_said_first(house: House) -> None:
     code, text = house.run("gaps", "--exit-code")
     assert code == 1
     assert "service gitlab-reconciler: not running since 2026-11-24 12:01:00\n    it was killed" in text
-    await house.writer.run(lambda db: downtime.rest(db, house.now))
+    await house.ledger.note_stop(house.now)
     [one] = house.unknown()
     assert "it was stopped" in one.why
     assert house.run("status")[1].splitlines()[2].startswith("  service gitlab-reconciler: not running")
@@ -421,7 +424,7 @@ async def test_names_that_the_service_has_not_taken_up(house: House) -> None:
     await house.round()
     rewritten(house, projects=[42, "group/other", "group/new"])
     code, text = house.run("gaps", "--exit-code")
-    assert (code, "project group/new: not read yet\n    the service has not taken it up" in text) == (1, True)
+    assert (code, "project group/new: not read yet\n    the service does not know it yet" in text) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -447,7 +450,7 @@ async def test_what_waited_for_gitlab_is_no_trouble_of_its_own(house: House, git
         await house.round()
     gitlab.recover()
     house.now = Millis(house.now + MINUTE)
-    await house.writer.run(lambda db: downtime.beat(db, house.now))
+    await house.ledger.heartbeat(house.now)
     await house.parts.poller.poll("group/other")
     await house.alerting._review()
     assert [(what, state) for what, _, state in house.told()] == [

@@ -10,9 +10,9 @@ import pytest
 import structlog
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger.coverage import unreadable
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.views.unknowns import Asked, unknowns
 from reconciler.polling.backfill import Backfill
 from reconciler.sources import client
@@ -35,9 +35,9 @@ async def test_it_is_named_and_the_rest_goes_on(make_house: MakeHouse) -> None:
     house.gitlab.world.release(42, "v1")
     spoil(house, "/projects/42/events", lambda records: [records[0] | {"created_at": []}, *records[1:]])
     house.now += 10
-    tally = await house.poll(42)
-    assert tally is not None
-    assert (tally.error, tally.new, tally.unreadable) == (None, 3, 1)
+    counts = await house.poll(42)
+    assert counts is not None
+    assert (counts.error, counts.new, counts.unreadable) == (None, 3, 1)
     [kept] = unreadable.unreadable(house.reader)
     assert (kept.project_id, kept.source) == (42, "project_events")
     assert kept.error == "expected `str`, got `array` - at `$.created_at`"
@@ -74,20 +74,20 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
     house.now += 10
     shown: list[Any] = []
     spoil(house, "/projects/42/events", lambda records: shown.append(records) or records)
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader, dry_run=True)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger, dry_run=True)
 
     async def rehearsed() -> tuple[int, int]:
         window = Interval(NOW, Millis(NOW + MINUTE))
-        report = await work.project(42, window, lambda name, length: lambda source, part, tally: None)
-        return report.tally.new, report.tally.unreadable
+        report = await work.project(42, window, lambda name, length: lambda source, part, counts: None)
+        return report.counts.new, report.counts.unreadable
 
     assert await rehearsed() == (5, 0)
     poison = str(sorted(record["id"] for record in shown[0])[2])
     await house.writer.run(lambda db: db.execute(POISON.format(poison)))
     assert await rehearsed() == (4, 1)
-    tally = await house.poll(42)
-    assert tally is not None
-    assert (tally.error, tally.seen, tally.new, tally.unreadable) == (None, 4, 4, 1)
+    counts = await house.poll(42)
+    assert counts is not None
+    assert (counts.error, counts.seen, counts.new, counts.unreadable) == (None, 4, 4, 1)
     [kept] = unreadable.unreadable(house.reader)
     assert (kept.project_id, kept.source, kept.record_id) == (42, "project_events", poison)
     assert "can't be recorded: " in kept.error
@@ -116,9 +116,9 @@ async def test_a_comparison_of_another_shape_stops_nothing(make_house: MakeHouse
     spoil(house, "/repository/compare", lambda _: [])
     house.now += 10
     with structlog.testing.capture_logs() as logs:
-        tally = await house.poll(42)
-    assert tally is not None
-    assert (tally.error, tally.new) == (None, 2)
+        counts = await house.poll(42)
+    assert counts is not None
+    assert (counts.error, counts.new) == (None, 2)
     assert max(len(json.dumps(line, default=str)) for line in logs) < 1000
     for (recovery,) in house.rows("SELECT recovery FROM sightings"):
         assert {"commits", "commits[].added"} & set(json.loads(recovery)["unknown"])
@@ -132,9 +132,9 @@ async def test_a_detail_that_gitlab_does_not_answer_stops_nothing(make_house: Ma
     endings = ("/award_emoji", "/resource_label_events", f"/issues/{issue.iid}")
     house.gitlab.api.faults.forbidden_paths = dict.fromkeys(endings, status)
     house.now += 10
-    tally = await house.poll(42)
-    assert tally is not None
-    assert (tally.error, tally.new) == (None, 2)
+    counts = await house.poll(42)
+    assert counts is not None
+    assert (counts.error, counts.new) == (None, 2)
     assert unreadable.unreadable(house.reader) == []
 
 
@@ -145,9 +145,9 @@ async def test_where_gitlab_answers_nothing_at_all_it_is_asked_again(make_house:
     house.gitlab.api.faults.forbidden_paths = {"/issues/1": 500}
     house.gitlab.api.faults.mangle = down_after(house, "/projects/42/events")
     house.now += 10
-    tally = await house.poll(42)
-    assert tally is not None
-    assert "HTTP 500" in str(tally.error)
+    counts = await house.poll(42)
+    assert counts is not None
+    assert "HTTP 500" in str(counts.error)
     assert house.events() == 0
     house.gitlab.api.faults.mangle, house.gitlab.api.faults.next = None, []
     house.gitlab.api.faults.forbidden_paths = {}
@@ -212,9 +212,9 @@ async def test_backfill_says_it_and_goes_on(make_house: MakeHouse) -> None:
     house.gitlab.world.switch_flag(42)
     spoil(house, "/pipelines", lambda _: {"message": "?"})
     house.now += HOUR
-    work = Backfill(house.parts, house.config.reconcile, db=house.reader)
+    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     window = Interval(Millis(NOW - DAY), Millis(NOW + MINUTE))
-    report = await work.project(42, window, lambda name, length: lambda source, part, tally: None)
+    report = await work.project(42, window, lambda name, length: lambda source, part, counts: None)
     assert "/pipelines: the answer is not what GitLab should say: expected a list" in str(report.error)
     assert house.events() == 2
 

@@ -8,8 +8,8 @@ import pytest
 
 from reconciler.config.models import GitLab, Receiver
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.client import Client

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from reconciler.config.models import GitLab, Receiver
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, Millis
-from reconciler.ledger.coverage.intervals import Interval
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources import answers, checked

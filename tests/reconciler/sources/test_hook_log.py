@@ -10,9 +10,9 @@ import pytest
 from reconciler.config.models import Receiver
 from reconciler.events import times
 from reconciler.events.fingerprint import REDACTED, fingerprint
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Precision
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.hooks import Hook
 from reconciler.sources import spool

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from reconciler.config.models import GitLab
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, SECOND
-from reconciler.ledger.coverage.intervals import Interval
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources import answers, project_events

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger.coverage.unreadable import Unreadable
+from reconciler.events.unreadable import Unreadable
 from reconciler.reconstruct import Material
 from reconciler.sources.errors import Stopped
 from reconciler.sources.webhook_payload import listed_sighting, raw_record, whole

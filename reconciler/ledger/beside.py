@@ -1,0 +1,68 @@
+"""What a command or the dashboard changes in a ledger, whether or not a service runs.
+
+Each function is one transaction of its own (or several short ones, where it says so) on a ledger from `opened`. They
+raise LedgerUnavailable if the ledger can't be written.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from reconciler.events.times import Millis
+from reconciler.ledger.queue import destinations, in_the_way
+from reconciler.ledger.storage import connection, damage
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
+
+BY_HAND = "by hand"
+"""Why a destination is paused that a person has paused."""
+NOTE_PATIENCE_S = 1.0
+
+
+def pause(db: Database, destination_id: int, *, now: Millis) -> None:
+    """Pause a destination: nothing is sent to it, and its deliveries stay pending."""
+    with transaction(db):
+        destinations.pause(db, destination_id, BY_HAND, now=now)
+
+
+def resume(db: Database, destination_id: int) -> None:
+    """Resume a destination: its pending deliveries are due at once."""
+    with transaction(db):
+        destinations.resume(db, destination_id)
+
+
+def set_aside(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
+    """Make a pending delivery a dead letter, so that those behind it go on. False if it is not pending."""
+    with transaction(db):
+        return in_the_way.set_aside(db, destination_id, event_id, now=now)
+
+
+def remove(db: Database, destination_id: int) -> None:
+    """Delete a destination with its deliveries and attempts."""
+    with transaction(db):
+        destinations.remove(db, destination_id)
+
+
+def prune(db: Database, keep: Keep, *, now: Millis) -> Pruned:
+    """Drop what is older than it is kept, in short transactions. Returns what was dropped."""
+    pruning, done = Pruning(keep, now=now), False
+    while not done:
+        with transaction(db):
+            done = pruning.step(db)
+    return pruning.pruned
+
+
+def check_writable(db: Database) -> None:
+    """Commit something harmless, which proves that the ledger can be written."""
+    with transaction(db):
+        connection.touch(db)
+
+
+def note_damage(path: Path, what: str, *, beyond_repair: bool = False) -> None:
+    """Note for the next start that the ledger's file is damaged, or that it can't be repaired."""
+    note = damage.note_beyond_repair if beyond_repair else damage.note_damage
+    with closing(connect(path, patience_s=NOTE_PATIENCE_S)) as db, transaction(db):
+        note(db, what)

@@ -32,7 +32,7 @@ def alert_sighting(
     return Sighting(
         source=SOURCE,
         source_id=name,
-        identity=Identity(name, at, Precision.ONCE),
+        identity=Identity(name, at, Precision.UNIQUE_ID),
         summary=Summary(kind=ALERT, action=state, title=text[:200]),
         seen_at=at,
         payload=payload,

@@ -59,7 +59,7 @@ def webhook_sighting(
         project_id = project_ids.get(path)
     project = project_id if project_id is not None else path
     identity = _webhook_identity(kind, action, body, project, seen_at, sha) or Identity(
-        f"{source}:{source_id}", seen_at, Precision.LOOSE
+        f"{source}:{source_id}", seen_at, Precision.RECEIVED_REPEATABLE
     )
     return Sighting(
         source=source,
@@ -75,7 +75,9 @@ def webhook_sighting(
 
 def as_test(sighting: Sighting) -> Sighting:
     """A delivery that we made GitLab send: it tells of nothing, and is kept so that GitLab's log brings no news."""
-    identity = Identity(f"{HOOK_TEST}:{sighting.source}:{sighting.source_id}", sighting.seen_at, Precision.LOOSE)
+    identity = Identity(
+        f"{HOOK_TEST}:{sighting.source}:{sighting.source_id}", sighting.seen_at, Precision.RECEIVED_REPEATABLE
+    )
     summary = msgspec.structs.replace(sighting.summary, kind=HOOK_TEST)
     return msgspec.structs.replace(sighting, identity=identity, summary=summary)
 
@@ -110,7 +112,7 @@ def record_sighting(
     did = RECORD_ACTIONS.get(str(record.get("action_name")))
     target = _record_target(record, did)
     key = None if did is None or target is None else keys.record_key(target, did, record, project_id)
-    precision = Precision.ONCE if target == "note" or key is None else Precision.STATED
+    precision = Precision.UNIQUE_ID if target == "note" or key is None else Precision.GITLAB_TIME
     return Sighting(
         source="project_events",
         source_id=record_id,
@@ -145,7 +147,9 @@ def _webhook_identity(
         key = keys.webhook_key(mirrored, body, project)
         if key is not None:
             return _timed(key, mirrored.time, mirrored.precision, body) or Identity(
-                key, seen_at, Precision.RECEIVED if mirrored.precision is Precision.STATED else mirrored.precision
+                key,
+                seen_at,
+                Precision.RECEIVED_TIME if mirrored.precision is Precision.GITLAB_TIME else mirrored.precision,
             )
     unmirrored = UNMIRRORED.get((kind, action)) or UNMIRRORED.get((kind, None))
     if unmirrored is None:
@@ -153,7 +157,7 @@ def _webhook_identity(
     key = keys.unmirrored_key(unmirrored, action, word(dig(body, unmirrored.id)), project, sha)
     if key is None:
         return None
-    untimed = unmirrored.untimed if unmirrored.precision is Precision.STATED else unmirrored.precision
+    untimed = unmirrored.untimed if unmirrored.precision is Precision.GITLAB_TIME else unmirrored.precision
     return _timed(key, unmirrored.time, unmirrored.precision, body) or Identity(key, seen_at, untimed)
 
 

@@ -38,39 +38,39 @@ _CREATED = ("object_attributes.created_at",)
 _UPDATED = ("object_attributes.updated_at",)
 _CHANGED = ("updated_at", "created_at")
 _CLOSED = ("object_attributes.closed_at", "object_attributes.updated_at")
-_ONCE, _STATED, _RECEIVED = Precision.ONCE, Precision.STATED, Precision.RECEIVED
-_ALONE, _LOOSE = Precision.ALONE, Precision.LOOSE
+_UNIQUE_ID, _GITLAB_TIME, _RECEIVED_TIME = Precision.UNIQUE_ID, Precision.GITLAB_TIME, Precision.RECEIVED_TIME
+_UNVERIFIED, _REPEATABLE = Precision.RECEIVED_UNVERIFIED, Precision.RECEIVED_REPEATABLE
 
 MIRRORED: tuple[Mirrored, ...] = (
-    Mirrored("push", (None,), "pushed", "push", (), _RECEIVED),
-    Mirrored("tag_push", (None,), "pushed", "push", (), _RECEIVED),
+    Mirrored("push", (None,), "pushed", "push", (), _RECEIVED_TIME),
+    Mirrored("tag_push", (None,), "pushed", "push", (), _RECEIVED_TIME),
     *(
         row
         for kind in ("issue", "work_item")
         for row in (
-            Mirrored(kind, ("open",), "opened", "object", _CREATED, _STATED),
-            Mirrored(kind, ("reopen",), "opened", "object", _UPDATED, _STATED),
-            Mirrored(kind, ("close",), "closed", "object", _CLOSED, _STATED),
+            Mirrored(kind, ("open",), "opened", "object", _CREATED, _GITLAB_TIME),
+            Mirrored(kind, ("reopen",), "opened", "object", _UPDATED, _GITLAB_TIME),
+            Mirrored(kind, ("close",), "closed", "object", _CLOSED, _GITLAB_TIME),
         )
     ),
-    Mirrored("merge_request", ("open",), "opened", "object", _CREATED, _STATED),
-    Mirrored("merge_request", ("reopen",), "opened", "object", _UPDATED, _STATED),
-    Mirrored("merge_request", ("close",), "closed", "object", _UPDATED, _STATED),
-    Mirrored("merge_request", ("merge",), "merged", "object", _UPDATED, _STATED),
+    Mirrored("merge_request", ("open",), "opened", "object", _CREATED, _GITLAB_TIME),
+    Mirrored("merge_request", ("reopen",), "opened", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("merge_request", ("close",), "closed", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("merge_request", ("merge",), "merged", "object", _UPDATED, _GITLAB_TIME),
     # An approval need not touch the merge request's updated_at, which may then be days old: time of receipt.
-    Mirrored("merge_request", ("approved", "approval"), "approved", "object_and_user", (), _RECEIVED),
-    Mirrored("note", ("create", None), "commented", "note", _CREATED, _ONCE),
-    Mirrored("wiki_page", ("create",), "created", "wiki_page", (), _RECEIVED),
-    Mirrored("wiki_page", ("update",), "updated", "wiki_page", (), _RECEIVED),
-    Mirrored("wiki_page", ("delete",), "destroyed", "wiki_page", (), _RECEIVED),
-    Mirrored("milestone", ("create",), "opened", "object", _CREATED, _STATED),
-    Mirrored("milestone", ("reopen",), "opened", "object", _UPDATED, _STATED),
-    Mirrored("milestone", ("close",), "closed", "object", _UPDATED, _STATED),
-    Mirrored("milestone", ("delete",), "destroyed", "object", (), _RECEIVED),
+    Mirrored("merge_request", ("approved", "approval"), "approved", "object_and_user", (), _RECEIVED_TIME),
+    Mirrored("note", ("create", None), "commented", "note", _CREATED, _UNIQUE_ID),
+    Mirrored("wiki_page", ("create",), "created", "wiki_page", (), _RECEIVED_TIME),
+    Mirrored("wiki_page", ("update",), "updated", "wiki_page", (), _RECEIVED_TIME),
+    Mirrored("wiki_page", ("delete",), "destroyed", "wiki_page", (), _RECEIVED_TIME),
+    Mirrored("milestone", ("create",), "opened", "object", _CREATED, _GITLAB_TIME),
+    Mirrored("milestone", ("reopen",), "opened", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("milestone", ("close",), "closed", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("milestone", ("delete",), "destroyed", "object", (), _RECEIVED_TIME),
     # Members of a project, told by system hooks. created_at is the membership's, or that of the request for it: of no
     # use for its end.
-    Mirrored("member", ("user_add_to_team",), "joined", "member", _CHANGED, _STATED),
-    Mirrored("member", ("user_remove_from_team",), "left", "member", (), _RECEIVED),
+    Mirrored("member", ("user_add_to_team",), "joined", "member", _CHANGED, _GITLAB_TIME),
+    Mirrored("member", ("user_remove_from_team",), "left", "member", (), _RECEIVED_TIME),
 )
 
 RECORD_ACTIONS: dict[str, str] = {
@@ -126,7 +126,7 @@ class Unmirrored:
     time: tuple[str, ...]
     precision: Precision
     only: tuple[str, ...] = ()
-    untimed: Precision = Precision.ALONE
+    untimed: Precision = Precision.RECEIVED_UNVERIFIED
     listed: bool = False
     in_project: bool = False
 
@@ -136,7 +136,7 @@ _EVENT_NAME = ("event_name",)
 
 _FAMILIES: tuple[Unmirrored, ...] = (
     *(
-        Unmirrored(kind, subject, _EVENT_NAME, _CHANGED, _STATED, only=changes)
+        Unmirrored(kind, subject, _EVENT_NAME, _CHANGED, _GITLAB_TIME, only=changes)
         for kind, subject, changes in (
             (
                 "member",
@@ -157,17 +157,17 @@ _FAMILIES: tuple[Unmirrored, ...] = (
         )
     ),
     # What is gone was not changed by that: its updated_at is older.
-    Unmirrored("member", "user_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("project", "project_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("subgroup", "group_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("group", "group_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("user", "user_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("key", "id", _EVENT_NAME, (), _ALONE),
+    Unmirrored("member", "user_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("project", "project_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("subgroup", "group_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("group", "group_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("user", "user_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("key", "id", _EVENT_NAME, (), _UNVERIFIED),
     # A person can fail to sign in twice within seconds, and a branch can be moved to and fro.
-    Unmirrored("user", "user_id", _EVENT_NAME, (), _LOOSE, only=("user_failed_login",)),
-    Unmirrored("repository_update", "project_id", (), (), _LOOSE),
-    Unmirrored("gitlab_subscription_member_approval", "user_id", ("action",), ("updated_at",), _STATED),
-    Unmirrored("gitlab_subscription_member_approvals", "user_id", ("action",), ("updated_at",), _STATED),
+    Unmirrored("user", "user_id", _EVENT_NAME, (), _REPEATABLE, only=("user_failed_login",)),
+    Unmirrored("repository_update", "project_id", (), (), _REPEATABLE),
+    Unmirrored("gitlab_subscription_member_approval", "user_id", ("action",), ("updated_at",), _GITLAB_TIME),
+    Unmirrored("gitlab_subscription_member_approvals", "user_id", ("action",), ("updated_at",), _GITLAB_TIME),
 )
 """What group webhooks and system hooks tell of members, projects, groups and people, each known by its bytes."""
 
@@ -178,46 +178,59 @@ UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
             row
             for kind in ("issue", "work_item", "merge_request", "note")
             for row in (
-                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _STATED, only=("update",), listed=True),
-                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _STATED),
+                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _GITLAB_TIME, only=("update",), listed=True),
+                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _GITLAB_TIME),
             )
         ),
         # As with an approval: its updated_at may be days old, and the same for each of several.
-        Unmirrored("merge_request", _OBJECT, _ACTION, (), _ALONE, only=("unapproved", "unapproval")),
-        Unmirrored("milestone", _OBJECT, ("action",), _UPDATED, _STATED),
-        Unmirrored("emoji", _OBJECT, _ACTION, _CREATED, _ONCE, only=("award",), listed=True),
-        Unmirrored("emoji", _OBJECT, _ACTION, _UPDATED, _STATED),
+        Unmirrored("merge_request", _OBJECT, _ACTION, (), _UNVERIFIED, only=("unapproved", "unapproval")),
+        Unmirrored("milestone", _OBJECT, ("action",), _UPDATED, _GITLAB_TIME),
+        Unmirrored("emoji", _OBJECT, _ACTION, _CREATED, _UNIQUE_ID, only=("award",), listed=True),
+        Unmirrored("emoji", _OBJECT, _ACTION, _UPDATED, _GITLAB_TIME),
         # A pipeline that is run again ends again: its time tells which end. On its way it tells no time.
         Unmirrored(
             "pipeline",
             _OBJECT,
             ("object_attributes.status",),
             ("object_attributes.finished_at",),
-            _STATED,
-            untimed=_ONCE,
+            _GITLAB_TIME,
+            untimed=_UNIQUE_ID,
             listed=True,
         ),
         Unmirrored(
-            "build", "build_id", ("build_status",), ("build_finished_at",), _STATED, untimed=_ONCE, listed=True
+            "build",
+            "build_id",
+            ("build_status",),
+            ("build_finished_at",),
+            _GITLAB_TIME,
+            untimed=_UNIQUE_ID,
+            listed=True,
         ),
-        Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _ONCE, listed=True),
+        Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _UNIQUE_ID, listed=True),
         Unmirrored(
-            "release", "tag", ("action",), ("created_at",), _STATED, only=("create",), listed=True, in_project=True
+            "release",
+            "tag",
+            ("action",),
+            ("created_at",),
+            _GITLAB_TIME,
+            only=("create",),
+            listed=True,
+            in_project=True,
         ),
         # A release carries only when it was made: an edit, undone and done again, has the same bytes.
-        Unmirrored("release", "tag", ("action",), (), _ALONE),
+        Unmirrored("release", "tag", ("action",), (), _UNVERIFIED),
         # The same token is announced 60, 30 and 7 days before it ends, with the same bytes.
-        Unmirrored("access_token", _OBJECT, _EVENT_NAME, (), _ALONE),
-        Unmirrored("deploy_token", _OBJECT, _EVENT_NAME, (), _ALONE),
+        Unmirrored("access_token", _OBJECT, _EVENT_NAME, (), _UNVERIFIED),
+        Unmirrored("deploy_token", _OBJECT, _EVENT_NAME, (), _UNVERIFIED),
         # Its updated_at does not move when an issue is linked to it.
-        Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _ALONE),
+        Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _UNVERIFIED),
         # Neither a time nor a change: on, off and on again within seconds looks like one event told twice.
         Unmirrored(
             "feature_flag",
             "object_attributes.name",
             ("object_attributes.active",),
             (),
-            _LOOSE,
+            _REPEATABLE,
             listed=True,
             in_project=True,
         ),

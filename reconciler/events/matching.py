@@ -30,7 +30,7 @@ from reconciler.events.sighting import Precision
 NEAR = 24
 """How many sightings before a gap, and how many after it, are near it."""
 
-_FAR = Precision.RECEIVED.tolerance
+_FAR = Precision.RECEIVED_TIME.tolerance
 """Within what time of a gap a partner may be, where some source fails."""
 
 
@@ -141,7 +141,7 @@ class History:
 
 def _is_timely_webhook(seen: Seen) -> bool:
     is_webhook = seen.source.startswith(("webhook:", "system_hook:"))
-    return is_webhook and seen.precision.tolerance <= Precision.STATED.tolerance
+    return is_webhook and seen.precision.tolerance <= Precision.GITLAB_TIME.tolerance
 
 
 def _are_mostly_told_by(everybody: set[str], events: Sequence[Sequence[Seen]]) -> bool:

@@ -34,34 +34,37 @@ OWN_KINDS = (HOOK_TEST, ALERT)
 
 
 class Precision(StrEnum):
-    """How well a sighting knows when its event happened, and so how it may be paired.
+    """How well a sighting knows the time of its event. It decides how the sighting may be matched.
 
-    `tolerance` is how far apart two sightings of one event can be; `repeat_window` within what time
-    byte-identical bodies from one source are the same event told twice (two hooks on one path, or GitLab
-    sending a delivery again). Both follow gitlab-facts, sections 1 and 4.
+    `tolerance` is how far apart, in milliseconds, two sightings of one event can be. `repeat_window` is how far
+    apart byte-identical bodies from one source may be and still report one event (two hooks on one path, or a
+    delivery that GitLab sends again). Both follow gitlab-facts, sections 1 and 4.
+
+    An *unverified* time of receipt is one that no API record can confirm.
     """
 
-    ONCE = "once"
-    """The key holds an id that GitLab uses once: time plays no part."""
-    STATED = "stated"
+    UNIQUE_ID = "unique_id"
+    """The key holds an id that GitLab uses once. The time plays no part."""
+    GITLAB_TIME = "gitlab_time"
     """GitLab wrote the time of the change into the sighting."""
-    RECEIVED = "received"
-    """Only the time of receipt is known, as for a push. A record of the API will tell how often it happened."""
-    ALONE = "alone"
-    """As RECEIVED, but no record will ever tell: only what comes within a minute is taken for the same. Two
-    hooks that each missed one of two alike must not make one event of them."""
-    ESTIMATED = "estimated"
-    """As RECEIVED, but read from GitLab's hook log of 7 days, where only neighbours tell about when it was sent."""
-    GUESSED = "guessed"
-    """As ESTIMATED, where identical bodies prove nothing and no record will tell how often it happened."""
-    LOOSE = "loose"
-    """As ALONE, and the thing can really happen twice within seconds with the same body (a feature flag
-    switched on, off and on again), so that identical bodies from one source prove nothing."""
+    RECEIVED_TIME = "received_time"
+    """Only the time of receipt is known, as for a push. An API record shows how often the event happened."""
+    RECEIVED_UNVERIFIED = "received_unverified"
+    """Like RECEIVED_TIME, but no API record shows how often it happened. Only sightings within a minute count as
+    one event: two hooks that each missed one of two equal events must not turn them into one."""
+    RECEIVED_REPEATABLE = "received_repeatable"
+    """Like RECEIVED_UNVERIFIED, and the same event can happen again within seconds with the same body (a feature
+    flag that is switched on, off and on again). So identical bodies from one source prove nothing."""
+    ESTIMATED_TIME = "estimated_time"
+    """Like RECEIVED_TIME, but read from GitLab's hook log of 7 days. The time is estimated from the deliveries
+    before and after it."""
+    ESTIMATED_UNVERIFIED = "estimated_unverified"
+    """Like ESTIMATED_TIME, but identical bodies prove nothing and no API record shows how often it happened."""
 
     @classmethod
     def _missing_(cls, value: object) -> Precision:
-        """A word that this version does not know proves nothing."""
-        return cls.LOOSE
+        """Treat an unknown value as the precision that proves least."""
+        return cls.RECEIVED_REPEATABLE
 
     @property
     def tolerance(self) -> Millis:
@@ -75,22 +78,22 @@ class Precision(StrEnum):
 FOREVER = Millis(1 << 60)
 
 _TOLERANCE = {
-    Precision.ONCE: FOREVER,
-    Precision.STATED: Millis(15 * MINUTE),
-    Precision.RECEIVED: Millis(12 * HOUR),
-    Precision.ESTIMATED: Millis(7 * DAY),
-    Precision.GUESSED: Millis(7 * DAY),
-    Precision.ALONE: MINUTE,
-    Precision.LOOSE: MINUTE,
+    Precision.UNIQUE_ID: FOREVER,
+    Precision.GITLAB_TIME: Millis(15 * MINUTE),
+    Precision.RECEIVED_TIME: Millis(12 * HOUR),
+    Precision.ESTIMATED_TIME: Millis(7 * DAY),
+    Precision.ESTIMATED_UNVERIFIED: Millis(7 * DAY),
+    Precision.RECEIVED_UNVERIFIED: MINUTE,
+    Precision.RECEIVED_REPEATABLE: MINUTE,
 }
 _REPEAT_WINDOW = {
-    Precision.ONCE: FOREVER,
-    Precision.STATED: FOREVER,
-    Precision.RECEIVED: MINUTE,
-    Precision.ESTIMATED: MINUTE,
-    Precision.GUESSED: Millis(-1),
-    Precision.ALONE: MINUTE,
-    Precision.LOOSE: Millis(-1),
+    Precision.UNIQUE_ID: FOREVER,
+    Precision.GITLAB_TIME: FOREVER,
+    Precision.RECEIVED_TIME: MINUTE,
+    Precision.ESTIMATED_TIME: MINUTE,
+    Precision.ESTIMATED_UNVERIFIED: Millis(-1),
+    Precision.RECEIVED_UNVERIFIED: MINUTE,
+    Precision.RECEIVED_REPEATABLE: Millis(-1),
 }
 
 

@@ -27,7 +27,7 @@ def release(material: Material) -> Json:
         "action": material.action,
         "assets": {
             "count": known(assets, "count"),
-            "links": [_link(link) for link in assets.get("links", [])],
+            "links": [_link(link) for link in assets.get("links") or []],
             "sources": known(assets, "sources"),
         },
         "commit": parts.commit(shown.get("commit")),

@@ -44,9 +44,9 @@ AT_A_TIME = 100
 """How many deliveries are told at a time."""
 
 _FROM_NEIGHBOURS = {
-    Precision.RECEIVED: Precision.ESTIMATED,
-    Precision.ALONE: Precision.GUESSED,
-    Precision.LOOSE: Precision.GUESSED,
+    Precision.RECEIVED_TIME: Precision.ESTIMATED_TIME,
+    Precision.RECEIVED_UNVERIFIED: Precision.ESTIMATED_UNVERIFIED,
+    Precision.RECEIVED_REPEATABLE: Precision.ESTIMATED_UNVERIFIED,
 }
 """What becomes of a time of receipt that only the neighbours tell."""
 

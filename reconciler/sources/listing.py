@@ -142,7 +142,7 @@ class Listing(Generic[ShapeT]):
         """A sighting of this source. `once`: the key holds an id that GitLab uses once. Where no body can be built,
         the record is added to `failed`.
         """
-        identity = Identity(key, happened_at, Precision.ONCE if once else Precision.STATED)
+        identity = Identity(key, happened_at, Precision.UNIQUE_ID if once else Precision.GITLAB_TIME)
         return listed_sighting(
             self.name,
             source_id,

@@ -14,7 +14,9 @@ Worth = tuple[int, int]
 tellings = st.builds(
     lambda time, precision, sha: Telling(Millis(time * MINUTE), precision, [], sha),
     st.integers(0, 40) | st.integers(0, 3000),
-    st.sampled_from([Precision.STATED, Precision.RECEIVED, Precision.ALONE, Precision.ONCE]),
+    st.sampled_from(
+        [Precision.GITLAB_TIME, Precision.RECEIVED_TIME, Precision.RECEIVED_UNVERIFIED, Precision.UNIQUE_ID]
+    ),
     st.sampled_from([None, None, "x", "y"]),
 )
 several = st.lists(tellings, max_size=12).map(lambda some: sorted(some, key=lambda telling: telling.time))
@@ -23,7 +25,7 @@ several = st.lists(tellings, max_size=12).map(lambda some: sorted(some, key=lamb
 def distance(left: Telling, right: Telling) -> int | None:
     if None not in (left.webhook_sha, right.webhook_sha) and left.webhook_sha != right.webhook_sha:
         return None
-    if Precision.ONCE in (left.precision, right.precision):
+    if Precision.UNIQUE_ID in (left.precision, right.precision):
         return 0
     apart = abs(left.time - right.time)
     return apart if apart <= max(left.precision.tolerance, right.precision.tolerance) else None

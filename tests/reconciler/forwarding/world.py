@@ -301,7 +301,7 @@ def sighting(number: int, project: int) -> Sighting:
     return Sighting(
         source="webhook:default",
         source_id=str(number),
-        identity=Identity(f"note:{number}", times.now(), Precision.STATED),
+        identity=Identity(f"note:{number}", times.now(), Precision.GITLAB_TIME),
         summary=Summary(kind="note", project_id=project),
         seen_at=times.now(),
         payload="{}",

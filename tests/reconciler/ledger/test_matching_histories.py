@@ -146,9 +146,18 @@ times_near = st.one_of(
 def anything(draw: st.DrawFn) -> list[Sighting]:
     """Sightings of one key by several sources at any times: nothing that GitLab would do."""
     precision_of = {
-        "project_events": Precision.STATED,
-        "webhook:a": draw(st.sampled_from([Precision.STATED, Precision.RECEIVED, Precision.ALONE, Precision.LOOSE])),
-        "webhook:b": draw(st.sampled_from([Precision.STATED, Precision.RECEIVED])),
+        "project_events": Precision.GITLAB_TIME,
+        "webhook:a": draw(
+            st.sampled_from(
+                [
+                    Precision.GITLAB_TIME,
+                    Precision.RECEIVED_TIME,
+                    Precision.RECEIVED_UNVERIFIED,
+                    Precision.RECEIVED_REPEATABLE,
+                ]
+            )
+        ),
+        "webhook:b": draw(st.sampled_from([Precision.GITLAB_TIME, Precision.RECEIVED_TIME])),
     }
     drawn = draw(
         st.lists(
@@ -196,7 +205,7 @@ def telling(source: str, at: int, content: str = "") -> Sighting:
         identity=Identity(
             "push:1:refs/heads/main:a:b",
             START + at,
-            Precision.STATED if source == "project_events" else Precision.RECEIVED,
+            Precision.GITLAB_TIME if source == "project_events" else Precision.RECEIVED_TIME,
         ),
         summary=Summary(kind="push", project_id=1),
         seen_at=START,

@@ -20,7 +20,7 @@ def told(jobs: Any, failed: list[Unreadable]) -> Sighting:
     return listed_sighting(
         "pipelines",
         "7:success",
-        Identity("pipeline:7:success", Millis(1), Precision.STATED),
+        Identity("pipeline:7:success", Millis(1), Precision.GITLAB_TIME),
         "pipeline",
         Material(record=RECORD, project={"id": 42}, more={"jobs": jobs}),
         gitlab_url="https://gitlab.example.com",

@@ -149,9 +149,9 @@ class Supervisor:
         one.logged.add(kind)
         told = {"part": one.name, "error": one.error, "exc_info": error if first else None}
         if restarts:
-            log.error("a part failed and starts again", pause_s=one.pause_s, **told)
+            log.error("part restarted", pause_s=one.pause_s, **told)
         else:
-            log.error("a part failed, and its next turn comes as planned", **told)
+            log.error("part failed, will run again as scheduled", **told)
 
     def _fails(self, one: _Watched, reason: str) -> None:
         one.failing_since = one.failing_since or times.now()
@@ -162,7 +162,7 @@ class Supervisor:
         one.pause_s = 0.0
         if one.failing_since is not None:
             one.failing_since = None
-            log.info("a part runs again", part=one.name)
+            log.info("part recovered", part=one.name)
             self._changed.set()
 
     @contextlib.asynccontextmanager

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from reconciler.config.models import Config
 from reconciler.dashboard import actions, views
-from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, form_of
+from reconciler.dashboard.guard import COOKIE, TOO_MANY, AdminGuard, form_of
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
@@ -58,10 +58,10 @@ def dashboard_app(
         Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
     ]
     unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}
-    return Guard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
+    return AdminGuard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
 
 
-class Told:
+class Messages:
     """What forms were answered with, for the page that comes next: its URL has the number of a text and no text."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class _Pages:
         self._stream = stream
         self._trouble = trouble
         self._templates = templates()
-        self._told = Told()
+        self._told = Messages()
 
     async def front(self, request: Request) -> Response:
         page = _number(request, "page", 0)
@@ -153,7 +153,7 @@ class _Pages:
         return StreamingResponse(made, media_type="text/event-stream")
 
     async def login(self, request: Request) -> Response:
-        guard: Guard = request.state.guard
+        guard: AdminGuard = request.state.guard
         wrong = False
         if request.method == "POST" and await guard.meant(request):
             if wait := guard.looks_away_s(request):
@@ -170,7 +170,7 @@ class _Pages:
     async def unreadable(self, request: Request, error: Exception) -> Response:
         """A page that can't be made says why, instead of what it does not know."""
         why = explain(error) if isinstance(error, sqlite3.Error) else str(error)
-        log.error("a page can't be made", path=request.url.path, reason=why)
+        log.error("page not rendered", path=request.url.path, reason=why)
         made = {"here": request.url.path, "guard": request.state.guard, "told": "", "made": today(times.now())}
         said = {"title": "The ledger can’t be read", "text": why}
         return HTMLResponse(self._templates.get_template("message.html").render(made | said), 503)
@@ -212,7 +212,7 @@ class _Pages:
 
     async def _act(self, request: Request, back: str, act: Callable[[Config, dict[str, str]], str]) -> Response:
         """Do what a form of ours asks, and show its page again, which says what was done."""
-        guard: Guard = request.state.guard
+        guard: AdminGuard = request.state.guard
         if not await guard.meant(request):
             return HTMLResponse("this form was not sent from a page of the dashboard\n", 403)
         form = {"destination": "", "kind": ""} | await form_of(request)

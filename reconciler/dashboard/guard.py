@@ -71,7 +71,7 @@ class Guesses:
         return min(float(GUESSES), left + (self._clock() - at) / GUESS_EVERY_S)
 
 
-class Guard:
+class AdminGuard:
     """Stands before the whole app.
 
     With a token, who shows it once gets a cookie that is good until the service stops; scripts may send it as
@@ -117,9 +117,9 @@ class Guard:
             return True
         self._guesses.wrong(_network(request))
         client = request.client and request.client.host
-        log.warning("a wrong token was shown to the dashboard", client=client)
+        log.warning("wrong dashboard token", client=client)
         if wait := self.looks_away_s(request):
-            log.error("too many wrong tokens: for a while none is looked at", client=client, seconds=wait)
+            log.error("too many wrong dashboard tokens: tokens are ignored for a while", client=client, seconds=wait)
         return False
 
     async def _refusal(self, request: Request) -> Response | None:

@@ -62,7 +62,7 @@ class Stream:
                 except (LedgerError, sqlite3.Error) as error:
                     trouble = explain(error) if isinstance(error, sqlite3.Error) else str(error)
                 if trouble and trouble != before:
-                    log.error("the stream of events can't go on for now", reason=trouble)
+                    log.error("event stream interrupted", reason=trouble)
                     yield _told(trouble_row(trouble))
                 for event in found:
                     last = event["id"]

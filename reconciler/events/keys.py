@@ -27,7 +27,7 @@ def webhook_key(row: Mirrored, body: dict[str, Any], project: int | str | None) 
     `project` is the project's id, or its path where the id is not known.
     """
     word = KEY_WORDS.get(row.kind, row.kind)
-    match row.shape:
+    match row.key_form:
         case "push":
             ref, before, after = text(body.get("ref")), text(body.get("before")), text(body.get("after"))
             if project is None or ref is None or before is None or after is None:

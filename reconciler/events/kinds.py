@@ -13,7 +13,7 @@ from typing import Literal
 from reconciler.events.sighting import OWN_KINDS, Precision
 from reconciler.events.webhooks import known_actions
 
-Shape = Literal["object", "object_and_user", "note", "push", "wiki_page", "member"]
+KeyForm = Literal["object", "object_and_user", "note", "push", "wiki_page", "member"]
 """How a key is built; one function for each in `keys`."""
 
 
@@ -29,7 +29,7 @@ class Mirrored:
     kind: str
     actions: tuple[str | None, ...]
     record: str
-    shape: Shape
+    key_form: KeyForm
     time: tuple[str, ...]
     precision: Precision
 

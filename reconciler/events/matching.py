@@ -34,10 +34,10 @@ _FAR = Precision.RECEIVED_TIME.tolerance
 """Within what time of a gap a partner may be, where some source fails."""
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class CutDecision(msgspec.Struct, frozen=True):
     """Whether a history is cut at a gap, and which of its sightings say so, as indices.
 
-    As long as those are the same, so is the verdict. And where there is a cut, what comes on one side of those
+    As long as those are the same, so is the decision. And where there is a cut, what comes on one side of those
     changes nothing on the other side of the cut.
     """
 
@@ -49,7 +49,7 @@ def group(seen: Iterable[Seen]) -> list[list[Seen]]:
     """Split the sightings of one key into events, each a list of its sightings; oldest event first."""
     history = History(seen)
     ordered = history.ordered
-    cuts = [0, *(at for at in range(1, len(ordered)) if history.judge(at).cut), len(ordered)]
+    cuts = [0, *(at for at in range(1, len(ordered)) if history.decide(at).cut), len(ordered)]
     return [event for start, end in itertools.pairwise(cuts) for event in pair(ordered[start:end])]
 
 
@@ -62,16 +62,16 @@ class History:
         self._strictest = min(self._tolerances, default=0)
         self._fitness = [0, *itertools.starmap(_fitness, itertools.pairwise(self.ordered))]
         self._near_cuts: dict[int, bool] = {}
-        self._verdicts: dict[int, Verdict] = {}
+        self._decisions: dict[int, CutDecision] = {}
 
-    def judge(self, at: int) -> Verdict:
+    def decide(self, at: int) -> CutDecision:
         """Whether the history is cut at a gap."""
-        verdict = self._verdicts.get(at)
-        if verdict is None:
+        decision = self._decisions.get(at)
+        if decision is None:
             is_open = not self._is_cut_near(at) and self._is_pause(at)
-            verdict = self._judge_far(at) if is_open else Verdict(self._is_cut_near(at), self._near(at, at))
-            self._verdicts[at] = verdict
-        return verdict
+            decision = self._decide_far(at) if is_open else CutDecision(self._is_cut_near(at), self._near(at, at))
+            self._decisions[at] = decision
+        return decision
 
     def _near(self, first: int, last: int) -> range:
         """All sightings that are near a gap, or near one of several."""
@@ -91,7 +91,7 @@ class History:
         """Whether the sightings near a gap are enough to cut it."""
         known = self._near_cuts.get(at)
         if known is None:
-            known = self._is_too_wide(at) or (self._is_pause(at) and self._is_settled(at))
+            known = self._is_too_wide(at) or (self._is_pause(at) and self._is_complete_around(at))
             self._near_cuts[at] = known
         return known
 
@@ -99,13 +99,13 @@ class History:
         length, near = self._length(at), self._near(at, at)
         return length > self._strictest and length > max(self._tolerances[near.start : near.stop])
 
-    def _is_settled(self, at: int) -> bool:
+    def _is_complete_around(self, at: int) -> bool:
         """Whether nothing near a gap waits for a partner from its other side."""
         near = self._near(at, at)
         ordered = self.ordered[near.start : near.stop]
-        everybody = {seen.source for seen in ordered}
+        all_sources = {seen.source for seen in ordered}
         is_timely = all(_is_timely_webhook(seen) for seen in ordered)
-        if len(everybody) == 1 and not is_timely:
+        if len(all_sources) == 1 and not is_timely:
             return False
         events = pair(ordered)
         if self._is_spanned(at, events):
@@ -115,24 +115,24 @@ class History:
         # The outermost events may have been told by others that are not near any more.
         before = [event for event in events[1:-1] if event[0] < self.ordered[at]]
         after = [event for event in events[1:-1] if not event[0] < self.ordered[at]]
-        took = max(_took(event) for event in events)
-        return took < self._length(at) and all(_are_mostly_told_by(everybody, some) for some in (before, after))
+        took = max(_reporting_time(event) for event in events)
+        return took < self._length(at) and all(_are_mostly_reported_by(all_sources, some) for some in (before, after))
 
-    def _judge_far(self, at: int) -> Verdict:
+    def _decide_far(self, at: int) -> CutDecision:
         """Whether a pause is the longest for long enough, and no pair reaches across."""
         earliest, latest = self.ordered[at - 1].time - _FAR, self.ordered[at].time + _FAR
         start = at - 1
         while start > 0 and self.ordered[start - 1].time >= earliest and not self._is_cut_near(start):
             if self._fitness[start] > self._fitness[at]:
-                return Verdict(False, self._near(start, at))
+                return CutDecision(False, self._near(start, at))
             start -= 1
         end = at + 1
         while end < len(self.ordered) and self.ordered[end].time <= latest and not self._is_cut_near(end):
             if self._fitness[end] > self._fitness[at]:
-                return Verdict(False, self._near(at, end))
+                return CutDecision(False, self._near(at, end))
             end += 1
         is_spanned = self._is_spanned(at, pair(self.ordered[start:end]))
-        return Verdict(not is_spanned, self._near(start, end))
+        return CutDecision(not is_spanned, self._near(start, end))
 
     def _is_spanned(self, at: int, events: Iterable[Sequence[Seen]]) -> bool:
         """Whether an event has sightings on both sides of a gap."""
@@ -144,12 +144,12 @@ def _is_timely_webhook(seen: Seen) -> bool:
     return is_webhook and seen.precision.tolerance <= Precision.GITLAB_TIME.tolerance
 
 
-def _are_mostly_told_by(everybody: set[str], events: Sequence[Sequence[Seen]]) -> bool:
-    complete = sum({seen.source for seen in event} == everybody for event in events)
+def _are_mostly_reported_by(all_sources: set[str], events: Sequence[Sequence[Seen]]) -> bool:
+    complete = sum({seen.source for seen in event} == all_sources for event in events)
     return 2 * complete > len(events)
 
 
-def _took(event: Sequence[Seen]) -> int:
+def _reporting_time(event: Sequence[Seen]) -> int:
     """How long it took until all had told of an event."""
     told = [seen.time for seen in event]
     return max(told) - min(told)

@@ -1,7 +1,7 @@
 """Pairing what several sources tell: the matching rule for sightings that are near each other in time.
 
 1. Within one source, byte-identical bodies are one event told twice, as far as their precision allows.
-2. Across sources, at most one telling of each source belongs to an event. Of all ways to pair tellings that
+2. Across sources, at most one report of each source belongs to an event. Of all ways to pair reports that
    are near each other in time, the one with the most pairs is taken, and among those the one with the least
    total distance. Sources are brought in one after the other in a fixed order, those that know the time best
    first, so that times of receipt are held against GitLab's own times and not against each other. Two project
@@ -35,8 +35,8 @@ _PAIR = 1 << 50
 """What a pair is worth, in milliseconds: more than the distances of all pairs together."""
 
 
-class Telling(msgspec.Struct):
-    """One source's telling of one event: a sighting and its identical repeats."""
+class Report(msgspec.Struct):
+    """One source's report of one event: a sighting and its identical repeats."""
 
     time: Millis
     precision: Precision
@@ -52,7 +52,7 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
         by_source.setdefault(sighting.source, []).append(sighting)
     waiting = [_without_repeats(of_source) for of_source in by_source.values()]
     waiting.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
-    events: list[Telling] = []
+    events: list[Report] = []
     while waiting:
         of_source = _next_source(events, waiting)
         waiting.remove(of_source)
@@ -60,7 +60,7 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
     return [event.members for event in events]
 
 
-def _next_source(events: list[Telling], waiting: list[list[Telling]]) -> list[Telling]:
+def _next_source(events: list[Report], waiting: list[list[Report]]) -> list[Report]:
     """The source to join next: the most precise; among equals the one that fits best what is known so far.
 
     Two webhooks with different bytes are two events. Were the one that fits badly joined first, it could take the
@@ -72,47 +72,47 @@ def _next_source(events: list[Telling], waiting: list[list[Telling]]) -> list[Te
     return min(equals, key=lambda one: _misfit(events, one))  # the first of several: they are in order
 
 
-def _misfit(events: list[Telling], tellings: list[Telling]) -> float:
+def _misfit(events: list[Report], reports: list[Report]) -> float:
     """How far apart the pairs are that joining would make, on average; infinite where it would make none."""
-    pairs = best_pairing(events, tellings)
-    distances = [_distance(events[event], tellings[telling]) or 0 for event, telling in pairs]
+    pairs = best_pairing(events, reports)
+    distances = [_distance(events[event], reports[report]) or 0 for event, report in pairs]
     return sum(distances) / len(distances) if distances else float("inf")
 
 
-def _without_repeats(sightings: Sequence[Seen]) -> list[Telling]:
-    """Fold one source's byte-identical repeats, given in order of time, into tellings."""
-    tellings: list[Telling] = []
-    latest: dict[str, Telling] = {}
+def _without_repeats(sightings: Sequence[Seen]) -> list[Report]:
+    """Fold one source's byte-identical repeats, given in order of time, into reports."""
+    reports: list[Report] = []
+    latest: dict[str, Report] = {}
     for sighting in sightings:
         first = latest.get(sighting.payload_sha)
         if first is not None and sighting.time - first.time <= sighting.precision.repeat_window:
             first.members.append(sighting)
             continue
         webhook_sha = sighting.payload_sha if sighting.source.startswith("webhook:") else None
-        telling = Telling(sighting.time, sighting.precision, [sighting], webhook_sha)
-        latest[sighting.payload_sha] = telling
-        tellings.append(telling)
-    return tellings
+        report = Report(sighting.time, sighting.precision, [sighting], webhook_sha)
+        latest[sighting.payload_sha] = report
+        reports.append(report)
+    return reports
 
 
-def _join(events: list[Telling], tellings: list[Telling]) -> list[Telling]:
-    """Add one source's tellings to the events known so far; an unpaired one is an event of its own."""
-    joined = [Telling(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
-    pairs = best_pairing(events, tellings)
-    for event, telling in pairs:
-        joined[event].members.extend(tellings[telling].members)
-        joined[event].webhook_sha = joined[event].webhook_sha or tellings[telling].webhook_sha
-    paired = {telling for _, telling in pairs}
-    joined.extend(telling for index, telling in enumerate(tellings) if index not in paired)
+def _join(events: list[Report], reports: list[Report]) -> list[Report]:
+    """Add one source's reports to the events known so far; an unpaired one is an event of its own."""
+    joined = [Report(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
+    pairs = best_pairing(events, reports)
+    for event, report in pairs:
+        joined[event].members.extend(reports[report].members)
+        joined[event].webhook_sha = joined[event].webhook_sha or reports[report].webhook_sha
+    paired = {report for _, report in pairs}
+    joined.extend(report for index, report in enumerate(reports) if index not in paired)
     joined.sort(key=lambda event: (event.time, event.members[0]))
     return joined
 
 
-def best_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> list[tuple[int, int]]:
+def best_pairing(left: Sequence[Report], right: Sequence[Report]) -> list[tuple[int, int]]:
     """The most pairs of near neighbours, and among those the least total distance in time.
 
     Both sides are sorted by time. Returns pairs of indices. Costs the length of a side, times the number of
-    tellings that are left without a partner.
+    reports that are left without a partner.
     """
     # Some pairing is found at once. The best leaves no more without a partner than it does: before any of its pairs
     # at most `spare_left` of the left side are passed over, and at most `spare_right` of the right.
@@ -146,8 +146,8 @@ def best_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> list[tupl
     return pairing
 
 
-def _some_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> int:
-    """How many pairs there are when each telling takes the earliest partner that is left. Most often the most."""
+def _some_pairing(left: Sequence[Report], right: Sequence[Report]) -> int:
+    """How many pairs there are when each report takes the earliest partner that is left. Most often the most."""
     pairs = i = j = 0
     while i < len(left) and j < len(right):
         if _distance(left[i], right[j]) is not None:
@@ -159,8 +159,8 @@ def _some_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> int:
     return pairs
 
 
-def _distance(left: Telling, right: Telling) -> Millis | None:
-    """How far apart two tellings are in time; None where they can't be one event."""
+def _distance(left: Report, right: Report) -> Millis | None:
+    """How far apart two reports are in time; None where they can't be one event."""
     if left.webhook_sha and right.webhook_sha and left.webhook_sha != right.webhook_sha:
         return None
     tolerance = max(left.precision.tolerance, right.precision.tolerance)

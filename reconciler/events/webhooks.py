@@ -24,14 +24,14 @@ _PUSHER = ("user_username", "user_name")
 class Webhook:
     """One kind of webhook. All paths are dotted; of several, the first that holds something counts.
 
-    `tells` is GitLab's name for it. `actions` are the words it says of what happened; empty where it says none.
+    `gitlab_name` is what GitLab's documentation calls it. `actions` are the words it says of what happened; empty where it says none.
     `author` is who did it: empty where GitLab names nobody, and where it names only whom it was done to. `object` has
     the kind of object that it is about, and where that object's id stands. `project_url` is an address below the
     project, for a body that does not give the project's path.
     """
 
     kind: str
-    tells: str
+    gitlab_name: str
     actions: tuple[str, ...] = ()
     author: tuple[str, ...] = _USER
     title: tuple[str, ...] = ("object_attributes.title",)

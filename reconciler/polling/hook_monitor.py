@@ -14,7 +14,7 @@ from reconciler.ledger.coverage import hooks as ledger_hooks
 from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.intake.writer import Writer
 from reconciler.polling.threads import in_thread
-from reconciler.sources.errors import Refused, SourceError, Stopped
+from reconciler.sources.errors import GitLabRefused, SourceError, Stopped
 from reconciler.sources.hook_log import newest_delivery, test_after
 from reconciler.sources.hooks import Hook, Hooks, tests_of
 from reconciler.sources.source import Project
@@ -79,7 +79,7 @@ class HookKeeper:
                 break
             failure = await self._test(project, hook, trigger)
             made = await self._note_test(hook, newest)
-            if not (isinstance(failure, Refused) and failure.status == NOT_TAKEN and made is False):
+            if not (isinstance(failure, GitLabRefused) and failure.status == NOT_TAKEN and made is False):
                 break  # only where GitLab had nothing to make this test of, another may do
         await self.look(project, fresh=True)
 
@@ -104,7 +104,7 @@ class HookKeeper:
         except SourceError as error:
             log.warning("a webhook can't be switched on again", project=project.path, error=str(error))
             self._not_before[hook.id] = time.monotonic() + TEST_PAUSE / 1000
-            if isinstance(error, Refused):  # without an answer it may still be on its way
+            if isinstance(error, GitLabRefused):  # without an answer it may still be on its way
                 self._expected_tests.discard(expected)
             return error
         self._expected_tests.discard(expected)

@@ -23,7 +23,7 @@ from reconciler.ledger.intake.writer import BATCH_SIGHTINGS, Writer
 from reconciler.polling.counts import Tally
 from reconciler.polling.threads import in_thread
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, SourceError, Stopped, SwitchedOff, TokenRefused
+from reconciler.sources.errors import GitLabRefused, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.source import Project, Slice, Source
 from reconciler.sources.table import features_of, switched_off
 
@@ -74,7 +74,7 @@ class Reader:
                     await self._take(project, source, part, tally)
                 if progress is not None:
                     progress(part, tally)
-        except Refused as error:
+        except GitLabRefused as error:
             reason = await self._reason(project, source, error)
             tally.error = None if isinstance(reason, SwitchedOff) else str(reason)
             raise reason from error
@@ -90,7 +90,7 @@ class Reader:
             log.info("a window was read", project=where, source=source.name, purpose=purpose, new=tally.new)
         return tally
 
-    async def _reason(self, project: Project, source: Source, refused: Refused) -> Refused:
+    async def _reason(self, project: Project, source: Source, refused: GitLabRefused) -> GitLabRefused:
         """Why GitLab refuses it: that it is switched off in the project looks like any other refusal."""
         if isinstance(refused, TokenRefused) or not features_of(source.name):
             return refused

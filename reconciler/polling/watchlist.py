@@ -19,7 +19,7 @@ from reconciler.ledger.intake.writer import Writer
 from reconciler.polling.threads import in_thread
 from reconciler.sources import answers
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, SourceError, Stopped, TokenRefused, Unavailable
+from reconciler.sources.errors import GitLabRefused, SourceError, Stopped, TokenRefused, Unavailable
 
 FAILED = "failed"
 """The trouble of what raised something that nobody foresaw."""
@@ -136,7 +136,7 @@ class Watchlist:
                 next(self._probe.pages("/projects", answers.Thing, own), None)
         except Stopped:
             raise
-        except Refused as error:  # who refuses this to a token that is good, answers
+        except GitLabRefused as error:  # who refuses this to a token that is good, answers
             return error if isinstance(error, TokenRefused) else None
         except SourceError as error:
             return error

@@ -7,16 +7,16 @@ from typing import Any
 from reconciler.events.fields import dig
 from reconciler.reconstruct import parts
 from reconciler.reconstruct.parts import when, when_iso
-from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 REQUEST_REFS = "refs/merge-requests/"
 """How the refs of merge requests begin: `refs/merge-requests/12/head`."""
 
 
-def pipeline(material: Material) -> Json:
-    """A pipeline; material.object is `GET /projects/:id/pipelines/:id`, more["jobs"] its jobs."""
-    shown = material.record | material.object
-    jobs = material.more.get("jobs")
+def pipeline(data: SourceData) -> Json:
+    """A pipeline; data.object is `GET /projects/:id/pipelines/:id`, more["jobs"] its jobs."""
+    shown = data.record | data.object
+    jobs = data.more.get("jobs")
     if isinstance(jobs, list):  # GitLab shows the newest first; stages come in the order in which jobs were made
         jobs = sorted(jobs, key=lambda job: job.get("id") or 0)
     return {
@@ -25,7 +25,7 @@ def pipeline(material: Material) -> Json:
             "id": known(shown, "id"),
             "iid": known(shown, "iid"),
             "name": known(shown, "name"),
-            "ref": _source_ref(shown, material.more.get("merge_request")),
+            "ref": _source_ref(shown, data.more.get("merge_request")),
             "ref_status_name": UNKNOWN,
             "tag": known(shown, "tag"),
             "sha": known(shown, "sha"),
@@ -42,10 +42,10 @@ def pipeline(material: Material) -> Json:
             "variables": UNKNOWN,
             "url": known(shown, "web_url"),
         },
-        "merge_request": _merge_request(shown, material.more.get("merge_request")),
+        "merge_request": _merge_request(shown, data.more.get("merge_request")),
         "user": parts.actor(shown.get("user")),
-        "project": parts.ci_project(material.project),
-        "commit": parts.commit(material.more.get("commit")),
+        "project": parts.ci_project(data.project),
+        "commit": parts.commit(data.more.get("commit")),
         **_source_pipeline(shown),
         "builds": [_build(job) for job in jobs] if isinstance(jobs, list) else UNKNOWN,
     }
@@ -119,9 +119,9 @@ def _runner(shown: Any) -> Any:
     }
 
 
-def build(material: Material) -> Json:
+def build(data: SourceData) -> Json:
     """A job: GitLab's lists of jobs show it whole."""
-    job, place = material.record, material.project
+    job, place = data.record, data.project
     of = job.get("pipeline") or {}
     commit = job.get("commit") or {}
     name = (place.get("name_with_namespace") or place.get("path_with_namespace")) or UNKNOWN
@@ -171,9 +171,9 @@ def build(material: Material) -> Json:
     }
 
 
-def deployment(material: Material) -> Json:
+def deployment(data: SourceData) -> Json:
     """A deployment: the list shows it whole."""
-    shown, place = material.record, material.project
+    shown, place = data.record, data.project
     job = shown.get("deployable") or {}
     commit = job.get("commit") or {}
     environment = shown.get("environment") or {}

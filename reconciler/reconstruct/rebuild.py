@@ -7,9 +7,9 @@ from collections.abc import Callable
 import msgspec
 
 from reconciler.reconstruct import ci, others, pushes, work
-from reconciler.reconstruct.source_data import Json, Material, settle
+from reconciler.reconstruct.source_data import Json, SourceData, resolve_marks
 
-BUILDERS: dict[str, tuple[Callable[[Material], Json], str | None]] = {
+BUILDERS: dict[str, tuple[Callable[[SourceData], Json], str | None]] = {
     "push": (pushes.push, "Push Hook"),
     "tag_push": (pushes.push, "Tag Push Hook"),
     "issue": (work.issue, "Issue Hook"),
@@ -37,10 +37,10 @@ class Rebuilt(msgspec.Struct, frozen=True):
     """`X-Gitlab-Event`; None for what GitLab has no webhook for."""
 
 
-def rebuild(kind: str, material: Material) -> Rebuilt:
-    """Build the body that GitLab's webhook of this kind would have had, as far as the material tells."""
+def rebuild(kind: str, data: SourceData) -> Rebuilt:
+    """Build the body that GitLab's webhook of this kind would have had, as far as the data tells."""
     builder, hook_event = BUILDERS.get(kind, (others.other, None))
-    body, unknown = settle(builder(material))
+    body, unknown = resolve_marks(builder(data))
     if str(body.get("event_type") or "").startswith("confidential_"):
         hook_event = f"Confidential {hook_event}"
     return Rebuilt(body, list(dict.fromkeys(unknown)), hook_event)

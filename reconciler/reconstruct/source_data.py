@@ -9,7 +9,7 @@ import msgspec
 Json = dict[str, Any]
 
 
-class Material(msgspec.Struct, frozen=True):
+class SourceData(msgspec.Struct, frozen=True):
     """What the API told of one event. All are its JSON objects as they came.
 
     `record` is what told of the event: a record of the Events API or of a list. `project` is the project, at least
@@ -50,21 +50,21 @@ def known(source: Json, *names: str) -> Any:
     return next((source[name] for name in names if name in source), UNKNOWN)
 
 
-def settle(body: Any, path: str = "") -> tuple[Any, list[str]]:
+def resolve_marks(body: Any, path: str = "") -> tuple[Any, list[str]]:
     """A body without marks, and the paths where they stood. Elements of a list share a path: `commits[].added`."""
     if body is UNKNOWN:
         return None, [path]
     if isinstance(body, Guess):
-        value, below = settle(body.value, path)
+        value, below = resolve_marks(body.value, path)
         return value, [path, *below]
     if isinstance(body, dict):
         made = {}
         marks: list[str] = []
         for name, value in body.items():
-            made[name], below = settle(value, f"{path}.{name}" if path else name)
+            made[name], below = resolve_marks(value, f"{path}.{name}" if path else name)
             marks += below
         return made, marks
     if isinstance(body, list):
-        settled = [settle(item, f"{path}[]") for item in body]
+        settled = [resolve_marks(item, f"{path}[]") for item in body]
         return [value for value, _ in settled], [mark for _, below in settled for mark in below]
     return body, []

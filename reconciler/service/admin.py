@@ -29,7 +29,7 @@ class AdminServer:
     async def run(self) -> None:
         """Serve until `stop`. Raises ServiceError where the port can't be had, and where the server ends."""
         host, port = self._server.listen()
-        log.info("the dashboard is ready", url=f"http://{host}:{port}")
+        log.info("dashboard ready", url=f"http://{host}:{port}")
         await self._server.run()
 
     async def stop(self) -> None:

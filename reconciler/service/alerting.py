@@ -93,7 +93,7 @@ class Alerting:
         except (LedgerError, sqlite3.Error) as error:
             if self._reading is None:
                 raise
-            log.warning("what is not known can't be found out: it is taken to be as it was", error=str(error))
+            log.warning("coverage not read: alerts keep their last state", error=str(error))
         return self._reading
 
 

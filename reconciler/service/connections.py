@@ -53,7 +53,7 @@ class Connections:
         if len(self._open) <= self._most:
             return
         oldest = next(iter(self._waiting))
-        self.say("too many connections: the oldest without a whole request is closed", connections=len(self._open))
+        self.say("too many connections: closed the oldest without a complete request", connections=len(self._open))
         self.closed(oldest)  # now: the next that comes must find another
         oldest.give_up()
 
@@ -76,7 +76,7 @@ class Connections:
         try:
             os.close(os.dup(2))
         except OSError as error:
-            self.say("no file descriptors are left: connections are dropped", reason=error.strerror)
+            self.say("no file descriptors left: connections are dropped", reason=error.strerror)
 
     def say(self, what: str, **about: Any) -> None:
         """Log something that strangers can bring about: now and then, with how often it happened meanwhile."""
@@ -86,7 +86,7 @@ class Connections:
             self._said[what] = (last, more + 1)
             return
         self._said[what] = (now, 0)
-        log.warning(what, server=self._name, **about, **({"more_since_last_said": more} if more else {}))
+        log.warning(what, server=self._name, **about, **({"suppressed": more} if more else {}))
 
 
 class Waiting(Enum):
@@ -129,7 +129,7 @@ class Bounded(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting is Waiting.REQUEST and data.startswith(_TLS):
-            self.all_of_them.say("TLS where plain HTTP is spoken: use http://, or a proxy that ends TLS")
+            self.all_of_them.say("TLS on a plain HTTP port: use http://, or a proxy that terminates TLS")
             self.transport.close()
             return
         self._fruitless += len(data)

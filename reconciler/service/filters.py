@@ -30,10 +30,10 @@ class FilterWatch:
         try:
             found = set(doubts(config, self._db))
         except Exception:
-            log.exception("filters can't be held against the ledger")
+            log.exception("filters not checked")
             return
         for destination, why in sorted(found - self._said):
-            log.warning("a filter may not do what it says", destination=destination, why=why)
+            log.warning("filter may not match as intended", destination=destination, why=why)
         self._said |= found
 
     async def run(self) -> None:

@@ -25,7 +25,7 @@ from reconciler.supervisor import Supervisor
 log = structlog.get_logger(__name__)
 
 
-class Jobs:
+class ScheduledJobs:
     """What is done by the clock. `apply` starts it, and starts it anew with other parts."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Jobs:
         self._parts = parts
         if parts is None:
             log.warning(
-                "nothing is reconciled: webhooks are recorded and forwarded, but what they miss is not looked for",
+                "reconciliation is off: webhooks are recorded and forwarded, but missed events are not recovered",
                 why="no gitlab.token" if config().gitlab.token is None else "no projects",
             )
             self._supervisor.forget("polling")

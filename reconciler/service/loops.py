@@ -16,7 +16,7 @@ from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
 from reconciler.ledger.views import search
 from reconciler.service.notify import notify
 
-BEAT_S = 10.0
+HEARTBEAT_S = 10.0
 """How often the service leaves a sign of life in the ledger."""
 LOOK_S = 0.2
 """How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
@@ -27,19 +27,19 @@ INDEX_S = 2.0
 log = structlog.get_logger(__name__)
 
 
-async def wake(writer: Writer) -> None:
+async def note_start(writer: Writer) -> None:
     found = await writer.run(lambda db: downtime.wake(db, times.now()))
     if found is not None:
         start, end = times.iso(found.during.start), times.iso(found.during.end)
-        log.info("the service was down", since=start, until=end, how=found.how)
+        log.info("service was down", since=start, until=end, how=found.how)
 
 
-async def beat(writer: Writer) -> None:
+async def heartbeat(writer: Writer) -> None:
     """Leave signs of life: the next start knows since when nothing was received; systemd knows that the event loop
     turns, and that the writer answers, if only to say that the ledger can't be written.
     """
     while True:
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(HEARTBEAT_S)
         try:
             await writer.run(lambda db: downtime.beat(db, times.now()))
         except LedgerUnavailable:  # the writer has said so
@@ -77,7 +77,7 @@ async def index(writer: Writer) -> None:
         else:
             more = step.more
             if step.skipped:
-                log.warning("events can't be made findable by their words, and are skipped", events=step.skipped)
+                log.warning("events not indexed for search: skipped", events=step.skipped)
         await asyncio.sleep(0.05 if more else INDEX_S)
 
 
@@ -90,7 +90,7 @@ async def prune(writer: Writer, keep: Keep) -> Pruned:
     except LedgerDamaged:
         raise
     except LedgerUnavailable as error:  # the next pruning goes on
-        log.warning("pruning was interrupted", reason=str(error))
+        log.warning("pruning interrupted", reason=str(error))
     if pruning.pruned != Pruned():
         log.info("pruned", events=pruning.pruned.events, attempts=pruning.pruned.attempts, pages=pruning.pruned.pages)
     return pruning.pruned

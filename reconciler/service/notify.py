@@ -20,4 +20,4 @@ def notify(state: str) -> None:
             one.connect("\0" + address[1:] if address.startswith("@") else address)
             one.sendall(state.encode())
     except OSError as error:  # a service that can't say so is alive all the same
-        log.warning("systemd can't be told", state=state, error=str(error))
+        log.warning("systemd not notified", state=state, error=str(error))

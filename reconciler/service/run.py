@@ -37,10 +37,10 @@ from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.filters import FilterWatch
-from reconciler.service.jobs import Jobs
-from reconciler.service.loops import beat, index, wake, watch
-from reconciler.service.mending import leave_note, mended
+from reconciler.service.jobs import ScheduledJobs
+from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.notify import notify
+from reconciler.service.repairing import leave_note, repair_if_damaged
 from reconciler.service.watchers import Watchers, on_committed, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
 from reconciler.supervisor import Run, Supervisor, words, writable
@@ -62,7 +62,7 @@ def serve(config: Config, read_again: Callable[[], Config]) -> None:
     Raises ServiceError or LedgerError where it can't start.
     """
     path = config.ledger.path
-    beyond_repair = mended(config)
+    beyond_repair = repair_if_damaged(config)
     try:
         with only_service(path, make=True), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Service(config, read_again).run())
@@ -136,7 +136,7 @@ class _Service:
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
         if self._begun.is_set():  # else the last sign of life is still the last life's
-            await _ended("ledger", self._writer.run(_note_end))
+            await _ended("ledger", self._writer.run(_note_stop))
         await self._writer.close()
         if self._traced is not None:
             await _ended("traces", asyncio.to_thread(self._traced.close))
@@ -151,7 +151,9 @@ class _Service:
         config, supervisor = self._config, self._supervisor
         self._reader = reader
         self._writer = writer = Writer(db)
-        self._jobs = Jobs(db=reader, writer=writer, expected_tests=self._expected_tests, supervisor=supervisor)
+        self._jobs = ScheduledJobs(
+            db=reader, writer=writer, expected_tests=self._expected_tests, supervisor=supervisor
+        )
         meters = Meters()
         self._traced = start_traces(reader)
         known = SharedLook(lambda: self._config, db.files.trouble)
@@ -173,11 +175,11 @@ class _Service:
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._once_begun(alerting.run),
             "watch": lambda: watch(writer, self._forwarder.look_again),
-            "heartbeat": lambda: self._once_begun(lambda: beat(writer)),
+            "heartbeat": lambda: self._once_begun(lambda: heartbeat(writer)),
             "filters": lambda: self._once_begun(self._filters.run),
             "indexing": lambda: index(writer),
             "reporting": lambda: supervisor.report(writer),
-            "reload": self._reload_when_told,
+            "reload": self._reload_on_signal,
         }
         self._admin = self._dashboard(config, known, db.files.trouble)
         if self._admin is not None:
@@ -200,7 +202,7 @@ class _Service:
                 if not may_come_right(error.__cause__):
                     raise
                 if not self._answering.is_set():
-                    log.error("the ledger can't be opened yet: deliveries are answered with 503", reason=str(error))
+                    log.error("ledger not available yet: webhooks are answered with 503", reason=str(error))
             self._answering.set()
             await asyncio.sleep(BEGIN_PAUSE_S)
 
@@ -220,7 +222,7 @@ class _Service:
     async def _begin(self, built: _Built) -> None:
         """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
         await self._once_there(lambda: self._forwarder.apply(built.destinations))
-        await self._once_there(lambda: wake(self._writer))
+        await self._once_there(lambda: note_start(self._writer))
         self._filters.look(built.config)
         self._switch.app = built.receiver
         self._answering.set()
@@ -230,7 +232,7 @@ class _Service:
         try:
             self._jobs.apply(built.reconciling, lambda: self._config)
         except Exception as error:  # the receiver goes on
-            log.exception("what is done by the clock can't be started")
+            log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
 
     async def _once_begun(self, run: Run) -> None:
@@ -258,14 +260,14 @@ class _Service:
         app = dashboard_app(lambda: self._config, known=known, stream=stream, trouble=trouble)
         return AdminServer(config.admin.host, config.admin.port, app, stream)
 
-    async def _reload_when_told(self) -> None:
+    async def _reload_on_signal(self) -> None:
         await self._begun.wait()
         while True:
             await self._hang_up.wait()
             self._hang_up.clear()
             refusal = await self._reload()
             if refusal is not None:
-                log.error("the config was not taken: the service goes on as before", why=refusal)
+                log.error("config not reloaded: the service keeps the old one", why=refusal)
             with contextlib.suppress(LedgerUnavailable):
                 await self._writer.run(partial(reloads.note_reload, error=refusal))
 
@@ -290,7 +292,7 @@ class _Service:
         if asks_differently(before, config):
             self._jobs.apply(built.reconciling, lambda: self._config)
         self._filters.look(config)
-        log.info("the config was read again", destinations=[one.name for one in config.destinations])
+        log.info("config reloaded", destinations=[one.name for one in config.destinations])
         return None
 
     def _catch_signals(self) -> None:
@@ -310,12 +312,12 @@ async def _ended(what: str, end: Awaitable[object]) -> None:
     try:
         await end
     except LedgerError as error:
-        log.warning("a part did not end as it should", part=what, error=str(error))
+        log.warning("part did not stop cleanly", part=what, error=str(error))
     except Exception:
-        log.exception("a part did not end as it should", part=what)
+        log.exception("part did not stop cleanly", part=what)
 
 
-def _note_end(db: Database) -> None:
+def _note_stop(db: Database) -> None:
     downtime.rest(db, times.now())
     note_parts(db, [])
 
@@ -324,7 +326,7 @@ def _refusal(error: BaseException) -> str:
     """Why a config is not taken. What nobody foresaw is logged with its traceback."""
     if isinstance(error, (ConfigError, LedgerError)):
         return writable(str(error))
-    log.error("the config can't be used", exc_info=error)
+    log.error("config not usable", exc_info=error)
     return _said(error)
 
 

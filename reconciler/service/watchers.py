@@ -36,7 +36,7 @@ class Watchers:
                 if self._traced is not None:
                     headers = stack.enter_context(self._traced.attempting(event_id, destination, number))
             except Exception:
-                log.exception("an attempt can't be traced")
+                log.exception("attempt not traced")
             yield headers
 
     def trouble(self) -> None:
@@ -48,7 +48,7 @@ class Watchers:
         try:
             self._meters.attempted(destination, outcome, took, waited)
         except Exception:
-            log.exception("an attempt can't be counted")
+            log.exception("attempt not counted")
 
 
 def on_committed(meters: Meters | None, traced: Traces | None) -> Callable[[Committed], None] | None:

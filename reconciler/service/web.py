@@ -151,7 +151,7 @@ class WebServer:
     def _seen_out(self, task: asyncio.Task[None]) -> None:
         self._servers.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
-            log.warning("a web server that was replaced did not end well", error=repr(task.exception()))
+            log.warning("replaced web server did not stop cleanly", error=repr(task.exception()))
 
 
 def listen(host: str, port: int, *, keys: str = "receiver") -> socket.socket:

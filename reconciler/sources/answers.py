@@ -41,7 +41,7 @@ class Token(Shape, frozen=True):
     scopes: list[str] = []
 
 
-class Project(Shape, frozen=True):
+class ProjectAnswer(Shape, frozen=True):
     """`GET /projects/:id`, and the lists of projects."""
 
     id: Id
@@ -57,7 +57,7 @@ class Project(Shape, frozen=True):
         return bool(self.marked_for_deletion_at or self.marked_for_deletion_on)
 
 
-class Group(Shape, frozen=True):
+class GroupAnswer(Shape, frozen=True):
     """`GET /groups/:id`."""
 
     id: Id
@@ -86,7 +86,7 @@ class Recent(Shape, frozen=True):
         return self.id, self.last_activity_at
 
 
-class Hook(Shape, frozen=True):
+class HookAnswer(Shape, frozen=True):
     """`GET /projects/:id/hooks`."""
 
     id: Id

@@ -31,14 +31,14 @@ from reconciler.sources import answers, checked
 from reconciler.sources.bounded import SentElsewhere, TooLarge, TooSlow, bounded_session
 from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.errors import (
+    GitLabRefused,
     RateLimited,
-    Refused,
     Stopped,
     TokenRefused,
     Unavailable,
     UnexpectedAnswer,
 )
-from reconciler.sources.ratelimit import RateLimit
+from reconciler.sources.rate_limit import GitLabRateLimit
 from reconciler.sources.source import Project
 
 TRIES = 6
@@ -83,7 +83,7 @@ class Client:
         self._thread = threading.local()
         self._stop = threading.Event()
         self._idle: queue.LifoQueue[gitlab.Gitlab] = queue.LifoQueue()
-        self.rate_limit = RateLimit(config.rate_share)
+        self.rate_limit = GitLabRateLimit(config.rate_share)
         self.behind: Millis = Millis(0)
         """How far GitLab's clock is behind ours, going by its last answer; 0 where it is not."""
         self.requests = 0
@@ -131,7 +131,7 @@ class Client:
         says nothing (gitlab-facts, section 3).
         """
         number: int | None = 1
-        before, told, same, empty = b"", set[str](), 0, 0
+        before, yielded, same, empty = b"", set[str](), 0, 0
         while number is not None:
             response = self._ask(path, {"per_page": PER_PAGE, **query, "page": number}, tries=tries)
             page = checked.read_page(f"GET {path}", _json(response), shape)
@@ -140,8 +140,8 @@ class Client:
             if same == SAME_PAGES or empty == EMPTY_PAGES:
                 raise UnexpectedAnswer(f"GET {path}", f"its pages have no end: page {number} is like those before")
             names = {record.ident for record in page.records}
-            yield Page([record for record in page.records if record.ident not in told], page.unreadable)
-            before, told = response.content, names
+            yield Page([record for record in page.records if record.ident not in yielded], page.unreadable)
+            before, yielded = response.content, names
             number = _next_page(path, response, number)
 
     def is_alone(self, error: Unavailable) -> bool:
@@ -153,7 +153,7 @@ class Client:
     def _responds(self) -> bool:
         try:
             self._ask("/version", {}, tries=1)
-        except Refused:
+        except GitLabRefused:
             return True
         except Unavailable:
             return False
@@ -169,7 +169,7 @@ class Client:
 
     def project(self, name: int | str) -> Project:
         """Find a project by id or path."""
-        found = self.get(f"/projects/{quote(str(name), safe='')}", answers.Project)
+        found = self.get(f"/projects/{quote(str(name), safe='')}", answers.ProjectAnswer)
         return Project(found.shown.id, found.shown.path_with_namespace, found.raw)
 
     def _ask(
@@ -211,13 +211,13 @@ class Client:
         try:
             response = session.http_request(verb, path, query_data=query, post_data=data, obey_rate_limit=False)
         except GitlabHttpError as error:
-            raise self._judged(f"{verb.upper()} {path}", error) from error
+            raise self._classified(f"{verb.upper()} {path}", error) from error
         except (TooLarge, SentElsewhere) as error:  # asked again, it would be the same again
             raise Unavailable(f"{verb.upper()} {path}: {error}") from None
         except (requests.RequestException, GitlabError) as error:
             status = getattr(error, "response_code", None)
             if status is not None:
-                raise self._judged(f"{verb.upper()} {path}", error) from error
+                raise self._classified(f"{verb.upper()} {path}", error) from error
             raise _Transient(_no_answer(error)) from error
         finally:
             self._idle.put(session)
@@ -225,7 +225,7 @@ class Client:
                 self._close_idle()
         return response
 
-    def _judged(self, request: str, error: Any) -> Exception:
+    def _classified(self, request: str, error: Any) -> Exception:
         status = error.response_code
         if status == 429:
             return _Limited(f"HTTP {status}")
@@ -235,7 +235,7 @@ class Client:
         if status == 401 or (status == 403 and "insufficient_scope" in message):
             return TokenRefused(status, f"{request}: HTTP {status}: {ADVICE[401] if status == 401 else SCOPE}")
         advice = ADVICE.get(status, message)
-        return Refused(status, f"{request}: HTTP {status}: {advice}")
+        return GitLabRefused(status, f"{request}: HTTP {status}: {advice}")
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
@@ -274,7 +274,9 @@ class Client:
         sent_at = times.now() - round(response.elapsed.total_seconds() * 1000)
         behind = max(0, sent_at - round(date.timestamp() * 1000) - SECOND)
         if behind > CLOCK_WARNING > self.behind:
-            log.warning("GitLab's clock is behind ours: is this machine's time right?", by_seconds=behind // 1000)
+            log.warning(
+                "GitLab's clock is behind this machine's: check this machine's time", by_seconds=behind // 1000
+            )
         self.behind = Millis(behind)
 
 
@@ -302,10 +304,10 @@ def _json(response: requests.Response) -> Any:
 
 def _next_page(path: str, response: requests.Response, number: int) -> int | None:
     """The number of the page after this one; None where there is none."""
-    told = response.headers.get("X-Next-Page")
-    if not told:
+    stated = response.headers.get("X-Next-Page")
+    if not stated:
         return number + 1 if "next" in response.links else None
-    found = int(told) if told.isascii() and told.isdigit() and len(told) < 10 else 0
+    found = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 10 else 0
     if found <= number:
-        raise UnexpectedAnswer(f"GET {path}", f"its pages have no end: after page {number} comes {told[:20]!r}")
+        raise UnexpectedAnswer(f"GET {path}", f"its pages have no end: after page {number} comes {stated[:20]!r}")
     return found

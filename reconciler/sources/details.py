@@ -13,7 +13,7 @@ from reconciler.sources import answers
 from reconciler.sources.answers import Json
 from reconciler.sources.checked import Read, ShapeT
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, Unavailable
+from reconciler.sources.errors import GitLabRefused, Unavailable
 from reconciler.sources.source import Project
 
 UNAUTHORISED = 401
@@ -112,14 +112,14 @@ class Details:
     def _try(self, name: str, ask: Callable[[], T]) -> T | None:
         try:
             return ask()
-        except Refused as error:
+        except GitLabRefused as error:
             if error.status == UNAUTHORISED:
                 raise
             return None
         except Unavailable as error:
             if not self._client.is_alone(error):
                 raise
-            log.warning("a detail can't be read", project=self._project.path, detail=name, error=str(error))
+            log.warning("detail not read", project=self._project.path, detail=name, error=str(error))
             return None
 
     def _place(self, path: str) -> str:

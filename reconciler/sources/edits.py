@@ -18,7 +18,7 @@ from reconciler.events import keys, times
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import SECOND, Millis
 from reconciler.ledger.coverage.intervals import Interval
-from reconciler.reconstruct import Material, parts
+from reconciler.reconstruct import SourceData, parts
 from reconciler.reconstruct.source_data import UNKNOWN, Guess
 from reconciler.sources import answers
 from reconciler.sources.answers import Json
@@ -108,26 +108,26 @@ class Edits(Listing[answers.Work]):
         if trace.oldrev is not None:
             more["oldrev"] = trace.oldrev
         project = reading.project.shown
-        material = Material(record=told, project=project, action="update", object=record.raw, more=more)
+        data = SourceData(record=told, project=project, action="update", object=record.raw, more=more)
         key = keys.listed(self.kind, ident, "update")
-        return self.told(reading.unreadable, self.kind, f"{ident}:{trace.at}", key, trace.at, material)
+        return self.make_sighting(reading.unreadable, self.kind, f"{ident}:{trace.at}", key, trace.at, data)
 
     def _note_edit(
         self, reading: Reading, note: Read[answers.Note], edited: Millis, record: Read[answers.Work]
     ) -> Sighting:
         told, ident = {"created_at": note.shown.updated_at, "note": note.raw}, note.shown.id
         more, project = {"noteable": record.raw}, reading.project.shown
-        material = Material(record=told, project=project, action="update", more=more)
+        data = SourceData(record=told, project=project, action="update", more=more)
         key = keys.listed("note", ident, "update")
-        return self.told(reading.unreadable, "note", f"note:{ident}:{edited}", key, edited, material)
+        return self.make_sighting(reading.unreadable, "note", f"note:{ident}:{edited}", key, edited, data)
 
     def _emoji(self, reading: Reading, award: Read[answers.Award], record: Read[answers.Work]) -> Iterator[Sighting]:
         ident, at = award.shown.id, moment(award.shown.created_at, "created_at")
         if reading.part.start <= at < reading.part.end:
             more, project = {"noteable": record.raw}, reading.project.shown
-            material = Material(record=award.raw, project=project, action="award", more=more)
+            data = SourceData(record=award.raw, project=project, action="award", more=more)
             key = keys.listed("emoji", ident, "award")
-            yield self.told(reading.unreadable, "emoji", f"emoji:{ident}", key, at, material, once=True)
+            yield self.make_sighting(reading.unreadable, "emoji", f"emoji:{ident}", key, at, data, once=True)
 
 
 class Issues(Edits):
@@ -171,7 +171,7 @@ def _note_traces(notes: list[Read[answers.Note]]) -> Iterator[Trace]:
     """
     for note in notes:
         known = system_note(note.shown.body)
-        of_edit = bool(note.shown.system) and (known is None or known.tells_of_edit)
+        of_edit = bool(note.shown.system) and (known is None or known.reports_edit)
         yield from _trace(note.shown.created_at, note.shown.author, is_edit=of_edit)
         edited = _edited(note.shown)
         if edited is not None:

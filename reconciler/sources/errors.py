@@ -16,7 +16,7 @@ class SourceError(Exception):
         super().__init__(without_credentials(message))
 
 
-class Refused(SourceError):
+class GitLabRefused(SourceError):
     """GitLab said no (401, 403, 404 and the like): asking again will not help."""
 
     trouble = "refused"
@@ -26,13 +26,13 @@ class Refused(SourceError):
         self.status = status
 
 
-class SwitchedOff(Refused):
+class SwitchedOff(GitLabRefused):
     """What a source reads is switched off in the project: nothing happens there, so that nothing is missed."""
 
     trouble = OFF
 
 
-class TokenRefused(Refused):
+class TokenRefused(GitLabRefused):
     """GitLab does not take the token (401), or it lacks the scope (403): nothing can be read with it."""
 
     trouble = "token refused"

@@ -8,7 +8,7 @@ from reconciler.events import keys, times
 from reconciler.events.fields import word
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.coverage.intervals import Interval
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources import answers
 from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.listing import Listing, Reading
@@ -33,6 +33,8 @@ class FeatureFlags(Listing[answers.FeatureFlag]):
     def sightings(self, reading: Reading, record: Read[answers.FeatureFlag]) -> Iterator[Sighting]:
         name, active, project = record.shown.name, str(word(record.shown.active)), reading.project
         at = moment(record.shown.updated_at, "updated_at")
-        material = Material(record=record.raw, project=project.shown)
+        data = SourceData(record=record.raw, project=project.shown)
         key = keys.listed("feature_flag", name, active, project=project.id)
-        yield self.told(reading.unreadable, "feature_flag", f"{project.id}:{name}:{active}:{at}", key, at, material)
+        yield self.make_sighting(
+            reading.unreadable, "feature_flag", f"{project.id}:{name}:{active}:{at}", key, at, data
+        )

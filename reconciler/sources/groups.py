@@ -14,7 +14,7 @@ def find_group(client: Client, name: int | str) -> Project:
 
     Raises SourceError.
     """
-    found = client.get(f"/groups/{quote(str(name), safe='')}", answers.Group, {"with_projects": "false"})
+    found = client.get(f"/groups/{quote(str(name), safe='')}", answers.GroupAnswer, {"with_projects": "false"})
     return Project(-found.shown.id, f"{found.shown.full_path} (group)", found.raw)
 
 
@@ -24,7 +24,7 @@ def projects_below(client: Client, group: int | str) -> list[Project]:
     Raises SourceError; also where one of them can't be understood: it must not be taken for gone.
     """
     query = {"include_subgroups": "true", "archived": "false", "with_shared": "false"}
-    found = client.all(f"/groups/{quote(str(group), safe='')}/projects", answers.Project, query)
+    found = client.all(f"/groups/{quote(str(group), safe='')}/projects", answers.ProjectAnswer, query)
     return [
         Project(project.shown.id, project.shown.path_with_namespace, project.raw)
         for project in found

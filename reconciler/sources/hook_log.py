@@ -73,8 +73,8 @@ class HookLog:
             for hook, spool in spools:
                 yield from self._put_aside(hook, window, spool)
             reading = _Reading(window)
-            told = [_told(hook, spool, reading) for hook, spool in spools]
-            merged = heapq.merge(*told, key=lambda sighting: sighting.seen_at)
+            by_hook = [_sightings_of(hook, spool, reading) for hook, spool in spools]
+            merged = heapq.merge(*by_hook, key=lambda sighting: sighting.seen_at)
             while batch := list(itertools.islice(merged, AT_A_TIME)):
                 yield reading.slice(batch)
             yield reading.slice([])
@@ -167,7 +167,7 @@ class _Reading:
         return made
 
 
-def _told(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
+def _sightings_of(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
     """A hook's deliveries, oldest first. Where nothing tells when one was made, it was between its neighbours."""
     after = reading.window.start
     for raw, at, before in itertools.chain.from_iterable(spool.backwards()):
@@ -188,7 +188,7 @@ def _placed(hook: Hook, delivery: Delivery, at: Millis | None, *, after: Millis,
     """What a delivery tells, at the time that it was made or, where that is not known, at some time between two."""
     if not delivery.has_body:
         why = "too large" if delivery.body else "no JSON object"
-        log.warning("a body is not in GitLab's hook log", hook=hook.name, delivery=delivery.id, why=why)
+        log.warning("hook log has no body", hook=hook.name, delivery=delivery.id, why=why)
         return None
     if at is not None:
         return _sighting(hook, delivery, at)
@@ -234,9 +234,9 @@ def _sighting(hook: Hook, delivery: Delivery, made_at: Millis) -> Sighting:
 
 def _made_at(shown: answers.Logged) -> Millis | None:
     """When a delivery was made: by GitLab's own word, else by the `Date` of our answer."""
-    told = times.parse(shown.created_at)
-    if told is not None or shown.response_headers is None:
-        return told
+    made_at = times.parse(shown.created_at)
+    if made_at is not None or shown.response_headers is None:
+        return made_at
     date = next((value for name, value in shown.response_headers.items() if name.lower() == "date"), None)
     try:
         return Millis(round(parsedate_to_datetime(str(date)).timestamp() * 1000))

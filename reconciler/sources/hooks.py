@@ -121,7 +121,7 @@ class Hooks:
     def test(self, hook: Hook, trigger: str) -> None:
         """Make GitLab deliver a test: where it is answered with 2xx, GitLab switches the hook on again.
 
-        Raises Refused with status 422 where it was not, and where GitLab has nothing to make a test of.
+        Raises GitLabRefused with status 422 where it was not, and where GitLab has nothing to make a test of.
         """
         try:
             self._client.post(f"{_path(hook)}/test/{trigger}", {})
@@ -140,7 +140,9 @@ class Hooks:
                 for hook in page.records:
                     name = self.name_of(str(hook.raw.get("url")))
                     if name is not None:
-                        found.append(_hook(project_id, name, checked.read(f"GET {path}", hook.raw, answers.Hook)))
+                        found.append(
+                            _hook(project_id, name, checked.read(f"GET {path}", hook.raw, answers.HookAnswer))
+                        )
         except SourceError as error:
             return error
         return found
@@ -157,7 +159,7 @@ def tests_of(hook: Hook) -> list[str]:
     return [hook_tests.TRIGGER, *(name for name in _OTHER_TESTS if name in hook.triggers)]
 
 
-def _hook(project_id: int, name: str, hook: Read[answers.Hook]) -> Hook:
+def _hook(project_id: int, name: str, hook: Read[answers.HookAnswer]) -> Hook:
     return Hook(
         project_id=project_id,
         id=hook.shown.id,

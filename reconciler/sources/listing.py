@@ -11,13 +11,13 @@ from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import DAY, SECOND, Millis
 from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.coverage.unreadable import Unreadable
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
 from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
-from reconciler.sources.errors import Refused, SourceError, Unavailable, UnexpectedAnswer
+from reconciler.sources.errors import GitLabRefused, SourceError, Unavailable, UnexpectedAnswer
 from reconciler.sources.source import FOREVER, Project, Slice
 from reconciler.sources.spool import Spool
 from reconciler.sources.webhook_payload import explain, listed_sighting
@@ -113,7 +113,7 @@ class Listing(Generic[ShapeT]):
                 ]
                 reading.understood += [f"{below}/{one.ident}" for one in page.records]
                 yield page
-        except Refused as error:
+        except GitLabRefused as error:
             if error.status == UNAUTHORISED:
                 raise
             if error.status != NOT_FOUND:
@@ -128,14 +128,14 @@ class Listing(Generic[ShapeT]):
             self._failures.pop(path, None)
             reading.understood.append(below)
 
-    def told(
+    def make_sighting(
         self,
         failed: list[Unreadable],
         kind: str,
         source_id: str,
         key: str,
         happened_at: Millis,
-        material: Material,
+        data: SourceData,
         *,
         once: bool = False,
     ) -> Sighting:
@@ -148,7 +148,7 @@ class Listing(Generic[ShapeT]):
             source_id,
             identity,
             kind,
-            material,
+            data,
             gitlab_url=self._client.url,
             failed=failed,
             name_in=self.shape.name_in,

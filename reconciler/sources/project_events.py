@@ -24,10 +24,16 @@ from reconciler.sources import answers, checked
 from reconciler.sources.checked import Read
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
-from reconciler.sources.record_details import material_of
+from reconciler.sources.record_details import source_data_of
 from reconciler.sources.source import Project, Slice
 from reconciler.sources.spool import Spool
-from reconciler.sources.webhook_payload import explain, in_some_shape, in_webhook_shape, raw_record, whole
+from reconciler.sources.webhook_payload import (
+    explain,
+    raw_record,
+    to_webhook_payload,
+    to_webhook_payload_or_record,
+    whole,
+)
 
 SLICE_RECORDS = 5000
 """How many records are read at a time: well below 10,000, and many pages, since the last one is seldom full."""
@@ -70,8 +76,8 @@ class ProjectEvents:
         details = Details(self._client, project)
 
         def complete(sighting: Sighting) -> Sighting:
-            kind, material = material_of(raw_record(sighting), project, details)
-            return in_webhook_shape(sighting, kind, material, gitlab_url=self._client.url)
+            kind, data = source_data_of(raw_record(sighting), project, details)
+            return to_webhook_payload(sighting, kind, data, gitlab_url=self._client.url)
 
         return [whole(sighting, complete) for sighting in sightings]
 
@@ -113,15 +119,15 @@ class ProjectEvents:
         return Slice(sightings=in_order, unreadable=unreadable, understood=understood)
 
     def _sighting(self, project: Project, record: Read[answers.Event], failed: list[Unreadable]) -> Sighting:
-        told = record_sighting(
+        sighting = record_sighting(
             record.raw,
             payload=orjson.dumps(record.raw).decode(),
             project_id=project.id,
             project_path=project.path,
             seen_at=times.now(),
         )
-        kind, material = material_of(record.raw, project, None)
-        return in_some_shape(told, kind, material, gitlab_url=self._client.url, failed=failed)
+        kind, data = source_data_of(record.raw, project, None)
+        return to_webhook_payload_or_record(sighting, kind, data, gitlab_url=self._client.url, failed=failed)
 
 
 def _next_length(length: int, records: int) -> int:

@@ -32,7 +32,7 @@ class SystemNote:
         object.__setattr__(self, "pattern", re.compile(self.starts))
 
     @property
-    def tells_of_edit(self) -> bool:
+    def reports_edit(self) -> bool:
         """Whether GitLab sends, or may send, an `update` webhook."""
         return self.fires != "no"
 

@@ -15,7 +15,7 @@ from reconciler.events import times
 from reconciler.events.identify import summarise
 from reconciler.events.sighting import Identity, Recovery, Sighting, Summary
 from reconciler.ledger.coverage.unreadable import Unreadable
-from reconciler.reconstruct import Material, rebuild
+from reconciler.reconstruct import SourceData, rebuild
 from reconciler.sources.checked import unreadable
 from reconciler.sources.errors import SourceError
 
@@ -25,9 +25,9 @@ EVERYTHING = "*"
 log = structlog.get_logger(__name__)
 
 
-def in_webhook_shape(sighting: Sighting, kind: str, material: Material, *, gitlab_url: str) -> Sighting:
-    """The sighting with a body rebuilt from the material; what the API told is kept as `raw`."""
-    rebuilt = rebuild(kind, material)
+def to_webhook_payload(sighting: Sighting, kind: str, data: SourceData, *, gitlab_url: str) -> Sighting:
+    """The sighting with a body rebuilt from the data; what the API told is kept as `raw`."""
+    rebuilt = rebuild(kind, data)
     headers = _headers(gitlab_url)
     if rebuilt.hook_event is not None:
         headers["X-Gitlab-Event"] = rebuilt.hook_event
@@ -41,23 +41,23 @@ def in_webhook_shape(sighting: Sighting, kind: str, material: Material, *, gitla
     )
 
 
-def in_some_shape(
+def to_webhook_payload_or_record(
     sighting: Sighting,
     kind: str,
-    material: Material,
+    data: SourceData,
     *,
     gitlab_url: str,
     failed: list[Unreadable],
     name_in: str = "id",
 ) -> Sighting:
-    """As `in_webhook_shape`; where no body can be built, the sighting with the record as it came, and the record is
+    """As `to_webhook_payload`; where no body can be built, the sighting with the record as it came, and the record is
     added to `failed`: that it happened is known all the same.
     """
     try:
-        return in_webhook_shape(sighting, kind, material, gitlab_url=gitlab_url)
+        return to_webhook_payload(sighting, kind, data, gitlab_url=gitlab_url)
     except Exception as error:  # whatever is in a record, it must not cost the others
-        failed.append(unreadable(material.record, name_in, explain(error)))
-        log.warning("a body can't be rebuilt", kind=kind, source=sighting.source, error=explain(error))
+        failed.append(unreadable(data.record, name_in, explain(error)))
+        log.warning("body not rebuilt", kind=kind, source=sighting.source, error=explain(error))
     recovery = Recovery(by="api", unknown=[EVERYTHING])
     return msgspec.structs.replace(sighting, recovery=recovery, headers=_headers(gitlab_url))
 
@@ -67,24 +67,24 @@ def listed_sighting(
     source_id: str,
     identity: Identity,
     kind: str,
-    material: Material,
+    data: SourceData,
     *,
     gitlab_url: str,
     failed: list[Unreadable],
     name_in: str,
 ) -> Sighting:
-    """A sighting of what one of GitLab's lists shows. Otherwise as `in_some_shape`."""
-    raw = orjson.dumps(material.record).decode()
-    told = Sighting(
+    """A sighting of what one of GitLab's lists shows. Otherwise as `to_webhook_payload_or_record`."""
+    raw = orjson.dumps(data.record).decode()
+    sighting = Sighting(
         source=source,
         source_id=source_id,
         identity=identity,
-        summary=Summary(kind=kind, project_id=material.project.get("id")),
+        summary=Summary(kind=kind, project_id=data.project.get("id")),
         seen_at=times.now(),
         payload=raw,
         payload_sha=hashlib.sha256(raw.encode()).hexdigest(),
     )
-    return in_some_shape(told, kind, material, gitlab_url=gitlab_url, failed=failed, name_in=name_in)
+    return to_webhook_payload_or_record(sighting, kind, data, gitlab_url=gitlab_url, failed=failed, name_in=name_in)
 
 
 def raw_record(sighting: Sighting) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def whole(sighting: Sighting, complete: Callable[[Sighting], Sighting]) -> Sight
     except SourceError:
         raise
     except Exception as error:  # a detail can't stop what it was to decorate
-        log.warning("a body is told without its details", source=sighting.source, error=explain(error))
+        log.warning("body rebuilt without details", source=sighting.source, error=explain(error))
         return sighting
 
 

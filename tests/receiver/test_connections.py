@@ -289,7 +289,7 @@ def test_no_file_descriptor_left_is_said_and_passes(make_service: MakeService) -
     for _ in range(60):
         with contextlib.suppress(OSError):
             strangers.append(connected(service))
-    said = service.wait_for_log("no file descriptors are left: connections are dropped")
+    said = service.wait_for_log("no file descriptors left: connections are dropped")
     assert (said["level"], said["server"]) == ("warning", "receiver")
     for one in strangers:
         one.close()

@@ -197,7 +197,7 @@ def test_grouping_depends_on_the_set_alone(sightings: list[Sighting], seed: int)
     assert feed(batches, told_after=seed % 3).grouping == pure(sightings)
 
 
-def telling(source: str, at: int, content: str = "") -> Sighting:
+def report(source: str, at: int, content: str = "") -> Sighting:
     """A push of the same two commits, told by one source at a time."""
     return Sighting(
         source=source,
@@ -216,8 +216,8 @@ def telling(source: str, at: int, content: str = "") -> Sighting:
 
 def test_the_design_s_example_a_weaker_link_gives_way() -> None:
     """Webhooks at 0 s (lost) and 10 s, records at 1 s and 11 s: greedy pairing would lose what happened at 0 s."""
-    webhook = telling("webhook:default", 10 * SECOND)
-    early, late = telling("project_events", SECOND), telling("project_events", 11 * SECOND)
+    webhook = report("webhook:default", 10 * SECOND)
+    early, late = report("project_events", SECOND), report("project_events", 11 * SECOND)
     expected = {
         frozenset({("project_events", "1000")}),
         frozenset({("webhook:default", "10000"), ("project_events", "11000")}),
@@ -230,9 +230,9 @@ def test_the_design_s_example_a_weaker_link_gives_way() -> None:
 
 def test_bytes_that_were_told_stand_for_either_of_two_alike() -> None:
     """Two hooks tell of two alike pushes; for a while the evidence pairs them wrongly. Two are told, not three."""
-    first, second = telling("webhook:a", 0, "same"), telling("webhook:b", 6 * MINUTE, "same")
-    nearer = telling("webhook:b", MINUTE, "same")
-    records = telling("project_events", 6 * MINUTE), telling("project_events", 0)
+    first, second = report("webhook:a", 0, "same"), report("webhook:b", 6 * MINUTE, "same")
+    nearer = report("webhook:b", MINUTE, "same")
+    records = report("project_events", 6 * MINUTE), report("project_events", 0)
     for upto in (4, 5):
         fed = feed([[s] for s in (first, second, nearer, *records)][:upto], told_after=1)
         assert (fed.attempts, fed.absorbed) == ([1, 1], 0)

@@ -40,7 +40,7 @@ from reconciler.polling import rounds
 from reconciler.polling.knowledge import SharedLook, look
 from reconciler.polling.parts import reconciling
 from reconciler.service.alerting import Alerting
-from reconciler.service.jobs import Jobs
+from reconciler.service.jobs import ScheduledJobs
 from reconciler.supervisor import Supervisor
 from tests.reconciler.polling.conftest import NOW
 from tests.support.failing_gitlab import WAYS, FailingGitLab
@@ -339,7 +339,7 @@ async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> Non
 async def test_a_config_without_names_lets_all_go(house: House) -> None:
     await house.round()
     house.config = load(rewritten(house, projects=[], groups=[]), {})
-    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=Supervisor())
+    jobs = ScheduledJobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=Supervisor())
     jobs.apply(jobs.prepare(house.config), lambda: house.config)
     assert jobs._healing is not None
     await jobs._healing
@@ -372,7 +372,7 @@ async def test_status_lists_what_could_not_be_understood(house: House) -> None:
 
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
     supervisor = Supervisor()
-    jobs = Jobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=supervisor)
+    jobs = ScheduledJobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=supervisor)
     for name in ("polling", "healing", "prune"):
         supervisor.note(name, "broken")
     no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})

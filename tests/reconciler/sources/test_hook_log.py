@@ -16,7 +16,7 @@ from reconciler.ledger.coverage.intervals import Interval
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.hooks import Hook
 from reconciler.sources import spool
-from reconciler.sources.errors import NoHook, Refused
+from reconciler.sources.errors import GitLabRefused, NoHook
 from reconciler.sources.hook_log import AT_A_TIME, HookLog
 from reconciler.sources.hooks import Hooks
 from tests.reconciler.sources.conftest import NOW, Scene
@@ -112,7 +112,7 @@ def test_without_a_webhook_of_ours_there_is_no_log(scene: Scene) -> None:
 def test_a_token_or_a_version_that_does_not_allow_it(scene: Scene, ending: str) -> None:
     hook_at(scene)
     scene.gitlab.api.faults.forbidden_paths = {ending: 403 if ending == "/hooks" else 404}
-    with pytest.raises(Refused):
+    with pytest.raises(GitLabRefused):
         scene.read("hook_log", NOW - HOUR)
 
 

@@ -35,7 +35,7 @@ Done = TypeVar("Done")
 log = structlog.get_logger(__name__)
 
 
-def mended(config: Config) -> str | None:
+def repair_if_damaged(config: Config) -> str | None:
     """Repair a ledger that is known to be damaged, or whose damage is seen at once; deliveries are answered with 503
     meanwhile. Returns why it can't be repaired, if so; the service starts on it all the same, and does what it can.
 
@@ -47,11 +47,11 @@ def mended(config: Config) -> str | None:
     if why is None:
         if not _is_damaged(path):
             return None
-        log.error("the ledger is damaged: it is looked through, and repaired if that can be done")
+        log.error("ledger damaged: checking and repairing it")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             why = runner.run(while_answering(config.receiver, partial(_repair, path)))
     if why is not None:
-        log.error("the ledger can't be repaired", reason=why)
+        log.error("ledger not repaired", reason=why)
     return why
 
 
@@ -82,7 +82,7 @@ async def _ask_for_time() -> None:
 
 def _end() -> None:
     """A thread can't be stopped; a repair that is cut off anywhere leaves a ledger (see `exchange`)."""
-    log.info("stopped while the ledger was being repaired: the next start begins anew")
+    log.info("stopped during the repair: the next start begins again")
     os._exit(0)
 
 
@@ -95,7 +95,7 @@ def leave_note(path: Path, what: str, note: Callable[[Database, str], None] = no
 def _repair(path: Path) -> str | None:
     """Returns why it can't be done."""
     try:
-        aside = repair(path, lambda what: log.info("repairing the ledger", now=what))
+        aside = repair(path, lambda what: log.info("repairing ledger", now=what))
     except LedgerInUse:
         raise
     except LedgerDamaged as error:
@@ -104,7 +104,7 @@ def _repair(path: Path) -> str | None:
     except LedgerError as error:  # another try may come further: the disk may have been full
         return str(error)
     if aside is not None:
-        log.warning("the ledger was repaired: nothing is lost, and the damaged file is kept", at=str(aside))
+        log.warning("ledger repaired: nothing is lost, the damaged file is kept", at=str(aside))
     return None
 
 
@@ -129,5 +129,5 @@ def _is_damaged(path: Path) -> bool:
     except LedgerError:  # there is none yet, or the service will say what is wrong with it
         return False
     except sqlite3.Error as error:  # no damage: the look itself must not keep a service from starting
-        log.warning("the ledger's indexes can't be looked at", reason=explain(error))
+        log.warning("ledger indexes not checked", reason=explain(error))
     return False

@@ -15,7 +15,7 @@ DEFAULT_PAUSE_S = 10.0
 LONGEST_PAUSE_S = 3600.0
 
 
-class RateLimit:
+class GitLabRateLimit:
     """Remembers when GitLab may be asked again, by a steady clock, in seconds: however wrong this machine's time
     is, or becomes, a pause is as long as GitLab says by its own.
 
@@ -78,7 +78,7 @@ class RateLimit:
 
 
 def _pause(headers: Mapping[str, str]) -> float:
-    pause = times.retry_after(headers.get("Retry-After"), now=_told_at(headers))
+    pause = times.retry_after(headers.get("Retry-After"), now=_answered_at(headers))
     return _until_reset(headers) if pause is None else pause / 1000
 
 
@@ -94,10 +94,10 @@ def _reset(headers: Mapping[str, str]) -> int | None:
 
 def _until_reset(headers: Mapping[str, str]) -> float:
     reset = _reset(headers)
-    return 0.0 if reset is None else min(max(reset - _told_at(headers) / 1000, 0.0), LONGEST_PAUSE_S)
+    return 0.0 if reset is None else min(max(reset - _answered_at(headers) / 1000, 0.0), LONGEST_PAUSE_S)
 
 
-def _told_at(headers: Mapping[str, str]) -> Millis:
+def _answered_at(headers: Mapping[str, str]) -> Millis:
     """When GitLab said it, by its own clock, which the moments that it names go by; ours, where it does not say."""
     try:
         return Millis(round(parsedate_to_datetime(headers.get("Date", "")).timestamp() * 1000))

@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from receiver.body import ByteBudget, Disconnected, RequestRejected, Reservation, json_object, read
 from receiver.guard import HookGuard
 from reconciler.events import hook_tests, times
-from reconciler.events.identify import as_test, webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Sighting
+from reconciler.events.webhook_sighting import as_test, webhook_sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
 

@@ -1,19 +1,19 @@
-"""The one matching rule: which sightings of one key are the same event.
+"""The matching rule: which sightings of one key are the same event.
 
-The answer depends on the set of sightings alone, never on the order in which they came: `group` is a pure function
-of that set. `pairing` says how sightings that are near each other are matched.
+The answer depends only on the set of sightings, not on the order of their arrival: `group` is a pure function of
+that set. `pairing` matches sightings that are close in time.
 
 The history of a key can go on for years without a gap as wide as its tolerance: a bot edits a page once a minute. So
-it is cut into segments, each matched for itself, and one more sighting costs what the segments around it cost:
+it is cut into segments that are matched separately, and a new sighting costs only the segments around it:
 
 - A gap wider than the tolerance of the sightings near it is cut.
-- Where a key is busy, it is cut at a pause around which most events were told by every source: nothing waits for a
-  partner there. A telling whose partner got lost long ago then does not take another's partner, which would take
-  another's, up to the newest. Nor does anything wait where only webhooks tell, with a time of their own.
-- Where a key is busy and some source fails, a partner may come as late as a webhook can. It is cut at the longest
-  pause within that time, if no pair reaches across.
+- A busy key is cut at a pause around which every source reported most events: no report waits for a partner there.
+  Without the cut, a report whose partner was lost long ago could take another's partner, which would take another's,
+  and so on up to the newest. No report waits either where there are only webhooks with times of their own.
+- If a source of a busy key fails, a partner may arrive as late as a webhook can. The key is then cut at the longest
+  pause within that time, unless a pair reaches across.
 
-A key with fewer than twice NEAR sightings is cut only where nothing could be paired.
+A key with fewer than 2 * NEAR sightings is cut only where nothing could be paired.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ NEAR = 24
 """How many sightings before a gap, and how many after it, are near it."""
 
 _FAR = Precision.RECEIVED_TIME.tolerance
-"""Within what time of a gap a partner may be, where some source fails."""
+"""How far from a gap a partner may be if a source fails."""
 
 
 class CutDecision(msgspec.Struct, frozen=True):
-    """Whether a history is cut at a gap, and which of its sightings say so, as indices.
+    """Whether a history is cut at a gap, and the indices of the sightings that decide it.
 
-    As long as those are the same, so is the decision. And where there is a cut, what comes on one side of those
-    changes nothing on the other side of the cut.
+    While those sightings stay the same, so does the decision. If there is a cut, sightings on one side of them change
+    nothing on the other side of the cut.
     """
 
     cut: bool
@@ -54,7 +54,7 @@ def group(seen: Iterable[Seen]) -> list[list[Seen]]:
 
 
 class History:
-    """Sightings of a key in order, and where they are cut into segments. The gap `at` is before `ordered[at]`."""
+    """The sightings of a key in order, and its cuts into segments. Gap number `at` is the one before `ordered[at]`."""
 
     def __init__(self, seen: Iterable[Seen]) -> None:
         self.ordered = sorted(seen)
@@ -65,7 +65,7 @@ class History:
         self._decisions: dict[int, CutDecision] = {}
 
     def decide(self, at: int) -> CutDecision:
-        """Whether the history is cut at a gap."""
+        """Decide whether the history is cut at a gap."""
         decision = self._decisions.get(at)
         if decision is None:
             is_open = not self._is_cut_near(at) and self._is_pause(at)
@@ -74,21 +74,21 @@ class History:
         return decision
 
     def _near(self, first: int, last: int) -> range:
-        """All sightings that are near a gap, or near one of several."""
+        """The indices of all sightings near a gap, or near any gap of a range."""
         return range(max(0, first - NEAR), min(len(self.ordered), last + NEAR))
 
     def _length(self, at: int) -> int:
         return self.ordered[at].time - self.ordered[at - 1].time
 
     def _is_pause(self, at: int) -> bool:
-        """Whether a gap is the fittest of all near it, and they are many."""
+        """Whether a gap is the fittest of all gaps near it, on a busy key."""
         fitness, near = self._fitness[at], self._near(at, at)
         if len(near) < 2 * NEAR or fitness < self._fitness[at - 1] or fitness < self._fitness[at + 1]:
             return False
         return self._length(at) > 0 and fitness == max(self._fitness[near.start + 1 : near.stop])
 
     def _is_cut_near(self, at: int) -> bool:
-        """Whether the sightings near a gap are enough to cut it."""
+        """Whether the sightings near a gap suffice to cut there."""
         known = self._near_cuts.get(at)
         if known is None:
             known = self._is_too_wide(at) or (self._is_pause(at) and self._is_complete_around(at))
@@ -100,7 +100,7 @@ class History:
         return length > self._strictest and length > max(self._tolerances[near.start : near.stop])
 
     def _is_complete_around(self, at: int) -> bool:
-        """Whether nothing near a gap waits for a partner from its other side."""
+        """Whether no report near a gap waits for a partner on its other side."""
         near = self._near(at, at)
         ordered = self.ordered[near.start : near.stop]
         all_sources = {seen.source for seen in ordered}
@@ -112,14 +112,14 @@ class History:
             return False
         if is_timely:
             return True
-        # The outermost events may have been told by others that are not near any more.
+        # The outermost events may have reports that are no longer near.
         before = [event for event in events[1:-1] if event[0] < self.ordered[at]]
         after = [event for event in events[1:-1] if not event[0] < self.ordered[at]]
         took = max(_reporting_time(event) for event in events)
         return took < self._length(at) and all(_are_mostly_reported_by(all_sources, some) for some in (before, after))
 
     def _decide_far(self, at: int) -> CutDecision:
-        """Whether a pause is the longest for long enough, and no pair reaches across."""
+        """Whether a pause is the longest within _FAR, and no pair reaches across."""
         earliest, latest = self.ordered[at - 1].time - _FAR, self.ordered[at].time + _FAR
         start = at - 1
         while start > 0 and self.ordered[start - 1].time >= earliest and not self._is_cut_near(start):
@@ -150,15 +150,16 @@ def _are_mostly_reported_by(all_sources: set[str], events: Sequence[Sequence[See
 
 
 def _reporting_time(event: Sequence[Seen]) -> int:
-    """How long it took until all had told of an event."""
-    told = [seen.time for seen in event]
-    return max(told) - min(told)
+    """The time between the first and the last report of an event."""
+    reported = [seen.time for seen in event]
+    return max(reported) - min(reported)
 
 
 def _fitness(before: Seen, after: Seen) -> int:
-    """How fit a gap is for a cut: an event begins with the sighting that knows its time best, and a pause is long.
+    """How fit a gap is for a cut: best before a more precise sighting, which begins an event, and then the longer the
+    better.
 
-    What happens by the clock makes equal gaps; a checksum tells them apart, so that one of them is the fittest.
+    Periodic events make equal gaps. A checksum breaks the tie, so that one of them is the fittest.
     """
     begins = after.precision.tolerance < before.precision.tolerance
     return begins << 96 | (after.time - before.time) << 32 | zlib.crc32(b"%d" % after.time)

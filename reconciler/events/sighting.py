@@ -1,4 +1,4 @@
-"""The vocabulary that every room shares: what a sighting is, and what makes two of them one event."""
+"""What a sighting is, and what makes two of them one event."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ KEPT_HEADERS = (
     "X-Gitlab-Instance",
     "X-Gitlab-Webhook-UUID",
 )
-"""The headers of a delivery that reach the ledger. Everything else may hold a secret: tokens, signatures, custom
-headers."""
+"""The headers of a webhook that are stored. All others may hold a secret: tokens, signatures, custom headers."""
 
 
 HOOK_TEST = "hook_test"
-"""The kind of a delivery that we made GitLab send, to switch a webhook on again: it tells of nothing that happened,
-and goes to no destination."""
+"""The kind of a test that we asked GitLab for, to enable a webhook again. It is no event of GitLab's and is delivered
+to no destination."""
 
 ALERT = "reconciler_alert"
-"""The kind of what we ourselves have to say: it goes to the destinations that get alerts, and to no other."""
+"""The kind of the service's own alerts. They are delivered only to destinations that get alerts."""
 
 OWN_KINDS = (HOOK_TEST, ALERT)
-"""What is in the ledger and did not happen in GitLab."""
+"""Kinds in the ledger that did not happen in GitLab."""
 
 
 class Precision(StrEnum):
@@ -98,7 +97,7 @@ _REPEAT_WINDOW = {
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What makes two sightings the same event: a key that every source can compute, and a time."""
+    """What makes two sightings the same event: a key that every source computes alike, and a time."""
 
     key: str
     happened_at: Millis
@@ -106,7 +105,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a person wants to see of an event in a list. All of it is optional but the kind."""
+    """What lists show of an event. Everything but the kind is optional."""
 
     kind: str
     action: str | None = None
@@ -119,10 +118,10 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """How a payload was come by that no webhook brought.
+    """How a payload was recovered that no webhook delivered.
 
-    `by`: "hook_log" is GitLab's own body, parsed, in which the fields at the paths `redacted` are blotted out;
-    "api" is a body rebuilt in the webhook's shape, in which the fields at the paths `unknown` could not be known.
+    `by`: "hook_log" is GitLab's own body, parsed, in which GitLab redacted the fields at the paths `redacted`; "api"
+    is a webhook payload rebuilt from the API, in which the fields at the paths `unknown` are not known.
     """
 
     by: Literal["hook_log", "api"]
@@ -133,10 +132,9 @@ class Recovery(msgspec.Struct, frozen=True):
 class Sighting(msgspec.Struct, frozen=True):
     """One report of an event, as one source saw it.
 
-    `source` names where it comes from (`webhook:<hook>`, `project_events`), `source_id` is that source's own
-    id for it: together they never occur twice. `payload` is the JSON text that destinations get: exactly as it
-    came, or as `recovery` says; `raw` is then what the API told. `headers` holds only what may be kept and passed
-    on (never a secret).
+    `source` is where it comes from (`webhook:<hook>`, `project_events`), `source_id` that source's id for it:
+    together they are unique. `payload` is the JSON text that destinations get: as received, or as `recovery` says;
+    `raw` is then the API's record. `headers` has only those that may be stored and passed on, never a secret.
     """
 
     source: str

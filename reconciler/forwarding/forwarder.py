@@ -116,7 +116,7 @@ class Forwarder:
                 self._start(one, standing[one.name], routes[one.name], *built[one.name])
 
     async def run(self) -> None:
-        """Pass the destinations' states in the ledger on to the outboxes, when notified and every few seconds. Never ends."""
+        """Pass the destinations' states on to the outboxes, when notified and every few seconds. Never ends."""
         while True:
             self._look.clear()
             for standing in destinations.standings(self._db):

@@ -8,8 +8,8 @@ import structlog
 
 from reconciler.events import times
 from reconciler.events.hook_tests import Expected
-from reconciler.events.identify import as_test
 from reconciler.events.times import HOUR
+from reconciler.events.webhook_sighting import as_test
 from reconciler.ledger.coverage import hooks as ledger_hooks
 from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.intake.writer import Writer

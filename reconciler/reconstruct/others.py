@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.events.identify import record_kind
+from reconciler.events.record_sighting import record_kind
 from reconciler.reconstruct import parts
 from reconciler.reconstruct.parts import when
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known

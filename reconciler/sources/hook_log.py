@@ -24,9 +24,9 @@ from reconciler.events import times
 from reconciler.events.fields import dig, text
 from reconciler.events.fingerprint import REDACTED
 from reconciler.events.hook_tests import is_test
-from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighting
 from reconciler.events.times import DAY, MINUTE, Millis
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.coverage.intervals import Interval
 from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.sources import answers, checked

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 import orjson
 
 from reconciler.events import times
-from reconciler.events.identify import record_sighting
+from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage.intervals import Interval

@@ -6,7 +6,7 @@ from typing import Any
 
 from reconciler.events import times
 from reconciler.events.fields import dig, text
-from reconciler.events.identify import record_kind
+from reconciler.events.record_sighting import record_kind
 from reconciler.events.times import MINUTE
 from reconciler.reconstruct import SourceData
 from reconciler.sources import answers

@@ -12,8 +12,8 @@ import orjson
 import structlog
 
 from reconciler.events import times
-from reconciler.events.identify import summarise
 from reconciler.events.sighting import Identity, Recovery, Sighting, Summary
+from reconciler.events.webhook_sighting import summarise
 from reconciler.ledger.coverage.unreadable import Unreadable
 from reconciler.reconstruct import SourceData, rebuild
 from reconciler.sources.checked import unreadable

@@ -44,8 +44,8 @@ class RabbitMQDestination(Destination):
 
 
 class Channels:
-    """A connection with its channels. Each message in flight has a channel of its own, because RabbitMQ closes a channel
-    on an error of one message, and all other messages on it would fail.
+    """A connection with its channels. Each message in flight has a channel of its own: RabbitMQ closes a channel on
+    one message's error, and all other messages on it would fail.
     """
 
     def __init__(self, connection: AbstractConnection, exchange: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from reconciler.events import times
-from reconciler.events.identify import record_sighting, webhook_sighting
 from reconciler.events.kinds import MIRRORED
+from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Precision, Sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import World
 from tests.conftest import PAYLOADS
 

@@ -12,7 +12,7 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.events.identify import webhook_sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.storage.connection import connect, transaction

@@ -15,7 +15,7 @@ from reconciler.cli.unheard import unheard
 from reconciler.config.destinations import Destination
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.events.identify import webhook_sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.filters import routes
 from reconciler.ledger.intake.record import record

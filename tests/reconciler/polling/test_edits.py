@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from reconciler.events.identify import webhook_sighting
 from reconciler.events.times import MINUTE, SECOND
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening
 from reconciler.sources.system_notes import SYSTEM_NOTES
 from tests.reconciler.polling.conftest import House, MakeHouse

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import Precision, Sighting
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening
 from reconciler.sources.listing import SLICE
 from reconciler.sources.table import SOURCES, subscribed

@@ -1,8 +1,7 @@
-"""From raw material to a sighting: reads a webhook's body or an Events API record by the table of kinds."""
+"""Makes a sighting from a webhook's body, by the tables of kinds."""
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +9,9 @@ from typing import Any
 import msgspec
 
 from reconciler.events import keys, times
-from reconciler.events.fields import LONGEST_NAME, dig, first_number, first_text, number, short, text, word
+from reconciler.events.fields import LONGEST_NAME, dig, first_line, first_number, first_text, short, word
 from reconciler.events.fingerprint import fingerprint
-from reconciler.events.kinds import (
-    MIRRORED,
-    RECORD_ACTIONS,
-    RECORD_TARGETS,
-    UNMIRRORED,
-    Mirrored,
-)
+from reconciler.events.kinds import MIRRORED, UNMIRRORED, Mirrored
 from reconciler.events.sighting import HOOK_TEST, Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 from reconciler.events.webhooks import kind_of, object_of, project_path_of, webhook_of
@@ -26,9 +19,6 @@ from reconciler.events.webhooks import kind_of, object_of, project_path_of, webh
 _BY_WEBHOOK: dict[tuple[str, str | None], Mirrored] = {
     (row.kind, action): row for row in MIRRORED for action in row.actions
 }
-_TITLE_LENGTH = 200
-_UNMATCHED = {"DesignManagement::Design": "design", "PersonalSnippet": "snippet", "ProjectSnippet": "snippet"}
-"""What a record may be about that has no webhook, as a kind."""
 
 
 def webhook_sighting(
@@ -42,11 +32,11 @@ def webhook_sighting(
     headers: dict[str, str],
     project_ids: Mapping[str, int],
 ) -> Sighting:
-    """Read one webhook delivery.
+    """Make the sighting of one webhook.
 
-    `source_id` is the `Idempotency-Key` (GitLab 17.4 and newer). Without it the delivery is known by its
-    `X-Gitlab-Event-UUID` together with a hash of the body, never by the UUID alone: deliveries of one chain
-    share it (gitlab-facts, section 1). `project_ids` finds the id of a project that the body only names.
+    `source_id` is the `Idempotency-Key` (GitLab 17.4 and newer). Without one, the webhook is identified by its
+    `X-Gitlab-Event-UUID` together with a hash of its body. The UUID alone is not enough: webhooks of one chain
+    share it (gitlab-facts, section 1). `project_ids` has the ids of projects that a body names only by path.
     """
     sha = fingerprint(body)
     if not source_id:
@@ -74,7 +64,7 @@ def webhook_sighting(
 
 
 def as_test(sighting: Sighting) -> Sighting:
-    """A delivery that we made GitLab send: it tells of nothing, and is kept so that GitLab's log brings no news."""
+    """The sighting of a test that we asked for. It is recorded so that the hook log does not bring it again."""
     identity = Identity(
         f"{HOOK_TEST}:{sighting.source}:{sighting.source_id}", sighting.seen_at, Precision.RECEIVED_REPEATABLE
     )
@@ -83,7 +73,7 @@ def as_test(sighting: Sighting) -> Sighting:
 
 
 def summarise(body: dict[str, Any], project_id: int | None, project_path: str | None = None) -> Summary:
-    """What a webhook's body, or one rebuilt in its shape, shows in a list."""
+    """The summary of a webhook payload, received or rebuilt."""
     kind = kind_of(body)
     places = webhook_of(kind)
     return Summary(
@@ -92,43 +82,9 @@ def summarise(body: dict[str, Any], project_id: int | None, project_path: str | 
         project_id=project_id,
         project_path=short(project_path or project_path_of(kind, body, None)),
         author=short(first_text(body, *places.author)),
-        title=_cut(first_text(body, *places.title) or _head_commit_title(body)),
+        title=first_line(first_text(body, *places.title) or _head_commit_title(body)),
         ref=short(first_text(body, *places.ref)),
         object=short(object_of(kind, body)),
-    )
-
-
-def record_sighting(
-    record: dict[str, Any], *, payload: str, project_id: int, project_path: str | None, seen_at: Millis
-) -> Sighting:
-    """Read one record of `GET /projects/:id/events`.
-
-    GitLab always writes an id and a time; a record without is known by its bytes and the time it was seen.
-    """
-    sha = hashlib.sha256(payload.encode()).hexdigest()
-    record_id = str(number(record.get("id")) or f"sha256:{sha}")
-    created_at = times.parse(record.get("created_at"))
-    happened_at = seen_at if created_at is None else created_at
-    did = RECORD_ACTIONS.get(str(record.get("action_name")))
-    target = _record_target(record, did)
-    key = None if did is None or target is None else keys.record_key(target, did, record, project_id)
-    precision = Precision.UNIQUE_ID if target == "note" or key is None else Precision.GITLAB_TIME
-    return Sighting(
-        source="project_events",
-        source_id=record_id,
-        identity=Identity(keys.bounded(key or f"project_events:{record_id}"), happened_at, precision),
-        summary=Summary(
-            kind=record_kind(record)[:LONGEST_NAME],
-            action=short(text(record.get("action_name"))),
-            project_id=project_id,
-            project_path=short(project_path),
-            author=short(first_text(record, "author_username", "author.username")),
-            title=_cut(first_text(record, "target_title", "push_data.commit_title")),
-            ref=short(first_text(record, "push_data.ref")),
-        ),
-        seen_at=seen_at,
-        payload=payload,
-        payload_sha=sha,
     )
 
 
@@ -162,7 +118,7 @@ def _webhook_identity(
 
 
 def _timed(key: str, paths: tuple[str, ...], precision: Precision, body: dict[str, Any]) -> Identity | None:
-    """An identity at the time that the body itself tells; None where it tells none."""
+    """An identity with the time that the body states; None if it states none."""
     for path in paths:
         happened_at = times.stated(dig(body, path))
         if happened_at is not None:
@@ -173,28 +129,3 @@ def _timed(key: str, paths: tuple[str, ...], precision: Precision, body: dict[st
 def _head_commit_title(body: dict[str, Any]) -> str | None:
     commits = body.get("commits")
     return first_text(commits[-1], "title", "message") if isinstance(commits, list) and commits else None
-
-
-def _cut(title: str | None) -> str | None:
-    if title is None:
-        return None
-    lines = title.strip().splitlines()
-    return lines[0][:_TITLE_LENGTH] if lines else None
-
-
-def _record_target(record: dict[str, Any], did: str | None) -> str | None:
-    if did == "pushed":
-        return "push"
-    if did in ("joined", "left"):
-        return "member"
-    return RECORD_TARGETS.get(str(record.get("target_type")))
-
-
-def record_kind(record: dict[str, Any]) -> str:
-    """The webhook's kind that an Events API record would have; for one without a webhook, a word of its own."""
-    target = _record_target(record, RECORD_ACTIONS.get(str(record.get("action_name"))))
-    if target == "push":
-        return "tag_push" if dig(record, "push_data.ref_type") == "tag" else "push"
-    if target is not None:
-        return target
-    return _UNMATCHED.get(str(record.get("target_type")), (text(record.get("target_type")) or "project").lower())

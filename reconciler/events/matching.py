@@ -54,7 +54,7 @@ def group(seen: Iterable[Seen]) -> list[list[Seen]]:
 
 
 class History:
-    """The sightings of a key in order, and its cuts into segments. Gap number `at` is the one before `ordered[at]`."""
+    """The sightings of a key in order, and its cuts into segments. The gap `at` is the one before `ordered[at]`."""
 
     def __init__(self, seen: Iterable[Seen]) -> None:
         self.ordered = sorted(seen)

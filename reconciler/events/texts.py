@@ -56,7 +56,7 @@ def without_credentials(text: str) -> str:
 
 
 def certificate_advice(error: str, key: str) -> str:
-    """Advice to put before a certificate error from an unknown CA; empty for other errors. `key` names the setting."""
+    """Advice to put before a certificate error about an unknown CA, else empty. `key` names the setting."""
     if _STRANGER.search(error):
         return f"its certificate is signed by an unknown CA: if it is your own CA, set {key}: "
     return ""

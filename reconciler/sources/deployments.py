@@ -1,4 +1,4 @@
-"""Deployments: `GET /projects/:id/deployments?updated_after=`: the state that each is in."""
+"""Deployments: `GET /projects/:id/deployments?updated_after=`: the current state of each."""
 
 from __future__ import annotations
 

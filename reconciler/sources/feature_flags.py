@@ -16,7 +16,7 @@ from reconciler.sources.source import Project
 
 
 class FeatureFlags(Listing[answers.FeatureFlag]):
-    """The list has no order by time and no filter, and is short: it is read whole."""
+    """The list has no order by time and no filter, and is short, so all of it is read."""
 
     name = "feature_flags"
     shape = answers.FeatureFlag

@@ -1,4 +1,4 @@
-"""Pipelines and jobs: the state that each is in. The states on the way there are not to be had again."""
+"""Pipelines and jobs: the current state of each. Earlier states can't be recovered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pipelines(Listing[answers.Pipeline]):
         yield self._state_sighting(reading.unreadable, record.shown, data)
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Ask for the pipeline and its jobs. When it finished says better than `updated_at` which end it was."""
+        """Get the pipeline and its jobs. `finished_at` tells better than `updated_at` which end it was."""
         details = Details(self._client, project)
         return [whole(sighting, partial(self._complete, project, details)) for sighting in sightings]
 
@@ -44,7 +44,7 @@ class Pipelines(Listing[answers.Pipeline]):
         path = f"/pipelines/{record['id']}"
         shown = details.get(path, answers.Pipeline)
         if shown is None or shown["status"] != record["status"]:
-            return sighting  # gone, or gone on: what the list showed is all there is of that state
+            return sighting  # deleted, or in another state now: the list's record is all there is of this state
         jobs = details.all(f"{path}/jobs", answers.Job)
         more = {
             "jobs": None if jobs is None else [job.raw for job in jobs],
@@ -63,7 +63,7 @@ class Pipelines(Listing[answers.Pipeline]):
 
 
 def _request_of(ref: Any) -> str | None:
-    """The number of the merge request whose ref this is; None for any other."""
+    """The merge request's number if this is a merge request's ref, else None."""
     if not isinstance(ref, str) or not ref.startswith(REQUEST_REFS):
         return None
     return ref.removeprefix(REQUEST_REFS).partition("/")[0]
@@ -72,7 +72,7 @@ def _request_of(ref: Any) -> str | None:
 class JobsSource(Listing[answers.Pipeline]):
     """The jobs of the pipelines that changed: `GET /projects/:id/pipelines/:id/jobs`.
 
-    GitLab's list of a project's jobs can't be asked for what changed; a pipeline changes when its last job ends.
+    GitLab's list of a project's jobs has no filter by change; a pipeline changes when its last job ends.
     """
 
     name = "jobs"

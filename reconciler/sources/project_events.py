@@ -1,10 +1,10 @@
 """The Events API: `GET /projects/:id/events`.
 
-Its ways, all from gitlab-facts section 3: `after` and `before` are whole days of the server's own time zone,
-and both are excluded; records come newest first by id; a page may be short or empty and not be the last; there
-are no totals from 10,000 records on. So a long window is read by slices of whole days. Slices of the server's
-days join up without a seam; only at the two ends of the window a day is added on either side, because we do
-not know the server's zone, and what lies outside is left out by its time.
+Its ways, all from gitlab-facts section 3: `after` and `before` are whole days in the server's time zone,
+and both are excluded; records come newest first by id; a page may be short or empty without being the last; there are
+no totals above 10,000 records. So a long window is read in slices of whole days, which join without gaps. Because the
+server's time zone is not known, a day is added at both ends of the window, and records outside the window are dropped
+by their time.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from reconciler.sources.webhook_payload import (
 )
 
 SLICE_RECORDS = 5000
-"""How many records are read at a time: well below 10,000, and many pages, since the last one is seldom full."""
+"""How many records a slice should have: well below 10,000, but many pages, since the last is seldom full."""
 SHORT_WINDOW_DAYS = 7
-"""A window of so few days is read at once."""
+"""A window of at most so many days is read in one slice."""
 LONGEST_SLICE_DAYS = 366
 
 _ONE_DAY = timedelta(days=1)
@@ -64,7 +64,7 @@ class ProjectEvents:
         while day <= last_day and covered_to < window.end:
             until = min(day + timedelta(days=length - 1), last_day)
             records = yield from self._read_days(project, day, until, window)
-            # The server's last day may have ended up to a day earlier or later than ours.
+            # The server's day may end up to a day earlier or later than the day in UTC.
             through = window.end if until == last_day else max(covered_to, _start_of(until))
             yield Slice(covered=Interval(covered_to, min(through, window.end)))
             covered_to = through
@@ -72,7 +72,7 @@ class ProjectEvents:
             day = until + _ONE_DAY
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Ask for the objects that the records only name, and for pushes' commits."""
+        """Get the objects that the records only name, and the commits of pushes."""
         details = Details(self._client, project)
 
         def complete(sighting: Sighting) -> Sighting:
@@ -82,7 +82,9 @@ class ProjectEvents:
         return [whole(sighting, complete) for sighting in sightings]
 
     def _read_days(self, project: Project, first: date, last: date, window: Interval) -> Generator[Slice, None, int]:
-        """Read what of the server's days `first` to `last` is in the window. Returns how many records they have."""
+        """Read the part of the server's days `first` to `last` that is in the window. Returns how many records they
+        have.
+        """
         query = {"after": str(first - _ONE_DAY), "before": str(last + _ONE_DAY), "sort": "desc"}
         records = 0
         with Spool() as spool:
@@ -111,7 +113,7 @@ class ProjectEvents:
             known = len(unreadable)
             try:
                 sightings.append(self._sighting(project, record, unreadable))
-            except Exception as error:  # whatever is in a record, it must not cost the others
+            except Exception as error:  # one bad record must not affect the others
                 unreadable.append(checked.unreadable(record.raw, answers.Event.name_in, explain(error)))
             if len(unreadable) == known:
                 understood.append(record.ident)
@@ -131,7 +133,7 @@ class ProjectEvents:
 
 
 def _next_length(length: int, records: int) -> int:
-    """How many days the next slice takes, going by how full the last one was."""
+    """How many days the next slice has, by how full the last one was."""
     wanted = length * SLICE_RECORDS // max(records, 1)
     return max(1, min(wanted, length * 8, LONGEST_SLICE_DAYS))
 

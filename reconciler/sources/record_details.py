@@ -1,4 +1,4 @@
-"""What an Events API record is in the words of webhooks, and what must be asked to rebuild its webhook's body."""
+"""Finds a record's kind and action, and gets the details that its webhook payload needs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ ACTIONS: dict[str, str] = {
     "updated": "update",
     "destroyed": "delete",
 }
-"""What a record's `action_name` is called by the webhook."""
+"""A webhook's action for each `action_name` of a record."""
 
 REOPENED_AFTER = times.Millis(2 * MINUTE)
-"""An object `opened` so long after it was made was reopened: the API says `opened` for both (gitlab-facts, 3)."""
+"""An object that is `opened` so long after its creation was reopened: the API says `opened` for both (gitlab-facts,
+3)."""
 
 
 def source_data_of(record: dict[str, Any], project: Project, details: Details | None) -> tuple[str, SourceData]:
-    """The webhook's kind, and what its body is built from. Without `details` nothing is asked."""
+    """The webhook's kind, and the data to rebuild its body from. Without `details` GitLab is not asked."""
     kind = record_kind(record)
     found: Any = None
     more: dict[str, Any] = {}
@@ -47,7 +48,7 @@ def source_data_of(record: dict[str, Any], project: Project, details: Details | 
 
 
 def _ask(kind: str, record: dict[str, Any], details: Details) -> tuple[Any, dict[str, Any]]:
-    """The object itself, and what belongs to it."""
+    """Get the object itself, and what belongs to it."""
     iid, push_data = record.get("target_iid"), record.get("push_data")
     match kind:
         case "push" | "tag_push" if text(dig(push_data, "ref")):

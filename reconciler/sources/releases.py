@@ -1,4 +1,4 @@
-"""Releases: `GET /projects/:id/releases`: that they were made. The list tells neither edits nor deletions."""
+"""Releases: `GET /projects/:id/releases`: only their creation. The list shows neither edits nor deletions."""
 
 from __future__ import annotations
 

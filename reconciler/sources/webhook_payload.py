@@ -1,4 +1,4 @@
-"""From a record to a sighting whose body has the webhook's shape."""
+"""Rebuilds webhook payloads for the sightings of API records."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reconciler.sources.checked import unreadable
 from reconciler.sources.errors import SourceError
 
 EVERYTHING = "*"
-"""Stands in a recovery's `unknown` where no body could be built at all: the payload is GitLab's record."""
+"""The only entry of a recovery's `unknown` if no body could be rebuilt: the payload is then GitLab's record."""
 
 log = structlog.get_logger(__name__)
 
 
 def to_webhook_payload(sighting: Sighting, kind: str, data: SourceData, *, gitlab_url: str) -> Sighting:
-    """The sighting with a body rebuilt from the data; what the API told is kept as `raw`."""
+    """The sighting with a webhook payload rebuilt from the data. The API's record is kept as `raw`."""
     rebuilt = rebuild(kind, data)
     headers = _headers(gitlab_url)
     if rebuilt.hook_event is not None:
@@ -50,12 +50,12 @@ def to_webhook_payload_or_record(
     failed: list[Unreadable],
     name_in: str = "id",
 ) -> Sighting:
-    """As `to_webhook_payload`; where no body can be built, the sighting with the record as it came, and the record is
-    added to `failed`: that it happened is known all the same.
+    """Like `to_webhook_payload`. If no body can be rebuilt, the sighting keeps the record as its payload, because the
+    event is known all the same, and the record is added to `failed`.
     """
     try:
         return to_webhook_payload(sighting, kind, data, gitlab_url=gitlab_url)
-    except Exception as error:  # whatever is in a record, it must not cost the others
+    except Exception as error:  # one bad record must not affect the others
         failed.append(unreadable(data.record, name_in, explain(error)))
         log.warning("body not rebuilt", kind=kind, source=sighting.source, error=explain(error))
     recovery = Recovery(by="api", unknown=[EVERYTHING])
@@ -73,7 +73,7 @@ def listed_sighting(
     failed: list[Unreadable],
     name_in: str,
 ) -> Sighting:
-    """A sighting of what one of GitLab's lists shows. Otherwise as `to_webhook_payload_or_record`."""
+    """The sighting of an entry of a list. Otherwise like `to_webhook_payload_or_record`."""
     raw = orjson.dumps(data.record).decode()
     sighting = Sighting(
         source=source,
@@ -88,27 +88,27 @@ def listed_sighting(
 
 
 def raw_record(sighting: Sighting) -> dict[str, Any]:
-    """What the API told, as it came."""
+    """The API's record, unchanged."""
     record: dict[str, Any] = orjson.loads(sighting.raw or sighting.payload)
     return record
 
 
 def whole(sighting: Sighting, complete: Callable[[Sighting], Sighting]) -> Sighting:
-    """A sighting with what its body lacked; as it was, where that can't be put together.
+    """The sighting with its details added; unchanged if that fails.
 
-    Raises SourceError where GitLab does not answer.
+    Raises SourceError if GitLab does not answer.
     """
     try:
         return complete(sighting)
     except SourceError:
         raise
-    except Exception as error:  # a detail can't stop what it was to decorate
+    except Exception as error:  # a missing detail must not stop the event
         log.warning("body rebuilt without details", source=sighting.source, error=explain(error))
         return sighting
 
 
 def explain(error: Exception) -> str:
-    """An error that nobody foresaw, in one line, and where it was raised."""
+    """An unexpected error in one line, with the place where it was raised."""
     if isinstance(error, ValueError) and type(error) is ValueError:
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What CI does: pipelines, jobs, deployments."""
+"""CI events: pipelines, jobs, deployments."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from reconciler.reconstruct.parts import when, when_iso
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 REQUEST_REFS = "refs/merge-requests/"
-"""How the refs of merge requests begin: `refs/merge-requests/12/head`."""
+"""The prefix of merge request refs, as in `refs/merge-requests/12/head`."""
 
 
 def pipeline(data: SourceData) -> Json:
     """A pipeline; data.object is `GET /projects/:id/pipelines/:id`, more["jobs"] its jobs."""
     shown = data.record | data.object
     jobs = data.more.get("jobs")
-    if isinstance(jobs, list):  # GitLab shows the newest first; stages come in the order in which jobs were made
+    if isinstance(jobs, list):  # newest first in the API; stages are in the order of the jobs' creation
         jobs = sorted(jobs, key=lambda job: job.get("id") or 0)
     return {
         "object_kind": "pipeline",
@@ -52,7 +52,7 @@ def pipeline(data: SourceData) -> Json:
 
 
 def _source_ref(shown: Json, found: Any) -> Any:
-    """The branch: of a pipeline that a merge request started, the API tells the merge request's ref instead."""
+    """The branch. For a merge request pipeline, the API has the merge request's ref instead."""
     ref = known(shown, "ref")
     if not isinstance(ref, str) or not ref.startswith(REQUEST_REFS):
         return ref
@@ -60,12 +60,12 @@ def _source_ref(shown: Json, found: Any) -> Any:
 
 
 def _source_pipeline(shown: Json) -> Json:
-    """Only a pipeline that another one started has one: which, GitLab's API does not tell."""
+    """Only a pipeline that another one started has one, and GitLab's API does not say which."""
     return {"source_pipeline": UNKNOWN} if shown.get("source") in ("pipeline", "parent_pipeline") else {}
 
 
 def _stages(jobs: Any) -> Any:
-    """Those that have jobs, in the order of their first ones: there can be more."""
+    """The stages that have jobs, in the order of their first jobs. There can be more."""
     return Guess(list(dict.fromkeys(job.get("stage") for job in jobs))) if isinstance(jobs, list) else UNKNOWN
 
 
@@ -120,7 +120,7 @@ def _runner(shown: Any) -> Any:
 
 
 def build(data: SourceData) -> Json:
-    """A job: GitLab's lists of jobs show it whole."""
+    """A job; GitLab's lists of jobs show all of it."""
     job, place = data.record, data.project
     of = job.get("pipeline") or {}
     commit = job.get("commit") or {}
@@ -172,7 +172,7 @@ def build(data: SourceData) -> Json:
 
 
 def deployment(data: SourceData) -> Json:
-    """A deployment: the list shows it whole."""
+    """A deployment; the list shows all of it."""
     shown, place = data.record, data.project
     job = shown.get("deployable") or {}
     commit = job.get("commit") or {}

@@ -10,7 +10,7 @@ from reconciler.reconstruct.work import issue_attributes, merge_request_attribut
 
 
 def release(data: SourceData) -> Json:
-    """A release that was made: the list shows it whole, but for its id."""
+    """A release that was created; the list shows all of it but its id."""
     shown, place = data.record, data.project
     tag, url = shown.get("tag_name"), place.get("web_url")
     assets = shown.get("assets") or {}
@@ -45,7 +45,7 @@ def _link(shown: Json) -> Json:
 
 
 def feature_flag(data: SourceData) -> Json:
-    """A feature flag as it is now: neither who switched it nor its id is told."""
+    """A feature flag in its current state. The API shows neither its id nor who switched it."""
     shown = data.record
     return {
         "object_kind": "feature_flag",
@@ -62,7 +62,7 @@ def feature_flag(data: SourceData) -> Json:
 
 
 def emoji(data: SourceData) -> Json:
-    """An emoji; data.more["noteable"] is what it was awarded to, or what the comment stands on that it was."""
+    """An emoji; data.more["noteable"] is the object that has it, or whose comment has it."""
     shown, place, noteable = data.record, data.project, data.more.get("noteable") or {}
     url, on_note = noteable.get("web_url"), shown.get("awardable_type") == "Note"
     if url and on_note:
@@ -90,7 +90,7 @@ def emoji(data: SourceData) -> Json:
 
 
 def _noteable(shown: Json, place: Json) -> Json:
-    """The issue or the merge request, which is as it is now."""
+    """The issue or merge request in its current state."""
     if not shown:
         return {}
     if "source_branch" in shown:
@@ -99,7 +99,7 @@ def _noteable(shown: Json, place: Json) -> Json:
 
 
 def member(data: SourceData) -> Json:
-    """A member who came or went, as system hooks tell it. GitLab's project webhooks tell of none."""
+    """A member who joined or left, as in a system hook. GitLab's project webhooks don't report members."""
     record, place = data.record, data.project
     name = {"joined": "user_add_to_team"}.get(str(record.get("action_name")), "user_remove_from_team")
     who = data.author
@@ -121,7 +121,7 @@ def member(data: SourceData) -> Json:
 
 
 def other(data: SourceData) -> Json:
-    """What has no webhook to be like: GitLab's record of it, under names of its own."""
+    """An event without a webhook: the record's data under names of our own."""
     return {
         "object_kind": record_kind(data.record),
         "event_name": str(data.record.get("action_name")),

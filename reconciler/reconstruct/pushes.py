@@ -1,4 +1,4 @@
-"""Pushes and tags, from an Events API record and the commits that the compare endpoint shows."""
+"""Pushes and tags, from an Events API record and the compare endpoint's commits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from reconciler.reconstruct import parts
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 MOST_COMMITS = 20
-"""GitLab puts at most so many into a push's body (`PROCESS_COMMIT_LIMIT` of its push data builder)."""
+"""The most commits in a push's body (`PROCESS_COMMIT_LIMIT` of its push data builder)."""
 
 
 def push(data: SourceData) -> Json:
-    """`push` and `tag_push`. A bulk push, for which GitLab sends no webhook, has neither ref nor commits."""
+    """`push` and `tag_push`. A bulk push has neither ref nor commits; GitLab sends no webhook for it."""
     push_data = data.record.get("push_data") or {}
     is_tag = push_data.get("ref_type") == "tag"
     kind = "tag_push" if is_tag else "push"
@@ -46,7 +46,7 @@ def push(data: SourceData) -> Json:
 
 
 def _checkout(data: SourceData, after: str, *, is_tag: bool) -> Any:
-    """The commit that is there now: of an annotated tag the one that is tagged, while `after` is the tag itself."""
+    """The commit after the push. For an annotated tag it is the tagged commit, while `after` is the tag itself."""
     if after == ZEROS:
         return None
     commits = data.more.get("commits")

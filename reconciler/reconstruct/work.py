@@ -1,4 +1,4 @@
-"""What people work on: issues, merge requests, milestones, wiki pages."""
+"""Work: issues, merge requests, milestones, wiki pages, comments."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _STATES = {"opened": 1, "closed": 2, "merged": 3, "locked": 4}
 
 
 _STATE_AFTER = {"open": "opened", "reopen": "opened", "close": "closed", "merge": "merged"}
-"""What an event leaves behind, whatever became of the object since."""
+"""The state after an action, whatever happened to the object since."""
 _SAME_MOMENT = times.MINUTE
 
 
 def _as_it_was(data: SourceData) -> Json:
-    """The object with what the event itself says of it."""
+    """The object with the state that it had after the event."""
     shown = dict(data.object)
     state = _STATE_AFTER.get(data.action or "")
     if state is not None and "state" in shown:
@@ -30,7 +30,7 @@ def _as_it_was(data: SourceData) -> Json:
 
 
 def _maybe_later(value: Any, data: SourceData) -> Any:
-    """What the object says is as it is now: a guess, where it was changed after the event."""
+    """A value of the object's current state: a guess if the object changed after the event."""
     happened = times.parse(data.record.get("created_at"))
     changed = times.parse(data.object.get("updated_at"))
     later = happened is not None and changed is not None and changed - happened > _SAME_MOMENT
@@ -57,7 +57,7 @@ def issue(data: SourceData) -> Json:
 
 
 def issue_attributes(shown: Json, record: Json, place: Json) -> Json:
-    """What GitLab writes of an issue or a work item; in notes on it too (`lib/gitlab/hook_data/issue_builder.rb`)."""
+    """The attributes of an issue or a work item, also in notes on it (`lib/gitlab/hook_data/issue_builder.rb`)."""
     kind = _kind_of_issue(shown)
     return _work(shown, record) | {
         "closed_at": when(known(shown, "closed_at")),
@@ -79,7 +79,7 @@ def issue_attributes(shown: Json, record: Json, place: Json) -> Json:
 
 
 def _kind_of_issue(shown: Json) -> str:
-    """`ISSUE`, `TEST_CASE`, `KEY_RESULT`, ...; empty where it is not known."""
+    """`ISSUE`, `TEST_CASE`, `KEY_RESULT`, ...; empty if it is not known."""
     return str(shown.get("type") or shown.get("issue_type") or "").upper()
 
 
@@ -105,7 +105,7 @@ def merge_request(data: SourceData) -> Json:
 
 
 def merge_request_attributes(commit: Any, shown: Json, record: Json, place: Json) -> Json:
-    """What GitLab writes of a merge request; in notes on it too (`lib/gitlab/hook_data/merge_request_builder.rb`)."""
+    """The attributes of a merge request, also in notes on it (`lib/gitlab/hook_data/merge_request_builder.rb`)."""
     same = shown.get("source_project_id") == place.get("id")
     return _work(shown, record) | {
         "blocking_discussions_resolved": known(shown, "blocking_discussions_resolved"),
@@ -133,7 +133,7 @@ def merge_request_attributes(commit: Any, shown: Json, record: Json, place: Json
 
 
 def _work(shown: Json, record: Json) -> Json:
-    """The attributes that issues and merge requests share, with what the record alone tells where that is all."""
+    """The common attributes of issues and merge requests, from the record alone if there is no object."""
     spent = shown.get("time_stats") or {}
     return {
         "assignee_id": parts.id_of(known(shown, "assignee")),
@@ -163,7 +163,7 @@ def _work(shown: Json, record: Json) -> Json:
 
 
 def _action(data: SourceData) -> Any:
-    """The webhook's action. The Events API says `opened` for a reopening too: the object's own time decides."""
+    """The webhook's action. The Events API says `opened` for a reopening too: the creation time decides."""
     if data.action != "open":
         return data.action
     created = data.object.get("created_at")
@@ -233,7 +233,7 @@ def _wiki_git(url: Any) -> Any:
 
 
 def note(data: SourceData) -> Json:
-    """A comment: the record holds it whole. data.more["noteable"] is what it stands on."""
+    """A comment; the record has all of it. data.more["noteable"] is the object that it is on."""
     comment = data.record.get("note") or data.object
     place, noteable = data.project, data.more.get("noteable")
     kind = str(comment.get("noteable_type") or "")

@@ -1,4 +1,4 @@
-"""Looks at what people want to be told of, and has each thing said once, and once when it is over."""
+"""Looks for conditions that need an alert. Each is reported once when it opens and once when it is over."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Alerting:
-    """`look` asks for a look at once. `on_opened` is told of the deliveries that alerts opened."""
+    """Reports alerts. `look` requests a look at once. `on_opened` gets the deliveries that alerts opened."""
 
     def __init__(
         self,
@@ -45,20 +45,20 @@ class Alerting:
         self._writer = writer
         self.on_opened: Callable[[list[Opened]], None] = lambda _: None
         self._reading: list[Condition] | None = None
-        """What could not be read when it was last found out; None before the first time."""
+        """The last known conditions about reading GitLab; None before the first look."""
         self._wanted = asyncio.Event()
 
     def look(self) -> None:
-        """Something happened that an alert may be about."""
+        """Something happened that may need an alert."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look repeatedly. Never ends."""
         while True:
             self._wanted.clear()
             try:
                 pause = await self._review()
-            except LedgerError:  # whoever met it has said so
+            except LedgerError:  # already logged
                 pause = LOOK_S
             try:
                 await asyncio.wait_for(self._wanted.wait(), pause)
@@ -66,7 +66,7 @@ class Alerting:
                 continue
 
     async def _review(self) -> float:
-        """Look, and say what is to be said. Returns in how many seconds to look again."""
+        """Look, and report changes. Returns the seconds until the next look."""
         now, config = times.now(), self._config()
         settle = {one.name: one.breaker.settle for one in config.destinations}
         found = alerts.destination_conditions(self._db, settle=settle, now=now)
@@ -81,8 +81,8 @@ class Alerting:
         return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
 
     async def _not_known(self, config: Config, now: Millis) -> list[Condition]:
-        """What can't be read of GitLab, and the gaps that it is about to forget. Nobody expects either without a
-        token.
+        """Conditions about what can't be read from GitLab, and about gaps that soon can't be closed any more. Without
+        a token there are none.
         """
         if config.gitlab.token is None:
             return []
@@ -98,7 +98,7 @@ class Alerting:
 
 
 def expiring_gaps(db: Database, found: list[Gap], now: Millis) -> list[Condition]:
-    """The gaps that GitLab is about to forget: one condition a project, however many sources it concerns."""
+    """Conditions for gaps that soon can't be closed: one for each project, whatever the number of sources."""
     return _conditions([gap for gap in found if state(gap, now) == "expiring"], db)
 
 
@@ -115,7 +115,7 @@ def _conditions(expiring: list[Gap], db: Database) -> list[Condition]:
         sources = ", ".join(sorted({gap.source for gap in some}))
         text = (
             f"{name}: a gap since {times.iso(first)} ({sources}) becomes final at {times.iso(until)}, when GitLab "
-            "forgets what is missing: `gaps` says why it is open, `backfill --gaps` tries to close it"
+            "deletes the missing data: `gaps` says why it is open, `backfill --gaps` tries to close it"
         )
         found.append(Condition("gap_expiring", name, first, text))
     return found

@@ -1,4 +1,4 @@
-"""What a service does all the time: leave signs of life, and notice what other processes do to its ledger."""
+"""The service's loops: heartbeats, watching for other processes' commits, search indexing, pruning."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from reconciler.ledger.views import search
 from reconciler.service.notify import notify
 
 HEARTBEAT_S = 10.0
-"""How often the service leaves a sign of life in the ledger."""
+"""How often the service writes a heartbeat to the ledger."""
 LOOK_S = 0.2
-"""How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
+"""How often the ledger is checked for changes by other processes. A check costs microseconds."""
 
 INDEX_S = 2.0
-"""How long after it was recorded an event can be found, at most, by a service that keeps up."""
+"""The longest time until a new event can be found by search, if indexing keeps up."""
 
 log = structlog.get_logger(__name__)
 
 
 async def note_start(writer: Writer) -> None:
+    """Record the start, and log how long the service was down."""
     found = await writer.run(lambda db: downtime.wake(db, times.now()))
     if found is not None:
         start, end = times.iso(found.during.start), times.iso(found.during.end)
@@ -35,23 +36,23 @@ async def note_start(writer: Writer) -> None:
 
 
 async def heartbeat(writer: Writer) -> None:
-    """Leave signs of life: the next start knows since when nothing was received; systemd knows that the event loop
-    turns, and that the writer answers, if only to say that the ledger can't be written.
+    """Write heartbeats: the next start needs the last one to know since when nothing was received. Also notify
+    systemd's watchdog that the event loop runs and the writer answers.
     """
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         try:
             await writer.run(lambda db: downtime.beat(db, times.now()))
-        except LedgerUnavailable:  # the writer has said so
+        except LedgerUnavailable:  # logged by the writer
             pass
-        finally:  # a mistake of ours is no reason to be killed
+        finally:  # a bug of ours must not get the service killed
             notify("WATCHDOG=1")
 
 
 async def watch(writer: Writer, changed: Callable[[], None]) -> None:
-    """Notice what other processes (backfill, replay) commit to the ledger.
+    """Call `changed` when another process (backfill, replay) commits to the ledger.
 
-    Asked of the writer's own connection, whose number does not change with its own commits.
+    It reads the data version of the writer's connection, which does not change with the writer's own commits.
     """
     known = -1
     while True:
@@ -66,13 +67,13 @@ async def watch(writer: Writer, changed: Callable[[], None]) -> None:
 
 
 async def index(writer: Writer) -> None:
-    """Make what was recorded findable, a little at a time, so that nobody waits for it."""
+    """Index new events for search, in small steps so that other writes don't wait."""
     while True:
         try:
             step = await writer.run(search.index_step)
-        except LedgerDamaged:  # of the index, it may be: not a matter of waiting a moment
+        except LedgerDamaged:  # perhaps the index is damaged: waiting does not help
             raise
-        except LedgerUnavailable:  # the writer has said so
+        except LedgerUnavailable:  # logged by the writer
             more = False
         else:
             more = step.more
@@ -82,14 +83,14 @@ async def index(writer: Writer) -> None:
 
 
 async def prune(writer: Writer, keep: Keep) -> Pruned:
-    """Drop what is older than it is to be kept, in short steps between which others write."""
+    """Delete what is older than the retention, in short steps so that other writes don't wait."""
     pruning, done = Pruning(keep, now=times.now()), False
     try:
         while not done:
             done = await writer.run(pruning.step)
     except LedgerDamaged:
         raise
-    except LedgerUnavailable as error:  # the next pruning goes on
+    except LedgerUnavailable as error:  # the next pruning continues
         log.warning("pruning interrupted", reason=str(error))
     if pruning.pruned != Pruned():
         log.info("pruned", events=pruning.pruned.events, attempts=pruning.pruned.attempts, pages=pruning.pruned.pages)

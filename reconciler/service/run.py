@@ -1,4 +1,4 @@
-"""The composition root: builds the parts of a running service, hands them to each other, and ends them in order."""
+"""The composition root: builds the parts of the service, connects them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from reconciler.service.web import DRAIN_S, Switch, WebServer
 from reconciler.supervisor import Run, Supervisor, words, writable
 
 RECEIVER_PAUSE_S = 1.0
-"""The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
+"""The longest pause before the receiver restarts. Connections meanwhile wait to be accepted."""
 BEGIN_PAUSE_S = 1.0
 OPEN_PATIENCE_S = 1.0
 LEDGER, FILE = "ledger", "ledger file"
@@ -55,11 +55,11 @@ log = structlog.get_logger(__name__)
 
 
 def serve(config: Config, read_again: Callable[[], Config]) -> None:
-    """Run the service until SIGTERM or SIGINT. At SIGHUP the config is read again.
+    """Run the service until SIGTERM or SIGINT. SIGHUP reloads the config.
 
-    A ledger that is known to be damaged is repaired before, where that can be done, behind a port that answers 503.
+    A damaged ledger is repaired first, if possible, while the port answers 503.
 
-    Raises ServiceError or LedgerError where it can't start.
+    Raises ServiceError or LedgerError if the service can't start.
     """
     path = config.ledger.path
     beyond_repair = repair_if_damaged(config)
@@ -74,7 +74,7 @@ def serve(config: Config, read_again: Callable[[], Config]) -> None:
 
 
 class _Built(msgspec.Struct, frozen=True):
-    """Everything that a config asks for, built and not yet used."""
+    """Everything that a config needs, built but not yet used."""
 
     config: Config
     receiver: ASGIApp
@@ -99,7 +99,7 @@ class _Service:
         self._expected_tests: set[Expected] = set()
 
     async def run(self) -> None:
-        """From the first port that is taken to the last that is given back."""
+        """Run from binding the first port to closing the last one."""
         self._host, self._port = self._receiver.listen()
         self._catch_signals()
         supervisor = self._supervisor
@@ -114,7 +114,7 @@ class _Service:
         parts = self._compose(db, reader)
         try:
             built = await self._build(self._config)
-        except (Exception, SystemExit) as error:  # `load` tries everything out: this is what it did not foresee
+        except (Exception, SystemExit) as error:  # `load` checks everything: this is an unexpected error
             if is_damage(error):
                 raise LedgerDamaged(f"{self._config.ledger.path}: {words(error)}") from error
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
@@ -128,26 +128,26 @@ class _Service:
         notify("STOPPING=1")
         self._jobs.stop()
         dashboard = None if self._admin is None else asyncio.create_task(self._admin.stop())
-        await _ended("receiver", self._receiver.stop())
-        await _ended("forwarder", self._forwarder.drain(DRAIN_S))
+        await _stop_part("receiver", self._receiver.stop())
+        await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
         if dashboard is not None:
-            await _ended("dashboard", dashboard)
+            await _stop_part("dashboard", dashboard)
         for task in (*tasks, begin, stop):
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
-        if self._begun.is_set():  # else the last sign of life is still the last life's
-            await _ended("ledger", self._writer.run(_note_stop))
+        if self._begun.is_set():  # else the last heartbeat is that of the previous run
+            await _stop_part("ledger", self._writer.run(_note_stop))
         await self._writer.close()
         if self._traced is not None:
-            await _ended("traces", asyncio.to_thread(self._traced.close))
+            await _stop_part("traces", asyncio.to_thread(self._traced.close))
         reader.close()
         db.close()
         with contextlib.suppress(asyncio.CancelledError):
-            await begin  # raises why it could not start
+            await begin  # raises the reason if it could not start
         log.info("stopped")
 
     def _compose(self, db: Ledger, reader: Database) -> dict[str, Run]:
-        """Make the parts and hand them to each other. Returns those that run for ever, by name."""
+        """Build and connect the parts. Returns those that run all the time, by name."""
         config, supervisor = self._config, self._supervisor
         self._reader = reader
         self._writer = writer = Writer(db)
@@ -165,7 +165,7 @@ class _Service:
         self._filters = FilterWatch(lambda: self._config, reader)
         writer.on_opened = alerting.on_opened = self._forwarder.opened
         writer.on_committed = on_committed(meters if config.metrics.port is not None else None, self._traced)
-        writer.on_trouble = partial(supervisor.note, LEDGER)  # a part too: the one that all others need
+        writer.on_trouble = partial(supervisor.note, LEDGER)  # the ledger counts as a part: all others need it
         writer.on_damage = partial(supervisor.note, FILE)
         supervisor.on_error = writer.damaged
         supervisor.well(LEDGER)
@@ -173,10 +173,10 @@ class _Service:
         meters.registry.register(Parts(supervisor.parts))
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
-            "alerting": lambda: self._once_begun(alerting.run),
+            "alerting": lambda: self._after_begin(alerting.run),
             "watch": lambda: watch(writer, self._forwarder.look_again),
-            "heartbeat": lambda: self._once_begun(lambda: heartbeat(writer)),
-            "filters": lambda: self._once_begun(self._filters.run),
+            "heartbeat": lambda: self._after_begin(lambda: heartbeat(writer)),
+            "filters": lambda: self._after_begin(self._filters.run),
             "indexing": lambda: index(writer),
             "reporting": lambda: supervisor.report(writer),
             "reload": self._reload_on_signal,
@@ -189,12 +189,12 @@ class _Service:
         return parts
 
     async def _receive(self) -> None:
-        """Answer, as soon as there is something to say: what comes in the first moments waits to be accepted."""
+        """Serve as soon as there is an answer to give. Connections before that wait to be accepted."""
         await self._answering.wait()
         await self._receiver.run()
 
     async def _opened(self) -> Ledger:
-        """The ledger, as soon as it can be opened. Raises LedgerError where waiting will not help."""
+        """Open the ledger as soon as possible. Raises LedgerError if waiting does not help."""
         while True:
             try:
                 return await asyncio.to_thread(connect, self._config.ledger.path, patience_s=OPEN_PATIENCE_S)
@@ -206,23 +206,23 @@ class _Service:
             self._answering.set()
             await asyncio.sleep(BEGIN_PAUSE_S)
 
-    async def _once_there(self, do: Callable[[], Awaitable[object]]) -> None:
-        """Do something as soon as the ledger can be written."""
+    async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
+        """Call `do` as soon as the ledger can be written."""
         while True:
             try:
                 await do()
             except LedgerDamaged:
                 raise
-            except LedgerUnavailable:  # the writer has said so
+            except LedgerUnavailable:  # logged by the writer
                 self._answering.set()
                 await asyncio.sleep(BEGIN_PAUSE_S)
             else:
                 return
 
     async def _begin(self, built: _Built) -> None:
-        """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
-        await self._once_there(lambda: self._forwarder.apply(built.destinations))
-        await self._once_there(lambda: note_start(self._writer))
+        """Start the parts that need the ledger. Nothing may be recorded before it knows the destinations."""
+        await self._when_writable(lambda: self._forwarder.apply(built.destinations))
+        await self._when_writable(lambda: note_start(self._writer))
         self._filters.look(built.config)
         self._switch.app = built.receiver
         self._answering.set()
@@ -231,19 +231,19 @@ class _Service:
         self._begun.set()
         try:
             self._jobs.apply(built.reconciling, lambda: self._config)
-        except Exception as error:  # the receiver goes on
+        except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
 
-    async def _once_begun(self, run: Run) -> None:
-        """For a part that records, for which nobody would be told before the destinations are known; and for signs of
-        life, which would hide how long the service was down.
+    async def _after_begin(self, run: Run) -> None:
+        """Run a part after `_begin`: one that records, because events recorded before the destinations are known
+        would not be delivered; or the heartbeat, because an earlier one would hide the downtime.
         """
         await self._begun.wait()
         await run()
 
     async def _build(self, config: Config) -> _Built:
-        """Build everything that a config asks for, and change nothing. Raises whatever its parts raise."""
+        """Build everything that a config needs. Nothing changes yet. Raises whatever its parts raise."""
         receiver = receiver_app(
             config.receiver,
             writer=self._writer,
@@ -272,12 +272,12 @@ class _Service:
                 await self._writer.run(partial(reloads.note_reload, error=refusal))
 
     async def _reload(self) -> str | None:
-        """Read the config again and go by it. Returns why not, where not; then everything goes on as before."""
+        """Reload the config. Returns the error if that fails; then nothing has changed."""
         try:
             config = await asyncio.to_thread(self._read_again)
             fixed = fixed_keys(self._config, config, self._port)
             if fixed:
-                return f"{', '.join(fixed)}: can't be changed while the service runs; restart it"
+                return f"{', '.join(fixed)}: can't be changed while the service runs: restart it"
             built = await self._build(config)
         except (Exception, SystemExit) as error:
             return _refusal(error)
@@ -297,7 +297,7 @@ class _Service:
 
     def _catch_signals(self) -> None:
         def stop() -> None:
-            if self._stop.is_set():  # the second: no more waiting for connections
+            if self._stop.is_set():  # the second signal: don't wait for connections
                 self._receiver.force()
             self._stop.set()
 
@@ -307,8 +307,8 @@ class _Service:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
 
 
-async def _ended(what: str, end: Awaitable[object]) -> None:
-    """End a part of the service; its trouble must not keep the others from ending well."""
+async def _stop_part(what: str, end: Awaitable[object]) -> None:
+    """Stop a part. Its errors must not affect the others."""
     try:
         await end
     except LedgerError as error:
@@ -323,7 +323,7 @@ def _note_stop(db: Database) -> None:
 
 
 def _refusal(error: BaseException) -> str:
-    """Why a config is not taken. What nobody foresaw is logged with its traceback."""
+    """Why a config is rejected. An unexpected error is logged with its traceback."""
     if isinstance(error, (ConfigError, LedgerError)):
         return writable(str(error))
     log.error("config not usable", exc_info=error)

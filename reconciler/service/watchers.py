@@ -1,4 +1,4 @@
-"""Who hears what happens, for alerts, metrics and traces, put together."""
+"""Passes attempts and commits on to alerts, metrics and traces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Watchers:
-    """The forwarder's `Watcher`. Trouble of who only looks on never reaches a delivery."""
+    """The forwarder's `Watcher`. Errors in metrics or traces never affect a delivery."""
 
     def __init__(self, alerting: Alerting, meters: Meters, traced: Traces | None) -> None:
         self._alerting = alerting
@@ -29,7 +29,7 @@ class Watchers:
 
     @contextmanager
     def attempting(self, event_id: str, destination: str, number: int) -> Iterator[dict[str, str]]:
-        """A span, where there are traces."""
+        """Open a span, if there are traces."""
         with ExitStack() as stack:
             headers: dict[str, str] = {}
             try:
@@ -40,11 +40,11 @@ class Watchers:
             yield headers
 
     def trouble(self) -> None:
-        """Look whether there is something to alert about."""
+        """Check whether an alert is needed."""
         self._alerting.look()
 
     def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
-        """Count."""
+        """Count the attempt."""
         try:
             self._meters.attempted(destination, outcome, took, waited)
         except Exception:
@@ -52,22 +52,22 @@ class Watchers:
 
 
 def on_committed(meters: Meters | None, traced: Traces | None) -> Callable[[Committed], None] | None:
-    """What is to be called after each commit with sightings; None where nobody wants to know."""
+    """The callback for each commit with sightings; None if there are neither metrics nor traces."""
     wanted = [one.committed for one in (meters, traced) if one is not None]
     if not wanted:
         return None
 
-    def tell(done: Committed) -> None:
+    def report(done: Committed) -> None:
         for committed in wanted:
             committed(done)
 
-    return tell
+    return report
 
 
 def start_traces(db: Database) -> Traces | None:
-    """Traces, where the environment asks for them.
+    """Traces, if the environment asks for them, else None.
 
-    Raises ServiceError where their libraries are missing, or do not take what the environment says.
+    Raises ServiceError if their libraries are missing or reject the environment's settings.
     """
     event_id = event_ids(db)
     try:

@@ -152,15 +152,15 @@ def test_buttons_do_what_they_say(dash: Dash, consumer: Consumer) -> None:
     assert consumer.wait_for(lambda c: len(c.requests) == 4)
     until(lambda: dash.get("/dead").text.count("HTTP 422") == 2)
     consumer.answer = lambda _h, _b: TAKEN
-    assert "2 dead letters sent again." in dash.act("/dead/replay", destination="consumer").text
+    assert "2 dead letters resent." in dash.act("/dead/replay", destination="consumer").text
     assert consumer.wait_for(lambda c: len(c.taken) == 4)
     told = dash.act("/events/1/replay", destination="consumer").text
-    assert "Event 1 goes to consumer again." in told
+    assert "Event 1 is resent to consumer." in told
     assert consumer.wait_for(lambda c: len(c.taken) == 5)
     assert consumer.taken[-1].headers["x-reconciler-replay"] == "1"
     assert "consumer is paused" in dash.act("/destinations/consumer/pause").text
     dash.service.wait_for_log("destination paused")
-    assert "consumer gets events again" in dash.act("/destinations/consumer/resume").text
+    assert "consumer is resumed" in dash.act("/destinations/consumer/resume").text
     assert "There is no such destination" in dash.act("/destinations/nobody/pause").text
 
 

@@ -341,8 +341,8 @@ async def test_a_config_without_names_lets_all_go(house: House) -> None:
     house.config = load(rewritten(house, projects=[], groups=[]), {})
     jobs = ScheduledJobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=Supervisor())
     jobs.apply(jobs.prepare(house.config), lambda: house.config)
-    assert jobs._healing is not None
-    await jobs._healing
+    assert jobs._catch_up is not None
+    await jobs._catch_up
     jobs.stop()
     assert house.reader.execute("SELECT count(*) FROM watched").fetchone() == (0,)
     assert house.reader.execute("SELECT count(*) FROM sources WHERE watched_until IS NULL").fetchone() == (0,)
@@ -373,7 +373,7 @@ async def test_status_lists_what_could_not_be_understood(house: House) -> None:
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
     supervisor = Supervisor()
     jobs = ScheduledJobs(db=house.reader, writer=house.writer, expected_tests=set(), supervisor=supervisor)
-    for name in ("polling", "healing", "prune"):
+    for name in ("polling", "catch-up", "prune"):
         supervisor.note(name, "broken")
     no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})
     jobs.apply(jobs.prepare(no_token), lambda: no_token)
@@ -381,11 +381,11 @@ async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> Non
     supervisor.note("polling", "broken")
     no_names = load(rewritten(house, projects=[], groups=[]), {})
     jobs.apply(jobs.prepare(no_names), lambda: no_names)
-    assert jobs._healing is not None
-    await jobs._healing
+    assert jobs._catch_up is not None
+    await jobs._catch_up
     jobs.stop()
     assert [(part.name, part.failing_since is None) for part in supervisor.parts()] == [
-        ("healing", True),
+        ("catch-up", True),
         ("prune", False),
     ]
 

@@ -100,7 +100,7 @@ def test_filters_of_every_name_are_shown(scene: Scene) -> None:
     )
     [there] = hooks(scene).of(42)
     [text] = restrictions(there)
-    assert text.startswith('GitLab sends only what passes a filter (filter: {"issues_events": "xxx')
+    assert text.startswith('GitLab sends only events that pass a filter (filter: {"issues_events": "xxx')
     assert len(text) < 300
     assert hook.settings == {}
 

@@ -125,8 +125,8 @@ def figure(text: str | None) -> int:
 
 def test_what_is_shown_agrees_with_the_ledger(scene: Scene, page: Page) -> None:
     page.goto(scene.url)
-    expect(page.locator(".verdict").nth(0)).to_contain_text("open", timeout=15_000)
-    expect(page.locator(".verdict").nth(1)).to_contain_text("Yes: warehouse")
+    expect(page.locator(".summary-box").nth(0)).to_contain_text("open", timeout=15_000)
+    expect(page.locator(".summary-box").nth(1)).to_contain_text("Yes: warehouse")
     row = page.locator("#front tr", has=page.get_by_role("rowheader", name="audit"))
     cells = row.locator("td").all_inner_texts()
     assert (cells[0], figure(cells[1]), figure(cells[3])) == ("up", 0, 2)

@@ -140,7 +140,7 @@ def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
             assert next(stream.iter_lines()) == "retry: 2000"
     assert dash.get("/nothing").status_code == 404
     assert "Nothing yet" in dash.get("/runs").text
-    assert "There are none" in dash.get("/dead").text
+    assert "There are no dead letters" in dash.get("/dead").text
     older = dash.get("/events", params={"before": 2}).text
     assert re.findall(r'href="/events/(\d+)"', older) == ["1"]
 
@@ -204,7 +204,7 @@ def test_with_a_token_who_shows_it_comes_in(make_service: MakeService) -> None:
     form = re.search(r'name="secret" value="([^"]+)"', dash.get("/login").text)
     assert form is not None
     wrong = dash.client.post("/login", data={"secret": form[1], "token": "wrong"})
-    assert (wrong.status_code, "That is not the token" in wrong.text) == (403, True)
+    assert (wrong.status_code, "Wrong token" in wrong.text) == (403, True)
     right = dash.client.post("/login", data={"secret": form[1], "token": "open-sesame-open-sesame"})
     cookie = right.headers["set-cookie"].lower()
     assert "httponly" in cookie
@@ -277,7 +277,7 @@ def test_payloads_stay_words(dash: Dash) -> None:
     deliver(dash, *(nasty_body(n, word) for n, word in enumerate(NASTY)))
     until(lambda: f"/events/{len(NASTY)}" in dash.get("/events").text)
     pages = ["/", "/events", "/dead?destination=%3Cscript%3E&kind=%22%3E%3Cimg%3E", "/events?q=%3Cscript%3E%22%3E"]
-    pages += [f"/events/{n + 1}" for n in range(len(NASTY))] + ["/?told=%3Cscript%3Ealert(1)%3C/script%3E"]
+    pages += [f"/events/{n + 1}" for n in range(len(NASTY))] + ["/?message=%3Cscript%3Ealert(1)%3C/script%3E"]
     for path in pages:
         text = dash.get(path).text
         page = Page()

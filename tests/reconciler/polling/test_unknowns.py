@@ -196,7 +196,7 @@ async def every_face_says(house: House, kind: str, name: str) -> None:
     assert mine in json.loads(house.run("gaps", "--json")[1])["unknown"]
     page = await house.page()
     assert "Not known" in page.partition('aria-labelledby="destinations"')[0]
-    assert 'verdict good">\n    <h2>Is anything lost?' not in page
+    assert 'summary-box good">\n    <h2>Is anything lost?' not in page
     assert f'<th scope="row">{name}' in page
     assert house.metric(kind) >= 1
 
@@ -281,7 +281,7 @@ async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
     }
     assert {one.since for one in house.unknown()} == {times.iso(NOW)}
     assert house.run("gaps", "--exit-code")[0] == 1
-    assert "could not be looked at yet" in await house.page()
+    assert "could not be read yet" in await house.page()
     await house.alerting._review()
     assert house.told() == []
 

@@ -30,7 +30,7 @@ def sightings(count: int, *, seed: int, payload_bytes: int = 4096) -> Iterator[S
         yield Sighting(
             source="webhook:default",
             source_id=f"{ident[:8]}-{ident[8:12]}-{ident[12:16]}-{ident[16:20]}-{ident[20:]}",
-            identity=Identity(f"push:{project}:refs/heads/main:{sha[::-1]}:{sha}", now, Precision.RECEIVED),
+            identity=Identity(f"push:{project}:refs/heads/main:{sha[::-1]}:{sha}", now, Precision.RECEIVED_TIME),
             summary=Summary(kind="push", project_id=project, project_path=f"group/{project}", author="ada"),
             seen_at=now,
             payload=f'{{"object_kind":"push","n":{number},"after":"{sha}","pad":"{pad}"}}',

@@ -1,1 +1,1 @@
-"""The front door: a Starlette app that takes GitLab's webhooks and answers when they are on disk."""
+"""The receiver: an ASGI app that accepts GitLab's webhooks and answers 200 when they are on disk."""

@@ -1,4 +1,4 @@
-"""The receiver's routes. No route redirects: GitLab takes a 3xx for success and would deliver no more."""
+"""The receiver's routes. None redirects: GitLab counts a 3xx as success, and the webhook would be lost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.routing import Mount, Route, Router, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from receiver.endpoint import PATH, WebhookEndpoint
-from receiver.guard import Guard
-from receiver.ready import Shared
+from receiver.guard import HookGuard
+from receiver.ready import SharedCheck
 from reconciler.config.models import Receiver
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.ledger.errors import LedgerError
@@ -25,8 +25,8 @@ log = structlog.get_logger(__name__)
 def receiver_app(
     config: Receiver, *, ledger: Ledger, project_ids: dict[str, int], expected_tests: ExpectedTests | None = None
 ) -> ASGIApp:
-    """The ASGI app that GitLab talks to. `expected_tests` are the tests of webhooks that GitLab was asked for."""
-    guards: Mapping[str, Guard] = {hook.name: Guard(hook) for hook in config.hooks}
+    """The ASGI app that GitLab posts to. `expected_tests` are the test webhooks that GitLab was asked to send."""
+    guards: Mapping[str, HookGuard] = {hook.name: HookGuard(hook) for hook in config.hooks}
     webhooks = WebhookEndpoint(
         ledger=ledger,
         guards=guards,
@@ -36,15 +36,15 @@ def receiver_app(
         max_waiting_bytes=config.max_waiting,
     )
 
-    prove = Shared(ledger.check_writable)
+    prove = SharedCheck(ledger.check_writable)
 
     async def healthz(_: Request) -> Response:
         """The process is alive."""
         return PlainTextResponse("alive\n")
 
     async def readyz(_: Request) -> Response:
-        """The ledger can be written, proven by a commit not a second ago. Where a part of its file is damaged, that
-        is said, and still what can be recorded is: nobody is to keep GitLab's deliveries away from here for it.
+        """The ledger can be written: a commit less than a second ago proves it. A damaged ledger is
+        reported but still ready, so that webhooks keep arriving: all that can be recorded is recorded.
         """
         try:
             await prove()
@@ -54,22 +54,22 @@ def receiver_app(
         return PlainTextResponse(f"ready{damage}\n")
 
     async def elsewhere(request: Request) -> Response:
-        """Whoever posts here has a wrong URL, and will be asked why nothing comes."""
+        """Any other path. A POST to one is logged: somebody has configured a wrong URL."""
         path = request.url.path
         hooks = " or ".join(PATH if name == "default" else f"{PATH}/{name}" for name in guards)
-        why = f"there is nothing at {path[:200]}: webhooks are posted to {hooks}"
+        why = f"there is nothing at {path[:200]}: post webhooks to {hooks}"
         if request.method == "POST":
-            log.warning("a delivery was refused", status=404, why=why, path=path)
+            log.warning("webhook rejected", status=404, why=why, path=path)
         return PlainTextResponse(f"{why}\n", 404)
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Mount("/", app=request_response(elsewhere))]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
-    return _Door(webhooks, app.router)
+    return _Dispatcher(webhooks, app.router)
 
 
 def waiting_app(why: str) -> ASGIApp:
-    """The ASGI app of a receiver that can't record yet: 503 for all but `/healthz`."""
+    """The ASGI app of a receiver that can't record yet. It answers 503 to everything but `/healthz`."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -82,7 +82,7 @@ def waiting_app(why: str) -> ASGIApp:
     return router
 
 
-class _Door:
+class _Dispatcher:
     """Sends webhooks straight to their endpoint, and everything else to the router."""
 
     def __init__(self, webhooks: WebhookEndpoint, router: Router) -> None:

@@ -1,4 +1,4 @@
-"""Reading a request's body in a bounded way, and reading it as the JSON object that GitLab sends."""
+"""Reads a request's body within bounds, and parses it as the JSON object that GitLab sends."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from reconciler.events.fields import parsed
 
 
-class Refused(Exception):
-    """The request gets this status and these words."""
+class RequestRejected(Exception):
+    """The request is answered with this status and this text."""
 
     def __init__(self, status: int, why: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(why)
@@ -19,71 +19,82 @@ class Refused(Exception):
 
 
 class Disconnected(Exception):
-    """The client went away before its body was complete."""
+    """The client closed the connection before its body was complete."""
 
 
-class Room:
-    """How many bytes of bodies may be in memory at once, on their way to the ledger."""
+class ByteBudget:
+    """How many bytes of request bodies may be in memory at once, on their way to the ledger."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.taken = 0
+        self.used = 0
 
     def take(self, size: int) -> None:
-        """Raises Refused (503) where there is no room: GitLab notes a failure, and the reconciler heals it."""
-        if self.taken + size > self.limit and self.taken:
-            raise Refused(503, "too much is waiting for the ledger; try again", retry_after_s=5)
-        self.taken += size
+        """Take `size` bytes from the budget.
 
-    def give_back(self, size: int) -> None:
-        self.taken -= size
+        Raises RequestRejected (503) where too few are left. GitLab then notes a failed delivery, and the
+        reconciler recovers the event.
+        """
+        if self.used + size > self.limit and self.used:
+            raise RequestRejected(503, "too many bytes are waiting for the ledger; try again", retry_after_s=5)
+        self.used += size
+
+    def release(self, size: int) -> None:
+        self.used -= size
 
 
-class Held:
-    """The room that one body takes: with strangers, until it is proven who sent it."""
+class Reservation:
+    """The bytes that one body takes from a budget: from the strangers' budget until its sender is proven."""
 
-    def __init__(self, room: Room, strangers: Room) -> None:
+    def __init__(self, budget: ByteBudget, strangers: ByteBudget) -> None:
         self.size = 0
-        self._room = room
-        self._in = strangers
+        self._budget = budget
+        self._current = strangers
 
     def take(self, size: int) -> None:
-        """Take more. Raises Refused (503) where there is no room."""
-        self._in.take(size)
+        """Reserve more bytes. Raises RequestRejected (503) where too few are left."""
+        self._current.take(size)
         self.size += size
 
-    def prove(self) -> None:
-        """It is known who sent it: it moves to where the others are. Raises Refused (503) where there is no room."""
-        if self._in is not self._room:
-            self._room.take(self.size)
-            self._in.give_back(self.size)
-            self._in = self._room
+    def mark_proven(self) -> None:
+        """Move the bytes to the main budget: the sender is proven.
 
-    def give_back(self) -> None:
-        """The body is done with."""
-        self._in.give_back(self.size)
+        Raises RequestRejected (503) where too few are left.
+        """
+        if self._current is not self._budget:
+            self._budget.take(self.size)
+            self._current.release(self.size)
+            self._current = self._budget
+
+    def release(self) -> None:
+        """Give the bytes back: the body is no longer needed."""
+        self._current.release(self.size)
 
 
 async def read(
-    receive: Callable[[], Awaitable[MutableMapping[str, Any]]], *, declared: bytes | None, limit: int, held: Held
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    *,
+    declared: bytes | None,
+    limit: int,
+    reservation: Reservation,
 ) -> bytes:
-    """Read a body of at most `limit` bytes, taking room for it.
+    """Read a body of at most `limit` bytes, and reserve its bytes.
 
-    Raises Refused with 413 as soon as the body is known to be too large, with 503 where there is no room, and
-    Disconnected where it breaks off.
+    Raises RequestRejected with 413 as soon as the body is known to be too large, with 503 where the budget is used
+    up, and Disconnected where the body ends early.
     """
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     message = await receive()
     chunk: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body"):
-        _hold(len(chunk), limit, held)
+        _reserve(len(chunk), limit, reservation)
         return chunk
     chunks = []
     while True:
         if message["type"] == "http.disconnect":
             raise Disconnected
-        _hold(len(chunk), limit, held)
+        _reserve(len(chunk), limit, reservation)
         chunks.append(chunk)
         if not message.get("more_body"):
             return b"".join(chunks)
@@ -91,25 +102,27 @@ async def read(
         chunk = message.get("body", b"")
 
 
-def _hold(size: int, limit: int, held: Held) -> None:
-    if held.size + size > limit:
+def _reserve(size: int, limit: int, reservation: Reservation) -> None:
+    if reservation.size + size > limit:
         raise _too_large(limit)
-    held.take(size)
+    reservation.take(size)
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the body is larger than {limit} bytes: raise receiver.max_body (GitLab sends up to 25 MB)")
+def _too_large(limit: int) -> RequestRejected:
+    return RequestRejected(
+        413, f"the body is larger than {limit} bytes: raise receiver.max_body (GitLab sends up to 25 MB)"
+    )
 
 
 def json_object(body: bytes) -> tuple[dict[str, Any], str]:
     """The body as an object, and as text with exactly its bytes.
 
-    Raises Refused (400) for anything that is no JSON object.
+    Raises RequestRejected (400) for anything that is not a JSON object.
     """
     try:
         text, value = body.decode(), parsed(body)
     except ValueError:
-        raise Refused(400, "the body is no JSON, or nested too deeply") from None
+        raise RequestRejected(400, "the body is not JSON, or is nested too deeply") from None
     if not isinstance(value, dict):
-        raise Refused(400, "the body is JSON but no object: no webhook of GitLab's")
+        raise RequestRejected(400, "the body is JSON but not an object, so it is not a GitLab webhook")
     return value, text

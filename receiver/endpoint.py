@@ -1,7 +1,7 @@
-"""`POST /webhooks/gitlab[/<hook>]`: one delivery in, one sighting recorded, 200 when it is on disk.
+"""`POST /webhooks/gitlab[/<hook>]`: records one sighting for each webhook, and answers 200 when it is on disk.
 
-A plain ASGI endpoint: on the path that must be fastest, Starlette's request and response objects cost more
-than all of our own work (docs/benchmarks.md).
+This is a plain ASGI endpoint because it must be fast: Starlette's request and response objects would cost more
+than everything else here (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from receiver.body import Disconnected, Held, Refused, Room, json_object, read
-from receiver.guard import Guard
+from receiver.body import ByteBudget, Disconnected, RequestRejected, Reservation, json_object, read
+from receiver.guard import HookGuard
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
-from reconciler.events.identify import as_test, webhook_sighting
 from reconciler.events.sighting import KEPT_HEADERS, Sighting
+from reconciler.events.webhook_sighting import as_test, webhook_sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
 
 PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
-"""How many deliveries may wait for their commit before more are turned away."""
+"""How many webhooks may wait for their commit before more are rejection."""
 STRANGERS_SHARE = 4
-"""One part in so many of `receiver.max_waiting`, besides the rest of it, is for bodies whose signature is not checked
-yet: strangers stand in nobody's way who shows a token."""
+"""Bodies whose signature is not checked yet have a budget of their own: `receiver.max_waiting` divided by this. So
+senders without a valid token or signature can't block those with a token."""
 PROVEN = "reconciler.proven"
-"""The scope's extension, a function of the web server's, to tell it that a request's headers prove who sends it: it
-then leaves it the time to send its body, whoever else comes."""
+"""The name of an extension in the ASGI scope: a function of the web server that is called when a request's headers
+prove its sender. The web server then keeps the connection open, however many others arrive."""
 
 _KEPT: dict[bytes, str] = {name.lower().encode(): name for name in KEPT_HEADERS}
 
@@ -41,16 +41,16 @@ log = structlog.get_logger(__name__)
 
 
 class WebhookEndpoint:
-    """The ASGI endpoint. `project_ids` is kept up to date with every project that a delivery names.
+    """The ASGI endpoint. It adds every project that a webhook names to `project_ids`.
 
-    A test that arrives is taken out of `expected_tests`.
+    A test webhook that arrives is removed from `expected_tests`.
     """
 
     def __init__(
         self,
         *,
         ledger: Ledger,
-        guards: Mapping[str, Guard],
+        guards: Mapping[str, HookGuard],
         project_ids: dict[str, int],
         expected_tests: ExpectedTests,
         max_body: int,
@@ -61,66 +61,68 @@ class WebhookEndpoint:
         self._project_ids = project_ids
         self._expected_tests = expected_tests
         self._max_body = max_body
-        self._room = Room(max_waiting_bytes)
+        self._budget = ByteBudget(max_waiting_bytes)
         self._shared_ids: set[str] = set()
-        """The sources that told different bodies under one id, as the log has it."""
-        self._strangers = Room(max(max_body, max_waiting_bytes // STRANGERS_SHARE))
+        """The sources that sent different bodies with one id. Each is logged once."""
+        self._strangers = ByteBudget(max(max_body, max_waiting_bytes // STRANGERS_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        held = Held(self._room, self._strangers)
+        reservation = Reservation(self._budget, self._strangers)
         try:
-            sighting = await self._sighting(scope, receive, held)
+            sighting = await self._sighting(scope, receive, reservation)
             await self._record(sighting)
-        except Refused as refused:
-            await _refuse(scope, send, refused)
+        except RequestRejected as rejection:
+            await _reject(scope, send, rejection)
         except Disconnected:
             return
         else:
             await send(_ACCEPTED)
             await send(_NO_BODY)
         finally:
-            held.give_back()
+            reservation.release()
 
-    async def _sighting(self, scope: Scope, receive: Receive, held: Held) -> Sighting:
+    async def _sighting(self, scope: Scope, receive: Receive, reservation: Reservation) -> Sighting:
         guard = self._guard(scope["path"])
         if scope["method"] != "POST":
-            raise Refused(405, "a webhook is delivered by POST")
+            raise RequestRejected(405, "webhooks are sent with POST")
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if not _is_json(headers.get(b"content-type", b"")):
-            raise Refused(415, "a webhook's Content-Type is application/json: set no other in a template or a proxy")
+            raise RequestRejected(415, "the Content-Type must be application/json: check custom headers and proxies")
         if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
-            raise Refused(415, "the body is packed (Content-Encoding): GitLab packs none, so nothing on the way may")
-        refusal = guard.refusal_by_headers(headers)
-        if refusal is not None:
-            raise Refused(401, refusal)
+            raise RequestRejected(415, "the body is compressed (Content-Encoding): no proxy may compress it")
+        rejection = guard.rejection_by_headers(headers)
+        if rejection is not None:
+            raise RequestRejected(401, rejection)
         if guard.is_proven(headers):
-            held.prove()
-            scope.get("extensions", {}).get(PROVEN, _unheard)()
+            reservation.mark_proven()
+            scope.get("extensions", {}).get(PROVEN, _ignore)()
         declared = headers.get(b"content-length")
-        body = await read(receive, declared=declared, limit=self._max_body, held=held)
-        refusal = guard.refusal_by_body(headers, body)
-        if refusal is not None:
-            raise Refused(401, refusal)
-        held.prove()
+        body = await read(receive, declared=declared, limit=self._max_body, reservation=reservation)
+        rejection = guard.rejection_by_body(headers, body)
+        if rejection is not None:
+            raise RequestRejected(401, rejection)
+        reservation.mark_proven()
         parsed, text = json_object(body)
         return self._read(guard, headers, parsed, text)
 
-    def _guard(self, path: str) -> Guard:
+    def _guard(self, path: str) -> HookGuard:
         name = path.removeprefix(PATH).strip("/") or "default"
         guard = self._guards.get(name)
         if guard is None:
             known = ", ".join(self._guards)
-            raise Refused(404, f"no hook named {name!r} in receiver.hooks: the URL's end is one of {known}")
+            raise RequestRejected(
+                404, f"there is no hook named {name!r} in receiver.hooks: the URL must end with one of {known}"
+            )
         return guard
 
-    def _read(self, guard: Guard, headers: dict[bytes, bytes], body: dict[str, Any], text: str) -> Sighting:
+    def _read(self, guard: HookGuard, headers: dict[bytes, bytes], body: dict[str, Any], text: str) -> Sighting:
         kept = {name: headers[raw].decode("latin-1") for raw, name in _KEPT.items() if raw in headers}
-        # A system hook tells an instance's events with bodies of its own: another teller than the project's.
-        teller = "system_hook" if kept.get("X-Gitlab-Event") == "System Hook" else "webhook"
+        # System hooks have bodies of their own, so they count as a source of their own.
+        prefix = "system_hook" if kept.get("X-Gitlab-Event") == "System Hook" else "webhook"
         sighting = webhook_sighting(
             body,
             payload=text,
-            source=f"{teller}:{guard.source}",
+            source=f"{prefix}:{guard.source}",
             source_id=kept.get("Idempotency-Key"),
             event_uuid=kept.get("X-Gitlab-Event-UUID"),
             seen_at=times.now(),
@@ -132,33 +134,33 @@ class WebhookEndpoint:
             self._project_ids[about.project_path] = about.project_id
         if not self._expected_tests.take(guard.source, body):
             return sighting
-        log.info("a test delivery, asked for to switch the webhook on again", project=about.project_path)
+        log.info("test webhook received", project=about.project_path)
         return as_test(sighting)
 
     async def _record(self, sighting: Sighting) -> None:
         if self._ledger.waiting_sightings >= MAX_WAITING:
-            raise Refused(503, "too many deliveries wait for the ledger; try again", retry_after_s=5)
+            raise RequestRejected(503, "too many webhooks are waiting for the ledger; try again", retry_after_s=5)
         try:
             outcome = await self._ledger.record([sighting])
         except LedgerUnavailable as error:
-            raise Refused(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
-        except ChangeFailed as error:  # the writer has logged it; GitLab's log of the delivery brings it again
-            raise Refused(
-                500, "this delivery can't be recorded: a mistake in this program; its log says more"
+            raise RequestRejected(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
+        except ChangeFailed as error:  # logged by the writer; GitLab's hook log will bring it again
+            raise RequestRejected(
+                500, "this webhook can't be recorded because of a bug in this program; see its log"
             ) from error
         recorded = outcome.recorded[0]
         if recorded.shares_id and sighting.source not in self._shared_ids:
             self._shared_ids.add(sighting.source)
             log.warning(
-                "different deliveries come under one Idempotency-Key: each is recorded; is it set on the way?",
+                "different webhooks share one Idempotency-Key: all are recorded; check whether a proxy sets it",
                 source=sighting.source,
                 delivery=sighting.source_id,
             )
-        log.debug("recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
+        log.debug("webhook recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
 
 
-def _unheard() -> None:
-    """Where the web server does not ask for it."""
+def _ignore() -> None:
+    """Stands in where the web server has no such extension."""
 
 
 def _is_json(content_type: bytes) -> bool:
@@ -166,18 +168,18 @@ def _is_json(content_type: bytes) -> bool:
     return media_type == b"application/json"
 
 
-async def _refuse(scope: Scope, send: Send, refused: Refused) -> None:
-    log.warning("a delivery was refused", status=refused.status, why=refused.why, path=scope["path"])
-    words = refused.why.encode("utf-8", "replace") + b"\n"
+async def _reject(scope: Scope, send: Send, rejection: RequestRejected) -> None:
+    log.warning("webhook rejected", status=rejection.status, why=rejection.why, path=scope["path"])
+    words = rejection.why.encode("utf-8", "replace") + b"\n"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(words)).encode()),
     ]
-    if refused.status == 405:
+    if rejection.status == 405:
         headers.append((b"allow", b"POST"))
-    if refused.retry_after_s is not None:
-        headers.append((b"retry-after", str(refused.retry_after_s).encode()))
-    if refused.status == 413:
+    if rejection.retry_after_s is not None:
+        headers.append((b"retry-after", str(rejection.retry_after_s).encode()))
+    if rejection.status == 413:
         headers.append((b"connection", b"close"))  # the rest of the body is not read
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.start", "status": rejection.status, "headers": headers})
     await send({"type": "http.response.body", "body": words if scope["method"] != "HEAD" else b""})

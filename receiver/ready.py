@@ -1,4 +1,4 @@
-"""Whether the ledger can be written: asked by anybody, proven by a commit, and by one commit a second at most."""
+"""Checks whether the ledger can be written, with at most one commit a second, however many ask."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 GOOD_FOR_S = 1.0
 
 
-class Shared:
-    """One answer for all who ask at the same time, and in the second after. An error is an answer too."""
+class SharedCheck:
+    """Shares one check among all who ask at the same time or within the next second. An error is shared too."""
 
     def __init__(self, prove: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.monotonic) -> None:
         self._prove = prove

@@ -1,4 +1,4 @@
-"""Keeps the parts of a service running: one that fails starts again by itself, says so, and takes no other down."""
+"""Keeps the parts of the service running: a part that fails is logged and restarted, without affecting the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reconciler.ledger.upkeep.parts import Part
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 60.0
 WELL_AFTER_S = 10.0
-"""How long a part must have run before it counts as well, and its next failure as a first one."""
+"""How long a part must run before it counts as recovered, in seconds."""
 
 ERROR_LENGTH = 500
 NOTE_PAUSE_S = 1.0
@@ -29,7 +29,7 @@ Run = Callable[[], Awaitable[object]]
 
 
 class _Watched:
-    """What is known of a part."""
+    """The state of a part."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,9 +41,9 @@ class _Watched:
 
 
 class Supervisor:
-    """Runs parts. `start` is for one that runs for ever, `until_done` for one that ends; `turn` for one turn of
-    what something else calls; `note` is for what somebody else found out. `forget` is for one that is no part any
-    more: what still runs of it is of no interest. `on_error` is told each error of a part.
+    """Runs parts. `start` is for a part that runs all the time, `until_done` for one that ends, `turn` for one run of
+    a part that something else schedules, `note` for a failure that something else found. `forget` removes a part.
+    `on_error` is called with each error of a part.
     """
 
     def __init__(self, *, longest_pause_s: float = LONGEST_PAUSE_S, well_after_s: float = WELL_AFTER_S) -> None:
@@ -54,48 +54,48 @@ class Supervisor:
         self.on_error: Callable[[BaseException], None] | None = None
 
     def parts(self) -> list[Part]:
-        """Every part that there is, well or not, by name. `error` is empty where it never failed."""
+        """All parts by name. `error` is empty if the part never failed."""
         return [Part(name, one.failing_since, one.restarts, one.error) for name, one in sorted(self._watched.items())]
 
     def start(self, name: str, run: Run, *, longest_pause_s: float | None = None) -> asyncio.Task[None]:
-        """Run a part for ever. The task ends when it is cancelled, and only then."""
+        """Run a part all the time. The task ends only when it is cancelled."""
         one = self._of(name)
         return asyncio.create_task(self._for_ever(one, run, longest_pause_s or self._longest_pause_s), name=name)
 
     def until_done(self, name: str, run: Run, *, stopping: asyncio.Event | None = None) -> asyncio.Task[None]:
-        """Run a part until it has ended well once; when `stopping`, once more and no more."""
+        """Run a part until it ends without an error. Once `stopping` is set, it is run at most once more."""
         return asyncio.create_task(self._until_done(self._of(name), run, stopping or asyncio.Event()), name=name)
 
     async def turn(self, name: str, run: Run) -> None:
-        """One turn of a part that is called again by itself: its failure is noted, its success too. Never raises."""
+        """Run a scheduled part once, and note its failure or success. Never raises."""
         one = self._of(name)
         if await self._attempt(one, run, self._longest_pause_s, restarts=False):
             self._well(one)
 
     def note(self, name: str, reason: str | None) -> None:
-        """Somebody found out why a part fails, or (None) that it runs again."""
+        """Note why a part fails, or (None) that it works again."""
         if reason is None:
             self._well(self._of(name))
         else:
             self._fails(self._of(name), reason)
 
     def well(self, name: str) -> None:
-        """A part runs."""
+        """Note that a part works."""
         self._well(self._of(name))
 
     def forget(self, name: str) -> None:
-        """A part has ended for good."""
+        """Remove a part that has ended."""
         if self._watched.pop(name, None) is not None:
             self._changed.set()
 
     async def report(self, ledger: Ledger) -> None:
-        """Keep the ledger's account of the parts: a part itself."""
+        """Keep the failing parts in the ledger up to date. Never ends."""
         while True:
             self._changed.clear()
             found = [part for part in self.parts() if part.error]
             try:
                 await ledger.note_parts(found)
-            except LedgerError:  # the writer has said so
+            except LedgerError:  # logged by the writer
                 await asyncio.sleep(NOTE_PAUSE_S)
                 continue
             await self._changed.wait()
@@ -122,7 +122,7 @@ class Supervisor:
                     await stopping.wait()
 
     async def _attempt(self, one: _Watched, run: Run, longest_pause_s: float, *, restarts: bool = True) -> bool:
-        """Whether it ended without an error."""
+        """Run a part once. Returns whether it ended without an error."""
         try:
             await run()
         except asyncio.CancelledError as error:
@@ -130,7 +130,7 @@ class Supervisor:
             if task is None or task.cancelling():
                 raise
             self._note_failure(one, error, longest_pause_s, restarts=restarts)  # it cancelled itself
-        except (Exception, SystemExit) as error:  # what a part imports may take itself for the program
+        except (Exception, SystemExit) as error:  # a library may call sys.exit
             self._note_failure(one, error, longest_pause_s, restarts=restarts)
         else:
             return True
@@ -145,13 +145,13 @@ class Supervisor:
         one.restarts += restarts
         one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=longest_pause_s)
         kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
-        first = kind not in one.logged and not isinstance(error, LedgerUnavailable)  # that the writer has explained
+        first = kind not in one.logged and not isinstance(error, LedgerUnavailable)  # logged by the writer
         one.logged.add(kind)
-        told = {"part": one.name, "error": one.error, "exc_info": error if first else None}
+        about = {"part": one.name, "error": one.error, "exc_info": error if first else None}
         if restarts:
-            log.error("a part failed and starts again", pause_s=one.pause_s, **told)
+            log.error("part restarted", pause_s=one.pause_s, **about)
         else:
-            log.error("a part failed, and its next turn comes as planned", **told)
+            log.error("part failed, will run again as scheduled", **about)
 
     def _fails(self, one: _Watched, reason: str) -> None:
         one.failing_since = one.failing_since or times.now()
@@ -162,7 +162,7 @@ class Supervisor:
         one.pause_s = 0.0
         if one.failing_since is not None:
             one.failing_since = None
-            log.info("a part runs again", part=one.name)
+            log.info("part recovered", part=one.name)
             self._changed.set()
 
     @contextlib.asynccontextmanager
@@ -178,17 +178,17 @@ class Supervisor:
 
 
 def writable(text: str) -> str:
-    """As much of an error's text as is kept, as text that can be written anywhere."""
+    """An error's text, cut to the stored length and encodable anywhere."""
     return text[:ERROR_LENGTH].encode("utf-8", "replace").decode()
 
 
 def next_pause(last: float, *, first: float, longest: float) -> float:
-    """How long to wait after another failure: twice as long as after the one before."""
+    """The pause after another failure: twice the one before, at most `longest`."""
     return min(last * 2 or first, longest)
 
 
 def words(error: BaseException) -> str:
-    """An error in words, also where its own code fails to give any."""
+    """An error as text, even if its own `__str__` fails."""
     try:
         said = str(error)
     except Exception:

@@ -107,7 +107,7 @@ def test_the_page_of_kinds_shows_where_each_says_what() -> None:
     for one in WEBHOOKS:
         project = [*one.project_id, *one.project_path, *([one.project_url] if one.project_url else [])]
         about = [f"{path}` ({name})`" for name, path in one.object]
-        cells = [one.kind, one.tells, listed(one.actions), listed(project), listed(one.author)]
+        cells = [one.kind, one.gitlab_name, listed(one.actions), listed(project), listed(one.author)]
         title = "a push's last commit" if one.kind in ("push", "tag_push") else listed(one.title)
         cells += [listed(about).replace("``", ""), title, when(one.kind)]
         lines.append(f"| {' | '.join(cells)} |".replace(f"| {one.kind} |", f"| `{one.kind}` |"))

@@ -32,7 +32,7 @@ NEVER_SHOWN = [*SECRETS.values(), "signing-key-of-a-test", "url-password", "url-
 FAULTS = [
     "receiver.endpoint:json_object",
     "receiver.endpoint:webhook_sighting",
-    "receiver.guard:Guard.refusal_by_headers",
+    "receiver.guard:HookGuard.rejection_by_headers",
     "reconciler.ledger.intake.record:_known",
     "reconciler.forwarding.formats:Formatter.message",
     "reconciler.forwarding.kinds.http:Http.headers",
@@ -40,7 +40,7 @@ FAULTS = [
     "reconciler.ledger.queue.deliveries:outgoing",
     "reconciler.dashboard.views:front",
     "reconciler.dashboard.guard:form_of",
-    "reconciler.dashboard.guard:Guard.is_token",
+    "reconciler.dashboard.guard:AdminGuard.is_token",
     "reconciler.sources.client:Client.project",
     "reconciler.sources.project_events:record_sighting",
 ]
@@ -78,7 +78,7 @@ def test_a_fault_in_any_part_shows_no_secret(
     file = config(tmp_path, destinations=[to], admin=admin, **at_gitlab(gitlab))
     with Running("-m", "tests.support.faults", fault, "serve", "-c", str(file), "--log-level", "debug") as service:
         port = service.line("listening")["port"]
-        dashboard = service.line("the dashboard is ready")["url"]
+        dashboard = service.line("dashboard ready")["url"]
 
         def poke() -> bool:
             """Everything that a stranger, GitLab, and an admin do, secrets in hand."""

@@ -28,12 +28,12 @@ def send_trial(config: Config, destination: Destination, *, bodies: bool, as_jso
     else:
         if bodies:
             print_request(request)
-        result = "taken" if answer.taken else "not taken"
+        result = "taken" if answer.accepted else "not taken"
         said = answer.error or ("" if answer.status is None else f"HTTP {answer.status}")
-        if answer.taken and answer.response:
+        if answer.accepted and answer.response:
             said += f": {answer.response}"
         out.print(f"{test_id} to {request.to}: {result}" + (f" ({said})" if said else ""))
-    if not answer.taken:
+    if not answer.accepted:
         raise typer.Exit(FAILED)
 
 
@@ -56,7 +56,7 @@ def _plain(test_id: str, request: Rendered, answer: Answer) -> dict[str, Any]:
     return {
         "id": test_id,
         "to": request.to,
-        "taken": answer.taken,
+        "taken": answer.accepted,
         "status": answer.status,
         "error": answer.error,
         "response": answer.response,

@@ -1,1 +1,1 @@
-"""The dashboard: reads the ledger, and sends events again when asked. Made on the server, live by htmx."""
+"""The dashboard: shows the ledger, and resends events. Rendered on the server, live by htmx."""

@@ -1,4 +1,4 @@
-"""What the dashboard's buttons do: the same as the commands, in the same words."""
+"""The actions of the dashboard's buttons: the same as those of the commands."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from reconciler.ledger.views.browse import Filter
 
 
 def replay_event(config: Config, event_id: int, destination: str) -> str:
-    """Send one event to one destination again. Returns what was done, in words."""
+    """Resend one event to one destination. Returns a text that says what was done."""
     count = _replay(config, ResendRequest(event_ids=(event_id,)), destination)
-    return f"Event {event_id} goes to {destination} again." if count else "There is nothing to send again."
+    return f"Event {event_id} is resent to {destination}." if count else "There is nothing to resend."
 
 
 def replay_dead(config: Config, destination: str | None, kind: str | None) -> str:
-    """Send all dead letters of a filter again."""
+    """Resend all dead letters that match a filter. Returns a text that says what was done."""
     count = _replay(config, ResendRequest(filter=Filter(kind=kind), dead_only=True), destination)
     if not count:
-        return "There is nothing to send again."
-    return f"{count:,} dead letter{'s' if count != 1 else ''} sent again."
+        return "There is nothing to resend."
+    return f"{count:,} dead letter{'s' if count != 1 else ''} resent."
 
 
 def change_destination(config: Config, name: str, act: str) -> str:
-    """Pause a destination, or resume it."""
+    """Pause or resume a destination. Returns a text that says what was done."""
     with opened(config.ledger.path) as db:
         one = next((one for one in destinations.destination_states(db) if one.name == name), None)
         if one is None or act not in ("pause", "resume"):
             return "There is no such destination."
         if act == "pause":
             beside.pause(db, one.id, now=times.now())
-            return f"{name} is paused: what comes is kept for it."
+            return f"{name} is paused: new deliveries stay pending."
         beside.resume(db, one.id)
-        return f"{name} gets events again."
+        return f"{name} is resumed."
 
 
 def _replay(config: Config, wanted: ResendRequest, destination: str | None) -> int:

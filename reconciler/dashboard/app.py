@@ -1,4 +1,4 @@
-"""The dashboard's routes. Pages are read from the ledger by threads, so that no page holds a webhook up."""
+"""The dashboard's routes. Threads read the pages from the ledger, so that no page delays a webhook."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from reconciler.config.models import Config
 from reconciler.dashboard import actions, views
-from reconciler.dashboard.guard import COOKIE, TOO_MANY, Guard, form_of
+from reconciler.dashboard.guard import COOKIE, TOO_MANY, AdminGuard, form_of
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
@@ -33,15 +33,15 @@ from reconciler.ledger.views.unknowns import Known
 log = structlog.get_logger(__name__)
 
 Current = Callable[[], Config]
-TOLD_KEPT = 100
+MESSAGES_KEPT = 100
 
 
 def dashboard_app(
     current: Current, *, known: Callable[[], Known], stream: Stream, trouble: Callable[[], str | None] = lambda: None
 ) -> ASGIApp:
-    """The ASGI app of the admin port. `current` is the config as it is now; `known` says how much is known, and may
-    take a moment; `trouble` tells why the file at the ledger's path must not be shown, where it is another than the
-    service's.
+    """The ASGI app of the admin port. `current` returns the current config; `known` returns what is known and
+    unknown, and may take a moment; `trouble` returns why the file at the ledger's path must not be shown, if it is
+    not the service's.
     """
     pages = _Pages(current, known, stream, trouble)
     routes = [
@@ -59,25 +59,25 @@ def dashboard_app(
         Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
     ]
     unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}
-    return Guard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
+    return AdminGuard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
 
 
-class Told:
-    """What forms were answered with, for the page that comes next: its URL has the number of a text and no text."""
+class Messages:
+    """The answers to forms, for the next page: its URL has the id of a message, not its text."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, str] = OrderedDict()
 
     def keep(self, text: str) -> str:
-        """Keep a text, as one of the newest. Returns its number, which nobody can guess."""
+        """Store a message; old ones are dropped. Returns its id, which can't be guessed."""
         number = secrets.token_urlsafe(12)
         self._kept[number] = text
-        while len(self._kept) > TOLD_KEPT:
+        while len(self._kept) > MESSAGES_KEPT:
             self._kept.popitem(last=False)
         return number
 
     def get(self, number: str) -> str:
-        """The text, or nothing."""
+        """The text of a message, or an empty one."""
         return self._kept.get(number, "")
 
 
@@ -90,7 +90,7 @@ class _Pages:
         self._stream = stream
         self._trouble = trouble
         self._templates = templates()
-        self._told = Told()
+        self._messages = Messages()
 
     async def front(self, request: Request) -> Response:
         page, config = _number(request, "page", 0), self._current()
@@ -155,10 +155,10 @@ class _Pages:
         return StreamingResponse(made, media_type="text/event-stream")
 
     async def login(self, request: Request) -> Response:
-        guard: Guard = request.state.guard
+        guard: AdminGuard = request.state.guard
         wrong = False
-        if request.method == "POST" and await guard.meant(request):
-            if wait := guard.looks_away_s(request):
+        if request.method == "POST" and await guard.is_own_form(request):
+            if wait := guard.ignored_for_s(request):
                 return PlainTextResponse(TOO_MANY, 429, {"Retry-After": str(wait)})
             if guard.is_token((await form_of(request)).get("token", ""), request):
                 answer = RedirectResponse("/", 303)
@@ -170,16 +170,16 @@ class _Pages:
         return HTMLResponse(html, 403 if wrong else 200)
 
     async def unreadable(self, request: Request, error: Exception) -> Response:
-        """A page that can't be made says why, instead of what it does not know."""
+        """Answer with a page that says why the ledger can't be read."""
         why = explain(error) if isinstance(error, sqlite3.Error) else str(error)
-        log.error("a page can't be made", path=request.url.path, reason=why)
-        made = {"here": request.url.path, "guard": request.state.guard, "told": "", "made": today(times.now())}
+        log.error("page not rendered", path=request.url.path, reason=why)
+        made = {"here": request.url.path, "guard": request.state.guard, "message": "", "made": today(times.now())}
         said = {"title": "The ledger can’t be read", "text": why}
         return HTMLResponse(self._templates.get_template("message.html").render(made | said), 503)
 
     def _check_file(self) -> None:
-        """The file at the ledger's path must be the service's: of another nothing is shown, and nothing is written
-        there.
+        """Raises LedgerUnavailable if the file at the ledger's path is not the service's: it must not be shown or
+        changed.
         """
         trouble = self._trouble()
         if trouble is not None:
@@ -196,7 +196,7 @@ class _Pages:
         common = {
             "here": here or request.url.path,
             "guard": request.state.guard,
-            "told": self._told.get(request.query_params.get("told", "")),
+            "message": self._messages.get(request.query_params.get("message", "")),
         }
 
         def make() -> tuple[str, int]:
@@ -210,17 +210,17 @@ class _Pages:
             return self._templates.get_template(name).render(made | found), 200
 
         html, status = await run_in_threadpool(make)
-        return HTMLResponse(html.encode("utf-8", "replace"), status)  # lone surrogates are none in UTF-8
+        return HTMLResponse(html.encode("utf-8", "replace"), status)  # UTF-8 has no lone surrogates
 
     async def _act(self, request: Request, back: str, act: Callable[[Config, dict[str, str]], str]) -> Response:
-        """Do what a form of ours asks, and show its page again, which says what was done."""
-        guard: Guard = request.state.guard
-        if not await guard.meant(request):
+        """Do what a form asks, and redirect to its page, which shows what was done."""
+        guard: AdminGuard = request.state.guard
+        if not await guard.is_own_form(request):
             return HTMLResponse("this form was not sent from a page of the dashboard\n", 403)
         form = {"destination": "", "kind": ""} | await form_of(request)
         self._check_file()
-        told = self._told.keep(await run_in_threadpool(act, self._current(), form))
-        return RedirectResponse(f"{back}?{urlencode({'told': told})}", 303)
+        message = self._messages.keep(await run_in_threadpool(act, self._current(), form))
+        return RedirectResponse(f"{back}?{urlencode({'message': message})}", 303)
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:
@@ -228,5 +228,5 @@ def _number(request: Request, name: str, otherwise: int) -> int:
 
 
 def _whole(text: str, otherwise: int) -> int:
-    """A number that SQLite can hold."""
+    """Parse a number that SQLite can store."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else otherwise

@@ -1,4 +1,4 @@
-"""Templates, and how times, durations and JSON are shown. Everything is escaped; nothing is marked as safe."""
+"""Templates, and the format of times, durations and JSON. Everything is escaped; nothing is marked as safe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (SECOND, "s"))
 
 
 def templates() -> Environment:
-    """The environment that all pages are made in."""
+    """The template environment of all pages."""
     made = Environment(
         loader=PackageLoader("reconciler.dashboard"),
         autoescape=True,
@@ -37,7 +37,7 @@ def moment(value: str | Millis | None) -> str:
 
 
 def duration(millis: float | None) -> str:
-    """A length of time in its largest unit, roughly."""
+    """A duration, rounded to its largest unit."""
     if millis is None:
         return "–"
     for unit, name in _UNITS:
@@ -47,30 +47,30 @@ def duration(millis: float | None) -> str:
 
 
 def count(value: int | None) -> str:
-    """A number with its thousands apart."""
+    """A number with thousands separators."""
     return "–" if value is None else f"{value:,}"
 
 
 def percent(value: float | None) -> str:
-    """A share."""
+    """A share as a percentage."""
     return "–" if value is None else f"{value:.1%}"
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, for the template that folds it."""
+    """The type of a JSON value, for the template that folds it."""
     if isinstance(value, dict):
         return "object"
     return "array" if isinstance(value, list) else "scalar"
 
 
 def written(value: Any) -> str:
-    """A JSON value as text, whatever strangers put into it."""
+    """A JSON value as text. Never raises."""
     try:
         return as_json(value)
     except RecursionError:
-        return "… (too deep to be shown)"
+        return "… (too deep to show)"
 
 
 def today(now: Millis) -> str:
-    """The moment a page was made, for its foot."""
+    """The time a page was rendered, for its footer."""
     return datetime.fromtimestamp(now / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,4 +1,4 @@
-"""Events as they come, for browsers that listen (server-sent events)."""
+"""New events for open browsers (server-sent events)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from reconciler.ledger.views.browse import Filter, after
 
 LOOK_S = 0.5
 ALIVE_EVERY = 30
-"""Looks between two signs of life, which keep proxies from closing a quiet stream."""
+"""Looks between two keep-alive lines, which stop proxies from closing a quiet stream."""
 MOST_LISTENERS = 50
 EVENTS_A_LOOK = 20
-"""More at once than people can read: the rest are on the events page."""
+"""The most events sent at once; the rest are on the events page."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +29,8 @@ Row = Callable[[Any], str]
 
 
 class Stream:
-    """All listeners. `stop` ends them, so that the service can end. `trouble` tells why the file at the ledger's path
-    must not be shown.
+    """The streams of all listeners. `stop` ends them, so that the service can stop. `trouble` returns why the file at
+    the ledger's path must not be shown, if so.
     """
 
     def __init__(self, path: Path, trouble: Callable[[], str | None] = lambda: None) -> None:
@@ -44,8 +44,8 @@ class Stream:
         self._stopped.set()
 
     async def lines(self, last: int, row: Row, trouble_row: Row) -> AsyncIterator[str]:
-        """What a listener gets: each event after `last` as a row of a table, oldest first; and why there are none for
-        now, where the ledger can't be read.
+        """The stream of one listener: each event after `last` as a table row, oldest first, or a row with the error
+        if the ledger can't be read.
         """
         if self._listeners >= MOST_LISTENERS:
             yield "retry: 60000\n\n"
@@ -62,11 +62,11 @@ class Stream:
                 except (LedgerError, sqlite3.Error) as error:
                     trouble = explain(error) if isinstance(error, sqlite3.Error) else str(error)
                 if trouble and trouble != before:
-                    log.error("the stream of events can't go on for now", reason=trouble)
-                    yield _told(trouble_row(trouble))
+                    log.error("event stream interrupted", reason=trouble)
+                    yield _server_sent_event(trouble_row(trouble))
                 for event in found:
                     last = event["id"]
-                    yield f"id: {last}\n{_told(row(event))}"
+                    yield f"id: {last}\n{_server_sent_event(row(event))}"
                 looks += 1
                 if looks % ALIVE_EVERY == 0:
                     yield ": alive\n\n"
@@ -82,8 +82,8 @@ class Stream:
             return after(db, Filter(), event_id=last, limit=EVENTS_A_LOOK)
 
 
-def _told(html: str) -> str:
-    """A row as browsers are sent it."""
+def _server_sent_event(html: str) -> str:
+    """A row as a server-sent event."""
     text = str(html).encode("utf-8", "replace").decode()
     data = "".join(f"data: {line}\n" for line in text.splitlines())
     return f"event: event\n{data}\n"

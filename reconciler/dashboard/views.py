@@ -1,4 +1,4 @@
-"""What each page shows, read from the ledger. Plain data: the templates make pages of it."""
+"""The data of each page, read from the ledger. The templates render it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS_A_PAGE = 50
 UNKNOWN_SHOWN = 20
 FAR = 1 << 62
 LARGEST_SHOWN = 1 << 20
-"""Of a payload on an event's page, in characters: as HTML it is ten times as large, and more in memory."""
+"""The largest payload on an event's page, in characters: as HTML it is ten times as large."""
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class ProjectRow(msgspec.Struct, frozen=True):
-    """A project with its last day."""
+    """A project and its last 24 hours."""
 
     id: int
     path: str | None
@@ -51,7 +51,7 @@ class ProjectRow(msgspec.Struct, frozen=True):
 
 
 class DestinationRow(msgspec.Struct, frozen=True):
-    """A destination, and how it has done of late."""
+    """A destination and its recent record."""
 
     status: status.DestinationStatus
     record: DeliveryRecord
@@ -59,7 +59,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
 
 
 def front(db: Database, config: Config, known: Known, *, now: Millis, page: int = 0) -> dict[str, Any]:
-    """The front page. `known` is how much is known: finding that out is the caller's (it knows the sources)."""
+    """The overview page. The caller finds out what is `known`, because it knows the sources."""
     since = Millis(now // HOUR * HOUR - (STRIP_HOURS - 1) * HOUR)
     by_hour = overview.hours(db, since=since)
     gaps: dict[int, list[Gap]] = defaultdict(list)
@@ -102,7 +102,7 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
 
 
 def events(db: Database, *, words: str, before: int) -> dict[str, Any]:
-    """The list of events, or those that a search finds; newest first, a page at a time."""
+    """A page of events, or of those that a search finds, newest first."""
     if words.strip():
         rows = search.find(db, words, before=before, limit=ROWS_A_PAGE + 1)
     else:
@@ -111,7 +111,7 @@ def events(db: Database, *, words: str, before: int) -> dict[str, Any]:
 
 
 def event(db: Database, event_id: int) -> dict[str, Any] | None:
-    """One event, whole; None where there is none."""
+    """The page of one event; None if there is none."""
     found = browse.show(db, event_id)
     if found is None:
         return None
@@ -124,13 +124,13 @@ def event(db: Database, event_id: int) -> dict[str, Any] | None:
 
 
 def payload(db: Database, event_id: int) -> str | None:
-    """An event's payload as it is stored; None where there is none."""
+    """An event's payload as stored; None if there is no such event."""
     found = browse.show(db, event_id)
     return None if found is None else found["payload"]
 
 
 def _payload(text: str) -> dict[str, Any]:
-    """A payload to be folded open, as text where no parser takes it, and its size alone where it is large."""
+    """A payload as parsed JSON; as text if it can't be parsed; only its size if it is too large."""
     shown: dict[str, Any] = {"size": len(text), "payload": None, "raw": None}
     if len(text) > LARGEST_SHOWN:
         return shown
@@ -150,13 +150,13 @@ def dead(db: Database, config: Config, *, destination: str | None, kind: str | N
 
 
 def runs(db: Database, *, before: int) -> dict[str, Any]:
-    """What was read from GitLab."""
+    """The page of runs: what was read from GitLab."""
     rows = overview.runs(db, before=before, limit=ROWS_A_PAGE + 1)
     return {"runs": rows[:ROWS_A_PAGE], "more": len(rows) > ROWS_A_PAGE}
 
 
 class _Line:
-    """A project's row, of which only those of one page are drawn."""
+    """A project's row, drawn only if it is on the page."""
 
     def __init__(self, row: dict[str, Any], gaps: list[Gap], by_hour: dict[Millis, Hour], off: list[str]) -> None:
         self._row = row
@@ -169,11 +169,11 @@ class _Line:
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
-        """What needs a look comes first."""
+        """The sort key: projects with problems come first."""
         return (-len(self._gaps), -len(self._notes), -self._events, self._row["path"] or "")
 
     def shown(self, since: Millis) -> ProjectRow:
-        """With its last day, hour by hour."""
+        """The row with its last 24 hours, hour by hour."""
         most = max((hour.webhook + hour.recovered for hour in self._by_hour.values()), default=0)
         cells = []
         for start in map(Millis, range(since, since + STRIP_HOURS * HOUR, HOUR)):

@@ -1,1 +1,2 @@
-"""The shared vocabulary: times, sightings, kinds, keys and the matching rule. Knows nothing of any other room."""
+"""The shared types and rules: times, sightings, kinds, keys and the matching rule. Imports no other package of
+ours."""

@@ -1,4 +1,4 @@
-"""What we ourselves have to say, in the shape of an event: it is recorded and delivered like any other."""
+"""The service's own alerts as events: they are recorded and delivered like any other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SOURCE = "reconciler"
 def alert_sighting(
     *, what: str, subject: str, state: Literal["opened", "over"], text: str, since: Millis, at: Millis
 ) -> Sighting:
-    """An alert that opened, or that is over. `text` is a sentence for people; chat systems show it as it is."""
+    """The sighting of an alert that opened or is over. `text` is a sentence for people; chat systems show it as it
+    is.
+    """
     body = {
         "object_kind": ALERT,
         "alert": what,
@@ -32,7 +34,7 @@ def alert_sighting(
     return Sighting(
         source=SOURCE,
         source_id=name,
-        identity=Identity(name, at, Precision.ONCE),
+        identity=Identity(name, at, Precision.UNIQUE_ID),
         summary=Summary(kind=ALERT, action=state, title=text[:200]),
         seen_at=at,
         payload=payload,

@@ -1,4 +1,4 @@
-"""Careful reading of JSON that others wrote: every helper takes anything and answers with a type or None."""
+"""Reads JSON from outside with care: every helper takes any value and returns one type or None."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import orjson
 _LARGEST = (1 << 63) - 1
 """SQLite's largest integer; GitLab's ids are far smaller."""
 LONGEST_NAME = 255
-"""Of what lists and filters show of a body, in characters: GitLab's own limit for names, paths and refs."""
+"""The longest text from a body in lists and filters, in characters: GitLab's own limit for names, paths and refs."""
+_TITLE_LENGTH = 200
 
 
 @lru_cache(maxsize=256)
@@ -21,10 +22,10 @@ def _steps(path: str) -> tuple[str, ...]:
 
 
 def parsed(data: str | bytes) -> Any:
-    """JSON as GitLab may write it, in webhooks and answers alike: fast, or, for what the fast parser refuses (lone
-    surrogates, large numbers), slowly. A number that is too large to count with is read as its text.
+    """Parse JSON from GitLab. What the fast parser rejects (lone surrogates, large numbers) is parsed by a slow one.
+    A number that is too large to compute with becomes text.
 
-    Raises ValueError for what is none, or is nested too deeply.
+    Raises ValueError for text that is not JSON or is nested too deeply.
     """
     try:
         return orjson.loads(data)
@@ -42,9 +43,9 @@ def parsed(data: str | bytes) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """What `parsed` made, or a part of it, as JSON again.
+    """Write a value from `parsed`, or a part of it, as JSON.
 
-    Raises TypeError for what is none, ValueError for what is no number, RecursionError for what is too deep.
+    Raises TypeError for a value that is not JSON, ValueError for NaN or infinity, RecursionError if it is too deep.
     """
     try:
         return orjson.dumps(value).decode()
@@ -55,7 +56,7 @@ def as_json(value: Any) -> str:
 def _integer(digits: str) -> int | str:
     try:
         return int(digits)
-    except ValueError:  # Python counts with no more digits than this: it would take for ever
+    except ValueError:  # Python parses no more digits than this: it would take too long
         return digits
 
 
@@ -65,11 +66,11 @@ def _float(digits: str) -> float | str:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def dig(body: Any, path: str) -> Any:
-    """The value at a dotted path, or None where any step is missing or no object."""
+    """The value at a dotted path; None if a step is missing or not an object."""
     for step in _steps(path):
         if not isinstance(body, dict):
             return None
@@ -78,7 +79,7 @@ def dig(body: Any, path: str) -> Any:
 
 
 def text(value: Any) -> str | None:
-    """A non-empty string that SQLite can hold, or None. Lone surrogates are replaced."""
+    """A non-empty string that SQLite can store, or None. Lone surrogates are replaced."""
     if not isinstance(value, str) or not value:
         return None
     if value.isascii():
@@ -87,12 +88,18 @@ def text(value: Any) -> str | None:
 
 
 def short(value: str | None) -> str | None:
-    """Text for a list: no longer than GitLab's own names."""
+    """Text cut to the length of GitLab's names, for lists."""
     return value if value is None else value[:LONGEST_NAME]
 
 
+def first_line(value: str | None) -> str | None:
+    """The first line of a title or message, cut for a list; None if there is none."""
+    lines = (value or "").strip().splitlines()
+    return lines[0][:_TITLE_LENGTH] if lines else None
+
+
 def number(value: Any) -> int | None:
-    """A positive id that SQLite can hold, or None. A string of digits is one too."""
+    """A positive id that SQLite can store, or None. A string of digits counts too."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
@@ -101,7 +108,7 @@ def number(value: Any) -> int | None:
 
 
 def word(value: Any) -> str | None:
-    """A scalar as a word of a key: text, number or truth value; None for anything else."""
+    """A text, number or boolean as a part of a key; None for anything else."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
@@ -110,7 +117,7 @@ def word(value: Any) -> str | None:
 
 
 def first_text(body: Any, *paths: str) -> str | None:
-    """The first of several dotted paths that holds text."""
+    """The text at the first of several dotted paths that has one."""
     for path in paths:
         found = text(dig(body, path))
         if found is not None:
@@ -119,7 +126,7 @@ def first_text(body: Any, *paths: str) -> str | None:
 
 
 def first_number(body: Any, *paths: str) -> int | None:
-    """The first of several dotted paths that holds an id."""
+    """The id at the first of several dotted paths that has one."""
     for path in paths:
         found = number(dig(body, path))
         if found is not None:

@@ -1,7 +1,7 @@
-"""A body's fingerprint: the same for the bytes GitLab posted and for what its hook log shows of them later.
+"""Computes a body's fingerprint: the same for the bytes that GitLab posted and for its hook log's copy of them.
 
 The log keeps the parsed body, not the bytes, and every string that is an e-mail address reads `[REDACTED]` in it
-(docs/gitlab.md, "The webhook's log"). So the fingerprint is of the body written one way, with e-mail addresses
+(docs/gitlab.md, "The webhook's log"). So the fingerprint is of the body in one canonical form, with e-mail addresses
 redacted.
 """
 
@@ -18,7 +18,7 @@ REDACTED = "[REDACTED]"
 
 _LABEL = rb"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _EMAIL = re.compile(rb'"[a-zA-Z0-9.!#$%&\'*+/=?^_`{|}~-]+@' + _LABEL + rb"(?:\." + _LABEL + rb')*"')
-"""A whole string that is an address, as Ruby's URI::MailTo::EMAIL_REGEXP (the WHATWG's rule) has it."""
+"""A whole string that is an e-mail address, by Ruby's URI::MailTo::EMAIL_REGEXP (the WHATWG's rule)."""
 
 
 def fingerprint(body: dict[str, Any]) -> str:
@@ -33,7 +33,7 @@ def fingerprint(body: dict[str, Any]) -> str:
 
 
 def _written(value: Any) -> str:
-    """As `json.dumps` writes it, with sorted keys, however deep it is: nothing here calls itself."""
+    """As `json.dumps` writes it, with sorted keys, at any depth: it does not recurse."""
     made: list[str] = []
     left: list[tuple[str | None, Any]] = [(None, value)]
     while left:

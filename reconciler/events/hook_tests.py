@@ -1,9 +1,8 @@
-"""Telling a test of a webhook, which GitLab makes when it is asked to, from what really happened.
+"""Tells test webhooks, which GitLab sends on request, from real ones.
 
-GitLab makes the body of a `push_events` test from the newest commits of the default branch, and names the oldest of
-them as `before` (`Gitlab::DataBuilder::Push.build_sample`). A real push never lists the commit that it came from. So
-the body itself proves the test, whatever else arrives beside it. A project without commits is tested with a body
-that stands in GitLab's source.
+GitLab builds the body of a `push_events` test from the newest commits of the default branch, and names the oldest of
+them as `before` (`Gitlab::DataBuilder::Push.build_sample`). A real push never lists its `before` commit. So the body
+itself proves the test. A project without commits is tested with a fixed body from GitLab's source.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from reconciler.events.fields import first_number, text
 from reconciler.events.keys import ZEROS
 
 TRIGGER = "push_events"
-"""What GitLab is asked first to test a webhook with: the only test that its body proves."""
+"""The trigger that webhooks are tested with first: the only one whose test can be recognized by its body."""
 
 _SAMPLE = ("95790bf891e76fee5e1747ab589903a6a1f80f22", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7")
-"""`before` and `after` of the body in GitLab's source. Its project is no project of anybody's."""
+"""`before` and `after` of the body in GitLab's source. Its project does not exist."""
 
 
 def is_test(body: Any) -> bool:
-    """Whether a webhook's body proves that GitLab made it to test a webhook with `push_events`."""
+    """Whether a body proves that it is a `push_events` test."""
     return _is_sample(body) or _is_of_newest_commits(body)
 
 
@@ -62,7 +61,7 @@ def _is_sample(body: Any) -> bool:
 
 
 def _is_of_newest_commits(body: Any) -> bool:
-    # A tag that is made anew may well list the commit that it came from: only a branch's push proves anything.
+    # A tag that is created again may list its `before` commit: only a branch's push proves a test.
     if not isinstance(body, dict) or body.get("object_kind") != "push":
         return False
     before, commits = text(body.get("before")), body.get("commits")

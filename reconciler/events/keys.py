@@ -1,4 +1,4 @@
-"""The keys: what a webhook's body and an Events API record both say of one event, written the same way."""
+"""Builds keys. A webhook's body and an Events API record of one event give the same key."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from reconciler.events.fields import dig, first_number, first_text, number, text
 from reconciler.events.kinds import KEY_WORDS, Mirrored, Unmirrored
 
 ZEROS = "0" * 40
-"""What a push webhook writes for "nothing": before a branch was created, after it was deleted."""
+"""A push webhook's commit for "none": before a branch was created, after it was deleted."""
 
 LONGEST = 1000
 
 
 def bounded(key: str) -> str:
-    """The key, or what stands for one that is longer than anything GitLab writes: keys are in indexes."""
+    """The key, shortened with a hash if it is longer than any that GitLab causes: keys are indexed."""
     if len(key) <= LONGEST:
         return key
     return f"{key[:LONGEST]}…{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def webhook_key(row: Mirrored, body: dict[str, Any], project: int | str | None) -> str | None:
-    """The key of a webhook that the Events API mirrors, or None where the body lacks what the key needs.
+    """The key of a webhook that the Events API mirrors; None if the body lacks a part of it.
 
-    `project` is the project's id, or its path where the id is not known.
+    `project` is the project's id, or its path if the id is not known.
     """
     word = KEY_WORDS.get(row.kind, row.kind)
-    match row.shape:
+    match row.key_form:
         case "push":
             ref, before, after = text(body.get("ref")), text(body.get("before")), text(body.get("after"))
             if project is None or ref is None or before is None or after is None:
@@ -55,9 +55,9 @@ def webhook_key(row: Mirrored, body: dict[str, Any], project: int | str | None) 
 def unmirrored_key(
     row: Unmirrored, action: str | None, subject: str | None, project: int | str | None, sha: str
 ) -> str | None:
-    """The key of a webhook without an Events API record, or None where the body lacks what the key needs.
+    """The key of a webhook without an Events API record; None if the body lacks a part of it.
 
-    `subject` is what stands at the row's `id`, `sha` the body's fingerprint.
+    `subject` is the value at the row's `id`, `sha` the body's fingerprint.
     """
     if subject is None or (row.in_project and project is None):
         return None
@@ -67,18 +67,18 @@ def unmirrored_key(
 
 
 def listed(kind: str, subject: int | str, did: str, *, project: int | None = None) -> str:
-    """The key of what one of GitLab's lists shows: the one that `unmirrored_key` gives its webhook.
+    """The key of an entry in one of GitLab's lists: the same that `unmirrored_key` gives its webhook.
 
-    `project` where the row of the kind says `in_project`.
+    Pass `project` if the kind's row has `in_project`.
     """
     where = "" if project is None else f"{project}:"
     return f"{KEY_WORDS.get(kind, kind)}:{where}{subject}:{did}"
 
 
 def record_key(word: str, did: str, record: dict[str, Any], project: int) -> str | None:
-    """The key of an Events API record, or None where it has no webhook to match.
+    """The key of an Events API record; None if no webhook corresponds to it.
 
-    `word` and `did` are the record's target and action in the words of the keys.
+    `word` and `did` are the record's target and action as keys spell them.
     """
     target = number(record.get("target_id"))
     user = number(record.get("author_id"))
@@ -131,6 +131,6 @@ def member(project: int | str | None, user: int | None, did: str) -> str | None:
 
 
 def wiki_page(project: int | str | None, did: str, slug: str | None, title: str | None) -> str | None:
-    """A destroyed page's record may have no slug: there, both sides go by the title."""
+    """The record of a destroyed page may have no slug, so both sides use the title then."""
     name = (title or slug) if did == "destroyed" else (slug or title)
     return None if project is None or name is None else f"wiki_page:{project}:{name}:{did}"

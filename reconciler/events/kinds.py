@@ -1,8 +1,9 @@
-"""The table of kinds: which webhook tells the same event as which Events API record.
+"""The table of kinds: which webhook and which Events API record report the same event.
 
-This is docs/gitlab.md, "Which webhook is which Events API record", as data. `Mirrored` rows have a record on the
-Events API; everything else that GitLab sends is in `UNMIRRORED` (kinds whose bodies carry their own time or an id
-used once) or has identity from its own delivery only. To teach the program a new kind, add a row here.
+This is docs/gitlab.md, "Which webhook is which Events API record" as data. `Mirrored` rows have a record in the
+Events API. Other kinds whose bodies
+have a time or a unique id are in `UNMIRRORED`. Anything else is identified by its own delivery only. To add a kind,
+add a row here.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from typing import Literal
 from reconciler.events.sighting import OWN_KINDS, Precision
 from reconciler.events.webhooks import known_actions
 
-Shape = Literal["object", "object_and_user", "note", "push", "wiki_page", "member"]
-"""How a key is built; one function for each in `keys`."""
+KeyForm = Literal["object", "object_and_user", "note", "push", "wiki_page", "member"]
+"""How a key is built. `keys` has one function for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mirrored:
-    """A webhook action that the Events API records too.
+    """A webhook action that the Events API also records.
 
     `kind` is the webhook's `object_kind`, `actions` its action (None: the body has none). `record` is the
-    record's `action_name`, as `RECORD_ACTIONS` spells it, and the word used in the key. `time` lists where
-    the webhook tells when it happened (dotted paths, first one present wins); empty: it does not.
+    record's `action_name`, as `RECORD_ACTIONS` spells it, and the word in the key. `time` lists where the webhook
+    states its time (dotted paths, the first one present counts); empty if it states none.
     """
 
     kind: str
     actions: tuple[str | None, ...]
     record: str
-    shape: Shape
+    key_form: KeyForm
     time: tuple[str, ...]
     precision: Precision
 
@@ -38,39 +39,39 @@ _CREATED = ("object_attributes.created_at",)
 _UPDATED = ("object_attributes.updated_at",)
 _CHANGED = ("updated_at", "created_at")
 _CLOSED = ("object_attributes.closed_at", "object_attributes.updated_at")
-_ONCE, _STATED, _RECEIVED = Precision.ONCE, Precision.STATED, Precision.RECEIVED
-_ALONE, _LOOSE = Precision.ALONE, Precision.LOOSE
+_UNIQUE_ID, _GITLAB_TIME, _RECEIVED_TIME = Precision.UNIQUE_ID, Precision.GITLAB_TIME, Precision.RECEIVED_TIME
+_UNVERIFIED, _REPEATABLE = Precision.RECEIVED_UNVERIFIED, Precision.RECEIVED_REPEATABLE
 
 MIRRORED: tuple[Mirrored, ...] = (
-    Mirrored("push", (None,), "pushed", "push", (), _RECEIVED),
-    Mirrored("tag_push", (None,), "pushed", "push", (), _RECEIVED),
+    Mirrored("push", (None,), "pushed", "push", (), _RECEIVED_TIME),
+    Mirrored("tag_push", (None,), "pushed", "push", (), _RECEIVED_TIME),
     *(
         row
         for kind in ("issue", "work_item")
         for row in (
-            Mirrored(kind, ("open",), "opened", "object", _CREATED, _STATED),
-            Mirrored(kind, ("reopen",), "opened", "object", _UPDATED, _STATED),
-            Mirrored(kind, ("close",), "closed", "object", _CLOSED, _STATED),
+            Mirrored(kind, ("open",), "opened", "object", _CREATED, _GITLAB_TIME),
+            Mirrored(kind, ("reopen",), "opened", "object", _UPDATED, _GITLAB_TIME),
+            Mirrored(kind, ("close",), "closed", "object", _CLOSED, _GITLAB_TIME),
         )
     ),
-    Mirrored("merge_request", ("open",), "opened", "object", _CREATED, _STATED),
-    Mirrored("merge_request", ("reopen",), "opened", "object", _UPDATED, _STATED),
-    Mirrored("merge_request", ("close",), "closed", "object", _UPDATED, _STATED),
-    Mirrored("merge_request", ("merge",), "merged", "object", _UPDATED, _STATED),
-    # An approval need not touch the merge request's updated_at, which may then be days old: time of receipt.
-    Mirrored("merge_request", ("approved", "approval"), "approved", "object_and_user", (), _RECEIVED),
-    Mirrored("note", ("create", None), "commented", "note", _CREATED, _ONCE),
-    Mirrored("wiki_page", ("create",), "created", "wiki_page", (), _RECEIVED),
-    Mirrored("wiki_page", ("update",), "updated", "wiki_page", (), _RECEIVED),
-    Mirrored("wiki_page", ("delete",), "destroyed", "wiki_page", (), _RECEIVED),
-    Mirrored("milestone", ("create",), "opened", "object", _CREATED, _STATED),
-    Mirrored("milestone", ("reopen",), "opened", "object", _UPDATED, _STATED),
-    Mirrored("milestone", ("close",), "closed", "object", _UPDATED, _STATED),
-    Mirrored("milestone", ("delete",), "destroyed", "object", (), _RECEIVED),
-    # Members of a project, told by system hooks. created_at is the membership's, or that of the request for it: of no
-    # use for its end.
-    Mirrored("member", ("user_add_to_team",), "joined", "member", _CHANGED, _STATED),
-    Mirrored("member", ("user_remove_from_team",), "left", "member", (), _RECEIVED),
+    Mirrored("merge_request", ("open",), "opened", "object", _CREATED, _GITLAB_TIME),
+    Mirrored("merge_request", ("reopen",), "opened", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("merge_request", ("close",), "closed", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("merge_request", ("merge",), "merged", "object", _UPDATED, _GITLAB_TIME),
+    # An approval may leave the merge request's updated_at as it was, days old. So the time of receipt counts.
+    Mirrored("merge_request", ("approved", "approval"), "approved", "object_and_user", (), _RECEIVED_TIME),
+    Mirrored("note", ("create", None), "commented", "note", _CREATED, _UNIQUE_ID),
+    Mirrored("wiki_page", ("create",), "created", "wiki_page", (), _RECEIVED_TIME),
+    Mirrored("wiki_page", ("update",), "updated", "wiki_page", (), _RECEIVED_TIME),
+    Mirrored("wiki_page", ("delete",), "destroyed", "wiki_page", (), _RECEIVED_TIME),
+    Mirrored("milestone", ("create",), "opened", "object", _CREATED, _GITLAB_TIME),
+    Mirrored("milestone", ("reopen",), "opened", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("milestone", ("close",), "closed", "object", _UPDATED, _GITLAB_TIME),
+    Mirrored("milestone", ("delete",), "destroyed", "object", (), _RECEIVED_TIME),
+    # Members of a project, reported by system hooks. created_at is that of the membership or of the request for it,
+    # so it does not tell when the membership ended.
+    Mirrored("member", ("user_add_to_team",), "joined", "member", _CHANGED, _GITLAB_TIME),
+    Mirrored("member", ("user_remove_from_team",), "left", "member", (), _RECEIVED_TIME),
 )
 
 RECORD_ACTIONS: dict[str, str] = {
@@ -90,7 +91,7 @@ RECORD_ACTIONS: dict[str, str] = {
     "left": "left",
     "removed due to membership expiration from": "left",
 }
-"""What a record's `action_name` says, in the words of the keys. `opened` may be a reopening."""
+"""A record's `action_name` as keys spell it. `opened` may be a reopening."""
 
 RECORD_TARGETS: dict[str, str] = {
     "Issue": "issue",
@@ -102,22 +103,21 @@ RECORD_TARGETS: dict[str, str] = {
     "DiscussionNote": "note",
     "WikiPage::Meta": "wiki_page",
 }
-"""A record's `target_type`, as the key's first word. What is not here has no webhook to match."""
+"""A record's `target_type` as the first word of the key. Types that are missing here have no webhook."""
 
 KEY_WORDS: dict[str, str] = {"work_item": "issue", "tag_push": "push"}
-"""Kinds that share a key with another: a work item of type issue says `issue`, others `work_item`, and the
-API may say either."""
+"""Kinds that share their keys with another kind: the API may call any work item `issue` or `work_item`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unmirrored:
-    """A kind that no Events API record mirrors.
+    """A kind without an Events API record.
 
-    `id` says where its id stands, `action` where what happened to it stands, `time` where its own time stands;
-    `untimed` is the precision of one that tells no time. Its key ends in a hash of the body, so that only
-    byte-identical bodies are the same event; unless it is `listed`: then one of GitLab's lists shows it too
-    (docs/gitlab.md, "Lists of other objects"), and the key is what a list can tell. `in_project`: the id is unique
-    in its project only. A row with `only` goes before its kind's general one, for those actions.
+    `id`, `action` and `time` are the paths of its id, action and time; `untimed` is its precision if the body states
+    no time. Its key ends in a hash of the body, so that only byte-identical bodies are the same event. If it is
+    `listed`, one of GitLab's lists shows it too
+    (docs/gitlab.md, "Lists of other objects"), and the key has only what the list shows. `in_project`: the id is
+    unique only in its project. A row with `only` takes precedence over its kind's general row, for those actions.
     """
 
     kind: str
@@ -126,7 +126,7 @@ class Unmirrored:
     time: tuple[str, ...]
     precision: Precision
     only: tuple[str, ...] = ()
-    untimed: Precision = Precision.ALONE
+    untimed: Precision = Precision.RECEIVED_UNVERIFIED
     listed: bool = False
     in_project: bool = False
 
@@ -136,7 +136,7 @@ _EVENT_NAME = ("event_name",)
 
 _FAMILIES: tuple[Unmirrored, ...] = (
     *(
-        Unmirrored(kind, subject, _EVENT_NAME, _CHANGED, _STATED, only=changes)
+        Unmirrored(kind, subject, _EVENT_NAME, _CHANGED, _GITLAB_TIME, only=changes)
         for kind, subject, changes in (
             (
                 "member",
@@ -156,20 +156,20 @@ _FAMILIES: tuple[Unmirrored, ...] = (
             ("key", "id", ("key_create",)),
         )
     ),
-    # What is gone was not changed by that: its updated_at is older.
-    Unmirrored("member", "user_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("project", "project_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("subgroup", "group_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("group", "group_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("user", "user_id", _EVENT_NAME, (), _ALONE),
-    Unmirrored("key", "id", _EVENT_NAME, (), _ALONE),
-    # A person can fail to sign in twice within seconds, and a branch can be moved to and fro.
-    Unmirrored("user", "user_id", _EVENT_NAME, (), _LOOSE, only=("user_failed_login",)),
-    Unmirrored("repository_update", "project_id", (), (), _LOOSE),
-    Unmirrored("gitlab_subscription_member_approval", "user_id", ("action",), ("updated_at",), _STATED),
-    Unmirrored("gitlab_subscription_member_approvals", "user_id", ("action",), ("updated_at",), _STATED),
+    # A deletion does not change updated_at, which is older.
+    Unmirrored("member", "user_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("project", "project_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("subgroup", "group_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("group", "group_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("user", "user_id", _EVENT_NAME, (), _UNVERIFIED),
+    Unmirrored("key", "id", _EVENT_NAME, (), _UNVERIFIED),
+    # A sign-in can fail twice within seconds, and a branch can move back and forth.
+    Unmirrored("user", "user_id", _EVENT_NAME, (), _REPEATABLE, only=("user_failed_login",)),
+    Unmirrored("repository_update", "project_id", (), (), _REPEATABLE),
+    Unmirrored("gitlab_subscription_member_approval", "user_id", ("action",), ("updated_at",), _GITLAB_TIME),
+    Unmirrored("gitlab_subscription_member_approvals", "user_id", ("action",), ("updated_at",), _GITLAB_TIME),
 )
-"""What group webhooks and system hooks tell of members, projects, groups and people, each known by its bytes."""
+"""Events of members, projects, groups and users from group webhooks and system hooks, identified by their bytes."""
 
 UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
     (row.kind, action): row
@@ -178,46 +178,59 @@ UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
             row
             for kind in ("issue", "work_item", "merge_request", "note")
             for row in (
-                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _STATED, only=("update",), listed=True),
-                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _STATED),
+                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _GITLAB_TIME, only=("update",), listed=True),
+                Unmirrored(kind, _OBJECT, _ACTION, _UPDATED, _GITLAB_TIME),
             )
         ),
-        # As with an approval: its updated_at may be days old, and the same for each of several.
-        Unmirrored("merge_request", _OBJECT, _ACTION, (), _ALONE, only=("unapproved", "unapproval")),
-        Unmirrored("milestone", _OBJECT, ("action",), _UPDATED, _STATED),
-        Unmirrored("emoji", _OBJECT, _ACTION, _CREATED, _ONCE, only=("award",), listed=True),
-        Unmirrored("emoji", _OBJECT, _ACTION, _UPDATED, _STATED),
-        # A pipeline that is run again ends again: its time tells which end. On its way it tells no time.
+        # As with an approval: updated_at may be days old, and the same for several of them.
+        Unmirrored("merge_request", _OBJECT, _ACTION, (), _UNVERIFIED, only=("unapproved", "unapproval")),
+        Unmirrored("milestone", _OBJECT, ("action",), _UPDATED, _GITLAB_TIME),
+        Unmirrored("emoji", _OBJECT, _ACTION, _CREATED, _UNIQUE_ID, only=("award",), listed=True),
+        Unmirrored("emoji", _OBJECT, _ACTION, _UPDATED, _GITLAB_TIME),
+        # A pipeline that is retried ends again: finished_at tells which end. Before its end it states no time.
         Unmirrored(
             "pipeline",
             _OBJECT,
             ("object_attributes.status",),
             ("object_attributes.finished_at",),
-            _STATED,
-            untimed=_ONCE,
+            _GITLAB_TIME,
+            untimed=_UNIQUE_ID,
             listed=True,
         ),
         Unmirrored(
-            "build", "build_id", ("build_status",), ("build_finished_at",), _STATED, untimed=_ONCE, listed=True
+            "build",
+            "build_id",
+            ("build_status",),
+            ("build_finished_at",),
+            _GITLAB_TIME,
+            untimed=_UNIQUE_ID,
+            listed=True,
         ),
-        Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _ONCE, listed=True),
+        Unmirrored("deployment", "deployment_id", ("status",), ("status_changed_at",), _UNIQUE_ID, listed=True),
         Unmirrored(
-            "release", "tag", ("action",), ("created_at",), _STATED, only=("create",), listed=True, in_project=True
+            "release",
+            "tag",
+            ("action",),
+            ("created_at",),
+            _GITLAB_TIME,
+            only=("create",),
+            listed=True,
+            in_project=True,
         ),
-        # A release carries only when it was made: an edit, undone and done again, has the same bytes.
-        Unmirrored("release", "tag", ("action",), (), _ALONE),
-        # The same token is announced 60, 30 and 7 days before it ends, with the same bytes.
-        Unmirrored("access_token", _OBJECT, _EVENT_NAME, (), _ALONE),
-        Unmirrored("deploy_token", _OBJECT, _EVENT_NAME, (), _ALONE),
-        # Its updated_at does not move when an issue is linked to it.
-        Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _ALONE),
-        # Neither a time nor a change: on, off and on again within seconds looks like one event told twice.
+        # A release states only its created_at: the same edit made twice has the same bytes.
+        Unmirrored("release", "tag", ("action",), (), _UNVERIFIED),
+        # The same token is announced 60, 30 and 7 days before it expires, with the same bytes.
+        Unmirrored("access_token", _OBJECT, _EVENT_NAME, (), _UNVERIFIED),
+        Unmirrored("deploy_token", _OBJECT, _EVENT_NAME, (), _UNVERIFIED),
+        # Its updated_at does not change when an issue is linked to it.
+        Unmirrored("vulnerability", "object_attributes.url", ("object_attributes.state",), (), _UNVERIFIED),
+        # The body has neither a time nor the change: on, off and on again within seconds looks like one event twice.
         Unmirrored(
             "feature_flag",
             "object_attributes.name",
             ("object_attributes.active",),
             (),
-            _LOOSE,
+            _REPEATABLE,
             listed=True,
             in_project=True,
         ),
@@ -228,5 +241,5 @@ UNMIRRORED: dict[tuple[str, str | None], Unmirrored] = {
 
 
 def known_kinds() -> frozenset[str]:
-    """Every kind that we know; a newer GitLab's webhooks and custom templates may bring others."""
+    """Every known kind. A newer GitLab or a custom webhook template may send others."""
     return frozenset(known_actions()) | set(OWN_KINDS)

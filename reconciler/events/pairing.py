@@ -1,13 +1,13 @@
-"""Pairing what several sources tell: the matching rule for sightings that are near each other in time.
+"""Pairs the reports of several sources: the matching rule for sightings that are close in time.
 
-1. Within one source, byte-identical bodies are one event told twice, as far as their precision allows.
-2. Across sources, at most one telling of each source belongs to an event. Of all ways to pair tellings that
-   are near each other in time, the one with the most pairs is taken, and among those the one with the least
-   total distance. Sources are brought in one after the other in a fixed order, those that know the time best
-   first, so that times of receipt are held against GitLab's own times and not against each other. Two project
-   or group webhooks tell one event in the same bytes: where the bytes differ, so do the events.
+1. Within one source, byte-identical bodies report the same event, as far as their precision allows.
+2. Across sources, an event has at most one report from each source. Of all ways to pair reports that are close in
+   time, the one with the most pairs is chosen, and among those the one with the least total distance. Sources are
+   joined one after the other in a fixed order, the most precise first, so that times of receipt are compared with
+   GitLab's own times and not with each other. Two project or group webhooks report one event with the same bytes:
+   different bytes mean different events.
 
-Times are one-dimensional, so a best pairing never needs to cross, and a small table finds it.
+Times are one-dimensional, so a best pairing never needs to cross, and dynamic programming finds it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reconciler.events.times import Millis
 
 
 class Seen(msgspec.Struct, frozen=True, order=True):
-    """What matching needs to know of a sighting. `label` is the caller's own and plays no part."""
+    """The parts of a sighting that matching uses. `label` is for the caller and has no effect."""
 
     time: Millis
     source: str
@@ -32,17 +32,17 @@ class Seen(msgspec.Struct, frozen=True, order=True):
 
 
 _PAIR = 1 << 50
-"""What a pair is worth, in milliseconds: more than the distances of all pairs together."""
+"""The score of a pair, in milliseconds: more than the distances of all pairs together."""
 
 
-class Telling(msgspec.Struct):
-    """One source's telling of one event: a sighting and its identical repeats."""
+class Report(msgspec.Struct):
+    """One source's report of one event: a sighting with its identical repeats."""
 
     time: Millis
     precision: Precision
     members: list[Seen]
     webhook_sha: str | None
-    """The bytes that webhooks tell it in; None where none did."""
+    """The hash of the bytes that webhooks reported it with; None without a webhook."""
 
 
 def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
@@ -52,7 +52,7 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
         by_source.setdefault(sighting.source, []).append(sighting)
     waiting = [_without_repeats(of_source) for of_source in by_source.values()]
     waiting.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
-    events: list[Telling] = []
+    events: list[Report] = []
     while waiting:
         of_source = _next_source(events, waiting)
         waiting.remove(of_source)
@@ -60,94 +60,94 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
     return [event.members for event in events]
 
 
-def _next_source(events: list[Telling], waiting: list[list[Telling]]) -> list[Telling]:
-    """The source to join next: the most precise; among equals the one that fits best what is known so far.
+def _next_source(events: list[Report], waiting: list[list[Report]]) -> list[Report]:
+    """The source to join next: the most precise one; among equals the one closest to the events so far.
 
-    Two webhooks with different bytes are two events. Were the one that fits badly joined first, it could take the
-    record that belongs to the other, as long as its own is not there yet.
+    Two webhooks with different bytes are two events. If the one that fits badly were joined first, it could be
+    paired with the other's record while its own has not arrived yet.
     """
     equals = [one for one in waiting if one[0].precision.tolerance == waiting[0][0].precision.tolerance]
     if not events or len(equals) == 1:
         return waiting[0]
-    return min(equals, key=lambda one: _misfit(events, one))  # the first of several: they are in order
+    return min(equals, key=lambda one: _misfit(events, one))  # the first of equals: they are in order
 
 
-def _misfit(events: list[Telling], tellings: list[Telling]) -> float:
-    """How far apart the pairs are that joining would make, on average; infinite where it would make none."""
-    pairs = best_pairing(events, tellings)
-    distances = [_distance(events[event], tellings[telling]) or 0 for event, telling in pairs]
+def _misfit(events: list[Report], reports: list[Report]) -> float:
+    """The average distance of the pairs that joining would make; infinite if it would make none."""
+    pairs = best_pairing(events, reports)
+    distances = [_distance(events[event], reports[report]) or 0 for event, report in pairs]
     return sum(distances) / len(distances) if distances else float("inf")
 
 
-def _without_repeats(sightings: Sequence[Seen]) -> list[Telling]:
-    """Fold one source's byte-identical repeats, given in order of time, into tellings."""
-    tellings: list[Telling] = []
-    latest: dict[str, Telling] = {}
+def _without_repeats(sightings: Sequence[Seen]) -> list[Report]:
+    """Fold one source's sightings, given in order of time, into reports: byte-identical repeats share one."""
+    reports: list[Report] = []
+    latest: dict[str, Report] = {}
     for sighting in sightings:
         first = latest.get(sighting.payload_sha)
         if first is not None and sighting.time - first.time <= sighting.precision.repeat_window:
             first.members.append(sighting)
             continue
         webhook_sha = sighting.payload_sha if sighting.source.startswith("webhook:") else None
-        telling = Telling(sighting.time, sighting.precision, [sighting], webhook_sha)
-        latest[sighting.payload_sha] = telling
-        tellings.append(telling)
-    return tellings
+        report = Report(sighting.time, sighting.precision, [sighting], webhook_sha)
+        latest[sighting.payload_sha] = report
+        reports.append(report)
+    return reports
 
 
-def _join(events: list[Telling], tellings: list[Telling]) -> list[Telling]:
-    """Add one source's tellings to the events known so far; an unpaired one is an event of its own."""
-    joined = [Telling(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
-    pairs = best_pairing(events, tellings)
-    for event, telling in pairs:
-        joined[event].members.extend(tellings[telling].members)
-        joined[event].webhook_sha = joined[event].webhook_sha or tellings[telling].webhook_sha
-    paired = {telling for _, telling in pairs}
-    joined.extend(telling for index, telling in enumerate(tellings) if index not in paired)
+def _join(events: list[Report], reports: list[Report]) -> list[Report]:
+    """Join one source's reports to the events so far. An unpaired report is an event of its own."""
+    joined = [Report(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
+    pairs = best_pairing(events, reports)
+    for event, report in pairs:
+        joined[event].members.extend(reports[report].members)
+        joined[event].webhook_sha = joined[event].webhook_sha or reports[report].webhook_sha
+    paired = {report for _, report in pairs}
+    joined.extend(report for index, report in enumerate(reports) if index not in paired)
     joined.sort(key=lambda event: (event.time, event.members[0]))
     return joined
 
 
-def best_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> list[tuple[int, int]]:
-    """The most pairs of near neighbours, and among those the least total distance in time.
+def best_pairing(left: Sequence[Report], right: Sequence[Report]) -> list[tuple[int, int]]:
+    """Find the pairing with the most pairs, and among those the least total distance in time.
 
-    Both sides are sorted by time. Returns pairs of indices. Costs the length of a side, times the number of
-    tellings that are left without a partner.
+    Both sides are sorted by time. Returns pairs of indices. The cost is the length of a side times the number of
+    unpaired reports.
     """
-    # Some pairing is found at once. The best leaves no more without a partner than it does: before any of its pairs
-    # at most `spare_left` of the left side are passed over, and at most `spare_right` of the right.
-    some = _some_pairing(left, right)
+    # A greedy pairing is found first. The best one leaves no more reports unpaired: before any of its pairs, at most
+    # `spare_left` reports of the left side are skipped, and at most `spare_right` of the right.
+    some = _greedy_pairs(left, right)
     spare_left, spare_right = len(left) - some, len(right) - some
-    # best[i][k]: what the best pairing of left[i:] with right[j:] is worth, where j = i + k - spare_left. A pair is
-    # worth more than any distance, so that the largest sum has the most pairs, and among those the least distance.
+    # best[i][k]: the score of the best pairing of left[i:] with right[j:], where j = i + k - spare_left. A pair
+    # scores more than any distance, so that the highest score has the most pairs, and among those the least distance.
     width = spare_left + spare_right + 1
     best = [[0] * (width + 1) for _ in range(len(left) + 1)]
     for i in range(len(left) - 1, -1, -1):
         row, below, one = best[i], best[i + 1], left[i]
         for k in range(min(width, len(right) - i + spare_left) - 1, max(0, spare_left - i) - 1, -1):
-            worth = row[k + 1]
-            if k and below[k - 1] > worth:
-                worth = below[k - 1]
+            score = row[k + 1]
+            if k and below[k - 1] > score:
+                score = below[k - 1]
             distance = _distance(one, right[i + k - spare_left])
-            if distance is not None and below[k] + _PAIR - distance > worth:
-                worth = below[k] + _PAIR - distance
-            row[k] = worth
+            if distance is not None and below[k] + _PAIR - distance > score:
+                score = below[k] + _PAIR - distance
+            row[k] = score
     pairing: list[tuple[int, int]] = []
     i = j = 0
-    while i < len(left) and (worth := best[i][k := j - i + spare_left]):
+    while i < len(left) and (score := best[i][k := j - i + spare_left]):
         distance = _distance(left[i], right[j])
-        if distance is not None and worth == best[i + 1][k] + _PAIR - distance:
+        if distance is not None and score == best[i + 1][k] + _PAIR - distance:
             pairing.append((i, j))
             i, j = i + 1, j + 1
-        elif k and worth == best[i + 1][k - 1]:
+        elif k and score == best[i + 1][k - 1]:
             i += 1
         else:
             j += 1
     return pairing
 
 
-def _some_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> int:
-    """How many pairs there are when each telling takes the earliest partner that is left. Most often the most."""
+def _greedy_pairs(left: Sequence[Report], right: Sequence[Report]) -> int:
+    """The number of pairs if each report takes the earliest free partner. Usually that is the best number."""
     pairs = i = j = 0
     while i < len(left) and j < len(right):
         if _distance(left[i], right[j]) is not None:
@@ -159,8 +159,8 @@ def _some_pairing(left: Sequence[Telling], right: Sequence[Telling]) -> int:
     return pairs
 
 
-def _distance(left: Telling, right: Telling) -> Millis | None:
-    """How far apart two tellings are in time; None where they can't be one event."""
+def _distance(left: Report, right: Report) -> Millis | None:
+    """How far apart two reports are in time; None if they can't be one event."""
     if left.webhook_sha and right.webhook_sha and left.webhook_sha != right.webhook_sha:
         return None
     tolerance = max(left.precision.tolerance, right.precision.tolerance)

@@ -1,4 +1,4 @@
-"""The vocabulary that every room shares: what a sighting is, and what makes two of them one event."""
+"""What a sighting is, and what makes two of them one event."""
 
 from __future__ import annotations
 
@@ -18,51 +18,53 @@ KEPT_HEADERS = (
     "X-Gitlab-Instance",
     "X-Gitlab-Webhook-UUID",
 )
-"""The headers of a delivery that reach the ledger. Everything else may hold a secret: tokens, signatures, custom
-headers."""
+"""The headers of a webhook that are stored. All others may hold a secret: tokens, signatures, custom headers."""
 
 
 HOOK_TEST = "hook_test"
-"""The kind of a delivery that we made GitLab send, to switch a webhook on again: it tells of nothing that happened,
-and goes to no destination."""
+"""The kind of a test that we asked GitLab for, to enable a webhook again. It is no event of GitLab's and is delivered
+to no destination."""
 
 ALERT = "reconciler_alert"
-"""The kind of what we ourselves have to say: it goes to the destinations that get alerts, and to no other."""
+"""The kind of the service's own alerts. They are delivered only to destinations that get alerts."""
 
 OWN_KINDS = (HOOK_TEST, ALERT)
-"""What is in the ledger and did not happen in GitLab."""
+"""Kinds in the ledger that did not happen in GitLab."""
 
 
 class Precision(StrEnum):
-    """How well a sighting knows when its event happened, and so how it may be paired.
+    """How well a sighting knows the time of its event. It decides how the sighting may be matched.
 
-    `tolerance` is how far apart two sightings of one event can be; `repeat_window` within what time
-    byte-identical bodies from one source are the same event told twice (two hooks on one path, or GitLab
-    sending a delivery again). Both follow docs/gitlab.md, "Webhook deliveries", and docs/gitlab.md, "Which webhook is
-    which Events API record".
+    `tolerance` is how far apart, in milliseconds, two sightings of one event can be. `repeat_window` is how far
+    apart byte-identical bodies from one source may be and still report one event (two hooks on one path, or a
+    delivery that GitLab sends again). Both follow docs/gitlab.md, "Webhook deliveries" and docs/gitlab.md, "Which
+    webhook is which Events API record".
+
+    An *unverified* time of receipt is one that no API record can confirm.
     """
 
-    ONCE = "once"
-    """The key holds an id that GitLab uses once: time plays no part."""
-    STATED = "stated"
+    UNIQUE_ID = "unique_id"
+    """The key holds an id that GitLab uses once. The time plays no part."""
+    GITLAB_TIME = "gitlab_time"
     """GitLab wrote the time of the change into the sighting."""
-    RECEIVED = "received"
-    """Only the time of receipt is known, as for a push. A record of the API will tell how often it happened."""
-    ALONE = "alone"
-    """As RECEIVED, but no record will ever tell: only what comes within a minute is taken for the same. Two
-    hooks that each missed one of two alike must not make one event of them."""
-    ESTIMATED = "estimated"
-    """As RECEIVED, but read from GitLab's hook log of 7 days, where only neighbours tell about when it was sent."""
-    GUESSED = "guessed"
-    """As ESTIMATED, where identical bodies prove nothing and no record will tell how often it happened."""
-    LOOSE = "loose"
-    """As ALONE, and the thing can really happen twice within seconds with the same body (a feature flag
-    switched on, off and on again), so that identical bodies from one source prove nothing."""
+    RECEIVED_TIME = "received_time"
+    """Only the time of receipt is known, as for a push. An API record shows how often the event happened."""
+    RECEIVED_UNVERIFIED = "received_unverified"
+    """Like RECEIVED_TIME, but no API record shows how often it happened. Only sightings within a minute count as
+    one event: two hooks that each missed one of two equal events must not turn them into one."""
+    RECEIVED_REPEATABLE = "received_repeatable"
+    """Like RECEIVED_UNVERIFIED, and the same event can happen again within seconds with the same body (a feature
+    flag that is switched on, off and on again). So identical bodies from one source prove nothing."""
+    ESTIMATED_TIME = "estimated_time"
+    """Like RECEIVED_TIME, but read from GitLab's hook log of 7 days. The time is estimated from the deliveries
+    before and after it."""
+    ESTIMATED_UNVERIFIED = "estimated_unverified"
+    """Like ESTIMATED_TIME, but identical bodies prove nothing and no API record shows how often it happened."""
 
     @classmethod
     def _missing_(cls, value: object) -> Precision:
-        """A word that this version does not know proves nothing."""
-        return cls.LOOSE
+        """Treat an unknown value as the precision that proves least."""
+        return cls.RECEIVED_REPEATABLE
 
     @property
     def tolerance(self) -> Millis:
@@ -76,27 +78,27 @@ class Precision(StrEnum):
 FOREVER = Millis(1 << 60)
 
 _TOLERANCE = {
-    Precision.ONCE: FOREVER,
-    Precision.STATED: Millis(15 * MINUTE),
-    Precision.RECEIVED: Millis(12 * HOUR),
-    Precision.ESTIMATED: Millis(7 * DAY),
-    Precision.GUESSED: Millis(7 * DAY),
-    Precision.ALONE: MINUTE,
-    Precision.LOOSE: MINUTE,
+    Precision.UNIQUE_ID: FOREVER,
+    Precision.GITLAB_TIME: Millis(15 * MINUTE),
+    Precision.RECEIVED_TIME: Millis(12 * HOUR),
+    Precision.ESTIMATED_TIME: Millis(7 * DAY),
+    Precision.ESTIMATED_UNVERIFIED: Millis(7 * DAY),
+    Precision.RECEIVED_UNVERIFIED: MINUTE,
+    Precision.RECEIVED_REPEATABLE: MINUTE,
 }
 _REPEAT_WINDOW = {
-    Precision.ONCE: FOREVER,
-    Precision.STATED: FOREVER,
-    Precision.RECEIVED: MINUTE,
-    Precision.ESTIMATED: MINUTE,
-    Precision.GUESSED: Millis(-1),
-    Precision.ALONE: MINUTE,
-    Precision.LOOSE: Millis(-1),
+    Precision.UNIQUE_ID: FOREVER,
+    Precision.GITLAB_TIME: FOREVER,
+    Precision.RECEIVED_TIME: MINUTE,
+    Precision.ESTIMATED_TIME: MINUTE,
+    Precision.ESTIMATED_UNVERIFIED: Millis(-1),
+    Precision.RECEIVED_UNVERIFIED: MINUTE,
+    Precision.RECEIVED_REPEATABLE: Millis(-1),
 }
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What makes two sightings the same event: a key that every source can compute, and a time."""
+    """What makes two sightings the same event: a key that every source computes alike, and a time."""
 
     key: str
     happened_at: Millis
@@ -104,7 +106,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a person wants to see of an event in a list. All of it is optional but the kind."""
+    """What lists show of an event. Everything but the kind is optional."""
 
     kind: str
     action: str | None = None
@@ -117,10 +119,10 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """How a payload was come by that no webhook brought.
+    """How a payload was recovered that no webhook delivered.
 
-    `by`: "hook_log" is GitLab's own body, parsed, in which the fields at the paths `redacted` are blotted out;
-    "api" is a body rebuilt in the webhook's shape, in which the fields at the paths `unknown` could not be known.
+    `by`: "hook_log" is GitLab's own body, parsed, in which GitLab redacted the fields at the paths `redacted`; "api"
+    is a webhook payload rebuilt from the API, in which the fields at the paths `unknown` are not known.
     """
 
     by: Literal["hook_log", "api"]
@@ -131,10 +133,9 @@ class Recovery(msgspec.Struct, frozen=True):
 class Sighting(msgspec.Struct, frozen=True):
     """One report of an event, as one source saw it.
 
-    `source` names where it comes from (`webhook:<hook>`, `project_events`), `source_id` is that source's own
-    id for it: together they never occur twice. `payload` is the JSON text that destinations get: exactly as it
-    came, or as `recovery` says; `raw` is then what the API told. `headers` holds only what may be kept and passed
-    on (never a secret).
+    `source` is where it comes from (`webhook:<hook>`, `project_events`), `source_id` that source's id for it:
+    together they are unique. `payload` is the JSON text that destinations get: as received, or as `recovery` says;
+    `raw` is then the API's record. `headers` has only those that may be stored and passed on, never a secret.
     """
 
     source: str

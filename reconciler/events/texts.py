@@ -1,11 +1,11 @@
-"""Text that others wrote, made safe to print, and without the passwords that URLs carry."""
+"""Makes text from outside safe to print, and removes passwords from URLs."""
 
 from __future__ import annotations
 
 import re
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
-"""User and password of a URL. A password may hold an `@` of its own: up to the last one."""
+"""User and password of a URL, up to the last `@`: a password may contain one."""
 _PARAMETERS = re.compile(
     r"(?i)(?<=[?&])([\w.-]*(?:token|secret|password|signature|api_?key|access_?key))=[^&\s\"'<>#]+"
 )
@@ -17,13 +17,13 @@ _DANGEROUS = re.compile(
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Control characters (ESC and CSI among them), what has no width or turns the direction of writing, line separators,
-lone surrogates: Unicode's categories Cc, Cf, Cs, Zl and Zp, but line ends and tabs."""
+"""Control characters (such as ESC and CSI), zero-width and bidirectional characters, line separators and lone
+surrogates: Unicode's categories Cc, Cf, Cs, Zl and Zp, except line ends and tabs."""
 _ENDS = re.compile("[\n\t]")
 
 
 def printable(text: str) -> str:
-    r"""Text for a terminal: what a terminal could act on, or hide, is written out (`\x1b`, `\u202e`).
+    r"""Text for a terminal: characters that a terminal acts on or hides are escaped (`\x1b`, `\u202e`).
 
     Line ends and tabs stay.
     """
@@ -31,41 +31,41 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Printable text in one line: line ends and tabs are written out too."""
+    r"""Printable text in one line: line ends and tabs are escaped too."""
     return _ENDS.sub(_written_out, printable(text))
 
 
 def safe_json(text: str) -> str:
-    r"""JSON that is the same value and holds nothing that a terminal could act on, in one line.
+    r"""The same JSON value in one line, without characters that a terminal acts on.
 
-    Line ends can only stand between values; everything else stands in strings, where it may be written as `\uXXXX`.
+    Line ends can only be between values; everything else is in strings, where it may be written as `\uXXXX`.
     """
     return _DANGEROUS.sub(_as_json, json_line(text))
 
 
 def json_line(text: str) -> str:
-    """JSON in one line. Line ends in it can only stand between values, where a space is as good."""
+    """JSON in one line. Its line ends can only be between values, so they become spaces."""
     return text.replace("\r", " ").replace("\n", " ")
 
 
 def without_credentials(text: str) -> str:
-    """Text in which no URL carries a password or a token: for errors of libraries, which like to quote URLs."""
+    """Text without passwords and tokens in URLs, for library errors that quote URLs."""
     if "://" in text:
         text = _CREDENTIALS.sub("…@", text)
     return _PARAMETERS.sub(r"\1=…", text) if "=" in text else text
 
 
 def certificate_advice(error: str, key: str) -> str:
-    """What to do, before the error, where a certificate is signed by nobody who is known; `key` names the setting."""
+    """Advice to put before a certificate error about an unknown CA, else empty. `key` names the setting."""
     if _STRANGER.search(error):
-        return f"its certificate is signed by nobody known: where a CA of your own signed it, set {key}: "
+        return f"its certificate is signed by an unknown CA: if it is your own CA, set {key}: "
     return ""
 
 
 def pretty_json(text: str) -> str:
-    """JSON with a line for each value, as it was written: no number is read and no depth is too deep.
+    """JSON with a line for each value. Numbers stay as written, and any depth is fine.
 
-    What is no JSON comes back as it is.
+    Text that is not JSON is returned unchanged.
     """
     made: list[str] = []
     depth, empty = 0, False

@@ -1,8 +1,8 @@
-"""The one place where GitLab's several time formats are read and ours is written.
+"""Reads GitLab's time formats and writes ours. No other module does.
 
-Inside the program a time is an integer: milliseconds since 1970-01-01T00:00Z. In the ledger, in logs and on
-every screen it is text: UTC, ISO 8601 with milliseconds, ending in `Z`. Years have four digits, so that texts sort
-as their times do: what can't be written so is no time here.
+Inside the program a time is an integer: milliseconds since 1970-01-01T00:00Z. In the ledger, in logs and on every
+screen it is text: UTC, ISO 8601 with milliseconds, ending in `Z`. Years have four digits, so that texts sort like
+their times; times outside that range are not supported.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import NewType
 
 Millis = NewType("Millis", int)
-"""Milliseconds: a moment since the Unix epoch, UTC, or a length of time. A type of its own, so that a count
-of seconds is not taken for one."""
+"""Milliseconds: a time since the Unix epoch, UTC, or a duration. It is a type of its own so that seconds are not
+passed by mistake."""
 
 SECOND = Millis(1_000)
 MINUTE = Millis(60 * SECOND)
@@ -29,7 +29,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 EARLIEST = Millis((datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND)
 LATEST = Millis((datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND)
-"""What can be written with four digits for the year."""
+"""The range of times with four-digit years."""
 
 _SECONDS = re.compile(r"[0-9]{1,19}(\.[0-9]{0,19})?")
 
@@ -44,9 +44,9 @@ def now() -> Millis:
 
 
 class SteadyClock:
-    """The wall clock as it was when this was made, going on evenly, whatever the wall clock is set to since.
+    """A monotonic clock that starts at the wall clock's time. Setting the wall clock does not change it.
 
-    For pauses and due times: setting the wall clock neither ends nor prolongs what a running process waits for.
+    It is for pauses and due times, so that setting the wall clock neither ends nor prolongs a wait.
     """
 
     def __init__(self) -> None:
@@ -57,10 +57,10 @@ class SteadyClock:
 
 
 def parse(text: object) -> Millis | None:
-    """Read a time as GitLab writes it; None for anything that is not one, or is outside the years 1 to 9999 in UTC.
+    """Read a time as GitLab writes it; None for anything else, and outside the years 1 to 9999 in UTC.
 
     GitLab writes `2013-12-03T17:15:43Z`, `2015-05-17 18:08:09 UTC` and `2023-11-20 18:21:41 +0100`, with or
-    without fractions, depending on the kind of webhook. A time without a zone is taken as UTC.
+    without fractions, depending on the kind of webhook. A time without a zone counts as UTC.
     """
     if not isinstance(text, str) or len(text) < len("2013-12-03"):
         return None
@@ -80,19 +80,19 @@ def parse(text: object) -> Millis | None:
 
 
 def stated(text: object) -> Millis | None:
-    """When something happened, as a webhook's body states it; None where it states nothing that can be true.
+    """The time that a webhook's body states; None for a time that can't be true.
 
-    Importers write `0001-01-01` and scripts `9999-12-31` where they know no time. The bounds are fixed ones, so that
-    all webhooks that tell of an event are judged alike, whenever and by whatever clock they are read. What GitLab's
-    lists say is taken as it is: GitLab was asked for that time, and wrote it by its own clock.
+    Importers write `0001-01-01` and scripts `9999-12-31` for an unknown time. The bounds are fixed, so that all
+    webhooks of an event are treated alike, whenever they are read. Times in GitLab's lists are not checked like this:
+    GitLab wrote them by its own clock.
     """
     millis = parse(text)
     return millis if millis is not None and _FIRST_STATED <= millis < _LAST_STATED else None
 
 
 def retry_after(value: str | None, *, now: Millis) -> Millis | None:
-    """A Retry-After header as a pause: seconds or a date (RFC 9110, section 10.2.3), and fractions of seconds, as
-    chat services write them. None for anything else; a date that is past is no pause, but says something.
+    """The pause of a Retry-After header: seconds or a date (RFC 9110, section 10.2.3), or fractions of seconds, which
+    chat services send. None for anything else; 0 for a date in the past.
     """
     value = (value or "").strip()
     if _SECONDS.fullmatch(value):
@@ -107,9 +107,9 @@ def retry_after(value: str | None, *, now: Millis) -> Millis | None:
 
 
 def iso(millis: Millis) -> str:
-    """Write a time the way the ledger keeps it: `2026-11-24T16:45:00.123Z`.
+    """Write a time as the ledger stores it: `2026-11-24T16:45:00.123Z`.
 
-    What lies outside the years 1 to 9999 is written as the nearest time that can be: a pause for ever ends then.
+    A time outside the years 1 to 9999 becomes the nearest one inside.
     """
     seconds, ms = divmod(min(max(millis, EARLIEST), LATEST), 1000)
     return f"{_to_the_second(seconds)}.{ms:03d}Z"
@@ -117,22 +117,22 @@ def iso(millis: Millis) -> str:
 
 @lru_cache(maxsize=4096)
 def _to_the_second(seconds: int) -> str:
-    """Formatting is slow, and most times of a batch are within a second."""
+    """Cached because formatting is slow, and most times of a batch are within a second."""
     return (_EPOCH + timedelta(seconds=seconds)).isoformat()[: len("2026-11-24T16:45:00")]
 
 
 def from_iso(text: object) -> Millis:
-    """Read back what `iso` wrote.
+    """Read a time that `iso` wrote.
 
-    Never raises, because whoever reads a row must not stop for it. A year that an older version wrote with fewer
-    digits is read. Anything else, which only a person can have written, counts as 1970: what waits is due, and what
-    was seen is old. Where that would hide something, use `written`.
+    Never raises, so that a bad value does not stop the reading of a row. A year with fewer digits, as older versions
+    wrote it, is read. Anything else, which only a person can have written, counts as 1970: pending work is due then.
+    Use `written` where that would hide a problem.
     """
     return written(text) or Millis(0)
 
 
 def written(text: object) -> Millis | None:
-    """Read back what `iso` wrote; None for anything else."""
+    """Read a time that `iso` wrote; None for anything else."""
     if not isinstance(text, str):
         return None
     year, dash, rest = text.partition("-")

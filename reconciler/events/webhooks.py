@@ -1,11 +1,11 @@
-"""GitLab's webhooks, kind by kind: what each is about, and where its body says so.
+"""GitLab's webhooks by kind: what each is about, and where its body says so.
 
-Read off GitLab's documentation (`doc/user/project/integrations/webhook_events.md`, `doc/administration/
-system_hooks.md`) and what builds the bodies (`lib/gitlab/data_builder/`, `lib/gitlab/hook_data/`). When an event
-happened depends on its action too, and stands with the rest of its identity in `events.kinds`.
+From GitLab's documentation (`doc/user/project/integrations/webhook_events.md`, `doc/administration/
+system_hooks.md`) and the code that builds the bodies (`lib/gitlab/data_builder/`, `lib/gitlab/hook_data/`). Times
+depend on the action too, so they are in `events.kinds` with the rest of an event's identity.
 
-A body names its kind in `object_kind`, or, for members, projects, groups, users and keys, says in `event_name` what
-happened: such an event's kind is its family, and its action the `event_name`.
+A body names its kind in `object_kind`. Bodies of members, projects, groups, users and keys have an `event_name`
+instead: the event's kind is then its family, and its action the `event_name`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _PUSHER = ("user_username", "user_name")
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One kind of webhook. All paths are dotted; of several, the first that holds something counts.
+    """One kind of webhook. All paths are dotted; of several, the first that has a value counts.
 
-    `tells` is GitLab's name for it. `actions` are the words it says of what happened; empty where it says none.
-    `author` is who did it: empty where GitLab names nobody, and where it names only whom it was done to. `object` has
-    the kind of object that it is about, and where that object's id stands. `project_url` is an address below the
-    project, for a body that does not give the project's path.
+    `gitlab_name` is its name in GitLab's documentation. `actions` are its possible actions; empty if it has none.
+    `author` is where its author is; empty if GitLab does not name one. `object` has the kind of object that it is
+    about, and where that object's id is. `project_url` is where a URL below the project is, for a body without the
+    project's path.
     """
 
     kind: str
-    tells: str
+    gitlab_name: str
     actions: tuple[str, ...] = ()
     author: tuple[str, ...] = _USER
     title: tuple[str, ...] = ("object_attributes.title",)
@@ -64,14 +64,14 @@ _ABOUT = (
     ("commit", "commit.id"),
     ("snippet", "snippet.id"),
 )
-"""What a comment or an emoji is about: the thing that it was put on."""
+"""What a comment or an emoji is about: the object that has it."""
 _NO_PROJECT: tuple[str, ...] = ()
 
 WEBHOOKS: tuple[Webhook, ...] = (
     Webhook("push", "Push events", author=_PUSHER, title=(), ref=("ref",), object=(("ref", "ref"),)),
     Webhook("tag_push", "Tag events", author=_PUSHER, title=(), ref=("ref",), object=(("ref", "ref"),)),
     Webhook("issue", "Work item events", _EDITED, object=(("issue", "object_attributes.iid"),)),
-    # All work items of a project are numbered together, and the API may call any of them an issue.
+    # All work items of a project share one numbering, and the API may call any of them an issue.
     Webhook("work_item", "Work item events", _EDITED, object=(("issue", "object_attributes.iid"),)),
     Webhook(
         "merge_request",
@@ -96,7 +96,7 @@ WEBHOOKS: tuple[Webhook, ...] = (
         ref=("object_attributes.ref",),
         object=(("pipeline", "object_attributes.id"),),
     ),
-    # A job's events belong to its pipeline's.
+    # A job's events belong to its pipeline.
     Webhook(
         "build",
         "Job events",
@@ -153,7 +153,7 @@ WEBHOOKS: tuple[Webhook, ...] = (
         title=("object_attributes.name",),
         object=(("deploy_token", "object_attributes.id"),),
     ),
-    # Neither an id nor a project's path: both are in its address.
+    # The body has neither an id nor the project's path: both are in its URL.
     Webhook(
         "vulnerability",
         "Vulnerability events",
@@ -203,7 +203,7 @@ WEBHOOKS: tuple[Webhook, ...] = (
         project_id=_NO_PROJECT,
         project_path=_NO_PROJECT,
     ),
-    # A system hook tells of a subgroup too under this name.
+    # System hooks use this name for subgroups too.
     Webhook(
         "group",
         "System hooks",
@@ -260,7 +260,7 @@ RECORDS_ONLY: dict[str, tuple[str, ...]] = {
     "project": ("created", "imported"),
     "snippet": ("created", "updated"),
 }
-"""What the Events API tells and no webhook does: kinds, with the record's own words for actions."""
+"""Kinds that only the Events API has, with the record's words for actions."""
 
 _BY_KIND = {webhook.kind: webhook for webhook in WEBHOOKS}
 _ANY = Webhook(
@@ -271,7 +271,7 @@ _ANY = Webhook(
     ref=("ref", "object_attributes.ref"),
     project_path=("project.path_with_namespace", "project_path_with_namespace"),
 )
-"""How the body of a kind that we don't know is read: where most have it."""
+"""Where to read the body of an unknown kind: where most kinds have it."""
 
 KIND_OF: dict[str, str] = {
     action: kind
@@ -282,7 +282,7 @@ KIND_OF: dict[str, str] = {
 
 
 def known_actions() -> dict[str, frozenset[str]]:
-    """Every kind that we know, and what it can say of what happened."""
+    """Every known kind with its possible actions."""
     kinds: Iterable[str] = [*_BY_KIND, *RECORDS_ONLY]
     return {
         kind: frozenset(_BY_KIND[kind].actions if kind in _BY_KIND else ()) | set(RECORDS_ONLY.get(kind, ()))
@@ -291,20 +291,20 @@ def known_actions() -> dict[str, frozenset[str]]:
 
 
 def webhook_of(kind: str) -> Webhook:
-    """Where the bodies of a kind say what; for one that we don't know, where most do."""
+    """The row of a kind; for an unknown kind, the places that most kinds use."""
     return _BY_KIND.get(kind, _ANY)
 
 
 def kind_of(body: dict[str, Any]) -> str:
-    """The kind of a body: GitLab's own word for it, or the family of its `event_name`."""
+    """The kind of a body: its `object_kind`, or the family of its `event_name`."""
     event_name = text(body.get("event_name"))
     return text(body.get("object_kind")) or KIND_OF.get(event_name or "", event_name) or "unknown"
 
 
 def object_of(kind: str, body: dict[str, Any]) -> str | None:
-    """The object's name, unique in its project, like `issue/12`; None where the body names none.
+    """The object's name, unique in its project, like `issue/12`; None if the body names none.
 
-    A comment, and an emoji, are about what they were put on.
+    Comments and emoji are about the object that has them.
     """
     for name, path in webhook_of(kind).object:
         found = word(dig(body, path))
@@ -314,7 +314,7 @@ def object_of(kind: str, body: dict[str, Any]) -> str | None:
 
 
 def project_path_of(kind: str, body: dict[str, Any], instance: str | None) -> str | None:
-    """The project's path, like `group/project`. `instance` is GitLab's base address, as its deliveries give it."""
+    """The project's path, like `group/project`. `instance` is GitLab's base URL from the webhook's headers."""
     webhook = webhook_of(kind)
     path = first_text(body, *webhook.project_path)
     if path is not None or webhook.project_url is None:

@@ -1,1 +1,1 @@
-"""From the ledger to the external services. Reads the ledger, speaks HTTP, never asks where an event came from."""
+"""Delivers events from the ledger to destinations. Does not depend on where an event came from."""

@@ -1,7 +1,7 @@
-"""Which addresses may be connected to: public ones, unless the config allows others.
+"""Decides which addresses may be connected to: public ones, and those that the config allows.
 
-A host's name is looked up here, each address is checked, and the connection is made to the address that was
-checked: a name that changes its address between the look-up and the connection (DNS rebinding) gains nothing.
+A host's name is resolved here, each address is checked, and the connection is made to the address that was
+checked. So a name that changes its address in between (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NOT_PUBLIC_4 = [
 """IANA's registry of special-purpose IPv4 addresses, and multicast."""
 
 PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
-"""All that is given out for the Internet. Everything else has another meaning or none: loopback, unique local and
+"""The range assigned for the Internet. Everything else has another meaning or none: loopback, unique local and
 link-local, site-local, multicast, local NAT64 (64:ff9b:1::/48), IPv4-compatible (::/96), translated
 (::ffff:0:0:0/96), segment routing (5f00::/16), discard-only."""
 NOT_PUBLIC_6 = [
@@ -49,11 +49,11 @@ NOT_PUBLIC_6 = [
         "3fff::/20",  # documentation
     )
 ]
-"""What of it IANA's registry of special-purpose IPv6 addresses takes out. 6to4 is looked at as IPv4."""
+"""The parts of it that IANA's registry of special-purpose IPv6 addresses excludes. 6to4 is checked as IPv4."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 LOOKUP_KEPT_S = 30.0
-"""How long an answer of DNS is used; a kept-alive connection needs no new one at every event."""
+"""How long a DNS answer is used, so that not every event needs a look-up."""
 
 
 class AddressRefused(httpx.TransportError):
@@ -61,9 +61,9 @@ class AddressRefused(httpx.TransportError):
 
 
 class Guarded(httpx.AsyncBaseTransport):
-    """A transport that connects to public addresses, and to the networks that are allowed besides.
+    """A transport that connects only to public addresses and to the networks that are allowed.
 
-    The host's name stays in the Host header, and is what the server's certificate is checked against.
+    The host's name stays in the Host header, and the server's certificate is checked against it.
     """
 
     def __init__(self, inner: httpx.AsyncBaseTransport, allowed: list[Network]) -> None:
@@ -96,9 +96,9 @@ class Guarded(httpx.AsyncBaseTransport):
 
 
 async def look_up(host: str, port: int, allowed: list[Network]) -> list[Address]:
-    """A host's addresses, every one of which may be connected to.
+    """Resolve a host to addresses, all of which may be connected to.
 
-    Raises httpx.ConnectError where it does not resolve, AddressRefused where one may not.
+    Raises httpx.ConnectError if the name does not resolve, AddressRefused if an address is not allowed.
     """
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -109,13 +109,13 @@ async def look_up(host: str, port: int, allowed: list[Network]) -> list[Address]
     if refused or not addresses:
         raise AddressRefused(
             f"{host} has the address {', '.join(map(str, refused)) or 'none'}, which is not public: "
-            "allow_private may list networks that are allowed"
+            "list its network in allow_private if that is intended"
         )
     return addresses
 
 
 def may_connect(address: Address, allowed: list[Network]) -> bool:
-    """Whether an address is public, or in a network that is allowed. IPv4 inside IPv6 is looked at as IPv4."""
+    """Whether an address is public or in an allowed network. IPv4 inside IPv6 is checked as IPv4."""
     inner = embedded_ipv4(address)
     if inner is not None:
         return may_connect(inner, allowed)
@@ -125,7 +125,7 @@ def may_connect(address: Address, allowed: list[Network]) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the Internet's. By a list of our own: Python's differs from version to version."""
+    """Whether an address is public. The list is our own: Python's differs from version to version."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in NOT_PUBLIC_4)
     return address in PUBLIC_6 and not any(address in network for network in NOT_PUBLIC_6)
@@ -148,7 +148,7 @@ def _isatap(address: Address) -> list[ipaddress.IPv4Address]:
 
 
 def _to(request: httpx.Request, address: Address, host: str) -> httpx.Request:
-    """The same request, to be sent to this address."""
+    """The same request, addressed to this IP address."""
     return httpx.Request(
         request.method,
         request.url.copy_with(host=str(address)),

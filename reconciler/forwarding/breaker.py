@@ -1,11 +1,11 @@
-"""The circuit breaker: at full width while a destination takes events, one probe at a time while it is down.
+"""The circuit breaker: full concurrency while a destination works, one probe at a time while it is down.
 
-    closed ──so many failures in a row──▶ open ──its pause is over──▶ half open ──a probe is taken──▶ closed
-                                           ▲                              │
-                                           └──────a probe is not taken────┘   (with a longer pause)
+    closed ──several failures in a row──▶ open ──pause is over──▶ half open ──probe succeeds──▶ closed
+                                           ▲                          │
+                                           └───────probe fails────────┘   (with a longer pause)
 
-Its state is kept in the ledger, with the outcome that changed it, so that a restart does not forget it. `now` is
-the steady clock's everywhere, `at` the wall clock's, for people.
+Its state is written to the ledger together with the outcome that changed it, so that a restart keeps it.
+`now` is the steady clock's time everywhere, `at` the wall clock's, for people.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOTHING = Millis(0)
 
 
 class CircuitBreaker:
-    """Whether the next attempt may start now. `state` is what the ledger keeps."""
+    """Decides whether the next attempt may start now. `state` is what the ledger stores."""
 
     def __init__(self, destination: Destination, state: Breaker, *, now: Millis) -> None:
         self._settings = destination.breaker
@@ -31,7 +31,7 @@ class CircuitBreaker:
         self._not_before: Millis = NOTHING
         self._generation = 0
         self.in_flight = 0
-        latest = Millis(now + destination.breaker.longest)  # later only where the wall clock was set back meanwhile
+        latest = Millis(now + destination.breaker.longest)  # later only if the wall clock was set back meanwhile
         self.state = msgspec.structs.replace(state, until=min(state.until, latest))
 
     @property
@@ -40,28 +40,28 @@ class CircuitBreaker:
 
     @property
     def room(self) -> int:
-        """How many attempts more may be on their way."""
+        """How many more attempts may be in flight."""
         return max(0, (self._concurrency if self.is_closed else 1) - self.in_flight)
 
     def may_start(self, now: Millis) -> bool:
         return self.room > 0 and self.wait(now) == 0
 
     def wait(self, now: Millis) -> Millis:
-        """How long until an attempt may start, given that a slot is free."""
+        """How long until an attempt may start, if a slot is free."""
         return Millis(max(0, self._not_before - now, self.state.until - now))
 
     def started(self) -> int:
-        """An attempt starts; returns the generation it belongs to, which its outcome is reported with."""
+        """Note that an attempt starts. Returns its generation, to report its outcome with."""
         self.in_flight += 1
         if self.state.state == "open":
             self._change("half_open", self.state.failures, until=NOTHING)
         return self._generation
 
     def succeeded(self, generation: int, *, at: Millis) -> None:
-        """The destination answered as one that works: it took an event, or refused just this one."""
+        """The destination works: it accepted the event, or rejected only this one."""
         self.in_flight -= 1
         if generation != self._generation:
-            return  # sent before it opened: the probe will tell
+            return  # sent before the breaker opened: the probe decides
         self._not_before = NOTHING
         if not self.is_closed:
             self._change("closed", 0, until=NOTHING, changed_at=at)
@@ -71,7 +71,7 @@ class CircuitBreaker:
     def failed(
         self, generation: int, *, now: Millis, at: Millis, retry_after: Millis = NOTHING, counts: bool = True
     ) -> None:
-        """No answer, or one that asks to come again. One that does not count asks for a pause, no more."""
+        """No answer, or one that asks to retry. With `counts` false it only asks for a pause."""
         self.in_flight -= 1
         self._not_before = max(self._not_before, Millis(now + retry_after))
         if generation != self._generation or not counts:
@@ -87,19 +87,19 @@ class CircuitBreaker:
         self._change("open", failures, until=Millis(now + self._pause(failures)), changed_at=changed_at)
 
     def gave_up(self) -> None:
-        """An attempt could not be made at all: it says nothing about the destination."""
+        """An attempt could not be made, which says nothing about the destination."""
         self.in_flight -= 1
         if self.state.state == "half_open":
             self._change("open", self.state.failures, until=NOTHING)
 
     def take_over(self, state: Breaker) -> None:
-        """Another process set the state: somebody resumed the destination."""
+        """Take over a state that another process set: somebody resumed the destination."""
         self._generation += 1
         self._not_before = NOTHING
         self.state = state
 
     def _pause(self, failures: int) -> Millis:
-        """Doubles with each failed probe; its upper half is random, so that a crowd does not come back at once."""
+        """Doubles with each failed probe. Its upper half is random, so that many clients do not come back at once."""
         exponent = min(failures - self._settings.failures, 40)
         longest = min(self._settings.longest, self._first << max(exponent, 0))
         return Millis(round(random.uniform(longest / 2, longest)))

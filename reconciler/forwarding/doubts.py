@@ -1,6 +1,4 @@
-"""Filters that let nothing through as far as anybody knows, though what they name may still come, and filters that go
-by the old path of a project.
-"""
+"""Finds filters that match nothing known so far, and filters that use the old path of a project."""
 
 from __future__ import annotations
 
@@ -15,11 +13,11 @@ from reconciler.ledger.queue import known
 from reconciler.ledger.queue.known import Renamed
 
 _WILD = "*?["
-_YET = " (yet): is it misspelt?"
+_YET = " yet: is it misspelled?"
 
 
 def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
-    """A destination's name, and what of its filter matches nothing that is configured, known or in the ledger."""
+    """Pairs of a destination's name and a text about a part of its filter that matches nothing known."""
     projects, renamed = known.projects(db), known.renamed(db)
     found = []
     for destination in config.destinations:
@@ -33,7 +31,7 @@ def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
                 found.append(
                     (
                         destination.name,
-                        f"filter.{key}: no GitLab that this version knows says {word!r}{_YET}",
+                        f"filter.{key}: {word!r} is not known from GitLab{_YET}",
                     )
                 )
         for one in wanted.projects or ():
@@ -41,27 +39,27 @@ def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
             found += [(destination.name, text) for text in moved]
             if not moved and not _may_match(one, config, projects):
                 what = "has the id" if isinstance(one, int) else "matches"
-                text = f"filter.projects: no project that is configured or was heard of {what} {one}{_YET}"
+                text = f"filter.projects: no configured or seen project {what} {one}{_YET}"
                 found.append((destination.name, text))
     return found
 
 
 def _moved(pattern: str, renamed: Sequence[Renamed]) -> list[str]:
-    """What a pattern means by paths that projects have no more."""
+    """Texts about former paths of projects that a pattern matches."""
     return [
-        f"filter.projects: {one.path} is {one.now} now: it goes on matching {pattern}, by the project's id "
-        f"({one.project_id}); write the new path, or the id"
+        f"filter.projects: {one.path} is {one.now} now: it still matches {pattern} by the project's id "
+        f"({one.project_id}); use the new path or the id"
         for one in renamed
         if path_matches(one.path, pattern) and not path_matches(one.now or "", pattern)
     ]
 
 
 def _may_match(one: int | str, config: Config, projects: Sequence[tuple[int, str | None]]) -> bool:
-    """Whether a filter's project may be one of those that the config names or that the ledger has heard of."""
+    """Whether a filter's project may be one that the config names or that the ledger has seen."""
     ids = {ident for ident, _ in projects}
     paths = {path for _, path in projects if path is not None}
     configured = [entry.project for entry in config.projects]
-    # A project or group that is configured by the other of id and path may be the one, before it was first read.
+    # One that is configured by its path may have this id, and vice versa, until it is first read.
     if isinstance(one, int):
         unread = any(isinstance(name, str) and name not in paths for name in configured)
         return one in ids or one in configured or unread or bool(config.groups)
@@ -75,7 +73,7 @@ def _matches(pattern: str, paths: Iterable[str]) -> bool:
 
 
 def _may_be_below(group: int | str, pattern: str) -> bool:
-    """Whether a project below a group can have such a path; of a group given by its id, we can't tell."""
+    """Whether a project below a group can have such a path; unknown (True) for a group given by its id."""
     if isinstance(group, int):
         return True
     fixed = min((pattern.index(mark) for mark in _WILD if mark in pattern), default=len(pattern))

@@ -1,4 +1,4 @@
-"""Which events a destination gets, as its `filter` says."""
+"""Decides which events a destination gets, by its `filter`."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided
 
 EXPRESSION_S = 0.1
-"""How long an expression may think about one event, by the thread's clock: everything else waits for it."""
+"""How much CPU time an expression may take for one event: everything else waits for it."""
 _HEADS = "refs/heads/"
 
 Test = Callable[[Candidate], bool]
 
 
 def routes(destinations: Iterable[Destination], ids: Mapping[str, int]) -> list[Route]:
-    """The ways out of the ledger. `ids` are the destinations' ids in it, by name."""
+    """The ledger's routes to these destinations. `ids` are the destinations' ids in the ledger, by name."""
     return [
-        Route(ids[destination.name], destination.ordering, accepting(destination))
+        Route(ids[destination.name], destination.ordering, make_filter(destination))
         for destination in destinations
         if destination.name in ids
     ]
 
 
-def accepting(destination: Destination) -> Test:
-    """A destination's whole filter as one test, which may raise Undecided."""
+def make_filter(destination: Destination) -> Test:
+    """A destination's whole filter as one test. The test may raise Undecided."""
     tests = [test for _, test in parts(destination)]
     return lambda candidate: all(test(candidate) for test in tests)
 
 
 def parts(destination: Destination) -> list[tuple[str, Test]]:
-    """A filter's parts by name, the cheap ones first."""
+    """The parts of a filter by name, cheap ones first."""
     wanted = destination.filter
     if destination.gets == "alerts":
         found: list[tuple[str, Test]] = [("gets: alerts", lambda c: c.summary.kind == ALERT)]
@@ -62,7 +62,7 @@ def parts(destination: Destination) -> list[tuple[str, Test]]:
 
 
 def facts(about: Summary, source: str) -> dict[str, Any]:
-    """What expressions and templates see as `event`."""
+    """The `event` that expressions and templates get."""
     return {
         "kind": about.kind,
         "action": about.action,
@@ -78,7 +78,7 @@ def facts(about: Summary, source: str) -> dict[str, Any]:
 
 
 def _kinds(words: Iterable[str]) -> Test:
-    """By kind, or by the `event_name` that tells one of a family of events from the others."""
+    """By kind, or by the `event_name` that is the action of a kind such as `member`."""
     wanted = frozenset(words)
 
     def test(candidate: Candidate) -> bool:
@@ -89,12 +89,12 @@ def _kinds(words: Iterable[str]) -> Test:
 
 
 def path_matches(path: str, pattern: str) -> bool:
-    """Whether a filter's pattern means a project of this path: GitLab's paths ignore case."""
+    """Whether a pattern matches a project's path. GitLab's paths ignore case."""
     return fnmatchcase(path.lower(), pattern.lower())
 
 
 def _projects(wanted: Filter) -> Test:
-    """By id; by path; and by the paths that a project had before: who wrote one meant the project."""
+    """By id, by path, and by a project's former paths, so that a renamed project still matches."""
     ids = frozenset(one for one in wanted.projects or () if isinstance(one, int))
     patterns = [one for one in wanted.projects or () if isinstance(one, str)]
 
@@ -115,20 +115,20 @@ def _expression(text: str) -> Test:
     def test(candidate: Candidate) -> bool:
         seen = {"event": facts(candidate.summary, candidate.source), "body": candidate.body}
         try:
-            found = _Patient().visit(compiled.parsed, seen)
+            found = _Limited().visit(compiled.parsed, seen)
         except Undecided:
             raise
         except JMESPathError as error:
             raise Undecided(str(error).splitlines()[0]) from None
-        except Exception as error:  # a body too deep for `to_string`, say: it must not hold the recording up
+        except Exception as error:  # for example a body too deep for `to_string`: it must not block the recording
             raise Undecided(f"{type(error).__name__}: {error}"[:1000]) from error
-        return bool(found) or found == 0  # false as JMESPath has it: null, false, and what is empty
+        return bool(found) or found == 0  # JMESPath counts null, false and empty values as false
 
     return test
 
 
-class _Patient(TreeInterpreter):
-    """JMESPath's interpreter, which loops over lists in lists as often as who wrote the body likes, with an end."""
+class _Limited(TreeInterpreter):
+    """JMESPath's interpreter with a time limit: a body can make nested projections loop very often."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,12 +136,12 @@ class _Patient(TreeInterpreter):
 
     def visit(self, node: Any, *args: Any, **options: Any) -> Any:
         if time.thread_time() > self._until:
-            raise Undecided(f"it takes more than {EXPRESSION_S:g} s of computing time")
+            raise Undecided(f"it takes more than {EXPRESSION_S:g} s of CPU time")
         return super().visit(node, *args, **options)
 
 
 def _branches(candidate: Candidate) -> list[str]:
-    """The branches that an event is about: a merge request's are two."""
+    """The branches that an event is about. A merge request has two."""
     found = [_branch(candidate.summary.ref)]
     if candidate.summary.kind == "merge_request":
         found.append(first_text(candidate.body, "object_attributes.target_branch"))

@@ -1,4 +1,4 @@
-"""What a destination is sent: GitLab's own body, what a transform makes of it, or a CloudEvent; with a stable id.
+"""Builds the messages that destinations get: GitLab's body, a transform's result, or a CloudEvent, with a stable id.
 
 Sources: the Standard Webhooks specification (webhook-id, webhook-timestamp), CloudEvents 1.0 core and its JSON
 format, HTTP binding in structured mode.
@@ -22,24 +22,24 @@ from reconciler.events.times import Millis
 from reconciler.forwarding.filters import facts
 from reconciler.forwarding.jail import Jail, TransformFailed
 from reconciler.forwarding.message import Message
-from reconciler.forwarding.transform import transforming
+from reconciler.forwarding.transform import make_transform
 from reconciler.ledger.queue.deliveries import Outgoing
 
 FIELDS_LENGTH = 1024
-"""Of a list of fields in a header, in characters."""
+"""The longest list of fields in a header, in characters."""
 
 USER_AGENT = f"gitlab-reconciler/{__version__}"
 
 
 class Formatter:
-    """Writes a destination's messages. `event_id` gives an event its id for the outside (see `ledger.ids`).
+    """Builds a destination's messages. `event_id` gives an event its public id (see `ledger.storage.ids`).
 
-    It may hold a process and a thread, until `close`.
+    It may own a process and a thread. Call `close` to end them.
     """
 
     def __init__(self, destination: Destination, *, event_id: Callable[[int], str], gitlab_url: str) -> None:
         self._format = destination.format
-        self._transform = transforming(destination.transform) if destination.transform else None
+        self._transform = make_transform(destination.transform) if destination.transform else None
         self._content_type = destination.transform.content_type if destination.transform else "application/json"
         self._event_id = event_id
         self._gitlab_url = gitlab_url.rstrip("/")
@@ -47,23 +47,23 @@ class Formatter:
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="transform") if jailed else None
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel the transforms in flight, and end the process and the thread."""
         if self._transform is not None:
             self._transform.close()
         if self._beside is not None:
             self._beside.shutdown(wait=False, cancel_futures=True)
 
-    async def written(self, event: Outgoing, *, attempt: int, replays: int, now: Millis) -> Message:
-        """As `message`, without keeping the event loop while a transform runs."""
+    async def message_async(self, event: Outgoing, *, attempt: int, replays: int, now: Millis) -> Message:
+        """Like `message`, but without blocking the event loop while a transform runs."""
         write = partial(self.message, event, attempt=attempt, replays=replays, now=now)
         if self._beside is None:
             return write()
         return await asyncio.get_running_loop().run_in_executor(self._beside, write)
 
     def message(self, event: Outgoing, *, attempt: int, replays: int = 0, now: Millis) -> Message:
-        """The message for one attempt at one event.
+        """The message for one attempt to deliver one event.
 
-        Raises TransformFailed where the transform does not work for this event.
+        Raises TransformFailed if the transform fails for this event.
         """
         event_id = self._event_id(event.event_id)
         headers = {"Content-Type": self._content_type}
@@ -73,7 +73,7 @@ class Formatter:
             body = self._cloud_event(event, event_id, body)
         elif self._transform is None:
             headers |= event.headers
-        else:  # what describes GitLab's body does not describe this one
+        else:  # GitLab's Content-Type is not the transformed body's
             headers |= {name: value for name, value in event.headers.items() if name != "Content-Type"}
         headers |= {
             "User-Agent": USER_AGENT,
@@ -106,9 +106,11 @@ class Formatter:
         known = facts(event.summary, event.source) | {"id": event_id, "happened_at": event.happened_at}
         try:
             return self._transform(known, event.payload)
-        except (TransformFailed, OSError):  # OSError: there was no process to be had, which passes
+        except (TransformFailed, OSError):  # OSError: no process could be started, which is temporary
             raise
-        except Exception as error:  # a body too deep, say: it would fail for ever, and must not hold its lane up
+        except (
+            Exception
+        ) as error:  # for example a body too deep: it would fail every time, and must not block its lane
             raise TransformFailed(f"{type(error).__name__}: {error}"[:1000]) from error
 
     def _cloud_event(self, event: Outgoing, event_id: str, data: bytes) -> bytes:
@@ -141,7 +143,7 @@ class Formatter:
 
 
 def _recovery_headers(recovery: Recovery | None) -> dict[str, str]:
-    """How a body was come by that no webhook brought; long lists of fields are cut, the envelope has them whole."""
+    """How the body was recovered. Long lists of fields are cut in headers; the envelope has them whole."""
     if recovery is None:
         return {}
     headers: dict[str, str] = {"X-Reconciler-Recovered": recovery.by}
@@ -157,4 +159,4 @@ def _must_be_json(data: bytes) -> None:
     try:
         parsed(data)
     except ValueError as error:
-        raise TransformFailed(f"what it made is no JSON: {error}") from None
+        raise TransformFailed(f"its result is not JSON: {error}") from None

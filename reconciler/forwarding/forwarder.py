@@ -1,4 +1,4 @@
-"""All destinations together: each has its own outbox, so that none waits for another."""
+"""Runs all destinations. Each has an outbox of its own, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.events import times
 from reconciler.events.times import Millis, SteadyClock
-from reconciler.forwarding.filters import Test, accepting
+from reconciler.forwarding.filters import Test, make_filter
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
@@ -29,37 +29,37 @@ log = structlog.get_logger(__name__)
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """Destinations, and what was built for those that are new or changed, by name."""
+    """Destinations, and the objects built for the new and changed ones, by name."""
 
     destinations: list[Destination]
     accepts: dict[str, Test]
     built: dict[str, tuple[Kind, Formatter]]
 
     async def discard(self) -> None:
-        """Close what was built, where it is not to be used after all."""
+        """Close the objects that were built: they are not used after all."""
         for name, (kind, formatter) in self.built.items():
             formatter.close()
             try:
                 await kind.close()
             except (Exception, SystemExit) as error:
-                log.warning("what was built for a destination does not close", destination=name, error=repr(error))
+                log.warning("new destination did not close cleanly", destination=name, error=repr(error))
 
 
 class _Running(msgspec.Struct):
-    """A destination that is delivered to, and the tasks that do it."""
+    """A destination, its outbox, and the tasks that run it."""
 
     destination: Destination
     outbox: Outbox
     delivering: asyncio.Task[None]
-    filling: asyncio.Task[None]
+    opening_past: asyncio.Task[None]
 
 
 class Forwarder:
-    """Runs an outbox for each destination. `prepare` and `apply` say which there are, at the start and whenever that
-    changes.
+    """Runs an outbox for each destination. `prepare` and `apply` set the destinations, at the start and after each
+    change.
 
-    Each outbox, and the opening of each destination's past, is a part of its own: one that fails starts again by
-    itself, and takes nothing else down.
+    Each outbox is a supervised part of its own, and so is the opening of each destination's past deliveries: one
+    that fails is restarted without affecting the others.
     """
 
     def __init__(self, *, ledger: Ledger, gitlab_url: str, watcher: Watcher, supervisor: Supervisor) -> None:
@@ -73,13 +73,13 @@ class Forwarder:
         self._look = asyncio.Event()
 
     async def prepare(self, wanted: Iterable[Destination]) -> Prepared:
-        """Build what these destinations need. Nothing of it runs yet, and nothing else is changed.
+        """Build what these destinations need. Nothing runs yet, and nothing changes.
 
-        Raises whatever a kind's constructor, a filter's or a transform's compiler raises.
+        Raises whatever a kind's constructor or the compiler of a filter or transform raises.
         """
         wanted = list(wanted)
         running = {one.destination.name: one.destination for one in self._running.values()}
-        prepared = Prepared(wanted, {one.name: accepting(one) for one in wanted}, {})
+        prepared = Prepared(wanted, {one.name: make_filter(one) for one in wanted}, {})
         try:
             for one in wanted:
                 if running.get(one.name) != one:
@@ -91,10 +91,10 @@ class Forwarder:
         return prepared
 
     async def apply(self, prepared: Prepared) -> None:
-        """Make these the destinations: those that are new start, those that changed start anew, others end.
+        """Make these the destinations: new ones start, changed ones restart, removed ones stop.
 
-        What is in flight ends first, so that no event is on its way twice. Raises LedgerError where the ledger can't
-        be written; then nothing is changed.
+        Attempts in flight end first, so that no event is in flight twice. Raises LedgerError if the ledger can't be
+        written; then nothing has changed.
         """
         wanted, built = prepared.destinations, prepared.built
         specs = [as_spec(one) for one in wanted]
@@ -103,14 +103,14 @@ class Forwarder:
         self._ledger.set_routes(list(routes.values()))
         unchanged = {state[one.name].id for one in wanted if one.name not in built}
         await asyncio.gather(*(self._end(ident) for ident in self._running.keys() - unchanged))
-        with contextlib.suppress(LedgerError):  # what has just ended may have changed it
+        with contextlib.suppress(LedgerError):  # the outboxes that just ended may have changed it
             state = _by_name(self._ledger.queue.destination_states())
         for one in wanted:
             if one.name in built:
                 self._start(one, state[one.name], routes[one.name], *built[one.name])
 
     async def run(self) -> None:
-        """Never ends: asks the ledger how the destinations stand, when told to, and in any case every few seconds."""
+        """Pass the destinations' states on to the outboxes, when notified and every few seconds. Never ends."""
         while True:
             self._look.clear()
             for state in self._ledger.queue.destination_states():
@@ -121,18 +121,18 @@ class Forwarder:
                     await self._look.wait()
 
     def opened(self, deliveries: Iterable[Opened]) -> None:
-        """Deliveries were opened by a commit of this process."""
+        """A commit of this process opened deliveries."""
         for delivery in deliveries:
             running = self._running.get(delivery.destination_id)
             if running is not None:
                 running.outbox.wake()
 
     def look_again(self) -> None:
-        """Another process changed the ledger: it may have opened deliveries, paused a destination or resumed it."""
+        """Another process changed the ledger: it may have opened deliveries, or paused or resumed a destination."""
         self._look.set()
 
     async def drain(self, patience_s: float) -> None:
-        """Start no more attempts; wait, so long, for those in flight. Then give them up and close all connections."""
+        """Start no more attempts, wait `patience_s` for those in flight, then cancel them and disconnect."""
         await asyncio.gather(*(self._end(ident, patience_s) for ident in list(self._running)))
 
     def _start(
@@ -152,20 +152,20 @@ class Forwarder:
             destination,
             outbox,
             delivering=keep(f"outbox of {destination.name}", outbox.run),
-            filling=keep(f"past of {destination.name}", partial(self._fill, route, outbox)),
+            opening_past=keep(f"past of {destination.name}", partial(self._open_past, route, outbox)),
         )
 
     async def _end(self, ident: int, patience_s: float | None = None) -> None:
         ended = self._running.pop(ident)
         ended.outbox.stop()
-        await asyncio.wait([ended.delivering, ended.filling], timeout=patience_s)
+        await asyncio.wait([ended.delivering, ended.opening_past], timeout=patience_s)
         await ended.outbox.close()
-        for task in (ended.delivering, ended.filling):
+        for task in (ended.delivering, ended.opening_past):
             task.cancel()
             self._supervisor.forget(task.get_name())
 
-    async def _fill(self, route: Route, outbox: Outbox) -> None:
-        """Open a destination's past, part by part, where it starts there."""
+    async def _open_past(self, route: Route, outbox: Outbox) -> None:
+        """Open deliveries of past events, step by step, for a destination that starts in the past."""
         more = True
         while more and not outbox.stopping.is_set():
             more = await self._ledger.queue.open_past_deliveries(route, times.now())
@@ -177,7 +177,7 @@ def _by_name(some: Iterable[DestinationState]) -> dict[str, DestinationState]:
 
 
 def as_spec(destination: Destination) -> DestinationSpec:
-    """A destination as the ledger knows it."""
+    """A destination as the ledger stores it."""
     start = destination.start
     return DestinationSpec(
         destination.name,

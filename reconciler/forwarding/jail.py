@@ -1,6 +1,6 @@
-"""Runs a template or a JMESPath where it can be killed: in a process of its own, with limits (see `jailed`).
+"""Runs a template or a JMESPath in a process of its own, with limits (see `jailed`), so that it can be killed.
 
-The process starts with the first event, and anew after one that ended it.
+The process starts with the first event, and again after an event that ended it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Language = Literal["template", "jmespath"]
 
 PATIENCE_S = jailed.WALL_S + 5.0
 _KEPT = ("LD_LIBRARY_PATH", "PATH")
-"""Of the environment, which may have secrets in it."""
+"""The only variables that the process gets: the environment may hold secrets."""
 _START = "import sys; sys.path[:] = sys.argv[1:]; from reconciler.forwarding.jailed import main; main()"
-_TOO_LONG = f"it takes more than {jailed.CPU_S:g} s of computing time: a loop without end?"
+_TOO_LONG = f"it takes more than {jailed.CPU_S:g} s of CPU time: is there an endless loop?"
 
 
 class TransformFailed(Exception):
@@ -30,21 +30,21 @@ class TransformFailed(Exception):
 
 
 _FROM_OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM})
-"""Somebody ended it (where memory is short, the kernel), or it got no processor for long."""
+"""It was killed from outside (by the kernel, when memory is short), or got no CPU time for long."""
 _OUT_OF_MEMORY = frozenset({-signal.SIGSEGV, -signal.SIGABRT})
-"""How libraries in C end where they get none."""
+"""How C libraries end when they get no memory."""
 
 
 class _Died(Exception):
-    """The process ended, and why is not known."""
+    """The process ended for an unknown reason."""
 
 
 class _Unavailable(OSError):
-    """There is no process, or it was ended from outside: no event is at fault, and it passes."""
+    """No process can be started, or it was killed from outside. The event is not the cause, and it is temporary."""
 
 
 class Jail:
-    """One transform in its process. Calls, from any thread, wait for one another."""
+    """One transform in its process. Calls from several threads run one after the other."""
 
     def __init__(self, language: Language, text: str) -> None:
         self._language = language
@@ -55,16 +55,16 @@ class Jail:
         self._starting = threading.Lock()
 
     def __call__(self, event: dict[str, Any], payload: str) -> bytes:
-        """What is sent instead of a body.
+        """Transform an event. Returns the new body.
 
-        Raises TransformFailed where it does not work for this event, or its process does not outlive it; OSError
-        where no process can be started, or it is ended from outside.
+        Raises TransformFailed if the transform fails for this event or the event ends its process; OSError if no
+        process can be started or it was killed from outside.
         """
         asked = (json.dumps(event).encode(), payload.encode("utf-8", "surrogatepass"))
         with self._turn:
             try:
                 return self._running().ask(*asked)
-            except (_Died, _Unavailable):  # perhaps not by this event's doing, perhaps before it came
+            except (_Died, _Unavailable):  # perhaps not because of this event: try once more
                 pass
             try:
                 return self._running().ask(*asked)
@@ -72,7 +72,7 @@ class Jail:
                 raise TransformFailed(f"{self._language}: its process died twice: {error}") from None
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         with self._starting:
             self._closed = True
             if self._process is not None:
@@ -81,14 +81,14 @@ class Jail:
     def _running(self) -> _Process:
         with self._starting:
             if self._closed:
-                raise _Unavailable("the transform was given up")
+                raise _Unavailable("the transform was closed")
             if self._process is None or not self._process.alive:
                 self._process = _Process(self._language, self._text)
             return self._process
 
 
 class _Process:
-    """Raises OSError where it can't be started."""
+    """The process of one transform. Raises OSError if it can't be started."""
 
     def __init__(self, language: Language, text: str) -> None:
         self._language = language
@@ -114,27 +114,27 @@ class _Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether it can take an event."""
         return not self._answers.closed and self._process.poll() is None
 
     def ask(self, event: bytes, payload: bytes) -> bytes:
-        """One event. Raises TransformFailed, _Died or OSError; the process has ended then, or (TransformFailed) may
-        have.
+        """Transform one event. Raises TransformFailed, _Died or OSError. The process has ended then; after
+        TransformFailed it may still run.
         """
         self._memory = max(self._memory, jailed.memory_for(payload))
         try:
             if not self._ready:
                 self._begin()
             self._send(event, payload)
-            verdict, content = jailed.read(self._answers)
+            what, content = jailed.read(self._answers)
         except (OSError, EOFError) as error:
             raise self._end(error) from None
-        if verdict == jailed.FAILED:
+        if what == jailed.FAILED:
             raise TransformFailed(content.decode())
         return content
 
     def _begin(self) -> None:
-        """Wait until it has read the transform, and all that it needs."""
+        """Send the transform, and wait until the process is ready."""
         self._send(*self._transform)
         jailed.read(self._answers)
         self._ready = True
@@ -143,12 +143,12 @@ class _Process:
         self._line.sendall(b"".join(jailed.frame(0, part) for part in parts))
 
     def kill(self) -> None:
-        """End it, and whoever waits for its answer."""
+        """Kill it. Whoever waits for its answer gets an error."""
         self._process.kill()
         self._process.wait()
 
     def _end(self, error: Exception) -> Exception:
-        """What became of it."""
+        """End it. Returns the error that says why it ended."""
         self._answers.close()
         self._line.close()
         if isinstance(error, TimeoutError):
@@ -159,7 +159,7 @@ class _Process:
         if not self._ready:
             return _Unavailable(f"{self._language}: its process does not start: {how}")
         if code in _FROM_OUTSIDE:
-            return _Unavailable(f"{self._language}: its process was ended: {how}")
+            return _Unavailable(f"{self._language}: its process was killed: {how}")
         if code == -signal.SIGPROF:
             return TransformFailed(f"{self._language}: {_TOO_LONG}")
         if code in _OUT_OF_MEMORY:

@@ -1,7 +1,7 @@
-"""The process in which templates and JMESPath of the config run: a loop without end ends it, and nothing else.
+"""The process that runs the config's templates and JMESPath. An endless loop ends only this process.
 
-It imports little, so that it starts fast and stays small. What it is told comes in frames: first the transform, then,
-event by event, the facts and GitLab's body; each of these is answered with a frame: the transform, when it is ready.
+It imports little, so that it starts fast and stays small. It reads frames: first the transform, then for each event
+the facts and GitLab's body. It answers the transform when it is ready, and each event with its result.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 from reconciler.events.fields import as_json, parsed
 
 CPU_S = 2.0
-"""How much work one event may take, by the processor's clock: a busy machine makes no event a poisonous one."""
+"""The CPU time that one event may take. Not wall time, so that a busy machine fails no event."""
 WALL_S = 60
-"""After so long it ends by itself, whatever it does: who started it may be gone."""
+"""The wall time after which it ends in any case: the process that started it may be gone."""
 MEMORY = 384 * 1024 * 1024
-"""What it may take in any case, and how many times the body's length besides: a body of small objects takes 40 times
-its length when it is read, and orjson asks for as much again, and more, to write it.
+"""The memory that it may use in any case. MEMORY_TIMES times the body's length comes on top: a body of small objects
+takes 40 times its length when parsed, and orjson needs as much again, or more, to write it.
 """
 MEMORY_TIMES = 128
 OUTPUT = 64 * 1024 * 1024
 
 MADE, FAILED, READY = 0, 1, 2
 HEAD = struct.Struct(">BQ")
-"""Of a frame: what it is, and how long."""
+"""The head of a frame: what it is, and its length."""
 
 Make = Callable[[dict[str, Any]], bytes]
 
@@ -42,7 +42,7 @@ class _Failed(Exception):
 
 
 def main() -> None:
-    """Transform what comes in at stdin, which is a socket, until its other end is closed."""
+    """Transform the events that arrive at stdin, which is a socket, until its other end is closed."""
     _limit(resource.RLIMIT_CORE, 0)
     memory = MEMORY
     _limit(resource.RLIMIT_AS, memory)
@@ -52,35 +52,35 @@ def main() -> None:
         line.sendall(frame(READY, b""))
         while True:
             event, payload = read(stream)[1], read(stream)[1]
-            if memory_for(payload) > memory:  # never less again: what was taken may not all be given back
+            if memory_for(payload) > memory:  # never lowered again: not all memory may have been returned
                 memory = memory_for(payload)
                 _limit(resource.RLIMIT_AS, memory)
             line.sendall(frame(*_answer(make, event, payload, memory)))
 
 
 def memory_for(payload: bytes) -> int:
-    """How much memory an event with this body may take."""
+    """How much memory an event with this body may use, in bytes."""
     return MEMORY + MEMORY_TIMES * len(payload)
 
 
 def too_little(memory: int) -> str:
-    """What is said where that does not do."""
+    """The error text if the memory is not enough."""
     return f"it needs more than {memory >> 20} MiB of memory"
 
 
 def _limit(what: int, most: int) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a system that does not know it, or allows less
+    with contextlib.suppress(OSError, ValueError):  # the system does not know this limit, or allows less
         resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 
 def read(stream: BufferedReader) -> tuple[int, bytes]:
-    """The next frame. Raises EOFError where there is none."""
+    """Read the next frame. Raises EOFError if there is none."""
     what, length = HEAD.unpack(_exactly(stream, HEAD.size))
     return what, _exactly(stream, length)
 
 
 def frame(what: int, content: bytes) -> bytes:
-    """A frame, to be sent."""
+    """A frame as bytes."""
     return HEAD.pack(what, len(content)) + content
 
 
@@ -93,9 +93,9 @@ def _exactly(stream: BufferedReader, length: int) -> bytes:
 
 def _answer(make: Make, event: bytes, payload: bytes, memory: int) -> tuple[int, bytes]:
     signal.alarm(WALL_S)
-    signal.setitimer(signal.ITIMER_PROF, CPU_S)  # nobody catches its signal: the kernel ends this process
+    signal.setitimer(signal.ITIMER_PROF, CPU_S)  # its signal is not caught: the kernel ends this process
     try:
-        gc.disable()  # a body of a million objects has no garbage, and looking for some takes longer than reading it
+        gc.disable()  # parsing makes no garbage, and collecting over a million objects would take longer than parsing
         body = parsed(payload.decode())
         gc.enable()
         made = make({"body": body, "event": json.loads(event)})
@@ -105,7 +105,7 @@ def _answer(make: Make, event: bytes, payload: bytes, memory: int) -> tuple[int,
         return FAILED, str(error)[:1000].encode("utf-8", "replace")
     except MemoryError:
         return FAILED, too_little(memory).encode()
-    except Exception as error:  # a body too deep, say: it would fail for ever
+    except Exception as error:  # for example a body too deep: it would fail every time
         return FAILED, f"{type(error).__name__}: {error}"[:1000].encode("utf-8", "replace")
     else:
         return MADE, made

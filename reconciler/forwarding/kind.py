@@ -1,4 +1,4 @@
-"""The seam for kinds of destination: what each has to be, and what all have in common.
+"""The interface of a kind of destination, and what all kinds have in common.
 
 A kind is one small class in a file of its own, registered under the entry point group
 `gitlab_reconciler.destinations`: ours in this project's pyproject.toml, others' in theirs
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import structlog
 
 from reconciler.config.destinations import Destination
-from reconciler.forwarding.message import TAKEN, Answer, Message, NotTaken, Refused, excerpt, failure
+from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message, NotAccepted, excerpt, failure
 from reconciler.forwarding.reach import Unreachable, reach
 
 log = structlog.get_logger(__name__)
@@ -24,48 +24,48 @@ C = TypeVar("C")
 
 
 class Kind(ABC):
-    """One configured destination's way out. Made once, closed once; `send` runs many times at once."""
+    """Sends to one configured destination. Created once, closed once; `send` is called concurrently."""
 
     config: ClassVar[type[Destination]]
-    """The keys that a destination of this kind takes: `Destination`'s and its own."""
+    """The config keys of this kind: those of `Destination` and its own."""
 
-    @classmethod  # noqa: B027 - most have nothing to say
+    @classmethod  # noqa: B027 - most kinds need no library
     def available(cls) -> None:
-        """Asked when a config names the kind. Raises ValueError where something has to be installed first."""
+        """Called when a config names this kind. Raises ValueError if a library must be installed first."""
 
     @abstractmethod
     def __init__(self, destination: Any) -> None:
-        """`destination` is an instance of `config`. Connects to nothing yet."""
+        """`destination` is an instance of `config`. Must not connect yet."""
 
     @abstractmethod
     async def send(self, message: Message) -> Answer:
-        """Hand one message over; return only when it is safely there.
+        """Send one message. Return only when the destination has safely accepted it.
 
-        Raise `Refused` where it never will be taken, anything else to have it tried again. What takes longer
-        than the destination's `timeout` is cancelled from outside.
+        Raise `DeliveryRejected` if the destination will never accept it, any other exception to have it retried.
+        A call that takes longer than the destination's `timeout` is cancelled.
         """
 
-    async def close(self) -> None:  # noqa: B027 - some have nothing to close
-        """Give up connections."""
+    async def close(self) -> None:  # noqa: B027 - some kinds have nothing to close
+        """Close all connections."""
 
     @property
     @abstractmethod
     def address(self) -> str:
-        """Where messages go, for people; without secrets."""
+        """Where messages go, as text for people, without secrets."""
 
     async def check(self) -> str:
-        """Whether it can be reached, for the `check` command: what was found.
+        """Check that the destination can be reached, for the `check` command. Returns what was found, as text.
 
-        No message is sent. Raises what is wrong; who calls it sets a limit of time.
+        Sends no message. Raises an error that says what is wrong; the caller limits the time.
         """
         return self.address
 
 
 class Connected(Kind, Generic[C]):
-    """A kind with a connection that all messages share, made at the first, and anew after trouble of its own."""
+    """A kind with one connection for all messages. It is opened for the first message, and again after an error."""
 
     requires: ClassVar[tuple[str, str]]
-    """The module of the client library, and our extra that installs it."""
+    """The client library's module, and the extra of this package that installs it."""
 
     @classmethod
     def available(cls) -> None:
@@ -81,30 +81,30 @@ class Connected(Kind, Generic[C]):
 
     @abstractmethod
     async def connect(self) -> C:
-        """Connect."""
+        """Open a connection."""
 
     @abstractmethod
     async def publish(self, connection: C, message: Message) -> None:
         """Publish one message, and wait until the broker has confirmed it.
 
-        Raise `NotTaken` or `Refused` for what is the message's own trouble. After anything else the connection is
-        not used for new messages; those that are under way over it are left alone.
+        Raise `NotAccepted` or `DeliveryRejected` if the message is the cause. After any other exception the
+        connection is not used for new messages; messages in flight on it may still finish.
         """
 
     @abstractmethod
     async def disconnect(self, connection: C) -> None:
-        """Close a connection, broken or not."""
+        """Close a connection, which may be broken."""
 
     async def send(self, message: Message) -> Answer:
         line = await self._connected()
         confirmed = line.confirmed
         try:
             await self.publish(line.connection, message)
-        except (Refused, NotTaken):
+        except (DeliveryRejected, NotAccepted):
             line.confirmed += 1
             raise
         except (TimeoutError, asyncio.CancelledError):
-            if line.confirmed == confirmed:  # nothing came back meanwhile: it may be dead
+            if line.confirmed == confirmed:  # no answer arrived meanwhile: the connection may be dead
                 self._give_up(line)
             raise
         except BaseException:
@@ -112,7 +112,7 @@ class Connected(Kind, Generic[C]):
             raise
         else:
             line.confirmed += 1
-            return TAKEN
+            return ACCEPTED
         finally:
             line.users -= 1
             if line.given_up and not line.users:
@@ -120,17 +120,17 @@ class Connected(Kind, Generic[C]):
 
     @property
     def endpoints(self) -> list[tuple[str, int]]:
-        """The hosts and ports of which one at least has to let us connect; none where that is not known."""
+        """Hosts and ports, at least one of which must accept connections; empty if that is not known."""
         return []
 
     async def check(self) -> str:
-        """Connect as for messages: the client logs in, where it has to. First of all whether anybody is there."""
-        await self._anybody_there()
+        """Connect as for messages, with the login. First check that something listens there."""
+        await self._check_listening()
         await self.disconnect(await self.connect())
         return f"{self.address}: connected"
 
-    async def _anybody_there(self) -> None:
-        """Raises Unreachable where no endpoint lets us connect: libraries say so late, or in words of their own."""
+    async def _check_listening(self) -> None:
+        """Raises Unreachable if no endpoint accepts connections: client libraries report that late."""
         found = await asyncio.gather(*(reach(*one) for one in self.endpoints), return_exceptions=True)
         silent = [one for one in found if isinstance(one, BaseException)]
         if silent and len(silent) == len(found):
@@ -156,12 +156,12 @@ class Connected(Kind, Generic[C]):
     async def _close(self, connection: C) -> None:
         try:
             await asyncio.wait_for(asyncio.shield(self.disconnect(connection)), 2)
-        except Exception as error:  # it was broken: nothing more can be done for it
-            log.debug("a broken connection did not close well", error=repr(error))
+        except Exception as error:  # it was broken anyway
+            log.debug("broken connection did not close cleanly", error=repr(error))
 
 
 class _Line(Generic[C]):
-    """A connection, how many messages are under way over it, and how many the other side has answered for."""
+    """A connection, how many messages are in flight on it, and how many have been answered."""
 
     def __init__(self, connection: C) -> None:
         self.connection = connection
@@ -171,23 +171,23 @@ class _Line(Generic[C]):
 
 
 async def attempt(kind: Kind, message: Message, *, timeout_s: float) -> Answer:
-    """One attempt, whose every outcome is an answer. Never raises for anything that the other side does."""
+    """Make one attempt. Every result is an Answer: never raises, whatever the destination does."""
     try:
         async with asyncio.timeout(timeout_s):
             answer = await kind.send(message)
-        if not isinstance(answer, Answer):  # another package's kind
-            raise TypeError(f"{type(kind).__name__}.send returned {answer!r}: no Answer")
+        if not isinstance(answer, Answer):  # a kind of another package
+            raise TypeError(f"{type(kind).__name__}.send returned {answer!r}, which is not an Answer")
         return answer
     except TimeoutError:
         return Answer("timeout", f"no answer within {timeout_s:g} s")
-    except Refused as error:
-        return Answer("refused", excerpt(str(error)), refused=True)
-    except (Exception, SystemExit) as error:  # whatever it is, the event stays and is tried again
+    except DeliveryRejected as error:
+        return Answer("rejected", excerpt(str(error)), rejected=True)
+    except (Exception, SystemExit) as error:  # whatever it is, the event stays and is retried
         return Answer(_error_class(error), failure(error))
 
 
 def _error_class(error: BaseException) -> str:
-    """A word for a metric's label, from the error's class: ConnectionRefusedError makes `connection`."""
+    """A label for metrics from the error's class: ConnectionRefusedError becomes `connection`."""
     if isinstance(error, OSError):
         return "connection"
     return "".join("_" + c.lower() if c.isupper() else c for c in type(error).__name__).strip("_")[:64]

@@ -1,4 +1,4 @@
-"""Subjects, topics and routing keys: patterns like `gitlab.{project_id}.{kind}`, filled in for each message."""
+"""Subjects, topics and routing keys: patterns like `gitlab.{project_id}.{kind}`, rendered for each message."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _KNOWN = ("project_id", "project_path", "kind", "action")
 def _pattern(text: str) -> str:
     unknown = sorted(set(_FIELD.findall(text)) - set(_KNOWN))
     if unknown or re.search(r"[{}]", _FIELD.sub("", text)):
-        what = f"{{{unknown[0]}}} is not known" if unknown else "a brace stands alone"
-        raise ValueError(f"{what}: there are {', '.join('{' + name + '}' for name in _KNOWN)}")
+        what = f"{{{unknown[0]}}} is not known" if unknown else "there is a single brace"
+        raise ValueError(f"{what}: known fields are {', '.join('{' + name + '}' for name in _KNOWN)}")
     if not text.strip():
         raise ValueError("should not be empty")
     return text
@@ -27,11 +27,11 @@ def _pattern(text: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-def fill(pattern: str, message: Message, clean: Callable[[str], str]) -> str:
-    """The pattern with the message's values, each made fit for the broker by `clean`."""
+def render(pattern: str, message: Message, clean: Callable[[str], str]) -> str:
+    """Replace the fields of a pattern by the message's values, each passed through `clean` for the broker."""
     return _FIELD.sub(lambda found: clean(message.about[found[1]]) or "-", pattern)
 
 
 def word(text: str) -> str:
-    """A value as one token of a subject: nothing but letters, digits, `_`, `-`; anything else becomes `_`."""
+    """A value as one token of a subject: only letters, digits, `_` and `-`; anything else becomes `_`."""
     return re.sub(r"[^\w-]", "_", text, flags=re.ASCII)

@@ -1,7 +1,7 @@
-"""One destination's way out of the ledger: takes the lanes whose turn it is, and sees each one's head through.
+"""Delivers one destination's deliveries: picks the lanes that are due, and attempts the first delivery of each.
 
-Nothing of the backlog is held in memory: what goes next is asked of the ledger when a slot is free. Pauses, rates
-and due times go by the steady clock; what people read of an attempt goes by the wall clock.
+The backlog stays in the ledger: it is asked for the next deliveries when a slot is free. Pauses, rates and due
+times use the steady clock; the times that people see of an attempt are the wall clock's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind, attempt
-from reconciler.forwarding.outcome import Verdict, judge, unwritable
-from reconciler.forwarding.rate import RateLimit
+from reconciler.forwarding.outcome import Outcome, classify, classify_message_error
+from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.retry import longest_pause
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
@@ -33,28 +33,28 @@ from reconciler.ledger.queue.destinations import GONE, DestinationState
 LEDGER_PAUSE_S = 1.0
 LONGEST_LEDGER_PAUSE_S = 600.0
 LOOK_S = 5.0
-"""How often the ledger is asked, notified or not: no delivery waits longer for a notification that was missed."""
+"""How often the ledger is read even without a notification, so that a missed one delays no delivery for longer."""
 
 log = structlog.get_logger(__name__)
 
 
 class Watcher(Protocol):
-    """Who is told what happens: for alerts, metrics and traces."""
+    """Is notified of attempts: for alerts, metrics and traces."""
 
     def attempting(self, event_id: str, destination: str, number: int) -> AbstractContextManager[dict[str, str]]:
-        """An attempt goes on as long as the context lasts; what it yields are headers to send along."""
+        """The context of one attempt. It yields headers that are sent with it."""
 
     def trouble(self) -> None:
-        """Something was noted that an alert may be about."""
+        """Something was recorded that may need an alert."""
 
     def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
-        """An attempt was noted: `outcome` is `taken`, or the error's class; `waited` is since the delivery was
-        opened, where it was taken.
+        """An attempt was recorded. `outcome` is `delivered` or the error's class; `waited` is the time since the
+        delivery was opened, None where it was not delivered.
         """
 
 
 class Outbox:
-    """Delivers one destination's deliveries until told to stop. Where `run` raises, it may be run again."""
+    """Delivers one destination's deliveries until it is stopped. If `run` raises, it may be run again."""
 
     def __init__(
         self,
@@ -77,13 +77,13 @@ class Outbox:
         self._watcher = watcher
         self._clock = clock
         self._breaker = CircuitBreaker(destination, state.breaker, now=clock())
-        self._rate = RateLimit(destination.rate)
+        self._rate = SendRate(destination.rate)
         self._paused = state.paused_at is not None
         self._is_gone = False
-        """Whether a 410 came that is not in the ledger yet."""
+        """Whether the destination answered 410 and the ledger does not have that yet."""
         self._resumes = state.resumes
         self._busy: set[str] = set()
-        """The lanes whose head is on its way."""
+        """The lanes with an attempt in flight."""
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log.bind(destination=destination.name)
@@ -93,18 +93,18 @@ class Outbox:
         self._woken.set()
 
     def look_again(self, state: DestinationState) -> None:
-        """The ledger may have changed: whether this destination is paused, whether it was resumed, what is due."""
+        """The ledger may have changed: this destination may be paused or resumed, and other deliveries may be due."""
         was_paused, self._paused = self._paused, state.paused_at is not None
         if self._paused and not was_paused:
-            self._log.info("paused: what comes is kept", why=state.paused_why)
+            self._log.info("destination paused", why=state.paused_why)
         if state.resumes != self._resumes:
             self._resumes = state.resumes
             self._breaker.take_over(state.breaker)
-            self._log.info("resumed")
+            self._log.info("destination resumed")
         self.wake()
 
     async def run(self) -> None:
-        """Deliver until `stop`; then return when what is in flight has ended."""
+        """Deliver until `stop`; then return when the attempts in flight have ended."""
         await self._pull_back()
         while not self.stopping.is_set():
             self._woken.clear()
@@ -116,32 +116,32 @@ class Outbox:
             await asyncio.wait(self._tasks)
 
     def stop(self) -> None:
-        """Start nothing more."""
+        """Start no more attempts."""
         self.stopping.set()
         self.wake()
 
     async def close(self) -> None:
-        """Give up what is in flight (it is tried again after the next start) and close the connections."""
+        """Cancel the attempts in flight (they are retried after the next start) and close the connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._formatter.close)  # it may wait for a process to start, or to end
+        await asyncio.to_thread(self._formatter.close)  # it may wait for a process to start or to end
         try:
             await self._kind.close()
-        except (Exception, SystemExit) as error:  # it is given up anyway
-            self._log.warning("its connections did not close well", error=repr(error))
+        except (Exception, SystemExit) as error:  # it is discarded anyway
+            self._log.warning("connections did not close cleanly", error=repr(error))
 
     async def _pull_back(self) -> None:
-        """No retry waits longer than it should because the wall clock was set back since it was noted."""
+        """Correct due times that lie too far ahead because the wall clock was set back since they were recorded."""
         longest, now = longest_pause(self._destination.retry), self._clock()
         more = True
         while more and not self.stopping.is_set():
             more = await self._queue.pull_back(self.destination_id, longest=longest, now=now)
 
     def _turn(self) -> float:
-        """Start what may start. Returns after how many seconds to look again at the latest.
+        """Start all attempts that may start now. Returns the seconds to wait before the next look.
 
-        All of it at one moment: what is not due at its beginning is not due at its end, but waited for.
+        `now` is read once: what becomes due meanwhile is left to the next look.
         """
         now = self._clock()
         while not (self._paused or self._is_gone) and (room := self._breaker.room):
@@ -154,7 +154,7 @@ class Outbox:
         return LOOK_S
 
     def _start_some(self, room: int, now: Millis) -> bool:
-        """Start the heads of the lanes whose turn it is; False where there is none."""
+        """Start the first delivery of each lane that is due; False where none is."""
         heads = self._queue.next_lanes(self.destination_id, now=now, limit=room + len(self._busy))
         free = [one for one in heads if one.lane not in self._busy]
         for head in free:
@@ -166,118 +166,120 @@ class Outbox:
     def _start(self, head: Queued, now: Millis) -> None:
         self._busy.add(head.lane)
         self._rate.take(now)
-        task = asyncio.create_task(self._see_through(head, self._breaker.started()))
+        task = asyncio.create_task(self._attempt_and_record(head, self._breaker.started()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _see_through(self, head: Queued, generation: int) -> None:
-        """One attempt, and its outcome in the ledger; then the lane is free for its next."""
+    async def _attempt_and_record(self, head: Queued, generation: int) -> None:
+        """Make one attempt and record its outcome; then the lane is free again."""
         try:
-            verdict = await self._verdict(head)
-            if verdict is not None:
-                await self._settle(verdict, head, generation)
-        except Exception:  # a fault of ours, which must not hold the others up
-            self._log.exception("an outcome can't be noted", event_id=head.event_id)
+            outcome = await self._outcome(head)
+            if outcome is not None:
+                await self._apply(outcome, head, generation)
+        except Exception:  # a bug of ours must not block the other lanes
+            self._log.exception("outcome not recorded", event_id=head.event_id)
             await asyncio.sleep(LEDGER_PAUSE_S)
         finally:
             self._busy.discard(head.lane)
             self.wake()
 
-    async def _verdict(self, head: Queued) -> Verdict | None:
-        """Make an attempt, and weigh what came of it; None where the ledger could not be read."""
+    async def _outcome(self, head: Queued) -> Outcome | None:
+        """Make an attempt and classify it; None where the ledger could not be read."""
         try:
             return await self._attempt(head)
-        except LedgerError as error:  # the event stays where it is
+        except LedgerError as error:  # the delivery stays pending
             self._breaker.gave_up()
             self._ledger.report_damage(error)
-            self._log.error("an attempt can't be made", event_id=head.event_id, error=str(error))
+            self._log.error("attempt not made", event_id=head.event_id, error=str(error))
             await asyncio.sleep(LEDGER_PAUSE_S)
             return None
         except BaseException:
             self._breaker.gave_up()
             raise
 
-    async def _attempt(self, head: Queued) -> Verdict:
+    async def _attempt(self, head: Queued) -> Outcome:
         at = times.now()
-        tried = Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
+        attempted = Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
         try:
             event = self._queue.outgoing(head.event_id)
-            message = await self._formatter.written(event, attempt=tried.number, replays=head.replays, now=at)
+            message = await self._formatter.message_async(
+                event, attempt=attempted.number, replays=head.replays, now=at
+            )
         except LedgerError:
             raise
-        except Exception as error:  # whatever it is, this event must not hold the others up
-            return unwritable(self._destination.retry, head, tried, error, now=self._clock())
-        with self._watcher.attempting(message.id, self._destination.name, tried.number) as headers:
+        except Exception as error:  # whatever it is, one event must not block the others
+            return classify_message_error(self._destination.retry, head, attempted, error, now=self._clock())
+        with self._watcher.attempting(message.id, self._destination.name, attempted.number) as headers:
             message.headers.update(headers)
             answer = await attempt(self._kind, message, timeout_s=self._destination.timeout / 1000)
-        ended = msgspec.structs.replace(tried, sighting_id=event.sighting_id, ended_at=times.now())
-        return judge(self._destination.retry, head, answer, ended, now=self._clock())
+        ended = msgspec.structs.replace(attempted, sighting_id=event.sighting_id, ended_at=times.now())
+        return classify(self._destination.retry, head, answer, ended, now=self._clock())
 
-    async def _settle(self, verdict: Verdict, head: Queued, generation: int) -> None:
-        """Tell the breaker, the log and the ledger: the last two of a change of the breaker's too."""
+    async def _apply(self, outcome: Outcome, head: Queued, generation: int) -> None:
+        """Report an outcome to the breaker, the log and the ledger, with the change of the breaker, if any."""
         before = self._breaker.state
-        self._tell_breaker(verdict, generation)
+        self._report_to_breaker(outcome, generation)
         after = self._breaker.state
-        self._say(verdict, before.state == "closed")
-        tried = verdict.attempt
-        if verdict.gone:
+        self._log_outcome(outcome, before.state == "closed")
+        tried = outcome.attempt
+        if outcome.gone:
             self._is_gone = True
-            self._log.warning("the destination is gone (410): paused, what comes is kept")
+            self._log.warning("destination is gone (410): paused")
         settle = partial(
             self._queue.settle,
             tried,
-            dead=verdict.is_dead,
-            pause=verdict.pause,
+            dead=outcome.is_dead,
+            pause=outcome.pause,
             now=self._clock(),
             breaker=None if after == before else after,
-            paused_why=GONE if verdict.gone else None,
+            paused_why=GONE if outcome.gone else None,
         )
         await self._write(settle)
-        if verdict.gone:
+        if outcome.gone:
             self._paused, self._is_gone = True, False
         opened, closed = before.state == "closed" != after.state, after.state == "closed" != before.state
         if opened:
-            self._log.warning("the circuit breaker is open: the destination is down", failures=after.failures)
+            self._log.warning("circuit breaker opened: destination is down", failures=after.failures)
         if closed:
-            self._log.info("the circuit breaker is closed: the destination takes events again")
-        if opened or closed or verdict.gone or verdict.is_dead:
+            self._log.info("circuit breaker closed: destination is up")
+        if opened or closed or outcome.gone or outcome.is_dead:
             self._watcher.trouble()
         waited = Millis(tried.ended_at - head.opened_at) if tried.error_class is None else None
-        outcome = tried.error_class or "taken"
-        self._watcher.attempted(self._destination.name, outcome, Millis(tried.ended_at - tried.started_at), waited)
+        result = tried.error_class or "delivered"
+        self._watcher.attempted(self._destination.name, result, Millis(tried.ended_at - tried.started_at), waited)
 
-    def _tell_breaker(self, verdict: Verdict, generation: int) -> None:
-        at = verdict.attempt.ended_at
-        if not verdict.destination_was_asked:
+    def _report_to_breaker(self, outcome: Outcome, generation: int) -> None:
+        at = outcome.attempt.ended_at
+        if not outcome.destination_was_asked:
             self._breaker.gave_up()
-        elif verdict.destination_works:
+        elif outcome.destination_works:
             self._breaker.succeeded(generation, at=at)
         else:
             self._breaker.failed(
                 generation,
                 now=self._clock(),
                 at=at,
-                retry_after=verdict.retry_after,
-                counts=verdict.counts_against_destination,
+                retry_after=outcome.retry_after,
+                counts=outcome.counts_against_destination,
             )
 
-    def _say(self, verdict: Verdict, was_up: bool) -> None:
-        tried = verdict.attempt
+    def _log_outcome(self, outcome: Outcome, was_up: bool) -> None:
+        tried = outcome.attempt
         about = self._log.bind(event_id=tried.event_id, status=tried.status, attempt=tried.number)
-        if verdict.is_dead:
-            about.warning(f"dead letter: {verdict.why}", error=tried.error)
+        if outcome.is_dead:
+            about.warning(f"dead letter: {outcome.why}", error=tried.error)
         elif tried.error_class is None:
             about.debug("delivered")
         else:
             (about.warning if was_up else about.debug)(
-                "not taken, will try again", error=tried.error, pause_ms=verdict.pause
+                "attempt failed, will retry", error=tried.error, pause_ms=outcome.pause
             )
 
     async def _write(self, change: Callable[[], Awaitable[None]]) -> None:
-        """The outcome must reach the ledger: wait as long as that takes.
+        """Write an outcome to the ledger, however long that takes.
 
-        What can't be written because of a mistake of ours is tried ever more rarely: its lane waits, and is not sent
-        twice, at least until this outbox is stopped.
+        A write that fails because of a bug of ours is retried with growing pauses. Its lane waits meanwhile, so that
+        nothing is sent twice, at least until this outbox is stopped.
         """
         pause = LEDGER_PAUSE_S
         while True:

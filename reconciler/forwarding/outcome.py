@@ -1,4 +1,4 @@
-"""What an answer means: for the delivery, and for what is thought of the destination."""
+"""Classifies the result of an attempt: what it means for the delivery and for the destination. Writes nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from reconciler.ledger.queue.deliveries import Attempt, Queued
 TOO_MANY_REQUESTS = 429
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """An attempt and what follows. Neither dead nor a pause: it was taken. `why` is said of a dead letter."""
+class Outcome(msgspec.Struct, frozen=True):
+    """An attempt and what follows from it.
+
+    Delivered, unless `is_dead` (a dead letter; `why` says why) or there is a `pause` before the next attempt.
+    """
 
     attempt: Attempt
     is_dead: bool = False
@@ -28,36 +31,36 @@ class Verdict(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
-def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt, *, now: Millis) -> Verdict:
-    """Weigh an answer. `now` is the steady clock's.
+def classify(retry: Retry, queued: Queued, answer: Answer, attempt: Attempt, *, now: Millis) -> Outcome:
+    """Classify an answer. `now` is the steady clock's.
 
-    What was refused is dead at once, and says nothing against the destination. A destination that is gone keeps its
-    events. Anything else is tried again until the retry settings say that it has been long enough.
+    A rejected delivery is a dead letter at once, and does not count against the destination. A destination that is
+    gone keeps its pending deliveries. Anything else is retried until the retry settings are used up.
     """
-    tried = msgspec.structs.replace(
-        tried, status=answer.status, error_class=answer.error_class, error=answer.error, response=answer.response
+    attempt = msgspec.structs.replace(
+        attempt, status=answer.status, error_class=answer.error_class, error=answer.error, response=answer.response
     )
-    if answer.taken:
-        return Verdict(tried)
+    if answer.accepted:
+        return Outcome(attempt)
     if answer.gone:
-        return Verdict(tried, pause=MINUTE, destination_works=True, gone=True)
-    if answer.refused:
-        return Verdict(tried, is_dead=True, why="the destination refused it")
+        return Outcome(attempt, pause=MINUTE, destination_works=True, gone=True)
+    if answer.rejected:
+        return Outcome(attempt, is_dead=True, why="rejected by the destination")
     first = now if queued.first_attempt_at is None else queued.first_attempt_at
     pause = next_pause(retry, queued.failures + 1, age=Millis(now - first))
-    # Who says "not so fast, come back in 5 s" works well, and was understood.
+    # A destination that asks for a pause works: it understood the request.
     counts = not (answer.status == TOO_MANY_REQUESTS and answer.retry_after)
     if pause is None:
-        return Verdict(
-            tried,
+        return Outcome(
+            attempt,
             is_dead=True,
-            why="not taken in time",
+            why="not delivered in time",
             destination_works=False,
             counts_against_destination=counts,
             retry_after=answer.retry_after,
         )
-    return Verdict(
-        tried,
+    return Outcome(
+        attempt,
         pause=max(pause, answer.retry_after),
         destination_works=False,
         counts_against_destination=counts,
@@ -65,14 +68,16 @@ def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt, *, now: 
     )
 
 
-def unwritable(retry: Retry, queued: Queued, tried: Attempt, error: Exception, *, now: Millis) -> Verdict:
-    """No message can be made of an event: the destination was not asked, and nothing is known of it.
+def classify_message_error(
+    retry: Retry, queued: Queued, attempt: Attempt, error: Exception, *, now: Millis
+) -> Outcome:
+    """Classify an error that prevented the message: the destination was not asked, so nothing is known of it.
 
-    One that the transform fails for would fail for ever: a dead letter, to be replayed when it is mended. Anything
-    else is a fault of ours, which the next version may not have: it is tried again like any other.
+    A transform that fails for an event would fail at every attempt: a dead letter, to be resent once the transform
+    is fixed. Any other error is a bug in this program that a later version may fix, so it is retried.
     """
     if isinstance(error, TransformFailed):
-        tried = msgspec.structs.replace(tried, error_class="transform", error=str(error))
-        return Verdict(tried, is_dead=True, why="the transform fails for it", destination_was_asked=False)
-    answer = Answer("message", excerpt(f"no message can be made of it: {type(error).__name__}: {error}"))
-    return msgspec.structs.replace(judge(retry, queued, answer, tried, now=now), destination_was_asked=False)
+        attempt = msgspec.structs.replace(attempt, error_class="transform", error=str(error))
+        return Outcome(attempt, is_dead=True, why="the transform failed", destination_was_asked=False)
+    answer = Answer("message", excerpt(f"the message can't be built: {type(error).__name__}: {error}"))
+    return msgspec.structs.replace(classify(retry, queued, answer, attempt, now=now), destination_was_asked=False)

@@ -1,12 +1,12 @@
-"""At most so many events a second, evenly spaced: a limit of 10/s is kept in every second, not on average."""
+"""Limits a destination's rate with evenly spaced events: a limit of 10/s holds in every second, not on average."""
 
 from __future__ import annotations
 
 from reconciler.events.times import Millis
 
 
-class RateLimit:
-    """Says how long to wait. No rate: never."""
+class SendRate:
+    """Computes how long to wait before the next event. Without a rate: never."""
 
     def __init__(self, per_second: float | None) -> None:
         self._spacing = 0.0 if per_second is None else 1000 / per_second
@@ -17,5 +17,5 @@ class RateLimit:
         return Millis(max(0, -int((now - self._next) // 1)))
 
     def take(self, now: Millis) -> None:
-        """An event goes out."""
+        """Note that an event is sent."""
         self._next = max(self._next, now) + self._spacing

@@ -1,4 +1,4 @@
-"""Whether something listens at an address: a connection is made, and closed again. Nothing is sent but TLS' own."""
+"""Checks that something listens at an address: connects and closes again. Sends nothing but a TLS handshake."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 CLOSE_PATIENCE_S = 1.0
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
-"""OpenSSL's reasons where the other side speaks something else."""
+"""OpenSSL's reasons if the other side does not speak TLS."""
 
 
 class Unreachable(Exception):
-    """Nobody can be reached there. The message says why and, where a person can help, what to do."""
+    """The address can't be reached. The message says why and, if possible, what to do."""
 
 
 async def reach(host: str, port: int, *, addresses: Sequence[str] = (), tls: ssl.SSLContext | None = None) -> str:
-    """Connect to the first address that lets us, and say what was found; to the host itself, where none is given.
+    """Connect to the first of the addresses that accepts; to the host if there are none. Returns what was found.
 
     Raises Unreachable.
     """
@@ -31,24 +31,24 @@ async def reach(host: str, port: int, *, addresses: Sequence[str] = (), tls: ssl
             why = Unreachable(f"{where}: {_words(error)}")
             continue
         writer.close()
-        with contextlib.suppress(OSError, TimeoutError):  # how it ends is of no interest
+        with contextlib.suppress(OSError, TimeoutError):  # an error while closing does not matter
             await asyncio.wait_for(writer.wait_closed(), CLOSE_PATIENCE_S)
-        return f"{where} answers" + ("" if tls is None else ", its certificate is good")
+        return f"{where} answers" + ("" if tls is None else ", its certificate is valid")
     raise why
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port."""
+    """A host as it is written before a port."""
     return f"[{host}]" if ":" in host else host
 
 
 def _words(error: OSError | UnicodeError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = "" if "ostname" in error.verify_message else "; `tls.ca_file` names a private CA"
-        return f"its certificate is not to be trusted: {error.verify_message}{advice}"
+        return f"its certificate is not trusted: {error.verify_message}{advice}"
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)
-        return "does not speak TLS there" if reason in _NO_TLS else f"TLS does not come about: {reason}"
+        return "does not speak TLS" if reason in _NO_TLS else f"the TLS handshake failed: {reason}"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there (connection refused)"
     if isinstance(error, ConnectionResetError):

@@ -1,4 +1,4 @@
-"""When to try again: exponential backoff with full jitter, and what the destination itself asked for."""
+"""Decides when to retry: exponential backoff with full jitter, and the pause that the destination asked for."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 
 RETRIED_4XX = frozenset({408, 425, 429})
-"""Request Timeout, Too Early, Too Many Requests: the event is not at fault."""
+"""Request Timeout, Too Early, Too Many Requests: not the event's fault, so it is retried."""
 
 GONE = 410
-"""The destination wants no events any more (Standard Webhooks: "disable the endpoint"): it is paused, nothing is
-thrown away."""
+"""The destination wants no more events (Standard Webhooks: "disable the endpoint"): it is paused, and its deliveries
+are kept."""
 
 SCHEDULE_JITTER = 0.1
 
 LONGEST_RETRY_AFTER = DAY
-"""A destination that asks for more is asked again after a day."""
+"""A destination that asks for a longer pause is retried after a day."""
 
 
 def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None) -> Millis:
-    """A pause after `failures` failures in a row: anything from nothing to `first * 2^(failures-1)`, capped.
+    """The pause after `failures` failures in a row: a random time from 0 to `first * 2^(failures-1)`, capped.
 
     Full jitter spreads clients best (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
@@ -32,19 +32,19 @@ def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None
 
 
 def retry_after(value: str | None, *, now: Millis) -> Millis:
-    """A Retry-After header as a pause that we keep to; nothing where there is none."""
+    """The pause that a Retry-After header asks for, at most a day; 0 if there is none."""
     return min(times.retry_after(value, now=now) or Millis(0), LONGEST_RETRY_AFTER)
 
 
-def is_refusal(status: int, retry: Retry) -> bool:
-    """Whether an answer says that this event will never be taken: a dead letter at once."""
+def is_rejection(status: int, retry: Retry) -> bool:
+    """Whether a status means that this event will never be accepted: a dead letter at once."""
     return 400 <= status < 500 and status not in (*RETRIED_4XX, GONE) and retry.dead_on_4xx
 
 
 def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Random | None = None) -> Millis | None:
-    """How long to wait after so many failures, the first of which was `age` ago; None: not again.
+    """The pause after so many failures, the first of which was `age` ago; None if there is no further retry.
 
-    A schedule's pauses are taken as they are, give or take a tenth, so that a crowd does not come back at once.
+    The pauses of a schedule are varied by up to 10 %, so that many clients do not come back at once.
     """
     if retry.schedule is None:
         return backoff(retry, failures, uniform=uniform) if age < retry.max_age else None
@@ -55,7 +55,7 @@ def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Rand
 
 
 def longest_pause(retry: Retry) -> Millis:
-    """The longest pause that the settings alone make."""
+    """The longest pause that the settings can give, without a Retry-After."""
     if retry.schedule is None:
         return retry.longest
     return Millis(round(max(retry.schedule) * (1 + SCHEDULE_JITTER)))

@@ -1,4 +1,4 @@
-"""What is sent instead of GitLab's body: chosen fields, a JMESPath's result, or a template's."""
+"""Transforms GitLab's body: to chosen fields, a JMESPath's result, or a template's."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from reconciler.events.fields import as_json, dig, parsed
 from reconciler.forwarding.jail import Jail
 
 
-class Transforming(Protocol):
-    """From what is known of an event, and GitLab's body, to the bytes that are sent."""
+class Transformer(Protocol):
+    """Makes the bytes that are sent from an event's facts and GitLab's body."""
 
     def __call__(self, event: dict[str, Any], payload: str) -> bytes:
-        """Raises TransformFailed where it does not work for this event."""
+        """Raises TransformFailed if it fails for this event."""
 
     def close(self) -> None:
-        """Give up what it holds."""
+        """Release its resources."""
 
 
-def transforming(transform: Transform) -> Transforming:
-    """A transform, ready to be used. What can loop or grow runs in a process of its own."""
+def make_transform(transform: Transform) -> Transformer:
+    """A transformer for a config's transform. Templates and JMESPath run in a process of their own."""
     if transform.template is not None:
         return Jail("template", transform.template)
     if transform.jmespath is not None:
@@ -29,7 +29,7 @@ def transforming(transform: Transform) -> Transforming:
 
 
 class _Fields:
-    """The body with nothing but these fields; those that it does not have are left out."""
+    """Keeps only these fields of the body; missing ones are left out."""
 
     def __init__(self, paths: list[str]) -> None:
         self._paths = paths
@@ -48,4 +48,4 @@ class _Fields:
         return as_json(made).encode()
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Nothing to release."""

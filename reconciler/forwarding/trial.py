@@ -1,4 +1,4 @@
-"""A test event: what a person has sent to a destination, to see whether it comes. The ledger knows nothing of it."""
+"""A test event that a person sends to a destination. It is not in the ledger."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from reconciler.forwarding.message import Message
 from reconciler.ledger.queue.deliveries import Outgoing
 
 TEST = "reconciler_test"
-"""Its kind, and its `object_kind`: nothing of GitLab's is called so."""
-TEXT = "A test event of gitlab-reconciler: nothing happened in GitLab."
+"""Its kind and its `object_kind`; GitLab uses no such kind."""
+TEXT = "A test event from gitlab-reconciler: nothing happened in GitLab."
 
 
 def trial_message(destination: Destination, *, gitlab_url: str, now: Millis) -> Message:
-    """A test event in a destination's format: signed as others are, and with an id that is no event's.
+    """A test event in a destination's format, signed like any other. Its id belongs to no event.
 
     Raises TransformFailed.
     """

@@ -17,7 +17,7 @@ from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.parts import Reconciling
-from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped
+from reconciler.sources.errors import GitLabRefused, NoHook, SourceError, Stopped
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Slice, Source
 from reconciler.sources.webhook_payload import explain
@@ -117,7 +117,7 @@ class Backfill:
             *(self._part(project, source, part, report, progress) for part in parts), return_exceptions=True
         )
         for result in results:
-            if isinstance(result, Refused | NoHook) and source.name != ProjectEvents.name:
+            if isinstance(result, GitLabRefused | NoHook) and source.name != ProjectEvents.name:
                 report.skipped[source.name] = str(result)
             elif isinstance(result, SourceError | LedgerError) and not isinstance(result, Stopped):
                 report.error = report.error or str(result)

@@ -8,12 +8,12 @@ import structlog
 
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
-from reconciler.events.identify import as_test
 from reconciler.events.times import HOUR
+from reconciler.events.webhook_sighting import as_test
 from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.ledger import Ledger
 from reconciler.polling.threads import in_thread
-from reconciler.sources.errors import Refused, SourceError, Stopped
+from reconciler.sources.errors import GitLabRefused, SourceError, Stopped
 from reconciler.sources.hook_log import newest_delivery, test_after
 from reconciler.sources.hooks import Hook, Hooks, tests_of
 from reconciler.sources.source import Project
@@ -78,7 +78,7 @@ class HookMonitor:
                 break
             failure = await self._test(project, hook, trigger)
             made = await self._note_test(hook, newest)
-            if not (isinstance(failure, Refused) and failure.status == NOT_TAKEN and made is False):
+            if not (isinstance(failure, GitLabRefused) and failure.status == NOT_TAKEN and made is False):
                 break  # only if GitLab has nothing to make this test of, another one may work
         await self.look(project, fresh=True)
 
@@ -102,7 +102,7 @@ class HookMonitor:
         except SourceError as error:
             log.warning("a webhook can't be enabled again", project=project.path, error=str(error))
             self._not_before[hook.id] = time.monotonic() + TEST_PAUSE / 1000
-            if isinstance(error, Refused):  # without an answer, the test may still arrive
+            if isinstance(error, GitLabRefused):  # without an answer, the test may still arrive
                 self._expected_tests.discard(hook.name, project.id)
             return error
         self._expected_tests.discard(hook.name, project.id)

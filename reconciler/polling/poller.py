@@ -22,7 +22,7 @@ from reconciler.polling.reader import WindowReader
 from reconciler.polling.threads import in_thread
 from reconciler.polling.watchlist import FAILED, in_words
 from reconciler.sources.client import Client
-from reconciler.sources.errors import NoHook, Refused, SourceError, Stopped, SwitchedOff, TokenRefused
+from reconciler.sources.errors import GitLabRefused, NoHook, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.hook_log import HookLog
 from reconciler.sources.hooks import Hook
 from reconciler.sources.project_events import ProjectEvents
@@ -151,7 +151,7 @@ class Poller:
     async def _source_failed(self, project: Project, source: Source, error: Exception) -> None:
         """Note the error, and raise it if the other sources would fail too."""
         await self._note_trouble(project, source, error)
-        if isinstance(error, (Refused, NoHook)) and not isinstance(error, TokenRefused):
+        if isinstance(error, (GitLabRefused, NoHook)) and not isinstance(error, TokenRefused):
             if source.name != ProjectEvents.name:
                 self._refused[project.id, source.name] = (time.monotonic() + REFUSED_PAUSE / 1000, error)
         elif await self._projects.watchlist.whole(error) is not None or not await self._answers(project):

@@ -16,7 +16,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.threads import in_thread
 from reconciler.polling.watchlist import Watchlist
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, SourceError, Stopped
+from reconciler.sources.errors import GitLabRefused, SourceError, Stopped
 from reconciler.sources.groups import find_group, projects_below
 from reconciler.sources.source import Project
 
@@ -107,7 +107,7 @@ class Projects:
                 self.unread[group] = error
                 foreseen = isinstance(error, (SourceError, LedgerError))
                 log.log(
-                    logging.ERROR if isinstance(error, Refused) or not foreseen else logging.WARNING,
+                    logging.ERROR if isinstance(error, GitLabRefused) or not foreseen else logging.WARNING,
                     "a group can't be read", group=group, error=str(error), exc_info=None if foreseen else error,
                 )  # fmt: skip
                 await self.watchlist.failed(Name("group", str(group)), error)

@@ -21,7 +21,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.threads import in_thread
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, SourceError, Stopped, SwitchedOff, TokenRefused
+from reconciler.sources.errors import GitLabRefused, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.source import Project, Slice, Source
 from reconciler.sources.table import features_of, switched_off
 
@@ -74,7 +74,7 @@ class WindowReader:
                     await self._take(project, source, part, counts)
                 if progress is not None:
                     progress(part, counts)
-        except Refused as error:
+        except GitLabRefused as error:
             reason = await self._reason(project, source, error)
             counts.error = None if isinstance(reason, SwitchedOff) else str(reason)
             raise reason from error
@@ -90,7 +90,7 @@ class WindowReader:
             log.info("a window was read", project=where, source=source.name, purpose=purpose, new=counts.new)
         return counts
 
-    async def _reason(self, project: Project, source: Source, refused: Refused) -> Refused:
+    async def _reason(self, project: Project, source: Source, refused: GitLabRefused) -> GitLabRefused:
         """Why GitLab refuses it. That it is switched off in the project looks like any other refusal."""
         if isinstance(refused, TokenRefused) or not features_of(source.name):
             return refused

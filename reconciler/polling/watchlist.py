@@ -17,7 +17,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.threads import in_thread
 from reconciler.sources import answers
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, SourceError, Stopped, TokenRefused, Unavailable
+from reconciler.sources.errors import GitLabRefused, SourceError, Stopped, TokenRefused, Unavailable
 
 FAILED = "failed"
 """The trouble of what failed unexpectedly."""
@@ -123,7 +123,7 @@ class Watchlist:
                 next(self._probe.pages("/projects", answers.Thing, own), None)
         except Stopped:
             raise
-        except Refused as error:  # a refusal of a valid token is an answer
+        except GitLabRefused as error:  # a refusal of a valid token is an answer
             return error if isinstance(error, TokenRefused) else None
         except SourceError as error:
             return error

@@ -1,6 +1,6 @@
-"""Bodies in the webhook's shape, built from what GitLab's API tells. Pure: it asks nobody anything."""
+"""Rebuilds webhook payloads from GitLab's API data. Pure functions: nothing is requested here."""
 
 from reconciler.reconstruct.rebuild import Rebuilt, rebuild
-from reconciler.reconstruct.source_data import Material
+from reconciler.reconstruct.source_data import SourceData
 
-__all__ = ["Material", "Rebuilt", "rebuild"]
+__all__ = ["Rebuilt", "SourceData", "rebuild"]

@@ -1,4 +1,4 @@
-"""What CI does: pipelines, jobs, deployments."""
+"""CI events: pipelines, jobs, deployments."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 from reconciler.events.fields import dig
 from reconciler.reconstruct import parts
 from reconciler.reconstruct.parts import when, when_iso
-from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 REQUEST_REFS = "refs/merge-requests/"
-"""How the refs of merge requests begin: `refs/merge-requests/12/head`."""
+"""The prefix of merge request refs, as in `refs/merge-requests/12/head`."""
 
 
-def pipeline(material: Material) -> Json:
-    """A pipeline; material.object is `GET /projects/:id/pipelines/:id`, more["jobs"] its jobs."""
-    shown = material.record | material.object
-    jobs = material.more.get("jobs")
-    if isinstance(jobs, list):  # GitLab shows the newest first; stages come in the order in which jobs were made
+def pipeline(data: SourceData) -> Json:
+    """A pipeline; data.object is `GET /projects/:id/pipelines/:id`, more["jobs"] its jobs."""
+    shown = data.record | data.object
+    jobs = data.more.get("jobs")
+    if isinstance(jobs, list):  # newest first in the API; stages are in the order of the jobs' creation
         jobs = sorted(jobs, key=lambda job: job.get("id") or 0)
     return {
         "object_kind": "pipeline",
@@ -25,7 +25,7 @@ def pipeline(material: Material) -> Json:
             "id": known(shown, "id"),
             "iid": known(shown, "iid"),
             "name": known(shown, "name"),
-            "ref": _source_ref(shown, material.more.get("merge_request")),
+            "ref": _source_ref(shown, data.more.get("merge_request")),
             "ref_status_name": UNKNOWN,
             "tag": known(shown, "tag"),
             "sha": known(shown, "sha"),
@@ -42,17 +42,17 @@ def pipeline(material: Material) -> Json:
             "variables": UNKNOWN,
             "url": known(shown, "web_url"),
         },
-        "merge_request": _merge_request(shown, material.more.get("merge_request")),
+        "merge_request": _merge_request(shown, data.more.get("merge_request")),
         "user": parts.actor(shown.get("user")),
-        "project": parts.ci_project(material.project),
-        "commit": parts.commit(material.more.get("commit")),
+        "project": parts.ci_project(data.project),
+        "commit": parts.commit(data.more.get("commit")),
         **_source_pipeline(shown),
         "builds": [_build(job) for job in jobs] if isinstance(jobs, list) else UNKNOWN,
     }
 
 
 def _source_ref(shown: Json, found: Any) -> Any:
-    """The branch: of a pipeline that a merge request started, the API tells the merge request's ref instead."""
+    """The branch. For a merge request pipeline, the API has the merge request's ref instead."""
     ref = known(shown, "ref")
     if not isinstance(ref, str) or not ref.startswith(REQUEST_REFS):
         return ref
@@ -60,12 +60,12 @@ def _source_ref(shown: Json, found: Any) -> Any:
 
 
 def _source_pipeline(shown: Json) -> Json:
-    """Only a pipeline that another one started has one: which, GitLab's API does not tell."""
+    """Only a pipeline that another one started has one, and GitLab's API does not say which."""
     return {"source_pipeline": UNKNOWN} if shown.get("source") in ("pipeline", "parent_pipeline") else {}
 
 
 def _stages(jobs: Any) -> Any:
-    """Those that have jobs, in the order of their first ones: there can be more."""
+    """The stages that have jobs, in the order of their first jobs. There can be more."""
     return Guess(list(dict.fromkeys(job.get("stage") for job in jobs))) if isinstance(jobs, list) else UNKNOWN
 
 
@@ -119,9 +119,9 @@ def _runner(shown: Any) -> Any:
     }
 
 
-def build(material: Material) -> Json:
-    """A job: GitLab's lists of jobs show it whole."""
-    job, place = material.record, material.project
+def build(data: SourceData) -> Json:
+    """A job; GitLab's lists of jobs show all of it."""
+    job, place = data.record, data.project
     of = job.get("pipeline") or {}
     commit = job.get("commit") or {}
     name = (place.get("name_with_namespace") or place.get("path_with_namespace")) or UNKNOWN
@@ -171,9 +171,9 @@ def build(material: Material) -> Json:
     }
 
 
-def deployment(material: Material) -> Json:
-    """A deployment: the list shows it whole."""
-    shown, place = material.record, material.project
+def deployment(data: SourceData) -> Json:
+    """A deployment; the list shows all of it."""
+    shown, place = data.record, data.project
     job = shown.get("deployable") or {}
     commit = job.get("commit") or {}
     environment = shown.get("environment") or {}

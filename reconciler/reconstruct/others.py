@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from reconciler.events.identify import record_kind
+from reconciler.events.record_sighting import record_kind
 from reconciler.reconstruct import parts
 from reconciler.reconstruct.parts import when
-from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 from reconciler.reconstruct.work import issue_attributes, merge_request_attributes
 
 
-def release(material: Material) -> Json:
-    """A release that was made: the list shows it whole, but for its id."""
-    shown, place = material.record, material.project
+def release(data: SourceData) -> Json:
+    """A release that was created; the list shows all of it but its id."""
+    shown, place = data.record, data.project
     tag, url = shown.get("tag_name"), place.get("web_url")
     assets = shown.get("assets") or {}
     return {
@@ -24,10 +24,10 @@ def release(material: Material) -> Json:
         "object_kind": "release",
         "project": parts.project(place),
         "url": f"{url}/-/releases/{tag}" if url else UNKNOWN,
-        "action": material.action,
+        "action": data.action,
         "assets": {
             "count": known(assets, "count"),
-            "links": [_link(link) for link in assets.get("links", [])],
+            "links": [_link(link) for link in assets.get("links") or []],
             "sources": known(assets, "sources"),
         },
         "commit": parts.commit(shown.get("commit")),
@@ -44,12 +44,12 @@ def _link(shown: Json) -> Json:
     }
 
 
-def feature_flag(material: Material) -> Json:
-    """A feature flag as it is now: neither who switched it nor its id is told."""
-    shown = material.record
+def feature_flag(data: SourceData) -> Json:
+    """A feature flag in its current state. The API shows neither its id nor who switched it."""
+    shown = data.record
     return {
         "object_kind": "feature_flag",
-        "project": parts.project(material.project),
+        "project": parts.project(data.project),
         "user": UNKNOWN,
         "user_url": UNKNOWN,
         "object_attributes": {
@@ -61,27 +61,27 @@ def feature_flag(material: Material) -> Json:
     }
 
 
-def emoji(material: Material) -> Json:
-    """An emoji; material.more["noteable"] is what it was awarded to, or what the comment stands on that it was."""
-    shown, place, noteable = material.record, material.project, material.more.get("noteable") or {}
+def emoji(data: SourceData) -> Json:
+    """An emoji; data.more["noteable"] is the object that has it, or whose comment has it."""
+    shown, place, noteable = data.record, data.project, data.more.get("noteable") or {}
     url, on_note = noteable.get("web_url"), shown.get("awardable_type") == "Note"
     if url and on_note:
         url = f"{url}#note_{shown.get('awardable_id')}"
     return {
         "object_kind": "emoji",
-        "event_type": material.action,
-        "user": parts.actor(material.author),
+        "event_type": data.action,
+        "user": parts.actor(data.author),
         "project_id": known(place, "id"),
         "project": parts.project(place),
         "object_attributes": {
-            "user_id": known(material.author, "id"),
+            "user_id": known(data.author, "id"),
             "created_at": when(known(shown, "created_at")),
             "id": known(shown, "id"),
             "name": known(shown, "name"),
             "awardable_type": known(shown, "awardable_type"),
             "awardable_id": known(shown, "awardable_id"),
             "updated_at": when(known(shown, "updated_at")),
-            "action": material.action,
+            "action": data.action,
             "awarded_on_url": url or UNKNOWN,
         },
         **({"note": UNKNOWN} if on_note else {}),
@@ -90,7 +90,7 @@ def emoji(material: Material) -> Json:
 
 
 def _noteable(shown: Json, place: Json) -> Json:
-    """The issue or the merge request, which is as it is now."""
+    """The issue or merge request in its current state."""
     if not shown:
         return {}
     if "source_branch" in shown:
@@ -98,11 +98,11 @@ def _noteable(shown: Json, place: Json) -> Json:
     return {"issue": Guess(issue_attributes(shown, {}, place))}
 
 
-def member(material: Material) -> Json:
-    """A member who came or went, as system hooks tell it. GitLab's project webhooks tell of none."""
-    record, place = material.record, material.project
+def member(data: SourceData) -> Json:
+    """A member who joined or left, as in a system hook. GitLab's project webhooks don't report members."""
+    record, place = data.record, data.project
     name = {"joined": "user_add_to_team"}.get(str(record.get("action_name")), "user_remove_from_team")
-    who = material.author
+    who = data.author
     return {
         "event_name": name,
         "created_at": when(known(record, "created_at")),
@@ -120,18 +120,18 @@ def member(material: Material) -> Json:
     }
 
 
-def other(material: Material) -> Json:
-    """What has no webhook to be like: GitLab's record of it, under names of its own."""
+def other(data: SourceData) -> Json:
+    """An event without a webhook: the record's data under names of our own."""
     return {
-        "object_kind": record_kind(material.record),
-        "event_name": str(material.record.get("action_name")),
-        "user": parts.actor(material.author),
-        "project": parts.project(material.project),
+        "object_kind": record_kind(data.record),
+        "event_name": str(data.record.get("action_name")),
+        "user": parts.actor(data.author),
+        "project": parts.project(data.project),
         "object_attributes": {
-            "id": known(material.record, "target_id"),
-            "iid": known(material.record, "target_iid"),
-            "title": known(material.record, "target_title"),
-            "created_at": when(known(material.record, "created_at")),
-            "action": str(material.record.get("action_name")),
+            "id": known(data.record, "target_id"),
+            "iid": known(data.record, "target_iid"),
+            "title": known(data.record, "target_title"),
+            "created_at": when(known(data.record, "created_at")),
+            "action": str(data.record.get("action_name")),
         },
     }

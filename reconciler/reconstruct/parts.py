@@ -1,7 +1,7 @@
-"""The parts that many bodies have: project, person, label, commit, and GitLab's way of writing a time.
+"""The common parts of bodies: project, user, label, commit, and GitLab's time formats.
 
-Field names are those of GitLab's own builders of webhook bodies (`lib/gitlab/hook_data`, `lib/gitlab/data_builder`)
-and of its recorded payloads; docs/reconstruction.md has what a test found when it compared the two.
+Field names are those of GitLab's code that builds webhook bodies (`lib/gitlab/hook_data`, `lib/gitlab/data_builder`)
+and of its recorded payloads; docs/reconstruction.md has the result of a test that compares the two.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ VISIBILITY = {"private": 0, "internal": 10, "public": 20}
 
 
 def when(value: Any) -> Any:
-    """A time as most webhooks write it: `2017-12-10 16:41:28 UTC`. What is no time stays as it is."""
+    """A time as most webhooks write it: `2017-12-10 16:41:28 UTC`. Other values are returned unchanged."""
     millis = times.parse(value)
     return value if millis is None else times.iso(millis)[:19].replace("T", " ") + " UTC"
 
 
 def xmlschema(value: Any) -> Any:
-    """A time as commits write it, in the zone of who made it: `2017-12-10T08:28:36-08:00`. The API writes the same
-    with milliseconds.
-    """
+    """A time as commits write it, in the author's zone: `2017-12-10T08:28:36-08:00`. The API adds milliseconds."""
     return _FRACTION.sub("", value) if isinstance(value, str) else value
 
 
@@ -40,7 +38,7 @@ def when_iso(value: Any) -> Any:
 
 
 def project(place: Json) -> Json:
-    """`project`, with the older names that GitLab still sends."""
+    """`project`, with the old names that GitLab still sends."""
     url, ssh, http = (known(place, name) for name in ("web_url", "ssh_url_to_repo", "http_url_to_repo"))
     namespace = place.get("namespace")
     level = VISIBILITY.get(str(place.get("visibility")), UNKNOWN)
@@ -65,7 +63,7 @@ def project(place: Json) -> Json:
 
 
 def ci_project(place: Json) -> Json:
-    """`project` without the older names, as pipelines have it."""
+    """`project` without the old names, as in pipelines."""
     return {name: value for name, value in project(place).items() if name not in _OLDER}
 
 
@@ -73,7 +71,7 @@ _OLDER = {"homepage", "url", "ssh_url", "http_url"}
 
 
 def repository(place: Json) -> Json:
-    """`repository`, as issues, merge requests and notes have it."""
+    """`repository`, as in issues, merge requests and notes."""
     return {
         "name": known(place, "name"),
         "url": known(place, "ssh_url_to_repo"),
@@ -83,7 +81,7 @@ def repository(place: Json) -> Json:
 
 
 def full_repository(place: Json) -> Json:
-    """`repository`, as pushes and jobs have it."""
+    """`repository`, as in pushes and jobs."""
     return repository(place) | {
         "git_http_url": known(place, "http_url_to_repo"),
         "git_ssh_url": known(place, "ssh_url_to_repo"),
@@ -92,7 +90,7 @@ def full_repository(place: Json) -> Json:
 
 
 def person(user: Any) -> Any:
-    """A user. GitLab's webhooks show an address only where it is public; the API shows it hardly ever."""
+    """A user. Webhooks show only public e-mail addresses; the API rarely shows any."""
     if not isinstance(user, dict) or not user:
         return None if user is None else UNKNOWN
     return {
@@ -105,12 +103,12 @@ def person(user: Any) -> Any:
 
 
 def actor(user: Any) -> Any:
-    """Who did it: never null, but possibly not known."""
+    """The user who did it: never null, but possibly unknown."""
     return person(user) if user else UNKNOWN
 
 
 def commit(shown: Any, *, files: bool = False) -> Any:
-    """A commit. `files`: with the lists of changed files, for which GitLab would have to be asked once a commit."""
+    """A commit. `files`: with empty lists of changed files, which would cost a request for each commit."""
     if not isinstance(shown, dict):
         return UNKNOWN
     made = {
@@ -127,7 +125,7 @@ def commit(shown: Any, *, files: bool = False) -> Any:
 
 
 def labels(shown: Any, project_id: Any) -> Any:
-    """Labels: the API names them, or with `with_labels_details` shows id, colour and description."""
+    """Labels: the API has their names, or with `with_labels_details` also id, colour and description."""
     if not isinstance(shown, list):
         return UNKNOWN
     return [_label(one, project_id) for one in shown]
@@ -159,25 +157,25 @@ def people(shown: Any) -> Any:
 
 
 def reviewers(shown: Any) -> Any:
-    """Reviewers; how far each has come GitLab shows in another list, which is not asked for."""
+    """Reviewers. Their state is in another list, which is not read."""
     found = people(shown)
     return found if found is UNKNOWN else [one | {"state": UNKNOWN, "re_requested": Guess(False)} for one in found]
 
 
 def unless_empty(name: str, found: Any) -> Json:
-    """A list that GitLab leaves out where nothing is in it."""
+    """A list that GitLab leaves out if it is empty."""
     return {} if found == [] else {name: found}
 
 
 def id_of(shown: Any) -> Any:
-    """The id of a nested object that may be null or not there."""
+    """The id of a nested object that may be null or missing."""
     if shown is UNKNOWN or shown is None:
         return shown
     return shown.get("id", UNKNOWN) if isinstance(shown, dict) else UNKNOWN
 
 
 def human(seconds: Any) -> Any:
-    """A time spent, as GitLab writes it: `1h 30m`; null for none."""
+    """A duration as GitLab writes it: `1h 30m`; null for none."""
     if not isinstance(seconds, int):
         return UNKNOWN
     minutes, rest = divmod(seconds, 60)

@@ -1,4 +1,4 @@
-"""Which builder makes which kind of body, and under which `X-Gitlab-Event` GitLab would have sent it."""
+"""Rebuilds a webhook payload with the builder of its kind, and gives it its `X-Gitlab-Event`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 import msgspec
 
 from reconciler.reconstruct import ci, others, pushes, work
-from reconciler.reconstruct.source_data import Json, Material, settle
+from reconciler.reconstruct.source_data import Json, SourceData, remove_markers
 
-BUILDERS: dict[str, tuple[Callable[[Material], Json], str | None]] = {
+BUILDERS: dict[str, tuple[Callable[[SourceData], Json], str | None]] = {
     "push": (pushes.push, "Push Hook"),
     "tag_push": (pushes.push, "Tag Push Hook"),
     "issue": (work.issue, "Issue Hook"),
@@ -29,18 +29,18 @@ BUILDERS: dict[str, tuple[Callable[[Material], Json], str | None]] = {
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
-    """A body in the webhook's shape. `unknown` are the paths of what stands in it as null or as a guess."""
+    """A rebuilt webhook payload. `unknown` are the paths of the fields that are null or a guess."""
 
     body: Json
     unknown: list[str]
     hook_event: str | None
-    """`X-Gitlab-Event`; None for what GitLab has no webhook for."""
+    """`X-Gitlab-Event`; None if GitLab has no such webhook."""
 
 
-def rebuild(kind: str, material: Material) -> Rebuilt:
-    """Build the body that GitLab's webhook of this kind would have had, as far as the material tells."""
+def rebuild(kind: str, data: SourceData) -> Rebuilt:
+    """Rebuild the body of GitLab's webhook of this kind, as far as the data has it."""
     builder, hook_event = BUILDERS.get(kind, (others.other, None))
-    body, unknown = settle(builder(material))
+    body, unknown = remove_markers(builder(data))
     if str(body.get("event_type") or "").startswith("confidential_"):
         hook_event = f"Confidential {hook_event}"
     return Rebuilt(body, list(dict.fromkeys(unknown)), hook_event)

@@ -1,4 +1,4 @@
-"""What a body is rebuilt from, and the marks for what can't be known."""
+"""The data that a body is rebuilt from, and the markers for unknown values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import msgspec
 Json = dict[str, Any]
 
 
-class Material(msgspec.Struct, frozen=True):
-    """What the API told of one event. All are its JSON objects as they came.
+class SourceData(msgspec.Struct, frozen=True):
+    """The API's data about one event, as GitLab's JSON objects.
 
-    `record` is what told of the event: a record of the Events API or of a list. `project` is the project, at least
-    its `id`; `object` the issue, merge request, pipeline or the like that it is about, where it was asked for.
-    `more` holds what belongs to a kind: `commits`, `jobs`, `noteable`, `changes`.
+    `record` is the record that reported the event, from the Events API or a list. `project` is the project, at least
+    its `id`; `object` the issue, merge request, pipeline or the like that it is about, if it was read. `more` has
+    what belongs to a kind: `commits`, `jobs`, `noteable`, `changes`.
     """
 
     record: Json
@@ -25,7 +25,7 @@ class Material(msgspec.Struct, frozen=True):
 
     @property
     def author(self) -> Json:
-        """Who did it, as far as the record tells."""
+        """The user who did it; empty if the record does not say."""
         found = self.record.get("author") or self.record.get("user")
         return found if isinstance(found, dict) else {}
 
@@ -36,35 +36,36 @@ class _Unknown:
 
 
 UNKNOWN: Final = _Unknown()
-"""Stands in a body for a value that GitLab's webhook has and its API did not tell; becomes null."""
+"""Marks a value that GitLab's webhook has but its API does not show. It becomes null."""
 
 
 class Guess(msgspec.Struct, frozen=True):
-    """Stands in a body for a value of which another may be the truth, or only part was told."""
+    """Marks a value that may differ from the webhook's, or is only a part of it."""
 
     value: Any
 
 
 def known(source: Json, *names: str) -> Any:
-    """The first of these fields that is there, null included; UNKNOWN where none is."""
+    """The first of these fields that is present, even if null; UNKNOWN if none is."""
     return next((source[name] for name in names if name in source), UNKNOWN)
 
 
-def settle(body: Any, path: str = "") -> tuple[Any, list[str]]:
-    """A body without marks, and the paths where they stood. Elements of a list share a path: `commits[].added`."""
+def remove_markers(body: Any, path: str = "") -> tuple[Any, list[str]]:
+    """Remove the markers from a body. Returns the body and the markers' paths; elements of a list share a path, like
+    `commits[].added`."""
     if body is UNKNOWN:
         return None, [path]
     if isinstance(body, Guess):
-        value, below = settle(body.value, path)
+        value, below = remove_markers(body.value, path)
         return value, [path, *below]
     if isinstance(body, dict):
         made = {}
         marks: list[str] = []
         for name, value in body.items():
-            made[name], below = settle(value, f"{path}.{name}" if path else name)
+            made[name], below = remove_markers(value, f"{path}.{name}" if path else name)
             marks += below
         return made, marks
     if isinstance(body, list):
-        settled = [settle(item, f"{path}[]") for item in body]
+        settled = [remove_markers(item, f"{path}[]") for item in body]
         return [value for value, _ in settled], [mark for _, below in settled for mark in below]
     return body, []

@@ -1,4 +1,4 @@
-"""What people work on: issues, merge requests, milestones, wiki pages."""
+"""Work: issues, merge requests, milestones, wiki pages, comments."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from reconciler.events import times
 from reconciler.events.fields import dig
 from reconciler.reconstruct import parts
 from reconciler.reconstruct.parts import when
-from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, Material, known
+from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 _STATES = {"opened": 1, "closed": 2, "merged": 3, "locked": 4}
 
 
 _STATE_AFTER = {"open": "opened", "reopen": "opened", "close": "closed", "merge": "merged"}
-"""What an event leaves behind, whatever became of the object since."""
+"""The state after an action, whatever happened to the object since."""
 _SAME_MOMENT = times.MINUTE
 
 
-def _as_it_was(material: Material) -> Json:
-    """The object with what the event itself says of it."""
-    shown = dict(material.object)
-    state = _STATE_AFTER.get(material.action or "")
+def _as_it_was(data: SourceData) -> Json:
+    """The object with the state that it had after the event."""
+    shown = dict(data.object)
+    state = _STATE_AFTER.get(data.action or "")
     if state is not None and "state" in shown:
         shown["state"] = state
         if state == "opened":
@@ -29,35 +29,35 @@ def _as_it_was(material: Material) -> Json:
     return shown
 
 
-def _maybe_later(value: Any, material: Material) -> Any:
-    """What the object says is as it is now: a guess, where it was changed after the event."""
-    happened = times.parse(material.record.get("created_at"))
-    changed = times.parse(material.object.get("updated_at"))
+def _maybe_later(value: Any, data: SourceData) -> Any:
+    """A value of the object's current state: a guess if the object changed after the event."""
+    happened = times.parse(data.record.get("created_at"))
+    changed = times.parse(data.object.get("updated_at"))
     later = happened is not None and changed is not None and changed - happened > _SAME_MOMENT
     return Guess(value) if later else value
 
 
-def issue(material: Material) -> Json:
-    """An issue or a work item; material.object is `GET /projects/:id/issues/:iid`."""
-    shown, place = _as_it_was(material), material.project
-    attributes = issue_attributes(shown, material.record, place)
+def issue(data: SourceData) -> Json:
+    """An issue or a work item; data.object is `GET /projects/:id/issues/:iid`."""
+    shown, place = _as_it_was(data), data.project
+    attributes = issue_attributes(shown, data.record, place)
     kind = "issue" if _kind_of_issue(shown) in ("", "ISSUE", "INCIDENT") else "work_item"
     confidential = bool(shown.get("confidential"))
     return {
         "object_kind": kind,
-        "event_type": _maybe_later(f"confidential_{kind}" if confidential else kind, material),
-        "user": parts.actor(material.author),
+        "event_type": _maybe_later(f"confidential_{kind}" if confidential else kind, data),
+        "user": parts.actor(data.author),
         "project": parts.project(place),
-        "object_attributes": _maybe_later(attributes | {"action": _action(material)}, material),
+        "object_attributes": _maybe_later(attributes | {"action": _action(data)}, data),
         "labels": parts.labels(shown.get("labels"), place.get("id")),
-        "changes": material.more.get("changes", UNKNOWN),
+        "changes": data.more.get("changes", UNKNOWN),
         "repository": parts.repository(place),
         **parts.unless_empty("assignees", parts.people(shown.get("assignees"))),
     }
 
 
 def issue_attributes(shown: Json, record: Json, place: Json) -> Json:
-    """What GitLab writes of an issue or a work item; in notes on it too (`lib/gitlab/hook_data/issue_builder.rb`)."""
+    """The attributes of an issue or a work item, also in notes on it (`lib/gitlab/hook_data/issue_builder.rb`)."""
     kind = _kind_of_issue(shown)
     return _work(shown, record) | {
         "closed_at": when(known(shown, "closed_at")),
@@ -79,25 +79,25 @@ def issue_attributes(shown: Json, record: Json, place: Json) -> Json:
 
 
 def _kind_of_issue(shown: Json) -> str:
-    """`ISSUE`, `TEST_CASE`, `KEY_RESULT`, ...; empty where it is not known."""
+    """`ISSUE`, `TEST_CASE`, `KEY_RESULT`, ...; empty if it is not known."""
     return str(shown.get("type") or shown.get("issue_type") or "").upper()
 
 
-def merge_request(material: Material) -> Json:
-    """A merge request; material.object is `GET /projects/:id/merge_requests/:iid`."""
-    shown, place = _as_it_was(material), material.project
-    attributes = merge_request_attributes(material.more.get("commit"), shown, material.record, place)
-    attributes["action"] = _action(material)
-    if "oldrev" in material.more:
-        attributes["oldrev"] = material.more["oldrev"]
+def merge_request(data: SourceData) -> Json:
+    """A merge request; data.object is `GET /projects/:id/merge_requests/:iid`."""
+    shown, place = _as_it_was(data), data.project
+    attributes = merge_request_attributes(data.more.get("commit"), shown, data.record, place)
+    attributes["action"] = _action(data)
+    if "oldrev" in data.more:
+        attributes["oldrev"] = data.more["oldrev"]
     return {
         "object_kind": "merge_request",
         "event_type": "merge_request",
-        "user": parts.actor(material.author),
+        "user": parts.actor(data.author),
         "project": parts.project(place),
-        "object_attributes": _maybe_later(attributes, material),
+        "object_attributes": _maybe_later(attributes, data),
         "labels": parts.labels(shown.get("labels"), place.get("id")),
-        "changes": material.more.get("changes", UNKNOWN),
+        "changes": data.more.get("changes", UNKNOWN),
         "repository": parts.repository(place),
         **parts.unless_empty("assignees", parts.people(shown.get("assignees"))),
         **parts.unless_empty("reviewers", parts.reviewers(shown.get("reviewers"))),
@@ -105,7 +105,7 @@ def merge_request(material: Material) -> Json:
 
 
 def merge_request_attributes(commit: Any, shown: Json, record: Json, place: Json) -> Json:
-    """What GitLab writes of a merge request; in notes on it too (`lib/gitlab/hook_data/merge_request_builder.rb`)."""
+    """The attributes of a merge request, also in notes on it (`lib/gitlab/hook_data/merge_request_builder.rb`)."""
     same = shown.get("source_project_id") == place.get("id")
     return _work(shown, record) | {
         "blocking_discussions_resolved": known(shown, "blocking_discussions_resolved"),
@@ -133,7 +133,7 @@ def merge_request_attributes(commit: Any, shown: Json, record: Json, place: Json
 
 
 def _work(shown: Json, record: Json) -> Json:
-    """The attributes that issues and merge requests share, with what the record alone tells where that is all."""
+    """The common attributes of issues and merge requests, from the record alone if there is no object."""
     spent = shown.get("time_stats") or {}
     return {
         "assignee_id": parts.id_of(known(shown, "assignee")),
@@ -162,28 +162,28 @@ def _work(shown: Json, record: Json) -> Json:
     }
 
 
-def _action(material: Material) -> Any:
-    """The webhook's action. The Events API says `opened` for a reopening too: the object's own time decides."""
-    if material.action != "open":
-        return material.action
-    created = material.object.get("created_at")
+def _action(data: SourceData) -> Any:
+    """The webhook's action. The Events API says `opened` for a reopening too: the creation time decides."""
+    if data.action != "open":
+        return data.action
+    created = data.object.get("created_at")
     return "open" if created is not None else Guess("open")
 
 
-def milestone(material: Material) -> Json:
-    """A milestone; material.object is `GET /projects/:id/milestones/:id`."""
-    shown, record = material.object, material.record
+def milestone(data: SourceData) -> Json:
+    """A milestone; data.object is `GET /projects/:id/milestones/:id`."""
+    shown, record = data.object, data.record
     return {
         "object_kind": "milestone",
         "event_type": "milestone",
-        "project": parts.project(material.project),
+        "project": parts.project(data.project),
         "object_attributes": {
             "id": shown.get("id", record.get("target_id")),
             "iid": shown.get("iid", record.get("target_iid")),
             "title": shown.get("title", record.get("target_title")),
             "description": known(shown, "description"),
             "state": {"create": "active", "reopen": "active", "close": "closed"}.get(
-                material.action or "", known(shown, "state")
+                data.action or "", known(shown, "state")
             ),
             "created_at": when(known(shown, "created_at")),
             "updated_at": when(record.get("created_at")),
@@ -192,20 +192,20 @@ def milestone(material: Material) -> Json:
             "group_id": known(shown, "group_id") if shown.get("group_id") else None,
             "project_id": known(shown, "project_id"),
         },
-        "action": material.action,
+        "action": data.action,
     }
 
 
-def wiki_page(material: Material) -> Json:
-    """A wiki page; material.object is `GET /projects/:id/wikis/:slug`."""
-    page = material.record.get("wiki_page") or {}
-    shown, place = material.object, material.project
+def wiki_page(data: SourceData) -> Json:
+    """A wiki page; data.object is `GET /projects/:id/wikis/:slug`."""
+    page = data.record.get("wiki_page") or {}
+    shown, place = data.object, data.project
     slug = shown.get("slug") or page.get("slug")
     url = place.get("web_url")
     path = place.get("path_with_namespace")
     return {
         "object_kind": "wiki_page",
-        "user": parts.actor(material.author),
+        "user": parts.actor(data.author),
         "project": parts.project(place),
         "wiki": {
             "web_url": f"{url}/-/wikis/home" if url else UNKNOWN,
@@ -215,13 +215,13 @@ def wiki_page(material: Material) -> Json:
             "default_branch": known(place, "default_branch"),
         },
         "object_attributes": {
-            "title": shown.get("title") or page.get("title") or material.record.get("target_title"),
+            "title": shown.get("title") or page.get("title") or data.record.get("target_title"),
             "content": Guess(shown["content"]) if "content" in shown else UNKNOWN,  # as it is now
             "format": shown.get("format") or page.get("format") or UNKNOWN,
             "message": UNKNOWN,
             "slug": slug or UNKNOWN,
             "url": f"{url}/-/wikis/{slug}" if url and slug else UNKNOWN,
-            "action": material.action,
+            "action": data.action,
             "diff_url": UNKNOWN,
             "version_id": UNKNOWN,
         },
@@ -232,49 +232,49 @@ def _wiki_git(url: Any) -> Any:
     return f"{str(url).removesuffix('.git')}.wiki.git" if url else UNKNOWN
 
 
-def note(material: Material) -> Json:
-    """A comment: the record holds it whole. material.more["noteable"] is what it stands on."""
-    told = material.record.get("note") or material.object
-    place, noteable = material.project, material.more.get("noteable")
-    kind = str(told.get("noteable_type") or "")
-    confidential = bool(told.get("confidential") or told.get("internal"))
+def note(data: SourceData) -> Json:
+    """A comment; the record has all of it. data.more["noteable"] is the object that it is on."""
+    comment = data.record.get("note") or data.object
+    place, noteable = data.project, data.more.get("noteable")
+    kind = str(comment.get("noteable_type") or "")
+    confidential = bool(comment.get("confidential") or comment.get("internal"))
     on_commit = kind == "Commit"
     return {
         "object_kind": "note",
         "event_type": "confidential_note" if confidential else "note",
-        "user": parts.actor(told.get("author") or material.author),
+        "user": parts.actor(comment.get("author") or data.author),
         "project_id": known(place, "id"),
         "project": parts.project(place),
         "object_attributes": {
-            "attachment": known(told, "attachment"),
-            "author_id": parts.id_of(told.get("author") or material.author or UNKNOWN),
+            "attachment": known(comment, "attachment"),
+            "author_id": parts.id_of(comment.get("author") or data.author or UNKNOWN),
             "change_position": UNKNOWN,
-            "commit_id": known(told, "commit_id"),
-            "created_at": when(known(told, "created_at")),
+            "commit_id": known(comment, "commit_id"),
+            "created_at": when(known(comment, "created_at")),
             "discussion_id": UNKNOWN,
-            "id": known(told, "id") if told else material.record.get("target_id"),
+            "id": known(comment, "id") if comment else data.record.get("target_id"),
             "internal": confidential,
-            "line_code": UNKNOWN if told.get("type") == "DiffNote" or on_commit else None,
-            "note": known(told, "body"),
-            "noteable_id": None if on_commit else known(told, "noteable_id"),
-            "noteable_type": known(told, "noteable_type"),
-            "original_position": known(told, "position") if told.get("type") == "DiffNote" else None,
-            "position": known(told, "position") if told.get("type") == "DiffNote" else None,
+            "line_code": UNKNOWN if comment.get("type") == "DiffNote" or on_commit else None,
+            "note": known(comment, "body"),
+            "noteable_id": None if on_commit else known(comment, "noteable_id"),
+            "noteable_type": known(comment, "noteable_type"),
+            "original_position": known(comment, "position") if comment.get("type") == "DiffNote" else None,
+            "position": known(comment, "position") if comment.get("type") == "DiffNote" else None,
             "project_id": known(place, "id"),
-            "resolved_at": when(told.get("resolved_at")),
-            "resolved_by_id": parts.id_of(told.get("resolved_by")),
-            "resolved_by_push": UNKNOWN if told.get("resolved_at") else None,
+            "resolved_at": when(comment.get("resolved_at")),
+            "resolved_by_id": parts.id_of(comment.get("resolved_by")),
+            "resolved_by_push": UNKNOWN if comment.get("resolved_at") else None,
             "st_diff": UNKNOWN if on_commit else None,
-            "system": told.get("system", False),
-            "type": known(told, "type"),
-            "updated_at": when(known(told, "updated_at")),
-            "updated_by_id": UNKNOWN if told.get("updated_at") != told.get("created_at") else None,
-            "description": known(told, "body"),
-            "url": _note_url(noteable, kind, place, told),
-            "action": material.action,
+            "system": comment.get("system", False),
+            "type": known(comment, "type"),
+            "updated_at": when(known(comment, "updated_at")),
+            "updated_by_id": UNKNOWN if comment.get("updated_at") != comment.get("created_at") else None,
+            "description": known(comment, "body"),
+            "url": _note_url(noteable, kind, place, comment),
+            "action": data.action,
         },
         "repository": parts.repository(place),
-        **_noteable(kind, noteable, place, material.more.get("commit")),
+        **_noteable(kind, noteable, place, data.more.get("commit")),
     }
 
 
@@ -315,9 +315,9 @@ def _snippet(shown: Json, place: Json) -> Json:
     }
 
 
-def _note_url(noteable: Any, kind: str, place: Json, told: Json) -> Any:
+def _note_url(noteable: Any, kind: str, place: Json, comment: Json) -> Any:
     url = dig(noteable, "web_url")
-    if url is None and place.get("web_url") and told.get("noteable_iid"):
+    if url is None and place.get("web_url") and comment.get("noteable_iid"):
         folder = {"Issue": "issues", "WorkItem": "work_items", "MergeRequest": "merge_requests"}.get(kind)
-        url = folder and f"{place['web_url']}/-/{folder}/{told['noteable_iid']}"
-    return f"{url}#note_{told['id']}" if url and told.get("id") else UNKNOWN
+        url = folder and f"{place['web_url']}/-/{folder}/{comment['noteable_iid']}"
+    return f"{url}#note_{comment['id']}" if url and comment.get("id") else UNKNOWN

@@ -1,1 +1,1 @@
-"""The running service: `run` builds its parts and ends them in order."""
+"""The running service: `run` builds its parts and stops them in order."""

@@ -1,4 +1,5 @@
-"""The dashboard's port, its own so that who reaches the receiver does not reach it, and that of Prometheus."""
+"""The ports of the dashboard and of Prometheus. They are separate from the receiver's port, so that its senders can't
+reach them."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from reconciler.service.probe import watch_answers
 from reconciler.service.web import WebServer
 
 PROBE = "/favicon.ico"
-"""A path that costs neither of them anything."""
+"""A path that is cheap to answer for both."""
 
 log = structlog.get_logger(__name__)
 
@@ -27,20 +28,21 @@ class AdminServer:
         self._server = WebServer(app, host, port, keys="admin", probe=PROBE)
 
     async def run(self) -> None:
-        """Serve until `stop`. Raises ServiceError where the port can't be had, and where the server ends."""
+        """Serve until `stop`. Raises ServiceError if the port can't be bound, and if the server ends."""
         host, port = self._server.listen()
-        log.info("the dashboard is ready", url=f"http://{host}:{port}")
+        log.info("dashboard ready", url=f"http://{host}:{port}")
         await self._server.run()
 
     async def stop(self) -> None:
-        """End, streams first: they would last for ever."""
+        """Stop, the streams first: they would never end."""
         self._stream.stop()
         await self._server.stop()
 
 
 async def serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:
-    """Answer at `/metrics`, from threads, until cancelled. Raises ServiceError where the port can't be had, NoAnswer
-    where it answers no more.
+    """Serve `/metrics` from threads until cancelled.
+
+    Raises ServiceError if the port can't be bound, NoAnswer if it stops answering.
     """
     try:
         server, _ = start_http_server(port, addr=host, registry=registry)

@@ -1,4 +1,4 @@
-"""Looks at what people want to be told of, and has each thing said once, and once when it is over."""
+"""Looks for conditions that need an alert. Each is reported once when it opens and once when it is over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class Alerting:
-    """`look` asks for a look at once."""
+    """Reports alerts. `look` requests a look at once."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Alerting:
         self._known = known
         self._ledger = ledger
         self._reading: list[Condition] | None = None
-        """What could not be read when it was last found out; None before the first time."""
+        """The last known conditions about reading GitLab; None before the first look."""
         self._wanted = asyncio.Event()
 
     def look(self) -> None:
-        """Something happened that an alert may be about."""
+        """Something happened that may need an alert."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look repeatedly. Never ends."""
         while True:
             self._wanted.clear()
             pause = await self._review()
@@ -57,7 +57,7 @@ class Alerting:
                 continue
 
     async def _review(self) -> float:
-        """Look, and say what is to be said. Returns in how many seconds to look again."""
+        """Look, and report changes. Returns the seconds until the next look."""
         now, config = times.now(), self._config()
         settle = {one.name: one.breaker.settle for one in config.destinations}
         found = self._ledger.alerts.destination_conditions(hold=settle, now=now)
@@ -76,8 +76,8 @@ class Alerting:
         return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
 
     async def _not_known(self, config: Config, now: Millis) -> list[Condition]:
-        """What can't be read of GitLab, and the gaps that it is about to forget. Nobody expects either without a
-        token.
+        """Conditions about what can't be read from GitLab, and about gaps that soon can't be closed any more. Without
+        a token there are none.
         """
         if config.gitlab.token is None:
             return []
@@ -88,12 +88,12 @@ class Alerting:
         except (LedgerError, sqlite3.Error) as error:
             if self._reading is None:
                 raise
-            log.warning("what is not known can't be found out: it is taken to be as it was", error=str(error))
+            log.warning("coverage not read: alerts keep their last state", error=str(error))
         return self._reading
 
 
 def expiring_gaps(ledger: Ledger, found: list[Gap], now: Millis) -> list[Condition]:
-    """The gaps that GitLab is about to forget: one condition a project, however many sources it concerns."""
+    """Conditions for gaps that soon can't be closed: one for each project, whatever the number of sources."""
     expiring = [gap for gap in found if state(gap, now) == "expiring"]
     paths = {ident: path for path, ident in ledger.coverage.project_ids().items()} if expiring else {}
     by_project: dict[int, list[Gap]] = {}
@@ -107,7 +107,7 @@ def expiring_gaps(ledger: Ledger, found: list[Gap], now: Millis) -> list[Conditi
         sources = ", ".join(sorted({gap.source for gap in some}))
         text = (
             f"{name}: a gap since {times.iso(first)} ({sources}) becomes final at {times.iso(until)}, when GitLab "
-            "forgets what is missing: `gaps` says why it is open, `backfill --gaps` tries to close it"
+            "deletes the missing data: `gaps` says why it is open, `backfill --gaps` tries to close it"
         )
         conditions.append(Condition("gap_expiring", name, first, text))
     return conditions

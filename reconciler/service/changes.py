@@ -1,4 +1,4 @@
-"""What a changed config changes in a running service."""
+"""Compares a new config with the one that a running service uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from reconciler.config.models import Config
 
 
 def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
-    """The keys that changed and can't while the service runs; `port` is the one that it listens on."""
+    """The changed keys that need a restart; `port` is the one that the service listens on."""
     keys: tuple[str, ...] = (
         "receiver.host",
         "receiver.port",
@@ -22,7 +22,7 @@ def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
 
 
 def asks_differently(old: Config, new: Config) -> bool:
-    """Whether the new config asks GitLab for something else, or in another way."""
+    """Whether the new config changes what GitLab is asked, or how."""
     return any(
         getattr(old, section) != getattr(new, section)
         for section in ("gitlab", "projects", "groups", "reconcile", "receiver")

@@ -1,7 +1,8 @@
-"""What a web server does about strangers that hold connections: bounds on heads, bodies and their number.
+"""Limits a web server's connections, against clients that hold them open: heads, bodies and the number of
+connections.
 
-uvicorn waits for ever for a request's head and for its body, takes heads of any size (at a cost that grows with the
-square of it), and accepts connections until no file descriptor is left; then libuv drops new ones without a word.
+uvicorn waits without limit for a request's head and body, accepts heads of any size (at a cost that grows with the
+square of the size), and accepts connections until no file descriptor is left; then libuv drops new ones silently.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from reconciler.events.times import Millis
 
 MOST_CONNECTIONS = 4096
 RESERVED_FILES = 96
-"""File descriptors that connections leave to the ledger, the log, destinations, and GitLab."""
+"""File descriptors reserved for the ledger, the log, destinations, and GitLab."""
 FEWEST_CONNECTIONS = 16
-SAY_AGAIN_S = 10.0
-"""Between two lines of one kind in the log: strangers must not fill it."""
+LOG_AGAIN_S = 10.0
+"""The least time between two equal log lines, so that strangers can't fill the log."""
 
 _TLS = b"\x16\x03"
-"""How a TLS handshake begins, and no request."""
+"""The first bytes of a TLS handshake. No HTTP request begins like this."""
 
 log = structlog.get_logger(__name__)
 
 
 class Connections:
-    """All connections of one server. Where there are too many, the oldest gives way of those without a request that
-    is proven or has come to its end: strangers must not hold on to places by what they leave unfinished.
+    """All connections of one server. If there are too many, the oldest one without a proven or complete request is
+    closed, so that strangers can't occupy connections with unfinished requests.
     """
 
     def __init__(self, name: str, *, most: int | None = None) -> None:
@@ -43,54 +44,56 @@ class Connections:
         self._most = most or min(MOST_CONNECTIONS, max(FEWEST_CONNECTIONS, _file_limit() - RESERVED_FILES))
         self._open: set[Bounded] = set()
         self._waiting: dict[Bounded, None] = {}
-        """Those that may give way, as they began to wait."""
-        self._said: dict[str, tuple[float, int]] = {}
+        """Connections that may be closed, in the order in which they began to wait."""
+        self._logged: dict[str, tuple[float, int]] = {}
 
     def opened(self, one: Bounded) -> None:
-        """Take one in, and close another where there are too many."""
+        """Add a connection, and close another if there are too many."""
         self._open.add(one)
         self._waiting[one] = None
         if len(self._open) <= self._most:
             return
         oldest = next(iter(self._waiting))
-        self.say("too many connections: the oldest without a whole request is closed", connections=len(self._open))
-        self.closed(oldest)  # now: the next that comes must find another
+        self.log_limited(
+            "too many connections: closed the oldest without a complete request", connections=len(self._open)
+        )
+        self.closed(oldest)  # at once: the next new connection must find another
         oldest.give_up()
 
     def closed(self, one: Bounded) -> None:
-        """Forget one."""
+        """Remove a connection."""
         self._open.discard(one)
         self._waiting.pop(one, None)
 
     def waits(self, one: Bounded) -> None:
-        """It has no request under way that is proven or whole."""
+        """The connection has no proven or complete request in progress."""
         if one in self._open:
             self._waiting[one] = None
 
     def works(self, one: Bounded) -> None:
-        """Its request is whole, or who asks is proven."""
+        """The connection's request is complete, or its sender is proven."""
         self._waiting.pop(one, None)
 
     def look(self) -> None:
-        """Say when there are no file descriptors left: new connections are dropped then, and nobody hears of it."""
+        """Log when no file descriptor is left: new connections are then dropped silently."""
         try:
             os.close(os.dup(2))
         except OSError as error:
-            self.say("no file descriptors are left: connections are dropped", reason=error.strerror)
+            self.log_limited("no file descriptors left: connections are dropped", reason=error.strerror)
 
-    def say(self, what: str, **about: Any) -> None:
-        """Log something that strangers can bring about: now and then, with how often it happened meanwhile."""
-        last, more = self._said.get(what, (-SAY_AGAIN_S, 0))
+    def log_limited(self, what: str, **about: Any) -> None:
+        """Log something that strangers can cause, at most every LOG_AGAIN_S, with the number of suppressed lines."""
+        last, more = self._logged.get(what, (-LOG_AGAIN_S, 0))
         now = time.monotonic()
-        if now - last < SAY_AGAIN_S:
-            self._said[what] = (last, more + 1)
+        if now - last < LOG_AGAIN_S:
+            self._logged[what] = (last, more + 1)
             return
-        self._said[what] = (now, 0)
-        log.warning(what, server=self._name, **about, **({"more_since_last_said": more} if more else {}))
+        self._logged[what] = (now, 0)
+        log.warning(what, server=self._name, **about, **({"suppressed": more} if more else {}))
 
 
 class Waiting(Enum):
-    """What a connection waits for."""
+    """What a connection is waiting for."""
 
     REQUEST = "request"
     HEAD = "head"
@@ -98,10 +101,10 @@ class Waiting(Enum):
 
 
 class Bounded(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds. Made by `protocol`, which sets them.
+    """uvicorn's protocol with limits. `protocol` creates subclasses with their values.
 
-    Timers are set where something is missing after what came was read: the usual request, which comes in one piece,
-    needs none.
+    A timer is set only if a request is incomplete after the received data was read: the usual request, which arrives
+    in one piece, needs none.
     """
 
     all_of_them: Connections
@@ -112,12 +115,12 @@ class Bounded(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._waiting = self._timed = Waiting.REQUEST
         self._fruitless = 0
-        """Bytes that came since a head began, or since the last byte of a body: a head, or a trailer."""
+        """Bytes received since a head began, or since the last byte of a body: a head or a trailer."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Nothing has come yet: it may be one that a proxy opens ahead.
+        # A proxy may open connections in advance, so an idle one is allowed.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self.all_of_them.opened(self)
 
@@ -129,7 +132,7 @@ class Bounded(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting is Waiting.REQUEST and data.startswith(_TLS):
-            self.all_of_them.say("TLS where plain HTTP is spoken: use http://, or a proxy that ends TLS")
+            self.all_of_them.log_limited("TLS on a plain HTTP port: use http://, or a proxy that terminates TLS")
             self.transport.close()
             return
         self._fruitless += len(data)
@@ -139,7 +142,7 @@ class Bounded(HttpToolsProtocol):
             self._fruitless = 0
             self._stay_idle(idle_until)
         elif self._fruitless > self.head_limit:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a request's head is too large")
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large")
         if self._timed is not self._waiting:
             self._stop_timer()
             self._timed = self._waiting
@@ -153,14 +156,14 @@ class Bounded(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._waiting, self._fruitless = Waiting.BODY, 0
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > self.head_limit:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a request's head is too large")
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large")
             return
         self.scope["extensions"] = {PROVEN: self._proven}  # type: ignore[dict-item]  # a function needs no dict around it
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._fruitless = 0
-        if self.cycle is not None:  # else it was refused
+        if self.cycle is not None:  # else it was rejected
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -172,19 +175,19 @@ class Bounded(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete or self.cycle.more_body:  # else the next request is here already
+        if self.cycle.response_complete or self.cycle.more_body:  # else the next request has arrived
             self.all_of_them.waits(self)
 
     def give_up(self) -> None:
-        """Close it at once, whatever it was about to ask."""
+        """Close the connection at once."""
         self.transport.abort()
 
     def _proven(self) -> None:
         self.all_of_them.works(self)
 
     def _stay_idle(self, until: float | None) -> None:
-        """uvicorn stops the clock of an idle connection at whatever comes, be it a blank line, or the rest of a body
-        that was answered already. What begins no request does not stop it: it goes on to where it would have ended.
+        """uvicorn stops the idle timer at any data, even a blank line or the rest of an answered body. Data that
+        begins no request must not stop it, so the timer is set again to its old end.
         """
         busy = self.cycle is not None and not self.cycle.response_complete
         if busy or self.timeout_keep_alive_task is not None or self.transport.is_closing():
@@ -193,20 +196,20 @@ class Bounded(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_at(end, self.timeout_keep_alive_handler)
 
     def _late(self) -> None:
-        self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"a request's {self._waiting.value} did not come in time")
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"request {self._waiting.value} timed out")
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        """Answer, unless there is an answer already, and close."""
+        """Answer, unless an answer has begun, and close."""
         self._stop_timer()
         if self.transport.is_closing():
             return
-        self.all_of_them.say(f"{why}: its connection is closed", client=self.client and self.client[0])
-        under_way = self.cycle is not None and not self.cycle.response_complete
-        if not (under_way and self.cycle.response_started):
+        self.all_of_them.log_limited(f"{why}: connection closed", client=self.client and self.client[0])
+        in_progress = self.cycle is not None and not self.cycle.response_complete
+        if not (in_progress and self.cycle.response_started):
             words = f"{why}\n".encode()
             head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
             self.transport.write(f"{head}content-length: {len(words)}\r\nconnection: close\r\n\r\n".encode() + words)
-        if under_way:
+        if in_progress:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
@@ -218,7 +221,7 @@ class Bounded(HttpToolsProtocol):
 
 
 def protocol(connections: Connections, *, head_limit: int, head: Millis, body: Millis) -> type[Bounded]:
-    """The protocol's class for one server: `head` and `body` are how long each may take, in milliseconds."""
+    """The protocol class for one server: `head` and `body` are the time limits for each, in milliseconds."""
     bounds = {
         "all_of_them": connections,
         "head_limit": head_limit,
@@ -228,7 +231,7 @@ def protocol(connections: Connections, *, head_limit: int, head: Millis, body: M
 
 
 def _file_limit() -> int:
-    """How many files this process may have open: as many as the system lets it."""
+    """The limit of open files, raised as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != soft:
         wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)

@@ -1,4 +1,4 @@
-"""What a service can't do. By itself, so that commands know it without importing a service."""
+"""The service's error. It has a module of its own so that commands can catch it without importing the service."""
 
 from __future__ import annotations
 

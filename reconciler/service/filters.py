@@ -1,4 +1,4 @@
-"""Filters that may let nothing through, or no longer what they say: each thing is said once."""
+"""Warns of filters that may match nothing, or no longer what was intended. Each warning is logged once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class FilterWatch:
-    """Holds the config's filters against what the ledger has heard of."""
+    """Compares the config's filters with what the ledger has seen."""
 
     def __init__(self, config: Callable[[], Config], db: Database) -> None:
         self._config = config
@@ -26,18 +26,18 @@ class FilterWatch:
         self._said: set[tuple[str, str]] = set()
 
     def look(self, config: Config) -> None:
-        """Say what is new. Never raises: it is a hint, and nothing else."""
+        """Log new warnings. Never raises, because they are only hints."""
         try:
             found = set(doubts(config, self._db))
         except Exception:
-            log.exception("filters can't be held against the ledger")
+            log.exception("filters not checked")
             return
         for destination, why in sorted(found - self._said):
-            log.warning("a filter may not do what it says", destination=destination, why=why)
+            log.warning("filter may not match as intended", destination=destination, why=why)
         self._said |= found
 
     async def run(self) -> None:
-        """Look again whenever a project was renamed."""
+        """Look again whenever a project is renamed."""
         renamed = known.renames(self._db)
         while True:
             await asyncio.sleep(LOOK_S)

@@ -1,4 +1,4 @@
-"""The APScheduler jobs: asking GitLab in every interval, and keeping the ledger small."""
+"""The scheduled jobs: they poll GitLab in every interval, and prune the ledger every hour."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from reconciler.supervisor import Supervisor
 log = structlog.get_logger(__name__)
 
 
-class Jobs:
-    """Everything that runs on a schedule. `apply` starts it, and restarts it with other parts.
+class ScheduledJobs:
+    """Runs the scheduled jobs. `apply` starts them, or restarts them with other parts.
 
     `build` makes the parts that read from GitLab, as a config says.
     """
@@ -35,21 +35,21 @@ class Jobs:
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._scheduler.start()
         self._parts: Reconciling | None = None
-        self._healing: asyncio.Task[None] | None = None
+        self._catch_up: asyncio.Task[None] | None = None
 
     @property
     def client(self) -> Client | None:
-        """Who asks GitLab, if anybody does."""
+        """The client that asks GitLab; None if nothing is polled."""
         return None if self._parts is None else self._parts.client
 
     def prepare(self, config: Config) -> Reconciling | None:
-        """Build what asks GitLab as a config says; None where nothing is to be asked. Nothing of it runs yet."""
+        """Build the parts that poll GitLab; None if the config asks for none. Nothing runs yet."""
         if config.gitlab.token is None or not (config.projects or config.groups):
             return None
         return self._build(config)
 
     def apply(self, parts: Reconciling | None, config: Callable[[], Config]) -> None:
-        """Ask GitLab with these parts, beginning with a poll of every project. `config` is the one that holds."""
+        """Poll GitLab with these parts, beginning with every project. `config` returns the current config."""
         self._end()
         self._scheduler.remove_all_jobs()
         self._schedule(
@@ -61,22 +61,22 @@ class Jobs:
         self._parts = parts
         if parts is None:
             log.warning(
-                "nothing is reconciled: webhooks are recorded and forwarded, but what they miss is not looked for",
+                "reconciliation is off: webhooks are recorded and forwarded, but missed events are not recovered",
                 why="no gitlab.token" if config().gitlab.token is None else "no projects",
             )
             self._supervisor.forget("polling")
             if config().projects or config().groups:
-                self._supervisor.forget("healing")
+                self._supervisor.forget("catch-up")
             else:
-                self._healing = self._supervisor.until_done("healing", self._watch_nothing)
+                self._catch_up = self._supervisor.until_done("catch-up", self._unwatch_all)
             return
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)
-        # One job: a turn in every interval, which spreads its polls over it.
+        # One job: each turn spreads its polls over the interval.
         self._schedule("polling", parts.rounds.turn, every)
-        self._healing = self._supervisor.until_done("healing", parts.rounds.catch_up)
+        self._catch_up = self._supervisor.until_done("catch-up", parts.rounds.catch_up)
 
     def stop(self) -> None:
-        """Start nothing more, and give up what is going on: the next start does it."""
+        """Start no more jobs, and cancel the running ones: they run after the next start."""
         self._scheduler.shutdown(wait=False)
         self._end()
 
@@ -101,18 +101,18 @@ class Jobs:
         )
 
     def _end(self) -> None:
-        if self._healing is not None:
-            self._healing.cancel()
+        if self._catch_up is not None:
+            self._catch_up.cancel()
         if self._parts is not None:
             self._parts.stop()
 
-    async def _watch_nothing(self) -> None:
-        """What was in the config answers for nothing any more."""
+    async def _unwatch_all(self) -> None:
+        """Mark all sources as no longer watched."""
         await self._ledger.watchlist.set_names((), times.now())
 
 
 def keep(retention: Retention) -> Keep:
-    """The config's retention as the ledger knows it."""
+    """The config's retention as the ledger's type."""
     return Keep(
         events=retention.events,
         dead_letters=retention.dead_letters,

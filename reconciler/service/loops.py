@@ -1,4 +1,4 @@
-"""What a service does all the time: leave signs of life, and notice what other processes do to its ledger."""
+"""The service's loops: heartbeats, watching for other processes' commits, search indexing, pruning."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from reconciler.ledger.upkeep.prune import Keep, Pruned
 from reconciler.service.notify import notify
 
 HEARTBEAT_S = 10.0
-"""How often the service leaves a sign of life in the ledger."""
+"""How often the service writes a heartbeat to the ledger."""
 LOOK_S = 0.2
-"""How often the ledger is asked, at the cost of microseconds, whether another process changed it."""
+"""How often the ledger is checked for changes by other processes. A check costs microseconds."""
 
 INDEX_S = 2.0
-"""How long after it was recorded an event can be found, at most, by a service that keeps up."""
+"""The longest time until a new event can be found by search, if indexing keeps up."""
 
 log = structlog.get_logger(__name__)
 
 
 async def note_start(ledger: Ledger) -> None:
-    """Note that the service starts, and log how long it was down."""
+    """Record the start, and log how long the service was down."""
     found = await ledger.note_start(times.now())
     if found is not None:
         start, end = times.iso(found.during.start), times.iso(found.during.end)
-        log.info("the service was down", since=start, until=end, how=found.how)
+        log.info("service was down", since=start, until=end, how=found.how)
 
 
 async def heartbeat(ledger: Ledger) -> None:
-    """Leave signs of life: the next start knows since when nothing was received; systemd knows that the event loop
-    turns, and that the writer answers, if only to say that the ledger can't be written.
+    """Write heartbeats: the next start needs the last one to know since when nothing was received. Also notify
+    systemd's watchdog that the event loop runs and the writer answers.
     """
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         try:
             await ledger.heartbeat(times.now())
-        except LedgerUnavailable:  # the writer has said so
+        except LedgerUnavailable:  # logged by the writer
             pass
-        finally:  # a mistake of ours is no reason to be killed
+        finally:  # a bug of ours must not get the service killed
             notify("WATCHDOG=1")
 
 
 async def watch(ledger: Ledger, changed: Callable[[], None]) -> None:
-    """Notice what other processes (backfill, replay) commit to the ledger."""
+    """Call `changed` when another process (backfill, replay) commits to the ledger."""
     known = -1
     while True:
         await asyncio.sleep(LOOK_S)
@@ -61,18 +61,18 @@ async def watch(ledger: Ledger, changed: Callable[[], None]) -> None:
 
 
 async def index(ledger: Ledger) -> None:
-    """Make what was recorded findable, a little at a time, so that nobody waits for it."""
+    """Index new events for search, in small steps so that other writes don't wait."""
     while True:
         try:
             step = await ledger.index_next()
-        except LedgerDamaged:  # of the index, it may be: not a matter of waiting a moment
+        except LedgerDamaged:  # perhaps the index is damaged: waiting does not help
             raise
-        except LedgerUnavailable:  # the writer has said so
+        except LedgerUnavailable:  # logged by the writer
             more = False
         else:
             more = step.more
             if step.skipped:
-                log.warning("events can't be made findable by their words, and are skipped", events=step.skipped)
+                log.warning("events not indexed for search: skipped", events=step.skipped)
         await asyncio.sleep(0.05 if more else INDEX_S)
 
 
@@ -84,8 +84,8 @@ async def prune(ledger: Ledger, keep: Keep) -> Pruned:
             pruned = so_far
     except LedgerDamaged:
         raise
-    except LedgerUnavailable as error:  # the next pruning goes on
-        log.warning("pruning was interrupted", reason=str(error))
+    except LedgerUnavailable as error:  # the next pruning continues
+        log.warning("pruning interrupted", reason=str(error))
     if pruned != Pruned():
         log.info("pruned", events=pruned.events, attempts=pruned.attempts, pages=pruned.pages)
     return pruned

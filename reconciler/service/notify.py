@@ -1,4 +1,4 @@
-"""Tells systemd how things are: ready, alive, stopping (sd_notify(3)). Does nothing where nobody listens."""
+"""Notifies systemd: ready, alive, stopping (sd_notify(3)). Does nothing without systemd."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = structlog.get_logger(__name__)
 
 
 def notify(state: str) -> None:
-    """Send `READY=1`, `WATCHDOG=1` or `STOPPING=1` to the socket that systemd named, if it did."""
+    """Send `READY=1`, `WATCHDOG=1` or `STOPPING=1` to systemd's socket, if there is one."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -19,5 +19,5 @@ def notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one:
             one.connect("\0" + address[1:] if address.startswith("@") else address)
             one.sendall(state.encode())
-    except OSError as error:  # a service that can't say so is alive all the same
-        log.warning("systemd can't be told", state=state, error=str(error))
+    except OSError as error:  # the service is alive all the same
+        log.warning("systemd not notified", state=state, error=str(error))

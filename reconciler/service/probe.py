@@ -1,4 +1,4 @@
-"""Whether a port of ours answers: a listening socket can die, or be closed, without its server's noticing."""
+"""Checks that a port of ours answers: a listening socket can be closed without its server noticing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import errno
 PAUSE_S = 2.0
 PATIENCE_S = 10.0
 SILENCES = 3
-"""A busy service may be slow to answer once; so many times in a row it does not answer."""
+"""How many times in a row a port may fail to answer. A busy service may be slow once."""
 
 _CANT_ASK = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
-"""It is we who have no file, memory or port left to ask with."""
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask for what listens everywhere
+"""Errors of the probe itself: no file, memory or port left to ask with."""
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to probe a wildcard address
 
 
 class NoAnswer(Exception):
@@ -20,7 +20,7 @@ class NoAnswer(Exception):
 
 
 async def watch_answers(host: str, port: int, *, path: str) -> None:
-    """Ask a port again and again; raises NoAnswer when it does not answer."""
+    """Probe a port repeatedly. Raises NoAnswer when it stops answering."""
     silences = 0
     while True:
         await asyncio.sleep(PAUSE_S)
@@ -29,15 +29,15 @@ async def watch_answers(host: str, port: int, *, path: str) -> None:
                 await _ask(_EVERYWHERE.get(host, host), port, path)
             silences = 0
         except ConnectionRefusedError:
-            raise NoAnswer(f"nobody listens on port {port} any more") from None
-        except OSError as error:  # a time-out among them
+            raise NoAnswer(f"nothing listens on port {port} any more") from None
+        except OSError as error:  # including timeouts
             silences += error.errno not in _CANT_ASK
         if silences >= SILENCES:
             raise NoAnswer(f"port {port} does not answer")
 
 
 async def _ask(host: str, port: int, path: str) -> None:
-    """One request over a connection of its own; any answer will do. Raises OSError where there is none."""
+    """Send one request on a new connection. Any answer is fine. Raises OSError if there is none."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""The composition root: builds the parts of a running service, hands them to each other, and ends them in order."""
+"""The composition root: builds the parts of the service, connects them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.filters import FilterWatch
-from reconciler.service.jobs import Jobs
+from reconciler.service.jobs import ScheduledJobs
 from reconciler.service.loops import heartbeat, index, note_start, watch
-from reconciler.service.mending import leave_note, mended
 from reconciler.service.notify import notify
+from reconciler.service.repairing import leave_note, repair_if_damaged
 from reconciler.service.watchers import LEDGER, LedgerListener, Watchers, start_traces
 from reconciler.service.web import DRAIN_S, Switch, WebServer
 from reconciler.supervisor import Run, Supervisor, words, writable
 
 RECEIVER_PAUSE_S = 1.0
-"""The longest pause before the receiver starts again; what GitLab delivers meanwhile waits to be accepted."""
+"""The longest pause before the receiver restarts. Connections meanwhile wait to be accepted."""
 BEGIN_PAUSE_S = 1.0
 OPEN_PATIENCE_S = 1.0
 
@@ -54,14 +54,14 @@ log = structlog.get_logger(__name__)
 
 
 def serve(config: Config, read_again: Callable[[], Config]) -> None:
-    """Run the service until SIGTERM or SIGINT. At SIGHUP the config is read again.
+    """Run the service until SIGTERM or SIGINT. SIGHUP reloads the config.
 
-    A ledger that is known to be damaged is repaired before, where that can be done, behind a port that answers 503.
+    A damaged ledger is repaired first, if possible, while the port answers 503.
 
-    Raises ServiceError or LedgerError where it can't start.
+    Raises ServiceError or LedgerError if the service can't start.
     """
     path = config.ledger.path
-    beyond_repair = mended(config)
+    beyond_repair = repair_if_damaged(config)
     try:
         with only_service(path, make=True), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Service(config, read_again).run())
@@ -73,7 +73,7 @@ def serve(config: Config, read_again: Callable[[], Config]) -> None:
 
 
 class _Built(msgspec.Struct, frozen=True):
-    """Everything that a config asks for, built and not yet used."""
+    """Everything that a config needs, built but not yet used."""
 
     config: Config
     receiver: ASGIApp
@@ -98,7 +98,7 @@ class _Service:
         self._expected_tests = ExpectedTests()
 
     async def run(self) -> None:
-        """From the first port that is taken to the last that is given back."""
+        """Run from binding the first port to closing the last one."""
         self._host, self._port = self._receiver.listen()
         self._catch_signals()
         supervisor = self._supervisor
@@ -113,7 +113,7 @@ class _Service:
         parts = self._compose(db, reader)
         try:
             built = await self._build(self._config)
-        except (Exception, SystemExit) as error:  # `load` tries everything out: this is what it did not foresee
+        except (Exception, SystemExit) as error:  # `load` checks everything: this is an unexpected error
             if is_damage(error):
                 raise LedgerDamaged(f"{self._config.ledger.path}: {words(error.__cause__ or error)}") from error
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
@@ -127,26 +127,26 @@ class _Service:
         notify("STOPPING=1")
         self._jobs.stop()
         dashboard = None if self._admin is None else asyncio.create_task(self._admin.stop())
-        await _ended("receiver", self._receiver.stop())
-        await _ended("forwarder", self._forwarder.drain(DRAIN_S))
+        await _stop_part("receiver", self._receiver.stop())
+        await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
         if dashboard is not None:
-            await _ended("dashboard", dashboard)
+            await _stop_part("dashboard", dashboard)
         for task in (*tasks, begin, stop):
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
-        if self._begun.is_set():  # else the last sign of life is still the last life's
-            await _ended("ledger", self._ledger.note_stop(times.now()))
+        if self._begun.is_set():  # else the last heartbeat is that of the previous run
+            await _stop_part("ledger", self._ledger.note_stop(times.now()))
         await self._ledger.close()
         if self._traced is not None:
-            await _ended("traces", asyncio.to_thread(self._traced.close))
+            await _stop_part("traces", asyncio.to_thread(self._traced.close))
         reader.close()
         db.close()
         with contextlib.suppress(asyncio.CancelledError):
-            await begin  # raises why it could not start
+            await begin  # raises the reason if it could not start
         log.info("stopped")
 
     def _compose(self, db: LedgerDatabase, reader: Database) -> dict[str, Run]:
-        """Make the parts and hand them to each other. Returns those that run for ever, by name."""
+        """Build and connect the parts. Returns those that run all the time, by name."""
         config, supervisor = self._config, self._supervisor
         meters = Meters()
         self._traced = start_traces(event_ids(reader))
@@ -158,7 +158,7 @@ class _Service:
         )
         self._ledger = ledger = Ledger(Writer(db, listener=listener), reader)
         build = partial(reconciling, ledger=ledger, expected_tests=self._expected_tests)
-        self._jobs = Jobs(ledger=ledger, build=build, supervisor=supervisor)
+        self._jobs = ScheduledJobs(ledger=ledger, build=build, supervisor=supervisor)
         known = SharedLook(lambda: self._config, db.files.trouble)
         alerting = Alerting(lambda: self._config, known=known, ledger=ledger)
         watcher = Watchers(alerting, meters, self._traced)
@@ -172,13 +172,13 @@ class _Service:
         meters.registry.register(Parts(supervisor.parts))
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
-            "alerting": lambda: self._once_begun(alerting.run),
+            "alerting": lambda: self._after_begin(alerting.run),
             "watch": lambda: watch(ledger, self._forwarder.look_again),
-            "heartbeat": lambda: self._once_begun(lambda: heartbeat(ledger)),
-            "filters": lambda: self._once_begun(self._filters.run),
+            "heartbeat": lambda: self._after_begin(lambda: heartbeat(ledger)),
+            "filters": lambda: self._after_begin(self._filters.run),
             "indexing": lambda: index(ledger),
             "reporting": lambda: supervisor.report(ledger),
-            "reload": self._reload_when_told,
+            "reload": self._reload_on_signal,
         }
         self._admin = self._dashboard(config, known, db.files.trouble)
         if self._admin is not None:
@@ -191,12 +191,12 @@ class _Service:
         self._forwarder.opened(deliveries)
 
     async def _receive(self) -> None:
-        """Answer, as soon as there is something to say: what comes in the first moments waits to be accepted."""
+        """Serve as soon as there is an answer to give. Connections before that wait to be accepted."""
         await self._answering.wait()
         await self._receiver.run()
 
     async def _opened(self) -> LedgerDatabase:
-        """The ledger, as soon as it can be opened. Raises LedgerError where waiting will not help."""
+        """Open the ledger as soon as possible. Raises LedgerError if waiting does not help."""
         while True:
             try:
                 return await asyncio.to_thread(connect, self._config.ledger.path, patience_s=OPEN_PATIENCE_S)
@@ -204,27 +204,27 @@ class _Service:
                 if not may_come_right(error.__cause__):
                     raise
                 if not self._answering.is_set():
-                    log.error("the ledger can't be opened yet: deliveries are answered with 503", reason=str(error))
+                    log.error("ledger not available yet: webhooks are answered with 503", reason=str(error))
             self._answering.set()
             await asyncio.sleep(BEGIN_PAUSE_S)
 
-    async def _once_there(self, do: Callable[[], Awaitable[object]]) -> None:
-        """Do something as soon as the ledger can be written."""
+    async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
+        """Call `do` as soon as the ledger can be written."""
         while True:
             try:
                 await do()
             except LedgerDamaged:
                 raise
-            except LedgerUnavailable:  # the writer has said so
+            except LedgerUnavailable:  # logged by the writer
                 self._answering.set()
                 await asyncio.sleep(BEGIN_PAUSE_S)
             else:
                 return
 
     async def _begin(self, built: _Built) -> None:
-        """Start what needs the ledger: nothing may be recorded before the destinations are known to it."""
-        await self._once_there(lambda: self._forwarder.apply(built.destinations))
-        await self._once_there(lambda: note_start(self._ledger))
+        """Start the parts that need the ledger. Nothing may be recorded before it knows the destinations."""
+        await self._when_writable(lambda: self._forwarder.apply(built.destinations))
+        await self._when_writable(lambda: note_start(self._ledger))
         self._filters.look(built.config)
         self._switch.app = built.receiver
         self._answering.set()
@@ -233,19 +233,19 @@ class _Service:
         self._begun.set()
         try:
             self._jobs.apply(built.reconciling, lambda: self._config)
-        except Exception as error:  # the receiver goes on
-            log.exception("what is done by the clock can't be started")
+        except Exception as error:  # the receiver keeps running
+            log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
 
-    async def _once_begun(self, run: Run) -> None:
-        """For a part that records, for which nobody would be told before the destinations are known; and for signs of
-        life, which would hide how long the service was down.
+    async def _after_begin(self, run: Run) -> None:
+        """Run a part after `_begin`: one that records, because events recorded before the destinations are known
+        would not be delivered; or the heartbeat, because an earlier one would hide the downtime.
         """
         await self._begun.wait()
         await run()
 
     async def _build(self, config: Config) -> _Built:
-        """Build everything that a config asks for, and change nothing. Raises whatever its parts raise."""
+        """Build everything that a config needs. Nothing changes yet. Raises whatever its parts raise."""
         receiver = receiver_app(
             config.receiver,
             ledger=self._ledger,
@@ -262,24 +262,24 @@ class _Service:
         app = dashboard_app(lambda: self._config, known=known, stream=stream, trouble=trouble)
         return AdminServer(config.admin.host, config.admin.port, app, stream)
 
-    async def _reload_when_told(self) -> None:
+    async def _reload_on_signal(self) -> None:
         await self._begun.wait()
         while True:
             await self._hang_up.wait()
             self._hang_up.clear()
             refusal = await self._reload()
             if refusal is not None:
-                log.error("the config was not taken: the service goes on as before", why=refusal)
+                log.error("config not reloaded: the service keeps the old one", why=refusal)
             with contextlib.suppress(LedgerUnavailable):
                 await self._ledger.note_reload(refusal)
 
     async def _reload(self) -> str | None:
-        """Read the config again and go by it. Returns why not, where not; then everything goes on as before."""
+        """Reload the config. Returns the error if that fails; then nothing has changed."""
         try:
             config = await asyncio.to_thread(self._read_again)
             fixed = fixed_keys(self._config, config, self._port)
             if fixed:
-                return f"{', '.join(fixed)}: can't be changed while the service runs; restart it"
+                return f"{', '.join(fixed)}: can't be changed while the service runs: restart it"
             built = await self._build(config)
         except (Exception, SystemExit) as error:
             return _refusal(error)
@@ -294,12 +294,12 @@ class _Service:
         if asks_differently(before, config):
             self._jobs.apply(built.reconciling, lambda: self._config)
         self._filters.look(config)
-        log.info("the config was read again", destinations=[one.name for one in config.destinations])
+        log.info("config reloaded", destinations=[one.name for one in config.destinations])
         return None
 
     def _catch_signals(self) -> None:
         def stop() -> None:
-            if self._stop.is_set():  # the second: no more waiting for connections
+            if self._stop.is_set():  # the second signal: don't wait for connections
                 self._receiver.force()
             self._stop.set()
 
@@ -309,21 +309,21 @@ class _Service:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
 
 
-async def _ended(what: str, end: Awaitable[object]) -> None:
-    """End a part of the service; its trouble must not keep the others from ending well."""
+async def _stop_part(what: str, end: Awaitable[object]) -> None:
+    """Stop a part. Its errors must not affect the others."""
     try:
         await end
     except LedgerError as error:
-        log.warning("a part did not end as it should", part=what, error=str(error))
+        log.warning("part did not stop cleanly", part=what, error=str(error))
     except Exception:
-        log.exception("a part did not end as it should", part=what)
+        log.exception("part did not stop cleanly", part=what)
 
 
 def _refusal(error: BaseException) -> str:
-    """Why a config is not taken. What nobody foresaw is logged with its traceback."""
+    """Why a config is rejected. An unexpected error is logged with its traceback."""
     if isinstance(error, (ConfigError, LedgerError)):
         return writable(str(error))
-    log.error("the config can't be used", exc_info=error)
+    log.error("config not usable", exc_info=error)
     return _said(error)
 
 

@@ -1,4 +1,4 @@
-"""Who hears what happens, for alerts, metrics and traces, put together."""
+"""Passes attempts and commits on to alerts, metrics and traces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Watchers:
-    """The forwarder's `Watcher`. Trouble of who only looks on never reaches a delivery."""
+    """The forwarder's `Watcher`. Errors in metrics or traces never affect a delivery."""
 
     def __init__(self, alerting: Alerting, meters: Meters, traced: Traces | None) -> None:
         self._alerting = alerting
@@ -31,32 +31,32 @@ class Watchers:
 
     @contextmanager
     def attempting(self, event_id: str, destination: str, number: int) -> Iterator[dict[str, str]]:
-        """A span, where there are traces."""
+        """Open a span, if there are traces."""
         with ExitStack() as stack:
             headers: dict[str, str] = {}
             try:
                 if self._traced is not None:
                     headers = stack.enter_context(self._traced.attempting(event_id, destination, number))
             except Exception:
-                log.exception("an attempt can't be traced")
+                log.exception("attempt not traced")
             yield headers
 
     def trouble(self) -> None:
-        """Look whether there is something to alert about."""
+        """Check whether an alert is needed."""
         self._alerting.look()
 
     def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
-        """Count."""
+        """Count the attempt."""
         try:
             self._meters.attempted(destination, outcome, took, waited)
         except Exception:
-            log.exception("an attempt can't be counted")
+            log.exception("attempt not counted")
 
 
 class LedgerListener(Listener):
-    """Hands what the ledger reports to the parts of the service that want to know.
+    """Passes what the ledger reports to the parts of the service that need it.
 
-    The ledger is a part of its own (`LEDGER`), which all others need, and so is its file (`FILE`).
+    The ledger counts as a part (`LEDGER`), since all others need it, and so does its file (`FILE`).
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class LedgerListener(Listener):
 
 
 def start_traces(event_id: Callable[[int], str]) -> Traces | None:
-    """Traces, where the environment asks for them.
+    """Traces, if the environment asks for them, else None.
 
-    Raises ServiceError where their libraries are missing, or do not take what the environment says.
+    Raises ServiceError if their libraries are missing or reject the environment's settings.
     """
     try:
         return traces(event_id)

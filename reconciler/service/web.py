@@ -1,4 +1,4 @@
-"""The web servers of a service: how they are set up, and how one whose socket or loop fails is started again."""
+"""The service's web servers: their setup, and the restart of one whose socket or loop fails."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from reconciler.service.ports import family, reason
 from reconciler.service.probe import watch_answers
 
 DRAIN_S = 10.0
-"""How long a stop waits for what is in flight. What is not done then is done after the next start."""
+"""How long a stop waits for what is in flight. The rest is done after the next start."""
 
-SEEING_OUT_S = 0.1
+FINISH_CHECK_S = 0.1
 
 KEEP_ALIVE = Millis(75 * SECOND)
-"""Longer than the 60 s that proxies keep theirs: who closes first while a request is on its way loses it."""
+"""Longer than the usual 60 s of proxies: a request in transit is lost if the server closes first."""
 HEAD_LIMIT_BYTES = 64 * 1024
 HEAD_PATIENCE = Millis(10 * SECOND)
 BODY_PATIENCE = MINUTE
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class Switch:
-    """An ASGI app that another can take the place of while requests come in."""
+    """An ASGI app that can be replaced while requests come in."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -42,7 +42,7 @@ class Switch:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, leaving signals to us: the receiver is only the first thing to stop."""
+    """uvicorn without signal handling: the receiver is only the first part to stop."""
 
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
         super().__init__(config)
@@ -59,8 +59,8 @@ class _Server(uvicorn.Server):
 
 
 class WebServer:
-    """An app on a port. `run` serves; run again after it failed, it makes a new server, on the same socket where
-    that still listens, so that no connection is refused meanwhile. `probe` is a path that is cheap to answer.
+    """Serves an app on a port. If `run` failed, it may be run again: it then makes a new server, on the same socket
+    if that still listens, so that no connection is refused meanwhile. `probe` is a path that is cheap to answer.
     `keep_alive` is how long an idle connection stays open.
     """
 
@@ -75,16 +75,16 @@ class WebServer:
         self._probe = probe
         self._listener: socket.socket | None = None
         self._servers: dict[asyncio.Task[None], uvicorn.Server] = {}
-        """Those that run, and those that failed and still see their connections out."""
+        """Running servers, and failed ones that still finish their connections."""
         self._stopping = False
 
     def listen(self) -> tuple[str, int]:
-        """Take the port, if that is not done yet; return the address. Raises ServiceError where it can't be had."""
+        """Bind the port, if not done yet. Returns the address. Raises ServiceError if it can't be bound."""
         address: tuple[str, int] = self._listening().getsockname()[:2]
         return address
 
     async def run(self) -> None:
-        """Serve until `stop`, then wait to be cancelled. Raises where the server ends, or answers no more."""
+        """Serve until `stop`, then wait to be cancelled. Raises if the server ends or stops answering."""
         address = self.listen()
         server = web_server(self._app, name=self._keys, keep_alive=self._keep_alive)
         serving = asyncio.create_task(server.serve(sockets=[self._listening().dup()]))
@@ -102,7 +102,7 @@ class WebServer:
                 self._retire(serving, server)
 
     async def stop(self) -> None:
-        """Take no more connections, and wait until those that there are have ended, so long as a drain may take."""
+        """Accept no more connections, and wait for the open ones, at most twice DRAIN_S."""
         self._stopping = True
         for serving, server in list(self._servers.items()):
             server.should_exit = True
@@ -114,7 +114,7 @@ class WebServer:
             self._listener.close()
 
     def force(self) -> None:
-        """Wait for no connection any longer."""
+        """Stop waiting for open connections."""
         for server in self._servers.values():
             server.force_exit = True
 
@@ -128,34 +128,34 @@ class WebServer:
         return one
 
     def _retire(self, serving: asyncio.Task[None], server: uvicorn.Server) -> None:
-        """Have a server that is replaced take no more connections, and see those out that it has."""
+        """Let a replaced server accept no more connections, and finish the open ones."""
         for one in getattr(server, "servers", []):
             one.close()
         del self._servers[serving]
-        task = asyncio.create_task(self._see_out(serving, server))
+        task = asyncio.create_task(self._finish(serving, server))
         self._servers[task] = server
-        task.add_done_callback(self._seen_out)
+        task.add_done_callback(self._finished)
 
-    async def _see_out(self, serving: asyncio.Task[None], server: uvicorn.Server) -> None:
-        """uvicorn closes at once what has not asked yet: give it time to ask, unless all is to end."""
+    async def _finish(self, serving: asyncio.Task[None], server: uvicorn.Server) -> None:
+        """Give idle connections time for a request, unless the service is stopping: uvicorn closes them at once."""
         patience = asyncio.get_running_loop().time() + DRAIN_S
         while server.server_state.connections and not self._stopping:
             if asyncio.get_running_loop().time() > patience:
                 break
-            await asyncio.sleep(SEEING_OUT_S)
+            await asyncio.sleep(FINISH_CHECK_S)
         server.should_exit = True
         await asyncio.wait({serving})
         if not serving.cancelled() and serving.exception() is not None and server.started:
-            await server.shutdown()  # it failed without seeing to its connections
+            await server.shutdown()  # it failed without closing its connections
 
-    def _seen_out(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[None]) -> None:
         self._servers.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
-            log.warning("a web server that was replaced did not end well", error=repr(task.exception()))
+            log.warning("replaced web server did not stop cleanly", error=repr(task.exception()))
 
 
 def listen(host: str, port: int, *, keys: str = "receiver") -> socket.socket:
-    """Bind first: a port that is taken is a user's mistake and deserves a clear answer, naming its `keys`."""
+    """Bind a port. Raises ServiceError, which names the config section `keys`, if it can't be bound."""
     try:
         return socket.create_server((host, port), family=family(host), backlog=2048)
     except (OSError, OverflowError, UnicodeError) as error:
@@ -172,9 +172,9 @@ def _is_listening(one: socket.socket) -> bool:
 
 
 def web_server(app: ASGIApp, *, name: str = "receiver", keep_alive: Millis = KEEP_ALIVE) -> uvicorn.Server:
-    """The server that the receiver runs on, as it is set up for speed: no access log, no proxies, no lifespan.
+    """A uvicorn server set up for speed: no access log, no proxy headers, no lifespan.
 
-    `name` is said in the log. Requests whose head or body does not end are not waited for.
+    `name` is in its log lines. Requests have time limits for head and body.
     """
     connections = Connections(name)
     return _Server(

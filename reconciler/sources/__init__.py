@@ -1,1 +1,1 @@
-"""Asking GitLab's API what happened. Every call to python-gitlab is made here; what comes out are sightings."""
+"""Asks GitLab's API what happened, and returns sightings. Every call to python-gitlab is made here."""

@@ -1,4 +1,4 @@
-"""Which projects are active, in a few requests for all of them."""
+"""Finds out which projects are active, with a few requests for all of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Activity:
     """Asks the token's own events feed and the list of recently active projects.
 
     Neither is proof of quiet: both know only the projects of which the token's user is a member, the feed knows what
-    the Events API knows, and `last_activity_at` moves at most once an hour (docs/gitlab.md, "Rate limits"). Where the
-    token may not read one of them, the other has to do.
+    the Events API knows, and `last_activity_at` moves at most once an hour (docs/gitlab.md, "Rate limits"). If the
+    token may not read one of them, the other has to suffice.
     """
 
     def __init__(self, client: Client) -> None:
@@ -26,7 +26,7 @@ class Activity:
 
         Raises SourceError.
         """
-        day = times.iso(Millis(moment - 2 * DAY))[:10]  # `after` is a day, excluded, in a zone that is not known
+        day = times.iso(Millis(moment - 2 * DAY))[:10]  # `after` is an excluded day in an unknown time zone
         feed = {"scope": "all", "after": day, "sort": "desc"}
         recent = {
             "membership": "true",
@@ -42,7 +42,7 @@ class Activity:
     def _down_to(
         self, path: str, shape: type[answers.Feed | answers.Recent], query: dict[str, Any], since: Millis
     ) -> set[int]:
-        """Read a list, newest first, down to a time. What can't be understood is no hint."""
+        """Read a list, newest first, down to a time. Records that can't be parsed are skipped."""
         found: set[int] = set()
         for page in self._client.pages(path, shape, query):
             for record in page.records:

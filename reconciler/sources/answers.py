@@ -1,7 +1,7 @@
-"""What is read of GitLab's answers, as types.
+"""The parts of GitLab's answers that are read, as types.
 
-A type has the fields that the program reads, and what it needs to know of those that it passes on: that a user is an
-object, that commits are a list of objects. Everything else may be there or not, and is passed on as it came.
+A type has the fields that this program reads, and what it must know of those that it passes on: that a user is an
+object, that commits are a list of objects. Everything else is optional, and passed on unchanged.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import msgspec
 Json = dict[str, Any]
 
 Id = Annotated[int, msgspec.Meta(gt=0, le=(1 << 63) - 1)]
-"""An id that SQLite can hold."""
+"""An id that SQLite can store."""
 Word = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """An object of GitLab's; this one may be any. `name_in` is the field that holds what it is known by."""
+    """The base of all types: any object of GitLab's. `name_in` is the field that identifies it."""
 
     name_in: ClassVar[str] = "id"
 
 
 class Thing(Shape, frozen=True):
-    """Any object of which nothing is read but what may be there."""
+    """Any object. Only its id is read, if there is one."""
 
     id: Id | None = None
 
@@ -41,7 +41,7 @@ class Token(Shape, frozen=True):
     scopes: list[str] = []
 
 
-class Project(Shape, frozen=True):
+class ProjectAnswer(Shape, frozen=True):
     """`GET /projects/:id`, and the lists of projects."""
 
     id: Id
@@ -57,7 +57,7 @@ class Project(Shape, frozen=True):
         return bool(self.marked_for_deletion_at or self.marked_for_deletion_on)
 
 
-class Group(Shape, frozen=True):
+class GroupAnswer(Shape, frozen=True):
     """`GET /groups/:id`."""
 
     id: Id
@@ -65,7 +65,7 @@ class Group(Shape, frozen=True):
 
 
 class Feed(Shape, frozen=True):
-    """A record of the events feed, of which only matters in which project something happened, and when."""
+    """A record of the events feed. Only its project and its time matter."""
 
     project_id: Id | None = None
     created_at: str | None = None
@@ -86,7 +86,7 @@ class Recent(Shape, frozen=True):
         return self.id, self.last_activity_at
 
 
-class Hook(Shape, frozen=True):
+class HookAnswer(Shape, frozen=True):
     """`GET /projects/:id/hooks`."""
 
     id: Id
@@ -96,7 +96,7 @@ class Hook(Shape, frozen=True):
 
 
 class Logged(Shape, frozen=True):
-    """A delivery in a webhook's log. `request_data` is whatever a template made of the body."""
+    """A delivery in a webhook's log. With a custom template, `request_data` may be anything."""
 
     id: Id
     trigger: str | None = None
@@ -108,7 +108,7 @@ class Logged(Shape, frozen=True):
 
 
 class PushData(Shape, frozen=True):
-    """Of a push's record. A bulk push has neither ref nor commits."""
+    """The push of a record. A bulk push has neither ref nor commits."""
 
     ref: str | None = None
     ref_type: str | None = None
@@ -134,7 +134,7 @@ class Note(Shape, frozen=True):
 
 
 class WikiPage(Shape, frozen=True):
-    """A wiki page, also as a record names it."""
+    """A wiki page, on its own or in a record."""
 
     name_in = "slug"
 
@@ -196,7 +196,7 @@ class Comparison(Shape, frozen=True):
 
 
 class LabelEvent(Shape, frozen=True):
-    """What happened to an object's labels. A label that was deleted since is null."""
+    """A change of an object's labels. A label that has since been deleted is null."""
 
     created_at: str | None = None
     user: Json | None = None
@@ -205,7 +205,7 @@ class LabelEvent(Shape, frozen=True):
 
 
 class MilestoneEvent(Shape, frozen=True):
-    """What happened to an object's milestone."""
+    """A change of an object's milestone."""
 
     created_at: str | None = None
     user: Json | None = None
@@ -214,14 +214,14 @@ class MilestoneEvent(Shape, frozen=True):
 
 
 class StateEvent(Shape, frozen=True):
-    """That an object was closed, reopened, merged."""
+    """A change of an object's state: closed, reopened, merged."""
 
     created_at: str | None = None
     user: Json | None = None
 
 
 class RequestVersion(Shape, frozen=True):
-    """What a push made of a merge request."""
+    """A version of a merge request, made by a push."""
 
     id: Id
     created_at: str | None = None
@@ -229,7 +229,7 @@ class RequestVersion(Shape, frozen=True):
 
 
 class Award(Shape, frozen=True):
-    """An emoji on something."""
+    """An emoji on an object."""
 
     id: Id
     created_at: str
@@ -237,7 +237,7 @@ class Award(Shape, frozen=True):
 
 
 class Pipeline(Shape, frozen=True):
-    """A pipeline, in the list and by itself."""
+    """A pipeline, in a list or on its own."""
 
     id: Id
     status: Word
@@ -277,13 +277,13 @@ class Deployment(Shape, frozen=True):
 
 
 class Assets(Shape, frozen=True):
-    """What belongs to a release."""
+    """A release's assets."""
 
     links: list[Json] | None = None
 
 
 class Release(Shape, frozen=True):
-    """A release. GitLab leaves the tag out for whom the code is not to be seen."""
+    """A release. GitLab leaves out the tag if the user may not see the code."""
 
     name_in = "tag_name"
 

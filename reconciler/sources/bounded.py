@@ -1,4 +1,5 @@
-"""An answer of GitLab's, or of what stands in its place, is bounded: in size, in time, and in where it comes from."""
+"""Bounds answers in size and time, and follows redirects only within one origin. Anyone could answer at GitLab's
+place."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 LARGEST_ANSWER = 128 * 1024 * 1024
-"""A page of the hook log has 20 bodies, and GitLab sends none above 25 MB; all of it is usually below one."""
+"""A page of the hook log has 20 bodies of at most 25 MB each. Usually they are below 1 MB together."""
 MOST_REDIRECTS = 5
 _CHUNK = 64 * 1024
 _PORTS = {"http": 80, "https": 443}
@@ -24,21 +25,21 @@ _API = "/api/v4"
 
 
 class TooLarge(requests.RequestException):
-    """Asking again would bring it again."""
+    """The answer is too large. A retry would bring it again."""
 
 
 class TooSlow(requests.RequestException):
-    """It began, or did not, and had not ended in time."""
+    """The answer was not complete in time."""
 
 
 class SentElsewhere(requests.RequestException):
-    """A redirect leads away from the address that the config names. Nothing was sent there."""
+    """A redirect leads away from the configured address. Nothing was sent there."""
 
 
 class Bounded(HTTPAdapter):
-    """Reads every answer, redirects' and errors' among them, piece by piece, no more than so much of it, and no
-    longer than so many seconds from the request on: the timeouts of requests are for one read, and each byte of an
-    answer that trickles begins them anew. One request at a time.
+    """Reads every answer, including redirects and errors, piece by piece: at most `largest` bytes, within `within_s`
+    seconds of the request. The timeouts of requests apply to single reads, so that an answer that arrives byte by
+    byte never times out. One request at a time.
     """
 
     def __init__(self, largest: int, within_s: float) -> None:
@@ -57,7 +58,7 @@ class Bounded(HTTPAdapter):
         return manager
 
     def close(self) -> None:
-        """Close the connections too: urllib3 leaves that to the garbage collector."""
+        """Also close the connections, which urllib3 leaves to the garbage collector."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118 - it can't be iterated over
                 manager.pools[key].close()
@@ -65,24 +66,24 @@ class Bounded(HTTPAdapter):
 
     def send(self, *arguments: Any, **named: Any) -> requests.Response:
         self._deadline = deadline = _Deadline()
-        timer = threading.Timer(self._within_s, deadline.pass_by)
+        timer = threading.Timer(self._within_s, deadline.expire)
         timer.daemon = True
         timer.start()
         try:
             response = super().send(*arguments, **named)
-            # Where requests itself keeps what it has read: it would read without a bound.
+            # Set requests' own cache of the content: it would read without a bound.
             response._content = self._content(response)
-            if deadline.is_past:  # where only its end says how long an answer is, a cut one looks whole
+            if deadline.has_expired:  # an answer without a length looks complete when it is cut
                 raise requests.ConnectionError
         except TooLarge:
             raise
         except (requests.RequestException, OSError) as error:
-            if deadline.is_past:
-                raise TooSlow(f"the answer had not come to its end after {self._within_s:g} s") from error
+            if deadline.has_expired:
+                raise TooSlow(f"the answer was not complete after {self._within_s:g} s") from error
             raise
         finally:
             timer.cancel()
-            deadline.meet()
+            deadline.finish()
         return response
 
     def _content(self, response: requests.Response) -> bytes:
@@ -96,18 +97,18 @@ class Bounded(HTTPAdapter):
         return b"".join(pieces)
 
     def _watch(self, manager: urllib3.PoolManager) -> None:
-        """Have the manager's connections show themselves to the deadline of their request."""
+        """Register the manager's connections with the deadline of their request."""
         adapter = self
 
         class Watched(HTTPConnection):
             def _new_conn(self) -> socket.socket:
                 new = super()._new_conn()
-                adapter._deadline.watch(new)  # a proxy answers, and TLS begins, before anything is asked
+                adapter._deadline.watch(new)  # the deadline covers the proxy and the TLS handshake too
                 return new
 
             def putrequest(self, *arguments: Any, **named: Any) -> None:
                 if self.sock is not None:
-                    adapter._deadline.watch(self.sock)  # one that was used before
+                    adapter._deadline.watch(self.sock)  # a reused connection
                 super().putrequest(*arguments, **named)
 
         class WatchedTls(Watched, HTTPSConnection):
@@ -123,35 +124,35 @@ class Bounded(HTTPAdapter):
 
 
 class _Deadline:
-    """Ends a request that takes too long, from another thread: who waits for its next byte finds that none comes."""
+    """Ends a request that takes too long, from another thread: it shuts the socket down, so that the read ends."""
 
     def __init__(self) -> None:
-        self.is_past = False
+        self.has_expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
     def watch(self, one: Any) -> None:
-        """The request goes over this socket. What is kept is a handle of our own: TLS takes a socket's away."""
+        """Watch the socket of the request. A duplicate handle is kept, because TLS takes over the socket's own."""
         with self._lock:
             self._forget()
             self._socket = socket.socket(fileno=os.dup(one.fileno()))
-            if self.is_past:
+            if self.has_expired:
                 self._shut()
 
-    def pass_by(self) -> None:
-        """The time is over."""
+    def expire(self) -> None:
+        """The deadline has passed."""
         with self._lock:
-            self.is_past = True
+            self.has_expired = True
             self._shut()
 
-    def meet(self) -> None:
-        """The answer is read, or given up: its connection may be used for another."""
+    def finish(self) -> None:
+        """The request has ended: its connection may be used for another."""
         with self._lock:
             self._forget()
 
     def _shut(self) -> None:
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # the other side was faster
+            with contextlib.suppress(OSError):  # the other side has closed it
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def _forget(self) -> None:
@@ -161,7 +162,7 @@ class _Deadline:
 
 
 class _Session(requests.Session):
-    """Follows redirects within an origin alone: the token goes along."""
+    """Follows redirects only within an origin, because the token is sent along."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
@@ -174,8 +175,8 @@ class _Session(requests.Session):
 
 
 def bounded_session(largest: int = LARGEST_ANSWER, *, within_s: float) -> requests.Session:
-    """A session whose answers are bounded, for one thread at a time. Packed ones are asked for: they are a tenth of
-    the size on the wire.
+    """A session with bounded answers, for one thread at a time. Compressed answers are requested: they have a tenth
+    of the size on the wire.
     """
     session = _Session()
     session.max_redirects = MOST_REDIRECTS
@@ -185,7 +186,7 @@ def bounded_session(largest: int = LARGEST_ANSWER, *, within_s: float) -> reques
 
 
 def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port of a URL; ports that are none are none's."""
+    """Scheme, host and port of a URL. An invalid port counts as None."""
     try:
         port = url.port or _PORTS.get(url.scheme)
     except ValueError:
@@ -196,7 +197,7 @@ def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
 def _elsewhere(there: SplitResult) -> str:
     place = there._replace(netloc=there.netloc.rpartition("@")[2], query="", fragment="")
     before, api, _ = place.path.partition(_API)
-    where = f"we are sent to another address, {place.geturl()[:300]}, where nothing was asked: "
+    where = f"redirected to another address, {place.geturl()[:300]}, which was not followed: "
     if api and before == before.rstrip("/"):
-        return f"{where}if GitLab is there now, set gitlab.url to {place._replace(path=before).geturl()}"
-    return f"{where}is gitlab.url right?"
+        return f"{where}if GitLab has moved there, set gitlab.url to {place._replace(path=before).geturl()}"
+    return f"{where}check gitlab.url"

@@ -1,6 +1,6 @@
-"""The one place where what GitLab answered is held against what it should be.
+"""Checks GitLab's answers against their types.
 
-A record of another shape costs itself and no other; any other answer of another shape is one kind of error.
+A record of a list that does not match its type is left out alone; any other answer that does not match is an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ShapeT = TypeVar("ShapeT", bound=Shape)
 
 
 class Read(msgspec.Struct, Generic[ShapeT], frozen=True):
-    """An object that was understood: what is read of it, and all of it as it came."""
+    """An object that matches its type: the typed fields in `shown`, the whole object in `raw`."""
 
     shown: ShapeT
     raw: Json
@@ -38,18 +38,18 @@ class Read(msgspec.Struct, Generic[ShapeT], frozen=True):
 
 
 class Page(msgspec.Struct, Generic[ShapeT], frozen=True):
-    """One page of a list: the records that were understood, and those that were not."""
+    """One page of a list: the records that match their type, and those that don't."""
 
     records: list[Read[ShapeT]]
     unreadable: list[Unreadable] = []
 
 
 def read(what: str, raw: Any, shape: type[ShapeT]) -> Read[ShapeT]:
-    """Hold an object against its type. `what` says where it is from.
+    """Check an object against its type. `what` says where it is from.
 
     Raises UnexpectedAnswer.
     """
-    if as_text([[[[raw]]]]) == TOO_DEEP:  # with room for what it will stand in
+    if as_text([[[[raw]]]]) == TOO_DEEP:  # leaves room for the JSON that it will be put into
         raise UnexpectedAnswer(what, "it is nested too deeply")
     try:
         return Read(msgspec.convert(raw, shape), raw)
@@ -58,9 +58,9 @@ def read(what: str, raw: Any, shape: type[ShapeT]) -> Read[ShapeT]:
 
 
 def read_page(what: str, raw: Any, shape: type[ShapeT]) -> Page[ShapeT]:
-    """Hold a list's records against their type, one by one.
+    """Check the records of a list against their type, one by one.
 
-    Raises UnexpectedAnswer where it is no list.
+    Raises UnexpectedAnswer if it is not a list.
     """
     if not isinstance(raw, list):
         raise UnexpectedAnswer(what, "expected a list", excerpt(raw))
@@ -74,28 +74,28 @@ def read_page(what: str, raw: Any, shape: type[ShapeT]) -> Page[ShapeT]:
 
 
 def read_again(raws: Sequence[Json], shape: type[ShapeT]) -> list[Read[ShapeT]]:
-    """Records that were read before and put aside."""
+    """Convert records that were checked before and put aside."""
     return [Read(msgspec.convert(raw, shape), raw) for raw in raws]
 
 
 def unreadable(record: Any, name_in: str, why: str) -> Unreadable:
-    """A record that can't be understood."""
+    """A record that can't be used."""
     return Unreadable(name_of(record, name_in), why, as_text(record)[:RAW_CHARS])
 
 
 def moment(text: str | None, field: str) -> Millis:
-    """A time that a record can't do without.
+    """A time that a record must have.
 
     Raises ValueError.
     """
     at = times.parse(text)
     if at is None:
-        raise ValueError(f"`{field}` is no time: {excerpt(text)}")
+        raise ValueError(f"`{field}` is not a time: {excerpt(text)}")
     return at
 
 
 def name_of(record: Any, name_in: str) -> str:
-    """What a record is known by: its own name or id; a hash of one that has none."""
+    """What identifies a record: its name or id; without one, a hash."""
     name = record.get(name_in) if isinstance(record, dict) else None
     if isinstance(name, str | int) and not isinstance(name, bool) and name != "":
         return str(name)[:200]
@@ -103,13 +103,13 @@ def name_of(record: Any, name_in: str) -> str:
 
 
 def excerpt(raw: Any) -> str:
-    """The beginning of an answer, for a message."""
+    """The beginning of an answer, for an error message."""
     shown = as_text(raw)
     return shown if len(shown) <= EXCERPT_CHARS else f"{shown[:EXCERPT_CHARS]}…"
 
 
 def as_text(raw: Any) -> str:
-    """JSON that was parsed, as text; TOO_DEEP for what can be read and not written."""
+    """Parsed JSON as text; TOO_DEEP for a value that can be parsed but not written."""
     try:
         return orjson.dumps(raw).decode()
     except orjson.JSONEncodeError:
@@ -117,8 +117,8 @@ def as_text(raw: Any) -> str:
 
 
 def parse(body: bytes) -> Any:
-    """JSON as GitLab may write it, with nothing in it that can't be written again: half a surrogate pair or a byte
-    that is no UTF-8 in one title must not cost the page that it stands on.
+    """Parse JSON from GitLab so that it can be written again: half a surrogate pair or a byte that is not UTF-8 in
+    one title must not cost the whole page.
 
     Raises ValueError.
     """
@@ -134,8 +134,8 @@ def parse(body: bytes) -> Any:
 
 
 def _rewritten(value: Any) -> Any:
-    """JSON that was parsed, without what can't be written again, as far as that goes: a record that is nested too
-    deeply is named when it is read, and costs the others nothing.
+    """Parsed JSON, with the parts replaced that can't be written again. A record that is nested too deeply is left as
+    it is: it is reported when it is read.
     """
     try:
         return orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))

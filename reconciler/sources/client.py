@@ -1,8 +1,7 @@
-"""The way to GitLab: python-gitlab with our own patience.
+"""Asks GitLab: python-gitlab with retries of our own.
 
-python-gitlab's own waiting can't be interrupted (it sleeps through a Retry-After), does not read a Retry-After
-that is a date, and tells nothing of the headers of a failed answer; so its retries are off and tenacity's are
-used.
+python-gitlab's retries can't be interrupted (they sleep through a Retry-After), don't read a Retry-After that is a
+date, and don't show the headers of a failed answer. So they are off, and tenacity's are used.
 """
 
 from __future__ import annotations
@@ -31,25 +30,25 @@ from reconciler.sources import answers, checked
 from reconciler.sources.bounded import SentElsewhere, TooLarge, TooSlow, bounded_session
 from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.errors import (
+    GitLabRefused,
     RateLimited,
-    Refused,
     Stopped,
     TokenRefused,
     Unavailable,
     UnexpectedAnswer,
 )
-from reconciler.sources.ratelimit import RateLimit
+from reconciler.sources.rate_limit import GitLabRateLimit
 from reconciler.sources.source import Project
 
 TRIES = 6
 CLOCK_WARNING = 30 * SECOND
 PER_PAGE = 100
 SAME_PAGES = 3
-"""So many pages in a row that repeat the one before them are no coincidence."""
+"""How many pages in a row may repeat the one before them."""
 EMPTY_PAGES = 10_000
-"""Pages whose records the token may not see come empty, and are not the last; so many in a row are no pages."""
+"""How many empty pages may come in a row: pages are empty if the token may not see their records."""
 ERROR_CHARS = 300
-"""How much of what GitLab or a library says of a failure is passed on."""
+"""How much of an error text from GitLab or a library is passed on."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -61,17 +60,17 @@ ADVICE = {
 SCOPE = "the token lacks the read_api scope: check gitlab.token"
 
 _CONNECTION = re.compile(r"^\w+\(host=.*?\): ")
-"""What urllib3 begins with: the name of a class."""
+"""How urllib3's errors begin: with the name of a class."""
 
 log = structlog.get_logger(__name__)
 
 
 class _Transient(Exception):
-    """Worth another try."""
+    """Worth a retry."""
 
 
 class _Limited(_Transient):
-    """Worth another try when the rate limit lets us: HTTP 429."""
+    """Worth a retry once the rate limit allows: HTTP 429."""
 
 
 class Client:
@@ -83,13 +82,13 @@ class Client:
         self._thread = threading.local()
         self._stop = threading.Event()
         self._idle: queue.LifoQueue[gitlab.Gitlab] = queue.LifoQueue()
-        self.rate_limit = RateLimit(config.rate_share)
+        self.rate_limit = GitLabRateLimit(config.rate_share)
         self.behind: Millis = Millis(0)
-        """How far GitLab's clock is behind ours, going by its last answer; 0 where it is not."""
+        """How far GitLab's clock is behind this machine's, by its last answer; 0 if it is not."""
         self.requests = 0
 
     def stop(self) -> None:
-        """Make every call that waits or is made from now on raise Stopped, and close what is open to GitLab."""
+        """Make every waiting and every later call raise Stopped, and close the connections to GitLab."""
         self._stop.set()
         self._close_idle()
 
@@ -106,15 +105,17 @@ class Client:
     def get(
         self, path: str, shape: type[ShapeT], query: dict[str, Any] | None = None, *, tries: int | None = None
     ) -> Read[ShapeT]:
-        """One object. As this and all that follows, raises SourceError; UnexpectedAnswer where GitLab says something
-        else than it should.
+        """Get one object.
+
+        Like all methods that ask GitLab, raises SourceError, and UnexpectedAnswer for an answer that does not match
+        its type.
         """
         return checked.read(f"GET {path}", _json(self._ask(path, query or {}, tries=tries)), shape)
 
     def all(
         self, path: str, shape: type[ShapeT], query: dict[str, Any] | None = None, *, tries: int | None = None
     ) -> list[Read[ShapeT]]:
-        """Every record of a list, page after page: only for lists that are short, and of use only as a whole."""
+        """Get every record of a list, for short lists that are useful only as a whole."""
         found: list[Read[ShapeT]] = []
         for page in self.pages(path, shape, query or {}, tries=tries):
             for bad in page.unreadable:
@@ -125,27 +126,29 @@ class Client:
     def pages(
         self, path: str, shape: type[ShapeT], query: dict[str, Any], *, tries: int | None = None
     ) -> Iterator[Page[ShapeT]]:
-        """The pages of a list, one by one. A record that moves to the next page while we read is told once.
+        """Get the pages of a list, one by one. A record that moves to the next page meanwhile is yielded once.
 
-        There is a next page where `X-Next-Page` or the Link header says so; how many records this page holds
+        There is a next page if `X-Next-Page` or the Link header says so; the number of records on this page
         says nothing (docs/gitlab.md, "The Events API").
         """
         number: int | None = 1
-        before, told, same, empty = b"", set[str](), 0, 0
+        before, yielded, same, empty = b"", set[str](), 0, 0
         while number is not None:
             response = self._ask(path, {"per_page": PER_PAGE, **query, "page": number}, tries=tries)
             page = checked.read_page(f"GET {path}", _json(response), shape)
             empty = 0 if page.records or page.unreadable else empty + 1
             same = 0 if response.content != before or empty else same + 1
             if same == SAME_PAGES or empty == EMPTY_PAGES:
-                raise UnexpectedAnswer(f"GET {path}", f"its pages have no end: page {number} is like those before")
+                raise UnexpectedAnswer(
+                    f"GET {path}", f"its pages never end: page {number} is the same as those before"
+                )
             names = {record.ident for record in page.records}
-            yield Page([record for record in page.records if record.ident not in told], page.unreadable)
-            before, told = response.content, names
+            yield Page([record for record in page.records if record.ident not in yielded], page.unreadable)
+            before, yielded = response.content, names
             number = _next_page(path, response, number)
 
     def is_alone(self, error: Unavailable) -> bool:
-        """Whether GitLab fails at this request only: what it says is no answer, or it answers otherwise."""
+        """Whether only this request fails: the answer is unexpected, or GitLab answers other requests."""
         if isinstance(error, RateLimited):
             return False
         return isinstance(error, UnexpectedAnswer) or self._responds()
@@ -153,14 +156,14 @@ class Client:
     def _responds(self) -> bool:
         try:
             self._ask("/version", {}, tries=1)
-        except Refused:
+        except GitLabRefused:
             return True
         except Unavailable:
             return False
         return True
 
     def post(self, path: str, data: dict[str, Any]) -> None:
-        """Make something. Tried again only where GitLab surely did not do it: what is made twice stays twice."""
+        """Create something. Retried only if GitLab surely did not do it, so that nothing is created twice."""
         self._ask(path, {}, verb="post", data=data)
 
     def put(self, path: str, data: dict[str, Any]) -> None:
@@ -169,7 +172,7 @@ class Client:
 
     def project(self, name: int | str) -> Project:
         """Find a project by id or path."""
-        found = self.get(f"/projects/{quote(str(name), safe='')}", answers.Project)
+        found = self.get(f"/projects/{quote(str(name), safe='')}", answers.ProjectAnswer)
         return Project(found.shown.id, found.shown.path_with_namespace, found.raw)
 
     def _ask(
@@ -181,7 +184,7 @@ class Client:
         data: dict[str, Any] | None = None,
         tries: int | None = None,
     ) -> requests.Response:
-        """Ask with patience: 429 waits as told, 5xx and silence are tried again with growing pauses."""
+        """Ask with retries: 429 waits as GitLab asks, 5xx and no answer are retried with growing pauses."""
         tries = self._tries if tries is None else min(tries, self._tries)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Limited if verb == "post" else _Transient),
@@ -192,11 +195,11 @@ class Client:
         try:
             return retrying(self._ask_once, verb, path, query, data)
         except tenacity.RetryError as error:
-            self._sleep(0)  # stopped meanwhile?
+            self._sleep(0)  # raises Stopped if stopped meanwhile
             last = error.last_attempt.exception()
             kind = RateLimited if isinstance(last, _Limited) else Unavailable
             raise kind(f"{verb.upper()} {path}: {last} ({tries} tries)") from last
-        except _Transient as error:  # not tried again
+        except _Transient as error:  # not retried
             raise Unavailable(f"{verb.upper()} {path}: {error}") from error
 
     def _ask_once(
@@ -204,20 +207,20 @@ class Client:
     ) -> requests.Response:
         while (pause := self.rate_limit.take()) > 0:
             self._sleep(pause)
-        self._sleep(0)  # stopped meanwhile?
+        self._sleep(0)  # raises Stopped if stopped meanwhile
         self.requests += 1
         self._thread.asked = self.asked() + 1
         session = self._session()
         try:
             response = session.http_request(verb, path, query_data=query, post_data=data, obey_rate_limit=False)
         except GitlabHttpError as error:
-            raise self._judged(f"{verb.upper()} {path}", error) from error
-        except (TooLarge, SentElsewhere) as error:  # asked again, it would be the same again
+            raise self._classified(f"{verb.upper()} {path}", error) from error
+        except (TooLarge, SentElsewhere) as error:  # a retry would bring the same
             raise Unavailable(f"{verb.upper()} {path}: {error}") from None
         except (requests.RequestException, GitlabError) as error:
             status = getattr(error, "response_code", None)
             if status is not None:
-                raise self._judged(f"{verb.upper()} {path}", error) from error
+                raise self._classified(f"{verb.upper()} {path}", error) from error
             raise _Transient(_no_answer(error)) from error
         finally:
             self._idle.put(session)
@@ -225,7 +228,7 @@ class Client:
                 self._close_idle()
         return response
 
-    def _judged(self, request: str, error: Any) -> Exception:
+    def _classified(self, request: str, error: Any) -> Exception:
         status = error.response_code
         if status == 429:
             return _Limited(f"HTTP {status}")
@@ -235,14 +238,14 @@ class Client:
         if status == 401 or (status == 403 and "insufficient_scope" in message):
             return TokenRefused(status, f"{request}: HTTP {status}: {ADVICE[401] if status == 401 else SCOPE}")
         advice = ADVICE.get(status, message)
-        return Refused(status, f"{request}: HTTP {status}: {advice}")
+        return GitLabRefused(status, f"{request}: HTTP {status}: {advice}")
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
             raise Stopped("stopping")
 
     def _session(self) -> gitlab.Gitlab:
-        """A session that nobody uses, with its connection kept alive if there is one."""
+        """An idle session, with its connection kept alive if there is one."""
         try:
             return self._idle.get_nowait()
         except queue.Empty:
@@ -270,23 +273,25 @@ class Client:
             date = parsedate_to_datetime(response.headers["Date"])
         except (KeyError, ValueError):
             return
-        # Date was written after the request was sent, and is cut to the second: with like clocks this is 0.
+        # Date was written after the request was sent, and is cut to the second: with equal clocks this is 0.
         sent_at = times.now() - round(response.elapsed.total_seconds() * 1000)
         behind = max(0, sent_at - round(date.timestamp() * 1000) - SECOND)
         if behind > CLOCK_WARNING > self.behind:
-            log.warning("GitLab's clock is behind ours: is this machine's time right?", by_seconds=behind // 1000)
+            log.warning(
+                "GitLab's clock is behind this machine's: check this machine's time", by_seconds=behind // 1000
+            )
         self.behind = Millis(behind)
 
 
 def _no_answer(error: Exception) -> str:
-    """Why there is no answer, and what to do where that can be told."""
+    """Why there is no answer, with advice if there is any."""
     if isinstance(error, TooSlow):
         return f"{error}: see gitlab.timeout"
     first: BaseException = error
     while (inner := first.__cause__ or first.__context__) is not None:
         first = inner
     if isinstance(first, OSError) and not isinstance(first, ssl.SSLError) and first.strerror:
-        return f"no answer: {first.strerror}"  # the rest is about libraries' insides
+        return f"no answer: {first.strerror}"  # the rest is about library internals
     reason = getattr(error.args[0] if error.args else None, "reason", None) or error
     text = _CONNECTION.sub("", str(reason))
     return f"no answer: {certificate_advice(text, 'gitlab.ca_file')}{text[:ERROR_CHARS]}"
@@ -297,15 +302,15 @@ def _json(response: requests.Response) -> Any:
         return checked.parse(response.content)
     except ValueError as error:
         what = f"{response.request.method} {response.url.partition('?')[0]}"
-        raise UnexpectedAnswer(what, f"it is no JSON ({error}): is gitlab.url right?") from error
+        raise UnexpectedAnswer(what, f"it is not JSON ({error}): check gitlab.url") from error
 
 
 def _next_page(path: str, response: requests.Response, number: int) -> int | None:
-    """The number of the page after this one; None where there is none."""
-    told = response.headers.get("X-Next-Page")
-    if not told:
+    """The number of the next page; None if this is the last."""
+    stated = response.headers.get("X-Next-Page")
+    if not stated:
         return number + 1 if "next" in response.links else None
-    found = int(told) if told.isascii() and told.isdigit() and len(told) < 10 else 0
+    found = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 10 else 0
     if found <= number:
-        raise UnexpectedAnswer(f"GET {path}", f"its pages have no end: after page {number} comes {told[:20]!r}")
+        raise UnexpectedAnswer(f"GET {path}", f"its pages never end: after page {number} comes {stated[:20]!r}")
     return found

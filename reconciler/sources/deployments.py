@@ -1,4 +1,4 @@
-"""Deployments: `GET /projects/:id/deployments?updated_after=`: the state that each is in."""
+"""Deployments: `GET /projects/:id/deployments?updated_after=`: the current state of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from reconciler.events import keys
 from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources import answers
 from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.listing import Listing, Reading
@@ -26,6 +26,8 @@ class Deployments(Listing[answers.Deployment]):
     def sightings(self, reading: Reading, record: Read[answers.Deployment]) -> Iterator[Sighting]:
         shown = record.shown
         at = moment(shown.updated_at, "updated_at")
-        material = Material(record=record.raw, project=reading.project.shown)
+        data = SourceData(record=record.raw, project=reading.project.shown)
         key = keys.listed("deployment", shown.id, shown.status)
-        yield self.told(reading.unreadable, "deployment", f"{shown.id}:{shown.status}", key, at, material, once=True)
+        yield self.make_sighting(
+            reading.unreadable, "deployment", f"{shown.id}:{shown.status}", key, at, data, once=True
+        )

@@ -1,4 +1,4 @@
-"""Asking for what bodies lack, each thing once: a project's issues, merge requests, commits, jobs."""
+"""Gets the details that bodies lack, each one once: a project's issues, merge requests, commits, jobs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from reconciler.sources import answers
 from reconciler.sources.answers import Json
 from reconciler.sources.checked import Read, ShapeT
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, Unavailable
+from reconciler.sources.errors import GitLabRefused, Unavailable
 from reconciler.sources.source import Project
 
 UNAUTHORISED = 401
 TRIES = 2
-"""A detail is asked for less patiently than what it decorates."""
+"""A detail gets fewer retries than the record that it completes."""
 
 T = TypeVar("T")
 
@@ -26,12 +26,11 @@ log = structlog.get_logger(__name__)
 
 
 class Details:
-    """One project's details, remembered for as long as this object lives: make one for each slice.
+    """One project's details, cached for as long as this object lives: make one for each slice.
 
-    A detail can't stop what it was to decorate. What GitLab refuses to show (deleted meanwhile, or not for this
-    token's eyes) is None; so is what comes in a shape that is not GitLab's, and what GitLab fails to answer while it
-    answers otherwise. Only where GitLab does not answer at all, or no
-    longer knows the token, is SourceError raised.
+    A missing detail does not stop the record that it completes. It is None if GitLab refuses to show it (deleted
+    meanwhile, or hidden from the token), if the answer is unexpected, or if only this request fails. SourceError is
+    raised only if GitLab does not answer at all or rejects the token.
     """
 
     def __init__(self, client: Client, project: Project) -> None:
@@ -40,12 +39,12 @@ class Details:
         self._known: dict[str, Any] = {}
 
     def get(self, path: str, shape: type[ShapeT], **query: Any) -> Json | None:
-        """`GET /projects/:id<path>`, as it came."""
+        """`GET /projects/:id<path>`, as JSON."""
         found = self._once(f"{path}?{query}", lambda: self._client.get(self._place(path), shape, query, tries=TRIES))
         return None if found is None else found.raw
 
     def all(self, path: str, shape: type[ShapeT], **query: Any) -> list[Read[ShapeT]] | None:
-        """Every record of a list that belongs to one thing."""
+        """Every record of a list that belongs to one object."""
         return self._once(f"{path}?{query}", lambda: self._client.all(self._place(path), shape, query, tries=TRIES))
 
     def issue(self, iid: Any) -> Json | None:
@@ -58,8 +57,8 @@ class Details:
         return self.get(f"/repository/commits/{quote(str(sha), safe='')}", answers.Commit) if sha else None
 
     def commits(self, before: str | None, after: str | None, *, is_tag: bool) -> list[Json] | None:
-        """A push's commits, oldest first, as GitLab chooses them: what came since `before`, or for a new branch
-        what the default branch has not; for a tag its own (`Gitlab::DataBuilder::Push`, `Git::BranchHooksService`).
+        """A push's commits, oldest first, chosen as GitLab does: those since `before`; for a new branch those that
+        the default branch lacks; for a tag its own (`Gitlab::DataBuilder::Push`, `Git::BranchHooksService`).
         """
         if after is None:
             return []
@@ -71,13 +70,13 @@ class Details:
             return None
         compared = self.get("/repository/compare", answers.Comparison, **{"from": base, "to": after})
         commits: list[Json] | None = None if compared is None else compared["commits"]
-        if before is None and commits == []:  # the default branch itself is new
+        if before is None and commits == []:  # the default branch is new
             newest = self._newest(after)
             return None if newest is None else newest[::-1]
         return commits
 
     def noteable(self, note: Json) -> Json | None:
-        """What a note stands on."""
+        """The object that a note belongs to."""
         match note.get("noteable_type"):
             case "Issue" | "WorkItem":
                 return self.issue(note.get("noteable_iid"))
@@ -94,7 +93,7 @@ class Details:
         return self.get(f"/wikis/{quote(slug, safe='')}", answers.WikiPage)
 
     def _newest(self, sha: str) -> list[Json] | None:
-        """A branch's newest commits, as many as a webhook shows, newest first."""
+        """A branch's newest commits, as many as a webhook lists, newest first."""
         path, query = "/repository/commits", {"ref_name": sha, "per_page": MOST_COMMITS}
 
         def ask() -> list[Json]:
@@ -112,14 +111,14 @@ class Details:
     def _try(self, name: str, ask: Callable[[], T]) -> T | None:
         try:
             return ask()
-        except Refused as error:
+        except GitLabRefused as error:
             if error.status == UNAUTHORISED:
                 raise
             return None
         except Unavailable as error:
             if not self._client.is_alone(error):
                 raise
-            log.warning("a detail can't be read", project=self._project.path, detail=name, error=str(error))
+            log.warning("detail not read", project=self._project.path, detail=name, error=str(error))
             return None
 
     def _place(self, path: str) -> str:

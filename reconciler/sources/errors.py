@@ -1,4 +1,4 @@
-"""What can go wrong when GitLab is asked."""
+"""Errors of requests to GitLab."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from reconciler.events.troubles import NO_WEBHOOK, SWITCHED_OFF
 
 
 class SourceError(Exception):
-    """GitLab can't be read. The message says why and, where a person can help, what to do."""
+    """GitLab can't be read. The message says why and, if possible, what to do."""
 
     trouble = "unavailable"
-    """The kind of trouble, in a word that `gaps` shows."""
+    """The kind of error, as `gaps` shows it."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(without_credentials(message))
 
 
-class Refused(SourceError):
-    """GitLab said no (401, 403, 404 and the like): asking again will not help."""
+class GitLabRefused(SourceError):
+    """GitLab refused the request (401, 403, 404 and the like): a retry will not help."""
 
     trouble = "refused"
 
@@ -26,47 +26,47 @@ class Refused(SourceError):
         self.status = status
 
 
-class SwitchedOff(Refused):
-    """What a source reads is switched off in the project: nothing happens there, so that nothing is missed."""
+class SwitchedOff(GitLabRefused):
+    """The feature that a source reads is switched off in the project, so nothing is missed."""
 
     trouble = SWITCHED_OFF
 
 
-class TokenRefused(Refused):
-    """GitLab does not take the token (401), or it lacks the scope (403): nothing can be read with it."""
+class TokenRefused(GitLabRefused):
+    """GitLab rejects the token (401), or it lacks the scope (403): it can read nothing."""
 
     trouble = "token refused"
 
 
 class Unavailable(SourceError):
-    """GitLab did not answer, or not sensibly, and did not after several tries either."""
+    """GitLab did not answer usefully, even after several retries."""
 
 
 class RateLimited(Unavailable):
-    """GitLab's rate limit did not let us through, again and again."""
+    """GitLab's rate limit rejected the request and all its retries."""
 
     trouble = "rate limit"
 
 
 class UnexpectedAnswer(Unavailable):
-    """What GitLab answered is not what it should be: of another shape, no JSON, pages without end.
+    """GitLab's answer is not as documented: of another type, not JSON, or with endless pages.
 
-    `what` was asked, `why` says what is wrong with the answer, in a few words.
+    `what` is the request, `why` says in a few words what is wrong with the answer.
     """
 
     trouble = "unexpected answer"
 
     def __init__(self, what: str, why: str, begins: str | None = None) -> None:
         shown = "" if begins is None else f"; it begins with {begins}"
-        super().__init__(f"{what}: the answer is not what GitLab should say: {why}{shown}")
+        super().__init__(f"{what}: unexpected answer: {why}{shown}")
         self.why = why
 
 
 class NoHook(SourceError):
-    """The project has no webhook that delivers here, so that there is no log of it to read."""
+    """The project has no webhook that delivers to this receiver, so there is no hook log to read."""
 
     trouble = NO_WEBHOOK
 
 
 class Stopped(SourceError):
-    """The program is stopping: nothing more is asked."""
+    """The program is stopping and makes no more requests."""

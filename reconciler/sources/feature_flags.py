@@ -8,7 +8,7 @@ from reconciler.events import keys, times
 from reconciler.events.fields import word
 from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources import answers
 from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.listing import Listing, Reading
@@ -16,7 +16,7 @@ from reconciler.sources.source import Project
 
 
 class FeatureFlags(Listing[answers.FeatureFlag]):
-    """The list has no order by time and no filter, and is short: it is read whole."""
+    """The list has no order by time and no filter, and is short, so all of it is read."""
 
     name = "feature_flags"
     shape = answers.FeatureFlag
@@ -33,6 +33,8 @@ class FeatureFlags(Listing[answers.FeatureFlag]):
     def sightings(self, reading: Reading, record: Read[answers.FeatureFlag]) -> Iterator[Sighting]:
         name, active, project = record.shown.name, str(word(record.shown.active)), reading.project
         at = moment(record.shown.updated_at, "updated_at")
-        material = Material(record=record.raw, project=project.shown)
+        data = SourceData(record=record.raw, project=project.shown)
         key = keys.listed("feature_flag", name, active, project=project.id)
-        yield self.told(reading.unreadable, "feature_flag", f"{project.id}:{name}:{active}:{at}", key, at, material)
+        yield self.make_sighting(
+            reading.unreadable, "feature_flag", f"{project.id}:{name}:{active}:{at}", key, at, data
+        )

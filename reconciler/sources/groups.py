@@ -10,21 +10,22 @@ from reconciler.sources.source import Project
 
 
 def find_group(client: Client, name: int | str) -> Project:
-    """A group, as a place that has webhooks of its own.
+    """A group, as an owner of webhooks.
 
     Raises SourceError.
     """
-    found = client.get(f"/groups/{quote(str(name), safe='')}", answers.Group, {"with_projects": "false"})
+    found = client.get(f"/groups/{quote(str(name), safe='')}", answers.GroupAnswer, {"with_projects": "false"})
     return Project(-found.shown.id, f"{found.shown.full_path} (group)", found.raw)
 
 
 def projects_below(client: Client, group: int | str) -> list[Project]:
-    """A group's projects, in subgroups too, without archived ones and those that are only shared with it.
+    """A group's projects, including those of subgroups, without archived projects and those that are only shared with
+    it.
 
-    Raises SourceError; also where one of them can't be understood: it must not be taken for gone.
+    Raises SourceError, also if a project can't be parsed: it must not seem to be removed.
     """
     query = {"include_subgroups": "true", "archived": "false", "with_shared": "false"}
-    found = client.all(f"/groups/{quote(str(group), safe='')}/projects", answers.Project, query)
+    found = client.all(f"/groups/{quote(str(group), safe='')}/projects", answers.ProjectAnswer, query)
     return [
         Project(project.shown.id, project.shown.path_with_namespace, project.raw)
         for project in found

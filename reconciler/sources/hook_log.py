@@ -1,11 +1,10 @@
-"""GitLab's own log of our webhooks' deliveries: bodies as GitLab wrote them, of 7 days.
+"""Reads GitLab's log of our webhooks' deliveries: GitLab's own bodies of the last 7 days (docs/gitlab.md, "The
+webhook's log").
 
-See docs/gitlab.md, "The webhook's log".
-
-A delivery that arrived is known by its `Idempotency-Key` already; one that failed is recovered here, with GitLab's
-own body. E-mail addresses are blotted out in it. Newer versions say when each delivery was made; of older ones the
-`Date` of our answer does, and of one that failed its body and its neighbours. What happened while GitLab had the hook
-switched off is not in the log.
+A delivery that arrived is recognized by its `Idempotency-Key`. One that failed is recovered here, with GitLab's own
+body, in which e-mail addresses are redacted. Newer versions of GitLab log the time of each delivery. For older ones
+it is the `Date` of our answer; for a failed delivery it is estimated from its body and its neighbours. Events while
+GitLab had disabled the hook are not in the log.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from reconciler.events import times
 from reconciler.events.fields import dig, text
 from reconciler.events.fingerprint import REDACTED
 from reconciler.events.hook_tests import is_test
-from reconciler.events.identify import webhook_sighting
 from reconciler.events.intervals import Interval
 from reconciler.events.sighting import KEPT_HEADERS, Precision, Recovery, Sighting
 from reconciler.events.times import DAY, MINUTE, Millis
 from reconciler.events.unreadable import Unreadable
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
 from reconciler.sources.errors import NoHook
@@ -40,23 +39,23 @@ from reconciler.sources.spool import Spool
 from reconciler.sources.webhook_payload import explain
 
 CLOCKS = MINUTE
-"""How far the clock that wrote a `Date` may be from GitLab's."""
+"""How far the clock behind a `Date` may be from GitLab's."""
 
 AT_A_TIME = 100
-"""How many deliveries are told at a time."""
+"""How many deliveries a slice has at most."""
 
 _FROM_NEIGHBOURS = {
-    Precision.RECEIVED: Precision.ESTIMATED,
-    Precision.ALONE: Precision.GUESSED,
-    Precision.LOOSE: Precision.GUESSED,
+    Precision.RECEIVED_TIME: Precision.ESTIMATED_TIME,
+    Precision.RECEIVED_UNVERIFIED: Precision.ESTIMATED_UNVERIFIED,
+    Precision.RECEIVED_REPEATABLE: Precision.ESTIMATED_UNVERIFIED,
 }
-"""What becomes of a time of receipt that only the neighbours tell."""
+"""The precision of a time that is estimated from its neighbours."""
 
 log = structlog.get_logger(__name__)
 
 
 class HookLog:
-    """Reads the logs of a project's webhooks."""
+    """Reads the hook logs of a project's webhooks."""
 
     name = "hook_log"
     keeps_for: Millis = Millis(7 * DAY)
@@ -66,29 +65,31 @@ class HookLog:
         self._hooks = hooks
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
-        """Read a window: the logs of all hooks together, oldest delivery first. It is covered when all is told."""
+        """Read a window of all hooks' logs together, oldest delivery first. The last slice covers the window."""
         hooks = self._hooks.of(project.id)
         if not hooks:
-            raise NoHook(f"{project.path or project.id}: no webhook there delivers to us: `hooks ensure` makes one")
+            raise NoHook(
+                f"{project.path or project.id}: it has no webhook for this receiver: `hooks ensure` creates one"
+            )
         with ExitStack() as stack:
             spools = [(hook, stack.enter_context(Spool())) for hook in hooks]
             for hook, spool in spools:
                 yield from self._put_aside(hook, window, spool)
             reading = _Reading(window)
-            told = [_told(hook, spool, reading) for hook, spool in spools]
-            merged = heapq.merge(*told, key=lambda sighting: sighting.seen_at)
+            by_hook = [_sightings_of(hook, spool, reading) for hook, spool in spools]
+            merged = heapq.merge(*by_hook, key=lambda sighting: sighting.seen_at)
             while batch := list(itertools.islice(merged, AT_A_TIME)):
                 yield reading.slice(batch)
             yield reading.slice([])
         yield Slice(covered=window)
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """The log's bodies are whole."""
+        """The log's bodies are complete."""
         return list(sightings)
 
     def _put_aside(self, hook: Hook, window: Interval, spool: Spool) -> Iterator[Slice]:
-        """Read a hook's log down to the window's beginning, and note with each delivery before when it was made, by
-        what was made after it.
+        """Read a hook's log back to the window's start. Store with each delivery its time, if known, and the time of
+        the delivery after it.
         """
         before = window.end
         for page in self._hooks.log(hook):
@@ -109,7 +110,7 @@ class HookLog:
 
 
 class Delivery:
-    """One record of the log."""
+    """One delivery in the log."""
 
     def __init__(self, shown: answers.Logged) -> None:
         self.id = shown.id
@@ -122,12 +123,14 @@ class Delivery:
 
     @property
     def has_body(self) -> bool:
-        """Whether the log has what was posted: GitLab leaves out what is too large for it."""
+        """Whether the log has the body: GitLab leaves out large ones."""
         return isinstance(self.body, dict) and self.body != {"oversize": True}
 
     @property
     def failed(self) -> bool:
-        """Whether GitLab took the answer for a failure, which a 3xx is not (docs/gitlab.md, "Webhook deliveries")."""
+        """Whether GitLab counts the delivery as failed: it counts a 3xx as success (docs/gitlab.md,
+        "Webhook deliveries").
+        """
         return self.status is None or not self.status.startswith(("2", "3"))
 
     @property
@@ -136,7 +139,7 @@ class Delivery:
 
 
 def newest_delivery(hooks: Hooks, hook: Hook) -> int:
-    """GitLab's number for the newest delivery in a hook's log; 0 where there is none.
+    """GitLab's id of the newest delivery in a hook's log; 0 if there is none.
 
     Raises SourceError.
     """
@@ -145,7 +148,7 @@ def newest_delivery(hooks: Hooks, hook: Hook) -> int:
 
 
 def test_after(hooks: Hooks, hook: Hook, number: int) -> Sighting | None:
-    """The newest test of `push_events` in a hook's log after a delivery; None where none was made.
+    """The newest `push_events` test in a hook's log after delivery `number`; None if there is none.
 
     Raises SourceError.
     """
@@ -157,7 +160,7 @@ def test_after(hooks: Hooks, hook: Hook, number: int) -> Sighting | None:
 
 @dataclass
 class _Reading:
-    """What comes of the deliveries in a window, beside sightings, since the last slice."""
+    """The unreadable and understood records of a window since the last slice."""
 
     window: Interval
     unreadable: list[Unreadable] = field(default_factory=list)
@@ -169,8 +172,8 @@ class _Reading:
         return made
 
 
-def _told(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
-    """A hook's deliveries, oldest first. Where nothing tells when one was made, it was between its neighbours."""
+def _sightings_of(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
+    """The sightings of a hook's deliveries, oldest first. An unknown time is estimated from the neighbours."""
     after = reading.window.start
     for raw, at, before in itertools.chain.from_iterable(spool.backwards()):
         if at is not None:
@@ -178,7 +181,7 @@ def _told(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
         [record] = checked.read_again([raw], answers.Logged)
         try:
             sighting = _placed(hook, Delivery(record.shown), at, after=after, before=before)
-        except Exception as error:  # whatever is in a record, it must not cost the others
+        except Exception as error:  # one bad record must not affect the others
             reading.unreadable.append(checked.unreadable(raw, answers.Logged.name_in, explain(error)))
             continue
         reading.understood.append(record.ident)
@@ -187,10 +190,10 @@ def _told(hook: Hook, spool: Spool, reading: _Reading) -> Iterator[Sighting]:
 
 
 def _placed(hook: Hook, delivery: Delivery, at: Millis | None, *, after: Millis, before: Millis) -> Sighting | None:
-    """What a delivery tells, at the time that it was made or, where that is not known, at some time between two."""
+    """The sighting of a delivery at its time; without one, at an estimated time between two others."""
     if not delivery.has_body:
-        why = "too large" if delivery.body else "no JSON object"
-        log.warning("a body is not in GitLab's hook log", hook=hook.name, delivery=delivery.id, why=why)
+        why = "too large" if delivery.body else "not a JSON object"
+        log.warning("hook log has no body", hook=hook.name, delivery=delivery.id, why=why)
         return None
     if at is not None:
         return _sighting(hook, delivery, at)
@@ -202,13 +205,13 @@ def _placed(hook: Hook, delivery: Delivery, at: Millis | None, *, after: Millis,
 
 
 def _own_time(hook: Hook, shown: answers.Logged, latest: Millis) -> Millis | None:
-    """GitLab's own time of the event; None where its body tells none."""
+    """GitLab's time of the event from the body; None if it states none."""
     delivery = Delivery(shown)
     if not delivery.has_body:
         return None
     try:
         at = _sighting(hook, delivery, latest).identity.happened_at
-    except Exception:  # it is named when its turn comes to be told
+    except Exception:  # it is reported when the delivery is read
         return None
     return None if at == latest else at
 
@@ -235,10 +238,10 @@ def _sighting(hook: Hook, delivery: Delivery, made_at: Millis) -> Sighting:
 
 
 def _made_at(shown: answers.Logged) -> Millis | None:
-    """When a delivery was made: by GitLab's own word, else by the `Date` of our answer."""
-    told = times.parse(shown.created_at)
-    if told is not None or shown.response_headers is None:
-        return told
+    """The time of a delivery: from GitLab's log, else the `Date` of our answer."""
+    made_at = times.parse(shown.created_at)
+    if made_at is not None or shown.response_headers is None:
+        return made_at
     date = next((value for name, value in shown.response_headers.items() if name.lower() == "date"), None)
     try:
         return Millis(round(parsedate_to_datetime(str(date)).timestamp() * 1000))
@@ -247,7 +250,7 @@ def _made_at(shown: answers.Logged) -> Millis | None:
 
 
 def _redacted(value: Any, path: str = "") -> list[str]:
-    """The paths of what GitLab blotted out."""
+    """The paths of the values that GitLab redacted."""
     if value == REDACTED:
         return [path]
     if isinstance(value, dict):

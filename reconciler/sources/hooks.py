@@ -1,7 +1,7 @@
-"""Our webhooks in GitLab: finding them, setting them up, testing them, and their log's deliveries sent again.
+"""Our webhooks in GitLab: finds them, sets them up, tests them, and resends deliveries of their log.
 
 `GET|POST /projects/:id/hooks`, `PUT /projects/:id/hooks/:hook_id`, `POST .../test/:trigger`,
-`POST .../events/:event_id/resend`: all for a Maintainer's token; what changes something needs the `api` scope.
+`POST .../events/:event_id/resend`: all need a Maintainer's token; changes need the `api` scope.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from reconciler.sources.errors import SourceError
 from reconciler.sources.source import place
 
 PATH = "/webhooks/gitlab"
-"""Where the receiver takes deliveries; below it, one path for each hook."""
+"""The receiver's path for webhooks. Each hook has a path below it."""
 LOG_PAGE = 20
-"""The hook log shows no more at once (`lib/api/hooks/events.rb`)."""
+"""The most records that a page of the hook log has (`lib/api/hooks/events.rb`)."""
 REMEMBERED = Millis(5 * MINUTE)
-"""For how long a project's hooks are taken to be as they were."""
+"""How long a project's hooks are cached."""
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A webhook of a project, or of a group (its id below zero), that delivers to this receiver. `name` is its entry
+    """A webhook of a project, or of a group (with a negative id), that delivers to this receiver. `name` is its entry
     in `receiver.hooks`.
     """
 
@@ -47,12 +47,12 @@ class Hook(msgspec.Struct, frozen=True):
 
     @property
     def is_off(self) -> bool:
-        """Whether GitLab has switched it off, for a while or for good."""
+        """Whether GitLab has disabled it, temporarily or permanently."""
         return self.alert_status in ("temporarily_disabled", "disabled")
 
 
 class Hooks:
-    """Projects' webhooks, asked of GitLab at most every few minutes. Safe to use from several threads."""
+    """Projects' webhooks, read from GitLab and cached for a few minutes. Safe to use from several threads."""
 
     def __init__(self, client: Client, receiver: Receiver) -> None:
         self._client = client
@@ -63,9 +63,9 @@ class Hooks:
         self._known: dict[int, tuple[float, list[Hook] | SourceError]] = {}
 
     def of(self, project_id: int, *, fresh: bool = False) -> list[Hook]:
-        """A project's webhooks that deliver here.
+        """A project's webhooks that deliver to this receiver.
 
-        Raises SourceError where GitLab does not show them (it shows them to Maintainers).
+        Raises SourceError if GitLab does not show them (only Maintainers may see them).
         """
         with self._lock:
             known = self._known.get(project_id)
@@ -78,22 +78,22 @@ class Hooks:
         return known[1]
 
     def forget(self, project_id: int) -> None:
-        """They were changed: ask anew."""
+        """Drop a project's hooks from the cache: they were changed."""
         with self._lock:
             self._known.pop(project_id, None)
 
     def url_of(self, name: str) -> str | None:
-        """The URL that GitLab should post to for an entry of `receiver.hooks`; None without `receiver.url`."""
+        """The URL of an entry of `receiver.hooks`; None without `receiver.url`."""
         return None if self._base is None else f"{self._base}{PATH}/{name}"
 
     def name_of(self, url: str) -> str | None:
-        """Which entry of `receiver.hooks` a webhook's URL delivers to; None where it goes elsewhere.
+        """The entry of `receiver.hooks` that a webhook's URL delivers to; None if it is not one of ours.
 
-        Without `receiver.url` only the path can tell.
+        Without `receiver.url` only the path is compared.
         """
         try:
             parts = urlsplit(url)
-        except ValueError:  # somebody else's, whatever it is
+        except ValueError:  # not one of ours
             return None
         path = parts.path.rstrip("/")
         if self._base is not None:
@@ -109,7 +109,7 @@ class Hooks:
         return self._client.pages(f"{_path(hook)}/events", answers.Logged, {"per_page": LOG_PAGE})
 
     def create(self, project_id: int, settings: dict[str, Any]) -> None:
-        """Enter a webhook."""
+        """Create a webhook."""
         self._client.post(f"/projects/{project_id}/hooks", settings)
         self.forget(project_id)
 
@@ -119,9 +119,9 @@ class Hooks:
         self.forget(hook.project_id)
 
     def test(self, hook: Hook, trigger: str) -> None:
-        """Make GitLab deliver a test: where it is answered with 2xx, GitLab switches the hook on again.
+        """Make GitLab send a test. If it is answered with 2xx, GitLab enables the hook again.
 
-        Raises Refused with status 422 where it was not, and where GitLab has nothing to make a test of.
+        Raises GitLabRefused with status 422 if it was not, or if GitLab has no data for a test.
         """
         try:
             self._client.post(f"{_path(hook)}/test/{trigger}", {})
@@ -129,35 +129,37 @@ class Hooks:
             self.forget(hook.project_id)
 
     def resend(self, hook: Hook, delivery: int) -> None:
-        """Make GitLab send a delivery of its log again (GitLab 17.4 and newer, 5 a minute)."""
+        """Make GitLab resend a delivery of its log (GitLab 17.4 and newer, 5 a minute)."""
         self._client.post(f"{_path(hook)}/events/{delivery}/resend", {})
 
     def _ask(self, project_id: int) -> list[Hook] | SourceError:
-        """Those of them that deliver here. One of ours that can't be understood is one that can't be read."""
+        """Ask GitLab for a project's webhooks. If one of ours can't be parsed, returns an error."""
         path, found = f"{place(project_id)}/hooks", list[Hook]()
         try:
             for page in self._client.pages(path, answers.Shape, {}):
                 for hook in page.records:
                     name = self.name_of(str(hook.raw.get("url")))
                     if name is not None:
-                        found.append(_hook(project_id, name, checked.read(f"GET {path}", hook.raw, answers.Hook)))
+                        found.append(
+                            _hook(project_id, name, checked.read(f"GET {path}", hook.raw, answers.HookAnswer))
+                        )
         except SourceError as error:
             return error
         return found
 
 
 _OTHER_TESTS = ("issues_events", "merge_requests_events", "note_events")
-"""Each tells of the newest thing of its kind, as it was told when that was made: it makes no event of its own."""
+"""A test of these repeats the webhook of the newest object of its kind, so it makes no new event."""
 
 
 def tests_of(hook: Hook) -> list[str]:
-    """The triggers that a webhook may be tested with, the best first. GitLab needs no subscription for a test; older
-    versions need a commit for one of `push_events`.
+    """The triggers that a webhook may be tested with, the best first. A test needs no subscription; older versions of
+    GitLab need a commit for a `push_events` test.
     """
     return [hook_tests.TRIGGER, *(name for name in _OTHER_TESTS if name in hook.triggers)]
 
 
-def _hook(project_id: int, name: str, hook: Read[answers.Hook]) -> Hook:
+def _hook(project_id: int, name: str, hook: Read[answers.HookAnswer]) -> Hook:
     return Hook(
         project_id=project_id,
         id=hook.shown.id,

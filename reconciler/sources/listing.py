@@ -1,4 +1,4 @@
-"""What the sources that read one of GitLab's lists have in common."""
+"""The common part of all sources that read one of GitLab's lists."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import DAY, SECOND, Millis
 from reconciler.events.unreadable import Unreadable
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
 from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
-from reconciler.sources.errors import Refused, SourceError, Unavailable, UnexpectedAnswer
+from reconciler.sources.errors import GitLabRefused, SourceError, Unavailable, UnexpectedAnswer
 from reconciler.sources.source import FOREVER, Project, Slice
 from reconciler.sources.spool import Spool
 from reconciler.sources.webhook_payload import explain, listed_sighting
 
 SLICE = Millis(31 * DAY)
-"""A longer window is read in parts of so much: GitLab's offset pages end at 50,000 records."""
+"""The longest window that is read at once: GitLab's offset paging ends at 50,000 records."""
 RECENT = Millis(DAY)
-"""In a part that ends so recently nothing is asked to end it: what changes meanwhile would shift the pages."""
+"""A part that ends so recently is asked for without an end: records that change meanwhile would shift the pages."""
 
 UNAUTHORISED, NOT_FOUND = 401, 404
 FAILURES = 3
-"""So many times in a row GitLab has to fail at a list that belongs to one record, before that is passed over."""
+"""How many times in a row the list of one record must fail before the record is skipped."""
 REMEMBERED = 20_000
-"""How many versions of records are remembered as read; forgetting one costs some requests."""
+"""How many versions of records are remembered as read. A forgotten one costs some requests."""
 
 BelowT = TypeVar("BelowT", bound=answers.Shape)
 
 Version = tuple[int, str, str]
-"""A record as it was at some time: its project, its name, its `updated_at`."""
+"""A version of a record: its project, its name, its `updated_at`."""
 
 
 @dataclass
 class Reading:
-    """A page of records while they are told, and what came of them beside sightings."""
+    """The state of reading a page: where it is from, and the unreadable and understood records."""
 
     project: Project
     part: Interval
@@ -51,8 +51,8 @@ class Reading:
 
 
 class Listing(Generic[ShapeT]):
-    """Reads a window of a list whose records have the type `shape`, newest first, and tells it oldest first. A
-    subclass says which list, and what a record of it tells.
+    """Reads a window of a list, newest first, and yields its sightings oldest first. `shape` is the type of a record.
+    Subclasses say which list to read, and which sightings a record has.
     """
 
     name: str
@@ -60,7 +60,8 @@ class Listing(Generic[ShapeT]):
     keeps_for: Millis = FOREVER
     completes = False
     once_a_version = False
-    """Whether a record that was read before as it is now is left out: where each costs requests of its own."""
+    """Whether a record is skipped if this version of it was read before: for records that cost requests of their
+    own."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -77,19 +78,19 @@ class Listing(Generic[ShapeT]):
             start = part.end
 
     def pages(self, project: Project, part: Interval) -> Iterator[Page[ShapeT]]:
-        """The list's pages, with the records that may tell of this part of the past."""
+        """The list's pages, with the records that may belong to this part of the window."""
         raise NotImplementedError
 
     def sightings(self, reading: Reading, record: Read[ShapeT]) -> Iterator[Sighting]:
-        """What a record tells. May raise ValueError for a record that can't be understood."""
+        """The sightings of a record. May raise ValueError for a record that can't be used."""
         raise NotImplementedError
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """A list's records are whole unless a subclass says otherwise."""
+        """A list's records are complete unless a subclass says otherwise."""
         return list(sightings)
 
     def changed(self, path: str, project: Project, part: Interval, query: dict[str, Any]) -> Iterator[Page[ShapeT]]:
-        """The pages of a list that is ordered by `updated_at`, with what changed in a part of the past."""
+        """The pages of a list that is ordered by `updated_at`, with the records that changed in this part."""
         after = times.iso(Millis(part.start - SECOND))
         asked = {"updated_after": after, "order_by": "updated_at", "sort": "desc", **query}
         if part.end < times.now() - RECENT:
@@ -101,9 +102,9 @@ class Listing(Generic[ShapeT]):
     def below(
         self, reading: Reading, record: Read[ShapeT], path: str, shape: type[BelowT], query: dict[str, Any]
     ) -> Iterator[Page[BelowT]]:
-        """The pages of a list that belongs to one record. Where that can't be read and all else can, the record is
-        one that could not be understood; but where GitLab fails to answer, not before it failed several times. What
-        was deleted meanwhile has no pages.
+        """The pages of a list that belongs to one record. If only this list can't be read, the record counts as
+        unreadable; if GitLab fails to answer, only after several failures. A record that was deleted meanwhile has no
+        pages.
         """
         below = f"{record.ident}/{path.rpartition('/')[2]}"
         try:
@@ -113,7 +114,7 @@ class Listing(Generic[ShapeT]):
                 ]
                 reading.understood += [f"{below}/{one.ident}" for one in page.records]
                 yield page
-        except Refused as error:
+        except GitLabRefused as error:
             if error.status == UNAUTHORISED:
                 raise
             if error.status != NOT_FOUND:
@@ -128,27 +129,27 @@ class Listing(Generic[ShapeT]):
             self._failures.pop(path, None)
             reading.understood.append(below)
 
-    def told(
+    def make_sighting(
         self,
         failed: list[Unreadable],
         kind: str,
         source_id: str,
         key: str,
         happened_at: Millis,
-        material: Material,
+        data: SourceData,
         *,
         once: bool = False,
     ) -> Sighting:
-        """A sighting of this source. `once`: the key holds an id that GitLab uses once. Where no body can be built,
+        """Make a sighting of this source. `once`: the key holds an id that GitLab uses once. If no body can be built,
         the record is added to `failed`.
         """
-        identity = Identity(key, happened_at, Precision.ONCE if once else Precision.STATED)
+        identity = Identity(key, happened_at, Precision.UNIQUE_ID if once else Precision.GITLAB_TIME)
         return listed_sighting(
             self.name,
             source_id,
             identity,
             kind,
-            material,
+            data,
             gitlab_url=self._client.url,
             failed=failed,
             name_in=self.shape.name_in,
@@ -162,7 +163,7 @@ class Listing(Generic[ShapeT]):
                     yield Slice(unreadable=page.unreadable)
             for raws in spool.backwards():
                 yield self._slice(Reading(project, part, Details(self._client, project)), raws)
-                self._remember(raws, project, part)  # not before it was taken: the reader comes back for the next one
+                self._remember(raws, project, part)  # after the yield: the slice is recorded by then
 
     def _slice(self, reading: Reading, raws: Sequence[Json]) -> Slice:
         found: dict[str, Sighting] = {}
@@ -172,13 +173,13 @@ class Listing(Generic[ShapeT]):
         return Slice(sightings=in_order, unreadable=reading.unreadable, understood=reading.understood)
 
     def _sightings(self, reading: Reading, record: Read[ShapeT]) -> list[Sighting]:
-        """What a record tells: nothing, where it can't be understood."""
+        """The sightings of a record; none if it can't be used."""
         known = len(reading.unreadable)
         try:
             found = list(self.sightings(reading, record))
         except SourceError:
             raise
-        except Exception as error:  # whatever is in a record, it must not cost the others
+        except Exception as error:  # one bad record must not affect the others
             reading.unreadable.append(checked.unreadable(record.raw, self.shape.name_in, explain(error)))
             return []
         if len(reading.unreadable) == known:

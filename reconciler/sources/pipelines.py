@@ -1,4 +1,4 @@
-"""Pipelines and jobs: the state that each is in. The states on the way there are not to be had again."""
+"""Pipelines and jobs: the current state of each. Earlier states can't be recovered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.events import keys, times
 from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
 from reconciler.events.unreadable import Unreadable
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.reconstruct.ci import REQUEST_REFS
 from reconciler.sources import answers, checked
 from reconciler.sources.checked import Page, Read, moment
@@ -31,11 +31,11 @@ class Pipelines(Listing[answers.Pipeline]):
         return self.changed(f"/projects/{project.id}/pipelines", project, part, {})
 
     def sightings(self, reading: Reading, record: Read[answers.Pipeline]) -> Iterator[Sighting]:
-        material = Material(record=record.raw, project=reading.project.shown)
-        yield self._told(reading.unreadable, record.shown, material)
+        data = SourceData(record=record.raw, project=reading.project.shown)
+        yield self._state_sighting(reading.unreadable, record.shown, data)
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Ask for the pipeline and its jobs. When it finished says better than `updated_at` which end it was."""
+        """Get the pipeline and its jobs. `finished_at` tells better than `updated_at` which end it was."""
         details = Details(self._client, project)
         return [whole(sighting, partial(self._complete, project, details)) for sighting in sightings]
 
@@ -44,35 +44,35 @@ class Pipelines(Listing[answers.Pipeline]):
         path = f"/pipelines/{record['id']}"
         shown = details.get(path, answers.Pipeline)
         if shown is None or shown["status"] != record["status"]:
-            return sighting  # gone, or gone on: what the list showed is all there is of that state
+            return sighting  # deleted, or in another state now: the list's record is all there is of this state
         jobs = details.all(f"{path}/jobs", answers.Job)
         more = {
             "jobs": None if jobs is None else [job.raw for job in jobs],
             "commit": details.commit(shown.get("sha")),
             "merge_request": details.merge_request(_request_of(shown.get("ref"))),
         }
-        material = Material(record=record, project=project.shown, object=shown, more=more)
+        data = SourceData(record=record, project=project.shown, object=shown, more=more)
         failed: list[Unreadable] = []
-        told = self._told(failed, checked.read(path, {**record, **shown}, self.shape).shown, material)
-        return sighting if failed else told
+        made = self._state_sighting(failed, checked.read(path, {**record, **shown}, self.shape).shown, data)
+        return sighting if failed else made
 
-    def _told(self, failed: list[Unreadable], shown: answers.Pipeline, material: Material) -> Sighting:
+    def _state_sighting(self, failed: list[Unreadable], shown: answers.Pipeline, data: SourceData) -> Sighting:
         at = times.stated(shown.finished_at) or moment(shown.updated_at, "updated_at")
         key = keys.listed("pipeline", shown.id, shown.status)
-        return self.told(failed, "pipeline", f"{shown.id}:{shown.status}:{at}", key, at, material)
+        return self.make_sighting(failed, "pipeline", f"{shown.id}:{shown.status}:{at}", key, at, data)
 
 
 def _request_of(ref: Any) -> str | None:
-    """The number of the merge request whose ref this is; None for any other."""
+    """The merge request's number if this is a merge request's ref, else None."""
     if not isinstance(ref, str) or not ref.startswith(REQUEST_REFS):
         return None
     return ref.removeprefix(REQUEST_REFS).partition("/")[0]
 
 
-class Jobs(Listing[answers.Pipeline]):
+class JobsSource(Listing[answers.Pipeline]):
     """The jobs of the pipelines that changed: `GET /projects/:id/pipelines/:id/jobs`.
 
-    GitLab's list of a project's jobs can't be asked for what changed; a pipeline changes when its last job ends.
+    GitLab's list of a project's jobs has no filter by change; a pipeline changes when its last job ends.
     """
 
     name = "jobs"
@@ -92,7 +92,7 @@ class Jobs(Listing[answers.Pipeline]):
         shown = job.shown
         own_times = (times.stated(text) for text in (shown.finished_at, shown.started_at))
         at = next((at for at in own_times if at is not None), None) or moment(shown.created_at, "created_at")
-        material = Material(record=job.raw, project=reading.project.shown)
+        data = SourceData(record=job.raw, project=reading.project.shown)
         key = keys.listed("build", shown.id, shown.status)
         once = shown.finished_at is None
-        return self.told(reading.unreadable, "build", f"{shown.id}:{shown.status}", key, at, material, once=once)
+        return self.make_sighting(reading.unreadable, "build", f"{shown.id}:{shown.status}", key, at, data, once=once)

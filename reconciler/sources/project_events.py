@@ -1,10 +1,10 @@
 """The Events API: `GET /projects/:id/events`.
 
-How it behaves (docs/gitlab.md, "The Events API"): `after` and `before` are whole days of the server's own time
-zone, and both are excluded; records come newest first by id; a page may be short or empty and not be the last; there
-are no totals from 10,000 records on. So a long window is read by slices of whole days. Slices of the server's
-days join up without a seam; only at the two ends of the window a day is added on either side, because we do
-not know the server's zone, and what lies outside is left out by its time.
+Its ways, all from docs/gitlab.md, "The Events API": `after` and `before` are whole days in the server's time zone,
+and both are excluded; records come newest first by id; a page may be short or empty without being the last; there are
+no totals above 10,000 records. So a long window is read in slices of whole days, which join without gaps. Because the
+server's time zone is not known, a day is added at both ends of the window, and records outside the window are dropped
+by their time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import UTC, date, datetime, timedelta
 import orjson
 
 from reconciler.events import times
-from reconciler.events.identify import record_sighting
 from reconciler.events.intervals import Interval
+from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
 from reconciler.events.unreadable import Unreadable
@@ -24,15 +24,21 @@ from reconciler.sources import answers, checked
 from reconciler.sources.checked import Read
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
-from reconciler.sources.record_details import material_of
+from reconciler.sources.record_details import source_data_of
 from reconciler.sources.source import Project, Slice
 from reconciler.sources.spool import Spool
-from reconciler.sources.webhook_payload import explain, in_some_shape, in_webhook_shape, raw_record, whole
+from reconciler.sources.webhook_payload import (
+    explain,
+    raw_record,
+    to_webhook_payload,
+    to_webhook_payload_or_record,
+    whole,
+)
 
 SLICE_RECORDS = 5000
-"""How many records are read at a time: well below 10,000, and many pages, since the last one is seldom full."""
+"""How many records a slice should have: well below 10,000, but many pages, since the last is seldom full."""
 SHORT_WINDOW_DAYS = 7
-"""A window of so few days is read at once."""
+"""A window of at most so many days is read in one slice."""
 LONGEST_SLICE_DAYS = 366
 
 _ONE_DAY = timedelta(days=1)
@@ -58,7 +64,7 @@ class ProjectEvents:
         while day <= last_day and covered_to < window.end:
             until = min(day + timedelta(days=length - 1), last_day)
             records = yield from self._read_days(project, day, until, window)
-            # The server's last day may have ended up to a day earlier or later than ours.
+            # The server's day may end up to a day earlier or later than the day in UTC.
             through = window.end if until == last_day else max(covered_to, _start_of(until))
             yield Slice(covered=Interval(covered_to, min(through, window.end)))
             covered_to = through
@@ -66,17 +72,19 @@ class ProjectEvents:
             day = until + _ONE_DAY
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Ask for the objects that the records only name, and for pushes' commits."""
+        """Get the objects that the records only name, and the commits of pushes."""
         details = Details(self._client, project)
 
         def complete(sighting: Sighting) -> Sighting:
-            kind, material = material_of(raw_record(sighting), project, details)
-            return in_webhook_shape(sighting, kind, material, gitlab_url=self._client.url)
+            kind, data = source_data_of(raw_record(sighting), project, details)
+            return to_webhook_payload(sighting, kind, data, gitlab_url=self._client.url)
 
         return [whole(sighting, complete) for sighting in sightings]
 
     def _read_days(self, project: Project, first: date, last: date, window: Interval) -> Generator[Slice, None, int]:
-        """Read what of the server's days `first` to `last` is in the window. Returns how many records they have."""
+        """Read the part of the server's days `first` to `last` that is in the window. Returns how many records they
+        have.
+        """
         query = {"after": str(first - _ONE_DAY), "before": str(last + _ONE_DAY), "sort": "desc"}
         records = 0
         with Spool() as spool:
@@ -105,7 +113,7 @@ class ProjectEvents:
             known = len(unreadable)
             try:
                 sightings.append(self._sighting(project, record, unreadable))
-            except Exception as error:  # whatever is in a record, it must not cost the others
+            except Exception as error:  # one bad record must not affect the others
                 unreadable.append(checked.unreadable(record.raw, answers.Event.name_in, explain(error)))
             if len(unreadable) == known:
                 understood.append(record.ident)
@@ -113,19 +121,19 @@ class ProjectEvents:
         return Slice(sightings=in_order, unreadable=unreadable, understood=understood)
 
     def _sighting(self, project: Project, record: Read[answers.Event], failed: list[Unreadable]) -> Sighting:
-        told = record_sighting(
+        sighting = record_sighting(
             record.raw,
             payload=orjson.dumps(record.raw).decode(),
             project_id=project.id,
             project_path=project.path,
             seen_at=times.now(),
         )
-        kind, material = material_of(record.raw, project, None)
-        return in_some_shape(told, kind, material, gitlab_url=self._client.url, failed=failed)
+        kind, data = source_data_of(record.raw, project, None)
+        return to_webhook_payload_or_record(sighting, kind, data, gitlab_url=self._client.url, failed=failed)
 
 
 def _next_length(length: int, records: int) -> int:
-    """How many days the next slice takes, going by how full the last one was."""
+    """How many days the next slice has, by how full the last one was."""
     wanted = length * SLICE_RECORDS // max(records, 1)
     return max(1, min(wanted, length * 8, LONGEST_SLICE_DAYS))
 

@@ -1,4 +1,4 @@
-"""What an Events API record is in the words of webhooks, and what must be asked to rebuild its webhook's body."""
+"""Finds a record's kind and action, and gets the details that its webhook payload needs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 from reconciler.events import times
 from reconciler.events.fields import dig, text
-from reconciler.events.identify import record_kind
+from reconciler.events.record_sighting import record_kind
 from reconciler.events.times import MINUTE
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources import answers
 from reconciler.sources.details import Details
 from reconciler.sources.source import Project
@@ -24,15 +24,15 @@ ACTIONS: dict[str, str] = {
     "updated": "update",
     "destroyed": "delete",
 }
-"""What a record's `action_name` is called by the webhook."""
+"""A webhook's action for each `action_name` of a record."""
 
 REOPENED_AFTER = times.Millis(2 * MINUTE)
-"""An object `opened` so long after it was made was reopened: the API says `opened` for both (docs/gitlab.md,
-"The Events API")."""
+"""An object that is `opened` so long after its creation was reopened: the API says `opened` for both
+(docs/gitlab.md, "The Events API")."""
 
 
-def material_of(record: dict[str, Any], project: Project, details: Details | None) -> tuple[str, Material]:
-    """The webhook's kind, and what its body is built from. Without `details` nothing is asked."""
+def source_data_of(record: dict[str, Any], project: Project, details: Details | None) -> tuple[str, SourceData]:
+    """The webhook's kind, and the data to rebuild its body from. Without `details` GitLab is not asked."""
     kind = record_kind(record)
     found: Any = None
     more: dict[str, Any] = {}
@@ -44,15 +44,15 @@ def material_of(record: dict[str, Any], project: Project, details: Details | Non
         action = "reopen"
     if kind == "milestone" and action == "open":
         action = "create"
-    return kind, Material(record=record, project=project.shown, action=action, object=shown, more=more)
+    return kind, SourceData(record=record, project=project.shown, action=action, object=shown, more=more)
 
 
 def _ask(kind: str, record: dict[str, Any], details: Details) -> tuple[Any, dict[str, Any]]:
-    """The object itself, and what belongs to it."""
-    iid, data = record.get("target_iid"), record.get("push_data")
+    """Get the object itself, and what belongs to it."""
+    iid, push_data = record.get("target_iid"), record.get("push_data")
     match kind:
-        case "push" | "tag_push" if text(dig(data, "ref")):
-            before, after = text(dig(data, "commit_from")), text(dig(data, "commit_to"))
+        case "push" | "tag_push" if text(dig(push_data, "ref")):
+            before, after = text(dig(push_data, "commit_from")), text(dig(push_data, "commit_to"))
             return None, {"commits": details.commits(before, after, is_tag=kind == "tag_push")}
         case "issue":
             return details.issue(iid), {}

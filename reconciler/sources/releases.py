@@ -1,4 +1,4 @@
-"""Releases: `GET /projects/:id/releases`: that they were made. The list tells neither edits nor deletions."""
+"""Releases: `GET /projects/:id/releases`: only their creation. The list shows neither edits nor deletions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from reconciler.events import keys, times
 from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources import answers
 from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.listing import Listing, Reading
@@ -31,6 +31,6 @@ class Releases(Listing[answers.Release]):
     def sightings(self, reading: Reading, record: Read[answers.Release]) -> Iterator[Sighting]:
         tag, project = record.shown.tag_name, reading.project
         at = moment(record.shown.created_at, "created_at")
-        material = Material(record=record.raw, project=project.shown, action="create")
+        data = SourceData(record=record.raw, project=project.shown, action="create")
         key = keys.listed("release", tag, "create", project=project.id)
-        yield self.told(reading.unreadable, "release", f"{project.id}:{tag}:{at}", key, at, material)
+        yield self.make_sighting(reading.unreadable, "release", f"{project.id}:{tag}:{at}", key, at, data)

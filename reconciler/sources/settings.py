@@ -1,5 +1,5 @@
-"""What a webhook of ours should be set to in GitLab, how it differs from what is there, and what else somebody has
-set there that keeps events from us.
+"""The settings that our webhooks should have in GitLab, how they differ from the actual ones, and settings of others
+that keep events from us.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TRIGGERS: tuple[str, ...] = tuple(name for name in get_args(Trigger) if name not
 
 SECRETS = ("token", "signing_token")
 SHOWN_CHARS = 200
-"""How much of a filter or a template is shown."""
+"""The longest excerpt of a filter or template, in characters."""
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One setting that is not as it should be; `have` is None where there is no webhook yet."""
+    """A setting that differs; `have` is None if there is no webhook yet."""
 
     setting: str
     have: Any
@@ -32,7 +32,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def settings(hook: HookConfig, url: str) -> dict[str, Any]:
-    """Everything that GitLab is told, secrets included. What the config does not ask for is switched off."""
+    """All settings that are sent to GitLab, including secrets. Triggers that the config does not name are off."""
     wanted = hook.triggers if hook.triggers is not None else TRIGGERS
     made: dict[str, Any] = {"url": url, "enable_ssl_verification": url.startswith("https://")}
     made |= {name: name in wanted for name in TRIGGERS}
@@ -44,8 +44,8 @@ def settings(hook: HookConfig, url: str) -> dict[str, Any]:
 
 
 def differences(wanted: dict[str, Any], there: Hook | None) -> list[Difference]:
-    """What would change. GitLab does not show secrets; newer versions show whether there is one. Triggers that this
-    GitLab does not know (an older version, another edition) are left out.
+    """The settings that would change. GitLab does not show secrets; newer versions show whether there is one.
+    Triggers that this GitLab does not have (an older version, another edition) are left out.
     """
     shown = {} if there is None else there.shown
     found = []
@@ -63,8 +63,8 @@ def differences(wanted: dict[str, Any], there: Hook | None) -> list[Difference]:
 
 
 def restrictions(there: Hook) -> list[str]:
-    """What is set in GitLab so that it leaves events out, or writes other bodies than its own. We never set these,
-    and leave them as they are: somebody wanted them.
+    """Texts about settings in GitLab that leave events out or change bodies. They are set by people, so they are only
+    reported, never changed.
     """
     found = []
     for name, value in there.shown.items():
@@ -73,22 +73,22 @@ def restrictions(there: Hook) -> list[str]:
         if name == "push_events_branch_filter":
             strategy = there.shown.get("branch_filter_strategy") or "wildcard"
             if strategy != "all_branches":
-                found.append(f"GitLab sends pushes to branches like {_short(value)} only ({name}, {strategy})")
+                found.append(f"GitLab sends only pushes to branches that match {_short(value)} ({name}, {strategy})")
         else:
-            found.append(f"GitLab sends only what passes a filter ({name}: {_short(value)})")
+            found.append(f"GitLab sends only events that pass a filter ({name}: {_short(value)})")
     if template := there.shown.get("custom_webhook_template"):
-        found.append(f"a template makes other bodies than GitLab's own (custom_webhook_template: {_short(template)})")
+        found.append(f"a custom template changes GitLab's bodies (custom_webhook_template: {_short(template)})")
     return found
 
 
 def unsigned(hook: HookConfig, there: Hook) -> str | None:
-    """What to do where GitLab did not keep the signing token that the config has; None where it did, or has none."""
+    """Advice if GitLab did not store the config's signing token; None if it did, or if there is none."""
     if hook.signing_token is None or there.shown.get("signing_token_present") is True:
         return None
-    why = "GitLab keeps no signing token: it is older than 19.0, or its feature flag webhook_signing_token is off"
+    why = "GitLab stored no signing token: it is older than 19.0, or its feature flag webhook_signing_token is off"
     if hook.token is None:
-        return f"{why}. Its deliveries are refused: set `token` too"
-    return f"{why}. Its deliveries are taken by their `token`"
+        return f"{why}. Its webhooks are rejected: also set `token`"
+    return f"{why}. Its webhooks are accepted by their `token`"
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What every source is: something that reads a window of a project's past, slice by slice."""
+"""The interface of a source: it reads a window of a project's past, slice by slice."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from reconciler.events.times import DAY, Millis
 from reconciler.events.unreadable import Unreadable
 
 FOREVER = Millis(10 * 365 * DAY)
-"""GitLab deletes nothing of this by itself; no backfill looks back further."""
+"""For data that GitLab never deletes by itself. No backfill looks back further."""
 
 
 def place(ident: int) -> str:
-    """Where the API has a project, or a group (its id below zero)."""
+    """The API path of a project, or of a group (with a negative id)."""
     return f"/groups/{-ident}" if ident < 0 else f"/projects/{ident}"
 
 
 class Project(msgspec.Struct, frozen=True):
-    """A project of GitLab's; `details` is what `GET /projects/:id` says of it.
+    """A GitLab project; `details` is the answer of `GET /projects/:id`.
 
-    A group, whose own webhook has a log too, is one with its id below zero: no project and no group share an id then.
+    A group, whose webhook has a hook log too, is one with a negative id, so that no project and group share an id.
     """
 
     id: int
@@ -33,15 +33,15 @@ class Project(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> dict[str, Any]:
-        """What is known of it, at least its id and path."""
+        """Its details, at least id and path."""
         return {"id": self.id, "path_with_namespace": self.path} | self.details
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of a window at a time: a page or so, never all of it.
+    """What was read of a window at once: about a page, never all of it.
 
-    `covered` is the part that has been read completely with this slice and those before it, None where more of it is
-    to come. `unreadable` are records that could not be understood, `understood` the names of those that were.
+    `covered` is the part that is read completely with this slice and those before it; None while more of it is to
+    come. `unreadable` are the records that could not be used, `understood` the names of those that could.
     """
 
     sightings: list[Sighting] = []
@@ -51,26 +51,26 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(Protocol):
-    """Where sightings come from, other than webhooks. Methods block: call them from a thread."""
+    """A source of sightings other than webhooks. Its methods block: call them from a thread."""
 
     name: str
     keeps_for: Millis
-    """How long GitLab keeps what this source reads."""
+    """How long GitLab keeps the data of this source."""
     completes: bool
     """Whether `complete` can add anything."""
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
-        """Read a window, oldest slice first. What the slices cover joins up, and is the window in the end. No slice
-        holds more than a page of GitLab's answers or two.
+        """Read a window, oldest slice first. Together the slices cover the window. A slice has at most one or two
+        pages of GitLab's answers.
 
-        The payloads are in the webhook's shape, built from what the reading itself brought along.
-        Raises SourceError where GitLab can't be read.
+        The payloads are webhook payloads, rebuilt from what was read. Raises SourceError if GitLab can't be read.
         """
         ...
 
     def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Ask GitLab for what the bodies of these lack. Only for what no webhook told: it costs requests.
+        """Get the details that the bodies of these sightings lack. It costs requests, so call it only for events that
+        no webhook reported.
 
-        Raises SourceError where GitLab can't be read; what GitLab no longer shows stays as it is.
+        Raises SourceError if GitLab can't be read. A body whose details are gone stays as it is.
         """
         ...

@@ -1,8 +1,8 @@
-"""Pages put aside while a list is read from its newest end, to be told from the oldest on.
+"""Stores the pages of a list that is read newest first, so that they can be recorded oldest first.
 
-Events get their numbers, and destinations their deliveries, in the order in which they are recorded: oldest first.
-GitLab's lists come newest first, and may be long: a week of a busy webhook's log, a month of a busy project. So what
-was read waits in memory while it is little, else in a file without a name, which goes when nobody uses it any more.
+Events get their ids, and destinations their deliveries, in the order of recording, which should be oldest first.
+GitLab's lists come newest first and may be long: a week of a busy hook log, a month of a busy project. So small lists
+wait in memory, and large ones in an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -21,27 +21,25 @@ IN_MEMORY_BYTES = 4 * 1024 * 1024
 
 
 class Spool:
-    """A stack of pages: `add` puts one on top, `backwards` takes them off. `with Spool() as spool:`."""
+    """A stack of pages: `add` pushes one, `backwards` pops them. Use it as a context manager."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - closed by __exit__
         self._starts = array("Q")
 
     def add(self, records: Sequence[Any]) -> None:
-        """Put a page aside.
+        """Store a page.
 
-        Raises SourceError where there is no room for it.
+        Raises SourceError if the disk is full.
         """
         try:
             self._starts.append(self._file.tell())
             self._file.write(orjson.dumps(records))
         except OSError as error:
-            raise SourceError(
-                f"what was read of GitLab can't be put aside in {tempfile.gettempdir()}: {error}"
-            ) from error
+            raise SourceError(f"can't store what was read from GitLab in {tempfile.gettempdir()}: {error}") from error
 
     def backwards(self) -> Iterator[list[Any]]:
-        """The pages, the one that was added last first, each with its last record first. They are gone then."""
+        """Pop all pages, last one first, each with its last record first."""
         end = self._file.tell()
         while self._starts:
             start = self._starts.pop()

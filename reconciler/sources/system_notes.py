@@ -1,8 +1,8 @@
-"""The notes that GitLab writes of what was done to an issue or a merge request, and which go with a webhook.
+"""The table of system notes on issues and merge requests, and which of them come with a webhook.
 
-Read off GitLab's source: `source` is the file that writes the note, or that decides whether a webhook goes with it. A
-note is written in English whoever reads it, but for a few that are in the language of who did it: those are known by
-no row, nor are those of a GitLab that is newer than this table. docs/system-notes.md is made of it.
+It is from GitLab's source: `source` is the file that writes the note, or that decides whether there is a webhook.
+Notes are in English, except a few in the language of their author: those match no row, nor do notes of a newer
+GitLab. docs/system-notes.md is generated from this table.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Fires = Literal["yes", "sometimes", "no"]
-"""Whether an `update` webhook goes with what the note tells. `sometimes`: in some versions of GitLab, or by some of
-the ways in which it is done; the note does not tell which. Then the update is told, rather twice than not at all.
+"""Whether an `update` webhook comes with the note. `sometimes`: only in some versions of GitLab, or for some ways of
+making the change, which the note does not show. An update is then reported, because a duplicate is better than a
+loss.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class SystemNote:
-    """One kind of note: how it begins, as a regular expression, and an example of it."""
+    """One kind of note: a regular expression for its beginning, and an example."""
 
     starts: str
     example: str
@@ -32,13 +33,13 @@ class SystemNote:
         object.__setattr__(self, "pattern", re.compile(self.starts))
 
     @property
-    def tells_of_edit(self) -> bool:
+    def reports_edit(self) -> bool:
         """Whether GitLab sends, or may send, an `update` webhook."""
         return self.fires != "no"
 
 
 def system_note(text: str | None) -> SystemNote | None:
-    """Which of them a text is; None for one that is not in the table."""
+    """The row that matches a note's text; None if none does."""
     return next((row for row in SYSTEM_NOTES if row.pattern.match(text or "")), None)
 
 
@@ -165,4 +166,4 @@ SYSTEM_NOTES: tuple[SystemNote, ...] = (
                "yes", _EE_REQUESTS),
 )
 # fmt: on
-"""In the order in which a text is held against them: the first that fits counts."""
+"""The first row that matches counts."""

@@ -1,4 +1,4 @@
-"""The table of sources: what each is asked for, what it can rebuild, and what it can't. docs/recovery.md shows it."""
+"""The table of sources: what each reads, what it can rebuild, and what it can't. docs/recovery.md shows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.sources.edits import Issues, MergeRequests
 from reconciler.sources.feature_flags import FeatureFlags
 from reconciler.sources.hook_log import HookLog
 from reconciler.sources.hooks import Hooks
-from reconciler.sources.pipelines import Jobs, Pipelines
+from reconciler.sources.pipelines import JobsSource, Pipelines
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.releases import Releases
 from reconciler.sources.source import FOREVER, Source
@@ -21,7 +21,7 @@ from reconciler.sources.source import FOREVER, Source
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One source. By default it is asked where the webhook has one of `triggers`; where it names none, always."""
+    """One source. By default it is read if the webhook has one of its `triggers`, or always if it has none."""
 
     name: str
     make: Callable[[Client, Hooks], Source]
@@ -31,7 +31,7 @@ class Entry:
     loses: str
     triggers: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
-    """What has to be switched on in a project for it, as in the project's `…_access_level`."""
+    """The project features that it needs, as in the project's `…_access_level`."""
 
 
 SOURCES: tuple[Entry, ...] = (
@@ -65,7 +65,7 @@ SOURCES: tuple[Entry, ...] = (
     ),
     Entry(
         "jobs",
-        lambda client, _: Jobs(client),
+        lambda client, _: JobsSource(client),
         "the pipelines as above, and `/projects/:id/pipelines/:id/jobs` of each that changed",
         FOREVER,
         "the state each job is in when its pipeline changed, the last one above all",
@@ -127,7 +127,7 @@ SOURCES: tuple[Entry, ...] = (
         ("feature_flags", "repository"),
     ),
 )
-"""In the order in which a poll reads them: what has GitLab's own bodies first, so that nothing need be rebuilt."""
+"""In the order of reading: the source with GitLab's own bodies first, so that fewer bodies are rebuilt."""
 
 ALWAYS = tuple(entry.name for entry in SOURCES if not entry.triggers)
 
@@ -138,13 +138,13 @@ def make_sources(client: Client, hooks: Hooks) -> dict[str, Source]:
 
 
 def subscribed(triggers: Iterable[str]) -> list[str]:
-    """The sources that tell of what a webhook with these triggers would have told."""
+    """The sources that report the events of a webhook with these triggers."""
     wanted = set(triggers)
     return [entry.name for entry in SOURCES if not entry.triggers or wanted.intersection(entry.triggers)]
 
 
 def keeps() -> dict[str, Millis]:
-    """For how long GitLab keeps what each source reads."""
+    """How long GitLab keeps the data of each source."""
     return {entry.name: entry.keeps_for for entry in SOURCES}
 
 
@@ -154,5 +154,5 @@ def features_of(source: str) -> tuple[str, ...]:
 
 
 def switched_off(source: str, details: Mapping[str, Any]) -> list[str]:
-    """Those of them that are switched off in a project, of which GitLab says `details`."""
+    """The needed features that are switched off in a project with these `details`."""
     return [feature for feature in features_of(source) if details.get(f"{feature}_access_level") == "disabled"]

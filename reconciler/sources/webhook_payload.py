@@ -1,4 +1,4 @@
-"""From a record to a sighting whose body has the webhook's shape."""
+"""Rebuilds webhook payloads for the sightings of API records."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import orjson
 import structlog
 
 from reconciler.events import times
-from reconciler.events.identify import summarise
 from reconciler.events.sighting import Identity, Recovery, Sighting, Summary
 from reconciler.events.unreadable import Unreadable
-from reconciler.reconstruct import Material, rebuild
+from reconciler.events.webhook_sighting import summarise
+from reconciler.reconstruct import SourceData, rebuild
 from reconciler.sources.checked import unreadable
 from reconciler.sources.errors import SourceError
 
 EVERYTHING = "*"
-"""Stands in a recovery's `unknown` where no body could be built at all: the payload is GitLab's record."""
+"""The only entry of a recovery's `unknown` if no body could be rebuilt: the payload is then GitLab's record."""
 
 log = structlog.get_logger(__name__)
 
 
-def in_webhook_shape(sighting: Sighting, kind: str, material: Material, *, gitlab_url: str) -> Sighting:
-    """The sighting with a body rebuilt from the material; what the API told is kept as `raw`."""
-    rebuilt = rebuild(kind, material)
+def to_webhook_payload(sighting: Sighting, kind: str, data: SourceData, *, gitlab_url: str) -> Sighting:
+    """The sighting with a webhook payload rebuilt from the data. The API's record is kept as `raw`."""
+    rebuilt = rebuild(kind, data)
     headers = _headers(gitlab_url)
     if rebuilt.hook_event is not None:
         headers["X-Gitlab-Event"] = rebuilt.hook_event
@@ -41,23 +41,23 @@ def in_webhook_shape(sighting: Sighting, kind: str, material: Material, *, gitla
     )
 
 
-def in_some_shape(
+def to_webhook_payload_or_record(
     sighting: Sighting,
     kind: str,
-    material: Material,
+    data: SourceData,
     *,
     gitlab_url: str,
     failed: list[Unreadable],
     name_in: str = "id",
 ) -> Sighting:
-    """As `in_webhook_shape`; where no body can be built, the sighting with the record as it came, and the record is
-    added to `failed`: that it happened is known all the same.
+    """Like `to_webhook_payload`. If no body can be rebuilt, the sighting keeps the record as its payload, because the
+    event is known all the same, and the record is added to `failed`.
     """
     try:
-        return in_webhook_shape(sighting, kind, material, gitlab_url=gitlab_url)
-    except Exception as error:  # whatever is in a record, it must not cost the others
-        failed.append(unreadable(material.record, name_in, explain(error)))
-        log.warning("a body can't be rebuilt", kind=kind, source=sighting.source, error=explain(error))
+        return to_webhook_payload(sighting, kind, data, gitlab_url=gitlab_url)
+    except Exception as error:  # one bad record must not affect the others
+        failed.append(unreadable(data.record, name_in, explain(error)))
+        log.warning("body not rebuilt", kind=kind, source=sighting.source, error=explain(error))
     recovery = Recovery(by="api", unknown=[EVERYTHING])
     return msgspec.structs.replace(sighting, recovery=recovery, headers=_headers(gitlab_url))
 
@@ -67,48 +67,48 @@ def listed_sighting(
     source_id: str,
     identity: Identity,
     kind: str,
-    material: Material,
+    data: SourceData,
     *,
     gitlab_url: str,
     failed: list[Unreadable],
     name_in: str,
 ) -> Sighting:
-    """A sighting of what one of GitLab's lists shows. Otherwise as `in_some_shape`."""
-    raw = orjson.dumps(material.record).decode()
-    told = Sighting(
+    """The sighting of an entry of a list. Otherwise like `to_webhook_payload_or_record`."""
+    raw = orjson.dumps(data.record).decode()
+    sighting = Sighting(
         source=source,
         source_id=source_id,
         identity=identity,
-        summary=Summary(kind=kind, project_id=material.project.get("id")),
+        summary=Summary(kind=kind, project_id=data.project.get("id")),
         seen_at=times.now(),
         payload=raw,
         payload_sha=hashlib.sha256(raw.encode()).hexdigest(),
     )
-    return in_some_shape(told, kind, material, gitlab_url=gitlab_url, failed=failed, name_in=name_in)
+    return to_webhook_payload_or_record(sighting, kind, data, gitlab_url=gitlab_url, failed=failed, name_in=name_in)
 
 
 def raw_record(sighting: Sighting) -> dict[str, Any]:
-    """What the API told, as it came."""
+    """The API's record, unchanged."""
     record: dict[str, Any] = orjson.loads(sighting.raw or sighting.payload)
     return record
 
 
 def whole(sighting: Sighting, complete: Callable[[Sighting], Sighting]) -> Sighting:
-    """A sighting with what its body lacked; as it was, where that can't be put together.
+    """The sighting with its details added; unchanged if that fails.
 
-    Raises SourceError where GitLab does not answer.
+    Raises SourceError if GitLab does not answer.
     """
     try:
         return complete(sighting)
     except SourceError:
         raise
-    except Exception as error:  # a detail can't stop what it was to decorate
-        log.warning("a body is told without its details", source=sighting.source, error=explain(error))
+    except Exception as error:  # a missing detail must not stop the event
+        log.warning("body rebuilt without details", source=sighting.source, error=explain(error))
         return sighting
 
 
 def explain(error: Exception) -> str:
-    """An error that nobody foresaw, in one line, and where it was raised."""
+    """An unexpected error in one line, with the place where it was raised."""
     if isinstance(error, ValueError) and type(error) is ValueError:
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)

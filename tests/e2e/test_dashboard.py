@@ -125,8 +125,8 @@ def figure(text: str | None) -> int:
 
 def test_what_is_shown_agrees_with_the_ledger(scene: Scene, page: Page) -> None:
     page.goto(scene.url)
-    expect(page.locator(".verdict").nth(0)).to_contain_text("open", timeout=15_000)
-    expect(page.locator(".verdict").nth(1)).to_contain_text("Yes: warehouse")
+    expect(page.locator(".summary-box").nth(0)).to_contain_text("open", timeout=15_000)
+    expect(page.locator(".summary-box").nth(1)).to_contain_text("Yes: warehouse")
     row = page.locator("#front tr", has=page.get_by_role("rowheader", name="audit"))
     cells = row.locator("td").all_inner_texts()
     assert (cells[0], figure(cells[1]), figure(cells[3])) == ("up", 0, 2)
@@ -172,13 +172,13 @@ def test_replay_really_replays(scene: Scene, page: Page) -> None:
     before = len(scene.consumer.requests)
     scene.consumer.answer = lambda _h, _b: TAKEN
     page.get_by_role("button", name="Replay to audit").click()
-    expect(page.get_by_role("status")).to_have_text(f"Event {event} goes to audit again.")
+    expect(page.get_by_role("status")).to_have_text(f"Event {event} is resent to audit.")
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 1)
     assert scene.consumer.requests[-1].event_id.endswith(f"_{event}")
     assert scene.consumer.requests[-1].headers["x-reconciler-replay"] == "1"
     page.goto(scene.url + "/dead")
     page.get_by_role("button", name="Replay all of these").click()
-    expect(page.get_by_role("status")).to_have_text("1 dead letter sent again.")
+    expect(page.get_by_role("status")).to_have_text("1 dead letter resent.")
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 2)
 
 

@@ -59,7 +59,7 @@ def test_what_is_not_taken_in_time_is_a_dead_letter(make_service: MakeService, c
     retry = {"first": "20ms", "longest": "50ms", "max_age": "300ms"}
     service = make_service(destinations=[to_consumer(consumer, retry=retry)]).start()
     post(service, 1, 1)
-    service.wait_for_log("dead letter: not taken in time")
+    service.wait_for_log("dead letter: not delivered in time")
     assert len(consumer.requests) > 2
     service.stop()
     assert states(service)[0][0] == "dead"

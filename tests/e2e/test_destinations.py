@@ -48,7 +48,7 @@ def test_paused_is_paused_until_resumed_and_nothing_is_lost(make_service: MakeSe
         post(service, 1, 1)
         assert consumer.wait_for(lambda c: len(c.taken) == 1)
         assert service.run("destinations", "pause", "consumer").returncode == 0
-        service.wait_for_log("paused: what comes is kept")
+        service.wait_for_log("destination paused")
         for n in (2, 3):
             post(service, 1, n)
         assert other.wait_for(lambda c: len({r.event_id for r in c.taken}) == 3)  # the other goes on
@@ -104,7 +104,7 @@ def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeServi
     assert (refused.returncode, "surprise" in refused.stderr) == (2, True)
     assert service.process is not None
     service.process.send_signal(1)  # SIGHUP without the command's own look at it
-    assert "surprise" in service.wait_for_log("the config was not taken: the service goes on as before")["why"]
+    assert "surprise" in service.wait_for_log("config not reloaded: the service keeps the old one")["why"]
     service.file.write_text(good.replace(f"port: {service.port}", "port: 1"))
     fixed = service.run("reload")
     assert fixed.returncode in (0, 1)
@@ -374,7 +374,7 @@ def test_a_schedule_is_kept_and_then_it_is_dead(make_service: MakeService, consu
     to = to_consumer(consumer, retry={"schedule": ["200ms", "400ms"]}, breaker={"failures": 50})
     service = make_service(destinations=[to]).start()
     post(service, 1, 1)
-    service.wait_for_log("dead letter: not taken in time")
+    service.wait_for_log("dead letter: not delivered in time")
     first, second, third = (request.at for request in consumer.requests)
     assert second - first >= 0.18
     assert third - second >= 0.36

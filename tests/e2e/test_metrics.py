@@ -53,7 +53,7 @@ def test_figures_and_names(make_service: MakeService, gitlab: Simulator, consume
     service.post(b'{"object_kind": "x", "project_id": 9}', Idempotency_Key="same")
     gitlab.world.push(PROJECT)
     assert consumer.wait_for(lambda c: len(c.requests) == 7)
-    until(lambda: of(scrape(port), "attempts_total", destination="consumer", outcome="taken") == 6)
+    until(lambda: of(scrape(port), "attempts_total", destination="consumer", outcome="delivered") == 6)
     found = scrape(port)
     assert of(found, "sightings_total", source="webhook", kind="other") == 6
     assert of(found, "events_total", kind="other", known_by="webhook") == 6

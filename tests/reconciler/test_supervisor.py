@@ -131,10 +131,10 @@ async def test_the_traceback_is_logged_once(quick: Supervisor) -> None:
         async with running(quick, one=one.run):
             await one.runs.wait()
             await until_well(quick, "one")
-    said = [line for line in logs if line["event"] == "a part failed and starts again"]
+    said = [line for line in logs if line["event"] == "part restarted"]
     assert [line["exc_info"] is not None for line in said] == [True, False, False, False]
     assert [line["part"] for line in said] == ["one"] * 4
-    assert logs[-1]["event"] == "a part runs again"
+    assert logs[-1]["event"] == "part recovered"
 
 
 async def test_what_the_writer_has_explained_needs_no_traceback(quick: Supervisor) -> None:

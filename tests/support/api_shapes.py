@@ -11,13 +11,13 @@ from typing import Any
 
 from reconciler.events import times
 from reconciler.events.keys import ZEROS
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 
 Json = dict[str, Any]
 VISIBILITY = {0: "private", 10: "internal", 20: "public"}
 
 
-def material_of(body: Json) -> tuple[str, Material]:
+def source_data_of(body: Json) -> tuple[str, SourceData]:
     """The kind, and everything that could be asked about it."""
     kind = body.get("object_kind") or "member"
     record, found, more = {
@@ -38,7 +38,7 @@ def material_of(body: Json) -> tuple[str, Material]:
     if kind == "note":
         action = action or "create"
     record, found, more = (_in_its_own_times(one) for one in (record, found, more))
-    return kind, Material(record=record, project=_project(body), action=action, object=found, more=more)
+    return kind, SourceData(record=record, project=_project(body), action=action, object=found, more=more)
 
 
 UTC = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(Z| UTC| [+-]\d{4})")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from reconciler.events import times
-from reconciler.events.identify import record_sighting, webhook_sighting
+from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening, Thing, World
 
 PROJECT = 42

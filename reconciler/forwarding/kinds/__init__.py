@@ -1,1 +1,1 @@
-"""The kinds of destination, one file each."""
+"""The kinds of destination, one file for each."""

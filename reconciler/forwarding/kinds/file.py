@@ -1,4 +1,4 @@
-"""`kind: file`: one line of JSON for each event, appended to a file that is rotated; on disk before it counts."""
+"""`kind: file`: appends one line of JSON for each event to a file that is rotated. Delivered means on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reconciler.config.destinations import Destination
 from reconciler.config.units import Size
 from reconciler.events.fields import parsed
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.message import TAKEN, Answer, Message, Refused
+from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message
 
 
 class FileDestination(Destination):
@@ -30,7 +30,7 @@ class FileDestination(Destination):
 
 
 class File(Kind):
-    """Appends lines. What is handed over while one write is on its way to the disk shares the next."""
+    """Appends lines. Messages that arrive during a write to disk share the next write."""
 
     config = FileDestination
 
@@ -46,7 +46,7 @@ class File(Kind):
         return str(self._path)
 
     async def check(self) -> str:
-        """Opens it as if to write."""
+        """Open the file for writing."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab"):
             return f"{self._path} can be written"
@@ -57,7 +57,7 @@ class File(Kind):
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
         await done
-        return TAKEN
+        return ACCEPTED
 
     async def close(self) -> None:
         if self._writing is not None:
@@ -79,7 +79,7 @@ class File(Kind):
     def _append(self, lines: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab+") as file:
-            _mend_last_line(file.fileno())
+            _truncate_partial_line(file.fileno())
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -88,8 +88,8 @@ class File(Kind):
             self._rotate()
 
     def _rotate(self) -> None:
-        """`events.ndjson` becomes `events.ndjson.1`, what was `.1` becomes `.2`, and so on."""
-        kept = sorted(self._aside(), reverse=True)
+        """Rename `events.ndjson` to `events.ndjson.1`, `.1` to `.2`, and so on."""
+        kept = sorted(self._rotated(), reverse=True)
         for number in kept:
             old = self._numbered(number)
             if self._keep and number >= self._keep:
@@ -98,7 +98,7 @@ class File(Kind):
                 old.rename(self._numbered(number + 1))
         self._path.rename(self._numbered(1))
 
-    def _aside(self) -> list[int]:
+    def _rotated(self) -> list[int]:
         suffixes = (path.name.removeprefix(self._path.name + ".") for path in self._path.parent.iterdir())
         return [int(suffix) for suffix in suffixes if suffix.isascii() and suffix.isdigit()]
 
@@ -107,21 +107,21 @@ class File(Kind):
 
 
 def line(body: bytes) -> bytes:
-    """A body as one line. GitLab's own may have line breaks between its values, where a space is as good.
+    """A body as one line. GitLab's JSON may have line breaks between its values: they become spaces.
 
-    Raises Refused where it is no JSON (a template may make anything).
+    Raises DeliveryRejected if a body with line breaks is not JSON (a template can make anything).
     """
     if b"\n" not in body and b"\r" not in body:
         return body + b"\n"
     try:
         parsed(body.decode())
     except (ValueError, RecursionError) as error:
-        raise Refused(f"what the template made is no JSON, and has more than one line: {error}") from None
+        raise DeliveryRejected(f"the template's result has several lines and is not JSON: {error}") from None
     return body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
 
 
-def _mend_last_line(file: int) -> None:
-    """Cut off a line that a crash left half written: its event was not marked as delivered, and comes again."""
+def _truncate_partial_line(file: int) -> None:
+    """Remove a line that a crash left half written. Its event was not marked as delivered, so it is sent again."""
     size = os.fstat(file).st_size
     if size == 0 or os.pread(file, 1, size - 1) == b"\n":
         return

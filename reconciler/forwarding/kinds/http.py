@@ -1,4 +1,4 @@
-"""`kind: http`: an HTTP POST for each event, signed where asked; 2xx means taken."""
+"""`kind: http`: an HTTP POST for each event, signed if configured. A 2xx answer means delivered."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message, Refused, excerpt, failure
+from reconciler.forwarding.message import EXCERPT_BYTES, Answer, DeliveryRejected, Message, excerpt, failure
 from reconciler.forwarding.reach import reach
-from reconciler.forwarding.retry import is_refusal, retry_after
+from reconciler.forwarding.retry import is_rejection, retry_after
 
 READ_BYTES = 64 * 1024
-"""How much of an answer is read, so that the connection can be used again; past that it is closed."""
+"""How much of an answer is read, so that the connection can be reused. If there is more, it is closed."""
 MOST_REDIRECTS = 5
 _NO_HEADER = re.compile(rb"[\x00\n\x0b\x0c\r]")
 EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
@@ -34,7 +34,7 @@ EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 def _header_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-        raise ValueError("is no name of a header")
+        raise ValueError("is not a header name")
     return name
 
 
@@ -66,7 +66,7 @@ class HttpDestination(Destination):
 
     @model_validator(mode="after")
     def _may_be_reached(self) -> HttpDestination:
-        """What can be seen at once is said at once, not at the first event."""
+        """Refuse a bad URL or a private address when the config is read, not at the first event."""
         try:
             httpx.URL(self.url)
         except httpx.InvalidURL as error:
@@ -78,7 +78,7 @@ class HttpDestination(Destination):
 
 
 def networks(destination: HttpDestination) -> list[Network]:
-    """The networks that are allowed besides public addresses."""
+    """The networks that are allowed in addition to public addresses."""
     allowed = destination.allow_private
     return allowed if isinstance(allowed, list) else EVERYWHERE if allowed else []
 
@@ -101,7 +101,7 @@ class Http(Kind):
 
     @property
     def secret_headers(self) -> list[str]:
-        """The names of headers that are nobody else's business."""
+        """The names of headers whose values are secret."""
         return [*self._headers, *(["webhook-signature"] if self._signer else [])]
 
     async def check(self) -> str:
@@ -109,7 +109,7 @@ class Http(Kind):
         if wanted.proxy is not None:
             host, port, encrypted = _endpoint(wanted.proxy.get_secret_value())
             found = await reach(host, port, tls=_tls(wanted) if encrypted else None)
-            return f"its proxy {found}; what is behind it is not asked"
+            return f"its proxy {found}; the destination behind it is not checked"
         host, port, encrypted = _endpoint(wanted.url)
         addresses = [str(one) for one in await look_up(host, port, networks(wanted))]
         return await reach(host, port, addresses=addresses, tls=_tls(wanted) if encrypted else None)
@@ -132,7 +132,7 @@ class Http(Kind):
         return self._answer(response, body)
 
     def headers(self, message: Message) -> dict[str, str]:
-        """What is sent with a message: signed where asked; the configured headers win, whatever their capitals."""
+        """The headers of a message, with its signature. Configured headers replace others of the same name."""
         headers = dict(message.headers)
         if self._signer is not None:
             signed_at = datetime.fromtimestamp(message.sent_at // 1000, tz=UTC)
@@ -144,18 +144,18 @@ class Http(Kind):
         await self._client.aclose()
 
     def _request(self, message: Message) -> httpx.Request:
-        """The request, with header values as the bytes that they came as.
+        """Build the request. Header values are sent as the bytes that GitLab sent.
 
-        Raises Refused for what can't be sent at all, now or later.
+        Raises DeliveryRejected if this message can never be sent.
         """
         try:
             headers = [(name.encode("ascii"), _bytes(value)) for name, value in self.headers(message).items()]
             return self._client.build_request("POST", self._destination.url, content=message.body, headers=headers)
         except (httpx.InvalidURL, ValueError, TypeError) as error:
-            raise Refused(f"it can't be sent: {type(error).__name__}: {error}") from None
+            raise DeliveryRejected(f"it can't be sent: {type(error).__name__}: {error}") from None
 
     async def _follow(self, request: httpx.Request) -> httpx.Response:
-        """Send, and follow redirects that keep the method and the body, where the config says so."""
+        """Send the request, and follow redirects that keep method and body if the config allows it."""
         for _ in range(MOST_REDIRECTS):
             response = await self._client.send(request, stream=True)
             onward = response.next_request
@@ -163,7 +163,7 @@ class Http(Kind):
                 return response
             await response.aclose()
             if onward.url.netloc != request.url.netloc or onward.url.scheme != request.url.scheme:
-                for name in self._headers:  # they are for the host that the config names
+                for name in self._headers:  # they are meant for the configured host only
                     onward.headers.pop(name, None)
             request = onward
         return await self._client.send(request, stream=True)
@@ -179,13 +179,13 @@ class Http(Kind):
             status=status,
             response=body or None,
             retry_after=retry_after(response.headers.get("Retry-After"), now=times.now()),
-            refused=is_refusal(status, self._destination.retry),
+            rejected=is_rejection(status, self._destination.retry),
             gone=status == httpx.codes.GONE,
         )
 
 
 def _client(destination: HttpDestination) -> httpx.AsyncClient:
-    """A client that takes nothing from the environment: what it does is what the config says."""
+    """A client that ignores the environment: only the config counts."""
     limits = httpx.Limits(max_connections=destination.concurrency, max_keepalive_connections=destination.concurrency)
     transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
         verify=_tls(destination),
@@ -203,21 +203,21 @@ def _client(destination: HttpDestination) -> httpx.AsyncClient:
 
 
 def _bytes(value: str) -> bytes:
-    """A header's value as the bytes that GitLab sent: the receiver reads them as Latin-1, its log's are text.
+    """A header's value as the bytes that GitLab sent: the receiver reads them as Latin-1, the hook log gives text.
 
-    Raises ValueError for what no header may hold.
+    Raises ValueError for a value that no header may have.
     """
     try:
         made = value.encode("latin-1")
     except UnicodeEncodeError:
         made = value.encode("utf-8")
     if _NO_HEADER.search(made):
-        raise ValueError("a header's value has a line break or a NUL in it")
+        raise ValueError("a header value contains a line break or a NUL")
     return made.strip()
 
 
 def _endpoint(url: str) -> tuple[str, int, bool]:
-    """Host, port, and whether TLS is spoken there."""
+    """Host, port, and whether TLS is used."""
     parts = httpx.URL(url)
     encrypted = parts.scheme == "https"
     return parts.raw_host.decode("ascii"), parts.port or (443 if encrypted else 80), encrypted
@@ -229,12 +229,12 @@ def _tls(destination: HttpDestination) -> ssl.SSLContext:
 
 @cache
 def _public_tls() -> ssl.SSLContext:
-    """What trusts the public CAs: reading them takes tens of milliseconds, and nobody changes it."""
+    """A context that trusts the public CAs. It is shared because loading them takes tens of milliseconds."""
     return httpx.create_ssl_context()
 
 
 async def _excerpt(response: httpx.Response) -> str:
-    """The beginning of an answer, as it came: nothing is unpacked, so that nothing small becomes large."""
+    """The beginning of an answer. It is not decompressed, so that a small answer can't become a large one."""
     kept, read = b"", 0
     async for chunk in response.aiter_raw():
         kept += chunk[: EXCERPT_BYTES - len(kept)]
@@ -243,7 +243,7 @@ async def _excerpt(response: httpx.Response) -> str:
             break
     packed = response.headers.get("Content-Encoding", "identity")
     if packed != "identity":
-        return f"(an answer packed with {packed[:20]}, though it was asked not to be)"
+        return f"(the answer is compressed with {packed[:20]}, although that was not asked for)"
     return excerpt(kept.decode("utf-8", "replace"))
 
 
@@ -260,4 +260,4 @@ def _allows(host: str, allowed: list[Network]) -> bool:
     try:
         return may_connect(ipaddress.ip_address(host), allowed)
     except ValueError:
-        return bool(allowed)  # a name: what it stands for is checked when it is connected to
+        return bool(allowed)  # a name: its addresses are checked when connecting

@@ -1,4 +1,4 @@
-"""`kind: kafka`: produced with acks=all by an idempotent producer; delivered when the brokers have acknowledged."""
+"""`kind: kafka`: produces with acks=all and an idempotent producer. Delivered means that the brokers acknowledged."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from reconciler.config.basics import Tls, check_address, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message, NotTaken, Refused
-from reconciler.forwarding.names import Pattern, fill, word
+from reconciler.forwarding.message import DeliveryRejected, Message, NotAccepted
+from reconciler.forwarding.names import Pattern, render, word
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -54,7 +54,7 @@ class KafkaDestination(Destination):
 
 
 class Kafka(Connected["AIOKafkaProducer"]):
-    """The key is the project's id: one project's events are in one partition, in order. The id is in the headers."""
+    """The key is the project's id, so that a project's events stay in order in one partition."""
 
     config = KafkaDestination
     requires = ("aiokafka", "kafka")
@@ -103,11 +103,13 @@ class Kafka(Connected["AIOKafkaProducer"]):
         from aiokafka import errors
 
         headers = [(name, value.encode()) for name, value in message.headers.items()]
-        topic = fill(self._destination.topic, message, word)
+        topic = render(self._destination.topic, message, word)
         try:
             await connection.send_and_wait(topic, message.body, key=message.project.encode(), headers=headers)
         except errors.MessageSizeTooLargeError:
-            raise Refused(f"{len(message.body):,} bytes are more than max_message or the topic takes") from None
+            raise DeliveryRejected(
+                f"{len(message.body):,} bytes are more than max_message or the topic allows"
+            ) from None
         except errors.KafkaTimeoutError as error:
             raise TimeoutError(str(error)) from None
         except (
@@ -117,7 +119,7 @@ class Kafka(Connected["AIOKafkaProducer"]):
             errors.NotEnoughReplicasError,
             errors.NotEnoughReplicasAfterAppendError,
         ) as error:
-            raise NotTaken(f"the topic {topic} did not take it: {error}") from None
+            raise NotAccepted(f"the topic {topic} did not accept it: {error}") from None
 
     async def disconnect(self, connection: AIOKafkaProducer) -> None:
         await connection.stop()

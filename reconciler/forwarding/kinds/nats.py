@@ -1,4 +1,4 @@
-"""`kind: nats`: published to NATS JetStream; delivered when a stream has acknowledged it."""
+"""`kind: nats`: publishes to NATS JetStream. Delivered means that a stream acknowledged."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import ReadFile, Tls, check_url, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message, NotTaken, Refused
-from reconciler.forwarding.names import Pattern, fill, word
+from reconciler.forwarding.message import DeliveryRejected, Message, NotAccepted
+from reconciler.forwarding.names import Pattern, render, word
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
 
 def _server(url: str) -> str:
-    """With or without its scheme, as NATS' own tools take it."""
+    """Allow an address with or without a scheme, as NATS' own tools do."""
     check_url(url if "://" in url else f"nats://{url}", ("nats", "tls", "ws", "wss"), "nats://127.0.0.1:4222")
     return url
 
@@ -47,7 +47,7 @@ class NatsDestination(Destination):
 
 
 class Nats(Connected["Client"]):
-    """The event's id is the message's (`Nats-Msg-Id`): the stream drops repeats within its duplicate window."""
+    """Sends the event's id as `Nats-Msg-Id`, so that the stream drops repeats within its duplicate window."""
 
     config = NatsDestination
     requires = ("nats", "nats")
@@ -84,7 +84,7 @@ class Nats(Connected["Client"]):
         return await nats.connect(
             servers=wanted.servers,
             name="gitlab-reconciler",
-            allow_reconnect=False,  # trouble makes a new connection anyway
+            allow_reconnect=False,  # a new connection is opened after an error anyway
             connect_timeout=max(1, wanted.timeout // 1000),
             **{name: value for name, value in options.items() if value is not None},
         )
@@ -93,18 +93,20 @@ class Nats(Connected["Client"]):
         from nats.errors import MaxPayloadError
         from nats.js.errors import APIError, NoStreamResponseError
 
-        subject = fill(self._destination.subject, message, word)
+        subject = render(self._destination.subject, message, word)
         headers = message.headers | {"Nats-Msg-Id": message.id}
         try:
             await connection.jetstream().publish(
                 subject, message.body, headers=headers, timeout=self._destination.timeout / 1000
             )
         except MaxPayloadError:
-            raise Refused(f"{len(message.body):,} bytes are more than the server takes (max_payload)") from None
+            raise DeliveryRejected(
+                f"{len(message.body):,} bytes are more than the server allows (max_payload)"
+            ) from None
         except NoStreamResponseError:
-            raise NotTaken(f"no JetStream stream takes the subject {subject}") from None
+            raise NotAccepted(f"no JetStream stream accepts the subject {subject}") from None
         except APIError as error:
-            raise NotTaken(f"the stream did not take it: {error.description} ({error.err_code})") from None
+            raise NotAccepted(f"the stream did not accept it: {error.description} ({error.err_code})") from None
 
     async def disconnect(self, connection: Client) -> None:
         await connection.close()

@@ -1,4 +1,4 @@
-"""`kind: rabbitmq`: published persistently to an exchange; delivered when the broker has confirmed it."""
+"""`kind: rabbitmq`: publishes persistently to an exchange. Delivered means that the broker confirmed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import Tls, check_url, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message, NotTaken, Refused
-from reconciler.forwarding.names import Pattern, fill, word
+from reconciler.forwarding.message import DeliveryRejected, Message, NotAccepted
+from reconciler.forwarding.names import Pattern, render, word
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
@@ -44,8 +44,8 @@ class RabbitMQDestination(Destination):
 
 
 class Channels:
-    """A connection with its channels. Each message has one for itself while it is under way: RabbitMQ closes a
-    channel for what one message did wrong, and whatever else is under way over it fails.
+    """A connection with its channels. Each message in flight has a channel of its own: RabbitMQ closes a channel on
+    one message's error, and all other messages on it would fail.
     """
 
     def __init__(self, connection: AbstractConnection, exchange: str) -> None:
@@ -55,7 +55,7 @@ class Channels:
 
     @asynccontextmanager
     async def exchange(self) -> AsyncIterator[AbstractExchange]:
-        """The exchange, over a channel that nobody else uses."""
+        """The exchange, on a channel that nobody else uses."""
         channel, exchange = self._free.pop() if self._free else await self._open()
         try:
             yield exchange
@@ -71,7 +71,7 @@ class Channels:
 
 
 class RabbitMQ(Connected[Channels]):
-    """Mandatory: a message that no queue takes comes back, and is tried again, instead of vanishing."""
+    """Publishes as mandatory: a message that no queue accepts is returned and retried instead of being lost."""
 
     config = RabbitMQDestination
     requires = ("aio_pika", "rabbitmq")
@@ -103,7 +103,7 @@ class RabbitMQ(Connected[Channels]):
         )
         try:
             channels = Channels(connection, wanted.exchange)
-            async with channels.exchange():  # it is there
+            async with channels.exchange():  # the exchange exists
                 return channels
         except BaseException:
             await connection.close()
@@ -123,18 +123,18 @@ class RabbitMQ(Connected[Channels]):
             type=message.about["kind"],
             app_id="gitlab-reconciler",
         )
-        key = fill(self._destination.routing_key, message, word)
+        key = render(self._destination.routing_key, message, word)
         try:
             async with connection.exchange() as exchange:
                 await exchange.publish(made, key, mandatory=True)
         except exceptions.PublishError:
-            raise NotTaken(f"no queue takes messages with the routing key {key}") from None
+            raise NotAccepted(f"no queue accepts messages with the routing key {key}") from None
         except exceptions.DeliveryError as error:
-            raise NotTaken(f"the broker did not confirm: {error}") from None
+            raise NotAccepted(f"the broker did not confirm: {error}") from None
         except exceptions.ChannelPreconditionFailed as error:
-            raise Refused(f"the broker does not take it: {error}") from None
+            raise DeliveryRejected(f"the broker rejected it: {error}") from None
         except exceptions.ChannelClosed as error:
-            raise NotTaken(f"the broker did not take it: {error}") from None
+            raise NotAccepted(f"the broker did not accept it: {error}") from None
 
     async def disconnect(self, connection: Channels) -> None:
         await connection.connection.close()

@@ -1,4 +1,4 @@
-"""`kind: redis`: appended to a Redis Stream; delivered when Redis has answered, and replicas, where asked."""
+"""`kind: redis`: appends to a Redis Stream. Delivered means that Redis answered, and replicas if configured."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import Tls, check_url, host_and_port
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message, NotTaken
-from reconciler.forwarding.names import Pattern, fill
+from reconciler.forwarding.message import Message, NotAccepted
+from reconciler.forwarding.names import Pattern, render
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as Client
@@ -89,18 +89,18 @@ class Redis(Connected["Client"]):
             "headers": orjson.dumps(message.headers),
             "body": message.body,
         }
-        stream = fill(wanted.stream, message, lambda text: text)
-        async with connection.client() as one:  # WAIT is about what this very connection wrote
+        stream = render(wanted.stream, message, lambda text: text)
+        async with connection.client() as one:  # WAIT counts only what this connection wrote
             try:
                 await one.xadd(stream, entry, maxlen=wanted.max_length, approximate=True)
-            except ReadOnlyError:  # no master any more: another connection may find it
+            except ReadOnlyError:  # no longer the master: a new connection may find it
                 raise
             except ResponseError as error:
-                raise NotTaken(f"Redis did not take it: {error}") from None
+                raise NotAccepted(f"Redis did not accept it: {error}") from None
             if wanted.replicas:
                 reached = await one.wait(wanted.replicas, wanted.timeout)
                 if reached < wanted.replicas:
-                    raise NotTaken(f"{reached} of {wanted.replicas} replicas have it")
+                    raise NotAccepted(f"{reached} of {wanted.replicas} replicas have it")
 
     async def disconnect(self, connection: Client) -> None:
         await connection.aclose()

@@ -1,4 +1,4 @@
-"""`kind: stdout`: one line of JSON for each event on the service's standard output, for a pipe."""
+"""`kind: stdout`: writes one line of JSON for each event to the service's standard output, for a pipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.kinds.file import line
-from reconciler.forwarding.message import TAKEN, Answer, Message
+from reconciler.forwarding.message import ACCEPTED, Answer, Message
 
 
 class StdoutDestination(Destination):
@@ -26,7 +26,7 @@ class StdoutDestination(Destination):
 
 
 class Stdout(Kind):
-    """Writes lines. Delivered means: the pipe took it; what its reader does with it is not known."""
+    """Writes lines. Delivered means that the pipe accepted the line; what its reader does is not known."""
 
     config = StdoutDestination
 
@@ -42,8 +42,8 @@ class Stdout(Kind):
         task = asyncio.create_task(self._write(line(message.body)))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
-        await asyncio.shield(task)  # a line that was begun is ended, also when it takes longer than the time-out
-        return TAKEN
+        await asyncio.shield(task)  # a line is always finished, even after the timeout
+        return ACCEPTED
 
     async def close(self) -> None:
         for task in self._writing:
@@ -61,8 +61,8 @@ class Stdout(Kind):
 
 
 async def _writable(file: int) -> None:
-    """Wait until a pipe has room. It has then room for PIPE_BUF bytes at least (POSIX): writing so many waits for
-    nobody. Files and /dev/null can't be waited for, and need not be.
+    """Wait until a pipe has room. It then has room for at least PIPE_BUF bytes (POSIX), so writing that many does not
+    block. Files and /dev/null can't be waited for, and need not be.
     """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()

@@ -18,7 +18,7 @@ import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.matching import NEAR, History, Verdict
+from reconciler.events.matching import NEAR, CutDecision, History
 from reconciler.events.pairing import Seen, pair
 from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
@@ -137,9 +137,9 @@ class _Window:
         start, end = self._start(history), self._end(history)
         cuts = [start]
         for at in range(start + 1, end):
-            verdict = history.judge(at)
-            self.lacks |= self._unknown(history, verdict)
-            if verdict.cut:
+            decision = history.decide(at)
+            self.lacks |= self._unknown(history, decision)
+            if decision.cut:
                 cuts.append(at)
         if not self.lacks:
             segments = itertools.pairwise([*cuts, end])
@@ -149,8 +149,8 @@ class _Window:
         """The last cut before the new sightings that does not depend on them."""
         new = bisect_left(history.ordered, self.first)
         for at in range(new - NEAR, 0, -1):
-            verdict = history.judge(at)
-            if verdict.cut and verdict.decided_by.stop <= new and not self._unknown(history, verdict):
+            decision = history.decide(at)
+            if decision.cut and decision.decided_by.stop <= new and not self._unknown(history, decision):
                 return at
         if self.after is not None:
             self.lacks.add(EARLIER)
@@ -160,17 +160,17 @@ class _Window:
         """The first cut after the new sightings that does not depend on them."""
         new = bisect_right(history.ordered, self.last)
         for at in range(new + NEAR, len(history.ordered)):
-            verdict = history.judge(at)
-            if verdict.cut and verdict.decided_by.start >= new and not self._unknown(history, verdict):
+            decision = history.decide(at)
+            if decision.cut and decision.decided_by.start >= new and not self._unknown(history, decision):
                 return at
         if self.before is not None:
             self.lacks.add(LATER)
         return len(history.ordered)
 
-    def _unknown(self, history: History, verdict: Verdict) -> set[str]:
+    def _unknown(self, history: History, decision: CutDecision) -> set[str]:
         """The sides on which sightings outside the window may affect the result."""
-        earlier = self.after is not None and verdict.decided_by.start == 0
-        later = self.before is not None and verdict.decided_by.stop == len(history.ordered)
+        earlier = self.after is not None and decision.decided_by.start == 0
+        later = self.before is not None and decision.decided_by.stop == len(history.ordered)
         return ({EARLIER} if earlier else set()) | ({LATER} if later else set())
 
     def _holds(self, time: Millis) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field
 from reconciler.config.basics import FilePath
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.message import TAKEN, Answer, Message, Refused
+from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message
 
 
 class FolderDestination(Destination):
@@ -33,9 +33,9 @@ class Folder(Kind):
 
     async def send(self, message: Message) -> Answer:
         if len(message.body) > self._largest:
-            raise Refused(f"{len(message.body)} bytes are more than `largest`")
+            raise DeliveryRejected(f"{len(message.body)} bytes are more than `largest`")
         await asyncio.to_thread(self._write, message)  # any error: it is tried again
-        return TAKEN
+        return ACCEPTED
 
     def _write(self, message: Message) -> None:
         """Whole and on disk, or not there: a repeat replaces the file with the same bytes."""

@@ -263,7 +263,7 @@ class TestOnce:
 
     def test_what_is_not_known(self) -> None:
         gitlab = Name("gitlab", "https://h")
-        why = "no webhook there delivers to us"
+        why = "it has no webhook for this receiver"
         found = [
             Unknown("webhook", f"hook_log of {p}", gitlab, "no webhook", f"{p}: {why}", since)
             for p, since in (("a/b", "2026-10-02"), ("c/d", "2026-10-01"))

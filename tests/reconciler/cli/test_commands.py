@@ -145,9 +145,9 @@ class TestCheck:
         hook.settings["push_events_branch_filter"] = "main"
         done = service.run("check")
         assert (done.returncode, done.stdout.count("!")) == (0, 2)
-        text = "GitLab sends pushes to branches like main only (push_events_branch_filter, wildcard)"
+        text = "GitLab sends only pushes to branches that match main (push_events_branch_filter, wildcard)"
         assert text in done.stdout
-        assert "GitLab keeps no signing token" in done.stdout
+        assert "GitLab stored no signing token" in done.stdout
         listed = service.run("hooks", "list")
         assert f"! group/project: webhook default: {text}" in listed.stdout
         [shown] = json.loads(service.run("hooks", "list", "--json").stdout)[0]["hooks"]

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.guard import Guard
+from receiver.guard import HookGuard
 from reconciler.cli.schema import schema_text
 from reconciler.config.kinds import BUILT_IN
 from reconciler.config.load import ConfigError, load
@@ -311,7 +311,7 @@ NESTED = deep(30, "{% for a in b %}", "{% endfor %}")  # more than Python nests
         ("{url: 'https://x', secret: whsec_====}", "secret: should be a Standard Webhooks secret"),
         ("{url: 'https://x', headers: {X-Team: Müller}}", "headers.X-Team: can't be sent in a header"),
         ('{url: "https://x", headers: {A: "b\\r\\nC: d"}}', "headers.A: can't be sent in a header"),
-        ("{url: 'https://x', headers: {'A:': b}}", "is no name of a header"),
+        ("{url: 'https://x', headers: {'A:': b}}", "is not a header name"),
         ("{url: 'https://x', transform: {template: '{{ a | nonsense }}'}}", "No filter named 'nonsense'"),
         ("{url: 'https://x', transform: {template: '{% if a is nonsense %}{% endif %}'}}", "No test named"),
         ("{url: 'https://x', transform: {template: '{{ a', content_type: text/plain}}", "no valid Jinja2 template"),
@@ -369,7 +369,7 @@ def test_a_signing_token_needs_no_padding(tmp_path: Path) -> None:
     hooks = [{"signing_token": "whsec_YWJjZA"}, {"name": "b", "signing_token": "YWJjZA=="}]
     config = load(write(tmp_path, {"receiver": {"hooks": hooks}}), {})
     for hook in config.receiver.hooks:
-        Guard(hook)
+        HookGuard(hook)
 
 
 def test_sound_addresses_are_taken(tmp_path: Path) -> None:

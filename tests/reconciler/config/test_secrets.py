@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.guard import Guard
+from receiver.guard import HookGuard
 from reconciler.config.load import ConfigError, load
 from reconciler.config.models import Config
 
@@ -56,7 +56,7 @@ def test_a_hook_that_anyone_could_post_to_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("token", ["whsec_YWJj", "whsec_YWJjZA", "whsec_YWJjZA==", "YWJjZA"])
 def test_a_signing_token_without_its_padding_works(tmp_path: Path, token: str) -> None:
-    Guard(hook(tmp_path, f"signing_token: {token}").receiver.hooks[0])
+    HookGuard(hook(tmp_path, f"signing_token: {token}").receiver.hooks[0])
 
 
 @pytest.mark.parametrize("token", ["whsec_", "whsec_%", "whsec_YWJjZ", "no base64"])

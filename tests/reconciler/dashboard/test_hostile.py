@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
 from reconciler.config.models import Admin
-from reconciler.dashboard.guard import GUESS_EVERY_S, GUESSES, MOST_GUESSERS, Guard, Guesses
+from reconciler.dashboard.guard import GUESS_EVERY_S, GUESSES, MOST_GUESSERS, AdminGuard, Guesses
 from reconciler.dashboard.views import LARGEST_SHOWN
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
@@ -28,7 +28,7 @@ TOKEN = "open-sesame-open-sesame"
 @pytest.fixture
 def locked(make_service: MakeService) -> Iterator[Dash]:
     service = make_service(admin={"port": free_port(), "token": TOKEN}).start()
-    service.wait_for_log("the dashboard is ready")
+    service.wait_for_log("dashboard ready")
     one = Dash(service)
     yield one
     one.client.close()
@@ -37,7 +37,7 @@ def locked(make_service: MakeService) -> Iterator[Dash]:
 @pytest.fixture
 def dash(make_service: MakeService, consumer: Consumer) -> Iterator[Dash]:
     service = make_service(destinations=[to_consumer(consumer)], admin={"port": free_port()}).start()
-    service.wait_for_log("the dashboard is ready")
+    service.wait_for_log("dashboard ready")
     one = Dash(service)
     yield one
     one.client.close()
@@ -63,9 +63,12 @@ class TestGuessing:
 
         assert guess("wrong") == (403 if way == "form" else 303)
         until(lambda: guess("wrong") == guess(TOKEN) == 429)
-        said = locked.service.wait_for_log("a wrong token was shown to the dashboard")
+        said = locked.service.wait_for_log("wrong dashboard token")
         assert said["client"] == "127.0.0.1"
-        assert locked.service.wait_for_log("too many wrong tokens: for a while none is looked at")["level"] == "error"
+        assert (
+            locked.service.wait_for_log("too many wrong dashboard tokens: tokens are ignored for a while")["level"]
+            == "error"
+        )
         assert TOKEN not in json.dumps(locked.service.logs)
         cookie = "; ".join(f"{name}={value}" for name, value in inside.items())
         assert locked.get("/", headers={"Cookie": cookie}).status_code == 200  # who is logged in stays so
@@ -95,7 +98,7 @@ class TestGuessing:
         async def page(scope: Any, receive: Any, send: Any) -> None:
             await PlainTextResponse("in")(scope, receive, send)
 
-        guard = Guard(page, Admin.model_validate({"port": 1, "token": TOKEN}))
+        guard = AdminGuard(page, Admin.model_validate({"port": 1, "token": TOKEN}))
 
         async def status(host: str, token: str) -> int:
             transport = httpx.ASGITransport(guard, client=(host, 1))
@@ -118,14 +121,14 @@ class TestGuessing:
         first = log_in(locked, TOKEN).cookies
         locked.service.stop()
         locked.service.start()
-        locked.service.wait_for_log("the dashboard is ready")
+        locked.service.wait_for_log("dashboard ready")
         locked.client.cookies.clear()
         assert dict(log_in(locked, TOKEN).cookies) != dict(first)
 
 
 def test_a_link_can_t_put_words_into_its_mouth(dash: Dash) -> None:
-    for told in ("Your token has expired: call 555-1234", "0", "", "x" * 5000):
-        assert 'role="status"' not in dash.get("/", params={"told": told}).text
+    for words in ("Your token has expired: call 555-1234", "0", "", "x" * 5000):
+        assert 'role="status"' not in dash.get("/", params={"message": words}).text
     done = dash.act("/destinations/consumer/pause")
     assert "consumer is paused" in done.text
     assert "paused" not in str(done.url)
@@ -171,7 +174,7 @@ def test_a_large_body_is_a_download(dash: Dash) -> None:
     page = dash.get("/events/1")
     assert page.status_code == 200
     assert len(page.content) < 20_000
-    assert "too large to be shown" in page.text
+    assert "too large to show" in page.text
     got = dash.get("/events/1/payload")
     assert got.content == body
     assert got.headers["content-type"] == "application/json"

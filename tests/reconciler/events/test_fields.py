@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from receiver.body import Refused, json_object
+from receiver.body import RequestRejected, json_object
 from reconciler.events.fields import as_json, parsed
 from reconciler.sources import answers, checked
 
@@ -54,7 +54,7 @@ def test_a_number_that_is_none_is_not_written() -> None:
     "raw", [b"NaN", b"Infinity", b"-Infinity", b"{", b"", b"01", b"'x'", b"[" * 3000 + b"]" * 3000]
 )
 def test_both_refuse_it(raw: bytes) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRejected):
         json_object(b'{"title": ' + raw + b"}")
     with pytest.raises(ValueError, match=r"."):
         checked.parse(b'{"title": ' + raw + b"}")

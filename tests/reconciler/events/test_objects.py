@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.events.identify import summarise
+from reconciler.events.webhook_sighting import summarise
 from reconciler.events.webhooks import object_of
 from tests.conftest import PAYLOADS
 

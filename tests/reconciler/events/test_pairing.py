@@ -5,31 +5,33 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.events.pairing import Telling, best_pairing
+from reconciler.events.pairing import Report, best_pairing
 from reconciler.events.sighting import Precision
 from reconciler.events.times import MINUTE, Millis
 
 Worth = tuple[int, int]
 
-tellings = st.builds(
-    lambda time, precision, sha: Telling(Millis(time * MINUTE), precision, [], sha),
+reports = st.builds(
+    lambda time, precision, sha: Report(Millis(time * MINUTE), precision, [], sha),
     st.integers(0, 40) | st.integers(0, 3000),
-    st.sampled_from([Precision.STATED, Precision.RECEIVED, Precision.ALONE, Precision.ONCE]),
+    st.sampled_from(
+        [Precision.GITLAB_TIME, Precision.RECEIVED_TIME, Precision.RECEIVED_UNVERIFIED, Precision.UNIQUE_ID]
+    ),
     st.sampled_from([None, None, "x", "y"]),
 )
-several = st.lists(tellings, max_size=12).map(lambda some: sorted(some, key=lambda telling: telling.time))
+several = st.lists(reports, max_size=12).map(lambda some: sorted(some, key=lambda report: report.time))
 
 
-def distance(left: Telling, right: Telling) -> int | None:
+def distance(left: Report, right: Report) -> int | None:
     if None not in (left.webhook_sha, right.webhook_sha) and left.webhook_sha != right.webhook_sha:
         return None
-    if Precision.ONCE in (left.precision, right.precision):
+    if Precision.UNIQUE_ID in (left.precision, right.precision):
         return 0
     apart = abs(left.time - right.time)
     return apart if apart <= max(left.precision.tolerance, right.precision.tolerance) else None
 
 
-def best_worth(left: list[Telling], right: list[Telling]) -> Worth:
+def best_worth(left: list[Report], right: list[Report]) -> Worth:
     """(pairs, -total distance) of the best: every pairing that does not cross is tried."""
     table = [[(0, 0)] * (len(right) + 1) for _ in range(len(left) + 1)]
     for i in reversed(range(len(left))):
@@ -44,7 +46,7 @@ def best_worth(left: list[Telling], right: list[Telling]) -> Worth:
 
 @settings(deadline=None, max_examples=500)
 @given(left=several, right=several)
-def test_no_pairing_has_more_pairs_or_a_smaller_distance(left: list[Telling], right: list[Telling]) -> None:
+def test_no_pairing_has_more_pairs_or_a_smaller_distance(left: list[Report], right: list[Report]) -> None:
     pairs = best_pairing(left, right)
     apart = [distance(left[i], right[j]) for i, j in pairs]
     assert pairs == sorted(pairs)

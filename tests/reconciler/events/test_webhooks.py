@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.config.destinations import Destination
 from reconciler.events import times
-from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import Sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.events.webhooks import KIND_OF, WEBHOOKS
 from reconciler.forwarding.filters import accepting
 from reconciler.ledger.queue.routes import Candidate

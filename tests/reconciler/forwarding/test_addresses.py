@@ -114,7 +114,7 @@ async def test_rebinding_gains_nothing(monkeypatch: pytest.MonkeyPatch, consumer
     to = destination(url=f"http://innocent.example:{consumer.port}/x", timeout="300ms")
     answer = await send(to)
     assert names.asked == 1
-    assert not answer.taken
+    assert not answer.accepted
     assert consumer.requests == []
 
 
@@ -123,7 +123,7 @@ async def test_an_allowed_network_is_reached_under_the_host_s_name(
 ) -> None:
     Names(monkeypatch, "127.0.0.1")
     to = destination(url=f"http://inside.example:{consumer.port}/x", allow_private=["127.0.0.0/8"])
-    assert (await send(to)).taken
+    assert (await send(to)).accepted
     assert consumer.requests[0].headers["host"] == f"inside.example:{consumer.port}"
     refused = destination(url=f"http://inside.example:{consumer.port}/x", allow_private=["10.0.0.0/8"])
     assert (await send(refused)).error_class == "address"
@@ -136,7 +136,7 @@ async def test_a_host_s_second_address_is_tried(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(socket, "getaddrinfo", both)
     to = destination(url=f"http://inside.example:{consumer.port}/x", allow_private=["127.0.0.0/8"])
-    assert (await send(to)).taken
+    assert (await send(to)).accepted
 
 
 async def test_redirects_are_followed_only_when_told_and_only_where_the_body_goes_too(consumer: Consumer) -> None:
@@ -145,7 +145,7 @@ async def test_redirects_are_followed_only_when_told_and_only_where_the_body_goe
             consumer.answer = lambda _h, _b, status=status: (status, {"Location": other.url}, b"")  # type: ignore[misc]
             before = len(other.requests)
             to = destination(url=consumer.url, allow_private=True, follow_redirects=follow, headers={"X-Secret": "s"})
-            assert (await send(to)).taken is taken
+            assert (await send(to)).accepted is taken
             assert len(other.requests) - before == int(taken)
         assert all(request.body == b"{}" for request in other.requests)
         assert not any("x-secret" in request.headers for request in other.requests)
@@ -171,12 +171,12 @@ async def test_a_loop_of_redirects_ends(consumer: Consumer) -> None:
 
 async def test_the_environment_s_proxy_is_not_taken(monkeypatch: pytest.MonkeyPatch, consumer: Consumer) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    assert (await send(destination(url=consumer.url, allow_private=True))).taken
+    assert (await send(destination(url=consumer.url, allow_private=True))).accepted
 
 
 async def test_a_configured_proxy_is(consumer: Consumer) -> None:
     to = destination(url="http://far.example/path", proxy=f"http://user:pass@127.0.0.1:{consumer.port}")
-    assert (await send(to)).taken
+    assert (await send(to)).accepted
     [request] = consumer.requests
     assert request.headers["host"] == "far.example"
     assert request.headers["proxy-authorization"].startswith("Basic ")

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reconciler.config.destinations import BreakerSettings, Destination, Retry
 from reconciler.events.times import Millis
 from reconciler.forwarding.breaker import CircuitBreaker
-from reconciler.forwarding.rate import RateLimit
+from reconciler.forwarding.rate import SendRate
 from reconciler.ledger.queue.destinations import Breaker
 
 
@@ -158,7 +158,7 @@ TestAnyOrder = AnyOrder.TestCase
 
 @given(st.floats(0.1, 500), st.lists(st.integers(0, 3000), min_size=2, max_size=60))
 def test_a_rate_is_kept_in_every_stretch_of_time(per_second: float, pauses: list[int]) -> None:
-    rate, now, sent = RateLimit(per_second), 0, []
+    rate, now, sent = SendRate(per_second), 0, []
     for pause in pauses:
         now += pause
         now += rate.wait(now)
@@ -171,7 +171,7 @@ def test_a_rate_is_kept_in_every_stretch_of_time(per_second: float, pauses: list
 
 
 def test_no_rate_never_waits() -> None:
-    rate = RateLimit(None)
+    rate = SendRate(None)
     for _ in range(1000):
         assert rate.wait(0) == 0
         rate.take(0)

@@ -21,7 +21,7 @@ from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.events import times
 from reconciler.forwarding.kind import Connected, Kind, attempt
-from reconciler.forwarding.message import Answer, Message, NotTaken, Refused
+from reconciler.forwarding.message import Answer, DeliveryRejected, Message, NotAccepted
 from tests.support.brokers import broker
 
 
@@ -80,7 +80,7 @@ class TestNats:
         url, stream = server
         kind = made("nats", servers=[url], subject=unique + ".{project_path}.{kind}.{action}")
         answers = await asyncio.gather(*(attempt(kind, message(n), timeout_s=3) for n in range(20)))
-        assert all(answer.taken for answer in answers)
+        assert all(answer.accepted for answer in answers)
         info = await stream.stream_info(unique)
         assert info.state.messages == 20
         first = await stream.get_msg(unique, seq=1)
@@ -95,17 +95,17 @@ class TestNats:
         url, _ = server
         nowhere = made("nats", servers=[url], subject="no.such.subject")
         [answer] = await sent(nowhere, message())
-        assert (answer.taken, answer.refused) == (False, False)
-        assert "no JetStream stream takes the subject no.such.subject" in (answer.error or "")
+        assert (answer.accepted, answer.rejected) == (False, False)
+        assert "no JetStream stream accepts the subject no.such.subject" in (answer.error or "")
         kind = made("nats", servers=[url], subject=unique + ".x")
         [answer] = await sent(kind, message(body=b"x" * 200_000))
-        assert not answer.taken
+        assert not answer.accepted
         [answer] = await sent(kind, message(body=b"x" * 2_000_000))  # above the server's max_payload
-        assert answer.refused
+        assert answer.rejected
         [answer] = await sent(kind, message())
-        assert answer.taken
+        assert answer.accepted
         [away] = await sent(made("nats", servers=["nats://127.0.0.1:9"]), message())
-        assert not away.taken
+        assert not away.accepted
         for one in (nowhere, kind):
             await one.close()
 
@@ -120,7 +120,7 @@ class TestNats:
         for first in (0, 10):
             fine = [message(first + n) for n in range(1, 8)]
             found = await together(kind, nowhere, large, too_large, *fine)
-            assert found == ["not_taken", "not_taken", "refused"] + [None] * 7
+            assert found == ["not_accepted", "not_accepted", "rejected"] + [None] * 7
         assert len(connections) == 1
         await kind.close()
 
@@ -129,7 +129,7 @@ class TestNats:
         await sent(kind, message(1))
         await kind._line.connection.close()
         first, second = await sent(kind, message(2), message(2))
-        assert (first.taken, second.taken) == (False, True)
+        assert (first.accepted, second.accepted) == (False, True)
         assert "connected" in await kind.check()
         await kind.close()
 
@@ -153,7 +153,7 @@ class TestRabbitMQ:
         url, queue = server
         kind = made("rabbitmq", url=url, exchange=unique)
         answers = await asyncio.gather(*(attempt(kind, message(n), timeout_s=3) for n in range(20)))
-        assert all(answer.taken for answer in answers)
+        assert all(answer.accepted for answer in answers)
         got = [await queue.get(no_ack=True) for _ in range(20)]
         assert {one.message_id for one in got} == {f"evt_x_{n}" for n in range(20)}
         assert got[0].delivery_mode == aio_pika.DeliveryMode.PERSISTENT
@@ -164,7 +164,7 @@ class TestRabbitMQ:
     async def test_a_queue_by_its_name(self, server: tuple[str, Any], unique: str) -> None:
         kind = made("rabbitmq", url=server[0], routing_key=unique)
         [answer] = await sent(kind, message())
-        assert answer.taken
+        assert answer.accepted
         assert (await server[1].get(no_ack=True)).message_id == "evt_x_1"
         await kind.close()
 
@@ -172,14 +172,14 @@ class TestRabbitMQ:
         url, queue = server
         kind = made("rabbitmq", url=url, exchange=unique)
         lost, fine = await sent(kind, message(1, project=7), message(2))
-        assert (lost.taken, lost.refused) == (False, False)
-        assert "no queue takes messages with the routing key gitlab.7.push" in (lost.error or "")
-        assert fine.taken
+        assert (lost.accepted, lost.rejected) == (False, False)
+        assert "no queue accepts messages with the routing key gitlab.7.push" in (lost.error or "")
+        assert fine.accepted
         assert (await queue.get(no_ack=True)).message_id == "evt_x_2"
         [missing] = await sent(made("rabbitmq", url=url, exchange="no-such"), message())
         assert "no-such" in (missing.error or "")
         [stranger] = await sent(made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")), message())
-        assert not stranger.taken
+        assert not stranger.accepted
         assert "wrong" not in made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")).address
         await kind.close()
 
@@ -187,7 +187,7 @@ class TestRabbitMQ:
         kind, connections = counting("rabbitmq", url=server[0], exchange=unique)
         for _ in range(2):
             found = await together(kind, message(0, project=7), *(message(n) for n in range(1, 8)))
-            assert found == ["not_taken"] + [None] * 7
+            assert found == ["not_accepted"] + [None] * 7
         assert len(connections) == 1
         await kind.close()
 
@@ -199,7 +199,7 @@ class TestRabbitMQ:
         before = await aio_pika.connect(server[0])
         channel = await before.channel()
         await channel.exchange_delete(unique)
-        assert await together(kind, *(message(n) for n in range(8))) == ["not_taken"] * 8
+        assert await together(kind, *(message(n) for n in range(8))) == ["not_accepted"] * 8
         exchange = await channel.declare_exchange(unique, aio_pika.ExchangeType.TOPIC, durable=True)
         await server[1].bind(exchange, "gitlab.42.*")
         assert await together(kind, *(message(n) for n in range(8))) == [None] * 8
@@ -221,7 +221,7 @@ class TestRedis:
         url, client = server
         kind = made("redis", url=url, stream=unique + ":{project_id}")
         answers = await asyncio.gather(*(attempt(kind, message(n), timeout_s=3) for n in range(20)))
-        assert all(answer.taken for answer in answers)
+        assert all(answer.accepted for answer in answers)
         entries = await client.xrange(unique + ":42")
         assert {fields[b"id"] for _, fields in entries} == {f"evt_x_{n}".encode() for n in range(20)}
         fields = entries[0][1]
@@ -233,7 +233,7 @@ class TestRedis:
         url, client = server
         kind = made("redis", url=url, stream=unique, replicas=1, timeout="200ms")
         [alone] = await sent(kind, message())
-        assert not alone.taken
+        assert not alone.accepted
         assert "0 of 1 replicas" in (alone.error or "")
         await kind.close()
         await client.delete(unique)
@@ -249,7 +249,7 @@ class TestRedis:
         await client.set(unique + ":7", "no stream")
         for _ in range(2):
             found = await together(kind, message(0, project=7), *(message(n) for n in range(1, 8)))
-            assert found == ["not_taken"] + [None] * 7
+            assert found == ["not_accepted"] + [None] * 7
         assert len(connections) == 1
         await client.delete(unique + ":7")
         await kind.close()
@@ -306,17 +306,17 @@ class TestKafka:
     async def test_what_goes_wrong(self, servers: str, unique: str) -> None:
         kind = made("kafka", servers=servers.split(","), topic=unique, max_message=2000, timeout="10s")
         answer = await attempt(kind, message(body=b"x" * 5000), timeout_s=10)
-        assert answer.refused
-        assert (await attempt(kind, message(), timeout_s=10)).taken
+        assert answer.rejected
+        assert (await attempt(kind, message(), timeout_s=10)).accepted
         await kind.close()
         kind, connections = counting("kafka", servers=servers.split(","), topic=unique, max_message=2000)
         for _ in range(2):
             fine = (message(n) for n in range(1, 8))
-            assert await together(kind, message(0, body=b"x" * 5000), *fine) == ["refused"] + [None] * 7
+            assert await together(kind, message(0, body=b"x" * 5000), *fine) == ["rejected"] + [None] * 7
         assert len(connections) == 1
         await kind.close()
         away = await attempt(made("kafka", servers=["127.0.0.1:9"], timeout="2s"), message(), timeout_s=2)
-        assert not away.taken
+        assert not away.accepted
 
 
 class OverALine(Connected[asyncio.Event]):
@@ -353,8 +353,8 @@ class OverALine(Connected[asyncio.Event]):
 @pytest.mark.parametrize(
     ("trouble", "made_anew"),
     [
-        (NotTaken("no queue"), False),
-        (Refused("too large"), False),
+        (NotAccepted("no queue"), False),
+        (DeliveryRejected("too large"), False),
         (ConnectionResetError("gone"), True),
         (ValueError("whatever"), True),
     ],
@@ -363,12 +363,12 @@ async def test_those_beside_it_are_left_alone(trouble: Exception, made_anew: boo
     kind = OverALine(trouble)
     others = [asyncio.create_task(attempt(kind, message(n), timeout_s=5)) for n in range(1, 8)]
     await asyncio.sleep(0)
-    assert not (await attempt(kind, message(0), timeout_s=5)).taken
+    assert not (await attempt(kind, message(0), timeout_s=5)).accepted
     later = asyncio.create_task(attempt(kind, message(9), timeout_s=5))
     await asyncio.sleep(0)
     assert not kind.connections[0].is_set()
     kind.go_on.set()
-    assert all(answer.taken for answer in await asyncio.gather(*others, later))
+    assert all(answer.accepted for answer in await asyncio.gather(*others, later))
     assert len(kind.connections) == 1 + made_anew
     assert kind.connections[0].is_set() == made_anew  # closed, once nobody needs it any more
     await kind.close()
@@ -380,7 +380,7 @@ async def test_a_time_out_is_the_connection_s_fault_only_where_nothing_else_came
     slow = asyncio.create_task(attempt(kind, message(0), timeout_s=0.05))
     await asyncio.sleep(0)
     kind.go_on.set()
-    assert (await attempt(kind, message(1), timeout_s=5)).taken
+    assert (await attempt(kind, message(1), timeout_s=5)).accepted
     assert (await slow).error_class == "timeout"
     await attempt(kind, message(2), timeout_s=5)
     assert len(kind.connections) == 1

@@ -12,7 +12,7 @@ from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.events.identify import webhook_sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.storage.connection import connect, transaction
@@ -61,9 +61,13 @@ def doubted(db: Database, wanted: dict[str, Any], **sections: Any) -> list[str]:
         ({"projects": ["acme/x"]}, {"groups": [3]}, []),
         ({"projects": [8]}, {"groups": ["acme"]}, []),
         ({"kinds": ["epic"], "actions": ["promote"]}, {}, []),
-        ({"kinds": ["requirement", "issue"]}, {}, ["says 'requirement'"]),
-        ({"kinds": ["issue"], "actions": ["open", "graduate"]}, {}, ["says 'graduate'"]),
-        ({"kinds": ['"\0', "AND"]}, {}, ["says 'AND'", "says '"]),  # whatever a word is, it can be looked for
+        ({"kinds": ["requirement", "issue"]}, {}, ["'requirement' is not known"]),
+        ({"kinds": ["issue"], "actions": ["open", "graduate"]}, {}, ["'graduate' is not known"]),
+        (
+            {"kinds": ['"\0', "AND"]},
+            {},
+            ["'AND' is not known", "is not known from GitLab"],
+        ),  # whatever a word is, it can be looked for
     ],
 )
 def test_doubts(db: Database, wanted: dict[str, Any], sections: dict[str, Any], says: list[str]) -> None:
@@ -77,7 +81,7 @@ def test_check_and_serve_say_so_and_go_on(make_service: MakeService) -> None:
     one = {"name": "out", "kind": "stdout", "filter": wanted}
     service = make_service(destinations=[one], projects=[{"project": PATH}, {"project": "group/other"}]).start()
     for word in ("grup/*", "requirement"):
-        said = [line for line in service.logs if line["event"] == "a filter may not do what it says"]
+        said = [line for line in service.logs if line["event"] == "filter may not match as intended"]
         assert [line["destination"] for line in said if word in line["why"]] == ["out"]
     done = service.run("check")
     assert "grup/*" in done.stdout

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from reconciler.config.destinations import Destination, Transform
 from reconciler.events.sighting import ALERT, HOOK_TEST, Summary
-from reconciler.forwarding.filters import accepting
+from reconciler.forwarding.filters import make_filter
 from reconciler.forwarding.jail import TransformFailed
-from reconciler.forwarding.transform import transforming
+from reconciler.forwarding.transform import make_transform
 from reconciler.ledger.queue.routes import Candidate, Undecided, delivery, lane
 from reconciler.ledger.queue.routes import Route as LedgerRoute
 
@@ -39,7 +39,7 @@ def candidate(body: dict[str, Any] | None = None, **more: Any) -> Candidate:
 
 def lets_through(filter_: dict[str, Any], one: Candidate | None = None, **more: Any) -> bool:
     destination = Destination.model_validate({"name": "d", "filter": filter_, **more})
-    return accepting(destination)(candidate() if one is None else one)
+    return make_filter(destination)(candidate() if one is None else one)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_the_body_is_not_read_where_no_filter_looks_into_it() -> None:
 def test_a_filter_that_can_t_tell_makes_a_dead_letter() -> None:
     destination = Destination.model_validate({"name": "d", "filter": {"expression": "contains(body.missing, 'x')"}})
     with pytest.raises(Undecided):
-        accepting(destination)(candidate())
-    made = delivery(LedgerRoute(1, "project", accepting(destination)), 9, candidate())
+        make_filter(destination)(candidate())
+    made = delivery(LedgerRoute(1, "project", make_filter(destination)), 9, candidate())
     assert made is not None
     assert made.error is not None
     assert made.error.startswith("the filter can't decide: ")
@@ -177,7 +177,7 @@ def test_a_filter_that_can_t_tell_makes_a_dead_letter() -> None:
 
 def test_an_expression_that_would_think_for_ever_makes_a_dead_letter() -> None:
     """Everything is recorded on one thread."""
-    with pytest.raises(Undecided, match=r"takes more than 0\.1 s of computing time"):
+    with pytest.raises(Undecided, match=r"takes more than 0\.1 s of CPU time"):
         lets_through({"expression": "body.labels" + "[].[@, @]" * 40})
 
 
@@ -185,7 +185,7 @@ def test_the_time_is_looked_at_with_every_step(monkeypatch: pytest.MonkeyPatch) 
     """A step may be a long one: over a list that those before made large."""
     clock = itertools.count()
     monkeypatch.setattr(time, "thread_time", lambda: next(clock) * 0.06)
-    with pytest.raises(Undecided, match="computing time"):
+    with pytest.raises(Undecided, match="CPU time"):
         lets_through({"expression": "body.labels"})
 
 
@@ -212,7 +212,7 @@ def test_any_text_is_an_expression_or_a_mistake(text: str) -> None:
     except ValidationError:
         return
     with contextlib.suppress(Undecided):
-        accepting(destination)(candidate())
+        make_filter(destination)(candidate())
 
 
 def test_lanes() -> None:
@@ -227,7 +227,7 @@ SEEN = {"body": MERGE, "event": {"author": "ada", "title": 'He said "no"', "kind
 
 
 def made(**transform: Any) -> Any:
-    with contextlib.closing(transforming(Transform(**transform))) as make:
+    with contextlib.closing(make_transform(Transform(**transform))) as make:
         return json.loads(make(SEEN["event"], json.dumps(SEEN["body"])))
 
 

@@ -43,7 +43,7 @@ class TestAnswers:
         with Scripted(lambda _: (status, BOMB), **{"Content-Encoding": coding}) as server:
             answer = await tried(server.url)
         assert answer.status == status
-        assert answer.taken == (status == 200)
+        assert answer.accepted == (status == 200)
         assert len(answer.response or "") < 100
         assert "packed" in (answer.response or "")
 
@@ -62,14 +62,14 @@ class TestHeaders:
     async def test_they_go_out_as_they_came(self, consumer: Consumer) -> None:
         """The receiver reads headers as Latin-1: UTF-8 in them looks odd, and is UTF-8 again on the way out."""
         came = "https://gé…".encode().decode("latin-1")
-        assert (await tried(consumer.url, message(**{"X-Gitlab-Instance": came}))).taken
+        assert (await tried(consumer.url, message(**{"X-Gitlab-Instance": came}))).accepted
         assert consumer.requests[0].headers["x-gitlab-instance"].encode("latin-1") == "https://gé…".encode()
-        assert (await tried(consumer.url, message(**{"X-Gitlab-Instance": "漢"}))).taken
+        assert (await tried(consumer.url, message(**{"X-Gitlab-Instance": "漢"}))).accepted
 
     @pytest.mark.parametrize("value", ["a\nb", "a\r\nX-Other: 1", "a\x00b"])
     async def test_one_that_can_t_be_sent_is_a_dead_letter_at_once(self, consumer: Consumer, value: str) -> None:
         answer = await tried(consumer.url, message(**{"X-Gitlab-Instance": value}))
-        assert (answer.refused, answer.error_class) == (True, "refused")
+        assert (answer.rejected, answer.error_class) == (True, "rejected")
         assert "can't be sent" in (answer.error or "")
         assert consumer.requests == []
 
@@ -78,7 +78,7 @@ class TestHeaders:
             **{**HttpDestination(name="d", url="https://example.com").__dict__, "url": "http://[::1"}
         )
         http = Http(odd)
-        assert (await attempt(http, message(), timeout_s=5)).refused
+        assert (await attempt(http, message(), timeout_s=5)).rejected
         await http.close()
 
     @pytest.mark.parametrize("value", ["Müller", "s3\nb", " s3", "s3 ", "\u202e", "s3\x00"])

@@ -22,7 +22,7 @@ from reconciler.events.sighting import Summary
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.kinds.http import HttpDestination
-from reconciler.forwarding.transform import Transforming, transforming
+from reconciler.forwarding.transform import Transformer, make_transform
 from reconciler.ledger.queue.deliveries import Outgoing
 from tests.conftest import MakeService
 from tests.support.service import until
@@ -31,11 +31,11 @@ from tests.support.waiting import until as until_in_loop
 LOOP = "{% for i in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}"
 GROWTH = "{% for i in range(99999) %}{% for k in range(99999) %}" + "x" * 99 + "{% endfor %}{% endfor %}"
 POISON = [
-    ("template", LOOP, "it takes more than 2 s of computing time"),
+    ("template", LOOP, "it takes more than 2 s of CPU time"),
     ("template", "{{ 'a' * 10**9 }}", "it needs more than 384 MiB of memory"),
     ("template", "{{ 'a' | center(10**10) }}", "it needs more than 384 MiB of memory"),
     ("template", GROWTH, "it makes more than 64 MiB"),
-    ("jmespath", "to_string(@" + " | [@, @]" * 40 + ")", "it takes more than 2 s of computing time"),
+    ("jmespath", "to_string(@" + " | [@, @]" * 40 + ")", "it takes more than 2 s of CPU time"),
     ("jmespath", "@" + " | [@, @]" * 40, "it needs more than 384 MiB of memory"),
 ]
 
@@ -52,14 +52,14 @@ def _is_jail(process: psutil.Process) -> bool:
 
 
 @pytest.fixture
-def echo() -> Iterator[Transforming]:
-    with closing(transforming(Transform(template="{{ body.n }} of {{ event.kind }}"))) as make:
+def echo() -> Iterator[Transformer]:
+    with closing(make_transform(Transform(template="{{ body.n }} of {{ event.kind }}"))) as make:
         yield make
 
 
 @pytest.mark.parametrize(("language", "text", "says"), POISON)
 def test_one_without_end_fails_with_words(language: str, text: str, says: str) -> None:
-    with closing(transforming(Transform.model_validate({language: text}))) as make:
+    with closing(make_transform(Transform.model_validate({language: text}))) as make:
         with pytest.raises(TransformFailed, match=says):
             make({"kind": "push"}, "{}")
         ended = [one for one in psutil.Process().children() if one.status() == psutil.STATUS_ZOMBIE]
@@ -69,7 +69,7 @@ def test_one_without_end_fails_with_words(language: str, text: str, says: str) -
 @pytest.mark.parametrize(("text", "poison"), [(LOOP, 1), ("{{ 'a' * 10**9 }}", 1), (GROWTH, 1)])
 def test_the_next_event_is_transformed(text: str, poison: int) -> None:
     template = "{% if body.n == " + str(poison) + " %}" + text + "{% endif %}{{ body.n }}"
-    with closing(transforming(Transform(template=template))) as make:
+    with closing(make_transform(Transform(template=template))) as make:
         for n in range(3):
             if n == poison:
                 with pytest.raises(TransformFailed):
@@ -78,7 +78,7 @@ def test_the_next_event_is_transformed(text: str, poison: int) -> None:
                 assert make({}, json.dumps({"n": n})) == str(n).encode()
 
 
-def test_it_starts_with_the_first_event_and_serves_all(echo: Transforming) -> None:
+def test_it_starts_with_the_first_event_and_serves_all(echo: Transformer) -> None:
     assert children() == []
     assert echo({"kind": "push"}, '{"n": 1}') == b"1 of push"
     [process] = children()
@@ -86,7 +86,7 @@ def test_it_starts_with_the_first_event_and_serves_all(echo: Transforming) -> No
     assert children() == [process]
 
 
-def test_one_that_was_killed_is_no_event_s_fault(echo: Transforming) -> None:
+def test_one_that_was_killed_is_no_event_s_fault(echo: Transformer) -> None:
     for _ in range(2):
         assert echo({"kind": "push"}, '{"n": 1}') == b"1 of push"
         [process] = children()
@@ -97,7 +97,7 @@ def test_one_that_was_killed_is_no_event_s_fault(echo: Transforming) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_one_that_is_ended_from_outside_at_every_try_is_tried_again_later(how: signal.Signals) -> None:
     """Memory may be short for a while: the kernel ends what it finds."""
-    with closing(transforming(Transform(template="{% if body.n %}" + LOOP + "{% endif %}ready"))) as make:
+    with closing(make_transform(Transform(template="{% if body.n %}" + LOOP + "{% endif %}ready"))) as make:
         asking = ThreadPoolExecutor(1)
         answer = asking.submit(make, {}, '{"n": 1}')
         ended: set[int] = set()
@@ -117,7 +117,7 @@ def test_one_that_is_ended_from_outside_at_every_try_is_tried_again_later(how: s
 
 
 def test_one_that_ends_before_it_is_ready_is_no_event_s_fault(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, echo: Transforming
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, echo: Transformer
 ) -> None:
     """Libraries that are just being replaced, say, or no memory to load them into."""
     broken = tmp_path / "python"
@@ -134,14 +134,14 @@ def test_one_that_ends_before_it_is_ready_is_no_event_s_fault(
 def test_bodies_of_many_small_things_are_transformed(filling: str) -> None:
     """The receiver takes 25 MiB; read, they are many times as large."""
     large = f'{{"things": [{f"{filling}," * (13_000_000 // (len(filling) + 1))}0], "n": 1}}'
-    with closing(transforming(Transform(jmespath="body.[n, things[-1]]"))) as make:
+    with closing(make_transform(Transform(jmespath="body.[n, things[-1]]"))) as make:
         assert make({}, large) == b"[1,0]"
         assert make({}, '{"n": 2, "things": []}') == b"[2,null]"
-    with closing(transforming(Transform(jmespath="body.[n, things]"))) as make:
+    with closing(make_transform(Transform(jmespath="body.[n, things]"))) as make:
         assert len(make({}, large)) > 13_000_000
 
 
-def test_what_strangers_write_comes_through(echo: Transforming) -> None:
+def test_what_strangers_write_comes_through(echo: Transformer) -> None:
     large = "1" * 30
     assert (
         echo({"kind": "n\u00f6te \x1b"}, f'{{"n": {large}, "\\ud800": "\\ud800"}}')
@@ -155,7 +155,7 @@ def test_what_strangers_write_comes_through(echo: Transforming) -> None:
     assert echo({"kind": "push"}, '{"n": 1}') == b"1 of push"
 
 
-def test_it_has_no_secrets_about(echo: Transforming, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_has_no_secrets_about(echo: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITLAB_TOKEN", "glpat-secret")
     echo({"kind": "push"}, '{"n": 1}')
     [process] = children()
@@ -177,7 +177,7 @@ def test_where_no_process_is_to_be_had_the_event_is_not_at_fault(monkeypatch: py
 
 
 def test_closing_ends_a_loop() -> None:
-    make = transforming(Transform(template=LOOP))
+    make = make_transform(Transform(template=LOOP))
     failed: list[BaseException] = []
 
     def ask() -> None:
@@ -199,7 +199,7 @@ async def test_the_event_loop_goes_on_while_one_loops() -> None:
     destination = HttpDestination.model_validate({"name": "d", "url": "https://x", "transform": {"template": LOOP}})
     with closing(Formatter(destination, event_id=str, gitlab_url="https://x")) as formatter:
         event = Outgoing(1, "2026-11-24T10:00:00.000Z", "x", 1, None, {}, "{}", Summary(kind="push"))
-        writing = asyncio.create_task(formatter.written(event, attempt=1, replays=0, now=times.now()))
+        writing = asyncio.create_task(formatter.message_async(event, attempt=1, replays=0, now=times.now()))
         await until_in_loop(children)  # asked again and again, by this loop
         assert not writing.done()
         with pytest.raises(TransformFailed):
@@ -217,9 +217,9 @@ def test_the_service_makes_a_dead_letter_of_it_and_goes_on(make_service: MakeSer
     until(lambda: sent.exists() and len(sent.read_text().splitlines()) == 3)
     assert sorted(json.loads(line)["n"] for line in sent.read_text().splitlines()) == [1, 3, 4]
     [letter] = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
-    assert "it takes more than 2 s of computing time" in letter["last_error"]
+    assert "it takes more than 2 s of CPU time" in letter["last_error"]
     assert letter["attempts"] == 1
-    assert "a loop without end?" in service.run("destinations", "test", "file").stdout
+    assert "is there an endless loop?" in service.run("destinations", "test", "file").stdout
     assert service.process is not None
     [jail] = [one for one in psutil.Process(service.process.pid).children() if _is_jail(one)]
     service.kill()

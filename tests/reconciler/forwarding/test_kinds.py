@@ -21,7 +21,7 @@ from reconciler.config.load import ConfigError, load
 from reconciler.events import times
 from reconciler.forwarding.kind import Kind, attempt
 from reconciler.forwarding.kinds.file import File, FileDestination, line
-from reconciler.forwarding.message import Answer, Message, Refused
+from reconciler.forwarding.message import Answer, DeliveryRejected, Message
 from tests.conftest import MakeService
 from tests.e2e.test_delivery import post, states
 from tests.support.service import COMMAND, Service, until
@@ -47,7 +47,7 @@ class TestFile:
     async def test_a_line_an_event(self, tmp_path: Path) -> None:
         file = self.made(tmp_path)
         answers = await asyncio.gather(*(file.send(message(n, b'{"n":%d}' % n)) for n in range(50)))
-        assert all(answer.taken for answer in answers)
+        assert all(answer.accepted for answer in answers)
         lines = (tmp_path / "in/events.ndjson").read_text().splitlines()
         assert sorted(json.loads(one)["n"] for one in lines) == list(range(50))
         await file.close()
@@ -81,7 +81,7 @@ class TestFile:
     async def test_a_folder_that_can_t_be_written_is_trouble_not_loss(self, tmp_path: Path) -> None:
         (tmp_path / "in").write_text("a file, no folder")
         answer = await attempt(self.made(tmp_path), message(1), timeout_s=5)
-        assert (answer.taken, answer.refused, answer.error_class) == (False, False, "connection")
+        assert (answer.accepted, answer.rejected, answer.error_class) == (False, False, "connection")
 
     @given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
     @example([10**400, -(2**64), "\ud800", {"\udfff": "\r\n"}])
@@ -97,7 +97,7 @@ class TestFile:
 
     def test_a_template_s_many_lines_are_refused(self) -> None:
         assert line(b"plain text") == b"plain text\n"
-        with pytest.raises(Refused):
+        with pytest.raises(DeliveryRejected):
             line(b"two\nlines")
 
 
@@ -233,22 +233,22 @@ class TestAttempt:
     """Whatever a kind does, it comes to an answer."""
 
     @pytest.mark.parametrize(
-        ("error", "error_class", "refused"),
+        ("error", "error_class", "rejected"),
         [
-            (Refused("too large"), "refused", True),
+            (DeliveryRejected("too large"), "rejected", True),
             (ConnectionResetError("gone"), "connection", False),
             (LookupError("nobody there"), "lookup_error", False),
             (ValueError(""), "value_error", False),
         ],
     )
-    async def test_errors(self, error: Exception, error_class: str, refused: bool) -> None:
+    async def test_errors(self, error: Exception, error_class: str, rejected: bool) -> None:
         answer = await attempt(Failing(error), message(1), timeout_s=1)
-        assert (answer.taken, answer.error_class, answer.refused) == (False, error_class, refused)
+        assert (answer.accepted, answer.error_class, answer.rejected) == (False, error_class, rejected)
         assert answer.error
 
     async def test_what_takes_too_long(self) -> None:
         answer = await attempt(Failing(None), message(1), timeout_s=0.05)
-        assert (answer.error_class, answer.refused) == ("timeout", False)
+        assert (answer.error_class, answer.rejected) == ("timeout", False)
 
 
 class Failing(Kind):

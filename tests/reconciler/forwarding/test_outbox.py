@@ -257,7 +257,7 @@ class TestTrouble:
         world.wait(60)
         assert states(world, "single") == ["retrying", "delivered", "delivered", "delivered"]
         sql = "SELECT last_error FROM deliveries WHERE state = 'retrying'"
-        assert "no message can be made of it" in world.monitor.execute(sql).fetchone()[0]
+        assert "the message can't be built" in world.monitor.execute(sql).fetchone()[0]
 
     def test_what_can_t_be_built_changes_nothing(self, world: World) -> None:
         wrong = destination("single", 3).model_copy(update={"kind": "smoke"})

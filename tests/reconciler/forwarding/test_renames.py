@@ -15,7 +15,7 @@ from reconciler.cli.unheard import unheard
 from reconciler.config.destinations import Destination
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.events.identify import webhook_sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.filters import routes
 from reconciler.ledger.intake.record import record
@@ -154,7 +154,7 @@ def test_the_service_says_it_once_and_delivers(
         sent = json.dumps(push(PROJECT, path, number)).encode()
         assert service.post(sent, Idempotency_Key=str(number)).status_code == 200
     until(lambda: len(consumer.taken) == 3)
-    said = service.wait_for_log("a filter may not do what it says")
+    said = service.wait_for_log("filter may not match as intended")
     assert f"{PATH} is new/place now" in said["why"]
     assert f"{PATH} is new/place now" in service.run("check").stdout
-    assert len([one for one in service.logs if one.get("event") == "a filter may not do what it says"]) == 1
+    assert len([one for one in service.logs if one.get("event") == "filter may not match as intended"]) == 1

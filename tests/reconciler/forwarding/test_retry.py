@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.config.destinations import Retry
 from reconciler.events.times import DAY
-from reconciler.forwarding.retry import LONGEST_RETRY_AFTER, backoff, is_refusal, next_pause, retry_after
+from reconciler.forwarding.retry import LONGEST_RETRY_AFTER, backoff, is_rejection, next_pause, retry_after
 
 retries = st.builds(
     lambda first, longest: Retry(first=f"{first}ms", longest=f"{longest}ms"),
@@ -51,9 +51,9 @@ def test_retry_after_in_both_forms() -> None:
 
 
 def test_which_answers_are_refusals() -> None:
-    refused = {status for status in range(100, 600) if is_refusal(status, Retry())}
+    refused = {status for status in range(100, 600) if is_rejection(status, Retry())}
     assert refused == set(range(400, 500)) - {408, 410, 425, 429}
-    assert not any(is_refusal(status, Retry(dead_on_4xx=False)) for status in range(100, 600))
+    assert not any(is_rejection(status, Retry(dead_on_4xx=False)) for status in range(100, 600))
 
 
 @given(retries, st.integers(1, 50), st.integers(0, 10 * DAY))

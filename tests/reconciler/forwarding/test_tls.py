@@ -76,16 +76,16 @@ async def send(port: int, host: str, **more: Any) -> Answer:
 async def test_a_private_ca_is_trusted_where_it_is_named(port: int, authority: trustme.CA, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     tls = {"ca_file": str(tmp_path / "ca.pem")}
-    assert (await send(port, "inside.example", tls=tls)).taken
+    assert (await send(port, "inside.example", tls=tls)).accepted
     stranger = await send(port, "inside.example")
-    assert (stranger.taken, stranger.error_class) == (False, "tls")
+    assert (stranger.accepted, stranger.error_class) == (False, "tls")
     assert "set tls.ca_file" in str(stranger.error)
 
 
 async def test_the_certificate_is_checked_against_the_name(port: int, authority: trustme.CA, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     answer = await send(port, "other.example", tls={"ca_file": str(tmp_path / "ca.pem")})
-    assert (answer.taken, answer.error_class) == (False, "tls")
+    assert (answer.accepted, answer.error_class) == (False, "tls")
     assert "set tls.ca_file" not in str(answer.error)  # that is not what is wrong
 
 
@@ -98,9 +98,9 @@ async def test_a_client_certificate(authority: trustme.CA, tmp_path: Path) -> No
     for n, part in enumerate(mine.cert_chain_pems):
         part.write_to_path(str(tmp_path / "cert.pem"), append=n > 0)
     tls = {"ca_file": str(tmp_path / "ca.pem")}
-    assert not (await send(port, "inside.example", tls=tls)).taken
+    assert not (await send(port, "inside.example", tls=tls)).accepted
     own = {"cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")}
-    assert (await send(port, "inside.example", tls=tls | own)).taken
+    assert (await send(port, "inside.example", tls=tls | own)).accepted
     server.server.close()
 
 

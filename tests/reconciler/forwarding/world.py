@@ -17,7 +17,7 @@ from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.forwarder import Forwarder
-from reconciler.forwarding.message import TAKEN, Answer, Message
+from reconciler.forwarding.message import ACCEPTED, Answer, Message
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.ledger import Ledger
@@ -39,9 +39,9 @@ NAMES = ("projects", "single", "slow", "past")
 """One lane a project; a lane an event; a rate; and one project, from its beginning."""
 ASKS = Answer("asks", "later", status=429, retry_after=Millis(3000))
 OUTCOMES = {
-    "up": TAKEN,
+    "up": ACCEPTED,
     "down": Answer("http_5xx", "no", status=503),
-    "refuses": Answer("http_4xx", "never", status=422, refused=True),
+    "refuses": Answer("http_4xx", "never", status=422, rejected=True),
     "asks": ASKS,
     "gone": Answer("http_4xx", "gone", status=410, gone=True),
 }
@@ -239,7 +239,7 @@ class World:
             self.in_flight.discard(key)
             if answer.error_class == "lost" and not self.stopping and self.loop.time() < began + TIMEOUT_S - 0.01:
                 self.broken.append(f"{key} was given up while it was under way")
-            if not answer.taken:
+            if not answer.accepted:
                 self.may_send[key] = True
                 self.failed_at[key] = self.loop.time()
 
@@ -312,7 +312,7 @@ def sighting(number: int, project: int) -> Sighting:
     return Sighting(
         source="webhook:default",
         source_id=str(number),
-        identity=Identity(f"note:{number}", times.now(), Precision.STATED),
+        identity=Identity(f"note:{number}", times.now(), Precision.GITLAB_TIME),
         summary=Summary(kind="note", project_id=project),
         seen_at=times.now(),
         payload="{}",

@@ -20,10 +20,14 @@ from tests.reconciler.ledger.test_matching_histories import feed, pure
 from tests.support.cost import Cost, counted
 from tests.support.history import START, Partition, partition
 
-SOURCES = {"project_events": Precision.STATED, "webhook:a": Precision.RECEIVED, "webhook:b": Precision.RECEIVED}
+SOURCES = {
+    "project_events": Precision.GITLAB_TIME,
+    "webhook:a": Precision.RECEIVED_TIME,
+    "webhook:b": Precision.RECEIVED_TIME,
+}
 
 
-def telling(source: str, number: int, at: int, precision: Precision, sha: str) -> Sighting:
+def report(source: str, number: int, at: int, precision: Precision, sha: str) -> Sighting:
     return Sighting(
         source=source,
         source_id=f"{source} {number}",
@@ -51,7 +55,7 @@ def busy(dice: random.Random, *, pace: int, sources: list[str], precise: str, ed
                 precision = dice.choice(list(Precision)) if precise == "mixed" else precision_of[source]
                 sha = dice.choice([str(number), str(number), "same"])
                 copies = range(dice.choice([1, 1, 2]))
-                told += [telling(source, len(told) + copy, moment, precision, sha) for copy in copies]
+                told += [report(source, len(told) + copy, moment, precision, sha) for copy in copies]
     return told
 
 
@@ -86,10 +90,10 @@ def test_what_others_tell_of_a_long_history_of_one_source_now_and_then(seed: int
     """Partners may be hours apart: what comes may change what is hours away, and nothing beyond."""
     dice = random.Random(seed)
     times = [number * pace + dice.randint(0, pace // 2) for number in range(400)]
-    told = [telling("webhook:a", n, at, Precision.RECEIVED, f"webhook {n}") for n, at in enumerate(times)]
+    told = [report("webhook:a", n, at, Precision.RECEIVED_TIME, f"webhook {n}") for n, at in enumerate(times)]
     span = times[-1] // 2 if failing else times[-1]
     records = [
-        telling("project_events", number, dice.randint(0, span), Precision.STATED, f"record {number}")
+        report("project_events", number, dice.randint(0, span), Precision.GITLAB_TIME, f"record {number}")
         for number in range(dice.choice([1, 4, 12, 60]))
     ]
     assert feed([told, *([record] for record in records)]).grouping == pure([*told, *records])
@@ -100,9 +104,9 @@ def page(edits: int, *, lost: frozenset[int] = frozenset()) -> list[Sighting]:
     told = []
     for number in range(edits):
         at = number * MINUTE + number * 7919 % 9000
-        told.append(telling("project_events", number, at, Precision.STATED, f"record {number}"))
+        told.append(report("project_events", number, at, Precision.GITLAB_TIME, f"record {number}"))
         if number not in lost:
-            told.append(telling("webhook:a", number, at + 2 * SECOND, Precision.RECEIVED, f"webhook {number}"))
+            told.append(report("webhook:a", number, at + 2 * SECOND, Precision.RECEIVED_TIME, f"webhook {number}"))
     return told
 
 
@@ -149,7 +153,7 @@ def test_one_more_sighting_costs_the_same_however_long_the_history(db: Database,
 
 def test_what_stays_as_it_is_is_not_written(db: Database) -> None:
     write(db, page(200))
-    cost = cost_of(db, [telling("webhook:a", 200, 200 * MINUTE, Precision.RECEIVED, "new")])
+    cost = cost_of(db, [report("webhook:a", 200, 200 * MINUTE, Precision.RECEIVED_TIME, "new")])
     once = dict.fromkeys(cost.statements)  # a statement whose trigger looks at its row is traced for that too
     written = [sql.split()[0] for sql in once if sql.split()[0] not in ("SELECT", "BEGIN", "COMMIT")]
     assert written == ["INSERT", "INSERT", "INSERT"]  # the event, the sighting, its project
@@ -164,6 +168,6 @@ def test_events_of_an_earlier_rule_are_taken_apart_whole(db: Database) -> None:
     """
     db.execute(wrong, ["webhook:a 100", "webhook:a 399"])
     db.execute("DELETE FROM events WHERE id NOT IN (SELECT event_id FROM sightings)")
-    late = telling("webhook:b", 399, 399 * MINUTE + SECOND, Precision.RECEIVED, "webhook 399")
+    late = report("webhook:b", 399, 399 * MINUTE + SECOND, Precision.RECEIVED_TIME, "webhook 399")
     write(db, [late])
     assert grouping(db) == pure([*told, late])

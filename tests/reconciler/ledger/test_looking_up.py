@@ -33,7 +33,7 @@ def event(number: int, at: Millis) -> Sighting:
     return Sighting(
         source="webhook:default",
         source_id=str(number),
-        identity=Identity(f"note:{number}", at, Precision.STATED),
+        identity=Identity(f"note:{number}", at, Precision.GITLAB_TIME),
         summary=Summary(kind="release" if is_rare else "note", project_id=1 if is_rare else 2),
         seen_at=START,
         payload="{}",

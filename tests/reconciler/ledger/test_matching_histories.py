@@ -146,9 +146,18 @@ times_near = st.one_of(
 def anything(draw: st.DrawFn) -> list[Sighting]:
     """Sightings of one key by several sources at any times: nothing that GitLab would do."""
     precision_of = {
-        "project_events": Precision.STATED,
-        "webhook:a": draw(st.sampled_from([Precision.STATED, Precision.RECEIVED, Precision.ALONE, Precision.LOOSE])),
-        "webhook:b": draw(st.sampled_from([Precision.STATED, Precision.RECEIVED])),
+        "project_events": Precision.GITLAB_TIME,
+        "webhook:a": draw(
+            st.sampled_from(
+                [
+                    Precision.GITLAB_TIME,
+                    Precision.RECEIVED_TIME,
+                    Precision.RECEIVED_UNVERIFIED,
+                    Precision.RECEIVED_REPEATABLE,
+                ]
+            )
+        ),
+        "webhook:b": draw(st.sampled_from([Precision.GITLAB_TIME, Precision.RECEIVED_TIME])),
     }
     drawn = draw(
         st.lists(
@@ -188,7 +197,7 @@ def test_grouping_depends_on_the_set_alone(sightings: list[Sighting], seed: int)
     assert feed(batches, told_after=seed % 3).grouping == pure(sightings)
 
 
-def telling(source: str, at: int, content: str = "") -> Sighting:
+def report(source: str, at: int, content: str = "") -> Sighting:
     """A push of the same two commits, told by one source at a time."""
     return Sighting(
         source=source,
@@ -196,7 +205,7 @@ def telling(source: str, at: int, content: str = "") -> Sighting:
         identity=Identity(
             "push:1:refs/heads/main:a:b",
             START + at,
-            Precision.STATED if source == "project_events" else Precision.RECEIVED,
+            Precision.GITLAB_TIME if source == "project_events" else Precision.RECEIVED_TIME,
         ),
         summary=Summary(kind="push", project_id=1),
         seen_at=START,
@@ -207,8 +216,8 @@ def telling(source: str, at: int, content: str = "") -> Sighting:
 
 def test_the_design_s_example_a_weaker_link_gives_way() -> None:
     """Webhooks at 0 s (lost) and 10 s, records at 1 s and 11 s: greedy pairing would lose what happened at 0 s."""
-    webhook = telling("webhook:default", 10 * SECOND)
-    early, late = telling("project_events", SECOND), telling("project_events", 11 * SECOND)
+    webhook = report("webhook:default", 10 * SECOND)
+    early, late = report("project_events", SECOND), report("project_events", 11 * SECOND)
     expected = {
         frozenset({("project_events", "1000")}),
         frozenset({("webhook:default", "10000"), ("project_events", "11000")}),
@@ -221,9 +230,9 @@ def test_the_design_s_example_a_weaker_link_gives_way() -> None:
 
 def test_bytes_that_were_told_stand_for_either_of_two_alike() -> None:
     """Two hooks tell of two alike pushes; for a while the evidence pairs them wrongly. Two are told, not three."""
-    first, second = telling("webhook:a", 0, "same"), telling("webhook:b", 6 * MINUTE, "same")
-    nearer = telling("webhook:b", MINUTE, "same")
-    records = telling("project_events", 6 * MINUTE), telling("project_events", 0)
+    first, second = report("webhook:a", 0, "same"), report("webhook:b", 6 * MINUTE, "same")
+    nearer = report("webhook:b", MINUTE, "same")
+    records = report("project_events", 6 * MINUTE), report("project_events", 0)
     for upto in (4, 5):
         fed = feed([[s] for s in (first, second, nearer, *records)][:upto], told_after=1)
         assert (fed.attempts, fed.absorbed) == ([1, 1], 0)

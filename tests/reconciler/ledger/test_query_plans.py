@@ -68,7 +68,7 @@ def sighting(number: int, source: str = "webhook:default", key: str | None = Non
     return Sighting(
         source=source,
         source_id=f"{source}-{number}",
-        identity=Identity(key or f"note:{number}", 1_700_000_000_000 + number * 1000, Precision.STATED),
+        identity=Identity(key or f"note:{number}", 1_700_000_000_000 + number * 1000, Precision.GITLAB_TIME),
         summary=Summary(kind="note", project_id=number % 3 + 1, project_path=f"group/{number % 3 + 1}"),
         seen_at=1_700_000_000_000,
         payload="{}",

@@ -14,9 +14,10 @@ import pytest
 from sqlite_utils import Database
 
 from reconciler.events.fingerprint import REDACTED
-from reconciler.events.identify import record_sighting, webhook_sighting
+from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 

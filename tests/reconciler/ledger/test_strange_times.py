@@ -11,9 +11,10 @@ import orjson
 import pytest
 
 from reconciler.events import times
-from reconciler.events.identify import record_sighting, webhook_sighting
+from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import HOUR, Millis
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import overview

@@ -40,7 +40,7 @@ def sighting(number: int, text: str = "x") -> Sighting:
     return Sighting(
         source="webhook:default",
         source_id=str(number),
-        identity=Identity(f"note:{number}", times.now(), Precision.STATED),
+        identity=Identity(f"note:{number}", times.now(), Precision.GITLAB_TIME),
         summary=Summary(kind="note", project_id=1, title=text, author=text),
         seen_at=times.now(),
         payload="{}",

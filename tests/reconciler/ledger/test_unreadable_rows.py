@@ -75,7 +75,7 @@ def sighting(source: str, source_id: str, *, key: str = "issue:99:closed", **mor
     body = json.dumps(BODY | {"from": source_id})
     about = Summary("issue", "close", 7, "group/project", "ada", "one", None, "issue/1")
     made: dict[str, Any] = {"payload": body, "payload_sha": source_id, "headers": {"X-Gitlab-Event": "Issue Hook"}}
-    return Sighting(source, source_id, Identity(key, at, Precision.STATED), about, at, **(made | more))
+    return Sighting(source, source_id, Identity(key, at, Precision.GITLAB_TIME), about, at, **(made | more))
 
 
 @pytest.fixture(scope="module")

@@ -252,7 +252,7 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     assert (restored.returncode, "is sound: 2 events" in restored.stderr) == (0, True)
     assert len(list(service.folder.glob("ledger.db.before-restore-*"))) >= 1
     service.start()
-    service.wait_for_log("the service was down")
+    service.wait_for_log("service was down")
     assert consumer.wait_for(lambda c: len(c.taken) == 7)  # the two pushes since, again
     ids: dict[str, bytes] = {}
     for request in consumer.taken:

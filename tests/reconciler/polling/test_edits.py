@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from reconciler.events.identify import webhook_sighting
 from reconciler.events.times import MINUTE, SECOND
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening
 from reconciler.sources.system_notes import SYSTEM_NOTES
 from tests.reconciler.polling.conftest import House, MakeHouse
@@ -39,12 +39,12 @@ async def test_every_kind_of_note_is_told_once_or_not_at_all(make_house: MakeHou
             house.now += 10 * MINUTE
             who = world.someone()
             world.system_note(42, request, row.example, who)
-            if row.tells_of_edit:
+            if row.reports_edit:
                 house.now += SECOND  # the webhook's time is a little later than the note's
                 edited = world.merge_request_does(42, request, "update", who, edit="silent")
                 if not is_lost:
                     await arrives(house, edited)
-            expected[str(request.id), row.example, is_lost] = 1 if row.tells_of_edit else 0
+            expected[str(request.id), row.example, is_lost] = 1 if row.reports_edit else 0
     house.now += MINUTE
     await house.poll(42)
     keys = house.rows("SELECT max(key) FROM sightings WHERE action = 'update' GROUP BY event_id")

@@ -40,7 +40,7 @@ from reconciler.polling import rounds
 from reconciler.polling.knowledge import SharedLook, look
 from reconciler.polling.parts import reconciling
 from reconciler.service.alerting import Alerting
-from reconciler.service.jobs import Jobs
+from reconciler.service.jobs import ScheduledJobs
 from reconciler.supervisor import Supervisor
 from tests.reconciler.polling.conftest import NOW
 from tests.support.failing_gitlab import WAYS, FailingGitLab
@@ -197,7 +197,7 @@ async def every_face_says(house: House, kind: str, name: str) -> None:
     assert mine in json.loads(house.run("gaps", "--json")[1])["unknown"]
     page = await house.page()
     assert "Not known" in page.partition('aria-labelledby="destinations"')[0]
-    assert 'verdict good">\n    <h2>Is anything lost?' not in page
+    assert 'summary-box good">\n    <h2>Is anything lost?' not in page
     assert f'<th scope="row">{name}' in page
     assert house.metric(kind) >= 1
 
@@ -282,7 +282,7 @@ async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
     }
     assert {one.since for one in house.unknown()} == {times.iso(NOW)}
     assert house.run("gaps", "--exit-code")[0] == 1
-    assert "could not be looked at yet" in await house.page()
+    assert "could not be read yet" in await house.page()
     await house.alerting._review()
     assert house.told() == []
 
@@ -340,10 +340,12 @@ async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> Non
 async def test_a_config_without_names_lets_all_go(house: House) -> None:
     await house.round()
     house.config = load(rewritten(house, projects=[], groups=[]), {})
-    jobs = Jobs(ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=Supervisor())
+    jobs = ScheduledJobs(
+        ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=Supervisor()
+    )
     jobs.apply(jobs.prepare(house.config), lambda: house.config)
-    assert jobs._healing is not None
-    await jobs._healing
+    assert jobs._catch_up is not None
+    await jobs._catch_up
     jobs.stop()
     assert house.reader.execute("SELECT count(*) FROM watched").fetchone() == (0,)
     assert house.reader.execute("SELECT count(*) FROM sources WHERE watched_until IS NULL").fetchone() == (0,)
@@ -375,8 +377,8 @@ async def test_status_lists_what_could_not_be_understood(house: House) -> None:
 
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
     supervisor = Supervisor()
-    jobs = Jobs(ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=supervisor)
-    for name in ("polling", "healing", "prune"):
+    jobs = ScheduledJobs(ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=supervisor)
+    for name in ("polling", "catch-up", "prune"):
         supervisor.note(name, "broken")
     no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})
     jobs.apply(jobs.prepare(no_token), lambda: no_token)
@@ -384,11 +386,11 @@ async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> Non
     supervisor.note("polling", "broken")
     no_names = load(rewritten(house, projects=[], groups=[]), {})
     jobs.apply(jobs.prepare(no_names), lambda: no_names)
-    assert jobs._healing is not None
-    await jobs._healing
+    assert jobs._catch_up is not None
+    await jobs._catch_up
     jobs.stop()
     assert [(part.name, part.failing_since is None) for part in supervisor.parts()] == [
-        ("healing", True),
+        ("catch-up", True),
         ("prune", False),
     ]
 

@@ -215,12 +215,12 @@ async def test_backfill_says_it_and_goes_on(make_house: MakeHouse) -> None:
     work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     window = Interval(Millis(NOW - DAY), Millis(NOW + MINUTE))
     report = await work.project(42, window, lambda name, length: lambda source, part, counts: None)
-    assert "/pipelines: the answer is not what GitLab should say: expected a list" in str(report.error)
+    assert "/pipelines: unexpected answer: expected a list" in str(report.error)
     assert house.events() == 2
 
 
 async def test_a_reader_that_is_told_no_answer_raises_it(make_house: MakeHouse) -> None:
     house = make_house(**small())
     house.gitlab.api.faults.mangle = lambda path, value: b"<html>Sign in</html>"
-    with pytest.raises(Unavailable, match="it is no JSON"):
+    with pytest.raises(Unavailable, match="it is not JSON"):
         await house.parts.projects.find(42)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.reconstruct import Material, rebuild
+from reconciler.reconstruct import SourceData, rebuild
 from reconciler.reconstruct.rebuild import BUILDERS
 from tests.conftest import PAYLOADS
-from tests.support.api_shapes import material_of
+from tests.support.api_shapes import source_data_of
 from tests.support.made import check_made
 
 RECORDED = sorted(  # without one whose keys end in spaces: no GitLab wrote it
@@ -58,8 +58,8 @@ def test_every_kind_that_was_recorded_is_rebuilt() -> None:
 def test_a_rebuilt_body_says_what_it_does_not_know(file: Any) -> None:
     """Where it differs from the recorded one, it says so; or GitLab has come to write more than it did then."""
     recorded = json.loads(file.read_text())
-    kind, material = material_of(recorded)
-    rebuilt = rebuild(kind, material)
+    kind, data = source_data_of(recorded)
+    rebuilt = rebuild(kind, data)
     assert rebuilt.body["object_kind"] == recorded["object_kind"]
     silent = [
         (path, how) for path, how in unlike(recorded, rebuilt.body)
@@ -108,7 +108,7 @@ def test_a_record_alone_makes_a_body_too() -> None:
     record = {"id": 1, "target_id": 5, "target_iid": 2, "target_title": "T", "author_id": 3, "action_name": "opened",
               "created_at": "2026-11-24T10:00:00.000Z", "push_data": {"ref": None, "ref_count": 7}}  # fmt: skip
     for kind in [*BUILDERS, "designmanagement::design"]:
-        rebuilt = rebuild(kind, Material(record=record, project={"id": 42, "path_with_namespace": "g/p"}))
+        rebuilt = rebuild(kind, SourceData(record=record, project={"id": 42, "path_with_namespace": "g/p"}))
         assert json.loads(json.dumps(rebuilt.body)) == rebuilt.body
         assert rebuilt.unknown
         assert "UNKNOWN" not in json.dumps(rebuilt.body)
@@ -118,7 +118,7 @@ def test_a_state_is_the_event_s_and_not_the_object_s_of_today() -> None:
     shown = {"id": 5, "iid": 2, "state": "closed", "closed_at": "2026-11-24T12:00:00Z", "title": "T",
              "updated_at": "2026-11-24T12:00:00Z", "created_at": "2026-11-24T10:00:00Z"}  # fmt: skip
     record = {"target_id": 5, "created_at": "2026-11-24T10:00:00Z"}
-    rebuilt = rebuild("issue", Material(record=record, project={"id": 42}, action="open", object=shown))
+    rebuilt = rebuild("issue", SourceData(record=record, project={"id": 42}, action="open", object=shown))
     attributes = rebuilt.body["object_attributes"]
     assert (attributes["state"], attributes["closed_at"]) == ("opened", None)
     assert "object_attributes" in rebuilt.unknown  # it was changed since: what it was then is a guess
@@ -129,7 +129,7 @@ def test_a_push_has_at_most_twenty_commits() -> None:
     record = {
         "push_data": {"ref": "main", "ref_type": "branch", "commit_from": "a", "commit_to": "b", "commit_count": 30}
     }
-    body = rebuild("push", Material(record=record, project={"id": 42}, more={"commits": commits})).body
+    body = rebuild("push", SourceData(record=record, project={"id": 42}, more={"commits": commits})).body
     assert [commit["id"] for commit in body["commits"]] == [str(n) for n in range(10, 30)]
     assert body["total_commits_count"] == 30
 
@@ -142,8 +142,8 @@ def test_the_table_of_differences() -> None:
     files: dict[str, int] = defaultdict(int)
     for file in RECORDED:
         recorded = json.loads(file.read_text())
-        kind, material = material_of(recorded)
-        rebuilt = rebuild(kind, material)
+        kind, data = source_data_of(recorded)
+        rebuilt = rebuild(kind, data)
         files[kind] += 1
         different = dict(unlike(recorded, rebuilt.body))
         for path in leaves(recorded):

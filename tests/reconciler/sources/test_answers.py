@@ -239,7 +239,7 @@ def test_pages_without_end_are_an_error_that_says_so(asked: Asked, headers: dict
     asked.gitlab.api.faults.mangle = lambda at, value: asked.answers[path] if at == path else value
     client, _, _ = asked.fresh()
     try:
-        with pytest.raises(UnexpectedAnswer, match="its pages have no end"):
+        with pytest.raises(UnexpectedAnswer, match="its pages never end"):
             list(client.pages(f"/projects/{PROJECT}/events", answers.Event, {}))
     finally:
         asked.gitlab.api.faults.added_headers, asked.gitlab.api.faults.mangle = {}, None

@@ -16,7 +16,7 @@ from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.hooks import Hook
 from reconciler.sources import spool
-from reconciler.sources.errors import NoHook, Refused
+from reconciler.sources.errors import GitLabRefused, NoHook
 from reconciler.sources.hook_log import AT_A_TIME, HookLog
 from reconciler.sources.hooks import Hooks
 from tests.reconciler.sources.conftest import NOW, Scene
@@ -96,9 +96,9 @@ def test_when_it_was_is_told_by_body_commits_or_neighbours(scene: Scene) -> None
     told = {s.summary.kind: s for s in scene.read("hook_log", NOW - DAY)}
     assert abs(told["push"].identity.happened_at - (NOW - 8 * HOUR)) < SECOND
     assert NOW - 8 * HOUR <= told["feature_flag"].identity.happened_at <= NOW - 6 * HOUR
-    assert told["feature_flag"].identity.precision is Precision.GUESSED
-    assert told["push"].identity.precision is Precision.ESTIMATED
-    assert told["issue"].identity.precision is Precision.STATED
+    assert told["feature_flag"].identity.precision is Precision.ESTIMATED_UNVERIFIED
+    assert told["push"].identity.precision is Precision.ESTIMATED_TIME
+    assert told["issue"].identity.precision is Precision.GITLAB_TIME
 
 
 def test_without_a_webhook_of_ours_there_is_no_log(scene: Scene) -> None:
@@ -112,7 +112,7 @@ def test_without_a_webhook_of_ours_there_is_no_log(scene: Scene) -> None:
 def test_a_token_or_a_version_that_does_not_allow_it(scene: Scene, ending: str) -> None:
     hook_at(scene)
     scene.gitlab.api.faults.forbidden_paths = {ending: 403 if ending == "/hooks" else 404}
-    with pytest.raises(Refused):
+    with pytest.raises(GitLabRefused):
         scene.read("hook_log", NOW - HOUR)
 
 
@@ -175,7 +175,7 @@ def test_gitlab_s_own_word_of_when_it_was_beats_every_estimate(scene: Scene) -> 
     told = scene.read("hook_log", NOW - DAY)
     assert [s.seen_at for s in told] == [NOW - 10 * HOUR, NOW - 10 * HOUR, NOW - 3 * HOUR]
     precisions = {s.summary.kind: s.identity.precision for s in told}
-    assert precisions == {"push": Precision.RECEIVED, "feature_flag": Precision.LOOSE}
+    assert precisions == {"push": Precision.RECEIVED_TIME, "feature_flag": Precision.RECEIVED_REPEATABLE}
 
 
 @pytest.mark.parametrize("log_has_times", [True, False])

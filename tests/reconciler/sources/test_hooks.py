@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.config.models import GitLab, Hook, Receiver
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused
+from reconciler.sources.errors import GitLabRefused
 from reconciler.sources.hooks import Hooks
 from reconciler.sources.settings import TRIGGERS, differences, restrictions, settings
 from tests.reconciler.sources.conftest import Scene
@@ -54,7 +54,7 @@ def test_a_refusal_is_remembered_too(scene: Scene) -> None:
     scene.gitlab.api.faults.forbidden = {42: 403}
     ours, before = hooks(scene), scene.asked
     for _ in range(3):
-        with pytest.raises(Refused):
+        with pytest.raises(GitLabRefused):
             ours.of(42)
     assert scene.asked - before == 1
 
@@ -100,7 +100,7 @@ def test_filters_of_every_name_are_shown(scene: Scene) -> None:
     )
     [there] = hooks(scene).of(42)
     [text] = restrictions(there)
-    assert text.startswith('GitLab sends only what passes a filter (filter: {"issues_events": "xxx')
+    assert text.startswith('GitLab sends only events that pass a filter (filter: {"issues_events": "xxx')
     assert len(text) < 300
     assert hook.settings == {}
 

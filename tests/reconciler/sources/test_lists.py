@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from reconciler.events.identify import webhook_sighting
 from reconciler.events.sighting import Precision, Sighting
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening
 from reconciler.sources.listing import SLICE
 from reconciler.sources.table import SOURCES, subscribed
@@ -33,7 +33,7 @@ def same(told: Sighting, happening: Happening) -> bool:
     """Whether the source's identity is the webhook's: one key, near in time."""
     other = by_webhook(happening)
     near = abs(told.identity.happened_at - other.identity.happened_at) < MINUTE
-    return told.identity.key == other.identity.key and (near or told.identity.precision is Precision.ONCE)
+    return told.identity.key == other.identity.key and (near or told.identity.precision is Precision.UNIQUE_ID)
 
 
 class TestPipelines:

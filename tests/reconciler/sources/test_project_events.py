@@ -20,7 +20,7 @@ from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources import answers, project_events
 from reconciler.sources.client import Client
-from reconciler.sources.errors import Refused, Stopped, Unavailable
+from reconciler.sources.errors import GitLabRefused, Stopped, Unavailable
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Slice
 
@@ -182,7 +182,7 @@ class TestTrouble:
     def test_a_no_is_a_no_with_advice(self, gitlab: Simulator, status: int) -> None:
         gitlab.api.faults.forbidden = {42: status}
         client = client_of(gitlab)
-        with pytest.raises(Refused, match=f"HTTP {status}: .*(token|check)") as raised:
+        with pytest.raises(GitLabRefused, match=f"HTTP {status}: .*(token|check)") as raised:
             next(client.pages("/projects/42/events", answers.Event, {}))
         assert raised.value.status == status
         assert client.requests == 1
@@ -197,7 +197,7 @@ class TestTrouble:
         assert time.monotonic() - began < 10
 
     def test_an_answer_that_is_no_json(self, gitlab: Simulator) -> None:
-        with pytest.raises(Refused, match="404"):
+        with pytest.raises(GitLabRefused, match="404"):
             client_of(gitlab).get("/nowhere", answers.Version)
 
 

@@ -21,7 +21,7 @@ def test_a_note_is_told_as_an_edit_where_a_webhook_goes_with_it(scene: Scene, ro
     scene.now += 10 * MINUTE
     scene.world.system_note(42, request, row.example)
     told = scene.read("merge_requests", NOW - MINUTE)
-    assert [one.summary.action for one in told] == (["update"] if row.tells_of_edit else [])
+    assert [one.summary.action for one in told] == (["update"] if row.reports_edit else [])
 
 
 def test_a_note_that_nobody_knows_is_told(scene: Scene) -> None:

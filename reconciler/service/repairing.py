@@ -1,4 +1,4 @@
-"""A ledger that is damaged, before a service starts on it."""
+"""Repairs a damaged ledger before the service starts."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ from reconciler.service.notify import notify
 from reconciler.service.web import WebServer
 
 EXTEND_S, EXTEND_EVERY_S = 60, 15
-"""For how long, and how often, systemd is asked to wait for the start."""
+"""How long, and how often, systemd is asked to wait for the start, in seconds."""
 
 Done = TypeVar("Done")
 
 log = structlog.get_logger(__name__)
 
 
-def mended(config: Config) -> str | None:
-    """Repair a ledger that is known to be damaged, or whose damage is seen at once; deliveries are answered with 503
-    meanwhile. Returns why it can't be repaired, if so; the service starts on it all the same, and does what it can.
+def repair_if_damaged(config: Config) -> str | None:
+    """Repair the ledger if it is known or found to be damaged. Webhooks are answered with 503 meanwhile. Returns why
+    it can't be repaired, else None. The service starts in both cases, and does what it can.
 
-    Raises LedgerInUse where a service has it, LedgerVersion where a later version wrote it, ServiceError where the
-    port can't be had.
+    Raises LedgerInUse if a service uses it, LedgerVersion if a later version wrote it, ServiceError if the port can't
+    be bound.
     """
     path = config.ledger.path
     why = _given_up(path)
     if why is None:
         if not _is_damaged(path):
             return None
-        log.error("the ledger is damaged: it is looked through, and repaired if that can be done")
+        log.error("ledger damaged: checking and repairing it")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             why = runner.run(while_answering(config.receiver, partial(_repair, path)))
     if why is not None:
-        log.error("the ledger can't be repaired", reason=why)
+        log.error("ledger not repaired", reason=why)
     return why
 
 
 async def while_answering(where: Receiver, work: Callable[[], Done]) -> Done:
-    """Do something that takes long before a service can start: on a thread, with the port answering 503, and
-    `/healthz` and systemd told that all is well. Returns, or raises, what `work` does.
+    """Run long work in a thread before the service starts. Meanwhile webhooks are answered with 503, `/healthz` with
+    200, and systemd is asked for time. Returns or raises what `work` does.
     """
     app = waiting_app("the ledger is damaged: it is being repaired")
     server = WebServer(app, where.host, where.port, keys="receiver", probe="/healthz", keep_alive=where.keep_alive)
@@ -79,8 +79,8 @@ async def _ask_for_time() -> None:
 
 
 def _end() -> None:
-    """A thread can't be stopped; a repair that is cut off anywhere leaves a ledger (see `exchange`)."""
-    log.info("stopped while the ledger was being repaired: the next start begins anew")
+    """Exit at once: a thread can't be stopped, and an interrupted repair leaves a usable ledger (see `exchange`)."""
+    log.info("stopped during the repair: the next start begins again")
     os._exit(0)
 
 
@@ -91,18 +91,18 @@ def leave_note(path: Path, what: str, *, beyond_repair: bool = False) -> None:
 
 
 def _repair(path: Path) -> str | None:
-    """Returns why it can't be done."""
+    """Repair the ledger. Returns why that is not possible, else None."""
     try:
-        aside = repair(path, lambda what: log.info("repairing the ledger", now=what))
+        aside = repair(path, lambda what: log.info("repairing ledger", step=what))
     except LedgerInUse:
         raise
     except LedgerDamaged as error:
         leave_note(path, str(error), beyond_repair=True)
         return str(error)
-    except LedgerError as error:  # another try may come further: the disk may have been full
+    except LedgerError as error:  # another try may succeed: the disk may have been full
         return str(error)
     if aside is not None:
-        log.warning("the ledger was repaired: nothing is lost, and the damaged file is kept", at=str(aside))
+        log.warning("ledger repaired: nothing is lost, the damaged file is kept", at=str(aside))
     return None
 
 
@@ -124,8 +124,8 @@ def _is_damaged(path: Path) -> bool:
         return True
     except LedgerVersion:
         raise
-    except LedgerError:  # there is none yet, or the service will say what is wrong with it
+    except LedgerError:  # no ledger yet, or the service will report the error
         return False
-    except sqlite3.Error as error:  # no damage: the look itself must not keep a service from starting
-        log.warning("the ledger's indexes can't be looked at", reason=explain(error))
+    except sqlite3.Error as error:  # no damage: a failed check must not prevent the start
+        log.warning("ledger indexes not checked", reason=explain(error))
     return False

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from reconciler.config.models import Hook, Receiver
-from reconciler.service.mending import while_answering
+from reconciler.service.repairing import while_answering
 from tests.reconciler.dashboard.test_app import free_port
 from tests.support.service import until
 
@@ -44,7 +44,7 @@ def test_what_a_repair_raises_is_raised() -> None:
 REPAIR = """
 import asyncio, sys
 from reconciler.config.models import Receiver
-from reconciler.service.mending import while_answering
+from reconciler.service.repairing import while_answering
 
 def repair():
     print("repairing", flush=True)

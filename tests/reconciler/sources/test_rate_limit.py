@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reconciler.config.models import GitLab
 from reconciler.sources import answers
 from reconciler.sources.client import Client
-from reconciler.sources.ratelimit import RateLimit
+from reconciler.sources.rate_limit import GitLabRateLimit
 from tests.reconciler.sources.conftest import Scene
 
 
@@ -28,7 +28,7 @@ def headers(limit: int, remaining: int, reset_in: int = 30) -> dict[str, str]:
 @given(limit=st.integers(1, 5000), share=st.floats(0.01, 1), used_by_others=st.integers(0, 5000))
 def test_never_more_than_the_share(limit: int, share: float, used_by_others: int) -> None:
     left = max(0, limit - used_by_others)
-    rate_limit = RateLimit(share)
+    rate_limit = GitLabRateLimit(share)
     rate_limit.note(200, headers(limit, left))
     taken = 0
     while rate_limit.take() == 0 and taken <= limit:
@@ -37,14 +37,14 @@ def test_never_more_than_the_share(limit: int, share: float, used_by_others: int
 
 
 def test_without_headers_there_is_no_limit() -> None:
-    rate_limit = RateLimit(0.5)
+    rate_limit = GitLabRateLimit(0.5)
     rate_limit.note(200, {})
     assert all(rate_limit.take() == 0 for _ in range(10_000))
 
 
 def test_a_pause_is_kept_to_in_every_form() -> None:
     for value, least, most in (("1.5", 1, 1.5), ("90", 89, 90), (formatdate(time.time() + 90, usegmt=True), 88, 90)):
-        rate_limit = RateLimit()
+        rate_limit = GitLabRateLimit()
         rate_limit.note(429, {"Retry-After": value})
         assert least < rate_limit.take() <= most, value
 
@@ -56,20 +56,20 @@ AHEAD = 2 * 3600
 @pytest.mark.parametrize("ahead", [AHEAD, 0, -AHEAD])
 @pytest.mark.parametrize("status", [200, 429])
 def test_moments_go_by_gitlab_s_own_clock(status: int, ahead: int) -> None:
-    rate_limit = RateLimit()
+    rate_limit = GitLabRateLimit()
     told = {"Date": formatdate(time.time() + ahead, usegmt=True)}
     rate_limit.note(status, headers(100, 0, reset_in=30 + ahead) | told)
     assert 25 < rate_limit.take() <= 31
-    rate_limit = RateLimit()
+    rate_limit = GitLabRateLimit()
     rate_limit.note(429, {"Retry-After": formatdate(time.time() + ahead + 30, usegmt=True)} | told)
     assert 25 < rate_limit.take() <= 31
-    rate_limit = RateLimit(0.5)
+    rate_limit = GitLabRateLimit(0.5)
     rate_limit.note(status, headers(100, 40, reset_in=30 + ahead) | told)
     assert 25 < rate_limit.take() <= 31
 
 
 def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    rate_limit = RateLimit()
+    rate_limit = GitLabRateLimit()
     rate_limit.note(200, headers(100, 0, reset_in=30))
     now = time.time()
     for set_to in (now - AHEAD, now + AHEAD):
@@ -79,13 +79,13 @@ def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_pause(monkeypatch: pyte
 
 @pytest.mark.parametrize("date", ["", "now", "Mon, 99 Jan 2026", "Wed, 25 Nov 99999999999 12:00:00 GMT"])
 def test_a_date_that_is_none_is_none(date: str) -> None:
-    rate_limit = RateLimit()
+    rate_limit = GitLabRateLimit()
     rate_limit.note(200, headers(100, 0, reset_in=30) | {"Date": date})
     assert 25 < rate_limit.take() <= 30
 
 
 def test_a_new_period_begins_anew() -> None:
-    rate_limit = RateLimit(0.5)
+    rate_limit = GitLabRateLimit(0.5)
     rate_limit.note(200, headers(100, 50, reset_in=0))
     assert rate_limit.take() == 0
     rate_limit.note(200, headers(100, 40, reset_in=60))
@@ -93,7 +93,7 @@ def test_a_new_period_begins_anew() -> None:
 
 
 def test_answers_that_overtake_each_other_give_nothing_back() -> None:
-    rate_limit = RateLimit(0.5)
+    rate_limit = GitLabRateLimit(0.5)
     rate_limit.note(200, headers(100, 60))
     rate_limit.note(200, headers(100, 90))
     assert rate_limit.remaining == 60

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from reconciler.events import times
-from reconciler.events.identify import record_sighting, webhook_sighting
 from reconciler.events.kinds import MIRRORED
+from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Precision, Sighting
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import World
 from tests.conftest import PAYLOADS
 
@@ -38,21 +39,23 @@ def recorded(name: str) -> Sighting:
     [
         ("go-playground+webhooks/push-event.json",
          "push:15:refs/heads/master:95790bf891e76fee5e1747ab589903a6a1f80f22:da1560886d4f094c3e6c9ef40349f7d38b5d27d7",
-         Precision.RECEIVED),
+         Precision.RECEIVED_TIME),
         ("drone+go-scm/branch_create.json",
-         f"push:4861503:refs/heads/feature:{'0' * 40}:c4c79227ed610f1151f05bbc5be33b4f340d39c8", Precision.RECEIVED),
+         f"push:4861503:refs/heads/feature:{'0' * 40}:c4c79227ed610f1151f05bbc5be33b4f340d39c8",
+         Precision.RECEIVED_TIME),
         ("drone+go-scm/tag_delete.json",
-         f"push:4861503:refs/tags/v1.0.0:2adc9465c4edfc33834e173fe89436a7cb899a1d:{'0' * 40}", Precision.RECEIVED),
-        ("drone+go-scm/issue_create.json", "issue:8131350:opened", Precision.STATED),
-        ("drone+go-scm/issue_reopen.json", "issue:8131350:opened", Precision.STATED),
-        ("drone+go-scm/issue_closed.json", "issue:8131350:closed", Precision.STATED),
-        ("drone+go-scm/pull_request_create.json", "merge_request:6632669:opened", Precision.STATED),
-        ("drone+go-scm/pull_request_merge.json", "merge_request:6632669:merged", Precision.STATED),
-        ("go-playground+webhooks/comment-commit-event.json", "note:1243", Precision.ONCE),
+         f"push:4861503:refs/tags/v1.0.0:2adc9465c4edfc33834e173fe89436a7cb899a1d:{'0' * 40}",
+         Precision.RECEIVED_TIME),
+        ("drone+go-scm/issue_create.json", "issue:8131350:opened", Precision.GITLAB_TIME),
+        ("drone+go-scm/issue_reopen.json", "issue:8131350:opened", Precision.GITLAB_TIME),
+        ("drone+go-scm/issue_closed.json", "issue:8131350:closed", Precision.GITLAB_TIME),
+        ("drone+go-scm/pull_request_create.json", "merge_request:6632669:opened", Precision.GITLAB_TIME),
+        ("drone+go-scm/pull_request_merge.json", "merge_request:6632669:merged", Precision.GITLAB_TIME),
+        ("go-playground+webhooks/comment-commit-event.json", "note:1243", Precision.UNIQUE_ID),
         ("go-playground+webhooks/wikipage-event.json", "wiki_page:root/awesome-project:awesome:created",
-         Precision.RECEIVED),
-        ("go-playground+webhooks/system-team-member-added.json", "member:74:41:joined", Precision.STATED),
-        ("go-playground+webhooks/system-team-member-removed.json", "member:74:41:left", Precision.RECEIVED),
+         Precision.RECEIVED_TIME),
+        ("go-playground+webhooks/system-team-member-added.json", "member:74:41:joined", Precision.GITLAB_TIME),
+        ("go-playground+webhooks/system-team-member-removed.json", "member:74:41:left", Precision.RECEIVED_TIME),
     ],
 )  # fmt: skip
 def test_recorded_payloads(file: str, key: str, precision: Precision) -> None:
@@ -80,12 +83,12 @@ def test_what_no_record_mirrors_is_known_by_its_bytes(file: str) -> None:
 @pytest.mark.parametrize(
     ("file", "key", "precision"),
     [
-        ("drone+go-scm/issue_edited.json", "issue:8131350:update", Precision.STATED),
-        ("go-playground+webhooks/pipeline-event.json", "pipeline:31:success", Precision.STATED),
-        ("go-playground+webhooks/job-event.json", "build:1977:created", Precision.ONCE),
-        ("xanzy+go-gitlab/deployment.json", "deployment:15:success", Precision.ONCE),
-        ("xanzy+go-gitlab/feature_flag.json", "feature_flag:1:test-feature-flag:true", Precision.LOOSE),
-        ("xanzy+go-gitlab/release.json", "release:327622:1.0.0:create", Precision.STATED),
+        ("drone+go-scm/issue_edited.json", "issue:8131350:update", Precision.GITLAB_TIME),
+        ("go-playground+webhooks/pipeline-event.json", "pipeline:31:success", Precision.GITLAB_TIME),
+        ("go-playground+webhooks/job-event.json", "build:1977:created", Precision.UNIQUE_ID),
+        ("xanzy+go-gitlab/deployment.json", "deployment:15:success", Precision.UNIQUE_ID),
+        ("xanzy+go-gitlab/feature_flag.json", "feature_flag:1:test-feature-flag:true", Precision.RECEIVED_REPEATABLE),
+        ("xanzy+go-gitlab/release.json", "release:327622:1.0.0:create", Precision.GITLAB_TIME),
     ],
 )
 def test_what_a_list_shows_has_the_list_s_key(file: str, key: str, precision: Precision) -> None:
@@ -98,7 +101,7 @@ def test_what_a_list_shows_has_the_list_s_key(file: str, key: str, precision: Pr
 )
 def test_what_is_not_known_has_identity_of_its_own(body: dict[str, Any]) -> None:
     assert webhook(body).identity.key == "webhook:default:key"
-    assert webhook(body).identity.precision is Precision.LOOSE
+    assert webhook(body).identity.precision is Precision.RECEIVED_REPEATABLE
 
 
 def test_without_a_key_a_delivery_is_known_by_event_uuid_and_body_together() -> None:
@@ -182,10 +185,10 @@ def test_a_record_without_id_or_time_is_kept() -> None:
 @pytest.mark.parametrize(
     ("kind", "action", "precision"),
     [
-        ("issue", "open", Precision.RECEIVED),
-        ("issue", "close", Precision.RECEIVED),
-        ("issue", "update", Precision.ALONE),
-        ("note", "create", Precision.ONCE),
+        ("issue", "open", Precision.RECEIVED_TIME),
+        ("issue", "close", Precision.RECEIVED_TIME),
+        ("issue", "update", Precision.RECEIVED_UNVERIFIED),
+        ("note", "create", Precision.UNIQUE_ID),
     ],
 )
 def test_a_time_that_can_t_be_true_counts_as_none(

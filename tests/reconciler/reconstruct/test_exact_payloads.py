@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.reconstruct import Material, rebuild
+from reconciler.reconstruct import SourceData, rebuild
 from reconciler.reconstruct.rebuild import Rebuilt
 
 PLACE = {"id": 42, "path_with_namespace": "g/p", "web_url": "https://gitlab.example.com/g/p"}
@@ -44,21 +44,21 @@ def words(text: str, *more: str) -> set[str]:
 
 
 def issue(**shown: Any) -> Rebuilt:
-    return rebuild("issue", Material(record=RECORD, project=PLACE, action="update", object={"id": 5, **shown}))
+    return rebuild("issue", SourceData(record=RECORD, project=PLACE, action="update", object={"id": 5, **shown}))
 
 
 def request(**shown: Any) -> Rebuilt:
-    material = Material(record=RECORD, project=PLACE, action="update", object={"id": 5, **shown})
-    return rebuild("merge_request", material)
+    data = SourceData(record=RECORD, project=PLACE, action="update", object={"id": 5, **shown})
+    return rebuild("merge_request", data)
 
 
 def job(**shown: Any) -> dict[str, Any]:
-    return rebuild("build", Material(record={"id": 9, "status": "success", **shown}, project=PLACE)).body
+    return rebuild("build", SourceData(record={"id": 9, "status": "success", **shown}, project=PLACE)).body
 
 
 def pipeline(**shown: Any) -> dict[str, Any]:
     more = {"jobs": [{"id": 9}], "commit": None}
-    return rebuild("pipeline", Material(record={"id": 7}, project=PLACE, object=shown, more=more)).body
+    return rebuild("pipeline", SourceData(record={"id": 7}, project=PLACE, object=shown, more=more)).body
 
 
 def test_the_keys_of_issues() -> None:
@@ -88,7 +88,7 @@ def test_the_keys_of_merge_requests() -> None:
 def test_the_keys_of_what_a_comment_stands_on() -> None:
     for kind, name, keys in (("Issue", "issue", ISSUE), ("MergeRequest", "merge_request", REQUEST)):
         note = {"id": 1, "noteable_type": kind, "body": "x"}
-        told = rebuild("note", Material(record={"note": note}, project=PLACE, more={"noteable": {"id": 5}}))
+        told = rebuild("note", SourceData(record={"note": note}, project=PLACE, more={"noteable": {"id": 5}}))
         assert set(told.body[name]) == words(keys)
 
 
@@ -107,8 +107,8 @@ def test_a_commit_says_when_it_was_committed_in_its_own_zone() -> None:
         "id": "1a", "authored_date": "2017-12-01T00:00:00.000-08:00", "created_at": "2017-12-10T08:28:36.000-08:00",
         "committed_date": "2017-12-10T08:28:36.000-08:00",
     }  # fmt: skip
-    material = Material(record={"id": 7}, project=PLACE, object={}, more={"commit": shown})
-    commit = rebuild("pipeline", material).body["commit"]
+    data = SourceData(record={"id": 7}, project=PLACE, object={}, more={"commit": shown})
+    commit = rebuild("pipeline", data).body["commit"]
     assert set(commit) == words(COMMIT)
     assert commit["timestamp"] == "2017-12-10T08:28:36-08:00"
 
@@ -117,9 +117,9 @@ def test_an_annotated_tag_is_at_the_commit_that_it_tags() -> None:
     record = {
         "push_data": {"ref": "v1", "ref_type": "tag", "commit_from": None, "commit_to": "7a9", "commit_count": 1}
     }
-    known = rebuild("tag_push", Material(record=record, project=PLACE, more={"commits": [{"id": "c0ffee"}]}))
+    known = rebuild("tag_push", SourceData(record=record, project=PLACE, more={"commits": [{"id": "c0ffee"}]}))
     assert (known.body["after"], known.body["checkout_sha"]) == ("7a9", "c0ffee")
-    alone = rebuild("tag_push", Material(record=record, project=PLACE))
+    alone = rebuild("tag_push", SourceData(record=record, project=PLACE))
     assert (alone.body["checkout_sha"], "checkout_sha" in alone.unknown) == ("7a9", True)
 
 
@@ -147,7 +147,7 @@ def test_a_type_is_written_as_people_see_it(shown: str, written: str) -> None:
 def test_an_emoji_on_a_comment_is_at_the_comment() -> None:
     award = {"id": 1, "name": "rocket", "awardable_type": "Note", "awardable_id": 77, "user": ADA}
     noteable = {"id": 5, "web_url": "https://gitlab.example.com/g/p/-/merge_requests/2", "source_branch": "topic"}
-    told = rebuild("emoji", Material(record=award, project=PLACE, action="award", more={"noteable": noteable}))
+    told = rebuild("emoji", SourceData(record=award, project=PLACE, action="award", more={"noteable": noteable}))
     url = "https://gitlab.example.com/g/p/-/merge_requests/2#note_77"
     assert told.body["object_attributes"]["awarded_on_url"] == url
     assert set(told.body["merge_request"]) == words(REQUEST)

@@ -9,7 +9,7 @@ import pytest
 from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.times import Millis
 from reconciler.events.unreadable import Unreadable
-from reconciler.reconstruct import Material
+from reconciler.reconstruct import SourceData
 from reconciler.sources.errors import Stopped
 from reconciler.sources.webhook_payload import listed_sighting, raw_record, whole
 
@@ -20,9 +20,9 @@ def told(jobs: Any, failed: list[Unreadable]) -> Sighting:
     return listed_sighting(
         "pipelines",
         "7:success",
-        Identity("pipeline:7:success", Millis(1), Precision.STATED),
+        Identity("pipeline:7:success", Millis(1), Precision.GITLAB_TIME),
         "pipeline",
-        Material(record=RECORD, project={"id": 42}, more={"jobs": jobs}),
+        SourceData(record=RECORD, project={"id": 42}, more={"jobs": jobs}),
         gitlab_url="https://gitlab.example.com",
         failed=failed,
         name_in="id",

@@ -98,6 +98,8 @@ class Consumer:
         body = b""
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":  # the sender was killed: this is not all of it
+                return
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,3 +124,12 @@ def test_totals_vanish_and_hidden_records_leave_short_pages(
 
 def test_a_wrong_token_is_401(gitlab: Simulator) -> None:
     assert httpx.get(f"{gitlab.url}/api/v4/version", headers={"PRIVATE-TOKEN": "x"}).status_code == 401
+
+
+def test_a_consumer_counts_no_request_that_was_cut_short() -> None:
+    with Consumer() as consumer:
+        head = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", consumer.port)) as sender:
+            sender.sendall(head + b"123")
+        httpx.post(consumer.url, content=b"whole")
+        assert [request.body for request in consumer.requests] == [b"whole"]

@@ -14,7 +14,7 @@ from reconciler.events.keys import ZEROS
 from reconciler.reconstruct import Material
 
 Json = dict[str, Any]
-VISIBILITY = {0: "private", 10: "internal", 20: "public"}
+VISIBILITY: dict[Any, str] = {0: "private", 10: "internal", 20: "public"}
 
 
 def material_of(body: Json) -> tuple[str, Material]:

@@ -45,7 +45,7 @@ def counting(kind: str, **keys: Any) -> tuple[Kind, list[Any]]:
     """A kind, and the connections that it has made."""
     found, connections = find_kind(kind), []
 
-    class Counting(found):  # type: ignore[misc]
+    class Counting(found):  # type: ignore[misc, valid-type]
         async def connect(self) -> Any:
             connections.append(await super().connect())
             return connections[-1]

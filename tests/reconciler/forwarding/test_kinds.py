@@ -152,7 +152,7 @@ class TestStdout:
         for n in range(8):
             post(service, n, n, pad="x" * 100_000)  # more than a pipe holds: nobody reads yet
         assert service.post(b'{"object_kind": "x", "project_id": 1}').status_code == 200
-        events = []
+        events = list[Any]()
         with os.fdopen(out) as reader:
             while len({event["id"] for event in events}) < 9:
                 events.append(json.loads(reader.readline()))

@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.ledger.coverage import gaps
-from reconciler.ledger.coverage.intervals import Interval, cover, covered
+from reconciler.ledger.coverage.intervals import Interval, cover, covered, gaps
 from reconciler.ledger.storage.connection import connect
 
 intervals = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda t: Interval(*t)), max_size=12)

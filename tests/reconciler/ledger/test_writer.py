@@ -105,7 +105,7 @@ async def test_damage_is_met_by_who_reads_it_alone(opened: Open) -> None:
 async def test_a_listener_s_bug_stops_neither_the_writer_nor_other_listeners(opened: Open) -> None:
     ids = await opened.writer.run(lambda db: destinations.sync(db, [Wanted("a", "none", "now")], now=times.now()))
     opened.writer.routes = [Route(ids["a"], "none", lambda _: True)]
-    heard, told = [], []
+    heard, told = list[Any](), list[Any]()
 
     def fails(what: object) -> None:
         told.append(what)

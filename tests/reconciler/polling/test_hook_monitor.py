@@ -178,7 +178,7 @@ async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse)
         finally:
             push()
 
-    house.parts.hooks.test = test_then_push  # type: ignore[method-assign]
+    house.parts.hooks.test = test_then_push
     await house.poll(42)
     house.now += 6 * MINUTE
     await house.poll(42)
@@ -198,7 +198,7 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: Ma
         house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
         ask(*asked)
 
-    house.parts.hooks.test = test_then_push  # type: ignore[method-assign]
+    house.parts.hooks.test = test_then_push
     await house.poll(42)
     asked = [path.rpartition("/")[2] for path in house.gitlab.api.requests if "/test/" in path]
     assert asked == ["push_events", "issues_events", "merge_requests_events", "note_events"]

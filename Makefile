@@ -31,10 +31,7 @@ lint: $(VENV)/.installed ## Style, types, spelling and links
 	$(BIN)/python -m tests.support.links
 
 coverage: $(VENV)/.installed ## Run all tests and report which branches they miss: takes about twice as long as `make test`
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 5 --dist worksteal --timeout 480
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov
 
 format: $(VENV)/.installed ## Mend the style
 	$(BIN)/ruff check --fix .

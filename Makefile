@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config.yaml
 
-.PHONY: help demo test serve lint bench format schema docs clean
+.PHONY: help demo test serve lint coverage bench format schema docs clean
 
 help: ## What there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -23,10 +23,15 @@ test: $(VENV)/.installed ## Run all tests: the long ones first, and more at once
 serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)
 	$(BIN)/gitlab-reconciler serve --config $(CONFIG)
 
-lint: $(VENV)/.installed ## Style and types
+lint: $(VENV)/.installed ## Style, types, spelling and links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python -m tests.support.links
+
+coverage: $(VENV)/.installed ## Run all tests and report which branches they miss: takes about twice as long as `make test`
+	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov
 
 format: $(VENV)/.installed ## Mend the style
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 PLUGIN = Path(__file__).parent / "example_plugin"
 
 
-def keys(model: type[BaseModel], *, but: set[str] = frozenset(), before: str = "") -> list[str]:  # type: ignore[assignment]
+def keys(model: type[BaseModel], *, but: Set[str] = frozenset(), before: str = "") -> list[str]:
     """A row for each key of a section, and of the sections in it."""
     rows = []
     for name, field in model.model_fields.items():
@@ -152,7 +152,7 @@ def test_the_commands_page_shows_every_command() -> None:
 
 
 def _commands(group: Any, path: list[str]) -> list[tuple[list[str], Any]]:
-    found = []
+    found = list[tuple[list[str], Any]]()
     for name, one in group.commands.items():
         inner = [*path, name]
         found += _commands(one, inner) if hasattr(one, "commands") else [(inner, one)]

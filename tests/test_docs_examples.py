@@ -14,6 +14,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 
+from reconciler.config.kinds import BUILT_IN
 from tests.support.brokers import broker
 
 PAGES = sorted(Path(__file__).parents[1].glob("docs/**/*.md"))
@@ -47,16 +48,7 @@ def environ(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
 
 
 def test_every_kind_has_an_example() -> None:
-    assert {page.stem for page in EXAMPLES} == {
-        "file",
-        "http",
-        "kafka",
-        "nats",
-        "rabbitmq",
-        "redis",
-        "start",
-        "stdout",
-    }
+    assert {page.stem for page in EXAMPLES} == {*BUILT_IN, "start"}
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)

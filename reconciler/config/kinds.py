@@ -5,10 +5,12 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 GROUP = "gitlab_reconciler.destinations"
-BUILT_IN = ("file", "http", "kafka", "nats", "rabbitmq", "redis", "stdout")
+_FILES = Path(__file__).parents[1] / "forwarding" / "kinds"
+BUILT_IN: tuple[str, ...] = tuple(sorted(file.stem for file in _FILES.glob("[a-z]*.py")))
 """Those that come with this package, for the JSON Schema, which must not depend on what else is installed."""
 
 

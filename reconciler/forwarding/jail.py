@@ -61,15 +61,12 @@ class Jail:
         process can be started or it was killed from outside.
         """
         asked = (json.dumps(event).encode(), payload.encode("utf-8", "surrogatepass"))
-        with self._turn:
-            try:
-                return self._running().ask(*asked)
-            except (_Died, _Unavailable):  # perhaps not because of this event: try once more
-                pass
-            try:
-                return self._running().ask(*asked)
-            except _Died as error:
-                raise TransformFailed(f"{self._language}: its process died twice: {error}") from None
+        try:
+            with self._turn:
+                return self._ask(*asked)
+        finally:
+            if self._closed:
+                self._disconnect()
 
     def close(self) -> None:
         """Kill the process."""
@@ -77,12 +74,34 @@ class Jail:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
+        self._disconnect()
+
+    def _ask(self, event: bytes, payload: bytes) -> bytes:
+        try:
+            return self._running().ask(event, payload)
+        except (_Died, _Unavailable):  # perhaps not by this event's doing, perhaps before it came
+            pass
+        try:
+            return self._running().ask(event, payload)
+        except _Died as error:
+            raise TransformFailed(f"{self._language}: its process died twice: {error}") from None
+
+    def _disconnect(self) -> None:
+        """Close the connection to a killed process. Whoever is still reading from it does so when done."""
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._process is not None:
+                    self._process.disconnect()
+            finally:
+                self._turn.release()
 
     def _running(self) -> _Process:
         with self._starting:
             if self._closed:
                 raise _Unavailable("the transform was closed")
             if self._process is None or not self._process.alive:
+                if self._process is not None:
+                    self._process.disconnect()
                 self._process = _Process(self._language, self._text)
             return self._process
 
@@ -147,10 +166,14 @@ class _Process:
         self._process.kill()
         self._process.wait()
 
-    def _end(self, error: Exception) -> Exception:
-        """End it. Returns the error that says why it ended."""
+    def disconnect(self) -> None:
+        """Close our end of the connection."""
         self._answers.close()
         self._line.close()
+
+    def _end(self, error: Exception) -> Exception:
+        """What became of it."""
+        self.disconnect()
         if isinstance(error, TimeoutError):
             self.kill()
             return _Unavailable(f"{self._language}: no answer within {PATIENCE_S:g} s")

@@ -247,7 +247,7 @@ SHOTS = {"overview": "/", "events": "/events", "event": "", "dead": "/dead", "ru
 def test_every_page_fits_and_is_legible(scene: Scene, browser: Browser) -> None:
     dead = scene.number("SELECT min(event_id) FROM deliveries WHERE state = 'dead'")
     for scheme, width in itertools.product(("light", "dark"), (1280, 390)):
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})  # type: ignore[arg-type]
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})
         page = context.new_page()
         for name, path in SHOTS.items():
             page.goto(scene.url + (path or f"/events/{dead}"))

@@ -98,7 +98,8 @@ def test_it_installs_and_runs_on_a_clean_machine(built: Path, tmp_path: Path, ki
         assert httpx.get(url + "static/style.css").status_code == 200
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        process.communicate(timeout=30)
+        assert process.returncode == 0
     assert (folder / "ledger.db").exists()
 
 

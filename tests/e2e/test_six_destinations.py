@@ -32,7 +32,7 @@ from tests.support.service import TOKEN, Service, until
 from tests.support.wire import Wire
 
 EVENTS, PROJECTS, SENDERS = 1500, 10, 4
-QUICK = {
+QUICK: dict[str, Any] = {
     "breaker": {"failures": 5, "longest": "200ms", "settle": "3s"},
     "retry": {"first": "50ms", "longest": "200ms"},
 }
@@ -67,7 +67,8 @@ class Brokers:
         return [json.loads(one.data or b"") for one in got]
 
     async def in_redis(self) -> list[dict[str, Any]]:
-        return [json.loads(fields[b"body"]) for _, fields in await self._redis.xrange(self.name)]
+        entries: Any = await self._redis.xrange(self.name)
+        return [json.loads(fields[b"body"]) for _, fields in entries]
 
     async def in_rabbit(self) -> list[dict[str, Any]]:
         found = []

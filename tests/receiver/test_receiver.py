@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
+from reconciler.events.webhooks import KIND_OF, WEBHOOKS
 from tests.conftest import PAYLOADS
 from tests.support.service import TOKEN, Service
 
@@ -223,12 +224,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(known_words | st.text(max_size=8), inner, max_size=6),
     max_leaves=25,
 )
-kinds = st.sampled_from(
-    (
-        "push tag_push issue work_item merge_request note wiki_page milestone pipeline "
-        "build deployment release feature_flag emoji access_token vulnerability user_add_to_team strange"
-    ).split()
-)
+kinds = st.sampled_from([*(webhook.kind for webhook in WEBHOOKS), *KIND_OF, "strange"])
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

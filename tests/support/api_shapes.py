@@ -14,7 +14,7 @@ from reconciler.events.keys import ZEROS
 from reconciler.reconstruct import SourceData
 
 Json = dict[str, Any]
-VISIBILITY = {0: "private", 10: "internal", 20: "public"}
+VISIBILITY: dict[Any, str] = {0: "private", 10: "internal", 20: "public"}
 
 
 def source_data_of(body: Json) -> tuple[str, SourceData]:

@@ -24,7 +24,7 @@ def made(count: int, *, first: int = 0, at: Millis | None = None) -> Iterator[Si
         yield Sighting(
             source="webhook:default",
             source_id=f"delivery-{n}",
-            identity=Identity(f"note:{n}", now + n, Precision.UNIQUE_ID),
+            identity=Identity(f"note:{n}", Millis(now + n), Precision.UNIQUE_ID),
             summary=Summary(kind="note", project_id=project, project_path=f"group/{project}", object=f"issue/{n}"),
             seen_at=now,
             payload=f'{{"object_kind":"note","project_id":{project},"n":{n},"pad":"{"x" * 500}"}}',

@@ -205,7 +205,7 @@ def _sameness(happening: Happening) -> str:
         return json.dumps([body["ref"], body["before"], body["after"]])
     attributes = body["object_attributes"]
     action = attributes.get("action") or body.get("action")
-    did = {"reopen": "open", "create": "open", "approval": "approved"}.get(action, action)
+    did = {"reopen": "open", "create": "open", "approval": "approved"}.get(str(action), action)
     user = body["user"]["id"] if did == "approved" else 0
     return json.dumps([kind, attributes.get("id") or attributes["slug"], did, user])
 
@@ -233,7 +233,7 @@ def _by_hooks(told: Told, happening: Happening, distance: int, dice: random.Rand
                 source=source,
                 source_id=str(uuid.UUID(int=dice.getrandbits(128))) if dice.random() < 0.8 else None,
                 event_uuid=str(uuid.UUID(int=dice.getrandbits(128))),
-                seen_at=happening.at + delay,
+                seen_at=times.Millis(happening.at + delay),
                 headers={},
                 project_ids={},
             )
@@ -246,13 +246,13 @@ def _by_api(told: Told, happening: Happening, distance: int, dice: random.Random
     lag = dice.choice([0, 300, 900])
     if not distance:  # nothing to take it for: minutes, under load
         lag = dice.choice([lag, 5 * MINUTE])
-    record = {**happening.record, "created_at": times.iso(happening.at + lag)}
+    record = {**happening.record, "created_at": times.iso(times.Millis(happening.at + lag))}
     sighting = record_sighting(
         record,
         payload=json.dumps(record),
         project_id=PROJECT,
         project_path="group/project",
-        seen_at=happening.at + lag + HOUR,
+        seen_at=times.Millis(happening.at + lag + HOUR),
     )
     _add(told, sighting, happening)
 

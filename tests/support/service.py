@@ -98,14 +98,15 @@ class Service:
         assert process.stderr is not None
         with self._logged:
             self.logs = []
-        for line in process.stderr:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                entry = {"event": line.strip()}
-            with self._logged:
-                self.logs.append(entry)
-                self._logged.notify_all()
+        with process.stderr:
+            for line in process.stderr:
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    entry = {"event": line.strip()}
+                with self._logged:
+                    self.logs.append(entry)
+                    self._logged.notify_all()
         with self._logged:
             self._logged.notify_all()
 

@@ -189,7 +189,8 @@ def _serve(asking: socket.socket) -> str | None:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for one in (waiting, asking, woken, wake, *running.values()):
+            waiting.close()
+            for one in (asking, woken, wake, *running.values()):
                 one.close()
             _become(asked, given)
             return str(asked["module"])

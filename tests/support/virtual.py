@@ -29,13 +29,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """As time.monotonic_ns."""
         return self._elapsed_ns
 
-    def run_in_executor(self, executor: Executor | None, work: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """What runs on a thread takes no time."""
         if isinstance(executor, VirtualDisk):
-            return super().run_in_executor(executor, work, *args)
+            return super().run_in_executor(executor, func, *args)
         done = self.create_future()
         try:
-            done.set_result(work(*args))
+            done.set_result(func(*args))
         except Exception as error:
             done.set_exception(error)
         return done

@@ -54,7 +54,7 @@ class Script:
         dice = random.Random(self.seed)
         for project in self.world.projects:
             for _ in range(self.days * self.busy):
-                at = START + dice.randrange(self.days * DAY - 3 * HOUR)
+                at = Millis(START + dice.randrange(self.days * DAY - 3 * HOUR))
                 story = dice.choice(STORIES)
                 story(self, project, at, dice)
         return sorted(self.steps, key=lambda step: step[0])
@@ -65,8 +65,8 @@ class Script:
             if hook.project_id == project:
                 hook.faults.double = 1
 
-    def at(self, when: Millis, what: Callable[[], object]) -> None:
-        self.steps.append((when, what))
+    def at(self, when: int, what: Callable[[], object]) -> None:
+        self.steps.append((Millis(when), what))
 
 
 def _pushes(s: Script, p: int, at: Millis, dice: random.Random) -> None:
@@ -247,8 +247,8 @@ async def live_through(
         for number in PROJECTS:
             gitlab.add_hook(number, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)
         steps = Script(world, gitlab.courier.hooks, seed, days, busy).write()
-        steps += [(START + edge, lambda: None) for stretch in down for edge in stretch]
-        steps += [(START + n * ROUND, lambda: None) for n in range(1, days * DAY // ROUND + 1)]
+        steps += [(Millis(START + edge), lambda: None) for stretch in down for edge in stretch]
+        steps += [(Millis(START + n * ROUND), lambda: None) for n in range(1, days * DAY // ROUND + 1)]
         polled = START
         await life.start()
         for at, does in sorted(steps, key=lambda step: step[0]):
@@ -264,7 +264,7 @@ async def live_through(
                 polled = now
                 await life.poll()
         for _ in range(2):  # what the last poll let GitLab send anew, and everything it had settled
-            now += HOUR
+            now = Millis(now + HOUR)
             await life.poll()
         week = Week(life, gitlab, now)
         await life.end()
@@ -279,7 +279,7 @@ class Week:
         self.happened = len(gitlab.world.happenings)
         self.happenings = gitlab.world.happenings
         self.requests = sum(gitlab.api.requests.values())
-        self.gaps = gaps.gaps(db, keeps=keeps(), expected=now - HOUR, now=now)
+        self.gaps = gaps.gaps(db, keeps=keeps(), expected=Millis(now - HOUR), now=now)
         self.downtimes = db.execute("SELECT count(*) FROM downtimes").fetchone()[0]
         self.was_off = any("test" in path for path in gitlab.api.requests)
         rows = db.execute(

@@ -47,8 +47,12 @@ class Wire:
         while True:
             try:
                 near, _ = listener.accept()
+            except OSError:
+                return
+            try:
                 far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
+                near.close()
                 return
             self._ends |= {near, far}
             for one, other in ((near, far), (far, near)):

@@ -75,7 +75,11 @@ class Redis(Connected["Client"]):
         client: Client = redis.asyncio.from_url(
             wanted.url.get_secret_value(), client_name="gitlab-reconciler", socket_timeout=None, **options
         )
-        await client.ping()
+        try:
+            await client.ping()
+        except BaseException:
+            await client.aclose()
+            raise
         return client
 
     async def publish(self, connection: Client, message: Message) -> None:

@@ -267,7 +267,7 @@ class TestEvents:
             assert json.loads(follower.stdout.readline())["id"] == 2
         finally:
             follower.kill()
-            follower.wait()
+            follower.communicate()
 
     def test_a_pipe_that_closes_early(self, make_service: MakeService) -> None:
         service = make_service().start()

@@ -83,7 +83,10 @@ def test_one_that_never_answers_is_not_waited_for_long(make_service: MakeService
 
 def test_brokers_clients_do_not_log_into_it(make_service: MakeService) -> None:
     port = closed_port()
-    kinds = [("nats", "servers", [f"127.0.0.1:{port}"]), ("kafka", "servers", [f"127.0.0.1:{port}"])]
+    kinds: list[tuple[str, str, Any]] = [
+        ("nats", "servers", [f"127.0.0.1:{port}"]),
+        ("kafka", "servers", [f"127.0.0.1:{port}"]),
+    ]
     kinds += [("redis", "url", f"redis://127.0.0.1:{port}"), ("rabbitmq", "url", f"amqp://127.0.0.1:{port}")]
     service = make_service(destinations=[{"name": kind, "kind": kind, key: value} for kind, key, value in kinds])
     service.write_config()

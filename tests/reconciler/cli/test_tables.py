@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -82,6 +83,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             " title = 'A title that goes on and on, longer than any terminal is wide', author = 'somebody'"
         )
         insert = "INSERT INTO {} ({}) VALUES ({})"
+        row: dict[str, Any]
         for table, row in (
             ("destinations", {"id": 1, "name": "a-destination-with-a-long-name", "ordering": "project", "active": 1}),
             *(("deliveries", {"event_id": n, "destination_id": 1, "state": "dead", "lane": "x", "attempts": 1,

@@ -49,7 +49,8 @@ def test_paths_are_relative_to_the_config_wherever_it_is_read_from(tmp_path: Pat
     named = MINIMAL | {"ledger": {"path": "x/y.db"}, "destinations": [{"name": "f", "kind": "file", "path": "z"}]}
     config = load(write(tmp_path, named), {})
     assert config.ledger.path == tmp_path / "x/y.db"
-    assert config.destinations[0].path == tmp_path / "z"
+    destination: Any = config.destinations[0]
+    assert destination.path == tmp_path / "z"
 
 
 def test_the_sample_s_commented_destinations_are_valid_too(tmp_path: Path) -> None:
@@ -259,6 +260,7 @@ def test_the_schema_is_json_schema_and_knows_the_sample() -> None:
     assert list(validator.iter_errors(sample)) == []
     spelled = [278964, "group/project", {"project": "group/other", "sources": ["hook_log"]}]
     assert list(validator.iter_errors(sample | {"projects": spelled, "groups": ["group", 7]})) == []
+    wrong: dict[str, Any]
     for wrong in (
         {"prot": 1},
         {"projects": [{"sources": []}]},

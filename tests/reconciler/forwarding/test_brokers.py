@@ -45,7 +45,7 @@ def counting(kind: str, **keys: Any) -> tuple[Kind, list[Any]]:
     """A kind, and the connections that it has made."""
     found, connections = find_kind(kind), []
 
-    class Counting(found):  # type: ignore[misc]
+    class Counting(found):  # type: ignore[misc, valid-type]
         async def connect(self) -> Any:
             connections.append(await super().connect())
             return connections[-1]
@@ -238,8 +238,10 @@ class TestRedis:
         await kind.close()
         await client.delete(unique)
         await client.set(unique, "no stream")
-        [wrong] = await sent(made("redis", url=url, stream=unique), message())
+        kind = made("redis", url=url, stream=unique)
+        [wrong] = await sent(kind, message())
         assert "WRONGTYPE" in (wrong.error or "")
+        await kind.close()
         [away] = await sent(made("redis", url="redis://127.0.0.1:9/0"), message())
         assert away.error_class is not None
 

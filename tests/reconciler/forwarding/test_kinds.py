@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import yaml
@@ -119,6 +119,11 @@ def test_a_file_has_every_event_once_the_service_was_killed_often(make_service: 
     assert sorted(of_id.values()) == list(range(sent))
 
 
+def read_to_its_end(stream: IO[str]) -> None:
+    with stream:
+        stream.read()
+
+
 class TestStdout:
     def serve(self, service: Service, stdout: int) -> subprocess.Popen[str]:
         service.write_config()
@@ -132,7 +137,7 @@ class TestStdout:
             if json.loads(text)["event"] == "listening":
                 service.port = json.loads(text)["port"]
                 break
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        threading.Thread(target=read_to_its_end, args=(process.stderr,), daemon=True).start()
 
     def test_a_pipe_gets_a_line_an_event_however_slow_its_reader(self, make_service: MakeService) -> None:
         service = make_service(
@@ -152,13 +157,15 @@ class TestStdout:
         for n in range(8):
             post(service, n, n, pad="x" * 100_000)  # more than a pipe holds: nobody reads yet
         assert service.post(b'{"object_kind": "x", "project_id": 1}').status_code == 200
-        events = []
+        events = list[Any]()
         with os.fdopen(out) as reader:
             while len({event["id"] for event in events}) < 9:
                 events.append(json.loads(reader.readline()))
             process.terminate()
-            threading.Thread(target=reader.read, daemon=True).start()
+            reading = threading.Thread(target=reader.read, daemon=True)
+            reading.start()
             assert process.wait(30) == 0
+            reading.join()
 
     def test_a_file_works_too_and_a_closed_pipe_is_no_loss(self, make_service: MakeService, tmp_path: Path) -> None:
         pipe = {"name": "pipe", "kind": "stdout", "retry": {"first": "50ms", "longest": "50ms"}}

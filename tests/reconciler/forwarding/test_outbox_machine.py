@@ -313,4 +313,4 @@ def _unless_closed(work: Callable[[], Any]) -> Callable[[], None]:
 
 @pytest.mark.usefixtures("sink_kind")
 def test_whatever_happens() -> None:
-    run_state_machine_as_test(Machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=30))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=30))

@@ -130,13 +130,13 @@ def db(tmp_path: Path) -> Iterator[Database]:
 
 ASKED = Asked("u", True, [Name("group", "team")], Millis(NOW - MINUTE))
 EXPECTED = Millis(NOW - MINUTE)
+CONFIG = Config.model_validate({"receiver": {"hooks": [{"token": "t"}]}})
 FACES: dict[str, Any] = {
     "gaps": lambda db: gaps(db, keeps=KEEPS, expected=EXPECTED, now=NOW),
     "unknowns": lambda db: unknowns(db, ASKED, now=NOW),
     "status": lambda db: status(db, asked=ASKED, keeps=KEEPS, expected=EXPECTED, now=NOW),
     "dashboard": lambda db: views.front(db, CONFIG, Known([], []), now=NOW),
 }
-CONFIG = Config.model_validate({"receiver": {"hooks": [{"token": "t"}]}})
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -144,7 +144,7 @@ def test_many_projects_cost_no_more_statements_than_few(tmp_path: Path, face: st
     def statements(projects: int) -> int:
         with closing(connect(tmp_path / f"{projects}.db")) as db:
             filled(db, projects)
-            db.conn = Watched(db.conn)  # type: ignore[assignment]
+            db.conn = Watched(db.conn)
             FACES[face](db)
             asked: int = len(db.conn.asked)  # type: ignore[attr-defined]
             db.conn = db.conn._conn  # type: ignore[attr-defined]

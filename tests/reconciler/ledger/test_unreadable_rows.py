@@ -52,7 +52,7 @@ from reconciler.polling.knowledge import SharedLook
 
 NOW = times.now()
 GARBAGE, YEAR_1 = "garbage", "1-01-01T00:00:00.000Z"  # as an older version wrote the year
-BODY = {"object_kind": "issue", "project": {"id": 7, "path_with_namespace": "group/project"}}
+BODY: dict[str, Any] = {"object_kind": "issue", "project": {"id": 7, "path_with_namespace": "group/project"}}
 BODY["object_attributes"] = {"id": 99, "iid": 1, "action": "close", "closed_at": times.iso(NOW), "title": "one"}
 
 

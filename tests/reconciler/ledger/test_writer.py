@@ -117,7 +117,7 @@ async def test_a_listener_s_bug_stops_neither_the_writer_nor_other_listeners(ope
         lambda db: destinations.sync(db, [DestinationSpec("a", "none", "now")], now=times.now())
     )
     opened.writer.routes = [Route(ids["a"], "none", lambda _: True)]
-    told, heard = list[object](), list[object]()
+    heard, told = list[Any](), list[Any]()
 
     class Deaf(Listener):
         def opened(self, deliveries: object) -> None:

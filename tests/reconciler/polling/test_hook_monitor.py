@@ -12,7 +12,7 @@ import structlog
 from receiver.app import receiver_app
 from reconciler.config.destinations import Destination
 from reconciler.events.times import HOUR, MINUTE
-from reconciler.forwarding.filters import accepting
+from reconciler.forwarding.filters import make_filter
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.polling.ensure import ensure
@@ -135,7 +135,7 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
     other = house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab/two", token=TOKEN)
     before = len(house.gitlab.world.happenings)
     [destination] = await house.ledger.queue.sync_destinations([DestinationSpec("all")], house.now)
-    house.ledger.set_routes([Route(destination.id, "project", accepting(Destination(name="all")))])
+    house.ledger.set_routes([Route(destination.id, "project", make_filter(Destination(name="all")))])
 
     def happens() -> None:
         world, courier = house.gitlab.world, house.gitlab.courier
@@ -175,7 +175,7 @@ async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse)
         finally:
             push()
 
-    house.parts.hooks.test = test_then_push  # type: ignore[method-assign]
+    house.parts.hooks.test = test_then_push
     await house.poll(42)
     house.now += 6 * MINUTE
     await house.poll(42)
@@ -195,7 +195,7 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: Ma
         house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
         ask(*asked)
 
-    house.parts.hooks.test = test_then_push  # type: ignore[method-assign]
+    house.parts.hooks.test = test_then_push
     await house.poll(42)
     asked = [path.rpartition("/")[2] for path in house.gitlab.api.requests if "/test/" in path]
     assert asked == ["push_events", "issues_events", "merge_requests_events", "note_events"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE
 from reconciler.ledger.coverage.source_state import source_troubles
 from reconciler.metrics import Standing
-from reconciler.polling import poller
 from reconciler.polling.backfill import Backfill
 from reconciler.polling.knowledge import look
 from reconciler.simulator.server import Simulator
@@ -88,7 +88,7 @@ async def test_what_was_not_read_before_stays_a_gap(
         house.now = NOW + HOUR
         await house.poll(PROJECT)
     house.now = NOW + 2 * DAY
-    monkeypatch.setattr(poller.time, "monotonic", lambda: 1e9)  # what was refused is asked for again
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)  # what was refused is asked for again
     switch_off(house.gitlab, "builds", paths=CI)
     await house.poll(PROJECT)
     house.now = NOW + 3 * DAY
@@ -114,7 +114,7 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(house: House, monk
     house.now += MINUTE
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {PROJECT: dict.fromkeys(OFF, "switched off")}  # not asked so soon
-    monkeypatch.setattr(poller.time, "monotonic", lambda: 1e9)
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
     house.now += MINUTE
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {}

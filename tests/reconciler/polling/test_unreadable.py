@@ -73,7 +73,12 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
         house.gitlab.world.push(42)
     house.now += 10
     shown: list[Any] = []
-    spoil(house, "/projects/42/events", lambda records: shown.append(records) or records)
+
+    def looked_at(records: Any) -> Any:
+        shown.append(records)
+        return records
+
+    spoil(house, "/projects/42/events", looked_at)
     work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger, dry_run=True)
 
     async def rehearsed() -> tuple[int, int]:

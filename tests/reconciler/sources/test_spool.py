@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,14 @@ def test_what_was_added_comes_back_the_other_way_round(pages: list[list[object]]
 
 def test_no_room_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(spool, "IN_MEMORY_BYTES", 1)
-    monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with Spool() as made, pytest.raises(SourceError, match=r"can't be put aside in .*gone: "):
         made.add(["x"])
 
 
 def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(spool, "IN_MEMORY_BYTES", 1)
-    monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with Spool() as made:
         made.add(["x"])
         assert list(tmp_path.iterdir()) == []  # the file has no name

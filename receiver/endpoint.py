@@ -24,7 +24,7 @@ PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
 """How many deliveries may wait for their commit before more are turned away."""
 STRANGERS_SHARE = 4
-"""One part in so many of `receiver.max_waiting`, besides the rest of it, is for bodies whose signature is not checked
+"""One part in so many of `receiver.max_pending_bytes`, besides the rest of it, is for bodies whose signature is not checked
 yet: strangers stand in nobody's way who shows a token."""
 PROVEN = "reconciler.proven"
 """The scope's extension, a function of the web server's, to tell it that a request's headers prove who sends it: it
@@ -53,17 +53,17 @@ class WebhookEndpoint:
         project_ids: dict[str, int],
         expected_tests: set[hook_tests.Expected],
         max_body: int,
-        max_waiting_bytes: int,
+        max_pending_bytes: int,
     ) -> None:
         self._writer = writer
         self._guards = guards
         self._project_ids = project_ids
         self._expected_tests = expected_tests
         self._max_body = max_body
-        self._room = Room(max_waiting_bytes)
+        self._room = Room(max_pending_bytes)
         self._shared_ids: set[str] = set()
         """The sources that told different bodies under one id, as the log has it."""
-        self._strangers = Room(max(max_body, max_waiting_bytes // STRANGERS_SHARE))
+        self._strangers = Room(max(max_body, max_pending_bytes // STRANGERS_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         held = Held(self._room, self._strangers)

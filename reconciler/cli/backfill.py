@@ -110,7 +110,7 @@ def backfill(
 
 def _window(since: str, until: str | None, config: Config) -> Interval:
     """The range that is asked for, within what there can be: not the last seconds, not before GitLab's memory."""
-    newest = Millis(times.now() - config.reconcile.settle)
+    newest = Millis(times.now() - config.reconcile.grace_period)
     start, end = moment(since), moment(until, end_of_day=True) or newest
     if start is None or start >= end:
         fail("--from must be before --to", USAGE)

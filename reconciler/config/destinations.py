@@ -114,12 +114,12 @@ class Retry(Section):
         validate_default=True,
         description="How long after its first attempt an event becomes a dead letter.",
     )
-    first: Duration = Field("1s", validate_default=True, description="Upper bound of the first pause.")
-    longest: Duration = Field("5m", validate_default=True, description="Upper bound of any pause.")
+    initial_delay: Duration = Field("1s", validate_default=True, description="Upper bound of the first pause.")
+    max_delay: Duration = Field("5m", validate_default=True, description="Upper bound of any pause.")
     schedule: list[Duration] | None = Field(
         None,
         min_length=1,
-        description="The pauses themselves, like [5s, 5m, 30m, 2h, 5h, 10h], instead of `first`, `longest` and "
+        description="The pauses themselves, like [5s, 5m, 30m, 2h, 5h, 10h], instead of `initial_delay`, `max_delay` and "
         "`max_age`; after the last an event becomes a dead letter.",
     )
     dead_on_4xx: bool = Field(
@@ -131,8 +131,8 @@ class BreakerSettings(Section):
     """When a destination counts as down: then one probe at a time goes out, with growing pauses."""
 
     failures: int = Field(5, ge=1, le=1000, description="So many failures in a row open the circuit breaker.")
-    longest: Duration = Field("15s", validate_default=True, description="Upper bound of the pause between probes.")
-    settle: Duration = Field(
+    max_delay: Duration = Field("15s", validate_default=True, description="Upper bound of the pause between probes.")
+    recovery_hold: Duration = Field(
         "1m", validate_default=True, description="How long it must have been well before an alert says that it is."
     )
 
@@ -194,7 +194,7 @@ class Destination(Section):
 
     name: Name = Field(description="Its name in the ledger and in every command.")
     kind: str = Field("http", description="What it is: docs/destinations/ has a page for each kind.")
-    gets: Literal["events", "alerts"] = Field(
+    type: Literal["events", "alerts"] = Field(
         "events", description="`events`: GitLab's. `alerts`: what the reconciler itself has to say, nothing else."
     )
     format: Literal["webhook", "cloudevents"] = Field(
@@ -208,12 +208,12 @@ class Destination(Section):
         description="`project`: the events of one project one after the other. `object`: those of one issue, merge "
         "request, branch, …. `none`: in any order.",
     )
-    start: Annotated[Literal["now", "beginning"] | datetime, BeforeValidator(_start)] = Field(
+    start_from: Annotated[Literal["now", "beginning"] | datetime, BeforeValidator(_start)] = Field(
         "now", description="From where on a new destination gets events: `now`, `beginning`, or a time."
     )
     timeout: Duration = Field("10s", validate_default=True, description="How long one attempt may take.")
     concurrency: int = Field(8, ge=1, le=256, description="How many events may be on their way at once.")
-    rate: Rate | None = Field(None, description="How many events are sent at most, like 10/s or 600/m.")
+    rate_limit: Rate | None = Field(None, description="How many events are sent at most, like 10/s or 600/m.")
     retry: Retry = Field(default_factory=Retry, description="What to do when it does not take an event.")
     breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="When it counts as down.")
 
@@ -221,7 +221,7 @@ class Destination(Section):
     def _what_it_gets(self) -> Destination:
         wanted = self.filter
         try:
-            if self.gets == "events":
+            if self.type == "events":
                 words.of_events(wanted.kinds or (), wanted.actions or ())
             else:
                 words.of_alerts(wanted.kinds or (), wanted.actions or ())

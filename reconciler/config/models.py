@@ -132,7 +132,7 @@ class Receiver(Section):
     host: Host = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     max_body: Size = Field("25MiB", validate_default=True, description="Larger bodies are answered with 413.")
-    max_waiting: Size = Field(
+    max_pending_bytes: Size = Field(
         "256MiB",
         validate_default=True,
         description="How much may be in memory, on its way to the ledger, before 503.",
@@ -157,7 +157,7 @@ class Reconcile(Section):
     """How GitLab's API is asked for what the webhooks did not bring."""
 
     interval: Duration = Field("60s", validate_default=True, description="Time between two polls of a project.")
-    settle: Duration = Field(
+    grace_period: Duration = Field(
         "30s",
         validate_default=True,
         description="How old a record must be to be read: gives its webhook time to come first.",
@@ -167,8 +167,8 @@ class Reconcile(Section):
         validate_default=True,
         description="How far before the last covered time a poll looks again, for records that appear late.",
     )
-    parallel: int = Field(4, ge=1, le=64, description="How many projects are read at the same time.")
-    round: Duration = Field(
+    concurrency: int = Field(4, ge=1, le=64, description="How many projects are read at the same time.")
+    full_poll_interval: Duration = Field(
         "15m",
         validate_default=True,
         description="With more than 20 projects: how often the quiet ones are read too. Those that GitLab says are "

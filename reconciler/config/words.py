@@ -67,7 +67,7 @@ def _event_action(word: str) -> str:
 def of_events(kinds: Iterable[str], actions: Iterable[str]) -> None:
     """What a destination for events can name. Raises ValueError."""
     if ALERT in kinds:
-        raise ValueError(f"kinds: {ALERT} is for destinations with `gets: alerts`")
+        raise ValueError(f"kinds: {ALERT} is for destinations with `type: alerts`")
     for word in actions:
         _event_action(word)
 
@@ -75,7 +75,7 @@ def of_events(kinds: Iterable[str], actions: Iterable[str]) -> None:
 def of_alerts(kinds: Iterable[str], actions: Iterable[str]) -> None:
     """What a destination for alerts can name. Raises ValueError."""
     if any(word != ALERT for word in kinds):
-        raise ValueError(f"kinds: with `gets: alerts` there is but one, {ALERT}")
+        raise ValueError(f"kinds: with `type: alerts` there is but one, {ALERT}")
     if not _ALERT_ACTIONS.issuperset(actions):
         raise ValueError(f"actions: those of an alert are {_listed(sorted(_ALERT_ACTIONS), 'and')}")
 

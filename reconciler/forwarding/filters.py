@@ -42,10 +42,10 @@ def accepting(destination: Destination) -> Test:
 def parts(destination: Destination) -> list[tuple[str, Test]]:
     """A filter's parts by name, the cheap ones first."""
     wanted = destination.filter
-    if destination.gets == "alerts":
-        found: list[tuple[str, Test]] = [("gets: alerts", lambda c: c.summary.kind == ALERT)]
+    if destination.type == "alerts":
+        found: list[tuple[str, Test]] = [("type: alerts", lambda c: c.summary.kind == ALERT)]
     else:
-        found = [("gets: events", lambda c: c.summary.kind not in OWN_KINDS)]
+        found = [("type: events", lambda c: c.summary.kind not in OWN_KINDS)]
     if wanted.projects is not None:
         found.append(("projects", _projects(wanted)))
     if wanted.kinds is not None:

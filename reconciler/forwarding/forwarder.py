@@ -190,7 +190,7 @@ def _by_name(some: Iterable[Standing]) -> dict[str, Standing]:
 
 def as_wanted(destination: Destination) -> Wanted:
     """A destination as the ledger knows it."""
-    start = destination.start
+    start = destination.start_from
     return Wanted(
         destination.name,
         destination.ordering,

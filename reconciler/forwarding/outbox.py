@@ -82,7 +82,7 @@ class Outbox:
         self._watcher = watcher
         self._clock = clock
         self._breaker = CircuitBreaker(destination, standing.breaker, now=clock())
-        self._rate = RateLimit(destination.rate)
+        self._rate = RateLimit(destination.rate_limit)
         self._paused = standing.paused_at is not None
         self._is_gone = False
         """Whether a 410 came that is not in the ledger yet."""

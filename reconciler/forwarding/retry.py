@@ -27,7 +27,7 @@ def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None
     Full jitter spreads clients best (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
     exponent = min(max(failures, 1) - 1, 40)
-    ceiling = min(retry.longest, retry.first * (1 << exponent))
+    ceiling = min(retry.max_delay, retry.initial_delay * (1 << exponent))
     return Millis(round((uniform or random).uniform(0, ceiling)))
 
 
@@ -57,5 +57,5 @@ def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Rand
 def longest_pause(retry: Retry) -> Millis:
     """The longest pause that the settings alone make."""
     if retry.schedule is None:
-        return retry.longest
+        return retry.max_delay
     return Millis(round(max(retry.schedule) * (1 + SCHEDULE_JITTER)))

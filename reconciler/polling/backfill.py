@@ -56,13 +56,13 @@ Progress = Callable[[str, Slice, Report], None]
 
 
 class Backfill:
-    """Reads ranges of projects' pasts; at most `reconcile.parallel` parts are read at a time, over all projects."""
+    """Reads ranges of projects' pasts; at most `reconcile.concurrency` parts are read at a time, over all projects."""
 
     def __init__(self, parts: Reconciling, config: Reconcile, *, db: Database, dry_run: bool = False) -> None:
         self._parts = parts
-        self._parallel = config.parallel
+        self._parallel = config.concurrency
         self._db = db
-        self._slots = asyncio.Semaphore(config.parallel)
+        self._slots = asyncio.Semaphore(config.concurrency)
         self._dry_run = dry_run
 
     async def project(

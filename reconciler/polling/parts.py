@@ -57,7 +57,7 @@ def reconciling(
         reenable=config.reconcile.reenable_hooks,
         expected_tests=set() if expected_tests is None else expected_tests,
     )
-    reader = Reader(client=client, writer=writer, parallel=config.reconcile.parallel, details=details)
+    reader = Reader(client=client, writer=writer, concurrency=config.reconcile.concurrency, details=details)
     poller = Poller(
         config.reconcile,
         client=client,

@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 class Poller:
-    """Polls projects; at most `config.parallel` at a time."""
+    """Polls projects; at most `config.concurrency` at a time."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Poller:
         self._reader = reader
         self._db = db
         self._writer = writer
-        self._slots = asyncio.Semaphore(config.parallel)
+        self._slots = asyncio.Semaphore(config.concurrency)
         self._polling: set[int | str] = set()
         self._refused: dict[tuple[int, str], tuple[float, Exception]] = {}
 
@@ -120,7 +120,7 @@ class Poller:
         Told by GitLab's clock where that is behind ours: coverage that ran ahead of GitLab's own time would hide
         what is still to happen.
         """
-        return Millis(times.now() - self._client.behind - self._config.settle)
+        return Millis(times.now() - self._client.behind - self._config.grace_period)
 
     async def _poll(self, name: int | str) -> Tally:
         project = await self._projects.find(name)

@@ -37,13 +37,13 @@ Progress = Callable[[Slice, Tally], None]
 
 class Reader:
     """Records what sources tell. `details`: whether GitLab is asked for what rebuilt bodies lack; it costs about a
-    request for each event that no webhook told. At most `parallel` such questions are asked at a time.
+    request for each event that no webhook told. At most `concurrency` such questions are asked at a time.
     """
 
-    def __init__(self, *, client: Client, writer: Writer, parallel: int, details: bool = True) -> None:
+    def __init__(self, *, client: Client, writer: Writer, concurrency: int, details: bool = True) -> None:
         self._client = client
         self._writer = writer
-        self._parallel = parallel
+        self._concurrency = concurrency
         self._details = details
 
     async def read(
@@ -157,7 +157,7 @@ class Reader:
         fresh, _ = await self._rehearse(batch)
         if not fresh:
             return list(batch)
-        shares = [fresh[n :: self._parallel] for n in range(min(self._parallel, len(fresh)))]
+        shares = [fresh[n :: self._concurrency] for n in range(min(self._concurrency, len(fresh)))]
         whole = await asyncio.gather(
             *(
                 self._ask(partial(source.complete, project, [batch[index] for index in share]), tally)

@@ -68,7 +68,7 @@ class Alerting:
     async def _review(self) -> float:
         """Look, and say what is to be said. Returns in how many seconds to look again."""
         now, config = times.now(), self._config()
-        settle = {one.name: one.breaker.settle for one in config.destinations}
+        settle = {one.name: one.breaker.recovery_hold for one in config.destinations}
         found = alerts.destination_conditions(self._db, settle=settle, now=now)
         found += await self._not_known(config, now)
         if alerts.changes(self._db, found):

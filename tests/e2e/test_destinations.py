@@ -16,11 +16,11 @@ from tests.e2e.test_delivery import numbers, post, states
 from tests.support.filled import filled
 from tests.support.service import Service, until
 
-QUICK = {"breaker": {"failures": 3, "longest": "200ms", "settle": "300ms"}}
+QUICK = {"breaker": {"failures": 3, "max_delay": "200ms", "recovery_hold": "300ms"}}
 
 
 def alerts_to(consumer: Consumer) -> dict[str, Any]:
-    return {"name": "ops", "url": consumer.url, "allow_private": True, "gets": "alerts"}
+    return {"name": "ops", "url": consumer.url, "allow_private": True, "type": "alerts"}
 
 
 def said(consumer: Consumer) -> list[tuple[str, str, str]]:
@@ -154,7 +154,7 @@ def test_where_a_new_destination_starts(make_service: MakeService, consumer: Con
     for n, at in enumerate(("2025-12-31 23:59:59 UTC", "2026-01-01 00:00:00 UTC", "2026-02-01 00:00:00 UTC")):
         note = {"object_kind": "note", "project_id": 1, "n": n, "object_attributes": {"id": n + 1, "created_at": at}}
         assert service.post(json.dumps(note).encode()).status_code == 200
-    assert reload(service, to_consumer(consumer, start=start)).returncode == 0
+    assert reload(service, to_consumer(consumer, start_from=start)).returncode == 0
     post(service, 1, 3)
     wanted = {"now": [3], "beginning": [0, 1, 2, 3], "2026-01-01T00:00:00Z": [1, 2, 3]}[start]
     assert consumer.wait_for(lambda c: len(c.taken) == len(wanted))
@@ -170,7 +170,7 @@ def test_a_long_past_is_opened_once_however_often_it_is_killed(make_service: Mak
     filled(service.ledger, 6000)
     consumer.stop()
     service.config["destinations"] = [
-        to_consumer(consumer, ordering="none", start="beginning", concurrency=32, filter={"projects": [1, 2]})
+        to_consumer(consumer, ordering="none", start_from="beginning", concurrency=32, filter={"projects": [1, 2]})
     ]
     for _ in range(4):
         service.start()
@@ -189,7 +189,7 @@ def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
 ) -> None:
     with Consumer() as ops:
         consumer.answer = lambda _h, _b: (503, {}, b"")
-        slow = {"breaker": {"failures": 3, "longest": "1d", "settle": "300ms"}, "retry": {"first": "1h"}}
+        slow = {"breaker": {"failures": 3, "max_delay": "1d", "recovery_hold": "300ms"}, "retry": {"initial_delay": "1h"}}
         service = make_service(destinations=[to_consumer(consumer, ordering="none", **slow), alerts_to(ops)]).start()
         for n in range(6):
             post(service, n, n)
@@ -307,7 +307,7 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
     assert "1 of 3 would be sent." in shown
     assert "ada pushed 2 commits" in shown
     assert consumer.requests == []
-    assert reload(service, chat | {"start": "beginning"}).returncode == 0
+    assert reload(service, chat | {"start_from": "beginning"}).returncode == 0
     assert consumer.wait_for(lambda c: len(c.taken) == 1)
     assert json.loads(consumer.taken[0].body) == {"text": "ada pushed 2 commits"}
     [dead] = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
@@ -335,7 +335,7 @@ def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> Non
 
 
 def test_a_rate_is_kept_by_the_service(make_service: MakeService, consumer: Consumer) -> None:
-    service = make_service(destinations=[to_consumer(consumer, ordering="none", rate="20/s")]).start()
+    service = make_service(destinations=[to_consumer(consumer, ordering="none", rate_limit="20/s")]).start()
     for n in range(30):
         post(service, n, n)
     assert consumer.wait_for(lambda c: len(c.taken) == 30)  # that it is kept: test_outbox

@@ -19,8 +19,8 @@ from tests.reconciler.dashboard.test_app import free_port
 from tests.support.service import Service, until
 
 QUICK: dict[str, Any] = {
-    "retry": {"first": "10ms", "longest": "40ms"},
-    "breaker": {"failures": 3, "longest": "40ms", "settle": "1s"},
+    "retry": {"initial_delay": "10ms", "max_delay": "40ms"},
+    "breaker": {"failures": 3, "max_delay": "40ms", "recovery_hold": "1s"},
 }
 
 

@@ -65,7 +65,7 @@ def test_nothing_was_ever_read(make_service: MakeService, consumer: Consumer) ->
         gitlab={"url": "http://127.0.0.1:9", "token": "glpat-x"},
         projects=[PROJECT],
         groups=["team"],
-        reconcile={"interval": "1s", "round": "1s"},
+        reconcile={"interval": "1s", "full_poll_interval": "1s"},
     ).start()
     until(lambda: {one["name"] for one in unknown(service)} >= {str(PROJECT), "team"})
     shown = service.run("gaps", "--exit-code")

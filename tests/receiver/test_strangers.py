@@ -66,7 +66,7 @@ class Door:
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     hook = Hook(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
-    config = Receiver.model_validate({"hooks": [hook], "max_body": "4KiB", "max_waiting": "16KiB"})
+    config = Receiver.model_validate({"hooks": [hook], "max_body": "4KiB", "max_pending_bytes": "16KiB"})
     with closing(connect(tmp_path / "ledger.db")) as db:
         writer = Writer(db)
         yield Door(receiver_app(config, writer=writer, project_ids={}))

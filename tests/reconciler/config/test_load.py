@@ -105,7 +105,7 @@ destinations:
     url: ftp://x
     timeout: soon
     secret: whsec_%%
-    retry: {first: 0s}
+    retry: {initial_delay: 0s}
   - url: https://ok
 """,
     )
@@ -123,7 +123,7 @@ destinations:
         "config.yaml:13: destinations[0].url: should be a URL like https://host/path",
         "config.yaml:14: destinations[0].timeout: should be a duration with a unit, like 500ms, 90s, 5m, 2h or 3d",
         "config.yaml:15: destinations[0].secret: should be a Standard Webhooks secret: `whsec_` and base64",
-        "config.yaml:16: destinations[0].retry.first: should be longer than nothing and shorter than ten years",
+        "config.yaml:16: destinations[0].retry.initial_delay: should be longer than nothing and shorter than ten years",
         "config.yaml:17: destinations[1].name: is missing",
     ]
 
@@ -232,8 +232,8 @@ def test_durations_round_trip(number: int, unit: str) -> None:
             "destinations[0].retry.schedule[1]: should be a duration with a unit",
         ),
         (
-            "destinations: [{name: a, url: 'https://example.com', rate: 10}]",
-            "destinations[0].rate: should be a rate with a unit, like 10/s, 600/m or 1000/h; 10 has none",
+            "destinations: [{name: a, url: 'https://example.com', rate_limit: 10}]",
+            "destinations[0].rate_limit: should be a rate with a unit, like 10/s, 600/m or 1000/h; 10 has none",
         ),
         (
             "receiver: {max_body: 25, hooks: [{token: t}]}",

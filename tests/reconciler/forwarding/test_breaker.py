@@ -16,7 +16,7 @@ from reconciler.ledger.queue.destinations import Breaker
 
 
 def breaker(state: Breaker | None = None, **more: Any) -> CircuitBreaker:
-    settings: dict[str, Any] = {"breaker": BreakerSettings(failures=3, longest="8s"), "retry": Retry(first="1s")}
+    settings: dict[str, Any] = {"breaker": BreakerSettings(failures=3, max_delay="8s"), "retry": Retry(initial_delay="1s")}
     destination = Destination(name="d", concurrency=4, **(settings | more))
     return CircuitBreaker(destination, Breaker() if state is None else state, now=Millis(0))
 

@@ -81,7 +81,7 @@ def test_filters(wanted: dict[str, Any], through: bool) -> None:
         ({"kinds": ["issues_events"]}, "'issue'"),
         ({"kinds": ["user_add_to_grup"]}, "'user_add_to_group'"),
         ({"kinds": ["hook_test"]}, "goes to no destination"),
-        ({"kinds": ["reconciler_alert"]}, "`gets: alerts`"),
+        ({"kinds": ["reconciler_alert"]}, "`type: alerts`"),
         ({"actions": ["merged"]}, "'merge'"),
         ({"actions": ["opened"]}, "'open'"),
         ({"actions": ["sucess"]}, "'success'"),
@@ -128,10 +128,10 @@ def test_what_may_let_something_through_is_none(wanted: dict[str, Any]) -> None:
 )
 def test_a_filter_of_alerts_is_of_what_alerts_have(wanted: dict[str, Any]) -> None:
     Destination.model_validate(
-        {"name": "d", "gets": "alerts", "filter": {"kinds": ["reconciler_alert"], "actions": ["opened"]}}
+        {"name": "d", "type": "alerts", "filter": {"kinds": ["reconciler_alert"], "actions": ["opened"]}}
     )
     with pytest.raises(ValidationError):
-        Destination.model_validate({"name": "d", "gets": "alerts", "filter": wanted})
+        Destination.model_validate({"name": "d", "type": "alerts", "filter": wanted})
 
 
 def test_an_id_may_be_given_as_text() -> None:
@@ -154,7 +154,7 @@ def test_branches_of_pushes_and_tags() -> None:
 def test_what_is_ours_goes_where_alerts_go_and_nowhere_else() -> None:
     for kind, events, alerts in (("push", True, False), (HOOK_TEST, False, False), (ALERT, False, True)):
         assert lets_through({}, candidate(kind=kind)) is events
-        assert lets_through({}, candidate(kind=kind), gets="alerts") is alerts
+        assert lets_through({}, candidate(kind=kind), type="alerts") is alerts
 
 
 def test_the_body_is_not_read_where_no_filter_looks_into_it() -> None:

@@ -13,7 +13,7 @@ from reconciler.events.times import DAY
 from reconciler.forwarding.retry import LONGEST_RETRY_AFTER, backoff, is_refusal, next_pause, retry_after
 
 retries = st.builds(
-    lambda first, longest: Retry(first=f"{first}ms", longest=f"{longest}ms"),
+    lambda first, longest: Retry(initial_delay=f"{first}ms", max_delay=f"{longest}ms"),
     st.integers(1, 10_000),
     st.integers(1, DAY),
 )
@@ -23,12 +23,12 @@ retries = st.builds(
 def test_a_pause_is_between_nothing_and_the_doubling_ceiling(retry: Retry, failures: int, seed: int) -> None:
     pause = backoff(retry, failures, uniform=random.Random(seed))
     doublings = max(failures, 1) - 1
-    ceiling = retry.longest if doublings > 40 else min(retry.longest, retry.first * 2**doublings)
+    ceiling = retry.max_delay if doublings > 40 else min(retry.max_delay, retry.initial_delay * 2**doublings)
     assert 0 <= pause <= ceiling
 
 
 def test_jitter_is_full() -> None:
-    retry = Retry(first="1s", longest="60s")
+    retry = Retry(initial_delay="1s", max_delay="60s")
     pauses = [backoff(retry, 4, uniform=random.Random(seed)) for seed in range(400)]
     assert min(pauses) < 400
     assert max(pauses) > 7_600

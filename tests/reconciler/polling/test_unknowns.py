@@ -85,10 +85,10 @@ class House:
             "gitlab": {"url": url, "token": "glpat-x"},
             "projects": [42, "group/other"],
             "groups": ["team"],
-            "reconcile": {"sources": ["project_events", "pipelines"], "round": "60s"},
+            "reconcile": {"sources": ["project_events", "pipelines"], "full_poll_interval": "60s"},
             "receiver": {"hooks": [{"token": "t"}]},
             "ledger": {"path": "ledger.db"},
-            "destinations": [{"name": "ops", "url": "https://ops.example", "gets": "alerts"}],
+            "destinations": [{"name": "ops", "url": "https://ops.example", "type": "alerts"}],
         } | sections
         self.file.write_text(yaml.safe_dump(written))
         self.config = load(self.file, {})
@@ -476,7 +476,7 @@ async def test_covered_through_is_told_when_the_token_dies(house: House, gitlab:
     gitlab.fail(way, *PLACES["everything"])
     await house.round(HOUR)
     [shown] = [one for one in json.loads(house.run("status", "--json")[1])["projects"] if one["id"] == 42]
-    assert shown["covered_through"] == times.iso(Millis(NOW + MINUTE - house.config.reconcile.settle))
+    assert shown["covered_through"] == times.iso(Millis(NOW + MINUTE - house.config.reconcile.grace_period))
 
 
 async def test_another_contributor_is_on_every_face(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

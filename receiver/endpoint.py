@@ -24,8 +24,8 @@ PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
 """How many deliveries may wait for their commit before more are turned away."""
 STRANGERS_SHARE = 4
-"""One part in so many of `receiver.max_pending_bytes`, besides the rest of it, is for bodies whose signature is not checked
-yet: strangers stand in nobody's way who shows a token."""
+"""`receiver.max_pending_bytes` divided by this is set aside, on top of it, for bodies whose signature is not checked
+yet: strangers must not crowd out senders who show a token."""
 PROVEN = "reconciler.proven"
 """The scope's extension, a function of the web server's, to tell it that a request's headers prove who sends it: it
 then leaves it the time to send its body, whoever else comes."""

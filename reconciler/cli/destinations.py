@@ -69,11 +69,11 @@ def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
     if as_json:
         print_json(rows)
         return
-    listing = Listing("name", "kind", "gets", "to", "state", "pending", "dead", right=("pending", "dead"),
-                      texts=("name", "to", "state"), spare=("gets",))  # fmt: skip
+    listing = Listing("name", "kind", "type", "to", "state", "pending", "dead", right=("pending", "dead"),
+                      texts=("name", "to", "state"), spare=("type",))  # fmt: skip
     for row in rows:
         listing.add(*(str("-" if row[key] is None else row[key]) for key in
-                          ("name", "kind", "gets", "to", "state", "pending", "dead")))  # fmt: skip
+                          ("name", "kind", "type", "to", "state", "pending", "dead")))  # fmt: skip
     out.print(listing or "No destination is configured.")
 
 
@@ -218,10 +218,10 @@ def _configured(config: Config, name: str, file: Path) -> Destination:
 
 
 def _row(name: str, wanted: Destination | None, known: status.DestinationStatus | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "kind": None, "gets": None, "to": None, "state": "not served yet"}
+    found: dict[str, Any] = {"name": name, "kind": None, "type": None, "to": None, "state": "not served yet"}
     if wanted is not None:
         to = find_kind(wanted.kind)(wanted).address
-        found |= {"kind": wanted.kind, "gets": wanted.gets, "to": to}
+        found |= {"kind": wanted.kind, "type": wanted.type, "to": to}
     plain = {} if known is None else msgspec.to_builtins(known)
     return found | {"pending": None, "dead": None} | plain
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from reconciler.cli.init import SAMPLE_TOKEN
 from reconciler.config.guessing import SHORTEST_KEY, SHORTEST_TOKEN, guessable, guessable_key
-from reconciler.config.models import Hook
+from reconciler.config.models import HookConfig
 
 MAKE_A_TOKEN = "`openssl rand -hex 20`"  # noqa: S105 - a command
 MAKE_A_KEY = "`echo whsec_$(openssl rand -base64 32)`"
 
 
-def weaknesses(hook: Hook) -> Iterator[str]:
+def weaknesses(hook: HookConfig) -> Iterator[str]:
     """What is weak about a hook's secrets, and what to do."""
     if hook.token is not None:
         if hook.token.get_secret_value() == SAMPLE_TOKEN:

@@ -259,13 +259,15 @@ CaFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_certificates
 
 
 class Tls(Section):
-    """How TLS connections are made. Servers are always verified."""
+    """TLS settings. Server certificates are always verified."""
 
     ca_file: CaFile | None = Field(
-        None, description="CA certificates (PEM) to trust, instead of the usual ones: for a private CA."
+        None, description="CA certificates (PEM) to trust instead of the system's, for a private CA."
     )
-    cert_file: ReadFile | None = Field(None, description="Client certificate (PEM), for servers that ask for one.")
-    key_file: ReadFile | None = Field(None, description="The client certificate's key (PEM), if not in `cert_file`.")
+    cert_file: ReadFile | None = Field(None, description="Client certificate (PEM), for servers that require one.")
+    key_file: ReadFile | None = Field(
+        None, description="Key of the client certificate (PEM), if it is not in `cert_file`."
+    )
 
     @model_validator(mode="after")
     def _fit(self) -> Tls:

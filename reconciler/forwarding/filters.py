@@ -11,7 +11,7 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.visitor import TreeInterpreter
 
-from reconciler.config.destinations import Destination, Filter
+from reconciler.config.destinations import Destination, FilterConfig
 from reconciler.events.fields import first_text
 from reconciler.events.sighting import ALERT, OWN_KINDS, Summary
 from reconciler.events.webhooks import KIND_OF
@@ -93,7 +93,7 @@ def path_matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path.lower(), pattern.lower())
 
 
-def _projects(wanted: Filter) -> Test:
+def _projects(wanted: FilterConfig) -> Test:
     """By id; by path; and by the paths that a project had before: who wrote one meant the project."""
     ids = frozenset(one for one in wanted.projects or () if isinstance(one, int))
     patterns = [one for one in wanted.projects or () if isinstance(one, str)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlite_utils import Database
 
-from reconciler.config.destinations import Retry
+from reconciler.config.destinations import RetryConfig
 from reconciler.events.times import MINUTE, Millis
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.message import Answer, excerpt
@@ -39,7 +39,7 @@ class Verdict(msgspec.Struct, frozen=True):
             deliveries.deliver(db, self.attempt)
 
 
-def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt, *, now: Millis) -> Verdict:
+def judge(retry: RetryConfig, queued: Queued, answer: Answer, tried: Attempt, *, now: Millis) -> Verdict:
     """Weigh an answer. `now` is the steady clock's.
 
     What was refused is dead at once, and says nothing against the destination. A destination that is gone keeps its
@@ -76,7 +76,7 @@ def judge(retry: Retry, queued: Queued, answer: Answer, tried: Attempt, *, now: 
     )
 
 
-def unwritable(retry: Retry, queued: Queued, tried: Attempt, error: Exception, *, now: Millis) -> Verdict:
+def unwritable(retry: RetryConfig, queued: Queued, tried: Attempt, error: Exception, *, now: Millis) -> Verdict:
     """No message can be made of an event: the destination was not asked, and nothing is known of it.
 
     One that the transform fails for would fail for ever: a dead letter, to be replayed when it is mended. Anything

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from reconciler.config.destinations import Retry
+from reconciler.config.destinations import RetryConfig
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 
@@ -21,7 +21,7 @@ LONGEST_RETRY_AFTER = DAY
 """A destination that asks for more is asked again after a day."""
 
 
-def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None) -> Millis:
+def backoff(retry: RetryConfig, failures: int, *, uniform: random.Random | None = None) -> Millis:
     """A pause after `failures` failures in a row: anything from nothing to `first * 2^(failures-1)`, capped.
 
     Full jitter spreads clients best (AWS Architecture Blog, "Exponential Backoff And Jitter").
@@ -36,12 +36,14 @@ def retry_after(value: str | None, *, now: Millis) -> Millis:
     return min(times.retry_after(value, now=now) or Millis(0), LONGEST_RETRY_AFTER)
 
 
-def is_refusal(status: int, retry: Retry) -> bool:
+def is_refusal(status: int, retry: RetryConfig) -> bool:
     """Whether an answer says that this event will never be taken: a dead letter at once."""
     return 400 <= status < 500 and status not in (*RETRIED_4XX, GONE) and retry.dead_on_4xx
 
 
-def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Random | None = None) -> Millis | None:
+def next_pause(
+    retry: RetryConfig, failures: int, *, age: Millis, uniform: random.Random | None = None
+) -> Millis | None:
     """How long to wait after so many failures, the first of which was `age` ago; None: not again.
 
     A schedule's pauses are taken as they are, give or take a tenth, so that a crowd does not come back at once.
@@ -54,7 +56,7 @@ def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Rand
     return Millis(round(retry.schedule[failures - 1] * (1 + jitter)))
 
 
-def longest_pause(retry: Retry) -> Millis:
+def longest_pause(retry: RetryConfig) -> Millis:
     """The longest pause that the settings alone make."""
     if retry.schedule is None:
         return retry.max_delay

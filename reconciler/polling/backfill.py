@@ -56,11 +56,11 @@ Progress = Callable[[str, Slice, Report], None]
 
 
 class Backfill:
-    """Reads ranges of projects' pasts; at most `reconcile.concurrency` parts are read at a time, over all projects."""
+    """Reads ranges of projects' pasts; at most `reconcile.concurrency` parts at a time, over all projects."""
 
     def __init__(self, parts: Reconciling, config: Reconcile, *, db: Database, dry_run: bool = False) -> None:
         self._parts = parts
-        self._parallel = config.concurrency
+        self._concurrency = config.concurrency
         self._db = db
         self._slots = asyncio.Semaphore(config.concurrency)
         self._dry_run = dry_run
@@ -117,7 +117,7 @@ class Backfill:
         self, project: Project, source: Source, windows: list[Interval], report: Report, progress: Progress
     ) -> None:
         """Read a source's windows, in parts at the same time; what one can't read, the others may."""
-        parts = [part for window in windows for part in cut(window, self._parallel)]
+        parts = [part for window in windows for part in cut(window, self._concurrency)]
         results = await asyncio.gather(
             *(self._part(project, source, part, report, progress) for part in parts), return_exceptions=True
         )

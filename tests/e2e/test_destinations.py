@@ -189,7 +189,10 @@ def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
 ) -> None:
     with Consumer() as ops:
         consumer.answer = lambda _h, _b: (503, {}, b"")
-        slow = {"breaker": {"failures": 3, "max_delay": "1d", "recovery_hold": "300ms"}, "retry": {"initial_delay": "1h"}}
+        slow = {
+            "breaker": {"failures": 3, "max_delay": "1d", "recovery_hold": "300ms"},
+            "retry": {"initial_delay": "1h"},
+        }
         service = make_service(destinations=[to_consumer(consumer, ordering="none", **slow), alerts_to(ops)]).start()
         for n in range(6):
             post(service, n, n)

@@ -22,11 +22,11 @@ class FileDestination(Destination):
 
     kind: Literal["file"] = "file"
     format: Literal["webhook", "cloudevents"] = Field(
-        "cloudevents", description="`cloudevents`: each line says its event's id. `webhook`: GitLab's body alone."
+        "cloudevents", description="`cloudevents`: each line includes the event's ID. `webhook`: GitLab's body alone."
     )
-    path: FileToWrite = Field(description="The file; relative to the config file.")
-    rotate_size: Size = Field("100MiB", validate_default=True, description="A larger file is put aside.")
-    max_files: int = Field(10, ge=0, description="How many files that were put aside are kept; 0: all.")
+    path: FileToWrite = Field(description="Path of the file, relative to the config file.")
+    rotate_size: Size = Field("100MiB", validate_default=True, description="Size at which the file is rotated.")
+    max_files: int = Field(10, ge=0, description="How many rotated files to keep. 0 keeps all.")
 
 
 class File(Kind):

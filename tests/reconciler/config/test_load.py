@@ -123,7 +123,8 @@ destinations:
         "config.yaml:13: destinations[0].url: should be a URL like https://host/path",
         "config.yaml:14: destinations[0].timeout: should be a duration with a unit, like 500ms, 90s, 5m, 2h or 3d",
         "config.yaml:15: destinations[0].secret: should be a Standard Webhooks secret: `whsec_` and base64",
-        "config.yaml:16: destinations[0].retry.initial_delay: should be longer than nothing and shorter than ten years",
+        "config.yaml:16: destinations[0].retry.initial_delay: should be longer than nothing and shorter than "
+        "ten years",
         "config.yaml:17: destinations[1].name: is missing",
     ]
 

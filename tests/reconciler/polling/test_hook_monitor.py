@@ -77,7 +77,9 @@ async def test_what_is_known_of_it_is_in_the_ledger(make_house: MakeHouse) -> No
 
 async def test_it_is_noticed_as_soon_as_something_is_missed(make_house: MakeHouse) -> None:
     """A project's webhooks are asked for once in five minutes; at once where a poll found what none had told."""
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms", "reenable_hooks": False})
+    house = make_house(
+        receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms", "reenable_hooks": False}
+    )
     house.gitlab.add_hook(42, "http://127.0.0.1:9/webhooks/gitlab", token=TOKEN)
     await house.poll(42)
     for _ in range(4):

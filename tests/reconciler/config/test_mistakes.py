@@ -43,7 +43,7 @@ WRONG = {
     "gitlab:\n  Token: x\n": "3: gitlab.Token: is not known here: is `token` meant?",
     "destinations:\n- name: d\n  ulr: x\n  url: https://h\n": "4: destinations[0].ulr: is not known here: is `url` ",
     "destinations:\n- name: d\n  url: https://h\n  subject: x\n": "it is a key of destinations of the kind nats",
-    "destinations:\n- name: d\n  url: https://h\n  retry: {frist: 1s}\n": "retry.frist: is not known here: is `first",
+    "destinations:\n- name: d\n  url: https://h\n  retry: {max_dely: 1s}\n": "max_dely: is not known here: is `max_d",
     "destinations:\n- {name: d, kind: kafka, servers: [h], tls: {ca: x}}\n": "tls.ca: is not known here: is `ca_file",
     "projects:\n- {project: 1, source: []}\n": "3: projects[0].source: is not known here: is `sources` meant?",
     "? [a, b]\n: c\n": "2: a key should be one word",

@@ -248,7 +248,7 @@ class Outbox:
         if opened or closed or verdict.gone or verdict.is_dead:
             self._watcher.trouble()
         waited = Millis(tried.ended_at - head.opened_at) if tried.error_class is None else None
-        outcome = tried.error_class or "taken"
+        outcome = tried.error_class or "delivered"
         self._watcher.attempted(self._destination.name, outcome, Millis(tried.ended_at - tried.started_at), waited)
 
     def _tell_breaker(self, verdict: Verdict, generation: int) -> None:

@@ -20,7 +20,7 @@ from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.views.unknowns import Known
-from reconciler.metrics import state
+from reconciler.metrics.collectors import state
 from reconciler.polling.knowledge import asked, missed
 
 LOOK_S = 5.0

@@ -30,7 +30,8 @@ from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep import reloads
 from reconciler.ledger.upkeep.parts import note_parts
 from reconciler.ledger.upkeep.repair import RESTORE
-from reconciler.metrics import Meters, Parts, Standing
+from reconciler.metrics.collectors import LedgerCollector, PartsCollector
+from reconciler.metrics.meters import Meters
 from reconciler.polling.knowledge import SharedLook
 from reconciler.polling.parts import Reconciling
 from reconciler.service.admin import AdminServer, serve_metrics
@@ -167,8 +168,8 @@ class _Service:
         writer.on_damage = partial(supervisor.note, FILE)
         supervisor.on_error = writer.damaged
         supervisor.well(LEDGER)
-        meters.registry.register(Standing(lambda: (self._config, self._jobs.client), known, db.files.trouble))
-        meters.registry.register(Parts(supervisor.parts))
+        meters.registry.register(LedgerCollector(lambda: (self._config, self._jobs.client), known, db.files.trouble))
+        meters.registry.register(PartsCollector(supervisor.parts))
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._once_begun(alerting.run),

@@ -11,7 +11,7 @@ from sqlite_utils import Database
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.writer import Committed
 from reconciler.ledger.storage.ids import event_ids
-from reconciler.metrics import Meters
+from reconciler.metrics.meters import Meters
 from reconciler.service.alerting import Alerting
 from reconciler.service.errors import ServiceError
 from reconciler.tracing import Traces, traces

@@ -146,5 +146,5 @@ def test_metrics(make_service: MakeService, gitlab: Simulator) -> None:
     service.wait_for_log("downtime is healed")
     with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
-    for name in ("gap_seconds", "gaps", "hooks_off 0.0", "api_requests_total", "rate_limit_remaining"):
+    for name in ("gap_seconds", "gaps", "hooks_disabled 0.0", "api_requests_total", "rate_limit_remaining"):
         assert f"gitlab_reconciler_{name}" in text

@@ -46,7 +46,7 @@ from reconciler.ledger.upkeep import parts, reloads
 from reconciler.ledger.upkeep.parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruning
 from reconciler.ledger.views.search import index_step
-from reconciler.metrics import Standing
+from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling.knowledge import SharedLook
 
 NOW = times.now()
@@ -161,7 +161,7 @@ def dashboard(page: str) -> Callable[[Path], None]:
 
 def metrics(folder: Path) -> None:
     config = load(folder / "config.yaml", {})
-    assert list(Standing(lambda: (config, None), SharedLook(lambda: config)).collect())
+    assert list(LedgerCollector(lambda: (config, None), SharedLook(lambda: config)).collect())
 
 
 def webhooks(folder: Path) -> None:

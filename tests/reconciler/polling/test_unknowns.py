@@ -35,7 +35,7 @@ from reconciler.ledger.queue import destinations
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
-from reconciler.metrics import Standing
+from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling import rounds
 from reconciler.polling.knowledge import SharedLook, look
 from reconciler.polling.parts import reconciling
@@ -144,7 +144,7 @@ class House:
         return answer.text
 
     def metric(self, kind: str) -> float:
-        families = Standing(lambda: (self.config, None), self.known).collect()
+        families = LedgerCollector(lambda: (self.config, None), self.known).collect()
         [value] = [
             sample.value
             for family in families

@@ -35,9 +35,9 @@ def change_destination(config: Config, name: str, act: str) -> str:
             return "There is no such destination."
         if act == "pause":
             destinations.pause(db, one.id, "by hand", now=times.now())
-            return f"{name} is paused: what comes is kept for it."
+            return f"{name} is paused. New events are kept for it."
         destinations.resume(db, one.id)
-        return f"{name} gets events again."
+        return f"{name} is resumed."
 
 
 def _replay(config: Config, wanted: Wanted, destination: str | None) -> int:

@@ -93,7 +93,7 @@ def _dead_letters(db: Database, one: Standing) -> list[Condition]:
     if not count:
         return []
     letters = f"{count} dead letter{'s' if count > 1 else ''}"
-    text = f"{one.name} has {letters}: `dead list` shows them, `dead replay` sends them again"
+    text = f"{one.name} has {letters}: `dead-letters list` shows them, `dead-letters replay` delivers them again"
     return [Condition("dead_letters", one.name, times.from_iso(since), text)]
 
 

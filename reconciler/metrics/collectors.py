@@ -94,7 +94,7 @@ def _from_ledger(db: Database, known: Known, now: Millis) -> Iterator[Metric]:
     yield GaugeMetricFamily(PREFIX + "hooks_disabled", "Webhooks that GitLab has disabled.", value=off)
     nothing = sum(len(some) for some in known.off.values())
     yield GaugeMetricFamily(
-        PREFIX + "sources_off", "Sources with nothing to read, because their feature is disabled in the project.",
+        PREFIX + "sources_off", "Sources with nothing to read, because their feature is switched off in the project.",
         value=nothing,
     )  # fmt: skip
     yield from _destinations(db, now)

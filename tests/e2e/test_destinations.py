@@ -90,7 +90,7 @@ def test_a_reload_adds_changes_and_takes_away(make_service: MakeService, consume
             "not in the config",
         ]
         there = service.run("destinations", "remove", "consumer", "-y")
-        assert (there.returncode, "take it out there" in there.stderr) == (2, True)
+        assert (there.returncode, "take it out" in there.stderr) == (2, True)
         assert service.run("destinations", "remove", "second", "-y").returncode == 0
         assert rows(service, "SELECT name FROM destinations") == [("consumer",)]
         assert rows(service, "SELECT count(*) FROM events") == [(4,)]
@@ -121,7 +121,7 @@ def test_a_port_can_t_be_changed_by_a_reload(make_service: MakeService) -> None:
     assert "metrics.port: can't be changed while the service runs" in refused.stderr
     service.stop()
     gone = service.run("reload")
-    assert (gone.returncode, "no service runs" in gone.stderr) == (1, True)
+    assert (gone.returncode, "no service is running" in gone.stderr) == (1, True)
 
 
 def test_no_webhook_is_missed_by_reloads(make_service: MakeService, consumer: Consumer) -> None:
@@ -245,24 +245,24 @@ def test_dead_letters_are_told_once_shown_whole_and_sent_again(make_service: Mak
         assert ops.wait_for(lambda c: len(said(c)) == 1)
         assert said(ops) == [("dead_letters", "consumer", "opened")]
 
-        listed = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
+        listed = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
         assert [(one["destination"], one["attempts"], one["last_status"]) for one in listed] == [
             ("consumer", 1, 422)
         ] * 2
         first = listed[0]["id"]
-        [shown] = json.loads(service.run("dead", "show", str(first), "--json").stdout)
+        [shown] = json.loads(service.run("dead-letters", "show", str(first), "--json").stdout)
         [tried] = shown["attempts"]
         assert (tried["number"], tried["status"], tried["error_class"]) == (1, 422, "http_4xx")
         assert tried["response"] == "I do not like it"
         assert json.loads(shown["request"]["body"])["n"] == 1
         assert shown["request"]["headers"]["X-Reconciler-Attempt"] == "2"
         assert "hidden" not in json.dumps(shown)
-        words = service.run("dead", "show", str(first)).stdout
+        words = service.run("dead-letters", "show", str(first)).stdout
         assert "I do not like it" in words
         assert "hidden" not in words
 
         consumer.answer = lambda _h, _b: TAKEN
-        asked = service.run("dead", "replay", "--all", "--rate", "1/s", "-y")
+        asked = service.run("dead-letters", "replay", "--all", "--rate", "1/s", "-y")
         assert asked.returncode == 0
         assert consumer.wait_for(lambda c: len(c.taken) == 4)
         again = [r for r in consumer.taken if b'"bad"' in r.body]
@@ -272,8 +272,8 @@ def test_dead_letters_are_told_once_shown_whole_and_sent_again(make_service: Mak
         assert {r.event_id for r in again} == {r.event_id for r in consumer.requests if b'"bad"' in r.body}
         assert ops.wait_for(lambda c: len(said(c)) == 2)
         assert said(ops)[1] == ("dead_letters", "consumer", "over")
-        assert service.run("dead", "list").stdout == "No dead letter matches.\n"
-        nothing = service.run("dead", "replay")
+        assert service.run("dead-letters", "list").stdout == "No dead letter matches.\n"
+        nothing = service.run("dead-letters", "replay")
         assert (nothing.returncode, "say which" in nothing.stderr) == (2, True)
 
 
@@ -313,7 +313,7 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
     assert reload(service, chat | {"start_from": "beginning"}).returncode == 0
     assert consumer.wait_for(lambda c: len(c.taken) == 1)
     assert json.loads(consumer.taken[0].body) == {"text": "ada pushed 2 commits"}
-    [dead] = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
+    [dead] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
     assert dead["last_error"].startswith("template: ")
     assert rows(service, "SELECT error_class FROM attempts WHERE error_class IS NOT NULL") == [("transform",)]
 
@@ -358,7 +358,7 @@ def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consu
             lambda c: {json.loads(r.body)["alert"] for r in c.taken} >= {"destination_down", "dead_letters"}
         )
         consumer.answer = lambda _h, _b: TAKEN
-        service.run("dead", "replay", "--all", "-y")
+        service.run("dead-letters", "replay", "--all", "-y")
         until(lambda: rows(service, "SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)])
         until(lambda: {state for state, *_ in states(service)} == {"delivered"})
         service.stop()

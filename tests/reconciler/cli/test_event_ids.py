@@ -20,8 +20,8 @@ from tests.support.filled import filled
 NOW = "2026-10-01T00:00:00.000Z"
 COMMANDS = [
     "events show {}",
-    "dead show {}",
-    "dead replay {} --yes",
+    "dead-letters show {}",
+    "dead-letters replay {} --yes",
     "replay {} --yes",
     "destinations skip archive {}",
 ]

@@ -33,7 +33,7 @@ def config(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    ["events", "dead", "dead replay -y", "replay -y", "destinations test archive",
+    ["events", "dead-letters", "dead-letters replay -y", "replay -y", "destinations test archive",
      "backfill --project 1"],
 )  # fmt: skip
 def test_a_range_ends_after_it_begins(command: str, config: str, monkeypatch: Monkey, capsys: Capture) -> None:

@@ -113,11 +113,11 @@ def test_resend_brings_the_original_bytes(make_service: MakeService, gitlab: Sim
 
     shown = service.run("events", "show", str(event["id"])).stdout
     assert "blotted out by GitLab: commits[].author.email" in shown
-    assert "project_events: rebuilt in the webhook's shape; not known: ref_protected" in shown
+    assert "project_events: rebuilt as a webhook payload; unknown: ref_protected" in shown
     assert body() == ("[REDACTED]", {"by": "hook_log", "unknown": [], "redacted": ["commits[].author.email"]})
     listed = service.run("hooks", "resend", "--project", "group/project", "--dry-run")
     assert "internal error" in listed.stdout
-    assert "nothing was sent" in listed.stdout
+    assert "nothing was resent" in listed.stdout
     sent = service.run("hooks", "resend", "--project", str(PROJECT), "--json")
     assert [row["delivery"] for row in json.loads(sent.stdout)] == [hook.log[0][1]["id"]]
     email, recovery = body()

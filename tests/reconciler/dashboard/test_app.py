@@ -160,7 +160,7 @@ def test_buttons_do_what_they_say(dash: Dash, consumer: Consumer) -> None:
     assert consumer.taken[-1].headers["x-reconciler-replay"] == "1"
     assert "consumer is paused" in dash.act("/destinations/consumer/pause").text
     dash.service.wait_for_log("paused: what comes is kept")
-    assert "consumer gets events again" in dash.act("/destinations/consumer/resume").text
+    assert "consumer is resumed" in dash.act("/destinations/consumer/resume").text
     assert "There is no such destination" in dash.act("/destinations/nobody/pause").text
 
 

@@ -182,7 +182,7 @@ async def house(
 async def every_face_says(house: House, kind: str, name: str) -> None:
     """First of all, with a reason and since when."""
     code, text = house.run("status")
-    assert (code, text.splitlines()[0]) == (0, "Not known (times are UTC):")
+    assert (code, text.splitlines()[0]) == (0, "Unknown (times are UTC):")
     assert f"{kind} {name}" in text.split("events. Times")[0]
     shown = json.loads(house.run("status", "--json")[1])
     assert next(iter(shown)) == "unknown"
@@ -191,7 +191,7 @@ async def every_face_says(house: House, kind: str, name: str) -> None:
     assert mine["trouble"]
     assert mine["since"]
     code, text = house.run("gaps", "--exit-code")
-    assert (code, text.splitlines()[0]) == (1, "Not known (times are UTC):")
+    assert (code, text.splitlines()[0]) == (1, "Unknown (times are UTC):")
     assert without_request(mine["why"].splitlines()[0]) in text  # said once where it is the same with several
     assert mine in json.loads(house.run("gaps", "--json")[1])["unknown"]
     page = await house.page()

@@ -54,4 +54,4 @@ def _destinations(db: Database, name: str | None) -> Iterator[str]:
 
 
 def _said(what: str, word: str, near: str | None) -> str:
-    return f"no {what} {word!r} in the ledger" + ("" if near is None else f": is {near!r} meant?")
+    return f"no {what} {word!r} in the ledger" + ("" if near is None else f": did you mean {near!r}?")

@@ -20,14 +20,14 @@ def twice(where: Path_, names: Sequence[int | str], below: Path_ = ()) -> Iterat
         before = first.setdefault(str(name), place)
         if before != place:
             other = (*where, before, *below)
-            yield (*where, place, *below), f"{name} stands here twice: {spell((*where, before))} has it too", other
+            yield (*where, place, *below), f"{name} is used twice: also by {spell((*where, before))}", other
 
 
 def ports(**listening: tuple[str, int | None]) -> Iterator[Clash]:
     """Sections that would listen where another does."""
     for (first, (host, port)), (second, (other_host, other_port)) in combinations(listening.items(), 2):
         if port and port == other_port and _overlap(host, other_host):
-            what = f"{port} is taken by {first}.port: each needs a port of its own"
+            what = f"{port} is already used by {first}.port: each needs its own port"
             yield (second, "port"), what, (first, "port")
 
 
@@ -55,4 +55,4 @@ def files(ledger: Path, written: Sequence[object]) -> Iterator[Clash]:
             here = ("destinations", place, "path")
             other = taken.setdefault(path.resolve(), here)
             if other != here:
-                yield here, f"is the same file as {spell(other)}: each needs one of its own", other
+                yield here, f"is the same file as {spell(other)}: each needs its own", other

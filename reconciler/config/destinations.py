@@ -26,9 +26,9 @@ def _expression(text: str) -> str:
         compiled = jmespath.compile(text)
         _check_functions(compiled.parsed)
     except JMESPathError as error:
-        raise ValueError(f"no valid JMESPath: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"not valid JMESPath: {str(error).splitlines()[0]}") from None
     except RecursionError:
-        raise ValueError("no valid JMESPath: it is nested too deep") from None
+        raise ValueError("not valid JMESPath: it is nested too deep") from None
     return text
 
 
@@ -37,13 +37,13 @@ def _check_functions(node: Any) -> None:
     if node["type"] == "function_expression":
         known = Functions.FUNCTION_TABLE.get(node["value"])
         if known is None:
-            raise ValueError(f"no valid JMESPath: there is no function {node['value']}(){_near(node['value'])}")
+            raise ValueError(f"not valid JMESPath: there is no function {node['value']}(){_near(node['value'])}")
         wanted, given = known["signature"], len(node["children"])
         variadic = bool(wanted) and wanted[-1].get("variadic", False)
         if given < len(wanted) or (given > len(wanted) and not variadic):
             least = "at least " if variadic else ""
             raise ValueError(
-                f"no valid JMESPath: {node['value']}() takes {least}{len(wanted)} arguments, not {given}"
+                f"not valid JMESPath: {node['value']}() takes {least}{len(wanted)} arguments, not {given}"
             )
     for child in node["children"]:
         if isinstance(child, dict):
@@ -52,16 +52,16 @@ def _check_functions(node: Any) -> None:
 
 def _near(name: str) -> str:
     near = get_close_matches(name, Functions.FUNCTION_TABLE, n=1)
-    return f"; {near[0]}() is meant?" if near else ""
+    return f"; did you mean {near[0]}()?" if near else ""
 
 
 def _template(text: str) -> str:
     try:
         compiled_template(text)
     except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"no valid Jinja2 template: line {error.lineno}: {error.message}") from None
+        raise ValueError(f"not a valid Jinja2 template: line {error.lineno}: {error.message}") from None
     except Exception as error:  # what is valid to Jinja2, and not to Python, which it compiles to
-        raise ValueError(f"no valid Jinja2 template: {type(error).__name__}: {error}") from None
+        raise ValueError(f"not a valid Jinja2 template: {type(error).__name__}: {error}") from None
     return text
 
 

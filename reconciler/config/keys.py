@@ -25,10 +25,10 @@ def unknown_key(values: Any, path: Path_) -> str:
     elsewhere = _places(name)
     near = meant(name, known, cutoff=VERY_NEAR if elsewhere else NEAR)
     if near is not None:
-        return f"is not known here: is `{near}` meant?"
+        return f"unknown key: did you mean `{near}`?"
     if elsewhere:
-        return f"is not known here: it is a key of {', '.join(elsewhere)}"
-    return f"is not known here; there are {', '.join(known)}" if known else "is not known here"
+        return f"unknown key here: it is a key of {', '.join(elsewhere)}"
+    return f"unknown key; known keys are {', '.join(known)}" if known else "unknown key"
 
 
 def _section_at(values: Any, path: Path_) -> type[BaseModel] | None:

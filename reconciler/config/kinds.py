@@ -36,7 +36,7 @@ def find_kind(name: str) -> Any:
     if point is None:
         near = get_close_matches(name.lower(), kind_names(), n=1)
         raise UnknownKind(
-            f"there is no kind {name!r}: is {near[0]!r} meant?"
+            f"there is no kind {name!r}: did you mean {near[0]!r}?"
             if near
             else f"there is no kind {name!r}; there are: {', '.join(kind_names())}"
         )

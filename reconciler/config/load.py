@@ -53,16 +53,16 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        what = "is not there: `gitlab-reconciler init` writes one; --config names another"
+        what = "does not exist: `gitlab-reconciler init` writes one; --config names another"
     except IsADirectoryError:
         what = f"is a folder: name the file in it, like {file / 'config.yaml'}"
     except PermissionError:
-        what = "may not be read by this user: `ls -l` shows who may"
+        what = "can't be read by this user: see `ls -l`"
     except OSError as error:
         what = f"can't be read: {error.strerror}"
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Mistake(str(file), line, "", "is no UTF-8 text")]) from None
+        raise ConfigError([Mistake(str(file), line, "", "is not UTF-8 text")]) from None
     raise ConfigError([Mistake(str(file), 0, "", what)])
 
 

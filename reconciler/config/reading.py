@@ -39,11 +39,11 @@ def read_yaml(file: Path, text: str) -> yaml.MappingNode:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise _unusable(file, line, f"no valid YAML: {_hinted(error.problem or 'it breaks off')}") from None
+        raise _unusable(file, line, f"not valid YAML: {_hinted(error.problem or 'it breaks off')}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise _unusable(file, line, f"no valid YAML: the character U+{code:04X} can't stand here") from None
+        raise _unusable(file, line, f"not valid YAML: the character U+{code:04X} can't stand here") from None
     if root is None:
         raise _unusable(file, 1, "is empty: `gitlab-reconciler init` writes one to start from")
     if not isinstance(root, yaml.MappingNode):
@@ -101,7 +101,7 @@ class Reader:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._within:
-            self.wrong(path, "is a part of itself (an alias, `*…`, inside what it stands for)")
+            self.wrong(path, "contains itself (an alias, `*…`, inside the value it refers to)")
             return None
         self._within.add(id(node))
         try:
@@ -123,7 +123,7 @@ class Reader:
             key = str(key_node.value)
             self.lines[*path, key] = line
             if key in first:
-                self.wrong((*path, key), f"stands here twice: it is in line {first[key]} too")
+                self.wrong((*path, key), f"is given twice: also in line {first[key]}")
             first.setdefault(key, line)
             value = self._value(value_node, (*path, key))
             if value is not _NOT_THERE:
@@ -138,9 +138,9 @@ class Reader:
         try:
             return yaml.SafeLoader("").construct_object(node)
         except yaml.constructor.ConstructorError:
-            self.wrong(path, f"the tag `{node.tag}` is not known here: take it away, or put the text in quotes")
+            self.wrong(path, f"unknown tag `{node.tag}`: remove it, or put the text in quotes")
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            self.wrong(path, f"can't be read: {error}; if it is meant as text, put it in quotes")
+            self.wrong(path, f"can't be read: {error}; if it is text, put it in quotes")
         return None
 
     def _fill(self, text: str, path: Path_) -> str:
@@ -149,10 +149,10 @@ class Reader:
                 return "$"
             if odd := found["odd"]:
                 self.wrong(path, f"{odd!r} names no environment variable: names have letters, digits and `_`, like "
-                           "${NAME} or ${NAME:-default}; where a dollar is meant, write `$$`")  # fmt: skip
+                           "${NAME} or ${NAME:-default}; for a dollar sign, write `$$`")  # fmt: skip
                 return "x"
             if bare := found["bare"]:
-                self.wrong(path, f"write ${{{bare}}} for the environment variable; where a dollar is meant, `$$`")
+                self.wrong(path, f"write ${{{bare}}} for the environment variable; for a dollar sign, write `$$`")
                 return "x"
             value = self.environ.get(found["name"]) or found["default"]
             if value is None:
@@ -176,7 +176,7 @@ class Reader:
         try:
             text = secret.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             self.wrong((*path, key), f"can't read {secret}: {reason}")
             found[name] = None
             return

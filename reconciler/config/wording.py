@@ -11,8 +11,8 @@ from reconciler.config.basics import NAME_PATTERN
 
 NEAR, VERY_NEAR = 0.6, 0.8
 """How much alike two words are, of which one is meant where the other is written."""
-_EMPTY = "is empty: give it a value, or take the key out"
-_NOTHING_BELOW = "is empty: what belongs to it is commented out, or not indented"
+_EMPTY = "is empty: give it a value, or remove the key"
+_NOTHING_BELOW = "is empty: its content is commented out or not indented"
 _WORDS = {
     "missing": "is missing",
     "int": "should be a whole number",
@@ -71,7 +71,7 @@ def one_of(given: Any, known: Iterable[str]) -> str:
     """That a word should be one of these, and which of them is meant, where one is near."""
     words = list(known)
     near = meant(str(given), words)
-    return f"should be one of {', '.join(words)}" + ("" if near is None else f": is {near} meant?")
+    return f"should be one of {', '.join(words)}" + ("" if near is None else f": did you mean {near}?")
 
 
 def meant(given: str, known: Iterable[str], *, cutoff: float = NEAR) -> str | None:

@@ -46,7 +46,7 @@ def kind(word: str) -> str:
     meant = None if word in _KINDS or word == ALERT else _meant(word, _KINDS)
     if meant is not None:
         raise ValueError(
-            f"there is no kind {word!r}: is {meant!r} meant? (where GitLab does call it so: "
+            f"there is no kind {word!r}: did you mean {meant!r}? (where GitLab does call it so: "
             f"`expression: body.object_kind == '{word}'`)"
         )
     return word
@@ -60,7 +60,7 @@ def action(word: str) -> str:
 def _event_action(word: str) -> str:
     meant = None if word in _ACTIONS else _meant(word, _ACTIONS)
     if meant is not None:
-        raise ValueError(f"there is no action {word!r}: is {meant!r} meant?")
+        raise ValueError(f"there is no action {word!r}: did you mean {meant!r}?")
     return word
 
 

@@ -114,7 +114,7 @@ def test_other_errors_too(
 def test_the_real_command_says_it_on_stderr(tmp_path: Path, config: Path) -> None:
     done = run("status", "--json", "-c", str(tmp_path / "none.yaml"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert json.loads(done.stderr)["mistakes"][0]["what"].startswith("is not there")
+    assert json.loads(done.stderr)["mistakes"][0]["what"].startswith("does not exist")
     done = run("replay", "1", "-c", str(config))  # nobody answers
     assert (done.returncode, "nothing was changed" in done.stderr) == (1, True)
     done = run("events", "--form", "7d")
@@ -165,7 +165,7 @@ class TestFilters:
             ("events --project typo", "No event matches: no project 'typo' in the ledger"),
             (
                 "events --project gruop/1",
-                "No event matches: no project 'gruop/1' in the ledger: is 'group/1' meant?",
+                "No event matches: no project 'gruop/1' in the ledger: did you mean 'group/1'?",
             ),
             ("events --project 77", "No event matches: no project '77' in the ledger"),
             (f"events --project {1 << 63}", f"No event matches: no project '{1 << 63}' in the ledger"),
@@ -173,17 +173,17 @@ class TestFilters:
                 f"dead-letters --project {'9' * 5000}",
                 f"No dead letter matches: no project '{'9' * 5000}' in the ledger",
             ),
-            ("events --kind noet", "No event matches: no kind 'noet' in the ledger: is 'note' meant?"),
+            ("events --kind noet", "No event matches: no kind 'noet' in the ledger: did you mean 'note'?"),
             ("events --kind push", "No event matches: no kind 'push' in the ledger"),
             (
                 "events --source webhok:default",
-                "No event matches: no source 'webhok:default' in the ledger: is 'webhook:default' meant?",
+                "No event matches: no source 'webhok:default' in the ledger: did you mean 'webhook:default'?",
             ),
             ("events --project group/1 --to 2020-01-01", "No event matches."),
             ("events --source webhook --to 2020-01-01", "No event matches."),
             (
                 "dead-letters --destination archiv",
-                "No dead letter matches: no destination 'archiv' in the ledger: is 'archive' meant?",
+                "No dead letter matches: no destination 'archiv' in the ledger: did you mean 'archive'?",
             ),
             ("dead-letters --project group/1", "No dead letter matches."),
         ],
@@ -198,7 +198,7 @@ class TestFilters:
 
     def test_nothing_is_sent_again_for_a_project_that_is_none(self, config: Path) -> None:
         done = run("replay", "--from", "1d", "--project", "gruop/1", "-c", str(config))
-        assert (done.returncode, "is 'group/1' meant?; nothing was replayed" in done.stderr) == (1, True)
+        assert (done.returncode, "did you mean 'group/1'?; nothing was replayed" in done.stderr) == (1, True)
 
 
 def test_groups_of_commands_alone_list(config: Path) -> None:

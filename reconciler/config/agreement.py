@@ -1,4 +1,4 @@
-"""What has to differ from one part of the config to another: names, ports, files."""
+"""Names, ports and files that must be unique across the config."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from reconciler.config.mistakes import Path_, spell
 
 Clash = tuple[Path_, str, Path_]
-"""A key, what is wrong with it, and the key with which it does not agree."""
+"""A key, the message, and the key that it conflicts with."""
 
 
 def twice(where: Path_, names: Sequence[int | str], below: Path_ = ()) -> Iterator[Clash]:
-    """Entries of a list whose name stands there before."""
+    """Entries of a list whose name is already used."""
     first: dict[str, int] = {}
     for place, name in enumerate(names):
         before = first.setdefault(str(name), place)
@@ -24,7 +24,7 @@ def twice(where: Path_, names: Sequence[int | str], below: Path_ = ()) -> Iterat
 
 
 def ports(**listening: tuple[str, int | None]) -> Iterator[Clash]:
-    """Sections that would listen where another does."""
+    """Sections that would listen on the same port."""
     for (first, (host, port)), (second, (other_host, other_port)) in combinations(listening.items(), 2):
         if port and port == other_port and _overlap(host, other_host):
             what = f"{port} is already used by {first}.port: each needs its own port"
@@ -32,7 +32,7 @@ def ports(**listening: tuple[str, int | None]) -> Iterator[Clash]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two hosts have an address in common, as far as can be seen without looking names up."""
+    """Whether two hosts have an address in common, as far as can be told without DNS."""
     return _address(one) == _address(other) or _is_any(one) or _is_any(other)
 
 
@@ -48,7 +48,7 @@ def _is_any(host: str) -> bool:
 
 
 def files(ledger: Path, written: Sequence[object]) -> Iterator[Clash]:
-    """Destinations that would write into the ledger, or into the file of another."""
+    """Destinations that would write to the ledger, or to the file of another destination."""
     taken: dict[Path, Path_] = {ledger.resolve(): ("ledger", "path")}
     for place, path in enumerate(written):
         if isinstance(path, Path):

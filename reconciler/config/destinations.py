@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from reconciler.config import words
 from reconciler.config.basics import Name, Section, check_header_value
-from reconciler.config.kinds import UnknownKind, find_kind, told
+from reconciler.config.kinds import UnknownKind, find_kind, kind_error
 from reconciler.config.mistakes import Misplaced
 from reconciler.config.templates import compiled_template
 from reconciler.config.units import Duration, Rate
@@ -33,7 +33,7 @@ def _expression(text: str) -> str:
 
 
 def _check_functions(node: Any) -> None:
-    """Refuse functions that JMESPath does not have, and wrong numbers of arguments: it notices only when it runs."""
+    """Refuse unknown functions and wrong numbers of arguments: JMESPath notices them only when it runs."""
     if node["type"] == "function_expression":
         known = Functions.FUNCTION_TABLE.get(node["value"])
         if known is None:
@@ -60,7 +60,7 @@ def _template(text: str) -> str:
         compiled_template(text)
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"not a valid Jinja2 template: line {error.lineno}: {error.message}") from None
-    except Exception as error:  # what is valid to Jinja2, and not to Python, which it compiles to
+    except Exception as error:  # valid for Jinja2, but not for Python, which it compiles to
         raise ValueError(f"not a valid Jinja2 template: {type(error).__name__}: {error}") from None
     return text
 
@@ -87,7 +87,7 @@ def _start(value: Any) -> Any:
 
 
 def _project_pattern(value: Any) -> Any:
-    """A string of digits is an id too: no path is one."""
+    """A string of digits is an ID: no path consists of digits alone."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -254,7 +254,7 @@ class Destination(Section):
 
 
 def _of_its_kind(value: Any, info: ValidationInfo) -> Any:
-    """The keys that an entry may have are its kind's. Mistakes are reported under their own keys."""
+    """Validate an entry with the config of its kind."""
     if not isinstance(value, dict):
         return value
     name = str(value.get("kind", "http"))
@@ -265,10 +265,10 @@ def _of_its_kind(value: Any, info: ValidationInfo) -> Any:
     try:
         kind.available()
         return kind.config.model_validate(value, context=info.context)
-    except ValueError:  # what is wrong with the entry, pydantic's own among them
+    except ValueError:  # mistakes in the entry, including pydantic's
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(told(name, "its config can't be checked", error)) from error
+        raise ValueError(kind_error(name, "its config can't be checked", error)) from error
 
 
 DestinationEntry = Annotated[Destination, BeforeValidator(_of_its_kind)]

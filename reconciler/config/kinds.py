@@ -1,4 +1,4 @@
-"""The kinds of destination: found by entry point, ours and those that others' packages bring, by the same door."""
+"""The kinds of destination, found by entry point: the built-in ones and those of other packages alike."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 GROUP = "gitlab_reconciler.destinations"
 BUILT_IN = ("file", "http", "kafka", "nats", "rabbitmq", "redis", "stdout")
-"""Those that come with this package, for the JSON Schema, which must not depend on what else is installed."""
+"""The kinds of this package. The JSON Schema has only these: it must not depend on what else is installed."""
 
 
 class UnknownKind(ValueError):
-    """There is no such kind of destination, or what brings it can't be loaded."""
+    """There is no such kind of destination, or its package can't be loaded."""
 
 
 @cache
@@ -22,13 +22,13 @@ def _known() -> dict[str, EntryPoint]:
 
 
 def kind_names() -> list[str]:
-    """Every kind that is installed."""
+    """All installed kinds."""
     return sorted(_known())
 
 
 @cache
 def find_kind(name: str) -> Any:
-    """The class of a kind: a subclass of `forwarding.kind.Kind`, whose `config` says which keys it takes.
+    """The class of a kind: a subclass of `forwarding.kind.Kind`, whose `config` declares its keys.
 
     Raises UnknownKind.
     """
@@ -42,12 +42,12 @@ def find_kind(name: str) -> Any:
         )
     try:
         return point.load()
-    except (Exception, SystemExit) as error:  # importing a package runs all that it does at that time
-        raise UnknownKind(told(name, "it can't be loaded", error)) from error
+    except (Exception, SystemExit) as error:  # importing a package may run any code
+        raise UnknownKind(kind_error(name, "it can't be loaded", error)) from error
 
 
-def told(name: str, what: str, error: BaseException) -> str:
-    """An error of a kind's own code, in words that name the kind and, where it is another's, its package."""
+def kind_error(name: str, what: str, error: BaseException) -> str:
+    """The message for an error in a kind's code. It names the kind and, if it is not built in, its package."""
     point = _known().get(name)
     package = "" if name in BUILT_IN or point is None or point.dist is None else f" (package {point.dist.name})"
     return f"kind {name}{package}: {what}: {type(error).__name__}: {error}"[:500]

@@ -1,4 +1,4 @@
-"""From YAML to plain values: the line of every key, the environment, and secrets from files."""
+"""From YAML to plain values, with the line of every key, the environment, and secrets from files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _DOLLAR = re.compile(
     r"|(?<!\S)\$(?P<bare>[A-Z_][A-Z0-9_]*)(?!\S)"
 )
 _FILES = ("ca_file", "cert_file", "key_file", "credentials_file")
-"""Keys that name a file which is read by who uses it; every other `…_file` holds a secret."""
+"""Keys of files that are read by whoever uses them. Any other `…_file` contains a secret."""
 _NOT_THERE: Final = object()
-"""What `${NAME:-}` is without a NAME."""
+"""The value of `${NAME:-}` if NAME is not set: the key is left out."""
 _DEEPEST = 60
-"""Levels of nesting. A config needs eight."""
+"""Maximum levels of nesting. A config needs eight."""
 _HINTS = {
     "found character '\\t' that cannot start any token": "indent with spaces, not with tabs",
     "mapping values are not allowed here": "is this line indented as those around it? A text with `: ` in it needs "
@@ -33,7 +33,7 @@ _HINTS = {
 
 
 def read_yaml(file: Path, text: str) -> yaml.MappingNode:
-    """The root of a config. Raises ConfigError where there is none."""
+    """The root node of a config. Raises ConfigError if there is none."""
     try:
         _check_depth(file, text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -56,7 +56,7 @@ def _hinted(problem: str) -> str:
 
 
 def _check_depth(file: Path, text: str) -> None:
-    """Refuse what nests deeper than any config does: composing it would go as deep."""
+    """Refuse deep nesting: composing it would recurse as deep."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -69,7 +69,7 @@ def _unusable(file: Path, line: int, what: str) -> ConfigError:
 
 
 class Reader:
-    """Turns YAML nodes into plain values, noting the line of every key and every mistake on the way."""
+    """Turns YAML nodes into plain values, and notes the line of every key and every mistake."""
 
     def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
         self.file = file
@@ -83,11 +83,11 @@ class Reader:
         self.mistakes.append(Mistake(str(self.file), self.line_of(path), spell(path), what))
 
     def line_of(self, path: Path_) -> int:
-        """The line of a key, or of the nearest thing around it that is there."""
+        """The line of a key, or of the nearest key around it that is in the file."""
         return self.lines[self.written(path)]
 
     def written(self, path: Path_) -> Path_:
-        """The nearest thing around a key that stands in the file: what is given shortly shows fewer keys."""
+        """The nearest key around a path that is in the file: short forms of a value have fewer keys."""
         while path not in self.lines:
             path = path[:-1]
         return path
@@ -158,13 +158,13 @@ class Reader:
             if value is None:
                 state = "is empty" if found["name"] in self.environ else "is not set"
                 self.wrong(path, f"the environment variable {found['name']} {state} (and has no `:-default` here)")
-                return "x"  # keeps other checks from complaining about the same thing
+                return "x"  # so that no other check reports the same mistake
             return value
 
         return _DOLLAR.sub(replace, text)
 
     def _read_secret(self, found: dict[str, Any], key: str, path: Path_) -> None:
-        """`token_file: path` becomes `token: <what the file holds>`."""
+        """Replace `token_file: path` by `token: <content of the file>`."""
         name, target = key.removesuffix("_file"), found.pop(key)
         if target is None:
             return

@@ -89,7 +89,7 @@ def test_filters(wanted: dict[str, Any], through: bool) -> None:
         ({"kinds": ["push", "merge_request"], "actions": ["merge"]}, "no push through"),
         (
             {"kinds": ["issue", "pipeline"], "actions": ["open", "merge", "success"]},
-            "'merge' is no action of issue or",
+            "'merge' is not an action of issue or",
         ),
         ({"kinds": ["issue"], "actions": ["opened"]}, "'open'"),
         ({"kinds": ["issue"], "actions": ["success"]}, "close, open, reopen and update"),

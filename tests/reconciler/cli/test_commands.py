@@ -163,7 +163,7 @@ class TestCheck:
         service.write_config()
         gitlab.api.faults.forbidden_paths = {"/hooks": 403}
         done = service.run("check")
-        assert (done.returncode, "can't be seen" in done.stdout) == (0, True)
+        assert (done.returncode, "can't be read" in done.stdout) == (0, True)
         gitlab.api.faults.forbidden_paths = {"/hooks/1/events": 404}
         gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")
         done = service.run("check")

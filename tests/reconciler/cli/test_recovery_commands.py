@@ -112,7 +112,7 @@ def test_resend_brings_the_original_bytes(make_service: MakeService, gitlab: Sim
         return shown["payload"]["commits"][0]["author"]["email"], sighting["recovery"]
 
     shown = service.run("events", "show", str(event["id"])).stdout
-    assert "blotted out by GitLab: commits[].author.email" in shown
+    assert "redacted by GitLab: commits[].author.email" in shown
     assert "project_events: rebuilt as a webhook payload; unknown: ref_protected" in shown
     assert body() == ("[REDACTED]", {"by": "hook_log", "unknown": [], "redacted": ["commits[].author.email"]})
     listed = service.run("hooks", "resend", "--project", "group/project", "--dry-run")

@@ -20,7 +20,7 @@ from benchmarks.material import everything
 from benchmarks.table import Row
 from receiver.app import receiver_app
 from reconciler import logs
-from reconciler.config.models import Hook, Receiver
+from reconciler.config.models import HookConfig, Receiver
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.intake.record import BatchResult, record
@@ -61,7 +61,7 @@ async def serve(kind: str, folder: Path, listener: socket.socket) -> None:
         ledger = Ledger((Writer if kind == "ours" else OneCommitEach)(db), db)
         await ledger.queue.sync_destinations([DestinationSpec("one")], times.now())
         ledger.set_routes(everything(db))
-        hooks = [Hook(name="default", token=TOKEN)]  # type: ignore[arg-type]
+        hooks = [HookConfig(name="default", token=TOKEN)]  # type: ignore[arg-type]
         app = receiver_app(Receiver(hooks=hooks), ledger=ledger, project_ids={})
     await web_server(app).serve(sockets=[listener])
 

@@ -33,7 +33,7 @@ def receiver_app(
         project_ids=project_ids,
         expected_tests=ExpectedTests() if expected_tests is None else expected_tests,
         max_body=config.max_body,
-        max_waiting_bytes=config.max_waiting,
+        max_pending_bytes=config.max_pending_bytes,
     )
 
     prove = SharedCheck(ledger.check_writable)

@@ -25,8 +25,8 @@ PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
 """How many webhooks may wait for their commit before more are rejection."""
 STRANGERS_SHARE = 4
-"""Bodies whose signature is not checked yet have a budget of their own: `receiver.max_waiting` divided by this. So
-senders without a valid token or signature can't block those with a token."""
+"""Bodies whose signature is not checked yet have a budget of their own: `receiver.max_pending_bytes` divided by this.
+So senders without a valid token or signature can't block those with a token."""
 PROVEN = "reconciler.proven"
 """The name of an extension in the ASGI scope: a function of the web server that is called when a request's headers
 prove its sender. The web server then keeps the connection open, however many others arrive."""
@@ -54,17 +54,17 @@ class WebhookEndpoint:
         project_ids: dict[str, int],
         expected_tests: ExpectedTests,
         max_body: int,
-        max_waiting_bytes: int,
+        max_pending_bytes: int,
     ) -> None:
         self._ledger = ledger
         self._guards = guards
         self._project_ids = project_ids
         self._expected_tests = expected_tests
         self._max_body = max_body
-        self._budget = ByteBudget(max_waiting_bytes)
+        self._budget = ByteBudget(max_pending_bytes)
         self._shared_ids: set[str] = set()
         """The sources that sent different bodies with one id. Each is logged once."""
-        self._strangers = ByteBudget(max(max_body, max_waiting_bytes // STRANGERS_SHARE))
+        self._strangers = ByteBudget(max(max_body, max_pending_bytes // STRANGERS_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reservation = Reservation(self._budget, self._strangers)

@@ -9,7 +9,7 @@ import time
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from reconciler.config.models import Hook
+from reconciler.config.models import HookConfig
 
 SIGNATURE_AGE_S = 300
 """How far a signature's time may be from this machine's, as the Standard Webhooks specification recommends."""
@@ -27,7 +27,7 @@ class HookGuard:
     (docs/gitlab.md, "Webhook deliveries").
     """
 
-    def __init__(self, hook: Hook) -> None:
+    def __init__(self, hook: HookConfig) -> None:
         self.source = hook.name
         self._token = hook.token.get_secret_value().encode() if hook.token else None
         self._signed = Webhook(hook.signing_token.get_secret_value()) if hook.signing_token else None

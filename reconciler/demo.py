@@ -124,14 +124,14 @@ class Demo:
             "projects": list(PROJECTS),
             "receiver": {"port": port, "hooks": [{"name": "default", "token": TOKEN}]},
             "ledger": {"path": self._ledger.name},
-            "reconcile": {"interval": "2s", "settle": "500ms", "overlap": "1m"},
+            "reconcile": {"interval": "2s", "grace_period": "500ms", "overlap": "1m"},
             "destinations": [
                 {
                     "name": "audit",
                     "url": self._consumer.url,
                     "allow_private": True,
-                    "retry": {"first": "100ms", "longest": "500ms"},
-                    "breaker": {"longest": "500ms"},
+                    "retry": {"initial_delay": "100ms", "max_delay": "500ms"},
+                    "breaker": {"max_delay": "500ms"},
                 }
             ],
         }

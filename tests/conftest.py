@@ -94,9 +94,9 @@ EVENTS_ONLY: dict[str, Any] = {"sources": ["project_events"]}
 
 def to_consumer(consumer: Consumer, **more: Any) -> dict[str, Any]:
     """A destination's config."""
-    retry = {"first": "50ms", "longest": "400ms"}
+    retry = {"initial_delay": "50ms", "max_delay": "400ms"}
     made = {"name": "consumer", "url": consumer.url, "allow_private": True, "retry": retry}
-    return made | {"breaker": {"longest": "400ms"}} | more
+    return made | {"breaker": {"max_delay": "400ms"}} | more
 
 
 def at_gitlab(gitlab: Simulator, **reconcile: Any) -> dict[str, Any]:
@@ -104,5 +104,5 @@ def at_gitlab(gitlab: Simulator, **reconcile: Any) -> dict[str, Any]:
     return {
         "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
         "projects": [PROJECT],
-        "reconcile": {"interval": "1s", "settle": "1ms", "overlap": "10m", **reconcile},
+        "reconcile": {"interval": "1s", "grace_period": "1ms", "overlap": "10m", **reconcile},
     }

@@ -1,17 +1,18 @@
-"""Puts the subcommands together. Only what was asked for is imported: most commands need little of the service."""
+"""Assembles the subcommands. Only the one that was given is imported: most need little of the service."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from reconciler import __version__
 from reconciler.cli.failing import ending
-from reconciler.cli.output import failures_told
+from reconciler.cli.output import output_failures
 
 COMMANDS = {
     "init": "init:init",
@@ -24,7 +25,7 @@ COMMANDS = {
     "events": "events:app",
     "hooks": "hooks:app",
     "destinations": "destinations:app",
-    "dead": "dead_letters:app",
+    "dead-letters": "dead_letters:app",
     "replay": "replay:replay",
     "prune": "prune:prune",
     "backup": "backup:backup",
@@ -34,12 +35,24 @@ COMMANDS = {
     "schema": "schema:schema",
 }
 """Each command's module in this package, and its function or its app."""
+RENAMED = {"dead": "dead-letters"}
+"""Commands that had another name in earlier versions."""
+
+
+class Commands(TyperGroup):
+    """The top-level commands. The old name of one is refused, and the message gives the new one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in RENAMED:
+            ctx.fail(f"`{args[0]}` is now called `{RENAMED[args[0]]}`")
+        return super().resolve_command(ctx, args)
 
 
 def command_line(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """The command line with these commands."""
     app = typer.Typer(
         name="gitlab-reconciler",
+        cls=Commands,
         help=options.__doc__,
         no_args_is_help=True,
         rich_markup_mode="markdown",
@@ -68,7 +81,7 @@ def options(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Never lose a GitLab event: webhooks and the API into one durable ledger, forwarded until taken."""
+    """Never lose a GitLab event: record webhooks, recover missed events from the API, and deliver them all."""
 
 
 def _asked(first: list[str]) -> Iterable[str]:
@@ -81,7 +94,7 @@ def _asked(first: list[str]) -> Iterable[str]:
 def main() -> None:
     """Run the command line."""
     try:
-        with failures_told():
+        with output_failures():
             code = ending(command_line(_asked(sys.argv[1:2])), prog_name="gitlab-reconciler")
         sys.exit(code)
     except BrokenPipeError:  # `… | head`

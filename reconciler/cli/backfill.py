@@ -1,4 +1,4 @@
-"""`backfill`: read a range of the past, or all gaps, into the ledger."""
+"""`backfill`: read a time range, or all gaps, from GitLab into the ledger."""
 
 from __future__ import annotations
 
@@ -54,40 +54,44 @@ _FIGURES = ("seen", "already known", "new", "requests")
 
 
 def backfill(
-    since: Annotated[str | None, typer.Option("--from", help=f"First day (included), or a time; UTC: {HOW}.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help=f"Start date (included) or time (UTC): {HOW}.")] = None,
     until: Annotated[
-        str | None, typer.Option("--to", help="Last day (included), or a time.", show_default="now")
+        str | None, typer.Option("--to", help="End date (included) or time.", show_default="now")
     ] = None,
     gaps: Annotated[
-        bool, typer.Option("--gaps", help="Read every gap that can still be closed, instead of a range.")
+        bool, typer.Option("--gaps", help="Read every gap that can still be closed, instead of a time range.")
     ] = False,
     project: Annotated[
-        list[str] | None, typer.Option("--project", help="Only this project: id or path. May stand several times.")
+        list[str] | None, typer.Option("--project", help="Only this project (ID or path). Repeatable.")
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask GitLab and count; record nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read from GitLab and count, but record nothing.")
+    ] = False,
     no_forward: Annotated[
-        bool, typer.Option("--no-forward", help="Record, but do not send what is new to the destinations.")
+        bool, typer.Option("--no-forward", help="Record new events, but do not deliver them.")
     ] = False,
     no_details: Annotated[
         bool,
-        typer.Option("--no-details", help="Rebuild bodies from the records alone: far fewer requests, fewer fields."),
+        typer.Option(
+            "--no-details", help="Rebuild payloads from list records alone: fewer requests and fewer fields."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read what happened in a range of time from GitLab's API into the ledger.
+    """Read the events of a time range from GitLab's API into the ledger.
 
-    Safe to interrupt and to run again: what was read completely is not read again. A running service forwards
-    what is new at once; otherwise it goes out at the next start.
+    Safe to interrupt and to repeat: what was read completely is not read again. A running service delivers new
+    events at once; otherwise they are delivered at its next start.
     """
     loaded = read_config(config)
     names = [name for text in project or [] if (name := project_name(text)) is not None]
     if not names and not loaded.projects and not loaded.groups:
-        fail("no projects: name them with --project or in the config", USAGE)
+        fail("no projects: give them with --project or in the config", USAGE)
     if loaded.gitlab.token is None:
-        fail(f"{config}: gitlab.token: is needed to ask GitLab (scope read_api)", USAGE)
+        fail(f"{config}: gitlab.token: is required to read from GitLab (scope read_api)", USAGE)
     if gaps == (since is not None) or (gaps and until is not None):
-        fail("name a range with --from (and --to), or ask for --gaps", USAGE)
+        fail("give a time range with --from (and --to), or --gaps", USAGE)
     window = None if since is None else _window(since, until, loaded)
     if window is not None and not (no_forward or dry_run):
         _not_pruned(loaded, window)
@@ -97,7 +101,7 @@ def backfill(
             _backfill(loaded, names, window, dry_run=dry_run, no_forward=no_forward, details=not no_details)
         )
     except KeyboardInterrupt:
-        fail("interrupted: what was read stays; run the same command again to go on")
+        fail("interrupted: what was read is kept; run the same command again to continue")
     with opened(loaded.ledger.path, readonly=True) as db:
         now = times.now()
         unknown = unknowns(db, asked(loaded, now), now=now)
@@ -107,8 +111,8 @@ def backfill(
 
 
 def _window(since: str, until: str | None, config: Config) -> Interval:
-    """The range that is asked for, within what there can be: not the last seconds, not before GitLab's memory."""
-    newest = Millis(times.now() - config.reconcile.settle)
+    """The requested range, without the last seconds and without the time before GitLab keeps events."""
+    newest = Millis(times.now() - config.reconcile.grace_period)
     start, end = moment(since), moment(until, end_of_day=True) or newest
     if start is None or start >= end:
         fail("--from must be before --to", USAGE)
@@ -120,20 +124,20 @@ def _window(since: str, until: str | None, config: Config) -> Interval:
         )
     window = Interval(max(start, oldest), min(end, newest))
     if window.start >= window.end:
-        fail("nothing in this range can be read: it is too old, or still to come")
+        fail("nothing in this range can be read: it is too old, or in the future")
     return window
 
 
 def _not_pruned(config: Config, window: Interval) -> None:
-    """What was pruned would be found again, and sent again: rather ask first."""
+    """Refuse a range with pruned events: they would be recorded as new and delivered again."""
     if not config.ledger.path.exists():
         return
     with opened(config.ledger.path, readonly=True) as db:
         pruned = prune.horizon(db)
     if pruned is not None and window.start <= pruned:
         fail(
-            f"events up to {times.iso(pruned)} were pruned: what is found again there is new to the ledger, and "
-            "would be sent again. Begin later, or give --no-forward, and `replay --from … --to …` what is wanted.",
+            f"events up to {times.iso(pruned)} were pruned: they would be recorded as new and delivered again. "
+            "Start later, or use --no-forward and then `replay --from … --to …` for those to deliver.",
             USAGE,
         )
 
@@ -147,7 +151,7 @@ async def _backfill(
     no_forward: bool,
     details: bool,
 ) -> tuple[list[ProjectReport], dict[str, str]]:
-    """What became of each project, and of each group that could not be read: why."""
+    """A report for each project, and the error for each group that could not be read."""
     if window is not None:
         err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).")
     async with open_beside(config.ledger.path) as ledger:
@@ -170,7 +174,7 @@ async def _backfill(
 
 
 async def _routes(config: Config, ledger: Ledger) -> list[Route]:
-    """Where what is new goes. Only `serve` switches destinations on and off; before it ever ran there are none, and
+    """Where new events are delivered. Only `serve` activates destinations; before its first run there are none, and
     they are added as it would.
     """
     served = service_process(config.ledger.path) is not None
@@ -178,8 +182,8 @@ async def _routes(config: Config, ledger: Ledger) -> list[Route]:
     ids = await ledger.queue.add_destinations(wanted)
     for one in config.destinations:
         if one.name not in ids:
-            why = "it is not active in the ledger: `serve`, or a reload of it, switches it on"
-            err.print(f"destination {one.name}: gets nothing of this, {why}", style="yellow")
+            why = "it is not active in the ledger; `serve` or `reload` activates it"
+            err.print(f"destination {one.name}: receives none of these events: {why}", style="yellow")
     return routes(config.destinations, ids)
 
 
@@ -195,7 +199,7 @@ def _progress() -> Progress:
 
 
 def _shower(progress: Progress) -> Callable[[str, int], reading.Progress]:
-    """A bar for each project on a terminal, a line for each part that was covered elsewhere."""
+    """A progress bar for each project on a terminal, else a line for each part that was read."""
 
     def begin(name: str, length: int) -> reading.Progress:
         task = progress.add_task(name, total=length, seen=0, new=0)
@@ -235,14 +239,14 @@ def _print(
         )
         return
     print_unknown(unknown, to=err)
-    for words in said_once((group, f"no project of it was read: {why}") for group, why in groups.items()):
+    for words in said_once((group, f"none of its projects was read: {why}") for group, why in groups.items()):
         err.print(words, style="red")
     _print_counts(reports)
     skipped = (
         (one.project, f"{source} was not read: {why}") for one in reports for source, why in one.skipped.items()
     )
     unreadable = (
-        (one.project, f"{one.counts.unreadable:,} records could not be understood: `status` names them")
+        (one.project, f"{one.counts.unreadable:,} records could not be understood: `status` lists them")
         for one in reports
         if one.counts.unreadable
     )
@@ -251,7 +255,7 @@ def _print(
     for words in said_once((one.project, one.error) for one in reports if one.error):
         err.print(words, style="red")
     done = [
-        (one.project, "all of it was read before.")
+        (one.project, "everything was already read.")
         for one in reports
         if not (one.sources or one.skipped or one.error)
     ]
@@ -262,7 +266,7 @@ def _print(
 
 
 def _print_counts(reports: list[ProjectReport]) -> None:
-    """A row for each source of each project, and one for all of them."""
+    """A row for each source of each project, and a total."""
     listing = Listing("project", "source", *_FIGURES, right=_FIGURES, texts=("project", "source"))
     rows = [(one.project, source, counts) for one in reports for source, counts in one.sources.items()]
     if len(rows) > 1:

@@ -16,11 +16,11 @@ from reconciler.ledger.upkeep.backup import Copy
 
 
 def backup(
-    target: Annotated[Path, typer.Argument(help="A file that is not there yet, or a folder.")],
+    target: Annotated[Path, typer.Argument(help="A new file, or a folder.")],
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a consistent copy of the ledger, while the service runs, and check it."""
+    """Copy the ledger and check the copy. Safe while `serve` is running."""
     loaded = read_config(config)
     with Progress(
         TextColumn("copying"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), console=err,
@@ -34,24 +34,24 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(help="A file that `backup` made.")],
+    source: Annotated[Path, typer.Argument(help="A file written by `backup`.")],
     config: ConfigOption = DEFAULT_CONFIG,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a backup, and put it in the ledger's place. The service must not run. Asks first.
+    """Check a backup and replace the ledger with it. `serve` must not be running. Asks first.
 
-    The ledger that is there is kept beside it. What was recorded since the backup is asked of GitLab again at the
-    next start, and sent again: with new ids, as nobody knows any more which those were.
+    The current ledger is kept next to it. Events recorded since the backup are recovered from GitLab at the next
+    start and delivered again with new IDs, because the backup does not contain their old ones.
     """
     loaded = read_config(config)
     found = copying.inspect(source)
-    err.print(f"{source} is sound: {_words(found)}.")
-    if not yes and not typer.confirm(f"Put it in the place of {loaded.ledger.path}?", err=True):
+    err.print(f"{source} is intact: {_words(found)}.")
+    if not yes and not typer.confirm(f"Replace {loaded.ledger.path} with it?", err=True):
         fail("nothing was changed")
     restored, aside = copying.restore(source, loaded.ledger.path)
     if aside is not None and not as_json:
-        out.print(f"The ledger that was there is {aside} now.")
+        out.print(f"The previous ledger is now {aside}.")
     _report(restored, f"Restored to {loaded.ledger.path}", as_json)
 
 
@@ -64,6 +64,5 @@ def _report(copy: Copy, what: str, as_json: bool) -> None:
 
 def _words(copy: Copy) -> str:
     newest = "none" if copy.newest is None else copy.newest[:19].replace("T", " ")
-    return (
-        f"{copy.events:,} events, the newest of {newest}, {copy.undelivered:,} deliveries open, {copy.bytes:,} bytes"
-    )
+    events = f"{copy.events:,} events, the newest from {newest}"
+    return f"{events}, {copy.undelivered:,} pending deliveries, {copy.bytes:,} bytes"

@@ -1,4 +1,4 @@
-"""`check`: does everything that the config names exist and answer? Ticks, and crosses with what to do."""
+"""`check`: whether everything in the config exists and responds, and what to do if not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from reconciler.sources.hooks import Hook, Hooks
 from reconciler.sources.settings import restrictions, unsigned
 
 PATIENCE_S = 10.0
-"""At most, for a destination: who has set a longer time-out wants to wait for events, not here."""
+"""Upper bound for a destination, even if its `timeout` is longer."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Check the config, GitLab, the token, each project, each destination, the ports, and the ledger."""
+    """Check the config, GitLab, the token, projects, destinations, ports and the ledger."""
     found = _findings(read_config(config), str(config))
     if as_json:
         findings = list(found)
@@ -123,7 +123,7 @@ def _findings(config: Config, file: str) -> Iterator[Finding]:
     with without_logs():  # of the brokers' clients
         yield from asyncio.run(_destinations(config.destinations))
     if not config.destinations:
-        yield Finding("destinations", False, "none are configured: events are recorded and go nowhere")
+        yield Finding("destinations", False, "none are configured: events are recorded but not delivered")
     yield _ledger(config)
     yield from _filters(config)
 
@@ -155,7 +155,7 @@ def _unknown(config: Config) -> Iterator[Finding]:
     for path, sources in off:
         yield Finding(f"project {path}: {', '.join(sources)}: switched off in the project: no gap since then", True)
     for one in together(found):
-        yield Finding(f"not known: {one.what}", False, one.why, can_do_without=True)
+        yield Finding(f"unknown: {one.what}", False, one.why, can_do_without=True)
 
 
 def _hooks(config: Config) -> Iterator[Finding]:
@@ -166,7 +166,7 @@ def _hooks(config: Config) -> Iterator[Finding]:
 
 def _gitlab(config: Config) -> Iterator[Finding]:
     if config.gitlab.token is None:
-        yield Finding("gitlab.token", False, "without a token nothing that webhooks miss can be recovered")
+        yield Finding("gitlab.token", False, "without a token, events that webhooks miss can't be recovered")
         return
     client = Client(config.gitlab, tries=1)
     reachable = _attempt(
@@ -178,7 +178,7 @@ def _gitlab(config: Config) -> Iterator[Finding]:
         return
     yield _attempt("the token may read the API", lambda: _scopes(client))
     if not config.projects and not config.groups:
-        yield Finding("projects", False, "none are configured: nothing that webhooks miss is recovered")
+        yield Finding("projects", False, "none are configured: events that webhooks miss are not recovered")
     hooks = Hooks(client, config.receiver)
     for entry in config.projects:
         for found in _project(client, hooks, entry.project):
@@ -200,11 +200,11 @@ def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding
     try:
         found = hooks.of(client.project(name).id)
     except SourceError as error:
-        advice = f"can't be seen, nor their log: what they miss is rebuilt from other lists ({error})"
+        advice = f"can't be read, nor can their log: events that they miss are rebuilt from other sources ({error})"
         yield Finding(what, False, advice, can_do_without=True)
         return
     if not found:
-        yield Finding(what, False, "none delivers here yet: `hooks ensure` makes one", can_do_without=True)
+        yield Finding(what, False, "none delivers here yet: `hooks ensure` creates one", can_do_without=True)
     wanted = {entry.name: entry for entry in hooks.entries}
     for hook in found:
         for text in restrictions(hook):
@@ -213,12 +213,12 @@ def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding
         if trouble is not None:
             yield Finding(f"{what}: {hook.name}", False, trouble, can_do_without=wanted[hook.name].token is not None)
         if hook.is_off:
-            yield Finding(f"{what}: {hook.name}", False, f"GitLab has switched it off ({hook.alert_status})")
+            yield Finding(f"{what}: {hook.name}", False, f"GitLab has disabled it ({hook.alert_status})")
         log = _attempt(f"project {name}: GitLab's log of webhook {hook.name}", partial(_log_of, hooks, hook))
         if log.ok:
             yield log
         else:
-            advice = f"{log.advice}: needs GitLab 17.3 and the role Maintainer; the other sources are read"
+            advice = f"{log.advice}: needs GitLab 17.3 and the Maintainer role; the other sources are read"
             yield Finding(log.what, False, advice, can_do_without=True)
 
 
@@ -250,11 +250,11 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
     except SourceError as error:
         return Finding(what, False, str(error))
     except (KeyError, TypeError, AttributeError, ValueError):
-        return Finding(what, False, "the answer is not GitLab's: is gitlab.url right?")
+        return Finding(what, False, "the response is not GitLab's: is gitlab.url right?")
 
 
 async def _destinations(wanted: list[Destination]) -> list[Finding]:
-    """All are asked at the same time."""
+    """Check all of them concurrently."""
     return [one for found in await asyncio.gather(*map(_destination, wanted)) for one in found]
 
 
@@ -263,13 +263,13 @@ async def _destination(destination: Destination) -> list[Finding]:
     secret = getattr(destination, "secret", None)
     found = []
     if isinstance(secret, SecretStr) and guessable_key(secret):
-        advice = f"its secret can be guessed: {SHORTEST_KEY} bytes or more are needed; {MAKE_A_KEY} makes one"
+        advice = f"its secret can be guessed: use {SHORTEST_KEY} bytes or more; {MAKE_A_KEY} makes one"
         found.append(Finding(what, False, advice))
     patience_s = min(destination.timeout / 1000, PATIENCE_S)
     try:
         said = await asyncio.wait_for(_ask(destination), patience_s)
     except TimeoutError:
-        return [*found, Finding(what, False, f"does not answer within {patience_s:g} s: {_address(destination)}")]
+        return [*found, Finding(what, False, f"no answer within {patience_s:g} s: {_address(destination)}")]
     except Exception as error:  # whatever a kind's library raises: it can't be reached, and this says why
         return [*found, Finding(what, False, without_credentials(str(error)) or type(error).__name__)]
     return [*found, Finding(f"{what}: {said}", True)]

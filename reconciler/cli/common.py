@@ -1,4 +1,4 @@
-"""What the subcommands share: consoles, the config option, failing and printing."""
+"""What the subcommands share: consoles, common options, errors and output."""
 
 from __future__ import annotations
 
@@ -61,29 +61,31 @@ class _Safe(Console):
 
 out = _Safe()
 err = _Safe(stderr=True)
-"""Both colour only on a terminal, and never where NO_COLOR is set."""
+"""Both use colours only on a terminal, and never if NO_COLOR is set."""
 
 FAILED, USAGE = 1, 2
 LARGEST_ID = (1 << 63) - 1
-"""No ledger counts further."""
+"""The largest integer of SQLite."""
 
 ConfigOption = Annotated[
     Path,
-    typer.Option("--config", "-c", help="The config file.", envvar="GITLAB_RECONCILER_CONFIG", show_default=True),
+    typer.Option(
+        "--config", "-c", help="Path of the config file.", envvar="GITLAB_RECONCILER_CONFIG", show_default=True
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_CONFIG = Path("config.yaml")
 
 
 def read_config(file: Path) -> Config:
-    """The config, or the program ends with what is wrong in it (exit code 2, see `main`)."""
+    """The config. Raises ConfigError, which ends the program with exit code 2 (see `failing`)."""
     from reconciler.config.load import load  # most of what a command imports, and `--version` needs none of it
 
     return load(file)
 
 
 class Failed(Exception):
-    """A command can't do what was asked. The message says why and what to do; `main` says it and ends with `code`."""
+    """A command failed. The program prints the message (why, and what to do) and exits with `code`."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -91,19 +93,19 @@ class Failed(Exception):
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    """End the program with a message on stderr."""
+    """End the program with this message on stderr."""
     raise Failed(message, code)
 
 
 def say(what: object) -> None:
-    """Say on stderr what went wrong. Libraries put URLs with passwords into their errors: none is printed."""
+    """Print an error on stderr. Passwords are removed: libraries put URLs that contain them into their errors."""
     err.print(without_credentials(str(what)), style="red")
 
 
 def print_json(value: Any, *, payload: str | None = None) -> None:
-    """One line of JSON on stdout. It is as safe on a terminal as other output, and still the same value.
+    """Print one line of JSON on stdout, with control characters escaped.
 
-    `payload` is JSON text that becomes the object's last field, as it is; where it is none, as a string.
+    `payload` is JSON text that becomes the last field of the object; if it is not valid JSON, as a string.
     """
     text = json_text(value)
     if payload is not None:
@@ -127,7 +129,7 @@ def _is_json(text: str) -> bool:
 
 @contextmanager
 def without_logs() -> Iterator[None]:
-    """Keep libraries from logging: what goes wrong is raised, and said once."""
+    """Silence the logs of libraries: errors are raised, and printed once."""
     logging.disable(logging.CRITICAL)
     try:
         yield
@@ -136,15 +138,15 @@ def without_logs() -> Iterator[None]:
 
 
 def line(*cells: str) -> None:
-    """One line on stdout of what are columns elsewhere."""
+    """Print the cells of a row as one line, without a table."""
     out.print("  ".join(map(one_line, cells)))
 
 
 def project_name(text: str | None) -> int | str | None:
-    """A project from the command line: an id, or a path."""
+    """A project from the command line: an ID or a path."""
     return fields.number(text) or text
 
 
 def shown(time: str | None) -> str:
-    """A time for a table: to the second, or a dash."""
+    """A time in a table, to the second, or a dash."""
     return "-" if time is None else time[:19].replace("T", " ")

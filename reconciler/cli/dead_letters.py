@@ -1,4 +1,4 @@
-"""`dead`: dead letters, listed, shown with request and response, and sent again."""
+"""`dead-letters`: list dead letters, show them with request and responses, and deliver them again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
-from reconciler.cli.resend import RateOption, YesOption, send_again
+from reconciler.cli.resend import RateOption, YesOption, resend
 from reconciler.cli.tables import Listing
 from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.config.models import Config
@@ -36,16 +36,16 @@ from reconciler.ledger.views.browse import Filter
 
 app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
-ProjectOption = Annotated[str | None, typer.Option(help="Only this project: id or path.")]
-KindOption = Annotated[str | None, typer.Option(help="Only this kind.")]
-DestinationOption = Annotated[str | None, typer.Option(help="Only this destination's.")]
+ProjectOption = Annotated[str | None, typer.Option(help="Only this project (ID or path).")]
+KindOption = Annotated[str | None, typer.Option(help="Only events of this kind.")]
+DestinationOption = Annotated[str | None, typer.Option(help="Only dead letters of this destination.")]
 
 
 @app.callback()
-def dead() -> None:
-    """Dead letters: events that a destination did not take and that are not tried again by themselves.
+def main() -> None:
+    """List, show and replay dead letters: events that could not be delivered and are not retried.
 
-    Without a name it lists: `dead list --help` shows its options.
+    Without a subcommand, lists them. For its options see `dead-letters list --help`.
     """
 
 
@@ -58,11 +58,11 @@ def list_dead(
     since: FromOption = None,
     until: ToOption = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="At most so many, the newest.")
+        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="Show at most this many, the newest ones.")
     ] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters, newest last. With --json each is one line of JSON."""
+    """List dead letters, newest last. With --json, print one JSON object per line."""
     wanted = _filter(project, kind, since, until)
     with opened(read_config(config).ledger.path, readonly=True) as db:
         rows = dead_letters.dead_letters(db, wanted, destination=destination, limit=limit)
@@ -100,9 +100,9 @@ def show(
     destination: DestinationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a dead letter: every attempt with its response, and the request as it would be sent now.
+    """Show a dead letter: each attempt with its response, and the request as it would be sent now.
 
-    Secrets in the request are blotted out.
+    Secrets in the request are redacted.
     """
     loaded = read_config(config)
     with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
@@ -111,7 +111,7 @@ def show(
             row for row in dead_letters.dead_letters_of(db, event_id) if destination in (None, row["destination"])
         ]
         if not found:
-            fail(f"event {event_id} is no dead letter" + (f" of {destination}" if destination else ""))
+            fail(f"event {event_id} is not a dead letter" + (f" of {destination}" if destination else ""))
         tried = dead_letters.attempts(db, event_id)
         shown_ = [_whole(db, loaded, renderer, row, tried) for row in found]
     if as_json:
@@ -135,12 +135,12 @@ def replay(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Send dead letters again: by id, by filter, by time, or all. Counts and asks first."""
+    """Deliver dead letters again: by ID, by filter, by time, or all. Shows the counts and asks first."""
     if not (event_ids or every or destination or project or kind or since or until):
-        fail("say which: event ids, --destination, --project, --kind, --from and --to, or --all", USAGE)
+        fail("say which dead letters: give IDs, --destination, --project, --kind, --from and --to, or --all", USAGE)
     loaded = read_config(config)
     wanted = ResendRequest(filter=_filter(project, kind, since, until), dead_only=True)
-    send_again(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
+    resend(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
 
 
 def _filter(project: str | None, kind: str | None, since: str | None, until: str | None) -> Filter:
@@ -175,13 +175,13 @@ def _print(letter: dict[str, Any]) -> None:
             str(one["status"] or "-"),
             one["error_class"] or "-",
         )
-    out.print(listing or "none are kept")
+    out.print(listing or "No attempts are kept.")
     for one in letter["attempts"]:
         if one["error"] or one["response"]:
             out.print(f"{one['number']}: {one['error'] or one['response']}")
     out.print("\nrequest", style="bold")
     request = letter["request"]
     if request is None:
-        out.print("its destination is not in the config")
+        out.print("The destination is not in the config.")
         return
     print_request(Rendered(**request))

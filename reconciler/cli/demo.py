@@ -1,4 +1,4 @@
-"""`demo`: the whole thing at work, on this machine, with no account anywhere."""
+"""`demo`: the service at work against a simulated GitLab, on this machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from reconciler.demo import Demo, DemoError, Result
 
 
 def demo() -> None:
-    """Show everything at work: a simulated GitLab, the service, and a destination that goes down.
+    """Run a demo: a simulated GitLab, the service, and a destination that goes down.
 
-    Takes under 30 seconds, needs no account, and leaves nothing behind. Ends with exit code 1 if anything was
-    lost or told twice.
+    Takes less than 30 seconds, needs no account, and leaves no files behind. Exits with 1 if an event was lost or
+    recorded twice.
     """
     start = time.monotonic()
 

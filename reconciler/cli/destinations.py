@@ -1,4 +1,4 @@
-"""`destinations`: who gets the events, what they would be sent, and pausing them."""
+"""`destinations`: list destinations, preview what they receive, pause, resume and remove them."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ from reconciler.ledger.views.browse import Filter
 
 app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
-NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of the destination.")]
 
 
 @app.callback()
 def main() -> None:
-    """Who gets the events: list them, see what they would be sent, pause and resume them.
+    """List destinations, preview what they receive, pause, resume and remove them.
 
-    Without a name it lists them. To add one, or change one, edit the config and `reload`.
+    Without a subcommand, lists them. To add or change one, edit the config and run `reload`.
     """
 
 
 @app.command("list")
 def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the destinations, with their state and what they are owed."""
+    """List destinations with their state, pending events and dead letters."""
     loaded = read_config(config)
     wanted = {one.name: one for one in loaded.destinations}
     known: dict[str, status.DestinationStatus] = {}
@@ -71,11 +71,11 @@ def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
     if as_json:
         print_json(rows)
         return
-    listing = Listing("name", "kind", "gets", "to", "state", "pending", "dead", right=("pending", "dead"),
-                      texts=("name", "to", "state"), spare=("gets",))  # fmt: skip
+    listing = Listing("name", "kind", "type", "to", "state", "pending", "dead", right=("pending", "dead"),
+                      texts=("name", "to", "state"), spare=("type",))  # fmt: skip
     for row in rows:
         listing.add(*(str("-" if row[key] is None else row[key]) for key in
-                          ("name", "kind", "gets", "to", "state", "pending", "dead")))  # fmt: skip
+                          ("name", "kind", "type", "to", "state", "pending", "dead")))  # fmt: skip
     out.print(listing or "No destination is configured.")
 
 
@@ -86,25 +86,27 @@ def test(
     since: FromOption = None,
     until: ToOption = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="Look at most at so many, the newest.")
+        int,
+        typer.Option(
+            "--limit", "-n", min=1, max=LARGEST_ID, help="Look at this many events at most, the newest ones."
+        ),
     ] = 20,
-    bodies: Annotated[bool, typer.Option("--bodies", help="Print what would be sent, headers and body.")] = False,
+    bodies: Annotated[bool, typer.Option("--bodies", help="Print what would be sent: headers and body.")] = False,
     send: Annotated[
-        bool, typer.Option("--send", help="Send one test event, marked as such, and print what came back.")
+        bool, typer.Option("--send", help="Send one test event, marked as such, and print the response.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which stored events this destination would be sent, by its filter as it is in the config now, and what.
+    """Show which recorded events would be sent to this destination with its current config, and what.
 
-    Nothing is sent, and nothing is changed. With --send one test event is sent, at once and once, whatever the filter
-    says: its id begins with `test_`, its kind is `reconciler_test`, and the ledger knows nothing of it. Ends with 1
-    where it was not taken.
+    Nothing is sent or changed. With --send, one test event is sent once, regardless of the filter: its ID begins with
+    `test_`, its kind is `reconciler_test`, and it is not recorded in the ledger. Exits with 1 if it is not accepted.
     """
     loaded = read_config(config)
     destination = _configured(loaded, name, config)
     if send:
         if since or until:
-            fail("--send sends an event of its own: --from and --to choose stored ones", USAGE)
+            fail("--send sends its own test event: --from and --to can't be used with it", USAGE)
         send_trial(loaded, destination, bodies=bodies, as_json=as_json)
         return
     start, end = time_range(since, until)
@@ -118,10 +120,10 @@ def test(
     listing = Listing("id", "happened", "project", "kind", "action", "ref", "sent", right=("id",),
                       texts=("project", "ref", "sent"), spare=("action", "ref"))  # fmt: skip
     for result in results:
-        verdict = "yes" if result["sent"] else f"no: {result['why']}"
+        answer = "yes" if result["sent"] else f"no: {result['why']}"
         listing.add(str(result["id"]), shown(result["happened_at"]), result["project"] or "-", result["kind"],
-                        result["action"] or "-", result["ref"] or "-", verdict)  # fmt: skip
-    out.print(listing or "No event in this time.")
+                        result["action"] or "-", result["ref"] or "-", answer)  # fmt: skip
+    out.print(listing or "No events in this time range.")
     for result in results:
         if result.get("request") and bodies:
             out.print(f"\nevent {result['id']} to {result['request']['to']}", style="bold")
@@ -132,18 +134,18 @@ def test(
 
 @app.command()
 def pause(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Send nothing more to a destination; what comes is kept for it. Outlives a restart."""
+    """Pause a destination until it is resumed, even after a restart. New events are kept for it."""
     with _destination(config, name) as (db, one):
         beside.pause(db, one.id, now=times.now())
-    out.print(f"{name} is paused: what comes is kept for it.")
+    out.print(f"{name} is paused. New events are kept for it.")
 
 
 @app.command()
 def resume(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Send to a destination again, at once: what it is owed first."""
+    """Resume a paused destination, starting with its pending events."""
     with _destination(config, name) as (db, one):
         beside.resume(db, one.id)
-    out.print(f"{name} gets events again.")
+    out.print(f"{name} is resumed.")
 
 
 @app.command()
@@ -152,17 +154,17 @@ def skip(
     event: EventArgument,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Set an event aside that a destination does not take: a dead letter from now on. Those behind it go on at once.
+    """Skip an event that a destination does not accept. It becomes a dead letter, and the events behind it continue.
 
-    `status` names the one in the way. `dead replay` sends it again.
+    `status` names the event that blocks others. `dead-letters replay` delivers it again.
     """
     event_id = event.number
     with _destination(config, name) as (db, one):
         numbers(db, [event])
         done = beside.set_aside(db, one.id, event_id, now=times.now())
     if not done:
-        fail(f"event {event_id} does not wait for {name}: `status` names the one in the way")
-    out.print(f"Event {event_id} is set aside: `dead replay {event_id}` sends it again.")
+        fail(f"event {event_id} is not pending for {name}: `status` names the event that blocks others")
+    out.print(f"Event {event_id} is now a dead letter: `dead-letters replay {event_id}` delivers it again.")
 
 
 @app.command()
@@ -171,22 +173,22 @@ def remove(
     config: ConfigOption = DEFAULT_CONFIG,
     yes: YesOption = False,
 ) -> None:
-    """Forget a destination that is gone from the config, and everything that it is owed. Asks first.
+    """Remove a destination that is no longer in the config, with its pending events and dead letters. Asks first.
 
-    To stop sending to one that is there, take it out of the config and `reload`; until it is removed, it comes back
-    with what it was owed.
+    To stop delivering to a destination, take it out of the config and run `reload`. Until you remove it here, it
+    keeps its pending events and continues with them if it is added again.
     """
     loaded = read_config(config)
     if name in [one.name for one in loaded.destinations]:
-        fail(f"{name} is in {config}: take it out there and `reload` first", USAGE)
+        fail(f"{name} is in {config}: take it out and run `reload` first", USAGE)
     with opened(loaded.ledger.path) as db:
         one = _known(db, name)
         if one.active:
-            fail(f"{name} is not in {config}, but the service still sends to it: `reload` first")
-        owed = next(s for s in status.destination_statuses(db) if s.name == name)
+            fail(f"{name} is not in {config}, but the service still delivers to it: run `reload` first")
+        counts = next(s for s in status.destination_statuses(db) if s.name == name)
         err.print(
-            f"{name} is owed {owed.pending:,} events, and has {owed.dead:,} dead letters: they go with it; "
-            "the events themselves stay.",
+            f"{name} has {counts.pending:,} pending events and {counts.dead:,} dead letters. They are removed with "
+            "it; the events themselves are kept.",
         )
         if not yes and not typer.confirm("Remove it?", err=True):
             fail("nothing was changed")
@@ -207,7 +209,7 @@ def _destination(config: Path, name: str) -> Iterator[tuple[Database, Destinatio
 def _known(db: Database, name: str) -> DestinationState:
     found = next((one for one in destinations.destination_states(db) if one.name == name), None)
     if found is None:
-        fail(f"the ledger knows no destination {name!r}: `serve` or `reload` brings it in from the config")
+        fail(f"the ledger knows no destination {name!r}: `serve` and `reload` add those in the config")
     return found
 
 
@@ -219,10 +221,10 @@ def _configured(config: Config, name: str, file: Path) -> Destination:
 
 
 def _row(name: str, wanted: Destination | None, known: status.DestinationStatus | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "kind": None, "gets": None, "to": None, "state": "not served yet"}
+    found: dict[str, Any] = {"name": name, "kind": None, "type": None, "to": None, "state": "not served yet"}
     if wanted is not None:
         to = find_kind(wanted.kind)(wanted).address
-        found |= {"kind": wanted.kind, "gets": wanted.gets, "to": to}
+        found |= {"kind": wanted.kind, "type": wanted.type, "to": to}
     plain = {} if known is None else msgspec.to_builtins(known)
     return found | {"pending": None, "dead": None} | plain
 

@@ -1,4 +1,4 @@
-"""Events on the command line: by number, as the commands list them, or by the id that destinations get."""
+"""Events on the command line: by number, as commands list them, or by the ID that destinations receive."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from reconciler.ledger.storage.ids import event_ids
 
 _ID = re.compile(r"(?:evt_[0-9a-z]+_)?([0-9]{1,19})", re.ASCII)
 
-BOTH = "a number, or the id that destinations get (evt_…)"
+BOTH = "a number, or the ID that destinations receive (evt_…)"
 
 
 class EventId(msgspec.Struct, frozen=True):
-    """An event as it was named; the number is that of its event only if the name is one of this ledger's."""
+    """An event ID as given. `number` is the event's only if the ID was made by this ledger."""
 
     named: str
     number: int
@@ -28,21 +28,21 @@ class EventId(msgspec.Struct, frozen=True):
 def _event_id(text: str) -> EventId:
     found = _ID.fullmatch(text)
     if found is None or not 0 < int(found[1]) <= LARGEST_ID:
-        raise typer.BadParameter(f"{text!r} is no event's id: it is {BOTH}")
+        raise typer.BadParameter(f"{text!r} is not an event ID: give {BOTH}")
     return EventId(text, int(found[1]))
 
 
-EventArgument = Annotated[EventId, typer.Argument(help=f"The event: {BOTH}.", parser=_event_id)]
+EventArgument = Annotated[EventId, typer.Argument(help=f"Event: {BOTH}.", parser=_event_id)]
 EventsArgument = Annotated[
     list[EventId] | None,
-    typer.Argument(help=f"Events, each {BOTH}.", parser=_event_id),
+    typer.Argument(help=f"Events: each {BOTH}.", parser=_event_id),
 ]
 
 
 def numbers(db: Database, ids: Sequence[EventId], *, so: str = "") -> list[int]:
-    """Their numbers in the ledger. `so` is what follows where an id is of another ledger: then nothing is done."""
+    """Their numbers in the ledger. `so` is added to the error if an ID was made by another ledger."""
     id_of = event_ids(db)
     others = [one.named for one in ids if not one.named.isdigit() and id_of(one.number) != one.named]
     if others:
-        fail(f"{', '.join(others)}: no id of this ledger: another one gave it out{so}")
+        fail(f"{', '.join(others)}: made by another ledger{so}")
     return [one.number for one in ids]

@@ -1,4 +1,4 @@
-"""`events`: list, follow and show what the ledger holds."""
+"""`events`: list, follow and show the events in the ledger."""
 
 from __future__ import annotations
 
@@ -44,31 +44,33 @@ _COLUMNS = ("id", "happened", "project", "kind", "action", "author", "title", "s
 
 @app.callback()
 def events() -> None:
-    """List events, follow them, or show one whole.
+    """List events, follow them, or show one in full.
 
-    Without a name it lists: `events list --help` shows its options.
+    Without a subcommand, lists them. For its options see `events list --help`.
     """
 
 
 @app.command("list")
 def list_events(
     config: ConfigOption = DEFAULT_CONFIG,
-    project: Annotated[str | None, typer.Option(help="Only this project: id or path.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: push, issue, merge_request, note, …")] = None,
+    project: Annotated[str | None, typer.Option(help="Only this project (ID or path).")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only events of this kind: push, issue, merge_request, note, …")
+    ] = None,
     since: FromOption = None,
     until: ToOption = None,
     source: Annotated[
-        str | None, typer.Option(help="Only what this source saw: webhook, webhook:NAME, project_events.")
+        str | None, typer.Option(help="Only events seen by this source: webhook, webhook:NAME, project_events, …")
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="At most so many, the newest.")
+        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="Show at most this many, the newest ones.")
     ] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events as they arrive.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List events, newest last. Times are UTC. With --json each event is one line of JSON."""
+    """List events, newest last. Times are UTC. With --json, print one JSON object per line."""
     if follow and until is not None:
-        fail("--follow shows what comes from now on: it has no --to", USAGE)
+        fail("--follow prints events as they arrive: --to can't be used with it", USAGE)
     start, end = time_range(since, until)
     wanted = Filter(project=project_name(project), kind=kind, since=start, until=end, source=source)
     with opened(_ledger(config), readonly=True) as db:
@@ -90,7 +92,7 @@ def show(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one event: every sighting of it, its deliveries, and its payload."""
+    """Show one event: its sightings, its deliveries and its payload."""
     with opened(_ledger(config), readonly=True) as db:
         [event_id] = numbers(db, [event])
         found = browse.show(db, event_id)
@@ -101,7 +103,7 @@ def show(
         print_json(found, payload=payload or "null")
         return
     if found["merged_into"]:
-        out.print(f"Event {event_id} turned out to be event {found['merged_into']}.")
+        out.print(f"Event {event_id} is the same as event {found['merged_into']}.")
     for name in ("id", "kind", "project_id", "happened_at", "recorded_at"):
         out.print(f"{name:12} {found[name]}")
     out.print("\nsightings", style="bold")
@@ -134,13 +136,13 @@ def show(
 
 
 def _recovered(sighting: dict[str, Any]) -> str:
-    """How a body was come by that no webhook brought."""
+    """Where a payload came from that no webhook delivered."""
     recovery = sighting["recovery"]
     if recovery["by"] == "hook_log":
         fields = ", ".join(recovery["redacted"]) or "nothing"
-        return f"{sighting['source']}: from GitLab's log of deliveries; blotted out by GitLab: {fields}"
+        return f"{sighting['source']}: from GitLab's log of deliveries; redacted by GitLab: {fields}"
     fields = ", ".join(recovery["unknown"]) or "nothing"
-    return f"{sighting['source']}: rebuilt in the webhook's shape; not known: {fields}"
+    return f"{sighting['source']}: rebuilt as a webhook payload; unknown: {fields}"
 
 
 def _ledger(config: Path) -> Path:

@@ -1,4 +1,4 @@
-"""How commands end that can't do what was asked: in words on stderr, as JSON where JSON was asked for."""
+"""How commands fail: with a message on stderr, which is JSON if --json was given."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def ending(app: typer.Typer, *, prog_name: str) -> int:
-    """Run a command line to its end. A user's mistake gets an answer, not a traceback."""
+    """Run a command line and return its exit code. A user's mistake gives a message, not a traceback."""
     try:
         return int(app(prog_name=prog_name, standalone_mode=False) or 0)
     except Failed as error:
@@ -41,7 +41,7 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
             raise
         return _tell(f"the ledger can't be used: {explain(error)}", FAILED)
     except typer.Abort:
-        return _tell("nothing was changed: nobody answered the question (--yes answers it)", FAILED)
+        return _tell("nothing was changed: the question was not answered (use --yes to skip it)", FAILED)
     except KeyboardInterrupt:
         return _tell("interrupted", FAILED)
     except OutputFailed as error:
@@ -52,11 +52,11 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
 
 
 def _usage(error: Any) -> int:
-    """A command line that is no good: what is wrong with it, and where its options are shown."""
+    """An invalid command line: what is wrong with it, and where its options are listed."""
     words = error.format_message().strip()
     context = getattr(error, "ctx", None)
     if words and context is not None:
-        words += f"\n`{context.command_path} --help` shows what there is"
+        words += f"\nSee `{context.command_path} --help`"
     return _tell(words, error.exit_code) if words else int(error.exit_code)  # help was shown instead
 
 

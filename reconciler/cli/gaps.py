@@ -1,4 +1,4 @@
-"""`gaps`: what is not known to be complete, why, and until when that can be mended."""
+"""`gaps`: which time is covered, where the gaps are, why, and until when they can be closed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def gaps(
     config: ConfigOption = DEFAULT_CONFIG,
     exit_code: Annotated[
         bool,
-        typer.Option("--exit-code", help="For scripts: end with 1 where there is a gap, or anything unknown."),
+        typer.Option("--exit-code", help="Exit with 1 if there is a gap or anything unknown."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What is not known. Per project and source: from when to when the ledger is complete, and every gap.
+    """Show what is unknown and, for each project and source, which time is covered and every gap.
 
     A gap that can still be closed is closed by the next poll of the service, or by `backfill --gaps`.
     """
@@ -83,7 +83,7 @@ def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
 
 
 def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) -> None:
-    out.print("Complete (times are UTC):\n")
+    out.print("Covered (times are UTC):\n")
     listing = Listing("project", "source", "from", "through", texts=("project",))
     for row in complete:
         name = row["project"] or str(row["project_id"])

@@ -1,4 +1,4 @@
-"""Groups of commands that list, where no command is named."""
+"""Groups of commands that list if no subcommand is given."""
 
 from __future__ import annotations
 

@@ -47,18 +47,18 @@ from reconciler.sources.settings import TRIGGERS, restrictions
 T = TypeVar("T")
 
 RESEND_PAUSE_S = 12.5
-"""GitLab resends 5 deliveries a minute, for a hook and a user."""
+"""GitLab allows 5 resends per minute, for each hook and user."""
 
 app = typer.Typer(
-    help="Our webhooks in GitLab: set them up, see how they are, have deliveries sent again. Without a name it lists "
-    "them.",
+    help="Set up and list our webhooks in GitLab, and have GitLab resend failed deliveries. Without a subcommand, "
+    "lists the webhooks.",
     cls=ListUnlessNamed,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 ProjectsOption = Annotated[
-    list[str] | None, typer.Option("--project", help="Only this project: id or path. May stand several times.")
+    list[str] | None, typer.Option("--project", help="Only this project (ID or path). Repeatable.")
 ]
 
 
@@ -66,14 +66,14 @@ ProjectsOption = Annotated[
 def ensure(
     project: ProjectsOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, but change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Create or update our webhook in every configured project, and in every project of the configured groups.
 
-    Sets URL, triggers, secret token and signing token as the config has them. What somebody has set beside (filters,
-    a template) is left as it is, and shown. Needs `receiver.url`, and a token with the `api` scope of a Maintainer.
-    Safe to run again.
+    Sets the URL, triggers, secret token and signing token from the config. Other settings (filters, a template) are
+    left unchanged, and shown. Requires `receiver.url`, and a token with the `api` scope and the Maintainer role. Safe
+    to repeat.
     """
     loaded = _read(config)
     names = _names(project, loaded)
@@ -98,7 +98,7 @@ def ensure(
 def list_hooks(
     project: ProjectsOption = None, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 ) -> None:
-    """Show our webhooks as GitLab has them now: on or off, until when, subscribed to what."""
+    """List our webhooks in GitLab: their state and URL; with --json also their triggers."""
     loaded = _read(config)
     names = _names(project, loaded)
 
@@ -124,24 +124,24 @@ def list_hooks(
 
 @app.command()
 def resend(
-    project: Annotated[str, typer.Option("--project", help="The project: id or path.")],
+    project: Annotated[str, typer.Option("--project", help="The project (ID or path).")],
     since: Annotated[
-        str | None, typer.Option("--from", help=f"Not those that were answered before this (UTC): {HOW}.")
+        str | None, typer.Option("--from", help=f"Only deliveries on or after this date or time (UTC): {HOW}.")
     ] = None,
     delivery: Annotated[
         list[int] | None,
         typer.Option(
-            "--delivery", min=1, max=LARGEST_ID, help="Only this one, by GitLab's number. May stand several times."
+            "--delivery", min=1, max=LARGEST_ID, help="Only this delivery, by its number in GitLab. Repeatable."
         ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them; send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the deliveries, but resend nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Have GitLab send failed deliveries of the last 7 days again (GitLab 17.4 and newer; 5 a minute).
+    """Have GitLab resend failed deliveries of the last 7 days (GitLab 17.4 and later; 5 per minute).
 
-    Seldom needed: polls recover them from GitLab's log. A delivery sent again has its e-mail addresses, which the
-    log blots out; it is the same event, and its body takes the place of the log's.
+    Rarely needed: polling recovers them from GitLab's log. That log has e-mail addresses redacted, which a resent
+    delivery contains. It is recorded as the same event, and its payload replaces the one from the log.
     """
     loaded = _read(config)
     wanted, start = set(delivery or ()), moment(since)
@@ -157,7 +157,7 @@ def resend(
                     chosen.append((hook, record))
         if missing := sorted(wanted - {record.id for _, record in chosen}):
             numbers = ", ".join(map(str, missing))
-            fail(f"delivery {numbers}: not in GitLab's log of our webhooks in {project}; nothing was sent again")
+            fail(f"delivery {numbers}: not in GitLab's log of our webhooks in {project}; nothing was resent")
         if not dry_run:
             await _resend(parts, chosen)
         return [
@@ -172,9 +172,9 @@ def resend(
     listing = Listing("delivery", "hook", "event", "status", right=("delivery",), texts=("hook", "event"))
     for row in done:
         listing.add(str(row["delivery"]), row["hook"], row["event"] or "-", row["status"] or "-")
-    out.print(listing or "No failed delivery in GitLab's log.")
+    out.print(listing or "No failed deliveries in GitLab's log.")
     if done:
-        out.print("Dry run: nothing was sent." if dry_run else f"Sent again: {len(done)}.")
+        out.print("Dry run: nothing was resent." if dry_run else f"Resent: {len(done)}.")
 
 
 def _deliveries(parts: Reconciling, hook: Hook) -> list[Delivery]:
@@ -188,7 +188,7 @@ def _is_wanted(record: Delivery, start: int | None) -> bool:
 async def _resend(parts: Reconciling, chosen: list[tuple[Hook, Delivery]]) -> None:
     if len(chosen) > 1:
         wait = _duration(RESEND_PAUSE_S * (len(chosen) - 1))
-        err.print(f"{len(chosen):,} to send again: GitLab takes 5 a minute, so that this lasts {wait}.")
+        err.print(f"{len(chosen):,} to resend: GitLab allows 5 per minute, so this takes {wait}.")
     for done, (hook, record) in enumerate(chosen):
         if done:
             err.print(f"{done:,} of {len(chosen):,} sent; waiting {RESEND_PAUSE_S:g} s …")
@@ -204,18 +204,18 @@ def _duration(seconds: float) -> str:
 def _read(config: Path) -> Config:
     loaded = read_config(config)
     if loaded.gitlab.token is None:
-        fail(f"{config}: gitlab.token: is needed to ask GitLab (scope api)", USAGE)
+        fail(f"{config}: gitlab.token: is required to read from GitLab (scope api)", USAGE)
     return loaded
 
 
 def _names(project: list[str] | None, config: Config) -> list[int | str]:
     if not (project or config.projects or config.groups):
-        fail("no projects: name them with --project or in the config", USAGE)
+        fail("no projects: give them with --project or in the config", USAGE)
     return [name for text in project or [] if (name := project_name(text)) is not None]
 
 
 async def _chosen(parts: Reconciling, names: list[int | str]) -> list[int | str]:
-    """The named projects, else all that are watched."""
+    """The given projects, or all that are configured."""
     if not names:
         await parts.projects.refresh_groups()
     return names or parts.projects.names
@@ -254,9 +254,9 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
     for words in said_once((f"{one.project}: webhook {one.hook}", str(one.error)) for one in failed):
         err.print(words, style="red")
     if not results:
-        out.print("No projects: name them in the config, or with --project.")
+        out.print("No projects: give them in the config or with --project.")
     elif dry_run:
-        out.print("Dry run: nothing was changed. Tokens are set anew each time: GitLab does not show them.")
+        out.print("Dry run: nothing was changed. Tokens are always set again, because GitLab does not reveal them.")
 
 
 def _word(value: Any) -> str:
@@ -295,8 +295,8 @@ def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
             for text in restrictions(hook):
                 out.print(f"! {path}: webhook {hook.name}: {text}", style="yellow")
     if bare:
-        out.print(f"{named(bare)}: no webhook delivers here: `hooks ensure` makes one")
+        out.print(f"{named(bare)}: no webhook delivers here: `hooks ensure` creates one")
     if not results:
-        out.print("No projects: name them in the config, or with --project.")
+        out.print("No projects: give them in the config or with --project.")
     for words in said_once((path, found) for path, found in results if isinstance(found, str)):
         err.print(words, style="red")

@@ -1,4 +1,4 @@
-"""`init`: a config file to start from."""
+"""`init`: writes a config file to start from."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SAMPLE_TOKEN = "change-me"  # noqa: S105 - a place holder, replaced by a random 
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("config.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented config.yaml, with a random webhook token in it, and the schema that editors read."""
+    """Write a commented config.yaml with a random webhook token, and its JSON Schema for editors."""
     if path.is_dir():
         fail(f"{path} is a folder: name a file in it, like {path / 'config.yaml'}", USAGE)
     if path.exists() and not force:
-        fail(f"{path} is there already; --force overwrites it", USAGE)
+        fail(f"{path} already exists; use --force to overwrite it", USAGE)
     schema_path = path.with_name("config.schema.json")
     text = _sample().replace("docs/config.schema.json", schema_path.name)
     text = text.replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")

@@ -1,4 +1,4 @@
-"""Times on the command line: dates, times, and how long ago."""
+"""Times on the command line: dates, times and ages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import typer
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 
-HOW = "2026-10-01, 2026-10-01T08:30:00+02:00, today, yesterday, or 90m, 12h, 7d, 2w for so long ago"
+HOW = "2026-10-01, 2026-10-01T08:30:00+02:00, today, yesterday, or an age like 90m, 12h, 7d, 2w"
 
 FromOption = Annotated[
     str | None,
-    typer.Option("--from", help=f"Happened on or after this date or time (UTC): {HOW}."),
+    typer.Option("--from", help=f"Only events on or after this date or time (UTC): {HOW}."),
 ]
 ToOption = Annotated[
     str | None,
-    typer.Option("--to", help="Happened on or before this date, or before this time (UTC); written as --from is."),
+    typer.Option("--to", help="Only events up to the end of this date, or before this time. Same formats as --from."),
 ]
 
 _AGO = re.compile(r"(\d{1,12})\s*(s|m|h|d|w)(?:\s*ago)?", re.ASCII)
@@ -28,10 +28,10 @@ _DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
 def moment(text: str | None, *, end_of_day: bool = False) -> Millis | None:
-    """A date or time from the command line, as UTC where it says no zone.
+    """A date or time from the command line; UTC unless it has a time zone.
 
-    A date is the start of its day, or with `end_of_day` the start of the next, so that both days of a range
-    are included. Raises typer.BadParameter.
+    A date means the start of that day, or with `end_of_day` the start of the next, so that a range includes both
+    of its days. Raises typer.BadParameter.
     """
     if text is None:
         return None
@@ -42,12 +42,12 @@ def moment(text: str | None, *, end_of_day: bool = False) -> Millis | None:
         return Millis(day + DAY) if end_of_day else day
     found = now if word == "now" else _ago(word, now) or times.parse(text)
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no date or time; write {HOW}")
+        raise typer.BadParameter(f"{text!r} is not a date or time; write {HOW}")
     return found
 
 
 def time_range(since: str | None, until: str | None) -> tuple[Millis | None, Millis | None]:
-    """What --from and --to say: both days of a range of dates are in it. Raises typer.BadParameter."""
+    """The range of --from and --to. A range of dates includes both days. Raises typer.BadParameter."""
     start, end = moment(since), moment(until, end_of_day=True)
     if start is not None and end is not None and start >= end:
         raise typer.BadParameter("--from must be before --to")
@@ -64,6 +64,6 @@ def _date(word: str) -> Millis | None:
 
 
 def _ago(word: str, now: Millis) -> Millis | None:
-    """So long before now."""
+    """The time that long ago."""
     found = _AGO.fullmatch(word)
     return None if found is None else Millis(now - int(found[1]) * _UNITS[found[2]])

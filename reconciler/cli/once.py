@@ -1,4 +1,4 @@
-"""What is the same with many projects is said once."""
+"""Messages that are the same for many projects are printed once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 MOST_NAMES = 5
-"""So many are named for one mistake; of the others, their number."""
+"""How many names are listed for one message; the others are counted."""
 _REQUEST = re.compile(r"(GET|POST|PUT|DELETE) /\S+: ")
-"""What was asked of GitLab: it differs, where the answer is the same."""
+"""The request to GitLab: it differs although the answer is the same."""
 
 
 def said_once(troubles: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines for what went wrong with each of many names."""
+    """One line for each trouble, with the names that have it."""
     found: dict[str, dict[str, str]] = {}
     for name, trouble in troubles:
         found.setdefault(without_request(trouble), {})[name] = trouble
@@ -23,11 +23,11 @@ def said_once(troubles: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def without_request(trouble: str) -> str:
-    """What GitLab answered, or did not, without what it was asked."""
+    """A trouble without the request that caused it."""
     return _REQUEST.sub("", trouble, count=1)
 
 
 def named(names: Sequence[str]) -> str:
-    """Some names, and how many there are beside."""
+    """The first names, and how many more there are."""
     shown = ", ".join(names[:MOST_NAMES])
     return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES:,} more"

@@ -1,4 +1,4 @@
-"""Standard output that can't be written: a full disk, or nobody who takes it."""
+"""Standard output that can't be written: the disk is full, or the reader is gone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 
 
 class OutputFailed(OSError):
-    """What was to be printed went nowhere, or only a part of it arrived."""
+    """Output was lost, in whole or in part."""
 
     def __str__(self) -> str:
         return f"can't write to standard output: {self.strerror}"
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
-    """Have what can't be printed raise OutputFailed, so that it is known from other files' trouble.
+def output_failures() -> Iterator[None]:
+    """Raise OutputFailed if output can't be written, to tell it from errors of other files.
 
     A reader that went away (`… | head`) stays a BrokenPipeError.
     """

@@ -10,7 +10,7 @@ from reconciler.service.ports import listening, trouble
 
 
 def ports(config: Config) -> Iterator[tuple[str, str | None]]:
-    """Each port, and what is wrong with it. A service that runs on this ledger has its ports rightly."""
+    """Each port, and what is wrong with it. A service running on this ledger may use its ports."""
     ours = service_process(config.ledger.path)
     for name, host, port in listening(config):
         where = f"{name}: port {port} of {host}"
@@ -18,6 +18,6 @@ def ports(config: Config) -> Iterator[tuple[str, str | None]]:
         if why is None:
             yield f"{where} is free", None
         elif ours is not None:
-            yield f"{where} is in use, and the service runs (process {ours})", None
+            yield f"{where} is in use by the running service (process {ours})", None
         else:
             yield where, f"`serve` can't listen there: {why}; see {name}.host and {name}.port"

@@ -1,4 +1,4 @@
-"""`prune`: drop what is older than it is to be kept."""
+"""`prune`: delete data that is older than `retention` allows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reconciler.service.jobs import keep
 
 
 def prune(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Drop what is older than `retention` says, and give the space back to the disk. A service does it every hour.
+    """Delete data that is older than `retention` allows, and free the disk space. `serve` does this every hour.
 
-    Events that are not delivered everywhere are kept, and so are dead letters, unless `retention.dead_letters` says
-    otherwise. Safe beside a service.
+    Events with a pending delivery are kept, and so are dead letters, unless `retention.dead_letters` is set. Safe
+    while `serve` is running.
     """
     loaded = read_config(config)
     if not loaded.ledger.path.exists():
@@ -27,4 +27,4 @@ def prune(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         print_json(found)
         return
     figures = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found.items() if count)
-    out.print(f"Dropped: {figures}." if figures else "Nothing is old enough to be dropped.")
+    out.print(f"Deleted: {figures}." if figures else "Nothing is old enough to delete.")

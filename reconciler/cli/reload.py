@@ -1,4 +1,4 @@
-"""`reload`: have the running service read its config again."""
+"""`reload`: makes the running service read its config again."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ LOOK_S = 0.05
 
 
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Have the running service read its config again, without missing a webhook. SIGHUP does the same.
+    """Make the running service read its config again, without missing a webhook. Same as SIGHUP.
 
-    Destinations, hooks, projects and everything about asking GitLab can be changed so. A config with mistakes is
-    refused, and the service goes on as before.
+    Destinations, hooks, projects and all settings for GitLab can be changed this way. A config with mistakes is
+    refused, and the service continues with the old one.
     """
     loaded = read_config(config)
     process = service_process(loaded.ledger.path)
     if process is None:
-        fail(f"no service runs on {loaded.ledger.path}")
+        fail(f"no service is running on {loaded.ledger.path}")
     with opened(loaded.ledger.path, readonly=True) as db:
         before = last_reload(db)
         os.kill(process, signal.SIGHUP)
         deadline = time.monotonic() + PATIENCE_S
         while (done := last_reload(db)).number == before.number:
             if time.monotonic() > deadline:
-                fail(f"the service (process {process}) has not said within {PATIENCE_S:.0f} s whether it took it")
+                fail(f"the service (process {process}) did not report back within {PATIENCE_S:.0f} s")
             time.sleep(LOOK_S)
     if done.error is not None:
-        fail(f"the service did not take it, and goes on as before: {done.error}")
-    out.print(f"The service (process {process}) goes by {config} now.")
+        fail(f"the service refused the config and continues with the old one: {done.error}")
+    out.print(f"The service (process {process}) now uses {config}.")

@@ -1,4 +1,4 @@
-"""An event as a destination would be sent it, for commands that show it."""
+"""An event as it would be sent to a destination, for commands that show it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reconciler.ledger.storage.ids import event_ids
 
 
 class Rendered(msgspec.Struct, frozen=True):
-    """Headers and body; or why there are none. Configured headers, which may be secrets, are blotted out."""
+    """Headers and body, or the error. Configured headers may be secrets and are redacted."""
 
     to: str
     headers: dict[str, str]
@@ -66,7 +66,7 @@ class Renderer:
 
 
 def rendered(kind: Kind, message: Message) -> Rendered:
-    """A message as it goes out."""
+    """A message as it is sent."""
     headers = dict(message.headers)
     if isinstance(kind, Http):
         headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
@@ -74,7 +74,7 @@ def rendered(kind: Kind, message: Message) -> Rendered:
 
 
 def print_request(request: Rendered) -> None:
-    """Headers, and the body, or why there is none."""
+    """Print headers and body, or the error."""
     for name, value in request.headers.items():
         out.print(f"{name}: {value}")
     out.print(request.error or f"\n{request.body}\n")

@@ -1,4 +1,4 @@
-"""Sending events again, for `replay` and `dead replay`: counts, asks, and opens them at a pace."""
+"""Delivering events again, for `replay` and `dead-letters replay`: counts, asks, and queues them at a given rate."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ from reconciler.ledger.storage.connection import opened
 
 STEPS_A_SECOND = 5
 LINE_EVERY_S = 5.0
-_NOTHING_SENT = "; nothing was sent again"
+_NOTHING_SENT = "; nothing was replayed"
 
-RateOption = Annotated[
-    str | None, typer.Option("--rate", help="At most so many, like 50/s; default: as fast as the destination takes.")
-]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+RateOption = Annotated[str | None, typer.Option("--rate", help="Maximum rate, like 50/s. Default: no limit.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
-def send_again(
+def resend(
     config: Config,
     file: Path,
     wanted: ResendRequest,
@@ -47,9 +45,9 @@ def send_again(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Find, count, ask, and open again what is wanted; where ids are given, only those events of it.
+    """Find and count the wanted events, ask, and queue them again. If IDs are given, only those events.
 
-    Interrupted, it says how far it came; what was opened stays open.
+    If interrupted, prints how many are queued; those stay queued.
     """
     if destination is not None and destination not in [known.name for known in config.destinations]:
         fail(f"no destination named {destination!r} in {file}", USAGE)
@@ -82,15 +80,15 @@ def send_again(
             return
         for name, number in counts.items():
             if not (as_json and yes):
-                err.print(f"{name}: {number:,} to send again")
-        if not yes and not typer.confirm("Send them again?", err=True):
+                err.print(f"{name}: {number:,} to replay")
+        if not yes and not typer.confirm("Replay them?", err=True):
             fail("nothing was changed")
         reopened = _Reopening(db, total, per_second)
         try:
             for route in ways.values():
                 reopened.run(wanted, route)
         except KeyboardInterrupt:
-            err.print(f"Interrupted: {reopened.done:,} of {total:,} are open again.")
+            err.print(f"Interrupted: {reopened.done:,} of {total:,} are queued for delivery.")
             raise
         finally:
             reopened.progress.stop()
@@ -98,10 +96,10 @@ def send_again(
 
 
 def _check_ids(db: Database, wanted: ResendRequest) -> None:
-    """Rather nothing than a part of what was asked for."""
+    """Refuse if any of the IDs is unknown: a part of what was asked for would be misleading."""
     wrong = reopening.unknown(db, wanted.event_ids)
     if wrong:
-        became = [f"event {one} turned out to be event {other}" for one, other in wrong.items() if other is not None]
+        became = [f"event {one} is the same as event {other}" for one, other in wrong.items() if other is not None]
         nothing = [one for one, other in wrong.items() if other is None]
         words = [f"{_ids(nothing)}: not in this ledger"] if nothing else []
         fail("; ".join([*words, *became]) + _NOTHING_SENT)
@@ -112,7 +110,7 @@ def _ids(ids: list[int]) -> str:
 
 
 class _Reopening:
-    """Opens deliveries in small steps, with a bar on a terminal and a line now and then elsewhere."""
+    """Queues deliveries in small steps. Shows a progress bar on a terminal, else a line from time to time."""
 
     def __init__(self, db: Database, total: int, per_second: float | None) -> None:
         self.done = 0
@@ -128,7 +126,7 @@ class _Reopening:
             console=err,
             disable=not err.is_terminal,
         )
-        self._task = self.progress.add_task("sending again", total=total)
+        self._task = self.progress.add_task("replaying", total=total)
         self.progress.start()
 
     def run(self, wanted: ResendRequest, route: Route) -> None:
@@ -148,7 +146,7 @@ class _Reopening:
         self.progress.update(self._task, advance=more)
         if not err.is_terminal and time.monotonic() - self._said_at > LINE_EVERY_S:
             self._said_at = time.monotonic()
-            err.print(f"{self.done:,} of {self._total:,} are open again")
+            err.print(f"{self.done:,} of {self._total:,} are queued for delivery")
 
 
 def _rate(text: str | None) -> float | None:
@@ -162,6 +160,6 @@ def _report(as_json: bool, counts: dict[str, int], reopened: int) -> None:
     if as_json:
         print_json({"destinations": counts, "reopened": reopened})
     elif reopened:
-        out.print(f"Open again: {reopened:,}.")
+        out.print(f"Queued for delivery: {reopened:,}.")
     else:
         out.print("Nothing matches.")

@@ -14,9 +14,11 @@ from reconciler.config.models import Config
 
 
 def schema(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file, instead of stdout.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
+    ] = None,
 ) -> None:
-    """Write the JSON Schema of config.yaml."""
+    """Print the JSON Schema of config.yaml."""
     text = schema_text()
     if output is None:
         typer.echo(text, nl=False)

@@ -1,4 +1,4 @@
-"""`serve`: the service."""
+"""`serve`: runs the service."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Level = Literal["debug", "info", "warning", "error"]
 
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
-    log_level: Annotated[Level, typer.Option(help="How much to log.")] = "info",
+    log_level: Annotated[Level, typer.Option(help="Lowest level to log.")] = "info",
 ) -> None:
-    """Receive webhooks, ask GitLab for what they missed, and forward every event until it is taken.
+    """Run the service: receive webhooks, recover missed events from GitLab, and deliver every event.
 
-    Runs until SIGTERM or Ctrl-C, then ends what is in flight. At SIGHUP, or `reload`, the config is read again.
-    Logs go to stderr: readable on a terminal, JSON elsewhere.
+    Runs until SIGTERM or Ctrl-C, then finishes what is in flight. SIGHUP or `reload` reads the config again. Logs go
+    to stderr: readable on a terminal, JSON otherwise.
     """
     loaded = read_config(config)
     logs.set_up(log_level)

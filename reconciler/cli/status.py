@@ -1,4 +1,4 @@
-"""`status`: how things stand."""
+"""`status`: an overview of projects and destinations."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from reconciler.sources.table import keeps
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """What is not known. Per project: last webhook, last poll, covered through, gaps. Per destination: what it is
-    owed.
-    """
+    """Show what is unknown, the coverage and gaps of each project, and the pending events of each destination."""
     loaded = read_config(config)
     now = times.now()
     with opened(loaded.ledger.path, readonly=True) as db:
@@ -45,7 +43,7 @@ def _print(found: Status) -> None:
             shown(project.covered_through),
             f"{len(project.gaps):,}" if project.gaps else "none",
         )
-    out.print(projects or "No project has been heard of yet.")
+    out.print(projects or "No projects yet.")
     for words in said_once((_name(project), note) for project in found.projects for note in _notes(project)):
         out.print(f"  {words}")
     out.print()
@@ -73,14 +71,16 @@ def _name(project: ProjectStatus) -> str:
 
 
 def _notes(project: ProjectStatus) -> list[str]:
-    """What is not known, and what keeps it from being known."""
-    notes = [f"webhook {hook.name} is switched off since {shown(hook.off_since)}" for hook in project.hooks_off]
-    by_stretch: dict[str, list[str]] = {}
+    """What is unknown about a project, and why."""
+    notes = [
+        f"webhook {hook.name} has been disabled since {shown(hook.off_since)}" for hook in project.hooks_disabled
+    ]
+    by_range: dict[str, list[str]] = {}
     for gap in project.gaps:
         if project.troubles.get(gap.source) in (None, SWITCHED_OFF):
-            stretch = f"{shown(gap.start)} to {shown(gap.end)} ({gap.why})"
-            by_stretch.setdefault(stretch, []).append(gap.source)
-    notes += [f"{stretch}: {', '.join(sources)}" for stretch, sources in by_stretch.items()]
+            during = f"{shown(gap.start)} to {shown(gap.end)} ({gap.why})"
+            by_range.setdefault(during, []).append(gap.source)
+    notes += [f"{during}: {', '.join(sources)}" for during, sources in by_range.items()]
     by_trouble: dict[str, list[str]] = {}
     for source, trouble in project.troubles.items():
         by_trouble.setdefault(trouble, []).append(source)

@@ -1,4 +1,4 @@
-"""`destinations test NAME --send`: one test event, and what the destination said to it."""
+"""`destinations test NAME --send`: one test event, and how the destination responds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reconciler.forwarding.trial import trial_message
 
 
 def send_trial(config: Config, destination: Destination, *, bodies: bool, as_json: bool) -> None:
-    """Send it, once, whatever the destination's filter, rate or state. Ends with 1 where it was not taken."""
+    """Send it once, regardless of filter, rate limit and state. Exits with 1 if it is not accepted."""
     with without_logs():
         test_id, request, answer = asyncio.run(_send(config, destination))
     if as_json:
@@ -28,7 +28,7 @@ def send_trial(config: Config, destination: Destination, *, bodies: bool, as_jso
     else:
         if bodies:
             print_request(request)
-        result = "taken" if answer.accepted else "not taken"
+        result = "accepted" if answer.accepted else "not accepted"
         said = answer.error or ("" if answer.status is None else f"HTTP {answer.status}")
         if answer.accepted and answer.response:
             said += f": {answer.response}"
@@ -45,8 +45,8 @@ async def _send(config: Config, destination: Destination) -> tuple[str, Rendered
         return message.id, rendered(kind, message), answer
     except TransformFailed as error:
         fail(
-            f"the transform makes nothing of a test event, which is none of GitLab's: {error}. What it makes of "
-            f"stored ones: `destinations test {destination.name} --bodies`"
+            f"the transform can't be applied to a test event, which is not one of GitLab's: {error}. To see its "
+            f"output for recorded events: `destinations test {destination.name} --bodies`"
         )
     finally:
         await kind.close()
@@ -56,7 +56,7 @@ def _plain(test_id: str, request: Rendered, answer: Answer) -> dict[str, Any]:
     return {
         "id": test_id,
         "to": request.to,
-        "taken": answer.accepted,
+        "accepted": answer.accepted,
         "status": answer.status,
         "error": answer.error,
         "response": answer.response,

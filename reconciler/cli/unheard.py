@@ -1,4 +1,4 @@
-"""A filter that names what the ledger never heard of: misspelt, most often, and said so where nothing matches."""
+"""Words of a filter that are not in the ledger, most often misspelt: reported if nothing matches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from reconciler.ledger.views.browse import Filter
 
 
 def unheard(db: Database, wanted: Filter, *, destination: str | None = None) -> list[str]:
-    """What to say of each word of a filter that nothing in the ledger has."""
+    """A note for each word of a filter that does not occur in the ledger."""
     return [*_projects(db, wanted.project), *_kinds(db, wanted.kind), *_sources(db, wanted.source),
             *_destinations(db, destination)]  # fmt: skip
 
 
 def tell_nothing(words: str, unheard_of: list[str], *, as_json: bool) -> None:
-    """That nothing matches, and what of the filter was never seen; where lines are read by a program, on stderr."""
+    """Say that nothing matches, and which words are unknown; with --json only the latter, on stderr."""
     if as_json:
         for note in unheard_of:
             err.print(note)
@@ -54,4 +54,4 @@ def _destinations(db: Database, name: str | None) -> Iterator[str]:
 
 
 def _said(what: str, word: str, near: str | None) -> str:
-    return f"no {what} {word!r} was ever seen" + ("" if near is None else f": is {near!r} meant?")
+    return f"no {what} {word!r} in the ledger" + ("" if near is None else f": did you mean {near!r}?")

@@ -1,4 +1,4 @@
-"""What is not known, as commands show it: before anything else."""
+"""What is unknown, which commands show before anything else."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from reconciler.cli.once import MOST_NAMES, named, without_request
 from reconciler.ledger.views.unknowns import Unknown
 
 MOST = 50
-"""So many are shown to a person; JSON has all."""
+"""How many are printed; JSON has all."""
 
 
 def print_unknown(found: Sequence[Unknown], *, to: Console = out) -> None:
-    """Print it, with the reason and since when. Nothing where all is known."""
+    """Print each with the reason and since when. Prints nothing if nothing is unknown."""
     if not found:
         return
-    to.print("Not known (times are UTC):\n", style="bold red")
+    to.print("Unknown (times are UTC):\n", style="bold red")
     groups = together(found)
     for one in groups[:MOST]:
         to.print(f"  {one.what}")
@@ -30,7 +30,7 @@ def print_unknown(found: Sequence[Unknown], *, to: Console = out) -> None:
 
 
 class Together(msgspec.Struct, frozen=True):
-    """What is not known of several, for the same reason."""
+    """Several unknowns with the same reason."""
 
     kind: str
     names: tuple[str, ...]
@@ -40,13 +40,13 @@ class Together(msgspec.Struct, frozen=True):
 
     @property
     def what(self) -> str:
-        """What is not known, and since when."""
+        """What is unknown, and since when."""
         since = "" if self.since is None else f" since {shown(self.since)}"
         return f"{self.kind} {named(self.names)}: {self.trouble}{since}"
 
 
 def together(found: Sequence[Unknown]) -> list[Together]:
-    """What is not known, each reason once, in the order in which it was found."""
+    """Unknowns grouped by reason, in the order in which they were found."""
     groups: dict[tuple[str, str, str], list[Unknown]] = {}
     for one in found:
         own = one.why.removeprefix(f"{one.name.rpartition(' of ')[2]}: ")

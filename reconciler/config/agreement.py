@@ -1,4 +1,4 @@
-"""What has to differ from one part of the config to another: names, ports, files."""
+"""Names, ports and files that must be unique across the config."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from reconciler.config.mistakes import Path_, spell
 
 Clash = tuple[Path_, str, Path_]
-"""A key, what is wrong with it, and the key with which it does not agree."""
+"""A key, the message, and the key that it conflicts with."""
 
 
 def twice(where: Path_, names: Sequence[int | str], below: Path_ = ()) -> Iterator[Clash]:
-    """Entries of a list whose name stands there before."""
+    """Entries of a list whose name is already used."""
     first: dict[str, int] = {}
     for place, name in enumerate(names):
         before = first.setdefault(str(name), place)
         if before != place:
             other = (*where, before, *below)
-            yield (*where, place, *below), f"{name} stands here twice: {spell((*where, before))} has it too", other
+            yield (*where, place, *below), f"{name} is used twice: also by {spell((*where, before))}", other
 
 
 def ports(**listening: tuple[str, int | None]) -> Iterator[Clash]:
-    """Sections that would listen where another does."""
+    """Sections that would listen on the same port."""
     for (first, (host, port)), (second, (other_host, other_port)) in combinations(listening.items(), 2):
         if port and port == other_port and _overlap(host, other_host):
-            what = f"{port} is taken by {first}.port: each needs a port of its own"
+            what = f"{port} is already used by {first}.port: each needs its own port"
             yield (second, "port"), what, (first, "port")
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two hosts have an address in common, as far as can be seen without looking names up."""
+    """Whether two hosts have an address in common, as far as can be told without DNS."""
     return _address(one) == _address(other) or _is_any(one) or _is_any(other)
 
 
@@ -48,11 +48,11 @@ def _is_any(host: str) -> bool:
 
 
 def files(ledger: Path, written: Sequence[object]) -> Iterator[Clash]:
-    """Destinations that would write into the ledger, or into the file of another."""
+    """Destinations that would write to the ledger, or to the file of another destination."""
     taken: dict[Path, Path_] = {ledger.resolve(): ("ledger", "path")}
     for place, path in enumerate(written):
         if isinstance(path, Path):
             here = ("destinations", place, "path")
             other = taken.setdefault(path.resolve(), here)
             if other != here:
-                yield here, f"is the same file as {spell(other)}: each needs one of its own", other
+                yield here, f"is the same file as {spell(other)}: each needs its own", other

@@ -1,4 +1,4 @@
-"""What sections of the config are made of: names, URLs, secrets, files."""
+"""Types of config values: names, URLs, secrets, files."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from reconciler.events.texts import without_credentials
 
 
 class Section(BaseModel):
-    """Unknown keys are refused: a misspelt key would silently leave a default in place."""
+    """Base of all sections. Unknown keys are refused: a misspelt one would silently leave a default in place."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _nothing_below(cls, values: Any) -> Any:
-        """A section or a list with nothing below it, where all is commented out, say, is as if it were not there."""
+        """Treat an empty section or list, with all its content commented out for example, as absent."""
         if not isinstance(values, dict):
             return values
         return {name: value for name, value in values.items() if value is not None or not cls._may_be_left_out(name)}
@@ -48,7 +48,7 @@ class Section(BaseModel):
         return field is not None and field.default_factory is not None
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """URLs without passwords: secrets of their own types hide themselves."""
+        """Remove passwords from URLs. Secrets have their own type, which hides them."""
         for name, value in super().__repr_args__():
             yield name, _without_credentials(value)
 
@@ -65,11 +65,11 @@ def _http_url(url: str) -> str:
 
 
 def check_url(url: str, schemes: tuple[str, ...], example: str) -> None:
-    """Refuse what is no URL with one of these schemes, a host, and a port that there can be. Raises ValueError."""
+    """Require a URL with one of these schemes, a host and a valid port. Raises ValueError."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError:  # its words may hold a part of a password
+    except ValueError:  # its message may contain part of a password
         raise ValueError(f"should be a URL like {example}: is the port a number?") from None
     if parts.scheme not in schemes or not host or re.search(r"[\s\x00-\x1f\x7f]", url):
         raise ValueError(f"should be a URL like {example}")
@@ -82,7 +82,7 @@ def check_url(url: str, schemes: tuple[str, ...], example: str) -> None:
 
 
 def _base_url(url: str) -> str:
-    """One below which paths are: GitLab's, or ours."""
+    """A base URL, to which paths are added: GitLab's or ours."""
     _http_url(url)
     if urlsplit(url).query or urlsplit(url).fragment:
         raise ValueError("should be a URL like https://host, with no `?` and no `#`")
@@ -107,7 +107,7 @@ def _receiver_url(url: str) -> str:
 
 
 def _host(text: str) -> str:
-    """What can be listened on: an address, or a name of this machine."""
+    """An address to listen on, or a name of this machine."""
     try:
         ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -119,13 +119,13 @@ def _host(text: str) -> str:
 
 
 def host_and_port(url: str, default: int) -> tuple[str, int]:
-    """Where a URL that `check_url` let pass leads to."""
+    """Host and port of a URL that passed `check_url`."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or default
 
 
 def check_address(text: str, example: str) -> None:
-    """Refuse what is no `host:port`. Raises ValueError."""
+    """Require `host:port`. Raises ValueError."""
     if "://" in text or "/" in text:
         raise ValueError(f"should be an address like {example}")
     try:
@@ -135,7 +135,7 @@ def check_address(text: str, example: str) -> None:
 
 
 def check_header_value(text: str) -> None:
-    """Refuse what can't be sent as the value of an HTTP header. Raises ValueError."""
+    """Refuse text that can't be the value of an HTTP header. Raises ValueError."""
     if not re.fullmatch(r"[\x20-\x7e\t]*", text) or text != text.strip():
         raise ValueError("can't be sent in a header: only ASCII can, with no line breaks, and no space around it")
 
@@ -146,7 +146,7 @@ def _header_secret(secret: SecretStr) -> SecretStr:
 
 
 def _signing_key(secret: SecretStr) -> SecretStr:
-    """With the padding that base64 wants, which some leave out."""
+    """Check the key, and add the base64 padding that some leave out."""
     text = secret.get_secret_value().removeprefix("whsec_").rstrip("=")
     padded = text + "=" * (-len(text) % 4)
     try:
@@ -159,14 +159,14 @@ def _signing_key(secret: SecretStr) -> SecretStr:
 
 
 def _text(value: Any) -> Any:
-    """YAML reads a secret of digits as a number, `007` as another one, and `yes` as true."""
+    """Require quotes: YAML reads digits as a number, `007` as 7, and `yes` as true."""
     if value is None or isinstance(value, str | SecretStr):
         return value
     raise ValueError("should be text: put it in quotes")
 
 
 def number_in_text(value: Any) -> Any:
-    """An id may come as text: from the environment everything does."""
+    """Convert an ID given as text, as values from the environment are."""
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
 
 
@@ -180,7 +180,7 @@ Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
 Secret = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_text)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret), BeforeValidator(_text)]
-"""What is sent in a header."""
+"""A secret that is sent in a header."""
 
 
 def _anchored(path: Path, info: ValidationInfo) -> Path:
@@ -218,7 +218,7 @@ def _proxy(url: SecretStr) -> SecretStr:
 def _certificates(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=path)
-    except ssl.SSLError:  # OpenSSL's words for it are about its own insides
+    except ssl.SSLError:  # OpenSSL's message would not help
         raise ValueError(f"{path}: holds no certificates (PEM)") from None
     except OSError as error:
         raise ValueError(f"{path}: can't be read: {error.strerror or error}") from None
@@ -246,26 +246,28 @@ ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy)]
 """May hold a password."""
 
 FilePath = Annotated[Path, AfterValidator(_anchored)]
-"""A path; a relative one is taken from the config file's folder."""
+"""A path. A relative one is relative to the config file's folder."""
 
 FileToWrite = Annotated[FilePath, AfterValidator(_no_folder)]
-"""A file's path: there may be none yet, but no folder."""
+"""Path of a file that may not exist yet. Not a folder."""
 
 ReadFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_readable)]
-"""A file that is there and can be read."""
+"""Path of an existing file that can be read."""
 
 CaFile = Annotated[Path, AfterValidator(_anchored), AfterValidator(_certificates)]
-"""A file of CA certificates, which is there and holds some."""
+"""Path of an existing file with CA certificates."""
 
 
 class Tls(Section):
-    """How TLS connections are made. Servers are always verified."""
+    """TLS settings. Server certificates are always verified."""
 
     ca_file: CaFile | None = Field(
-        None, description="CA certificates (PEM) to trust, instead of the usual ones: for a private CA."
+        None, description="CA certificates (PEM) to trust instead of the system's, for a private CA."
     )
-    cert_file: ReadFile | None = Field(None, description="Client certificate (PEM), for servers that ask for one.")
-    key_file: ReadFile | None = Field(None, description="The client certificate's key (PEM), if not in `cert_file`.")
+    cert_file: ReadFile | None = Field(None, description="Client certificate (PEM), for servers that require one.")
+    key_file: ReadFile | None = Field(
+        None, description="Key of the client certificate (PEM), if it is not in `cert_file`."
+    )
 
     @model_validator(mode="after")
     def _fit(self) -> Tls:
@@ -282,7 +284,7 @@ class Tls(Section):
         return self
 
     def context(self) -> ssl.SSLContext:
-        """The settings as Python's ssl wants them. Raises OSError or ssl.SSLError where a file is no good."""
+        """These settings as an SSLContext. Raises OSError or ssl.SSLError if a file can't be used."""
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.cert_file is not None:
             context.load_cert_chain(self.cert_file, self.key_file)

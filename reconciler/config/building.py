@@ -1,4 +1,4 @@
-"""Trying out what a config names: what can't be built must be said when the config is read, not when it is used."""
+"""Builds the configured destinations once: errors are reported when the config is read, not when it is used."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind, told
+from reconciler.config.kinds import find_kind, kind_error
 
 CLOSE_PATIENCE_S = 2.0
 
 
 def unbuildable(destinations: Iterable[Destination]) -> dict[int, str]:
-    """The destinations whose way out can't be built, by their place in the config, and why.
+    """The error of each destination that can't be built, by its index in the config.
 
-    Each is built and closed again; nothing is connected to. A thread and an event loop of its own make it work
-    wherever a config is read.
+    Each is built and closed again, without connecting to anything. Runs in its own thread and event loop, so that it
+    also works where an event loop is running.
     """
     wanted = list(destinations)
     if not wanted:
@@ -33,8 +33,8 @@ async def _try_out(wanted: list[Destination]) -> dict[int, str]:
             kind = find_kind(destination.kind)(destination)
             _ = kind.address
         except (Exception, SystemExit) as error:
-            found[place] = told(destination.kind, "it can't be built", error)
+            found[place] = kind_error(destination.kind, "it can't be built", error)
             continue
-        with contextlib.suppress(Exception):  # its own trouble: it works for all that
+        with contextlib.suppress(Exception):  # the destination works all the same
             await asyncio.wait_for(kind.close(), CLOSE_PATIENCE_S)
     return found

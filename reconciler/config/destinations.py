@@ -1,4 +1,4 @@
-"""What every destination can be given, whatever its kind. Each kind adds its own keys (`forwarding/kinds/`)."""
+"""The keys that destinations of every kind have. Each kind adds its own (`forwarding/kinds/`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from reconciler.config import words
 from reconciler.config.basics import Name, Section, check_header_value
-from reconciler.config.kinds import UnknownKind, find_kind, told
+from reconciler.config.kinds import UnknownKind, find_kind, kind_error
 from reconciler.config.mistakes import Misplaced
 from reconciler.config.templates import compiled_template
 from reconciler.config.units import Duration, Rate
@@ -26,24 +26,24 @@ def _expression(text: str) -> str:
         compiled = jmespath.compile(text)
         _check_functions(compiled.parsed)
     except JMESPathError as error:
-        raise ValueError(f"no valid JMESPath: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"not valid JMESPath: {str(error).splitlines()[0]}") from None
     except RecursionError:
-        raise ValueError("no valid JMESPath: it is nested too deep") from None
+        raise ValueError("not valid JMESPath: it is nested too deep") from None
     return text
 
 
 def _check_functions(node: Any) -> None:
-    """Refuse functions that JMESPath does not have, and wrong numbers of arguments: it notices only when it runs."""
+    """Refuse unknown functions and wrong numbers of arguments: JMESPath notices them only when it runs."""
     if node["type"] == "function_expression":
         known = Functions.FUNCTION_TABLE.get(node["value"])
         if known is None:
-            raise ValueError(f"no valid JMESPath: there is no function {node['value']}(){_near(node['value'])}")
+            raise ValueError(f"not valid JMESPath: there is no function {node['value']}(){_near(node['value'])}")
         wanted, given = known["signature"], len(node["children"])
         variadic = bool(wanted) and wanted[-1].get("variadic", False)
         if given < len(wanted) or (given > len(wanted) and not variadic):
             least = "at least " if variadic else ""
             raise ValueError(
-                f"no valid JMESPath: {node['value']}() takes {least}{len(wanted)} arguments, not {given}"
+                f"not valid JMESPath: {node['value']}() takes {least}{len(wanted)} arguments, not {given}"
             )
     for child in node["children"]:
         if isinstance(child, dict):
@@ -52,16 +52,16 @@ def _check_functions(node: Any) -> None:
 
 def _near(name: str) -> str:
     near = get_close_matches(name, Functions.FUNCTION_TABLE, n=1)
-    return f"; {near[0]}() is meant?" if near else ""
+    return f"; did you mean {near[0]}()?" if near else ""
 
 
 def _template(text: str) -> str:
     try:
         compiled_template(text)
     except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"no valid Jinja2 template: line {error.lineno}: {error.message}") from None
-    except Exception as error:  # what is valid to Jinja2, and not to Python, which it compiles to
-        raise ValueError(f"no valid Jinja2 template: {type(error).__name__}: {error}") from None
+        raise ValueError(f"not a valid Jinja2 template: line {error.lineno}: {error.message}") from None
+    except Exception as error:  # valid for Jinja2, but not for Python, which it compiles to
+        raise ValueError(f"not a valid Jinja2 template: {type(error).__name__}: {error}") from None
     return text
 
 
@@ -87,7 +87,7 @@ def _start(value: Any) -> Any:
 
 
 def _project_pattern(value: Any) -> Any:
-    """A string of digits is an id too: no path is one."""
+    """A string of digits is an ID: no path consists of digits alone."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -106,81 +106,92 @@ Template = Annotated[str, AfterValidator(_template)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 
 
-class Retry(Section):
-    """When a destination does not take an event."""
+class RetryConfig(Section):
+    """What to do when a delivery fails."""
 
     max_age: Duration = Field(
         "3d",
         validate_default=True,
-        description="How long after its first attempt an event becomes a dead letter.",
+        description="An event that is not delivered this long after its first attempt becomes a dead letter.",
     )
-    first: Duration = Field("1s", validate_default=True, description="Upper bound of the first pause.")
-    longest: Duration = Field("5m", validate_default=True, description="Upper bound of any pause.")
+    initial_delay: Duration = Field("1s", validate_default=True, description="Upper bound of the first delay.")
+    max_delay: Duration = Field("5m", validate_default=True, description="Upper bound of every delay.")
     schedule: list[Duration] | None = Field(
         None,
         min_length=1,
-        description="The pauses themselves, like [5s, 5m, 30m, 2h, 5h, 10h], instead of `first`, `longest` and "
-        "`max_age`; after the last an event becomes a dead letter.",
+        description="Exact delays, like [5s, 5m, 30m, 2h, 5h, 10h], instead of `initial_delay`, `max_delay` and "
+        "`max_age`. If the attempt after the last one fails, the event becomes a dead letter.",
     )
     dead_on_4xx: bool = Field(
-        True, description="Whether other 4xx answers than 408, 410, 425 and 429 make a dead letter at once."
+        True,
+        description="Whether an event becomes a dead letter at once on a 4xx response other than 408, 410, 425 "
+        "and 429.",
     )
 
 
-class BreakerSettings(Section):
-    """When a destination counts as down: then one probe at a time goes out, with growing pauses."""
+class BreakerConfig(Section):
+    """The circuit breaker. While it is open, one event at a time is sent as a probe, with growing delays."""
 
-    failures: int = Field(5, ge=1, le=1000, description="So many failures in a row open the circuit breaker.")
-    longest: Duration = Field("15s", validate_default=True, description="Upper bound of the pause between probes.")
-    settle: Duration = Field(
-        "1m", validate_default=True, description="How long it must have been well before an alert says that it is."
+    failures: int = Field(5, ge=1, le=1000, description="How many failures in a row open the circuit breaker.")
+    max_delay: Duration = Field("15s", validate_default=True, description="Upper bound of the delay between probes.")
+    recovery_hold: Duration = Field(
+        "1m",
+        validate_default=True,
+        description="How long the circuit breaker must stay closed before an alert reports the recovery.",
     )
 
 
-class Filter(Section):
-    """Which events a destination gets: those that all keys given here let through."""
+class FilterConfig(Section):
+    """Which events a destination gets. An event must match every key that is given."""
 
     projects: list[ProjectPattern] | None = Field(
         None,
         min_length=1,
-        description="Ids, paths, or patterns like `my-group/*` (subgroups included), whatever their capitals. A "
-        "project that was renamed or moved is still meant by the path that it had, and the log and `check` say so. "
-        "Events of no project (those of groups, their members, people) are left out.",
+        description="IDs, paths, or patterns like `my-group/*` (subgroups included). Case is ignored. A project that "
+        "was renamed or moved still matches its old path; the log and `check` report it. Events that belong to no "
+        "project (of groups, members, users) never match.",
     )
     kinds: list[Annotated[str, AfterValidator(words.kind)]] | None = Field(
         None,
         min_length=1,
-        description="Like push, merge_request, issue, note, member; or one `event_name`, like user_add_to_group.",
+        description="Event kinds, like push, merge_request, issue, note, member; or an `event_name`, like "
+        "user_add_to_group.",
     )
     actions: list[Annotated[str, AfterValidator(words.action)]] | None = Field(
-        None, min_length=1, description="Like open, merge, close, success, user_add_to_group."
+        None, min_length=1, description="Actions, like open, merge, close, success, user_add_to_group."
     )
     branches: list[str] | None = Field(
         None,
         min_length=1,
-        description="Names, or patterns like `release/*`; of a merge request its source or its target. Events "
-        "without a branch are left out.",
+        description="Branch names, or patterns like `release/*`. A merge request matches by its source or target "
+        "branch. Events without a branch never match.",
     )
     expression: JMESPath | None = Field(
-        None, description="JMESPath over `body` (GitLab's) and `event` (kind, action, project, …): true lets through."
+        None,
+        description="A JMESPath expression over `body` (GitLab's) and `event` (kind, action, project, …). An event "
+        "matches if the result is true.",
     )
 
     @model_validator(mode="after")
-    def _can_let_something_through(self) -> Filter:
+    def _can_let_something_through(self) -> FilterConfig:
         if self.kinds is not None:
             words.fit(self.kinds, self.actions, branches=self.branches is not None)
         return self
 
 
 class Transform(Section):
-    """What is sent instead of GitLab's body: one of these."""
+    """What is sent instead of GitLab's body: exactly one of `fields`, `jmespath` and `template`."""
 
     fields: list[str] | None = Field(
-        None, min_length=1, description="Only these fields of the body, like project.path_with_namespace."
+        None, min_length=1, description="Send only these fields of the body, like project.path_with_namespace."
     )
-    jmespath: JMESPath | None = Field(None, description="The result of a JMESPath over `body` and `event`.")
-    template: Template | None = Field(None, description="A Jinja2 template over `body` and `event`, sandboxed.")
-    content_type: HeaderValue = Field("application/json", description="What a template makes.")
+    jmespath: JMESPath | None = Field(
+        None, description="Send the result of a JMESPath expression over `body` and `event`."
+    )
+    template: Template | None = Field(
+        None, description="Send the output of a Jinja2 template over `body` and `event`. It runs in a sandbox."
+    )
+    content_type: HeaderValue = Field("application/json", description="Content type of the template's output.")
 
     @model_validator(mode="after")
     def _one(self) -> Transform:
@@ -190,38 +201,40 @@ class Transform(Section):
 
 
 class Destination(Section):
-    """An external service that is to get events."""
+    """A service that events are delivered to."""
 
-    name: Name = Field(description="Its name in the ledger and in every command.")
-    kind: str = Field("http", description="What it is: docs/destinations/ has a page for each kind.")
-    gets: Literal["events", "alerts"] = Field(
-        "events", description="`events`: GitLab's. `alerts`: what the reconciler itself has to say, nothing else."
+    name: Name = Field(description="Unique name, used in the ledger and in commands.")
+    kind: str = Field("http", description="Kind of destination. docs/destinations/ has a page for each.")
+    type: Literal["events", "alerts"] = Field(
+        "events", description="`events`: events from GitLab. `alerts`: only the reconciler's own alerts."
     )
     format: Literal["webhook", "cloudevents"] = Field(
         "webhook",
         description="`webhook`: GitLab's own body and headers. `cloudevents`: structured CloudEvents 1.0.",
     )
-    filter: Filter = Field(default_factory=Filter, description="Which events it gets; default: all.")
-    transform: Transform | None = Field(None, description="What is sent instead of GitLab's body.")
+    filter: FilterConfig = Field(
+        default_factory=FilterConfig, description="Which events are delivered. Default: all."
+    )
+    transform: Transform | None = Field(None, description="What to send instead of GitLab's body.")
     ordering: Literal["project", "object", "none"] = Field(
         "project",
-        description="`project`: the events of one project one after the other. `object`: those of one issue, merge "
-        "request, branch, …. `none`: in any order.",
+        description="`project`: the events of one project are delivered in order. `object`: the events of one issue, "
+        "merge request, branch, … are delivered in order. `none`: no order.",
     )
-    start: Annotated[Literal["now", "beginning"] | datetime, BeforeValidator(_start)] = Field(
-        "now", description="From where on a new destination gets events: `now`, `beginning`, or a time."
+    start_from: Annotated[Literal["now", "beginning"] | datetime, BeforeValidator(_start)] = Field(
+        "now", description="Where a new destination starts: `now`, `beginning`, or a time."
     )
-    timeout: Duration = Field("10s", validate_default=True, description="How long one attempt may take.")
-    concurrency: int = Field(8, ge=1, le=256, description="How many events may be on their way at once.")
-    rate: Rate | None = Field(None, description="How many events are sent at most, like 10/s or 600/m.")
-    retry: Retry = Field(default_factory=Retry, description="What to do when it does not take an event.")
-    breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="When it counts as down.")
+    timeout: Duration = Field("10s", validate_default=True, description="Timeout of one attempt.")
+    concurrency: int = Field(8, ge=1, le=256, description="How many events may be in flight at the same time.")
+    rate_limit: Rate | None = Field(None, description="Maximum rate, like 10/s or 600/m. Default: no limit.")
+    retry: RetryConfig = Field(default_factory=RetryConfig, description="What to do when a delivery fails.")
+    breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="When the destination counts as down.")
 
     @model_validator(mode="after")
     def _what_it_gets(self) -> Destination:
         wanted = self.filter
         try:
-            if self.gets == "events":
+            if self.type == "events":
                 words.of_events(wanted.kinds or (), wanted.actions or ())
             else:
                 words.of_alerts(wanted.kinds or (), wanted.actions or ())
@@ -241,7 +254,7 @@ class Destination(Section):
 
 
 def _of_its_kind(value: Any, info: ValidationInfo) -> Any:
-    """The keys that an entry may have are its kind's. Mistakes are reported under their own keys."""
+    """Validate an entry with the config of its kind."""
     if not isinstance(value, dict):
         return value
     name = str(value.get("kind", "http"))
@@ -252,10 +265,10 @@ def _of_its_kind(value: Any, info: ValidationInfo) -> Any:
     try:
         kind.available()
         return kind.config.model_validate(value, context=info.context)
-    except ValueError:  # what is wrong with the entry, pydantic's own among them
+    except ValueError:  # mistakes in the entry, including pydantic's
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(told(name, "its config can't be checked", error)) from error
+        raise ValueError(kind_error(name, "its config can't be checked", error)) from error
 
 
 DestinationEntry = Annotated[Destination, BeforeValidator(_of_its_kind)]

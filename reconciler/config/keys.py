@@ -1,4 +1,4 @@
-"""Which keys there are where, for those who misspell one or put it in the wrong place."""
+"""Which keys there are where, to explain a key that is misspelt, in the wrong place, or has an old name."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from pydantic import BaseModel
 from reconciler.config.kinds import BUILT_IN, UnknownKind, find_kind
 from reconciler.config.mistakes import Path_
 from reconciler.config.models import Config
+from reconciler.config.renamed import new_name
 from reconciler.config.wording import NEAR, VERY_NEAR, meant
 
 
 def unknown_key(values: Any, path: Path_) -> str:
-    """What to say of a key that is not known where it stands: which is meant, where it belongs, or what there is."""
+    """The message for an unknown key: its new name, which is meant, where it belongs, or which keys there are."""
     name = str(path[-1])
     section = _section_at(values, path[:-1])
     known = [] if section is None else _keys(section)
+    now_called = new_name(path)
+    if now_called in known:  # only the kind `file` has `max_files`
+        return f"is now called `{now_called}`"
     elsewhere = _places(name)
     near = meant(name, known, cutoff=VERY_NEAR if elsewhere else NEAR)
     if near is not None:
-        return f"is not known here: is `{near}` meant?"
+        return f"unknown key: did you mean `{near}`?"
     if elsewhere:
-        return f"is not known here: it is a key of {', '.join(elsewhere)}"
-    return f"is not known here; there are {', '.join(known)}" if known else "is not known here"
+        return f"unknown key here: it is a key of {', '.join(elsewhere)}"
+    return f"unknown key; known keys are {', '.join(known)}" if known else "unknown key"
 
 
 def _section_at(values: Any, path: Path_) -> type[BaseModel] | None:

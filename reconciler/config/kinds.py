@@ -1,4 +1,4 @@
-"""The kinds of destination: found by entry point, ours and those that others' packages bring, by the same door."""
+"""The kinds of destination, found by entry point: the built-in ones and those of other packages alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUILT_IN: tuple[str, ...] = tuple(sorted(file.stem for file in _FILES.glob("[a-z
 
 
 class UnknownKind(ValueError):
-    """There is no such kind of destination, or what brings it can't be loaded."""
+    """There is no such kind of destination, or its package can't be loaded."""
 
 
 @cache
@@ -24,13 +24,13 @@ def _known() -> dict[str, EntryPoint]:
 
 
 def kind_names() -> list[str]:
-    """Every kind that is installed."""
+    """All installed kinds."""
     return sorted(_known())
 
 
 @cache
 def find_kind(name: str) -> Any:
-    """The class of a kind: a subclass of `forwarding.kind.Kind`, whose `config` says which keys it takes.
+    """The class of a kind: a subclass of `forwarding.kind.Kind`, whose `config` declares its keys.
 
     Raises UnknownKind.
     """
@@ -38,18 +38,18 @@ def find_kind(name: str) -> Any:
     if point is None:
         near = get_close_matches(name.lower(), kind_names(), n=1)
         raise UnknownKind(
-            f"there is no kind {name!r}: is {near[0]!r} meant?"
+            f"there is no kind {name!r}: did you mean {near[0]!r}?"
             if near
             else f"there is no kind {name!r}; there are: {', '.join(kind_names())}"
         )
     try:
         return point.load()
-    except (Exception, SystemExit) as error:  # importing a package runs all that it does at that time
-        raise UnknownKind(told(name, "it can't be loaded", error)) from error
+    except (Exception, SystemExit) as error:  # importing a package may run any code
+        raise UnknownKind(kind_error(name, "it can't be loaded", error)) from error
 
 
-def told(name: str, what: str, error: BaseException) -> str:
-    """An error of a kind's own code, in words that name the kind and, where it is another's, its package."""
+def kind_error(name: str, what: str, error: BaseException) -> str:
+    """The message for an error in a kind's code. It names the kind and, if it is not built in, its package."""
     point = _known().get(name)
     package = "" if name in BUILT_IN or point is None or point.dist is None else f" (package {point.dist.name})"
     return f"kind {name}{package}: {what}: {type(error).__name__}: {error}"[:500]

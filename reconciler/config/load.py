@@ -1,4 +1,4 @@
-"""Reading `config.yaml`: every mistake is reported with file, line and key, all at once."""
+"""Reads `config.yaml`. All mistakes are reported at once, each with file, line and key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ConfigError", "Mistake", "load"]
 
 
 def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """Read and check a config file. Relative paths in it are taken from its folder.
+    """Read and check a config file. Relative paths are relative to its folder.
 
     Raises ConfigError with every mistake that was found.
     """
@@ -35,10 +35,10 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
     except ValidationError as error:
         known = {(m.line, m.key) for m in reader.mistakes}
         for problem in error.errors():
-            for path, what in _told(problem, values, reader):
+            for path, what in _located(problem, values, reader):
                 if (reader.line_of(path), spell(path)) not in known:
                     reader.wrong(path, what)
-    except Exception as error:  # a value that a check of ours did not foresee is a mistake in the config all the same
+    except Exception as error:  # a value that one of our checks did not expect
         what = f"can't be checked: {type(error).__name__}: {error}"
         raise ConfigError([*reader.mistakes, Mistake(str(file), 1, "", what)]) from error
     if config is not None and not reader.mistakes:
@@ -53,21 +53,21 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        what = "is not there: `gitlab-reconciler init` writes one; --config names another"
+        what = "does not exist: `gitlab-reconciler init` writes one; --config names another"
     except IsADirectoryError:
         what = f"is a folder: name the file in it, like {file / 'config.yaml'}"
     except PermissionError:
-        what = "may not be read by this user: `ls -l` shows who may"
+        what = "can't be read by this user: see `ls -l`"
     except OSError as error:
         what = f"can't be read: {error.strerror}"
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Mistake(str(file), line, "", "is no UTF-8 text")]) from None
+        raise ConfigError([Mistake(str(file), line, "", "is not UTF-8 text")]) from None
     raise ConfigError([Mistake(str(file), 0, "", what)])
 
 
-def _told(problem: ErrorDetails, values: Any, reader: Reader) -> list[tuple[Path_, str]]:
-    """The keys that one of pydantic's errors is about, and what is wrong with each."""
+def _located(problem: ErrorDetails, values: Any, reader: Reader) -> list[tuple[Path_, str]]:
+    """The keys that a pydantic error is about, each with its message."""
     kind, path, context = problem["type"], problem["loc"], problem.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, Misplaced):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 Path_ = tuple[str | int, ...]
-"""The way to a key: `("destinations", 0, "url")`."""
+"""The path of a key: `("destinations", 0, "url")`."""
 
 
 class Mistake(msgspec.Struct, frozen=True, order=True):
-    """One thing that is wrong, and where: `config.yaml:14: destinations[0].url: …`."""
+    """One mistake and its place: `config.yaml:14: destinations[0].url: …`."""
 
     file: str
     line: int
@@ -22,7 +22,7 @@ class Mistake(msgspec.Struct, frozen=True, order=True):
 
 
 class ConfigError(Exception):
-    """The config can't be used. `mistakes` says why, all of it."""
+    """The config can't be used. `mistakes` has all mistakes that were found."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__("\n".join(str(mistake) for mistake in mistakes))
@@ -30,10 +30,10 @@ class ConfigError(Exception):
 
 
 class Misplaced(ValueError):
-    """What a section's check finds wrong with keys below it, each to be told at its own line.
+    """A mistake found by the check of a section, reported at the lines of the keys that cause it.
 
-    `places` has the way to each key, from the section on, what is wrong with it, and the way to the key that it does
-    not agree with, if there is one.
+    `places` has, for each key, its path below the section, the message, and the path of the key that it conflicts
+    with, if any.
     """
 
     def __init__(self, *places: tuple[Path_, str, Path_ | None]) -> None:

@@ -1,8 +1,7 @@
-"""Every key of `config.yaml`. The descriptions here become the JSON Schema that editors show."""
+"""Every key of `config.yaml`. The descriptions become the JSON Schema that editors show, and the tables in docs."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,24 +19,12 @@ from reconciler.config.basics import (
     Secret,
     Section,
     SigningKey,
-    number_in_text,
 )
 from reconciler.config.destinations import DestinationEntry
+from reconciler.config.gitlab_names import GroupName, ProjectName
 from reconciler.config.guessing import SHORTEST_TOKEN, guessable
 from reconciler.config.mistakes import Misplaced
 from reconciler.config.units import Duration, Size
-
-
-def _project(value: object) -> int | str:
-    value = number_in_text(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if isinstance(value, str) and re.fullmatch(r"[^/\s]+(/[^/\s]+)+", value):
-        return value
-    raise ValueError("should be a project's numeric id or its path like `group/project`")
-
-
-ProjectName = Annotated[int | str, BeforeValidator(_project)]
 
 SourceName = Literal[
     "hook_log",
@@ -50,7 +37,7 @@ SourceName = Literal[
     "merge_requests",
     "feature_flags",
 ]
-"""What GitLab can be asked; docs/recovery.md says what each tells."""
+"""Sources that can be polled; docs/recovery.md describes what each reports."""
 
 Trigger = Literal[
     "push_events",
@@ -75,127 +62,146 @@ Trigger = Literal[
     "project_events",
     "vulnerability_events",
 ]
-"""What a GitLab webhook can be subscribed to, as the API names it."""
+"""What a GitLab webhook can be subscribed to, by its name in the API."""
 
 GitLabToken = Annotated[HeaderSecret, Field(min_length=1)]
 
 
 class GitLab(Section):
-    """Where GitLab is, and who we are there."""
+    """The GitLab instance and how to authenticate with it."""
 
     url: GitLabUrl = Field("https://gitlab.com", description="Base URL of the GitLab instance.")
     token: GitLabToken | None = Field(
-        None, description="Access token with the `read_api` scope. Without it nothing is reconciled."
+        None,
+        description="Access token with the `read_api` scope. Without one, webhooks are still recorded and delivered, "
+        "but GitLab is not polled for missed events.",
     )
-    token_file: Path | None = Field(None, description="A file that holds the token, instead of `token`.")
+    token_file: Path | None = Field(None, description="File that contains the token. Use it instead of `token`.")
     timeout: Duration = Field(
         "30s",
         validate_default=True,
-        description="How long to wait for one answer of the API, from the request to its last byte.",
+        description="Timeout of one API request, until the last byte of the response.",
     )
-    ca_file: CaFile | None = Field(None, description="CA certificates (PEM) for an instance with a private CA.")
+    ca_file: CaFile | None = Field(None, description="CA certificates (PEM), if the instance uses a private CA.")
     rate_share: float = Field(
-        0.5, gt=0, le=1, description="Share of the token's rate limit that may be used; the rest is left to others."
+        0.5, gt=0, le=1, description="Share of the token's rate limit to use. The rest is left for other clients."
     )
 
 
-class Hook(Section):
-    """One webhook that GitLab posts to `/webhooks/gitlab/<name>` (`default` also to `/webhooks/gitlab`)."""
+class HookConfig(Section):
+    """A webhook that GitLab sends to `/webhooks/gitlab/<name>`. `default` also accepts `/webhooks/gitlab`."""
 
-    name: Name = Field("default", description="Last part of the path, and the source's name in the ledger.")
-    token: Secret | None = Field(None, description="Secret token of the webhook (X-Gitlab-Token).")
-    token_file: Path | None = Field(None, description="A file that holds the secret token.")
+    name: Name = Field("default", description="Last part of the webhook's URL path, and its name in the ledger.")
+    token: Secret | None = Field(None, description="Secret token of the webhook (`X-Gitlab-Token`).")
+    token_file: Path | None = Field(None, description="File that contains the secret token.")
     signing_token: SigningKey | None = Field(
-        None, description="Signing token of the webhook (`whsec_…`); a signed delivery must then pass."
+        None,
+        description="Signing token of the webhook (`whsec_…`). If set, the signature of a signed request must be "
+        "valid.",
     )
-    signing_token_file: Path | None = Field(None, description="A file that holds the signing token.")
+    signing_token_file: Path | None = Field(None, description="File that contains the signing token.")
     triggers: list[Trigger] | None = Field(
-        None, description="What `hooks ensure` subscribes the webhook to; default: everything a project has."
+        None, description="Triggers that `hooks ensure` enables. Default: all that a project webhook can have."
     )
 
     @model_validator(mode="after")
-    def _guarded(self) -> Hook:
+    def _guarded(self) -> HookConfig:
         if self.token is None and self.signing_token is None:
             raise ValueError("needs a `token` or a `signing_token`: anyone could post events otherwise")
         return self
 
 
 class Receiver(Section):
-    """The front door for GitLab's webhooks."""
+    """The HTTP server that accepts GitLab's webhooks."""
 
     url: ReceiverUrl | None = Field(
         None,
-        description="Base URL under which GitLab reaches this receiver, like https://events.example.com. "
-        "`hooks ensure` needs it; without it, our webhooks in GitLab are known by their path alone.",
+        description="Base URL at which GitLab reaches this receiver, like https://events.example.com. Required by "
+        "`hooks ensure`. Without it, webhooks in GitLab are identified as ours by their path alone.",
     )
-
-    host: Host = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
-    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    max_body: Size = Field("25MiB", validate_default=True, description="Larger bodies are answered with 413.")
-    max_waiting: Size = Field(
+    host: Host = Field("127.0.0.1", description="Address to listen on. Use 0.0.0.0 to listen on all addresses.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on. 0 picks a free port.")
+    max_body: Size = Field(
+        "25MiB",
+        validate_default=True,
+        description="Largest body that is accepted. Larger ones are answered with 413.",
+    )
+    max_pending_bytes: Size = Field(
         "256MiB",
         validate_default=True,
-        description="How much may be in memory, on its way to the ledger, before 503.",
+        description="How much may wait in memory to be written to the ledger. Beyond it, requests are answered with "
+        "503.",
     )
     keep_alive: Duration = Field(
         "75s",
         validate_default=True,
-        description="How long an idle connection stays open: longer than a proxy in front keeps its own, often 60s.",
+        description="How long an idle connection stays open. It should be longer than a proxy in front keeps its "
+        "idle connections open, often 60s.",
     )
-    hooks: list[Hook] = Field(min_length=1, description="The webhooks that may deliver here.")
+    hooks: list[HookConfig] = Field(min_length=1, description="The webhooks that are accepted.")
 
 
-class Ledger(Section):
-    """The one file that everything is in."""
+class LedgerConfig(Section):
+    """The SQLite file that holds all data."""
 
     path: FileToWrite = Field(
-        Path("ledger.db"), validate_default=True, description="SQLite file; relative to the config file."
+        Path("ledger.db"), validate_default=True, description="Path of the SQLite file, relative to the config file."
     )
 
 
 class Reconcile(Section):
-    """How GitLab's API is asked for what the webhooks did not bring."""
+    """How GitLab's API is polled for events that the webhooks missed."""
 
     interval: Duration = Field("60s", validate_default=True, description="Time between two polls of a project.")
-    settle: Duration = Field(
+    grace_period: Duration = Field(
         "30s",
         validate_default=True,
-        description="How old a record must be to be read: gives its webhook time to come first.",
+        description="How old a record must be before it is read, so that its webhook can arrive first.",
     )
     overlap: Duration = Field(
         "5m",
         validate_default=True,
-        description="How far before the last covered time a poll looks again, for records that appear late.",
+        description="How far before the last covered time each poll reads again, to find records that appear late.",
     )
-    parallel: int = Field(4, ge=1, le=64, description="How many projects are read at the same time.")
-    round: Duration = Field(
+    concurrency: int = Field(4, ge=1, le=64, description="How many projects are polled at the same time.")
+    full_poll_interval: Duration = Field(
         "15m",
         validate_default=True,
-        description="With more than 20 projects: how often the quiet ones are read too. Those that GitLab says are "
-        "active are read in every interval. Also how often groups are asked for their projects.",
+        description="With more than 20 projects: how often quiet projects are polled. Those that GitLab reports as "
+        "active are polled in every interval. Also how often the projects of `groups` are listed.",
     )
     sources: list[SourceName] | None = Field(
-        None, description="What is asked of GitLab; default: what the project's webhook is subscribed to."
+        None,
+        description="Sources to poll. Default: those for the events that the project's webhook is subscribed to.",
     )
     reenable_hooks: bool = Field(
-        True, description="Whether a webhook that GitLab switched off is switched on again, by a test delivery."
+        True, description="Whether to re-enable a webhook that GitLab has disabled, by requesting a test delivery."
     )
 
 
 class Metrics(Section):
-    """What Prometheus reads."""
+    """The metrics endpoint for Prometheus."""
 
-    host: Host = Field("127.0.0.1", description="Address to listen on for Prometheus.")
-    port: int | None = Field(None, ge=1, le=65535, description="Port of `/metrics`; without it there is none.")
+    host: Host = Field("127.0.0.1", description="Address to listen on.")
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Port of `/metrics`. Without it, metrics are not served."
+    )
 
 
 class Admin(Section):
     """The dashboard."""
 
-    host: Host = Field("127.0.0.1", description="Address to listen on; others than loopback need a `token`.")
-    port: int | None = Field(None, ge=0, le=65535, description="Port of the dashboard; without it there is none.")
-    token: Secret | None = Field(None, description="What a person has to show to see the dashboard.")
-    token_file: Path | None = Field(None, description="A file that holds the token.")
+    host: Host = Field(
+        "127.0.0.1", description="Address to listen on. Any other than a loopback address requires a `token`."
+    )
+    port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of the dashboard. Without it, there is no dashboard. 0 picks a free port.",
+    )
+    token: Secret | None = Field(None, description="Token that visitors must enter to see the dashboard.")
+    token_file: Path | None = Field(None, description="File that contains the token.")
 
     @model_validator(mode="after")
     def _not_for_everybody(self) -> Admin:
@@ -211,71 +217,63 @@ class Admin(Section):
 
 
 class Retention(Section):
-    """How long each kind of row is kept. What is undelivered is never dropped."""
+    """How long data is kept. Events with a pending delivery are never deleted."""
 
     events: Duration | None = Field(
         "365d",
         validate_default=True,
-        description="Events that every destination is done with, with all that belongs to them, and records that "
-        "could not be understood, since they were last seen; `null`: for ever.",
+        description="Events without a pending delivery or a dead letter, with all that belongs to them; and records "
+        "that could not be understood, since they were last seen. `null`: forever.",
     )
     dead_letters: Duration | None = Field(
-        None, description="Dead letters, which keep their events; default: for ever, or until they are replayed."
+        None, description="Dead letters and their events. Default: forever, or until they are replayed."
     )
     attempts: Duration | None = Field(
-        "30d", validate_default=True, description="What was tried when, and what came back; `null`: for ever."
+        "30d", validate_default=True, description="Delivery attempts and their responses. `null`: forever."
     )
     runs: Duration | None = Field(
-        "90d", validate_default=True, description="Notes of what was read from GitLab when; `null`: for ever."
+        "90d",
+        validate_default=True,
+        description="The history of polls: what was read from GitLab, and when. `null`: forever.",
     )
 
 
-class Project(Section):
-    """A project to reconcile, with settings of its own."""
+class ProjectConfig(Section):
+    """A project to reconcile, with its own settings."""
 
-    project: ProjectName = Field(description="Its numeric id, or its path like `group/project`.")
+    project: ProjectName = Field(description="Its numeric ID, or its path like `group/project`.")
     sources: list[SourceName] | None = Field(
-        None, description="What is asked of GitLab for this project, instead of `reconcile.sources`."
+        None, description="Sources to poll for this project, instead of `reconcile.sources`."
     )
-
-
-def _group(value: object) -> int | str:
-    value = number_in_text(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if isinstance(value, str) and re.fullmatch(r"[^/\s]+(/[^/\s]+)*", value):
-        return value
-    raise ValueError("should be a group's numeric id or its path like `group/subgroup`")
-
-
-Group = Annotated[int | str, BeforeValidator(_group)]
 
 
 def _entry(value: object) -> object:
-    """A project may be given by its name alone."""
-    return value if isinstance(value, dict | Project) else {"project": value}
+    """A project may be given by its ID or path alone."""
+    return value if isinstance(value, dict | ProjectConfig) else {"project": value}
 
 
-ProjectEntry = Annotated[Project, BeforeValidator(_entry, json_schema_input_type=ProjectName | Project)]
+ProjectEntry = Annotated[ProjectConfig, BeforeValidator(_entry, json_schema_input_type=ProjectName | ProjectConfig)]
 
 
 class Config(Section):
-    """The whole of `config.yaml`."""
+    """All of `config.yaml`."""
 
     gitlab: GitLab = Field(default_factory=GitLab, description="The GitLab instance.")
     projects: list[ProjectEntry] = Field(
-        default_factory=list, description="Projects to reconcile: numeric ids or paths like `group/project`."
+        default_factory=list, description="Projects to reconcile: numeric IDs or paths like `group/project`."
     )
-    groups: list[Group] = Field(
-        default_factory=list, description="Groups whose projects, in subgroups too, are all reconciled."
+    groups: list[GroupName] = Field(
+        default_factory=list, description="Groups of which all projects are reconciled, subgroups included."
     )
-    receiver: Receiver = Field(description="The front door.")
-    ledger: Ledger = Field(default_factory=Ledger, description="The store.")
-    reconcile: Reconcile = Field(default_factory=Reconcile, description="Asking GitLab's API.")
-    metrics: Metrics = Field(default_factory=Metrics, description="For Prometheus.")
+    receiver: Receiver = Field(description="The HTTP server that accepts webhooks.")
+    ledger: LedgerConfig = Field(default_factory=LedgerConfig, description="The SQLite file that holds all data.")
+    reconcile: Reconcile = Field(default_factory=Reconcile, description="Polling GitLab's API.")
+    metrics: Metrics = Field(default_factory=Metrics, description="The metrics endpoint for Prometheus.")
     admin: Admin = Field(default_factory=Admin, description="The dashboard.")
-    retention: Retention = Field(default_factory=Retention, description="How long rows are kept.")
-    destinations: list[DestinationEntry] = Field(default_factory=list, description="Who gets the events.")
+    retention: Retention = Field(default_factory=Retention, description="How long data is kept.")
+    destinations: list[DestinationEntry] = Field(
+        default_factory=list, description="The services that events are delivered to."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""From YAML to plain values: the line of every key, the environment, and secrets from files."""
+"""From YAML to plain values, with the line of every key, the environment, and secrets from files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _DOLLAR = re.compile(
     r"|(?<!\S)\$(?P<bare>[A-Z_][A-Z0-9_]*)(?!\S)"
 )
 _FILES = ("ca_file", "cert_file", "key_file", "credentials_file")
-"""Keys that name a file which is read by who uses it; every other `…_file` holds a secret."""
+"""Keys of files that are read by whoever uses them. Any other `…_file` contains a secret."""
 _FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, where PyYAML was built with it: ten times as fast, which a config of 10,000 projects notices."""
+"""libyaml, if PyYAML was built with it. It is ten times as fast, which matters with 10,000 projects."""
 _NOT_THERE: Final = object()
-"""What `${NAME:-}` is without a NAME."""
+"""The value of `${NAME:-}` if NAME is not set: the key is left out."""
 _DEEPEST = 60
-"""Levels of nesting. A config needs eight."""
+"""Maximum levels of nesting. A config needs eight."""
 _HINTS = {
     "found character '\\t' that cannot start any token": "indent with spaces, not with tabs",
     "mapping values are not allowed here": "is this line indented as those around it? A text with `: ` in it needs "
@@ -36,16 +36,16 @@ _HINTS = {
 
 
 def read_yaml(file: Path, text: str) -> yaml.MappingNode:
-    """The root of a config. Raises ConfigError where there is none."""
+    """The root node of a config. Raises ConfigError if there is none."""
     try:
         root = _composed(file, text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise _unusable(file, line, f"no valid YAML: {_hinted(error.problem or 'it breaks off')}") from None
+        raise _unusable(file, line, f"not valid YAML: {_hinted(error.problem or 'it breaks off')}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise _unusable(file, line, f"no valid YAML: the character U+{code:04X} can't stand here") from None
+        raise _unusable(file, line, f"not valid YAML: the character U+{code:04X} can't stand here") from None
     if root is None:
         raise _unusable(file, 1, "is empty: `gitlab-reconciler init` writes one to start from")
     if not isinstance(root, yaml.MappingNode):
@@ -58,9 +58,7 @@ def _hinted(problem: str) -> str:
 
 
 def _composed(file: Path, text: str) -> yaml.Node | None:
-    with contextlib.suppress(
-        yaml.YAMLError
-    ):  # what is wrong is read again by the other parser, whose errors say more
+    with contextlib.suppress(yaml.YAMLError):  # the other parser reads it again: its errors say more
         _check_depth(file, text, _FAST)
         return yaml.compose(text, Loader=_FAST)
     _check_depth(file, text, yaml.SafeLoader)
@@ -68,7 +66,7 @@ def _composed(file: Path, text: str) -> yaml.Node | None:
 
 
 def _check_depth(file: Path, text: str, loader: Any) -> None:
-    """Refuse what nests deeper than any config does: composing it would go as deep."""
+    """Refuse deep nesting: composing it would recurse as deep."""
     depth = 0
     for event in yaml.parse(text, Loader=loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -81,7 +79,7 @@ def _unusable(file: Path, line: int, what: str) -> ConfigError:
 
 
 class Reader:
-    """Turns YAML nodes into plain values, noting the line of every key and every mistake on the way."""
+    """Turns YAML nodes into plain values, and notes the line of every key and every mistake."""
 
     def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
         self.file = file
@@ -95,11 +93,11 @@ class Reader:
         self.mistakes.append(Mistake(str(self.file), self.line_of(path), spell(path), what))
 
     def line_of(self, path: Path_) -> int:
-        """The line of a key, or of the nearest thing around it that is there."""
+        """The line of a key, or of the nearest key around it that is in the file."""
         return self.lines[self.written(path)]
 
     def written(self, path: Path_) -> Path_:
-        """The nearest thing around a key that stands in the file: what is given shortly shows fewer keys."""
+        """The nearest key around a path that is in the file: short forms of a value have fewer keys."""
         while path not in self.lines:
             path = path[:-1]
         return path
@@ -113,7 +111,7 @@ class Reader:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._within:
-            self.wrong(path, "is a part of itself (an alias, `*…`, inside what it stands for)")
+            self.wrong(path, "contains itself (an alias, `*…`, inside the value it refers to)")
             return None
         self._within.add(id(node))
         try:
@@ -135,7 +133,7 @@ class Reader:
             key = str(key_node.value)
             self.lines[*path, key] = line
             if key in first:
-                self.wrong((*path, key), f"stands here twice: it is in line {first[key]} too")
+                self.wrong((*path, key), f"is given twice: also in line {first[key]}")
             first.setdefault(key, line)
             value = self._value(value_node, (*path, key))
             if value is not _NOT_THERE:
@@ -150,9 +148,9 @@ class Reader:
         try:
             return yaml.SafeLoader("").construct_object(node)
         except yaml.constructor.ConstructorError:
-            self.wrong(path, f"the tag `{node.tag}` is not known here: take it away, or put the text in quotes")
+            self.wrong(path, f"unknown tag `{node.tag}`: remove it, or put the text in quotes")
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            self.wrong(path, f"can't be read: {error}; if it is meant as text, put it in quotes")
+            self.wrong(path, f"can't be read: {error}; if it is text, put it in quotes")
         return None
 
     def _fill(self, text: str, path: Path_) -> str:
@@ -161,22 +159,22 @@ class Reader:
                 return "$"
             if odd := found["odd"]:
                 self.wrong(path, f"{odd!r} names no environment variable: names have letters, digits and `_`, like "
-                           "${NAME} or ${NAME:-default}; where a dollar is meant, write `$$`")  # fmt: skip
+                           "${NAME} or ${NAME:-default}; for a dollar sign, write `$$`")  # fmt: skip
                 return "x"
             if bare := found["bare"]:
-                self.wrong(path, f"write ${{{bare}}} for the environment variable; where a dollar is meant, `$$`")
+                self.wrong(path, f"write ${{{bare}}} for the environment variable; for a dollar sign, write `$$`")
                 return "x"
             value = self.environ.get(found["name"]) or found["default"]
             if value is None:
                 state = "is empty" if found["name"] in self.environ else "is not set"
                 self.wrong(path, f"the environment variable {found['name']} {state} (and has no `:-default` here)")
-                return "x"  # keeps other checks from complaining about the same thing
+                return "x"  # so that no other check reports the same mistake
             return value
 
         return _DOLLAR.sub(replace, text)
 
     def _read_secret(self, found: dict[str, Any], key: str, path: Path_) -> None:
-        """`token_file: path` becomes `token: <what the file holds>`."""
+        """Replace `token_file: path` by `token: <content of the file>`."""
         name, target = key.removesuffix("_file"), found.pop(key)
         if target is None:
             return
@@ -188,7 +186,7 @@ class Reader:
         try:
             text = secret.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             self.wrong((*path, key), f"can't read {secret}: {reason}")
             found[name] = None
             return

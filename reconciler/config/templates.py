@@ -1,4 +1,4 @@
-"""Jinja2 templates of a config: in a sandbox, and nothing of them is worked out before they are rendered."""
+"""Jinja2 templates of a config. They run in a sandbox, and no part is evaluated before rendering."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 def compiled_template(text: str) -> jinja2.Template:
-    """A template that is ready to be rendered, in a sandbox: bodies are written by strangers, and a template can't
-    reach anything but what it is given. A name that is missing is a mistake, not an empty text.
+    """Compile a template for the sandbox: event bodies are untrusted, and a template must reach only what it is
+    given. A missing name is an error, not an empty text.
 
-    Raises jinja2.TemplateSyntaxError, also for filters and tests that there are not.
+    Raises jinja2.TemplateSyntaxError, also for unknown filters and tests.
     """
     environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, autoescape=False, optimized=False, finalize=_as_it_is
@@ -19,7 +19,7 @@ def compiled_template(text: str) -> jinja2.Template:
     tree = environment.parse(text)
     for node in tree.find_all((nodes.Filter, nodes.Test)):
         known = environment.filters if isinstance(node, nodes.Filter) else environment.tests
-        if node.name not in known:  # where it stands in an `if`, Jinja2 would notice only when it gets there
+        if node.name not in known:  # inside an `if`, Jinja2 would notice only when it gets there
             what = type(node).__name__.lower()
             raise jinja2.TemplateAssertionError(f"No {what} named {node.name!r}.", node.lineno)
     for block in tree.find_all(nodes.EvalContextModifier):
@@ -30,5 +30,5 @@ def compiled_template(text: str) -> jinja2.Template:
 
 @jinja2.pass_context
 def _as_it_is(_: jinja2.runtime.Context, value: object) -> object:
-    """What asks for the context keeps Jinja2 from working out `{{ 'a' * 10**9 }}` where it only compiles."""
+    """Taking the context keeps Jinja2 from evaluating `{{ 'a' * 10**9 }}` while it compiles."""
     return value

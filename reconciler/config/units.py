@@ -18,7 +18,7 @@ _LONGEST = 3650 * _MILLIS["d"]
 
 
 def duration(value: Any) -> Millis:
-    """A duration. A number without a unit is refused: who writes `365` may mean days, and `10` seconds."""
+    """A duration in milliseconds. A number without a unit is refused: `365` may mean days, and `10` seconds."""
     found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         raise ValueError(f"should be a duration with a unit, like 500ms, 90s, 5m, 2h or 3d{_missing_unit(value)}")
@@ -29,7 +29,7 @@ def duration(value: Any) -> Millis:
 
 
 def _missing_unit(value: Any) -> str:
-    """What to add where a number without its unit was written."""
+    """What to add to the message for a number without a unit."""
     written = str(value).strip()
     bare = not isinstance(value, bool) and re.fullmatch(r"\d+(\.\d+)?", written)
     return f"; {written} has none" if bare else ""

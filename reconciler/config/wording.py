@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words for people: pydantic's own are for programmers."""
+"""Messages for invalid values, for users: pydantic's are for programmers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from reconciler.config.basics import NAME_PATTERN
 
 NEAR, VERY_NEAR = 0.6, 0.8
-"""How much alike two words are, of which one is meant where the other is written."""
-_EMPTY = "is empty: give it a value, or take the key out"
-_NOTHING_BELOW = "is empty: what belongs to it is commented out, or not indented"
+"""How similar two words must be for one to be suggested for the other."""
+_EMPTY = "is empty: give it a value, or remove the key"
+_NOTHING_BELOW = "is empty: its content is commented out or not indented"
 _WORDS = {
     "missing": "is missing",
     "int": "should be a whole number",
@@ -31,12 +31,12 @@ _WORDS = {
     "string_too_long": "should have {max_length} characters at most",
     "too_long": "should have {max_length} at most",
 }
-"""By pydantic's type of mistake, or its first word (`int_parsing`, `int_type`)."""
+"""By pydantic's error type, or its first word (`int_parsing`, `int_type`)."""
 
 
 def wording(kind: str, message: str, given: Any, context: dict[str, Any]) -> str:
-    """What pydantic found wrong with a value that was given. No secret is told: the value is not, but for a word that
-    is none of a few that are known.
+    """The message for an invalid value. Values are not shown, since they may be secrets, except where one of a few
+    known words is required.
     """
     words = _WORDS.get(kind) or _WORDS.get(kind.partition("_")[0])
     if kind in ("value_error", "assertion_error"):
@@ -51,7 +51,7 @@ def wording(kind: str, message: str, given: Any, context: dict[str, Any]) -> str
         return _pattern(context["pattern"])
     if kind == "string_type" and isinstance(given, (list, dict)):
         return "should be text"
-    # What none of our own keys can come to: other packages' kinds have theirs.
+    # Not reached by our own keys, but by those of other packages' kinds.
     return message.replace("Input should", "should") if words is None else words.format(**context)
 
 
@@ -68,14 +68,14 @@ def _pattern(pattern: str) -> str:
 
 
 def one_of(given: Any, known: Iterable[str]) -> str:
-    """That a word should be one of these, and which of them is meant, where one is near."""
+    """That a word should be one of these, with a suggestion if one is similar."""
     words = list(known)
     near = meant(str(given), words)
-    return f"should be one of {', '.join(words)}" + ("" if near is None else f": is {near} meant?")
+    return f"should be one of {', '.join(words)}" + ("" if near is None else f": did you mean {near}?")
 
 
 def meant(given: str, known: Iterable[str], *, cutoff: float = NEAR) -> str | None:
-    """Which known word somebody may mean who writes this one."""
+    """The known word that is probably meant; None if none is similar."""
     plain = {word.lower(): word for word in known}
     wanted = given.lower()
     near = get_close_matches(wanted, plain, n=1, cutoff=cutoff) or [

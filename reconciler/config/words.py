@@ -1,4 +1,4 @@
-"""The words that a filter can name: kinds and actions of events. What can never let anything through is a mistake."""
+"""The kinds and actions that a filter may contain. A filter that can never match is a mistake."""
 
 from __future__ import annotations
 
@@ -32,91 +32,91 @@ _OFTEN_MEANT = {
     "passed": "success",
     "cancelled": "canceled",
 }
-"""What GitLab's pages, triggers and other APIs call what its webhooks call by the word on the right."""
+"""Words of GitLab's pages, triggers and other APIs, and the word that its webhooks use for the same."""
 _ENDINGS = ("_events", "_event", "_hook")
 _ALIKE = 0.8
 
 
 def kind(word: str) -> str:
-    """A kind, or an `event_name`. Raises ValueError for one that is misspelt; a word like no other may be a newer
-    GitLab's, or a custom template's.
+    """A kind or an `event_name`. Raises ValueError for a misspelt one. An unknown word that resembles no other is
+    accepted: it may be from a newer GitLab or a custom template.
     """
     if word == HOOK_TEST:
         raise ValueError(f"{HOOK_TEST} goes to no destination")
     meant = None if word in _KINDS or word == ALERT else _meant(word, _KINDS)
     if meant is not None:
         raise ValueError(
-            f"there is no kind {word!r}: is {meant!r} meant? (where GitLab does call it so: "
+            f"there is no kind {word!r}: did you mean {meant!r}? (where GitLab does call it so: "
             f"`expression: body.object_kind == '{word}'`)"
         )
     return word
 
 
 def action(word: str) -> str:
-    """An action. Raises ValueError for one that is misspelt."""
+    """An action. Raises ValueError for a misspelt one."""
     return word if word in _ALERT_ACTIONS else _event_action(word)
 
 
 def _event_action(word: str) -> str:
     meant = None if word in _ACTIONS else _meant(word, _ACTIONS)
     if meant is not None:
-        raise ValueError(f"there is no action {word!r}: is {meant!r} meant?")
+        raise ValueError(f"there is no action {word!r}: did you mean {meant!r}?")
     return word
 
 
 def of_events(kinds: Iterable[str], actions: Iterable[str]) -> None:
-    """What a destination for events can name. Raises ValueError."""
+    """Check the filter of a destination for events. Raises ValueError."""
     if ALERT in kinds:
-        raise ValueError(f"kinds: {ALERT} is for destinations with `gets: alerts`")
+        raise ValueError(f"kinds: {ALERT} is for destinations with `type: alerts`")
     for word in actions:
         _event_action(word)
 
 
 def of_alerts(kinds: Iterable[str], actions: Iterable[str]) -> None:
-    """What a destination for alerts can name. Raises ValueError."""
+    """Check the filter of a destination for alerts. Raises ValueError."""
     if any(word != ALERT for word in kinds):
-        raise ValueError(f"kinds: with `gets: alerts` there is but one, {ALERT}")
+        raise ValueError(f"kinds: with `type: alerts` the only kind is {ALERT}")
     if not _ALERT_ACTIONS.issuperset(actions):
         raise ValueError(f"actions: those of an alert are {_listed(sorted(_ALERT_ACTIONS), 'and')}")
 
 
 def fit(kinds: Collection[str], actions: Collection[str] | None, *, branches: bool) -> None:
-    """Whether each of these kinds can have one of the actions, each action one of the kinds, and, with `branches`,
-    each kind a branch.
+    """Check that each kind can have one of the actions, each action belongs to one of the kinds, and, with
+    `branches`, each kind has a branch.
 
-    Raises ValueError with what can never be. Of words that we don't know, all is possible.
+    Raises ValueError for a combination that can never match. Unknown words may match anything.
     """
     known = {word: _actions_of(word) for word in kinds if word in _KINDS}
     if branches:
         bare = [word for word in known if not _has_branch(word)]
         if bare:
-            raise ValueError(f"`branches` lets no {_listed(bare, 'or')} through: such an event has no branch")
+            raise ValueError(f"`branches` never matches {_listed(bare, 'or')}: such an event has no branch")
     if actions is None:
         return
     for word, possible in known.items():
         if not possible & set(actions) and _ACTIONS.issuperset(actions):
             has = f"its actions are {_listed(sorted(possible), 'and')}" if possible else "it has no action"
-            raise ValueError(f"`actions` lets no {word} through: {has}")
+            raise ValueError(f"`actions` never matches {word}: {has}")
     if len(known) == len(kinds):
         for word in _ACTIONS.intersection(actions):
             if not any(word in possible for possible in known.values()):
-                raise ValueError(f"{word!r} is no action of {_listed(list(kinds), 'or')}")
+                raise ValueError(f"{word!r} is not an action of {_listed(list(kinds), 'or')}")
 
 
 def likely_kind(word: str) -> str | None:
-    """The kind that is meant by a word that is none; None where no kind is near, or it is one."""
+    """The kind that is probably meant by an unknown word; None if no kind is similar, or it is a kind."""
     if word in _KINDS:
         return None
     return _meant(word, _KINDS) or next(iter(get_close_matches(word, sorted(_KINDS), n=1)), None)
 
 
 def unknown_kinds(words: Iterable[str]) -> list[str]:
-    """Those that this version does not know."""
+    """The words that this version does not know."""
     return [word for word in words if word not in _KINDS]
 
 
 def unknown_actions(words: Iterable[str]) -> list[str]:
-    """Those that this version does not know."""
+    """The words that this version does not know."""
     return [word for word in words if word not in _ACTIONS]
 
 
@@ -130,7 +130,7 @@ def _has_branch(word: str) -> bool:
 
 
 def _meant(word: str, known: Collection[str]) -> str | None:
-    """The known word that somebody means who writes this one."""
+    """The known word that is probably meant; None if none is similar."""
     plain = word.strip().lower().replace(" ", "_").replace("-", "_")
     for ending in _ENDINGS:
         plain = plain.removesuffix(ending)

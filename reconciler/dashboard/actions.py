@@ -36,7 +36,7 @@ def change_destination(config: Config, name: str, act: str) -> str:
             return "There is no such destination."
         if act == "pause":
             beside.pause(db, one.id, now=times.now())
-            return f"{name} is paused: new deliveries stay pending."
+            return f"{name} is paused. New events are kept for it."
         beside.resume(db, one.id)
         return f"{name} is resumed."
 

@@ -26,12 +26,12 @@ class CircuitBreaker:
 
     def __init__(self, destination: Destination, state: Breaker, *, now: Millis) -> None:
         self._settings = destination.breaker
-        self._first = destination.retry.first
+        self._first = destination.retry.initial_delay
         self._concurrency = destination.concurrency
         self._not_before: Millis = NOTHING
         self._generation = 0
         self.in_flight = 0
-        latest = Millis(now + destination.breaker.longest)  # later only if the wall clock was set back meanwhile
+        latest = Millis(now + destination.breaker.max_delay)  # later only if the wall clock was set back meanwhile
         self.state = msgspec.structs.replace(state, until=min(state.until, latest))
 
     @property
@@ -101,7 +101,7 @@ class CircuitBreaker:
     def _pause(self, failures: int) -> Millis:
         """Doubles with each failed probe. Its upper half is random, so that many clients do not come back at once."""
         exponent = min(failures - self._settings.failures, 40)
-        longest = min(self._settings.longest, self._first << max(exponent, 0))
+        longest = min(self._settings.max_delay, self._first << max(exponent, 0))
         return Millis(round(random.uniform(longest / 2, longest)))
 
     def _change(self, state: str, failures: int, *, until: Millis, changed_at: Millis | None = None) -> None:

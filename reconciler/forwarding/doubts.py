@@ -23,8 +23,8 @@ def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
     for destination in config.destinations:
         wanted = destination.filter
         strange = {
-            "kinds": words.unknown_kinds(wanted.kinds or ()) if destination.gets == "events" else [],
-            "actions": words.unknown_actions(wanted.actions or ()) if destination.gets == "events" else [],
+            "kinds": words.unknown_kinds(wanted.kinds or ()) if destination.type == "events" else [],
+            "actions": words.unknown_actions(wanted.actions or ()) if destination.type == "events" else [],
         }
         for key, unknown in strange.items():
             for word in sorted(set(unknown) - known.heard(db, unknown)):

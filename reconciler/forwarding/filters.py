@@ -11,7 +11,7 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.visitor import TreeInterpreter
 
-from reconciler.config.destinations import Destination, Filter
+from reconciler.config.destinations import Destination, FilterConfig
 from reconciler.events.fields import first_text
 from reconciler.events.sighting import ALERT, OWN_KINDS, Summary
 from reconciler.events.webhooks import KIND_OF
@@ -42,10 +42,10 @@ def make_filter(destination: Destination) -> Test:
 def parts(destination: Destination) -> list[tuple[str, Test]]:
     """The parts of a filter by name, cheap ones first."""
     wanted = destination.filter
-    if destination.gets == "alerts":
-        found: list[tuple[str, Test]] = [("gets: alerts", lambda c: c.summary.kind == ALERT)]
+    if destination.type == "alerts":
+        found: list[tuple[str, Test]] = [("type: alerts", lambda c: c.summary.kind == ALERT)]
     else:
-        found = [("gets: events", lambda c: c.summary.kind not in OWN_KINDS)]
+        found = [("type: events", lambda c: c.summary.kind not in OWN_KINDS)]
     if wanted.projects is not None:
         found.append(("projects", _projects(wanted)))
     if wanted.kinds is not None:
@@ -93,7 +93,7 @@ def path_matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path.lower(), pattern.lower())
 
 
-def _projects(wanted: Filter) -> Test:
+def _projects(wanted: FilterConfig) -> Test:
     """By id, by path, and by a project's former paths, so that a renamed project still matches."""
     ids = frozenset(one for one in wanted.projects or () if isinstance(one, int))
     patterns = [one for one in wanted.projects or () if isinstance(one, str)]

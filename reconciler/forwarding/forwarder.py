@@ -178,7 +178,7 @@ def _by_name(some: Iterable[DestinationState]) -> dict[str, DestinationState]:
 
 def as_spec(destination: Destination) -> DestinationSpec:
     """A destination as the ledger stores it."""
-    start = destination.start
+    start = destination.start_from
     return DestinationSpec(
         destination.name,
         destination.ordering,

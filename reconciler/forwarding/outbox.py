@@ -77,7 +77,7 @@ class Outbox:
         self._watcher = watcher
         self._clock = clock
         self._breaker = CircuitBreaker(destination, state.breaker, now=clock())
-        self._rate = SendRate(destination.rate)
+        self._rate = SendRate(destination.rate_limit)
         self._paused = state.paused_at is not None
         self._is_gone = False
         """Whether the destination answered 410 and the ledger does not have that yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.config.destinations import Retry
+from reconciler.config.destinations import RetryConfig
 from reconciler.events.times import MINUTE, Millis
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.message import Answer, excerpt
@@ -31,7 +31,7 @@ class Outcome(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
-def classify(retry: Retry, queued: Queued, answer: Answer, attempt: Attempt, *, now: Millis) -> Outcome:
+def classify(retry: RetryConfig, queued: Queued, answer: Answer, attempt: Attempt, *, now: Millis) -> Outcome:
     """Classify an answer. `now` is the steady clock's.
 
     A rejected delivery is a dead letter at once, and does not count against the destination. A destination that is
@@ -69,7 +69,7 @@ def classify(retry: Retry, queued: Queued, answer: Answer, attempt: Attempt, *, 
 
 
 def classify_message_error(
-    retry: Retry, queued: Queued, attempt: Attempt, error: Exception, *, now: Millis
+    retry: RetryConfig, queued: Queued, attempt: Attempt, error: Exception, *, now: Millis
 ) -> Outcome:
     """Classify an error that prevented the message: the destination was not asked, so nothing is known of it.
 

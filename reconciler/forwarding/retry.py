@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from reconciler.config.destinations import Retry
+from reconciler.config.destinations import RetryConfig
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 
@@ -21,27 +21,29 @@ LONGEST_RETRY_AFTER = DAY
 """A destination that asks for a longer pause is retried after a day."""
 
 
-def backoff(retry: Retry, failures: int, *, uniform: random.Random | None = None) -> Millis:
+def backoff(retry: RetryConfig, failures: int, *, uniform: random.Random | None = None) -> Millis:
     """The pause after `failures` failures in a row: a random time from 0 to `first * 2^(failures-1)`, capped.
 
     Full jitter spreads clients best (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
     exponent = min(max(failures, 1) - 1, 40)
-    ceiling = min(retry.longest, retry.first * (1 << exponent))
+    ceiling = min(retry.max_delay, retry.initial_delay * (1 << exponent))
     return Millis(round((uniform or random).uniform(0, ceiling)))
 
 
 def retry_after(value: str | None, *, now: Millis) -> Millis:
-    """The pause that a Retry-After header asks for, at most a day; 0 if there is none."""
+    """The pause that a RetryConfig-After header asks for, at most a day; 0 if there is none."""
     return min(times.retry_after(value, now=now) or Millis(0), LONGEST_RETRY_AFTER)
 
 
-def is_rejection(status: int, retry: Retry) -> bool:
+def is_rejection(status: int, retry: RetryConfig) -> bool:
     """Whether a status means that this event will never be accepted: a dead letter at once."""
     return 400 <= status < 500 and status not in (*RETRIED_4XX, GONE) and retry.dead_on_4xx
 
 
-def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Random | None = None) -> Millis | None:
+def next_pause(
+    retry: RetryConfig, failures: int, *, age: Millis, uniform: random.Random | None = None
+) -> Millis | None:
     """The pause after so many failures, the first of which was `age` ago; None if there is no further retry.
 
     The pauses of a schedule are varied by up to 10 %, so that many clients do not come back at once.
@@ -54,8 +56,8 @@ def next_pause(retry: Retry, failures: int, *, age: Millis, uniform: random.Rand
     return Millis(round(retry.schedule[failures - 1] * (1 + jitter)))
 
 
-def longest_pause(retry: Retry) -> Millis:
-    """The longest pause that the settings can give, without a Retry-After."""
+def longest_pause(retry: RetryConfig) -> Millis:
+    """The longest pause that the settings can give, without a RetryConfig-After."""
     if retry.schedule is None:
-        return retry.longest
+        return retry.max_delay
     return Millis(round(max(retry.schedule) * (1 + SCHEDULE_JITTER)))

@@ -58,9 +58,9 @@ class Backfill:
 
     def __init__(self, parts: Reconciling, config: Reconcile, *, ledger: Ledger, dry_run: bool = False) -> None:
         self._parts = parts
-        self._parallel = config.parallel
+        self._concurrency = config.concurrency
         self._coverage = ledger.coverage
-        self._slots = asyncio.Semaphore(config.parallel)
+        self._slots = asyncio.Semaphore(config.concurrency)
         self._dry_run = dry_run
 
     async def project(
@@ -112,7 +112,7 @@ class Backfill:
         self, project: Project, source: Source, windows: list[Interval], report: ProjectReport, progress: Progress
     ) -> None:
         """Read a source's windows, in concurrent parts. If one part fails, the others go on."""
-        parts = [part for window in windows for part in cut(window, self._parallel)]
+        parts = [part for window in windows for part in cut(window, self._concurrency)]
         results = await asyncio.gather(
             *(self._part(project, source, part, report, progress) for part in parts), return_exceptions=True
         )

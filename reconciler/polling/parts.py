@@ -55,7 +55,7 @@ def reconciling(
         reenable=config.reconcile.reenable_hooks,
         expected_tests=ExpectedTests() if expected_tests is None else expected_tests,
     )
-    reader = WindowReader(client=client, ledger=ledger, parallel=config.reconcile.parallel, details=details)
+    reader = WindowReader(client=client, ledger=ledger, concurrency=config.reconcile.concurrency, details=details)
     poller = Poller(
         config.reconcile,
         client=client,

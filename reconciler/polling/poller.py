@@ -58,7 +58,7 @@ class Poller:
         self._monitor = monitor
         self._reader = reader
         self._coverage = ledger.coverage
-        self._slots = asyncio.Semaphore(config.parallel)
+        self._slots = asyncio.Semaphore(config.concurrency)
         self._polling: set[int | str] = set()
         self._refused: dict[tuple[int, str], tuple[float, Exception]] = {}
 
@@ -116,7 +116,7 @@ class Poller:
         If GitLab's clock is behind ours, its clock counts: coverage ahead of it would hide events that are still to
         happen.
         """
-        return Millis(times.now() - self._client.behind - self._config.settle)
+        return Millis(times.now() - self._client.behind - self._config.grace_period)
 
     async def _poll(self, name: int | str) -> Counts:
         project = await self._projects.find(name)

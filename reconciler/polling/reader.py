@@ -37,13 +37,13 @@ class WindowReader:
     """Records what sources report.
 
     `details`: whether GitLab is asked for what rebuilt bodies lack. It costs about one request for each event that no
-    webhook reported. At most `parallel` such requests are made at a time.
+    webhook reported. At most `concurrency` such requests are made at a time.
     """
 
-    def __init__(self, *, client: Client, ledger: Ledger, parallel: int, details: bool = True) -> None:
+    def __init__(self, *, client: Client, ledger: Ledger, concurrency: int, details: bool = True) -> None:
         self._client = client
         self._ledger = ledger
-        self._parallel = parallel
+        self._concurrency = concurrency
         self._details = details
 
     async def read(
@@ -164,7 +164,7 @@ class WindowReader:
         fresh, _ = await self._preview(batch)
         if not fresh:
             return list(batch)
-        shares = [fresh[n :: self._parallel] for n in range(min(self._parallel, len(fresh)))]
+        shares = [fresh[n :: self._concurrency] for n in range(min(self._concurrency, len(fresh)))]
         whole = await asyncio.gather(
             *(
                 self._ask(partial(source.complete, project, [batch[index] for index in share]), counts)

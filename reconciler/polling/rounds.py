@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 def pause(config: Config) -> Millis:
     """The longest time between two polls of a project. If there are many, quiet ones wait for their turn."""
     many = bool(config.groups) or len(config.projects) > FEW
-    return max(config.reconcile.interval, config.reconcile.round) if many else config.reconcile.interval
+    return max(config.reconcile.interval, config.reconcile.full_poll_interval) if many else config.reconcile.interval
 
 
 def expected(config: Config, now: Millis) -> Millis:
     """Up to when a service that works as it should has read every project."""
-    return Millis(now - config.reconcile.settle - 2 * pause(config))
+    return Millis(now - config.reconcile.grace_period - 2 * pause(config))
 
 
 class Rounds:
@@ -101,7 +101,7 @@ class Rounds:
         if len(names) <= FEW:
             return names
         active = await self._active(names)
-        share = -(-len(names) * self._config.interval // self._config.round)
+        share = -(-len(names) * self._config.interval // self._config.full_poll_interval)
         return [*active, *self._next(names, share, but=active)]
 
     def _next(self, names: list[int | str], share: int, *, but: Iterable[int | str]) -> list[int | str]:
@@ -121,7 +121,7 @@ class Rounds:
         """
         now = times.now()
         # Not later than now: the wall clock may have been set back since.
-        since = Millis(min(self._looked_at or now, now) - self._config.overlap - self._config.settle)
+        since = Millis(min(self._looked_at or now, now) - self._config.overlap - self._config.grace_period)
         try:
             async with asyncio.timeout(self._config.interval / 1000):
                 active = await in_thread(lambda: self._activity.since(since))
@@ -145,7 +145,7 @@ class Rounds:
         """
         now = times.now()
         # Below zero: the wall clock was set back since.
-        due = self._groups_read_at is None or not 0 <= now - self._groups_read_at < self._config.round
+        due = self._groups_read_at is None or not 0 <= now - self._groups_read_at < self._config.full_poll_interval
         if due:
             self._groups_read_at = now
         await self._projects.refresh_groups(only_unread=not due)

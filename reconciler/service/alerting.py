@@ -17,7 +17,7 @@ from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.views.unknowns import Known
-from reconciler.metrics import state
+from reconciler.metrics.collectors import state
 from reconciler.polling.knowledge import asked, missed
 
 LOOK_S = 5.0
@@ -59,8 +59,8 @@ class Alerting:
     async def _review(self) -> float:
         """Look, and report changes. Returns the seconds until the next look."""
         now, config = times.now(), self._config()
-        settle = {one.name: one.breaker.settle for one in config.destinations}
-        found = self._ledger.alerts.destination_conditions(hold=settle, now=now)
+        hold = {one.name: one.breaker.recovery_hold for one in config.destinations}
+        found = self._ledger.alerts.destination_conditions(hold=hold, now=now)
         try:
             found += await self._not_known(config, now)
         except LedgerError:  # it is reported where it was met
@@ -72,7 +72,7 @@ class Alerting:
                 return LOOK_S
             for text in texts:
                 log.warning("alert", text=text)
-        lasting = [one.since + settle[one.subject] - now for one in found if one.subject in settle and one.only_lasts]
+        lasting = [one.since + hold[one.subject] - now for one in found if one.subject in hold and one.only_lasts]
         return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
 
     async def _not_known(self, config: Config, now: Millis) -> list[Condition]:

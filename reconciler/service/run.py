@@ -30,7 +30,8 @@ from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_dam
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep.repair import RESTORE
-from reconciler.metrics import Meters, Parts, Standing
+from reconciler.metrics.collectors import LedgerCollector, PartsCollector
+from reconciler.metrics.meters import Meters
 from reconciler.polling.knowledge import SharedLook
 from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.service.admin import AdminServer, serve_metrics
@@ -168,8 +169,8 @@ class _Service:
         self._filters = FilterWatch(lambda: self._config, reader)
         supervisor.on_error = ledger.report_damage
         supervisor.well(LEDGER)
-        meters.registry.register(Standing(lambda: (self._config, self._jobs.client), known, db.files.trouble))
-        meters.registry.register(Parts(supervisor.parts))
+        meters.registry.register(LedgerCollector(lambda: (self._config, self._jobs.client), known, db.files.trouble))
+        meters.registry.register(PartsCollector(supervisor.parts))
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._after_begin(alerting.run),

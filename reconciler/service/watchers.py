@@ -10,7 +10,7 @@ import structlog
 from reconciler.events.times import Millis
 from reconciler.ledger.listener import Committed, Listener
 from reconciler.ledger.queue.opening import Opened
-from reconciler.metrics import Meters
+from reconciler.metrics.meters import Meters
 from reconciler.service.alerting import Alerting
 from reconciler.service.errors import ServiceError
 from reconciler.supervisor import Supervisor

@@ -9,8 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from reconciler.config.models import Hook as HookConfig
-from reconciler.config.models import Trigger
+from reconciler.config.models import HookConfig, Trigger
 from reconciler.sources.hooks import Hook
 
 GROUP_ONLY = ("member_events", "subgroup_events", "project_events")

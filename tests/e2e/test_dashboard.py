@@ -74,13 +74,13 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
     service = make_service(
         gitlab={"url": gitlab.url, "token": gitlab.api.token},
         projects=list(PROJECTS),
-        reconcile={"interval": "1h", "settle": "1ms", "overlap": "1m", "sources": ["project_events", "issues"]},
+        reconcile={"interval": "1h", "grace_period": "1ms", "overlap": "1m", "sources": ["project_events", "issues"]},
         admin={"port": port},
         destinations=[
             {"name": "audit", "url": consumer.url, "allow_private": True},
             {"name": "archive", "kind": "file", "path": str(tmp_path / "archive.ndjson")},
             {"name": "warehouse", "url": "http://127.0.0.1:9/events", "allow_private": True,
-             "breaker": {"failures": 2, "longest": "1h"}},
+             "breaker": {"failures": 2, "max_delay": "1h"}},
         ],
     )  # fmt: skip
     service.write_config()

@@ -56,7 +56,7 @@ def test_other_4xx_is_a_dead_letter_at_once_and_holds_nothing_up(
 
 def test_what_is_not_taken_in_time_is_a_dead_letter(make_service: MakeService, consumer: Consumer) -> None:
     consumer.answer = lambda _h, _b: (500, {}, b"")
-    retry = {"first": "20ms", "longest": "50ms", "max_age": "300ms"}
+    retry = {"initial_delay": "20ms", "max_delay": "50ms", "max_age": "300ms"}
     service = make_service(destinations=[to_consumer(consumer, retry=retry)]).start()
     post(service, 1, 1)
     service.wait_for_log("dead letter: not delivered in time")
@@ -93,7 +93,7 @@ def test_one_event_that_makes_trouble_holds_up_only_its_own_project(
 
 def test_while_down_one_probe_at_a_time_goes_out(make_service: MakeService, consumer: Consumer) -> None:
     consumer.answer = lambda _h, _b: (503, {}, b"")
-    retry = {"first": "200ms", "longest": "400ms"}
+    retry = {"initial_delay": "200ms", "max_delay": "400ms"}
     service = make_service(destinations=[to_consumer(consumer, ordering="none", retry=retry, concurrency=8)]).start()
     for n in range(200):
         post(service, n, n)

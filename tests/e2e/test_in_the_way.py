@@ -20,8 +20,8 @@ from tests.reconciler.dashboard.test_app import free_port
 from tests.support.service import Service, until
 
 QUICK: dict[str, Any] = {
-    "retry": {"first": "10ms", "longest": "40ms"},
-    "breaker": {"failures": 3, "longest": "40ms", "settle": "1s"},
+    "retry": {"initial_delay": "10ms", "max_delay": "40ms"},
+    "breaker": {"failures": 3, "max_delay": "40ms", "recovery_hold": "1s"},
 }
 
 
@@ -68,13 +68,13 @@ def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeS
     assert consumer.wait_for(lambda c: len(c.taken) == 6)
     assert numbers(consumer) == [0, 2, 3, 4, 5, 6]
     assert stuck(service) is None
-    [letter] = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
+    [letter] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
     assert letter["id"] == 2
     assert letter["last_error"].startswith("set aside by hand, after: HTTP 500")
     again = service.run("destinations", "skip", "consumer", "2")
-    assert (again.returncode, "event 2 does not wait for consumer" in again.stderr) == (1, True)
+    assert (again.returncode, "event 2 is not pending for consumer" in again.stderr) == (1, True)
     consumer.answer = lambda _h, _b: TAKEN
-    assert service.run("dead", "replay", "2", "-y").returncode == 0
+    assert service.run("dead-letters", "replay", "2", "-y").returncode == 0
     assert consumer.wait_for(lambda c: len(c.taken) == 7)
 
 

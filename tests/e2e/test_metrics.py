@@ -68,12 +68,12 @@ def test_figures_and_names(make_service: MakeService, gitlab: Simulator, consume
         of(found, "destination_down", destination="away"),
         of(found, "destination_down", destination="consumer"),
     ) == (1, 0)
-    assert of(found, "webhook_commit_seconds_count") == 7
-    assert of(found, "delivered_seconds_count", destination="consumer") == 6
+    assert of(found, "webhook_ack_seconds_count") == 7
+    assert of(found, "delivery_latency_seconds_count", destination="consumer") == 6
     assert 0 < of(found, "commit_sightings_count") <= of(found, "commit_sightings_sum")
     assert of(found, "ledger_bytes") > 50_000
     assert of(found, "api_requests_total") > 0
-    assert of(found, "hooks_off") == 0
+    assert of(found, "hooks_disabled") == 0
     feed = f"/api/v4/projects/{PROJECT}/events"
     polls = gitlab.api.requests[feed]
     until(lambda: gitlab.api.requests[feed] >= polls + 3)

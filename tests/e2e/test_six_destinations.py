@@ -33,8 +33,8 @@ from tests.support.wire import Wire
 
 EVENTS, PROJECTS, SENDERS = 1500, 10, 4
 QUICK: dict[str, Any] = {
-    "breaker": {"failures": 5, "longest": "200ms", "settle": "3s"},
-    "retry": {"first": "50ms", "longest": "200ms"},
+    "breaker": {"failures": 5, "max_delay": "200ms", "recovery_hold": "3s"},
+    "retry": {"initial_delay": "50ms", "max_delay": "200ms"},
 }
 
 
@@ -166,7 +166,7 @@ async def test_six_tempers_under_load(make_service: MakeService, brokers: Broker
                  "routing_key": brokers.name, "ordering": "none", **QUICK},
                 {"name": "broken", "url": broken.url, "allow_private": True, "ordering": "none", **QUICK, **dying},
                 {"name": "gone", "url": gone.url, "allow_private": True},
-                {"name": "ops", "url": ops.url, "allow_private": True, "gets": "alerts"},
+                {"name": "ops", "url": ops.url, "allow_private": True, "type": "alerts"},
             ]
         ).start()  # fmt: skip
         assert service.process is not None

@@ -90,12 +90,12 @@ def webhook(**more: Any) -> dict[str, Any]:
 BAD_DESTINATIONS: list[tuple[dict[str, Any], str]] = [
     (webhook(transform={"template": "{{ body | nonsense }}"}), "No filter named 'nonsense'"),
     (webhook(transform={"template": "{{ body is nonsense }}"}), "No test named 'nonsense'"),
-    (webhook(transform={"jmespath": "lenght(body)"}), "there is no function lenght(); length() is meant?"),
+    (webhook(transform={"jmespath": "lenght(body)"}), "there is no function lenght(); did you mean length()?"),
     (webhook(filter={"expression": "contains(body)"}), "contains() takes 2 arguments, not 1"),
     (webhook(proxy="http://proxy:31x28"), "should be a URL like https://host/path: is the port a number?"),
     (webhook(url="https://example.com:99999/"), "is the port a number?"),
     (webhook(headers={"X-Team": "Müller"}), "can't be sent in a header"),
-    (webhook(headers={"X Team": "a"}), "is not a header name"),
+    (webhook(headers={"X Team": "a"}), "is not a valid header name"),
     ({"name": "bad", "kind": "nats", "servers": ["nats://host:42x2"]}, "should be a URL like nats://"),
     *[
         ({"name": "bad", "kind": kind}, f"kind {kind} (package broken-kinds): {what}")

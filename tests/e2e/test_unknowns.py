@@ -65,11 +65,11 @@ def test_nothing_was_ever_read(make_service: MakeService, consumer: Consumer) ->
         gitlab={"url": "http://127.0.0.1:9", "token": "glpat-x"},
         projects=[PROJECT],
         groups=["team"],
-        reconcile={"interval": "1s", "round": "1s"},
+        reconcile={"interval": "1s", "full_poll_interval": "1s"},
     ).start()
     until(lambda: {one["name"] for one in unknown(service)} >= {str(PROJECT), "team"})
     shown = service.run("gaps", "--exit-code")
-    assert (shown.returncode, shown.stdout.splitlines()[0]) == (1, "Not known (times are UTC):")
+    assert (shown.returncode, shown.stdout.splitlines()[0]) == (1, "Unknown (times are UTC):")
     assert (
         "could not catch up with GitLab"
         in service.wait_for_log(
@@ -79,7 +79,7 @@ def test_nothing_was_ever_read(make_service: MakeService, consumer: Consumer) ->
     assert consumer.wait_for(lambda c: len(said(c)) == 1, timeout_s=90)
     assert said(consumer) == [("gitlab_not_read", "http://127.0.0.1:9", "opened")]
     checked = service.run("check")
-    assert checked.stdout.startswith("! not known: gitlab http://127.0.0.1:9: unavailable since")
+    assert checked.stdout.startswith("! unknown: gitlab http://127.0.0.1:9: unavailable since")
     done = service.run("backfill", "--from", "2026-11-01", "--json")
     assert done.returncode == 1
     report = json.loads(done.stdout)

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from receiver.app import receiver_app
-from reconciler.config.models import Hook, Receiver
+from reconciler.config.models import HookConfig, Receiver
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.ledger import Ledger
@@ -203,7 +203,7 @@ async def test_too_many_connections_close_the_oldest_that_asks_nothing() -> None
 @pytest.fixture
 async def receiver(tmp_path: Path) -> AsyncIterator[ASGIApp]:
     """The real app, whose hook takes a token or a signature."""
-    hook = Hook(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
+    hook = HookConfig(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
     config = Receiver.model_validate({"hooks": [hook]})
     with closing(connect(tmp_path / "ledger.db")) as db:
         ledger = Ledger(Writer(db), db)

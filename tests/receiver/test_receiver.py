@@ -304,7 +304,7 @@ def test_one_change_that_can_t_be_written_takes_no_other_with_it(service: Servic
 
 
 def test_503_at_once_where_too_much_waits(tmp_path: Path) -> None:
-    config = {**ONE_HOOK, "receiver": {**ONE_HOOK["receiver"], "max_waiting": "3KiB"}}
+    config = {**ONE_HOOK, "receiver": {**ONE_HOOK["receiver"], "max_pending_bytes": "3KiB"}}
     service = Service(tmp_path, config).start()
     try:
         with sqlite3.connect(service.ledger, isolation_level=None) as other, ThreadPoolExecutor(4) as pool:

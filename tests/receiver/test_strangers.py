@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from receiver.app import receiver_app
-from reconciler.config.models import Hook, Receiver
+from reconciler.config.models import HookConfig, Receiver
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
@@ -66,8 +66,8 @@ class Door:
 
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    hook = Hook(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
-    config = Receiver.model_validate({"hooks": [hook], "max_body": "4KiB", "max_waiting": "16KiB"})
+    hook = HookConfig(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
+    config = Receiver.model_validate({"hooks": [hook], "max_body": "4KiB", "max_pending_bytes": "16KiB"})
     with closing(connect(tmp_path / "ledger.db")) as db:
         ledger = Ledger(Writer(db), db)
         yield Door(receiver_app(config, ledger=ledger, project_ids={}))

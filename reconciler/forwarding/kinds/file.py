@@ -22,11 +22,11 @@ class FileDestination(Destination):
 
     kind: Literal["file"] = "file"
     format: Literal["webhook", "cloudevents"] = Field(
-        "cloudevents", description="`cloudevents`: each line says its event's id. `webhook`: GitLab's body alone."
+        "cloudevents", description="`cloudevents`: each line includes the event's ID. `webhook`: GitLab's body alone."
     )
-    path: FileToWrite = Field(description="The file; relative to the config file.")
-    rotate_size: Size = Field("100MiB", validate_default=True, description="A larger file is put aside.")
-    keep: int = Field(10, ge=0, description="How many files that were put aside are kept; 0: all.")
+    path: FileToWrite = Field(description="Path of the file, relative to the config file.")
+    rotate_size: Size = Field("100MiB", validate_default=True, description="Size at which the file is rotated.")
+    max_files: int = Field(10, ge=0, description="How many rotated files to keep. 0 keeps all.")
 
 
 class File(Kind):
@@ -37,7 +37,7 @@ class File(Kind):
     def __init__(self, destination: FileDestination) -> None:
         self._path: Path = destination.path
         self._rotate_size = destination.rotate_size
-        self._keep = destination.keep
+        self._max_files = destination.max_files
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -92,7 +92,7 @@ class File(Kind):
         kept = sorted(self._rotated(), reverse=True)
         for number in kept:
             old = self._numbered(number)
-            if self._keep and number >= self._keep:
+            if self._max_files and number >= self._max_files:
                 old.unlink()
             else:
                 old.rename(self._numbered(number + 1))

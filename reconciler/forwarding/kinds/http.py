@@ -34,7 +34,7 @@ EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 def _header_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-        raise ValueError("is not a header name")
+        raise ValueError("is not a valid header name")
     return name
 
 
@@ -45,23 +45,22 @@ class HttpDestination(Destination):
     """An HTTP endpoint."""
 
     kind: Literal["http"] = "http"
-    url: Url = Field(description="Where events are posted to.")
+    url: Url = Field(description="URL that events are posted to.")
     headers: dict[HeaderName, HeaderSecret] = Field(
         default_factory=dict, description="Headers to send with each event."
     )
-    secret: SigningKey | None = Field(None, description="Standard Webhooks secret to sign with (`whsec_…`).")
-    secret_file: Path | None = Field(None, description="A file that holds the secret.")
-    tls: Tls | None = Field(None, description="A private CA, a client certificate.")
-    proxy: ProxyUrl | None = Field(
-        None, description="A proxy like http://proxy:3128, which then does the connecting."
-    )
+    secret: SigningKey | None = Field(None, description="Standard Webhooks secret to sign events with (`whsec_…`).")
+    secret_file: Path | None = Field(None, description="File that contains the secret.")
+    tls: Tls | None = Field(None, description="A private CA or a client certificate.")
+    proxy: ProxyUrl | None = Field(None, description="A proxy, like http://proxy:3128, which makes the connection.")
     allow_private: Networks = Field(
         False,
-        description="Whether addresses that are not public (loopback, 10.0.0.0/8, link-local, …) may be connected "
-        "to: `true`, or a list of networks.",
+        description="Whether to allow connections to addresses that are not public (loopback, 10.0.0.0/8, "
+        "link-local, …): `true`, or a list of networks.",
     )
     follow_redirects: bool = Field(
-        False, description="Whether 307 and 308 are followed. Other redirects never are: they would lose the body."
+        False,
+        description="Whether to follow 307 and 308. Other redirects are never followed: they would lose the body.",
     )
 
     @model_validator(mode="after")

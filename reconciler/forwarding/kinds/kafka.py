@@ -34,16 +34,18 @@ class KafkaDestination(Destination):
 
     kind: Literal["kafka"] = "kafka"
     servers: list[Server] = Field(min_length=1, description="Bootstrap servers, like 127.0.0.1:9092.")
-    topic: Pattern = Field("gitlab", description="With {project_id}, {project_path}, {kind}, {action}.")
-    max_message: int = Field(1_048_576, ge=1024, description="Largest message that the topic takes, in bytes.")
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="How to log in, where the cluster wants it."
+    topic: Pattern = Field(
+        "gitlab", description="Topic. {project_id}, {project_path}, {kind} and {action} are filled in."
     )
-    user: str | None = Field(None, description="User, for SASL.")
-    password: SecretStr | None = Field(None, description="Password, for SASL.")
-    password_file: Path | None = Field(None, description="A file that holds the password.")
+    max_message: int = Field(1_048_576, ge=1024, description="Largest message that the topic accepts, in bytes.")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="SASL mechanism, if the cluster requires authentication."
+    )
+    user: str | None = Field(None, description="SASL user.")
+    password: SecretStr | None = Field(None, description="SASL password.")
+    password_file: Path | None = Field(None, description="File that contains the password.")
     tls: Annotated[Tls | None, BeforeValidator(_tls, json_schema_input_type=Tls | Literal[True] | None)] = Field(
-        None, description="`true` for TLS; or a private CA, a client certificate."
+        None, description="`true` to use TLS; or a private CA or a client certificate."
     )
 
     @model_validator(mode="after")

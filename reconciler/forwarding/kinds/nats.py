@@ -32,18 +32,19 @@ class NatsDestination(Destination):
     """A NATS server with JetStream, and a stream that takes the subjects."""
 
     kind: Literal["nats"] = "nats"
-    servers: list[Server] = Field(min_length=1, description="Like nats://127.0.0.1:4222.")
+    servers: list[Server] = Field(min_length=1, description="Servers, like nats://127.0.0.1:4222.")
     subject: Pattern = Field(
         "gitlab.{project_id}.{kind}",
-        description="With {project_id}, {project_path}, {kind}, {action}; a stream must take it.",
+        description="Subject. {project_id}, {project_path}, {kind} and {action} are filled in. A JetStream stream "
+        "must accept it.",
     )
-    token: SecretStr | None = Field(None, description="Token, where the server wants one.")
-    token_file: Path | None = Field(None, description="A file that holds the token.")
-    user: str | None = Field(None, description="User, where the server wants one.")
-    password: SecretStr | None = Field(None, description="The user's password.")
-    password_file: Path | None = Field(None, description="A file that holds the password.")
-    credentials_file: ReadFile | None = Field(None, description="A NATS credentials file (JWT and seed).")
-    tls: Tls | None = Field(None, description="A private CA, a client certificate.")
+    token: SecretStr | None = Field(None, description="Token, if the server requires one.")
+    token_file: Path | None = Field(None, description="File that contains the token.")
+    user: str | None = Field(None, description="User, if the server requires one.")
+    password: SecretStr | None = Field(None, description="Password of the user.")
+    password_file: Path | None = Field(None, description="File that contains the password.")
+    credentials_file: ReadFile | None = Field(None, description="NATS credentials file (JWT and seed).")
+    tls: Tls | None = Field(None, description="A private CA or a client certificate.")
 
 
 class Nats(Connected["Client"]):

@@ -33,14 +33,17 @@ class RabbitMQDestination(Destination):
     """An exchange that is there, with a queue bound to it."""
 
     kind: Literal["rabbitmq"] = "rabbitmq"
-    url: ServerUrl = Field(description="Like amqp://user:password@127.0.0.1:5672/vhost, or amqps://….")
+    url: ServerUrl = Field(description="Server, like amqp://user:password@127.0.0.1:5672/vhost, or amqps://….")
     exchange: str = Field(
-        "", description="Its name; it must be there. Empty: the default one, where `routing_key` is a queue's name."
+        "",
+        description="Name of an existing exchange. Empty: the default exchange, where `routing_key` is the name of a "
+        "queue.",
     )
     routing_key: Pattern = Field(
-        "gitlab.{project_id}.{kind}", description="With {project_id}, {project_path}, {kind}, {action}."
+        "gitlab.{project_id}.{kind}",
+        description="Routing key. {project_id}, {project_path}, {kind} and {action} are filled in.",
     )
-    tls: Tls | None = Field(None, description="A private CA, a client certificate; for amqps.")
+    tls: Tls | None = Field(None, description="A private CA or a client certificate, for amqps.")
 
 
 class Channels:

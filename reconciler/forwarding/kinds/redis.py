@@ -32,15 +32,20 @@ class RedisDestination(Destination):
     """A Redis server, version 5 or newer, or what speaks its protocol."""
 
     kind: Literal["redis"] = "redis"
-    url: ServerUrl = Field(description="Like redis://user:password@127.0.0.1:6379/0, or rediss://….")
+    url: ServerUrl = Field(description="Server, like redis://user:password@127.0.0.1:6379/0, or rediss://….")
     stream: Pattern = Field(
-        "gitlab", description="The stream's key, with {project_id}, {project_path}, {kind}, {action}."
+        "gitlab", description="Key of the stream. {project_id}, {project_path}, {kind} and {action} are filled in."
     )
     max_length: int | None = Field(
-        None, ge=1, description="Cut the stream to about so many entries; default: never. Consumers must keep up."
+        None,
+        ge=1,
+        description="Trim the stream to about this many entries. Default: no trimming. Consumers that fall behind "
+        "lose entries.",
     )
-    replicas: int = Field(0, ge=0, description="How many replicas must have an event before it counts as delivered.")
-    tls: Tls | None = Field(None, description="A private CA, a client certificate; for rediss.")
+    replicas: int = Field(
+        0, ge=0, description="How many replicas must confirm an event before it counts as delivered."
+    )
+    tls: Tls | None = Field(None, description="A private CA or a client certificate, for rediss.")
 
 
 class Redis(Connected["Client"]):

@@ -21,7 +21,7 @@ class StdoutDestination(Destination):
 
     kind: Literal["stdout"] = "stdout"
     format: Literal["webhook", "cloudevents"] = Field(
-        "cloudevents", description="`cloudevents`: each line says its event's id. `webhook`: GitLab's body alone."
+        "cloudevents", description="`cloudevents`: each line includes the event's ID. `webhook`: GitLab's body alone."
     )
 
 

@@ -67,7 +67,7 @@ class ProjectStatus(msgspec.Struct, frozen=True):
     covered_through: str | None
     gaps: list[OpenGap]
     troubles: dict[str, str]
-    hooks_off: list[HookStatus]
+    hooks_disabled: list[HookStatus]
 
 
 class DestinationStatus(msgspec.Struct, frozen=True):
@@ -154,7 +154,7 @@ def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
             covered_through=through.get(row["id"]),
             gaps=by_project.get(row["id"], []),
             troubles=troubles.get(row["id"], {}),
-            hooks_off=off.get(row["id"], []),
+            hooks_disabled=off.get(row["id"], []),
         )
         for row in project_rows(db)
     ]

@@ -31,7 +31,7 @@ from tests.support.service import run
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A ledger with seven comments in five projects, of which event 2 turned out to be event 1; nothing was sent."""
+    """A ledger with seven comments in five projects, of which event 2 is the same as event 1; nothing was sent."""
     folder = tmp_path_factory.mktemp("stranger")
     whole = {
         "receiver": {"port": 0, "hooks": [{"token": "t"}]},
@@ -62,8 +62,8 @@ ALL = dict(commands(typer.main.get_command(command_line())))
 WITH_JSON = [path for path, one in ALL.items() if any("--json" in option.opts for option in one.params)]
 GIVEN = {
     ("events", "show"): ["1"],
-    ("dead", "show"): ["1"],
-    ("dead", "replay"): ["1"],
+    ("dead-letters", "show"): ["1"],
+    ("dead-letters", "replay"): ["1"],
     ("replay",): ["1"],
     ("destinations", "test"): ["archive"],
     ("backup",): ["target"],
@@ -99,7 +99,7 @@ def test_an_error_under_json_is_json(
     assert "--nonsense" in json.loads(said)["error"]
 
 
-@pytest.mark.parametrize("path", [("events", "show"), ("replay",), ("dead", "replay")], ids=" ".join)
+@pytest.mark.parametrize("path", [("events", "show"), ("replay",), ("dead-letters", "replay")], ids=" ".join)
 def test_other_errors_too(
     path: tuple[str, ...], config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,11 +114,11 @@ def test_other_errors_too(
 def test_the_real_command_says_it_on_stderr(tmp_path: Path, config: Path) -> None:
     done = run("status", "--json", "-c", str(tmp_path / "none.yaml"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert json.loads(done.stderr)["mistakes"][0]["what"].startswith("is not there")
+    assert json.loads(done.stderr)["mistakes"][0]["what"].startswith("does not exist")
     done = run("replay", "1", "-c", str(config))  # nobody answers
     assert (done.returncode, "nothing was changed" in done.stderr) == (1, True)
     done = run("events", "--form", "7d")
-    assert (done.returncode, "`gitlab-reconciler events list --help` shows" in done.stderr) == (2, True)
+    assert (done.returncode, "See `gitlab-reconciler events list --help`" in done.stderr) == (2, True)
     assert "╭" not in done.stderr
 
 
@@ -126,11 +126,11 @@ class TestIds:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            ("replay 1 99 100", "events 99, 100: not in this ledger; nothing was sent again"),
-            ("replay 2", "event 2 turned out to be event 1; nothing was sent again"),
-            ("replay 2 99", "event 99: not in this ledger; event 2 turned out to be event 1"),
-            ("dead replay 1 3", "events 1, 3: no dead letter; nothing was sent again"),
-            ("dead replay 1 --destination archive", "event 1: no dead letter of archive"),
+            ("replay 1 99 100", "events 99, 100: not in this ledger; nothing was replayed"),
+            ("replay 2", "event 2 is the same as event 1; nothing was replayed"),
+            ("replay 2 99", "event 99: not in this ledger; event 2 is the same as event 1"),
+            ("dead-letters replay 1 3", "events 1, 3: no dead letter; nothing was replayed"),
+            ("dead-letters replay 1 --destination archive", "event 1: no dead letter of archive"),
         ],
     )
     def test_those_that_are_none_are_named(self, config: Path, arguments: str, said: str) -> None:
@@ -162,24 +162,30 @@ class TestFilters:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            ("events --project typo", "No event matches: no project 'typo' was ever seen"),
-            ("events --project gruop/1", "No event matches: no project 'gruop/1' was ever seen: is 'group/1' meant?"),
-            ("events --project 77", "No event matches: no project '77' was ever seen"),
-            (f"events --project {1 << 63}", f"No event matches: no project '{1 << 63}' was ever seen"),
-            (f"dead --project {'9' * 5000}", f"No dead letter matches: no project '{'9' * 5000}' was ever seen"),
-            ("events --kind noet", "No event matches: no kind 'noet' was ever seen: is 'note' meant?"),
-            ("events --kind push", "No event matches: no kind 'push' was ever seen"),
+            ("events --project typo", "No event matches: no project 'typo' in the ledger"),
+            (
+                "events --project gruop/1",
+                "No event matches: no project 'gruop/1' in the ledger: did you mean 'group/1'?",
+            ),
+            ("events --project 77", "No event matches: no project '77' in the ledger"),
+            (f"events --project {1 << 63}", f"No event matches: no project '{1 << 63}' in the ledger"),
+            (
+                f"dead-letters --project {'9' * 5000}",
+                f"No dead letter matches: no project '{'9' * 5000}' in the ledger",
+            ),
+            ("events --kind noet", "No event matches: no kind 'noet' in the ledger: did you mean 'note'?"),
+            ("events --kind push", "No event matches: no kind 'push' in the ledger"),
             (
                 "events --source webhok:default",
-                "No event matches: no source 'webhok:default' was ever seen: is 'webhook:default' meant?",
+                "No event matches: no source 'webhok:default' in the ledger: did you mean 'webhook:default'?",
             ),
             ("events --project group/1 --to 2020-01-01", "No event matches."),
             ("events --source webhook --to 2020-01-01", "No event matches."),
             (
-                "dead --destination archiv",
-                "No dead letter matches: no destination 'archiv' was ever seen: is 'archive' meant?",
+                "dead-letters --destination archiv",
+                "No dead letter matches: no destination 'archiv' in the ledger: did you mean 'archive'?",
             ),
-            ("dead --project group/1", "No dead letter matches."),
+            ("dead-letters --project group/1", "No dead letter matches."),
         ],
     )
     def test_what_was_never_seen_is_said(self, config: Path, arguments: str, said: str) -> None:
@@ -192,16 +198,16 @@ class TestFilters:
 
     def test_nothing_is_sent_again_for_a_project_that_is_none(self, config: Path) -> None:
         done = run("replay", "--from", "1d", "--project", "gruop/1", "-c", str(config))
-        assert (done.returncode, "is 'group/1' meant?; nothing was sent again" in done.stderr) == (1, True)
+        assert (done.returncode, "did you mean 'group/1'?; nothing was replayed" in done.stderr) == (1, True)
 
 
 def test_groups_of_commands_alone_list(config: Path) -> None:
-    for group in ("events", "dead", "destinations"):
+    for group in ("events", "dead-letters", "destinations"):
         alone, listed = (run(group, *more, "-c", str(config)) for more in ((), ("list",)))
         assert (alone.returncode, alone.stdout) == (0, listed.stdout)
         assert "Usage" not in alone.stdout
     done = run("hooks", "-c", str(config))
-    assert (done.returncode, "gitlab.token: is needed" in done.stderr) == (2, True)
+    assert (done.returncode, "gitlab.token: is required" in done.stderr) == (2, True)
 
 
 NOON = Millis(round(datetime(2026, 10, 15, 12, tzinfo=UTC).timestamp() * 1000))
@@ -238,8 +244,8 @@ class TestTimes:
 
     @pytest.mark.parametrize(
         "command",
-        ["events --from {}", "dead --to {}", "destinations test archive --from {}", "replay --from {} -y",
-         "dead replay --to {} -y"],
+        ["events --from {}", "dead-letters --to {}", "destinations test archive --from {}", "replay --from {} -y",
+         "dead-letters replay --to {} -y"],
     )  # fmt: skip
     def test_every_command_takes_them(self, config: Path, command: str) -> None:
         done = run(*command.format("2026-10-00").split(), "-c", str(config))

@@ -33,7 +33,7 @@ def test_beside_a_service_only_the_service_decides(
     service.write_config()
     done = service.run("backfill", "--from", today())
     assert done.returncode == 0, done.stderr
-    assert "destination renamed: gets nothing of this" in done.stderr
+    assert "destination renamed: receives none of these events" in done.stderr
     assert rows(service, "SELECT name, active FROM destinations") == [("consumer", 1)]
 
 

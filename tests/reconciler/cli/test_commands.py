@@ -128,7 +128,7 @@ class TestCheck:
         done = service.run("check")
         assert done.returncode == 0, done.stdout
         assert (done.stdout.count("✓"), done.stdout.count("!")) == (6, 1)
-        assert "none delivers here yet: `hooks ensure` makes one" in done.stdout
+        assert "none delivers here yet: `hooks ensure` creates one" in done.stdout
         assert "group/project, id 42" in done.stdout
         gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")
         findings = json.loads(service.run("check", "--json").stdout)
@@ -163,7 +163,7 @@ class TestCheck:
         service.write_config()
         gitlab.api.faults.forbidden_paths = {"/hooks": 403}
         done = service.run("check")
-        assert (done.returncode, "can't be seen" in done.stdout) == (0, True)
+        assert (done.returncode, "can't be read" in done.stdout) == (0, True)
         gitlab.api.faults.forbidden_paths = {"/hooks/1/events": 404}
         gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")
         done = service.run("check")
@@ -286,7 +286,7 @@ class TestReplay:
         consumer.answer = lambda _h, _b: (200, {}, b"")
 
         asked = service.run("replay", "--dead", stdin="n\n")
-        assert (asked.returncode, "consumer: 1 to send again" in asked.stderr) == (1, True)
+        assert (asked.returncode, "consumer: 1 to replay" in asked.stderr) == (1, True)
         assert len(consumer.requests) == 3
 
         assert service.run("replay", "--dead", stdin="y\n").returncode == 0
@@ -298,7 +298,7 @@ class TestReplay:
         assert by_id == {"destinations": {"consumer": 2}, "reopened": 2}
         assert consumer.wait_for(lambda c: len(c.taken) == 5)
         done = service.run("replay", "--from", "2017-12-10", "--to", "2017-12-10", "--destination", "consumer", "-y")
-        assert "Open again: 1." in done.stdout
+        assert "Queued for delivery: 1." in done.stdout
         assert consumer.wait_for(lambda c: len(c.taken) == 6)
         assert len({r.event_id for r in consumer.taken}) == 3
         assert "Nothing matches" in service.run("replay", "--dead", "-y").stdout

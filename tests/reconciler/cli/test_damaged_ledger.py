@@ -29,9 +29,9 @@ COMMANDS = [
     "destinations list",
     "destinations test a",
     "destinations pause a",
-    "dead list",
-    "dead show 1",
-    "dead replay --all --yes",
+    "dead-letters list",
+    "dead-letters show 1",
+    "dead-letters replay --all --yes",
     "replay --from 2020-01-01 --yes",
     "prune",
     "backup copy.db",
@@ -82,7 +82,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("events list", "sightings"),
         ("events show 1", "sightings"),
         ("destinations pause a", "destinations"),
-        ("dead list", "deliveries_dead"),
+        ("dead-letters list", "deliveries_dead"),
         ("prune", "runs"),
         ("backup copy.db", "events"),
         ("backup copy.db", "events_by_time"),
@@ -143,7 +143,7 @@ def test_a_later_version_s(ledger: Path, run: Run, command: str) -> None:
     assert ledger.read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["status", "gaps", "events list", "dead list", "backup copy.db"])
+@pytest.mark.parametrize("command", ["status", "gaps", "events list", "dead-letters list", "backup copy.db"])
 def test_an_earlier_version_s_is_not_read_before_serve_has_brought_it_up(
     ledger: Path, run: Run, command: str
 ) -> None:
@@ -155,7 +155,7 @@ def test_an_earlier_version_s_is_not_read_before_serve_has_brought_it_up(
     assert "`gitlab-reconciler serve` brings it up when it starts" in said
 
 
-WRITING = ["destinations pause a", "dead replay --all --yes", "prune"]
+WRITING = ["destinations pause a", "dead-letters replay --all --yes", "prune"]
 
 
 @pytest.mark.parametrize(

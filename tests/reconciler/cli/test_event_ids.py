@@ -20,8 +20,8 @@ from tests.support.filled import filled
 NOW = "2026-10-01T00:00:00.000Z"
 COMMANDS = [
     "events show {}",
-    "dead show {}",
-    "dead replay {} --yes",
+    "dead-letters show {}",
+    "dead-letters replay {} --yes",
     "replay {} --yes",
     "destinations skip archive {}",
 ]
@@ -57,9 +57,9 @@ def test_the_outside_id(
     named = id_of(2 if "skip" in command else 1)
     other = named.replace("evt_", "evt_0")
     code, said = in_process(monkeypatch, capsys, *command.format(other).split(), "-c", config)
-    assert (code, f"{other}: no id of this ledger" in said) == (1, True), said
+    assert (code, f"{other}: made by another ledger" in said) == (1, True), said
     code, said = in_process(monkeypatch, capsys, *command.format("evt_x").split(), "-c", config)
-    assert (code, "is no event's id" in said, "evt_…" in said) == (2, True, True), said
+    assert (code, "is not an event ID" in said, "evt_…" in said) == (2, True, True), said
     code, said = in_process(monkeypatch, capsys, *command.format(named).split(), "-c", config)
     assert code == 0, said
 

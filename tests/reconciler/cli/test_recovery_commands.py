@@ -112,12 +112,12 @@ def test_resend_brings_the_original_bytes(make_service: MakeService, gitlab: Sim
         return shown["payload"]["commits"][0]["author"]["email"], sighting["recovery"]
 
     shown = service.run("events", "show", str(event["id"])).stdout
-    assert "blotted out by GitLab: commits[].author.email" in shown
-    assert "project_events: rebuilt in the webhook's shape; not known: ref_protected" in shown
+    assert "redacted by GitLab: commits[].author.email" in shown
+    assert "project_events: rebuilt as a webhook payload; unknown: ref_protected" in shown
     assert body() == ("[REDACTED]", {"by": "hook_log", "unknown": [], "redacted": ["commits[].author.email"]})
     listed = service.run("hooks", "resend", "--project", "group/project", "--dry-run")
     assert "internal error" in listed.stdout
-    assert "nothing was sent" in listed.stdout
+    assert "nothing was resent" in listed.stdout
     sent = service.run("hooks", "resend", "--project", str(PROJECT), "--json")
     assert [row["delivery"] for row in json.loads(sent.stdout)] == [hook.log[0][1]["id"]]
     email, recovery = body()
@@ -146,5 +146,5 @@ def test_metrics(make_service: MakeService, gitlab: Simulator) -> None:
     service.wait_for_log("caught up with GitLab")
     with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
-    for name in ("gap_seconds", "gaps", "hooks_off 0.0", "api_requests_total", "rate_limit_remaining"):
+    for name in ("gap_seconds", "gaps", "hooks_disabled 0.0", "api_requests_total", "rate_limit_remaining"):
         assert f"gitlab_reconciler_{name}" in text

@@ -104,8 +104,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 TABLES = {
     "events": 7,
     "events show 1": 1,
-    "dead": 2,
-    "dead show 1": 1,
+    "dead-letters": 2,
+    "dead-letters show 1": 1,
     "status": 5,
     "gaps": 1,
     "destinations": 1,
@@ -127,6 +127,6 @@ def test_at_80_columns_no_word_and_no_date_breaks(config: Path, command: str) ->
 
 
 def test_what_is_cut_is_whole_elsewhere(config: Path) -> None:
-    assert "words end" in on_terminal("dead", "show", "1", "-c", str(config), columns=80)
+    assert "words end" in on_terminal("dead-letters", "show", "1", "-c", str(config), columns=80)
     first = json.loads(on_terminal("events", "--json", "-c", str(config)).splitlines()[0])
     assert first["title"].endswith("is wide")

@@ -106,13 +106,13 @@ destinations:
     url: ftp://x
     timeout: soon
     secret: whsec_%%
-    retry: {first: 0s}
+    retry: {initial_delay: 0s}
   - url: https://ok
 """,
     )
     assert told == [
         "config.yaml:2: gitlab.url: should be a URL like https://host/path",
-        "config.yaml:3: gitlab.tokn: is not known here: is `token` meant?",
+        "config.yaml:3: gitlab.tokn: unknown key: did you mean `token`?",
         "config.yaml:4: projects[1]: should be a project's numeric id or its path like `group/project`",
         "config.yaml:4: projects[3]: should be a project's numeric id or its path like `group/project`",
         "config.yaml:6: receiver.port: should be 65535 or less",
@@ -124,7 +124,8 @@ destinations:
         "config.yaml:13: destinations[0].url: should be a URL like https://host/path",
         "config.yaml:14: destinations[0].timeout: should be a duration with a unit, like 500ms, 90s, 5m, 2h or 3d",
         "config.yaml:15: destinations[0].secret: should be a Standard Webhooks secret: `whsec_` and base64",
-        "config.yaml:16: destinations[0].retry.first: should be longer than nothing and shorter than ten years",
+        "config.yaml:16: destinations[0].retry.initial_delay: should be longer than nothing and shorter than "
+        "ten years",
         "config.yaml:17: destinations[1].name: is missing",
     ]
 
@@ -132,13 +133,13 @@ destinations:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("receiver: [", "config.yaml:1: no valid YAML"),
+        ("receiver: [", "config.yaml:1: not valid YAML"),
         ("", "config.yaml:1: is empty: `gitlab-reconciler init` writes one"),
         ("- 1", "config.yaml:1: should be a mapping"),
         ("{}", "config.yaml:1: receiver: is missing"),
-        ("receiver: {hooks: [{token: a}, {token: b}]}", "receiver.hooks[1]: default stands here twice"),
-        ("a: 1\na: 2", "config.yaml:2: a: stands here twice: it is in line 1 too"),
-        ("receiver: {hooks: [{token: a}]}\nprojects: [1, 1]", "projects[1]: 1 stands here twice"),
+        ("receiver: {hooks: [{token: a}, {token: b}]}", "receiver.hooks[1]: default is used twice"),
+        ("a: 1\na: 2", "config.yaml:2: a: is given twice: also in line 1"),
+        ("receiver: {hooks: [{token: a}]}\nprojects: [1, 1]", "projects[1]: 1 is used twice"),
         ("x: !!python/object:os.system {}", "config.yaml:1: x"),
     ],
 )
@@ -233,8 +234,8 @@ def test_durations_round_trip(number: int, unit: str) -> None:
             "destinations[0].retry.schedule[1]: should be a duration with a unit",
         ),
         (
-            "destinations: [{name: a, url: 'https://example.com', rate: 10}]",
-            "destinations[0].rate: should be a rate with a unit, like 10/s, 600/m or 1000/h; 10 has none",
+            "destinations: [{name: a, url: 'https://example.com', rate_limit: 10}]",
+            "destinations[0].rate_limit: should be a rate with a unit, like 10/s, 600/m or 1000/h; 10 has none",
         ),
         (
             "receiver: {max_body: 25, hooks: [{token: t}]}",
@@ -281,7 +282,7 @@ def test_a_project_may_have_settings_of_its_own() -> None:
         ("group/project", None),
         ("group/other", ["hook_log"]),
     ]
-    with pytest.raises(ValueError, match="stands here twice"):
+    with pytest.raises(ValueError, match="is used twice"):
         Config.model_validate({**MINIMAL, "projects": ["a/b", {"project": "a/b"}]})
 
 
@@ -313,20 +314,23 @@ NESTED = deep(30, "{% for a in b %}", "{% endfor %}")  # more than Python nests
         ("{url: 'https://x', secret: whsec_====}", "secret: should be a Standard Webhooks secret"),
         ("{url: 'https://x', headers: {X-Team: Müller}}", "headers.X-Team: can't be sent in a header"),
         ('{url: "https://x", headers: {A: "b\\r\\nC: d"}}', "headers.A: can't be sent in a header"),
-        ("{url: 'https://x', headers: {'A:': b}}", "is not a header name"),
+        ("{url: 'https://x', headers: {'A:': b}}", "is not a valid header name"),
         ("{url: 'https://x', transform: {template: '{{ a | nonsense }}'}}", "No filter named 'nonsense'"),
         ("{url: 'https://x', transform: {template: '{% if a is nonsense %}{% endif %}'}}", "No test named"),
-        ("{url: 'https://x', transform: {template: '{{ a', content_type: text/plain}}", "no valid Jinja2 template"),
+        (
+            "{url: 'https://x', transform: {template: '{{ a', content_type: text/plain}}",
+            "not a valid Jinja2 template",
+        ),
         ("{url: 'https://x', transform: {template: a, content_type: 'text/plän'}}", "content_type: can't be sent"),
         (
             f"{{url: 'https://x', transform: {{template: '{deep(30, '{% for a in b %}', '{% endfor %}')}'}}}}",
             "Jinja2",
         ),
         ("{url: 'https://x', filter: {expression: 'nonsense(a)'}}", "there is no function nonsense()"),
-        ("{url: 'https://x', filter: {expression: 'a[?startswith(b, c)]'}}", "starts_with() is meant?"),
+        ("{url: 'https://x', filter: {expression: 'a[?startswith(b, c)]'}}", "did you mean starts_with()?"),
         ("{url: 'https://x', filter: {expression: 'sort_by(a)'}}", "sort_by() takes 2 arguments, not 1"),
         ("{url: 'https://x', filter: {expression: 'merge()'}}", "merge() takes at least 1 arguments, not 0"),
-        (f"{{url: 'https://x', filter: {{expression: '{deep(5000, '(', ')')}'}}}}", "no valid JMESPath"),
+        (f"{{url: 'https://x', filter: {{expression: '{deep(5000, '(', ')')}'}}}}", "not valid JMESPath"),
         ("{kind: nats, servers: ['nats://x:42x2']}", "servers[0]: should be a URL like nats://"),
         ("{kind: nats, servers: ['http://x']}", "servers[0]: should be a URL like nats://"),
         ("{kind: kafka, servers: ['x:90x2']}", "servers[0]: should be an address like 127.0.0.1:9092"),

@@ -37,38 +37,38 @@ def told(folder: Path, text: str, **environ: str) -> list[str]:
 
 WRONG = {
     # keys
-    "projct: []\n": "2: projct: is not known here: is `projects` meant?",
-    "hooks: []\n": "2: hooks: is not known here: it is a key of `receiver`",
-    "gitlab:\n  receiver: 1\n": "3: gitlab.receiver: is not known here; there are url, token, token_file",
-    "gitlab:\n  Token: x\n": "3: gitlab.Token: is not known here: is `token` meant?",
-    "destinations:\n- name: d\n  ulr: x\n  url: https://h\n": "4: destinations[0].ulr: is not known here: is `url` ",
+    "projct: []\n": "2: projct: unknown key: did you mean `projects`?",
+    "hooks: []\n": "2: hooks: unknown key here: it is a key of `receiver`",
+    "gitlab:\n  receiver: 1\n": "3: gitlab.receiver: unknown key; known keys are url, token, token_file",
+    "gitlab:\n  Token: x\n": "3: gitlab.Token: unknown key: did you mean `token`?",
+    "destinations:\n- name: d\n  ulr: x\n  url: https://h\n": "4: destinations[0].ulr: unknown key: did you mean `u",
     "destinations:\n- name: d\n  url: https://h\n  subject: x\n": "it is a key of destinations of the kind nats",
-    "destinations:\n- name: d\n  url: https://h\n  retry: {frist: 1s}\n": "retry.frist: is not known here: is `first",
-    "destinations:\n- {name: d, kind: kafka, servers: [h], tls: {ca: x}}\n": "tls.ca: is not known here: is `ca_file",
-    "projects:\n- {project: 1, source: []}\n": "3: projects[0].source: is not known here: is `sources` meant?",
+    "destinations:\n- name: d\n  url: https://h\n  retry: {max_dely: 1s}\n": "max_dely: unknown key: did you mean `m",
+    "destinations:\n- {name: d, kind: kafka, servers: [h], tls: {ca: x}}\n": "tls.ca: unknown key: did you mean `ca",
+    "projects:\n- {project: 1, source: []}\n": "3: projects[0].source: unknown key: did you mean `sources`?",
     "? [a, b]\n: c\n": "2: a key should be one word",
     # twice
-    "a: 1\nadmin: {}\nadmin: {}\n": "4: admin: stands here twice: it is in line 3 too",
-    "projects:\n- a/b\n- c/d\n- a/b\n": "5: projects[2]: a/b stands here twice: projects[0] has it too (line 3)",
-    "groups:\n- a\n- a\n": "4: groups[1]: a stands here twice: groups[0] has it too (line 3)",
-    "destinations:\n- name: d\n  url: https://h\n- url: https://h\n  name: d\n": "6: destinations[1].name: d stands ",
+    "a: 1\nadmin: {}\nadmin: {}\n": "4: admin: is given twice: also in line 3",
+    "projects:\n- a/b\n- c/d\n- a/b\n": "5: projects[2]: a/b is used twice: also by projects[0] (line 3)",
+    "groups:\n- a\n- a\n": "4: groups[1]: a is used twice: also by groups[0] (line 3)",
+    "destinations:\n- name: d\n  url: https://h\n- url: https://h\n  name: d\n": "6: destinations[1].name: d is used",
     "destinations:\n- {name: d, kind: file, path: x}\n- {name: e, kind: file, path: ./x}\n": (
-        "4: destinations[1].path: is the same file as destinations[0].path: each needs one of its own (line 3)"
+        "4: destinations[1].path: is the same file as destinations[0].path: each needs its own (line 3)"
     ),
     "destinations:\n- {name: d, kind: file, path: ledger.db}\n": "3: destinations[0].path: is the same file as ledge",
     # ports
-    "admin:\n  port: 8080\n": "3: admin.port: 8080 is taken by receiver.port: each needs a port of its own",
-    "admin: {port: 9}\nmetrics:\n  host: 0.0.0.0\n  port: 9\n": "5: metrics.port: 9 is taken by admin.port: each nee",
-    "metrics: {host: localhost, port: 8080}\n": "2: metrics.port: 8080 is taken by receiver.port",
+    "admin:\n  port: 8080\n": "3: admin.port: 8080 is already used by receiver.port: each needs its own port",
+    "admin: {port: 9}\nmetrics:\n  host: 0.0.0.0\n  port: 9\n": "5: metrics.port: 9 is already used by admin.port: e",
+    "metrics: {host: localhost, port: 8080}\n": "2: metrics.port: 8080 is already used by receiver.port",
     "admin: {host: '0.0.0.0:80', token: 0123456789abcdef, port: 1}\n": "2: admin.host: should be an address or a nam",
     # kinds of values
-    "reconcile: {parallel: many}\n": "2: reconcile.parallel: should be a whole number",
-    "reconcile: {parallel: 1.5}\n": "2: reconcile.parallel: should be a whole number",
-    "reconcile: {parallel: 0}\n": "2: reconcile.parallel: should be 1 or more",
-    "reconcile: {parallel: 65}\n": "2: reconcile.parallel: should be 64 or less",
+    "reconcile: {concurrency: many}\n": "2: reconcile.concurrency: should be a whole number",
+    "reconcile: {concurrency: 1.5}\n": "2: reconcile.concurrency: should be a whole number",
+    "reconcile: {concurrency: 0}\n": "2: reconcile.concurrency: should be 1 or more",
+    "reconcile: {concurrency: 65}\n": "2: reconcile.concurrency: should be 64 or less",
     "reconcile: {reenable_hooks: maybe}\n": "2: reconcile.reenable_hooks: should be true or false",
     "reconcile: {sources: [hook-log]}\n": "2: reconcile.sources[0]: should be one of hook_log, project_events",
-    "reconcile: {sources: [pipline]}\n": "feature_flags: is pipelines meant?",
+    "reconcile: {sources: [pipline]}\n": "feature_flags: did you mean pipelines?",
     "gitlab: {rate_share: half}\n": "2: gitlab.rate_share: should be a number",
     "gitlab: {rate_share: 0}\n": "2: gitlab.rate_share: should be more than 0",
     "gitlab: {url: 7}\n": "2: gitlab.url: should be text: put it in quotes",
@@ -77,19 +77,19 @@ WRONG = {
     "projects: a/b\n": "2: projects: should be a list, like `[a, b]`",
     "projects:\n- a/b\n-\n": "4: projects[1]: should be a project's numeric id or its path",
     "destinations:\n- d\n": "3: destinations[0]: should be a section: keys, each with a value",
-    "destinations:\n- {name: d, url: https://h, gets: alarms}\n": "gets: should be one of events, alerts: is alerts ",
-    "destinations:\n- {name: d, kind: htp}\n": "3: destinations[0].kind: there is no kind 'htp': is 'http' meant?",
+    "destinations:\n- {name: d, url: https://h, type: alarms}\n": "should be one of events, alerts: did you mean al",
+    "destinations:\n- {name: d, kind: htp}\n": "3: destinations[0].kind: there is no kind 'htp': did you mean 'http'",
     "destinations:\n- {name: d, kind: kafka, servers: []}\n": "3: destinations[0].servers: is empty: give at least o",
     "destinations:\n- {name: d, kind: kafka, servers: [h], tls: 1}\n": "tls: should be a section",
-    "destinations:\n- name: d\n  url: https://h\n  gets: alerts\n  filter:\n    projects: [1]\n": "6: destinations[0",
+    "destinations:\n- name: d\n  url: https://h\n  type: alerts\n  filter:\n    projects: [1]\n": "6: destinations[0",
     # nothing where something should be
-    "gitlab: {token: ''}\n": "2: gitlab.token: is empty: give it a value, or take the key out",
-    "gitlab: {url: }\n": "2: gitlab.url: is empty: give it a value, or take the key out",
+    "gitlab: {token: ''}\n": "2: gitlab.token: is empty: give it a value, or remove the key",
+    "gitlab: {url: }\n": "2: gitlab.url: is empty: give it a value, or remove the key",
     "admin: {port: 1, token: ''}\n": "2: admin.token: is empty",
     "admin: {host: ''}\n": "2: admin.host: is empty",
     # variables
     "gitlab: {token: '${GITLAB TOKEN}'}\n": "2: gitlab.token: '${GITLAB TOKEN}' names no environment variable",
-    "gitlab: {token: '${GITLAB-TOKEN}'}\n": "like ${NAME} or ${NAME:-default}; where a dollar is meant, write `$$`",
+    "gitlab: {token: '${GITLAB-TOKEN}'}\n": "like ${NAME} or ${NAME:-default}; for a dollar sign, write `$$`",
     "gitlab: {token: '${GITLAB_TOKEN'}\n": "2: gitlab.token: '${GITLAB_TOKEN' names no environment variable",
     "gitlab: {token: '${}'}\n": "2: gitlab.token: '${}' names no environment variable",
     "gitlab: {token: $GITLAB_TOKEN}\n": "2: gitlab.token: write ${GITLAB_TOKEN} for the environment variable",
@@ -112,15 +112,15 @@ WRONG = {
     "destinations:\n- {name: d, url: https://h, tls: {key_file: config.yaml}}\n": "tls.key_file: is the key of a cli",
     "destinations:\n- {name: d, kind: nats, servers: [h], credentials_file: x}\n": "credentials_file: x: can't be re",
     # YAML
-    "projects:\n\t- 1\n": "3: no valid YAML: found character '\\t' that cannot start any token: indent with spaces",
-    "gitlab: {url: 'x}\n": "3: no valid YAML: found unexpected end of stream: is a quote or a bracket not closed?",
-    "a: b: c\n": "2: no valid YAML: mapping values are not allowed here: is this line indented as those around it?",
-    "a: *b\n": "2: no valid YAML: found undefined alias 'b'",
-    "a: !!python/object:os.system {}\n": "2: a: is not known here",
-    "gitlab: {url: !secret x}\n": "2: gitlab.url: the tag `!secret` is not known here",
-    "gitlab: {url: 2026-99-99}\n": "2: gitlab.url: can't be read: month must be in 1..12; if it is meant as text, pu",
-    "projects: &a [*a]\n": "2: projects[0]: is a part of itself",
-    "a: \x00\n": "2: no valid YAML: the character U+0000",
+    "projects:\n\t- 1\n": "3: not valid YAML: found character '\\t' that cannot start any token: indent with spaces",
+    "gitlab: {url: 'x}\n": "3: not valid YAML: found unexpected end of stream: is a quote or a bracket not closed?",
+    "a: b: c\n": "2: not valid YAML: mapping values are not allowed here: is this line indented as those around it?",
+    "a: *b\n": "2: not valid YAML: found undefined alias 'b'",
+    "a: !!python/object:os.system {}\n": "2: a: unknown key",
+    "gitlab: {url: !secret x}\n": "2: gitlab.url: unknown tag `!secret`",
+    "gitlab: {url: 2026-99-99}\n": "2: gitlab.url: can't be read: month must be in 1..12; if it is text, put it in",
+    "projects: &a [*a]\n": "2: projects[0]: contains itself",
+    "a: \x00\n": "2: not valid YAML: the character U+0000",
     "a: " + "[" * 3000 + "]" * 3000 + "\n": "2: is nested too deep",
 }
 
@@ -137,12 +137,12 @@ def test_a_mistake_is_told_with_its_place_and_what_to_do(tmp_path: Path, text: s
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("receiver:\n  # all of it\nprojects: []\n", "1: receiver: is empty: what belongs to it is commented out"),
-        ("receiver:\n  hooks:\n  # - name: x\n", "2: receiver.hooks: is empty: what belongs to it is commented out"),
-        ("receiver:\nhooks:\n- token: t\n", "2: hooks: is not known here: it is a key of `receiver`"),
+        ("receiver:\n  # all of it\nprojects: []\n", "1: receiver: is empty: its content is commented out"),
+        ("receiver:\n  hooks:\n  # - name: x\n", "2: receiver.hooks: is empty: its content is commented out"),
+        ("receiver:\nhooks:\n- token: t\n", "2: hooks: unknown key here: it is a key of `receiver`"),
         ("receiver:\n  hooks: []\n", "2: receiver.hooks: is empty: give at least one"),
         ("receiver:\n  hooks:\n  - token: ''\n", "3: receiver.hooks[0].token: is empty"),
-        ("receiver:\n  hooks:\n  - {token: a}\n  - {token: b}\n", "4: receiver.hooks[1]: default stands here twice"),
+        ("receiver:\n  hooks:\n  - {token: a}\n  - {token: b}\n", "4: receiver.hooks[1]: default is used twice"),
         ("receiver:\n  url: https://h/webhooks/gitlab/default\n", "without /webhooks/gitlab/default: https://h"),
         ("# all of it\n", "1: is empty: `gitlab-reconciler init` writes one"),
         ("", "1: is empty"),
@@ -193,17 +193,17 @@ def test_a_folder_and_a_file_that_can_t_be_read(tmp_path: Path) -> None:
         f"{tmp_path}: is a folder: name the file in it, like {tmp_path / 'config.yaml'}",
     )
     done = run("check", "-c", str(tmp_path / "none.yaml"))
-    assert (done.returncode, "none.yaml: is not there: `gitlab-reconciler init`" in done.stderr) == (2, True)
+    assert (done.returncode, "none.yaml: does not exist: `gitlab-reconciler init`" in done.stderr) == (2, True)
     (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: \xe4\n")
     done = run("check", "-c", str(tmp_path / "latin.yaml"))
-    assert (done.returncode, "latin.yaml:2: is no UTF-8 text" in done.stderr) == (2, True)
+    assert (done.returncode, "latin.yaml:2: is not UTF-8 text" in done.stderr) == (2, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(HOOK)
     (tmp_path / "config.yaml").chmod(0)
-    with pytest.raises(ConfigError, match="may not be read by this user"):
+    with pytest.raises(ConfigError, match="can't be read by this user"):
         load(tmp_path / "config.yaml")
 
 
@@ -228,7 +228,7 @@ GOOD: dict[str, Any] = {
         "hooks": [{"name": "h", "token": "t", "triggers": ["push_events"]}],
     },
     "ledger": {"path": "ledger.db"},
-    "reconcile": {"interval": "60s", "parallel": 4, "sources": ["hook_log"], "reenable_hooks": True},
+    "reconcile": {"interval": "60s", "concurrency": 4, "sources": ["hook_log"], "reenable_hooks": True},
     "metrics": {"port": 9464},
     "admin": {"port": 8081, "token": "0123456789abcdef"},
     "retention": {"events": "365d", "runs": None},
@@ -241,16 +241,16 @@ GOOD: dict[str, Any] = {
             "filter": {"kinds": ["push"], "branches": ["main"], "expression": "body.x == 'y'"},
             "transform": {"template": "{{ event.title }}"},
             "retry": {"schedule": ["5s"]},
-            "rate": "10/s",
+            "rate_limit": "10/s",
             "allow_private": ["10.0.0.0/8"],
-            "start": "now",
+            "start_from": "now",
         },
         {"name": "b", "kind": "file", "path": "x"},
         {"name": "c", "kind": "nats", "servers": ["h:1"], "subject": "a.{kind}", "tls": {}},
         {"name": "d", "kind": "kafka", "servers": ["h:1"], "tls": True, "sasl_mechanism": "PLAIN", "user": "u",
          "password": "p"},
         {"name": "e", "kind": "redis", "url": "redis://h/0", "replicas": 0},
-        {"name": "f", "kind": "rabbitmq", "url": "amqp://h/", "gets": "alerts"},
+        {"name": "f", "kind": "rabbitmq", "url": "amqp://h/", "type": "alerts"},
     ],
 }  # fmt: skip
 

@@ -38,11 +38,11 @@ def test_one_that_yaml_reads_otherwise_has_to_be_quoted(tmp_path: Path, written:
 
 
 def test_numbers_come_from_the_environment_too(tmp_path: Path) -> None:
-    lines = "token: t\n  port: ${P}\nprojects: ['${ID}', a/b]\ngroups: ['${ID}']\nreconcile: {parallel: '${P}'}\n"
+    lines = "token: t\n  port: ${P}\nprojects: ['${ID}', a/b]\ngroups: ['${ID}']\nreconcile: {concurrency: '${P}'}\n"
     found = hook(
         tmp_path, lines + "destinations: [{name: d, url: 'https://h', filter: {projects: ['${ID}']}}]", P="8", ID="42"
     )
-    assert (found.receiver.port, found.reconcile.parallel) == (8, 8)
+    assert (found.receiver.port, found.reconcile.concurrency) == (8, 8)
     assert [entry.project for entry in found.projects] == [42, "a/b"]
     assert found.groups == [42]
     assert found.destinations[0].filter.projects == [42]

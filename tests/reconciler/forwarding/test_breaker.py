@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reconciler.config.destinations import BreakerSettings, Destination, Retry
+from reconciler.config.destinations import BreakerConfig, Destination, RetryConfig
 from reconciler.events.times import Millis
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.rate import SendRate
@@ -16,7 +16,10 @@ from reconciler.ledger.queue.destinations import Breaker
 
 
 def breaker(state: Breaker | None = None, **more: Any) -> CircuitBreaker:
-    settings: dict[str, Any] = {"breaker": BreakerSettings(failures=3, longest="8s"), "retry": Retry(first="1s")}
+    settings: dict[str, Any] = {
+        "breaker": BreakerConfig(failures=3, max_delay="8s"),
+        "retry": RetryConfig(initial_delay="1s"),
+    }
     destination = Destination(name="d", concurrency=4, **(settings | more))
     return CircuitBreaker(destination, Breaker() if state is None else state, now=Millis(0))
 

@@ -81,21 +81,21 @@ def test_filters(wanted: dict[str, Any], through: bool) -> None:
         ({"kinds": ["issues_events"]}, "'issue'"),
         ({"kinds": ["user_add_to_grup"]}, "'user_add_to_group'"),
         ({"kinds": ["hook_test"]}, "goes to no destination"),
-        ({"kinds": ["reconciler_alert"]}, "`gets: alerts`"),
+        ({"kinds": ["reconciler_alert"]}, "`type: alerts`"),
         ({"actions": ["merged"]}, "'merge'"),
         ({"actions": ["opened"]}, "'open'"),
         ({"actions": ["sucess"]}, "'success'"),
-        ({"kinds": ["push"], "actions": ["merge"]}, "no push through: it has no action"),
-        ({"kinds": ["push", "merge_request"], "actions": ["merge"]}, "no push through"),
+        ({"kinds": ["push"], "actions": ["merge"]}, "never matches push: it has no action"),
+        ({"kinds": ["push", "merge_request"], "actions": ["merge"]}, "never matches push"),
         (
             {"kinds": ["issue", "pipeline"], "actions": ["open", "merge", "success"]},
-            "'merge' is no action of issue or",
+            "'merge' is not an action of issue or",
         ),
         ({"kinds": ["issue"], "actions": ["opened"]}, "'open'"),
         ({"kinds": ["issue"], "actions": ["success"]}, "close, open, reopen and update"),
-        ({"kinds": ["user_add_to_group"], "actions": ["user_add_to_team"]}, "no user_add_to_group through"),
-        ({"kinds": ["issue"], "branches": ["main"]}, "no issue through: such an event has no branch"),
-        ({"kinds": ["tag_push"], "branches": ["main"]}, "no tag_push through"),
+        ({"kinds": ["user_add_to_group"], "actions": ["user_add_to_team"]}, "never matches user_add_to_group"),
+        ({"kinds": ["issue"], "branches": ["main"]}, "never matches issue: such an event has no branch"),
+        ({"kinds": ["tag_push"], "branches": ["main"]}, "never matches tag_push"),
         ({"projects": ["project"]}, "a project's id, its path"),
         ({"projects": ["group/"]}, "a project's id, its path"),
         ({"projects": [0]}, "a project's id, its path"),
@@ -128,10 +128,10 @@ def test_what_may_let_something_through_is_none(wanted: dict[str, Any]) -> None:
 )
 def test_a_filter_of_alerts_is_of_what_alerts_have(wanted: dict[str, Any]) -> None:
     Destination.model_validate(
-        {"name": "d", "gets": "alerts", "filter": {"kinds": ["reconciler_alert"], "actions": ["opened"]}}
+        {"name": "d", "type": "alerts", "filter": {"kinds": ["reconciler_alert"], "actions": ["opened"]}}
     )
     with pytest.raises(ValidationError):
-        Destination.model_validate({"name": "d", "gets": "alerts", "filter": wanted})
+        Destination.model_validate({"name": "d", "type": "alerts", "filter": wanted})
 
 
 def test_an_id_may_be_given_as_text() -> None:
@@ -154,7 +154,7 @@ def test_branches_of_pushes_and_tags() -> None:
 def test_what_is_ours_goes_where_alerts_go_and_nowhere_else() -> None:
     for kind, events, alerts in (("push", True, False), (HOOK_TEST, False, False), (ALERT, False, True)):
         assert lets_through({}, candidate(kind=kind)) is events
-        assert lets_through({}, candidate(kind=kind), gets="alerts") is alerts
+        assert lets_through({}, candidate(kind=kind), type="alerts") is alerts
 
 
 def test_the_body_is_not_read_where_no_filter_looks_into_it() -> None:

@@ -216,7 +216,7 @@ def test_the_service_makes_a_dead_letter_of_it_and_goes_on(make_service: MakeSer
         assert service.post(body).status_code == 200
     until(lambda: sent.exists() and len(sent.read_text().splitlines()) == 3)
     assert sorted(json.loads(line)["n"] for line in sent.read_text().splitlines()) == [1, 3, 4]
-    [letter] = [json.loads(line) for line in service.run("dead", "list", "--json").stdout.splitlines()]
+    [letter] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
     assert "it takes more than 2 s of CPU time" in letter["last_error"]
     assert letter["attempts"] == 1
     assert "is there an endless loop?" in service.run("destinations", "test", "file").stdout

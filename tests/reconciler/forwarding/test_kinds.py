@@ -53,7 +53,7 @@ class TestFile:
         await file.close()
 
     async def test_rotation_keeps_so_many(self, tmp_path: Path) -> None:
-        file = self.made(tmp_path, rotate_size="100B", keep=3)
+        file = self.made(tmp_path, rotate_size="100B", max_files=3)
         for n in range(60):
             await file.send(message(n, b'{"n":%d}' % n))
         names = sorted(path.name for path in (tmp_path / "in").iterdir() if path.name != "events.ndjson")
@@ -63,7 +63,7 @@ class TestFile:
         assert json.loads(last.splitlines()[-1])["n"] == 59
 
     async def test_nothing_is_lost_where_all_are_kept(self, tmp_path: Path) -> None:
-        file = self.made(tmp_path, rotate_size="50B", keep=0)
+        file = self.made(tmp_path, rotate_size="50B", max_files=0)
         for n in range(60):
             await file.send(message(n, b'{"n":%d}' % n))
         text = "".join(path.read_text() for path in (tmp_path / "in").iterdir())
@@ -146,7 +146,7 @@ class TestStdout:
                     "name": "pipe",
                     "kind": "stdout",
                     "timeout": "200ms",
-                    "retry": {"first": "100ms", "longest": "100ms"},
+                    "retry": {"initial_delay": "100ms", "max_delay": "100ms"},
                 }
             ]
         )
@@ -168,7 +168,7 @@ class TestStdout:
             reading.join()
 
     def test_a_file_works_too_and_a_closed_pipe_is_no_loss(self, make_service: MakeService, tmp_path: Path) -> None:
-        pipe = {"name": "pipe", "kind": "stdout", "retry": {"first": "50ms", "longest": "50ms"}}
+        pipe = {"name": "pipe", "kind": "stdout", "retry": {"initial_delay": "50ms", "max_delay": "50ms"}}
         service = make_service(destinations=[pipe])
         out, into = os.pipe()
         process = self.serve(service, into)

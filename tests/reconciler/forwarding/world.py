@@ -51,16 +51,16 @@ Key = tuple[str, int]
 def destination(name: str, concurrency: int = 2) -> SinkDestination:
     more: dict[str, Any] = {
         "single": {"ordering": "none"},
-        "slow": {"ordering": "none", "rate": f"{RATE:g}/s"},
-        "past": {"start": "beginning", "filter": {"projects": [1]}},
+        "slow": {"ordering": "none", "rate_limit": f"{RATE:g}/s"},
+        "past": {"start_from": "beginning", "filter": {"projects": [1]}},
     }.get(name, {})
     settings = {
         "name": name,
         "kind": "sink",
         "concurrency": concurrency,
         "timeout": f"{TIMEOUT_S:g}s",
-        "retry": {"first": "1s", "longest": f"{LONGEST_RETRY_S:g}s"},
-        "breaker": {"failures": 3, "longest": f"{LONGEST_PROBE_S:g}s"},
+        "retry": {"initial_delay": "1s", "max_delay": f"{LONGEST_RETRY_S:g}s"},
+        "breaker": {"failures": 3, "max_delay": f"{LONGEST_PROBE_S:g}s"},
     }
     return SinkDestination.model_validate(settings | more)
 

@@ -47,7 +47,7 @@ from reconciler.ledger.upkeep import parts, reloads
 from reconciler.ledger.upkeep.parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruning
 from reconciler.ledger.views.search import index_step
-from reconciler.metrics import Standing
+from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling.knowledge import SharedLook
 
 NOW = times.now()
@@ -164,7 +164,7 @@ def dashboard(page: str) -> Callable[[Path], None]:
 
 def metrics(folder: Path) -> None:
     config = load(folder / "config.yaml", {})
-    assert list(Standing(lambda: (config, None), SharedLook(lambda: config)).collect())
+    assert list(LedgerCollector(lambda: (config, None), SharedLook(lambda: config)).collect())
 
 
 def webhooks(folder: Path) -> None:
@@ -228,8 +228,8 @@ FACES: dict[str, Callable[[Path], None]] = {
     "gaps": cli("gaps"),
     "events list": cli("events", "list"),
     "events show": cli("events", "show", "1"),
-    "dead list": cli("dead", "list"),
-    "dead show": cli("dead", "show", "2"),
+    "dead-letters list": cli("dead-letters", "list"),
+    "dead-letters show": cli("dead-letters", "show", "2"),
     "destinations list": cli("destinations", "list"),
     "front": dashboard("/"),
     "events": dashboard("/events?q=issue"),

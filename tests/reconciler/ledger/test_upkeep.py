@@ -142,7 +142,7 @@ def test_prune_as_a_command_and_a_backfill_into_what_was_pruned(
     service.write_config()
     done = service.run("prune", "--json")
     assert json.loads(done.stdout)["events"] == 10
-    assert service.run("prune").stdout == "Nothing is old enough to be dropped.\n"
+    assert service.run("prune").stdout == "Nothing is old enough to delete.\n"
     day = times.iso(times.now() - 50 * DAY)[:10]
     refused = service.run("backfill", "--from", day, "--project", str(PROJECT))
     assert refused.returncode == 2
@@ -249,7 +249,7 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     assert consumer.wait_for(lambda c: len(c.taken) == 5)
     service.kill()
     restored = service.run("restore", str(tmp_path / "copy.db"), "-y")
-    assert (restored.returncode, "is sound: 2 events" in restored.stderr) == (0, True)
+    assert (restored.returncode, "is intact: 2 events" in restored.stderr) == (0, True)
     assert len(list(service.folder.glob("ledger.db.before-restore-*"))) >= 1
     service.start()
     service.wait_for_log("service was down")

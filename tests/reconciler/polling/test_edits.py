@@ -29,7 +29,7 @@ async def arrives(house: House, happening: Happening) -> None:
 
 async def test_every_kind_of_note_is_told_once_or_not_at_all(make_house: MakeHouse) -> None:
     """Of each, one whose webhook arrived, if GitLab sent one, and one whose webhook was lost."""
-    house = make_house(reconcile={"sources": ["merge_requests"], "settle": "1ms"})
+    house = make_house(reconcile={"sources": ["merge_requests"], "grace_period": "1ms"})
     world, expected = house.gitlab.world, {}
     await house.poll(42)
     for row in SYSTEM_NOTES:

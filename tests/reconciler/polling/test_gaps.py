@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
-from reconciler.metrics import Standing, state
+from reconciler.metrics.collectors import LedgerCollector, state
 from reconciler.polling.backfill import Backfill, cut
 from reconciler.polling.knowledge import SharedLook
 from reconciler.service.alerting import expiring_gaps
@@ -106,7 +106,7 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     [alert] = expiring_gaps(house.ledger, house.gaps(), house.now)
     assert (alert.what, alert.subject, alert.since) == ("gap_expiring", "group/project", log.during.start)
     assert "hook_log" in alert.text
-    reading = Standing(lambda: (house.config, house.parts.client), SharedLook(lambda: house.config))
+    reading = LedgerCollector(lambda: (house.config, house.parts.client), SharedLook(lambda: house.config))
     metrics = [m for family in reading.collect() for m in family.samples]
     expiring = [m.value for m in metrics if m.name == "gitlab_reconciler_gaps" and m.labels["state"] == "expiring"]
     assert expiring == [1]

@@ -49,7 +49,7 @@ async def with_receiver(house: House, port: int, poll: int = 42) -> None:
 
 
 async def test_it_is_reported_reconciled_and_switched_on(make_house: MakeHouse) -> None:
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, port = await switched_off(house)
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
@@ -76,7 +76,9 @@ async def test_what_is_known_of_it_is_in_the_ledger(make_house: MakeHouse) -> No
 
 async def test_it_is_noticed_as_soon_as_something_is_missed(make_house: MakeHouse) -> None:
     """A project's webhooks are asked for once in five minutes; at once where a poll found what none had told."""
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms", "reenable_hooks": False})
+    house = make_house(
+        receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms", "reenable_hooks": False}
+    )
     house.gitlab.add_hook(42, "http://127.0.0.1:9/webhooks/gitlab", token=TOKEN)
     await house.poll(42)
     for _ in range(4):
@@ -112,7 +114,7 @@ async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
 
 async def test_a_test_that_fails_is_no_event_and_not_repeated_at_once(make_house: MakeHouse) -> None:
     """GitLab can't reach us. Each failed test is one more failure for GitLab: 40 switch a webhook off for good."""
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, _ = await switched_off(house)
     for _ in range(3):
         await house.poll(42)
@@ -129,7 +131,7 @@ def kinds(house: House) -> list[tuple[str, int]]:
 async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_house: MakeHouse) -> None:
     """By the same hook and trigger, by the same hook, by another hook: the test itself is the only test."""
     house = make_house(
-        receiver={"hooks": [{"token": TOKEN}, {"name": "two", "token": TOKEN}]}, reconcile={"settle": "1ms"}
+        receiver={"hooks": [{"token": TOKEN}, {"name": "two", "token": TOKEN}]}, reconcile={"grace_period": "1ms"}
     )
     hook, port = await switched_off(house)
     other = house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab/two", token=TOKEN)
@@ -159,7 +161,7 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
 
 async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse) -> None:
     """GitLab can't reach us: the test is in its log, and what really happened around it."""
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, _ = await switched_off(house)
 
     def push() -> None:
@@ -185,7 +187,7 @@ async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse)
 
 async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: MakeHouse) -> None:
     """It answers 422 as for a test that failed. Then it is asked for another, which tells of nothing new."""
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, _ = await switched_off(house)
     hook.faults.untestable = frozenset({"push_events", "issues_events", "merge_requests_events", "note_events"})
     ask = house.parts.hooks.test
@@ -206,7 +208,7 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: Ma
 
 
 async def test_a_project_without_commits_is_tested_with_a_body_of_gitlab_s_own(make_house: MakeHouse) -> None:
-    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"settle": "1ms"})
+    house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, port = await switched_off(house)
     house.gitlab.world.projects[42].heads.clear()
     await with_receiver(house, port)
@@ -217,7 +219,7 @@ async def test_a_project_without_commits_is_tested_with_a_body_of_gitlab_s_own(m
 async def test_no_more_tests_are_asked_for_than_gitlab_makes(make_house: MakeHouse) -> None:
     """Five a minute for a project's webhooks together: for one that is refused, everything else would wait."""
     hooks = [{"token": TOKEN}, {"name": "b", "token": TOKEN}]
-    house = make_house(receiver={"hooks": hooks}, reconcile={"settle": "1ms"})
+    house = make_house(receiver={"hooks": hooks}, reconcile={"grace_period": "1ms"})
     first, _ = await switched_off(house)
     second = house.gitlab.add_hook(42, f"{first.url}/b", token=TOKEN)
     second.failures, second.disabled_until = first.failures, first.disabled_until

@@ -43,7 +43,7 @@ class Parts:
                 "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
                 "projects": [42],
                 "receiver": {"hooks": [{"token": "t"}]},
-                "reconcile": {"settle": "1ms", "overlap": "5m", "sources": ["project_events"]},
+                "reconcile": {"grace_period": "1ms", "overlap": "5m", "sources": ["project_events"]},
             }
         )
         self.parts = reconciling(config, ledger=self.ledger)

@@ -11,7 +11,7 @@ from reconciler.events.times import HOUR, MINUTE
 from reconciler.polling.rounds import FEW
 from tests.reconciler.polling.conftest import NOW, House, MakeHouse
 
-EVENTS = {"sources": ["project_events"], "interval": "60s", "round": "15m", "settle": "1ms"}
+EVENTS = {"sources": ["project_events"], "interval": "60s", "full_poll_interval": "15m", "grace_period": "1ms"}
 MANY = list(range(1000, 1150))
 
 
@@ -97,7 +97,7 @@ async def test_a_wall_clock_that_is_set_back_hides_nothing(make_house: MakeHouse
 
 
 async def test_nor_are_groups_read_later_for_it(make_house: MakeHouse) -> None:
-    house = make_house(projects=[], groups=["group"], reconcile={"settle": "1ms"})
+    house = make_house(projects=[], groups=["group"], reconcile={"grace_period": "1ms"})
     house.gitlab.world.add_group(7, "group")
     await house.parts.rounds.catch_up()
     house.now -= 2 * HOUR
@@ -134,7 +134,7 @@ async def test_a_project_that_the_token_s_user_is_no_member_of(make_house: MakeH
 
 async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -> None:
     """One webhook for the whole group (GitLab Premium): what it failed to deliver is in the group's log."""
-    house = make_house(projects=[], groups=["group"], reconcile={"settle": "1ms"})
+    house = make_house(projects=[], groups=["group"], reconcile={"grace_period": "1ms"})
     world = house.gitlab.world
     world.add_group(7, "group")
     world.add_project(43, "group/sub/other")

@@ -12,7 +12,7 @@ from reconciler.dashboard import views
 from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE
 from reconciler.ledger.coverage.source_state import source_troubles
-from reconciler.metrics import Standing
+from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling.backfill import Backfill
 from reconciler.polling.knowledge import look
 from reconciler.simulator.server import Simulator
@@ -138,7 +138,7 @@ async def test_dashboard_and_metrics_say_it(house: House) -> None:
     [line] = views.front(house.reader, house.config, known, now=house.now)["projects"]
     assert line.notes[-1] == "deployments, jobs, pipelines: switched off in the project"
     registry = CollectorRegistry()
-    registry.register(Standing(lambda: (house.config, None), lambda: known))
+    registry.register(LedgerCollector(lambda: (house.config, None), lambda: known))
     assert "gitlab_reconciler_sources_off 3.0" in generate_latest(registry).decode()
 
 

@@ -35,7 +35,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
-from reconciler.metrics import Standing
+from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling import rounds
 from reconciler.polling.knowledge import SharedLook, look
 from reconciler.polling.parts import reconciling
@@ -85,10 +85,10 @@ class House:
             "gitlab": {"url": url, "token": "glpat-x"},
             "projects": [42, "group/other"],
             "groups": ["team"],
-            "reconcile": {"sources": ["project_events", "pipelines"], "round": "60s"},
+            "reconcile": {"sources": ["project_events", "pipelines"], "full_poll_interval": "60s"},
             "receiver": {"hooks": [{"token": "t"}]},
             "ledger": {"path": "ledger.db"},
-            "destinations": [{"name": "ops", "url": "https://ops.example", "gets": "alerts"}],
+            "destinations": [{"name": "ops", "url": "https://ops.example", "type": "alerts"}],
         } | sections
         self.file.write_text(yaml.safe_dump(written))
         self.config = load(self.file, {})
@@ -145,7 +145,7 @@ class House:
         return answer.text
 
     def metric(self, kind: str) -> float:
-        families = Standing(lambda: (self.config, None), self.known).collect()
+        families = LedgerCollector(lambda: (self.config, None), self.known).collect()
         [value] = [
             sample.value
             for family in families
@@ -183,7 +183,7 @@ async def house(
 async def every_face_says(house: House, kind: str, name: str) -> None:
     """First of all, with a reason and since when."""
     code, text = house.run("status")
-    assert (code, text.splitlines()[0]) == (0, "Not known (times are UTC):")
+    assert (code, text.splitlines()[0]) == (0, "Unknown (times are UTC):")
     assert f"{kind} {name}" in text.split("events. Times")[0]
     shown = json.loads(house.run("status", "--json")[1])
     assert next(iter(shown)) == "unknown"
@@ -192,7 +192,7 @@ async def every_face_says(house: House, kind: str, name: str) -> None:
     assert mine["trouble"]
     assert mine["since"]
     code, text = house.run("gaps", "--exit-code")
-    assert (code, text.splitlines()[0]) == (1, "Not known (times are UTC):")
+    assert (code, text.splitlines()[0]) == (1, "Unknown (times are UTC):")
     assert without_request(mine["why"].splitlines()[0]) in text  # said once where it is the same with several
     assert mine in json.loads(house.run("gaps", "--json")[1])["unknown"]
     page = await house.page()
@@ -481,7 +481,7 @@ async def test_covered_through_is_told_when_the_token_dies(house: House, gitlab:
     gitlab.fail(way, *PLACES["everything"])
     await house.round(HOUR)
     [shown] = [one for one in json.loads(house.run("status", "--json")[1])["projects"] if one["id"] == 42]
-    assert shown["covered_through"] == times.iso(Millis(NOW + MINUTE - house.config.reconcile.settle))
+    assert shown["covered_through"] == times.iso(Millis(NOW + MINUTE - house.config.reconcile.grace_period))
 
 
 async def test_another_contributor_is_on_every_face(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from tests.reconciler.polling.conftest import NOW, House, MakeHouse
 
 
 def small(**reconcile: Any) -> dict[str, Any]:
-    return {"receiver": {"hooks": [{"token": "t"}]}, "reconcile": {"settle": "1ms", **reconcile}}
+    return {"receiver": {"hooks": [{"token": "t"}]}, "reconcile": {"grace_period": "1ms", **reconcile}}
 
 
 def spoil(house: House, ending: str, change: Callable[[Any], Any]) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from reconciler.config.models import Hook, Receiver
+from reconciler.config.models import HookConfig, Receiver
 from reconciler.service.repairing import while_answering
 from tests.reconciler.dashboard.test_app import free_port
 from tests.support.service import until
@@ -67,7 +67,9 @@ def test_a_repair_can_be_stopped(number: signal.Signals) -> None:
 
 
 def receiver() -> Receiver:
-    return Receiver(host="127.0.0.1", port=free_port(), hooks=[Hook(token=SecretStr("not-asked-for-here-123456"))])
+    return Receiver(
+        host="127.0.0.1", port=free_port(), hooks=[HookConfig(token=SecretStr("not-asked-for-here-123456"))]
+    )
 
 
 def is_alive(url: str) -> bool:

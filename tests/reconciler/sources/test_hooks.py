@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.config.models import GitLab, Hook, Receiver
+from reconciler.config.models import GitLab, HookConfig, Receiver
 from reconciler.sources.client import Client
 from reconciler.sources.errors import GitLabRefused
 from reconciler.sources.hooks import Hooks
@@ -60,20 +60,22 @@ def test_a_refusal_is_remembered_too(scene: Scene) -> None:
 
 
 def test_settings_are_all_that_gitlab_is_told() -> None:
-    hook = Hook.model_validate({"token": "secret", "signing_token": "whsec_c2VjcmV0", "triggers": ["push_events"]})
+    hook = HookConfig.model_validate(
+        {"token": "secret", "signing_token": "whsec_c2VjcmV0", "triggers": ["push_events"]}
+    )
     made = settings(hook, "https://us.example/webhooks/gitlab")
     assert made["token"] == "secret"
     assert made["signing_token"] == "whsec_c2VjcmV0"
     assert made["enable_ssl_verification"] is True
     assert [name for name in TRIGGERS if made[name]] == ["push_events"]
-    everything = settings(Hook.model_validate({"token": "t"}), "http://us.example")
+    everything = settings(HookConfig.model_validate({"token": "t"}), "http://us.example")
     assert all(everything[name] for name in TRIGGERS)
     assert everything["enable_ssl_verification"] is False
 
 
 def test_differences_show_no_secrets_and_nothing_this_gitlab_does_not_know(scene: Scene) -> None:
     ours = hooks(scene, "https://us.example")
-    wanted = settings(Hook.model_validate({"token": "secret"}), str(ours.url_of("default")))
+    wanted = settings(HookConfig.model_validate({"token": "secret"}), str(ours.url_of("default")))
     created = differences(wanted, None)
     assert {one.setting for one in created} == {"url", "enable_ssl_verification", *TRIGGERS}
     assert "secret" not in str(created)

@@ -13,7 +13,7 @@ from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.events.webhooks import KIND_OF, WEBHOOKS
-from reconciler.forwarding.filters import accepting
+from reconciler.forwarding.filters import make_filter
 from reconciler.ledger.queue.routes import Candidate
 from tests.conftest import PAYLOADS
 
@@ -161,7 +161,7 @@ def test_a_vulnerability_s_path_is_below_the_instance_wherever_that_is() -> None
 def lets_through(body: dict[str, Any], **wanted: Any) -> bool:
     found = read(body)
     destination = Destination.model_validate({"name": "d", "filter": wanted})
-    return accepting(destination)(Candidate(found.summary, found.source, lambda: found.payload))
+    return make_filter(destination)(Candidate(found.summary, found.source, lambda: found.payload))
 
 
 EVERY = [*BODIES.values(), *RECORDED.values()]

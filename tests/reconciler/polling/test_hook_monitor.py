@@ -12,7 +12,7 @@ import structlog
 from receiver.app import receiver_app
 from reconciler.config.destinations import Destination
 from reconciler.events.times import HOUR, MINUTE
-from reconciler.forwarding.filters import accepting
+from reconciler.forwarding.filters import make_filter
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import Wanted
 from reconciler.ledger.queue.routes import Route
@@ -138,7 +138,7 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
     [destination] = (
         await house.writer.run(lambda db: destinations.sync(db, [Wanted("all")], now=house.now))
     ).values()
-    house.writer.routes = [Route(destination, "project", accepting(Destination(name="all")))]
+    house.writer.routes = [Route(destination, "project", make_filter(Destination(name="all")))]
 
     def happens() -> None:
         world, courier = house.gitlab.world, house.gitlab.courier

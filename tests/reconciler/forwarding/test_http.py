@@ -45,7 +45,7 @@ class TestAnswers:
         assert answer.status == status
         assert answer.accepted == (status == 200)
         assert len(answer.response or "") < 100
-        assert "packed" in (answer.response or "")
+        assert "compressed" in (answer.response or "")
 
     async def test_it_asks_for_plain_ones(self, consumer: Consumer) -> None:
         await tried(consumer.url)

@@ -210,6 +210,6 @@ def test_what_another_address_is(place: str, is_ours: bool) -> None:
         if is_ours:
             assert client.get("/version", answers.Version).shown.version == "18"
         else:
-            with pytest.raises(Unavailable, match=r"sent to another address.*is gitlab\.url right\?"):
+            with pytest.raises(Unavailable, match=r"redirected to another address.*check gitlab\.url"):
                 client.get("/version", answers.Version)
     assert len(asked) == 1 + is_ours

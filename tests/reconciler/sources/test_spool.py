@@ -31,7 +31,7 @@ def test_what_was_added_comes_back_the_other_way_round(pages: list[list[object]]
 def test_no_room_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(spool, "IN_MEMORY_BYTES", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with Spool() as made, pytest.raises(SourceError, match=r"can't be put aside in .*gone: "):
+    with Spool() as made, pytest.raises(SourceError, match=r"can't store what was read from GitLab in .*gone: "):
         made.add(["x"])
 
 

@@ -41,7 +41,7 @@ SOURCES: tuple[Entry, ...] = (
         "`/projects/:id/hooks/:hook_id/events` (GitLab 17.3+, Maintainer)",
         HookLog.keeps_for,
         "every delivery that GitLab tried, with GitLab's own body",
-        "what happened while the hook was off, over the rate limit, or in a push of more than 3 refs; e-mail "
+        "what happened while the webhook was switched off, over the rate limit, or in a push of more than 3 refs; e-mail "
         "addresses; bodies that GitLab found too large to log",
     ),
     Entry(
@@ -50,7 +50,7 @@ SOURCES: tuple[Entry, ...] = (
         "`/projects/:id/events`",
         ProjectEvents.keeps_for,
         "pushes and tags; issues and merge requests opened, closed, reopened, merged, approved; comments; wiki "
-        "pages; milestones; members of the project who came or went",
+        "pages; milestones; members who joined or left the project",
         "unapprovals; what the token's user may not see; members of groups",
     ),
     Entry(
@@ -58,8 +58,8 @@ SOURCES: tuple[Entry, ...] = (
         lambda client, _: Pipelines(client),
         "`/projects/:id/pipelines?updated_after=`",
         FOREVER,
-        "the state each pipeline is in when it is read, the last one above all",
-        "the states on the way there; variables",
+        "the state of each pipeline when it is read; always the last one",
+        "intermediate states; variables",
         ("pipeline_events",),
         ("builds", "repository"),
     ),
@@ -69,7 +69,7 @@ SOURCES: tuple[Entry, ...] = (
         "the pipelines as above, and `/projects/:id/pipelines/:id/jobs` of each that changed",
         FOREVER,
         "the state each job is in when its pipeline changed, the last one above all",
-        "the states on the way there; a job that ends while its pipeline goes on is found when the pipeline ends",
+        "intermediate states; a job that ends before its pipeline is found when the pipeline ends",
         ("job_events",),
         ("builds", "repository"),
     ),
@@ -78,8 +78,8 @@ SOURCES: tuple[Entry, ...] = (
         lambda client, _: Deployments(client),
         "`/projects/:id/deployments?updated_after=`",
         FOREVER,
-        "the state each deployment is in when it is read",
-        "the states on the way there",
+        "the state of each deployment when it is read",
+        "intermediate states",
         ("deployment_events",),
         ("builds", "environments", "repository"),
     ),
@@ -88,20 +88,20 @@ SOURCES: tuple[Entry, ...] = (
         lambda client, _: Releases(client),
         "`/projects/:id/releases?order_by=created_at`",
         FOREVER,
-        "that a release was made",
-        "that one was edited or deleted",
+        "new releases",
+        "edits and deletions",
         ("releases_events",),
         ("releases", "repository"),
     ),
     Entry(
         "issues",
         lambda client, _: Issues(client),
-        "`/projects/:id/issues?updated_after=`, and of each that changed its notes, emoji, and label, milestone and "
+        "`/projects/:id/issues?updated_after=`, and, for each that changed, its notes, emoji, and label, milestone and "
         "state events",
         FOREVER,
         "edits of issues (labels, milestone, and that title, description, assignees and the like were changed), "
         "edits of comments, emoji",
-        "what stood there before, but for labels and milestone; emoji taken back; emoji on an issue that does not "
+        "previous values, except of labels and milestone; removed emoji; emoji on an issue that does not "
         "change otherwise (an emoji does not move its `updated_at`)",
         ("issues_events", "confidential_issues_events", "note_events", "confidential_note_events", "emoji_events"),
         ("issues",),
@@ -109,7 +109,7 @@ SOURCES: tuple[Entry, ...] = (
     Entry(
         "merge_requests",
         lambda client, _: MergeRequests(client),
-        "`/projects/:id/merge_requests?updated_after=`, and of each that changed as for issues, and its versions",
+        "`/projects/:id/merge_requests?updated_after=`, and, for each that changed, the same as for issues, and its versions",
         FOREVER,
         "as for issues; pushes to the branch of a merge request",
         "as for issues; unapprovals",
@@ -121,8 +121,8 @@ SOURCES: tuple[Entry, ...] = (
         lambda client, _: FeatureFlags(client),
         "`/projects/:id/feature_flags`",
         FOREVER,
-        "how each flag was switched last",
-        "that it was switched to and fro before; who did it",
+        "the last state of each flag",
+        "earlier states; who changed it",
         ("feature_flag_events",),
         ("feature_flags", "repository"),
     ),

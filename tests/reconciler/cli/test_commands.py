@@ -214,7 +214,7 @@ class TestCheck:
             service.write_config()
             done = service.run("check")
         assert done.returncode == 1
-        assert f"if GitLab is there now, set gitlab.url to {gitlab.url}" in done.stdout
+        assert f"if GitLab has moved there, set gitlab.url to {gitlab.url}" in done.stdout
         assert gitlab.api.requests == before  # the token was not shown there
 
 

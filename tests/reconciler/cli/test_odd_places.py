@@ -141,7 +141,7 @@ class TestPorts:
         advice = f"`serve` can't listen there: Address already in use; see {section}.host and {section}.port"
         assert found() == [(what, False, advice)]
         with only_service(tmp_path / "ledger.db"):  # whose it may be
-            assert found() == [(f"{what} is in use, and the service runs (process {os.getpid()})", True, None)]
+            assert found() == [(f"{what} is in use by the running service (process {os.getpid()})", True, None)]
 
     def test_serve_says_the_address_once(
         self, taken: int, tmp_path: Path, monkeypatch: Monkey, capsys: Capture

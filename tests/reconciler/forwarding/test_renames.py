@@ -139,8 +139,8 @@ def test_it_is_found_by_either_path_and_in_any_capitals(db: Database) -> None:
     book.hears(7, "new/p7")
     for path in ("group/p7", "New/P7", "GROUP/P7"):
         assert len(browse.newest(db, Filter(project=path), limit=9)) == 2
-        assert unheard(db, Filter(project=path, kind="note")) == ["no kind 'note' was ever seen"]
-    assert unheard(db, Filter(project="other/p7")) == ["no project 'other/p7' was ever seen"]
+        assert unheard(db, Filter(project=path, kind="note")) == ["no kind 'note' in the ledger"]
+    assert unheard(db, Filter(project="other/p7")) == ["no project 'other/p7' in the ledger"]
     assert browse.newest(db, Filter(project="other/p7"), limit=9) == []
 
 

@@ -285,7 +285,7 @@ async def test_ensure_says_where_gitlab_keeps_no_signing_token(make_house: MakeH
         assert (alone.did, beside.did, alone.warnings, beside.warnings) == ("created", "created", [], [])
         return
     assert alone.did == "failed"
-    assert "set `token` too" in str(alone.error)
+    assert "also set `token`" in str(alone.error)
     assert (beside.did, len(beside.warnings)) == ("created", 1)
     assert "webhook_signing_token" in beside.warnings[0]
     [again] = (await ensure(house.parts, 42, both, dry_run=True)).differences

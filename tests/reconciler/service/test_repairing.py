@@ -62,7 +62,7 @@ def test_a_repair_can_be_stopped(number: signal.Signals) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "repairing\n"
         process.send_signal(number)
-        assert "the next start begins anew" in process.stdout.read()
+        assert "the next start begins again" in process.stdout.read()
         assert process.wait(30) == 0
 
 

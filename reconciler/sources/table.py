@@ -41,8 +41,8 @@ SOURCES: tuple[Entry, ...] = (
         "`/projects/:id/hooks/:hook_id/events` (GitLab 17.3+, Maintainer)",
         HookLog.keeps_for,
         "every delivery that GitLab tried, with GitLab's own body",
-        "what happened while the webhook was switched off, over the rate limit, or in a push of more than 3 refs; e-mail "
-        "addresses; bodies that GitLab found too large to log",
+        "what happened while the webhook was switched off, over the rate limit, or in a push of more than 3 refs; "
+        "e-mail addresses; bodies that GitLab found too large to log",
     ),
     Entry(
         "project_events",
@@ -96,8 +96,8 @@ SOURCES: tuple[Entry, ...] = (
     Entry(
         "issues",
         lambda client, _: Issues(client),
-        "`/projects/:id/issues?updated_after=`, and, for each that changed, its notes, emoji, and label, milestone and "
-        "state events",
+        "`/projects/:id/issues?updated_after=`, and, for each that changed, its notes, emoji, and label, "
+        "milestone and state events",
         FOREVER,
         "edits of issues (labels, milestone, and that title, description, assignees and the like were changed), "
         "edits of comments, emoji",
@@ -109,7 +109,8 @@ SOURCES: tuple[Entry, ...] = (
     Entry(
         "merge_requests",
         lambda client, _: MergeRequests(client),
-        "`/projects/:id/merge_requests?updated_after=`, and, for each that changed, the same as for issues, and its versions",
+        "`/projects/:id/merge_requests?updated_after=`, and, for each that changed, the same as for issues, and "
+        "its versions",
         FOREVER,
         "as for issues; pushes to the branch of a merge request",
         "as for issues; unapprovals",

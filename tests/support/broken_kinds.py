@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import field_validator
 from reconciler.config.destinations import Destination
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.message import TAKEN
+from reconciler.forwarding.message import ACCEPTED
 
 def kind_of(name, **more):
     class Config(Destination):
@@ -20,7 +20,7 @@ def kind_of(name, **more):
         def __init__(self, destination): pass
         @property
         def address(self): return "nowhere"
-        async def send(self, message): return TAKEN
+        async def send(self, message): return ACCEPTED
     for key, value in more.items():
         setattr(Broken, key, value)
     return Broken

@@ -115,7 +115,7 @@ def _config(_: Database, asked: Asked, __: Millis) -> Iterator[Unknown]:
     """Whether there is anything to read."""
     of = Name("gitlab", asked.url)
     if not asked.names:
-        why = "neither projects nor groups are configured: what webhooks miss is not looked for"
+        why = "neither projects nor groups are configured: missed webhooks are not recovered"
         yield Unknown("config", "projects", of, "not configured", why, None)
     elif not asked.has_token:
         why = f"without it none of the {len(asked.names)} projects and groups in the config can be read"
@@ -131,7 +131,7 @@ def _watched(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
     look = _Look(life, asked, now)
     for one in there:
         if Name(one.kind, one.name) == gitlab and one.trouble is not None:
-            why = f"{one.error}; what webhooks miss is not looked for"
+            why = f"{one.error}; missed webhooks are not recovered"
             yield Unknown("gitlab", one.name, gitlab, one.trouble, why, one.trouble_since)
     watched_now = {Name(one.kind, one.name) for one in there}
     for name in asked.names:

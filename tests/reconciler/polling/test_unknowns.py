@@ -184,7 +184,7 @@ async def every_face_says(house: House, kind: str, name: str) -> None:
     """First of all, with a reason and since when."""
     code, text = house.run("status")
     assert (code, text.splitlines()[0]) == (0, "Unknown (times are UTC):")
-    assert f"{kind} {name}" in text.split("events. Times")[0]
+    assert f"{kind} {name}" in text.split(" Times are UTC.\n")[0]
     shown = json.loads(house.run("status", "--json")[1])
     assert next(iter(shown)) == "unknown"
     [mine] = [one for one in shown["unknown"] if (one["kind"], one["name"][: len(name)]) == (kind, name)]

@@ -6,7 +6,7 @@ CONFIG ?= config.yaml
 
 .PHONY: help demo test serve lint coverage bench format schema docs clean
 
-help: ## What there is to make
+help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -14,10 +14,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed ## Show the whole thing at work, on this machine, in under 30 seconds
+demo: $(VENV)/.installed ## Run the demo, in under 30 seconds
 	$(BIN)/gitlab-reconciler demo
 
-test: $(VENV)/.installed ## Run all tests: the long ones first, and more at once than there are cores, since most wait
+test: $(VENV)/.installed ## Run all tests: more at once than there are cores, since most wait
 	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
 
 serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)
@@ -33,17 +33,17 @@ lint: $(VENV)/.installed ## Style, types, spelling and links
 coverage: $(VENV)/.installed ## Run all tests and report which branches they miss: takes about twice as long as `make test`
 	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov
 
-format: $(VENV)/.installed ## Mend the style
+format: $(VENV)/.installed ## Fix the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## Measure, and print the table that docs/benchmarks.md keeps
+bench: $(VENV)/.installed ## Measure, and print the table of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
-schema: $(VENV)/.installed ## Write docs/config.schema.json anew
+schema: $(VENV)/.installed ## Regenerate docs/config.schema.json
 	$(BIN)/gitlab-reconciler schema --output docs/config.schema.json
 
-docs: $(VENV)/.installed ## Write anew what in docs/ is made from the code
+docs: $(VENV)/.installed ## Regenerate what in docs/ is made from the code
 	UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_docs.py tests/reconciler/reconstruct tests/reconciler/sources/test_system_notes.py
 
 clean: ## Remove what was made

@@ -23,7 +23,7 @@ from reconciler.ledger.ledger import Ledger
 
 PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
-"""How many webhooks may wait for their commit before more are rejection."""
+"""How many webhooks may wait for their commit before more are rejected."""
 STRANGERS_SHARE = 4
 """Bodies whose signature is not checked yet have a budget of their own: `receiver.max_pending_bytes` divided by this.
 So senders without a valid token or signature can't block those with a token."""

@@ -140,8 +140,8 @@ def resend(
 ) -> None:
     """Have GitLab resend failed deliveries of the last 7 days (GitLab 17.4 and later; 5 per minute).
 
-    Rarely needed: polling recovers them from GitLab's log. That log has e-mail addresses redacted, which a resent
-    delivery contains. It is recorded as the same event, and its payload replaces the one from the log.
+    Rarely needed: polling recovers them from GitLab's log. In that log, e-mail addresses are redacted; a resent
+    delivery has them. It is recorded as the same event, and its payload replaces the one from the log.
     """
     loaded = _read(config)
     wanted, start = set(delivery or ()), moment(since)

@@ -35,11 +35,11 @@ def replay(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Deliver events again: by ID, by time, to one destination, or all dead letters. Shows the counts and asks first.
+    """Deliver events again: by ID, by time, or all dead letters; to all destinations or to one. Shows counts and asks first.
 
     A running service delivers them at once; otherwise they are delivered at its next start. IDs stay the same, so
     that consumers can tell which events they already have; the header X-Reconciler-Replay marks a replay. An event
-    that was never meant for a destination is delivered to it only if you give its ID.
+    that a destination's filter excludes is delivered to it only if you give its ID.
     """
     if not (event_ids or since or until or dead):
         fail("say which events: give IDs, --from and --to, or --dead", USAGE)

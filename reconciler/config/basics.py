@@ -78,7 +78,7 @@ def check_url(url: str, schemes: tuple[str, ...], example: str) -> None:
     try:
         host.encode("idna")
     except UnicodeError:
-        raise ValueError(f"should be a URL like {example}: {host!r} is no host's name") from None
+        raise ValueError(f"should be a URL like {example}: {host!r} is not a valid host name") from None
 
 
 def _base_url(url: str) -> str:

@@ -32,7 +32,7 @@ def backoff(retry: RetryConfig, failures: int, *, uniform: random.Random | None 
 
 
 def retry_after(value: str | None, *, now: Millis) -> Millis:
-    """The pause that a RetryConfig-After header asks for, at most a day; 0 if there is none."""
+    """The pause that a Retry-After header asks for, at most a day; 0 if there is none."""
     return min(times.retry_after(value, now=now) or Millis(0), LONGEST_RETRY_AFTER)
 
 
@@ -57,7 +57,7 @@ def next_pause(
 
 
 def longest_pause(retry: RetryConfig) -> Millis:
-    """The longest pause that the settings can give, without a RetryConfig-After."""
+    """The longest pause that the settings can give, without a Retry-After."""
     if retry.schedule is None:
         return retry.max_delay
     return Millis(round(max(retry.schedule) * (1 + SCHEDULE_JITTER)))

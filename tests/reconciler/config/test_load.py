@@ -308,7 +308,7 @@ NESTED = deep(30, "{% for a in b %}", "{% endfor %}")  # more than Python nests
         ("url: 'https://:80/'", "url: should be a URL like"),
         ("url: 'https://[::1/'", "url: should be a URL like"),
         ("url: 'https://a b/'", "url: should be a URL like"),
-        ("url: 'https://a..b/'", "'a..b' is no host's name"),
+        ("url: 'https://a..b/'", "'a..b' is not a valid host name"),
         ('url: "https://x/\\n"', "url: should be a URL like"),
         ("{url: 'https://x', proxy: 'http://proxy:31x28'}", "proxy: should be a URL like"),
         ("{url: 'https://x', secret: whsec_====}", "secret: should be a Standard Webhooks secret"),

@@ -150,5 +150,5 @@ def test_the_map_names_files_that_exist() -> None:
 def test_the_map_answers_each_question_with_two_files_at_most() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     answers = re.findall(r"^\| W[^|]+\?(.*)$", text, re.M)
-    assert len(answers) == 16
+    assert len(answers) >= 16
     assert {len(re.findall(r"`[\w/]+\.py`", answer)) for answer in answers} <= {1, 2}

@@ -35,7 +35,7 @@ def replay(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Deliver events again: by ID, by time, or all dead letters; to all destinations or to one. Shows counts and asks first.
+    """Deliver events again: by ID, by time, or all dead letters. Shows the counts and asks first.
 
     A running service delivers them at once; otherwise they are delivered at its next start. IDs stay the same, so
     that consumers can tell which events they already have; the header X-Reconciler-Replay marks a replay. An event

@@ -32,6 +32,18 @@ OWN_KINDS = (HOOK_TEST, ALERT)
 """Kinds in the ledger that did not happen in GitLab."""
 
 
+_FORMER_NAMES: dict[object, str] = {
+    "once": "unique_id",
+    "stated": "gitlab_time",
+    "received": "received_time",
+    "alone": "received_unverified",
+    "loose": "received_repeatable",
+    "estimated": "estimated_time",
+    "guessed": "estimated_unverified",
+}
+"""What precisions are called in the rows of older versions: rewriting every row would take long, and help nobody."""
+
+
 class Precision(StrEnum):
     """How well a sighting knows the time of its event. It decides how the sighting may be matched.
 
@@ -63,8 +75,8 @@ class Precision(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Precision:
-        """Treat an unknown value as the precision that proves least."""
-        return cls.RECEIVED_REPEATABLE
+        """Read a value of an older version by its new name; treat any other as the precision that proves least."""
+        return cls(_FORMER_NAMES[value]) if value in _FORMER_NAMES else cls.RECEIVED_REPEATABLE
 
     @property
     def tolerance(self) -> Millis:

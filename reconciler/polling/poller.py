@@ -13,7 +13,7 @@ from reconciler.config.models import Reconcile
 from reconciler.events import times
 from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import MINUTE, Millis
-from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.errors import LedgerDamaged, LedgerError
 from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.hook_monitor import HookMonitor
@@ -132,6 +132,9 @@ class Poller:
                     counts = counts.plus(await self._poll_source(project, source, until))
                     error, read = None, True
                     self._refused.pop((project.id, source.name), None)
+                except LedgerDamaged as raised:  # perhaps only this source's rows: the others can be read
+                    error = raised
+                    await self._source_failed(project, source, error)
                 except (Stopped, LedgerError):
                     raise
                 except Exception as raised:

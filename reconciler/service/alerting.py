@@ -63,7 +63,8 @@ class Alerting:
         found = self._ledger.alerts.destination_conditions(hold=hold, now=now)
         try:
             found += await self._not_known(config, now)
-        except LedgerError:  # it is reported where it was met
+        except LedgerError as error:
+            self._ledger.report_damage(error)
             return LOOK_S
         if self._ledger.alerts.changes(found):
             try:

@@ -12,14 +12,21 @@ from collections.abc import Callable
 
 from sqlite_utils import Database
 
+from reconciler.ledger.errors import LedgerDamaged
 from reconciler.ledger.storage import meta
 
 _NAME, _NAME_FROM = "ledger_id", "ledger_id_from:"
 
 
 def event_ids(db: Database) -> Callable[[int], str]:
-    """A function that turns an event's number in the ledger into its id, like `evt_3f9a0c21d4be_17`."""
-    names = [(0, meta.get(db, _NAME))]
+    """A function that turns an event's number in the ledger into its id, like `evt_3f9a0c21d4be_17`.
+
+    Raises LedgerDamaged if the ledger has no id of its own: other ids for its events would be taken for other events.
+    """
+    first = meta.get(db, _NAME)
+    if first is None:
+        raise LedgerDamaged("the ledger has lost its id (`ledger_id` in the table `meta`): `restore` brings it back")
+    names = [(0, first)]
     starts_of = meta.with_prefix(db, _NAME_FROM)
     names += sorted((int(start), value) for start, value in starts_of.items() if start.isdecimal())
     starts = [start for start, _ in names]

@@ -197,3 +197,18 @@ def test_a_time_that_can_t_be_true_counts_as_none(
     stated = dict.fromkeys(("created_at", "updated_at", "closed_at"), when)
     identity = webhook({"object_kind": kind, "object_attributes": {"id": 77, "action": action, **stated}}).identity
     assert (identity.happened_at, identity.precision) == (NOW, precision)
+
+
+def test_precisions_of_older_versions_are_read_by_their_new_names() -> None:
+    old = ["once", "stated", "received", "alone", "loose", "estimated", "guessed"]
+    assert [Precision(name) for name in old] == [
+        Precision.UNIQUE_ID,
+        Precision.GITLAB_TIME,
+        Precision.RECEIVED_TIME,
+        Precision.RECEIVED_UNVERIFIED,
+        Precision.RECEIVED_REPEATABLE,
+        Precision.ESTIMATED_TIME,
+        Precision.ESTIMATED_UNVERIFIED,
+    ]
+    assert len(old) == len(Precision)
+    assert Precision("of a later version") is Precision.RECEIVED_REPEATABLE

@@ -10,7 +10,6 @@ import pytest
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.deliveries import next_lanes, outgoing
@@ -18,7 +17,6 @@ from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids
-from reconciler.ledger.storage.migrations import m0012
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, search
 from reconciler.ledger.views.status import status
@@ -108,33 +106,13 @@ def test_kinds_and_times_of_older_versions(tmp_path: Path) -> None:
             7: ("note", 42, "0205-01-01T00:00:00.000Z"),  # what GitLab's list says is when it was
             8: ("vulnerability", None, at),
         }
-        assert sightings[1] == ("member", "user_add_to_group", at, "unique_id")
-        assert sightings[2] == ("member", "user_add_to_team", at, "unique_id")
-        assert sightings[3] == ("design", "added", at, "unique_id")
-        assert sightings[5] == sightings[6] == ("issue", None, seen, "received_time")
+        assert sightings[1] == ("member", "user_add_to_group", at, "once")
+        assert sightings[2] == ("member", "user_add_to_team", at, "once")
+        assert sightings[3] == ("design", "added", at, "once")
+        assert sightings[5] == sightings[6] == ("issue", None, seen, "received")
         listed = [browse.newest(db, browse.Filter(kind=kind), limit=9) for kind in ("member", "user_add_to_group")]
         assert [[row["id"] for row in rows] for rows in listed] == [[1, 2], [1]]
         found = search.find(db, "kind:member", before=99, limit=9)
         assert [row["id"] for row in found] == [2, 1]
         assert [row["id"] for row in search.find(db, "kind:user_add_to_group author:ada", before=99, limit=9)] == [1]
         assert prune.horizon(db) == times.from_iso(at)
-
-
-def test_precisions_of_older_versions_are_renamed(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before="0012_precision")
-        for number, old in enumerate([*m0012.RENAMED, "of a later version"], 1):
-            conn.execute(
-                """
-                INSERT INTO sightings (id, event_id, source, source_id, key, happened_at, precision, seen_at, kind,
-                                       payload_sha, headers, payload)
-                VALUES (?1, ?1, 'webhook:default', ?1, 'push:' || ?1, '2026-11-24T10:00:00.000Z', ?2,
-                        '2026-11-24T10:00:00.000Z', 'push', 'x', '{}', '{}')
-                """,
-                (number, old),
-            )
-    with closing(connect(path)) as db:
-        stored = [precision for (precision,) in db.execute("SELECT precision FROM sightings ORDER BY id")]
-    assert stored == [*m0012.RENAMED.values(), "of a later version"]
-    assert set(m0012.RENAMED.values()) == set(Precision)

@@ -13,9 +13,9 @@ import pytest
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.intervals import Interval, uncovered
-from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
+from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.ledger.coverage import intervals
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
@@ -24,6 +24,7 @@ from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Slice
+from tests.reconciler.polling.conftest import MakeHouse
 
 PROJECT = Project(42, "group/project")
 
@@ -157,3 +158,23 @@ async def test_coverage_never_runs_ahead_of_gitlab_s_own_clock(parts: Parts) -> 
     while counts is None or not counts.new:  # Date tells whole seconds: coverage may be a moment ahead
         counts = await parts.poll(42)
     assert parts.events() == 1
+
+
+async def test_damage_under_one_source_stops_no_other(make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = make_house(reconcile={"sources": ["project_events", "pipelines", "releases"]})
+    await house.poll(42)
+    coverage, asked = house.ledger.coverage, house.gitlab.api.requests["/api/v4/projects/42/releases"]
+    read = type(coverage).covered
+
+    def damaged(self: object, project_id: int, source: str) -> object:
+        if source == "pipelines":
+            raise LedgerDamaged("database disk image is malformed")
+        return read(coverage, project_id, source)
+
+    monkeypatch.setattr(type(coverage), "covered", damaged)
+    house.now = Millis(house.now + HOUR)
+    await house.poll(42)
+    assert house.gitlab.api.requests["/api/v4/projects/42/releases"] > asked
+    state = coverage.source_state(42, "pipelines")
+    assert state is not None
+    assert state.trouble

@@ -33,6 +33,11 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first: one that begins last would run alone in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
 PROJECT = 42
 PATH = "group/project"

@@ -82,6 +82,7 @@ class Load:
                         self.acknowledged.add(key)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("ordering", ["project"])
 def test_killed_at_random_under_load(

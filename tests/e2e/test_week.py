@@ -37,6 +37,7 @@ LOST = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_a_week_with_the_service_down_ends_as_one_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

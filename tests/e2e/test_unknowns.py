@@ -33,7 +33,7 @@ def test_it_is_told_once_and_once_when_it_is_over(
             "projects": [PROJECT, "group/nowhere"],
         }
         service = make_service(destinations=[alerts_to(consumer)], **sections).start()
-        assert consumer.wait_for(lambda c: said(c) == [("project_not_read", "group/nowhere", "opened")])
+        assert consumer.wait_for(lambda c: said(c) == [("project_not_read", "group/nowhere", "opened")], 60)
         assert [(one["kind"], one["name"]) for one in unknown(service)] == [("project", "group/nowhere")]
         if dies == "GitLab":
             wire.cut()

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from benchmarks.material import everything, fill, ledger, sightings
 from benchmarks.table import Row
 from reconciler.events import times
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import transaction
 
 SMALL, LARGE = 10_000, 1_000_000

@@ -12,7 +12,7 @@ from unittest import mock
 from benchmarks.table import Row
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import Reconciling, reconciling

@@ -11,47 +11,40 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from receiver.endpoint import PATH, WebhookEndpoint
+from receiver.endpoint import PATH, Observer, WebhookEndpoint
 from receiver.guard import HookGuard
 from receiver.ready import SharedCheck
 from reconciler.config.models import Receiver
-from reconciler.events.hook_tests import ExpectedTests
-from reconciler.ledger.errors import LedgerError
-from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake.intake import Appender
 
 log = structlog.get_logger(__name__)
 
 
-def receiver_app(
-    config: Receiver, *, ledger: Ledger, project_ids: dict[str, int], expected_tests: ExpectedTests | None = None
-) -> ASGIApp:
-    """The ASGI app that GitLab posts to. `expected_tests` are the test webhooks that GitLab was asked to send."""
+def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> ASGIApp:
+    """The ASGI app that GitLab posts to."""
     guards: Mapping[str, HookGuard] = {hook.name: HookGuard(hook) for hook in config.hooks}
     webhooks = WebhookEndpoint(
-        ledger=ledger,
+        intake=intake,
         guards=guards,
-        project_ids=project_ids,
-        expected_tests=ExpectedTests() if expected_tests is None else expected_tests,
         max_body=config.max_body,
         max_pending_bytes=config.max_pending_bytes,
+        observer=observer,
     )
 
-    prove = SharedCheck(ledger.check_writable)
+    prove = SharedCheck(intake.check_writable)
 
     async def healthz(_: Request) -> Response:
         """The process is alive."""
         return PlainTextResponse("alive\n")
 
     async def readyz(_: Request) -> Response:
-        """The ledger can be written: a commit less than a second ago proves it. A damaged ledger is
-        reported but still ready, so that webhooks keep arriving: all that can be recorded is recorded.
-        """
+        """Webhooks can be written to disk: a commit less than a second ago proves it."""
         try:
             await prove()
-        except LedgerError as error:
-            return PlainTextResponse(f"the ledger can't be written: {error}\n", 503, {"Retry-After": "30"})
-        damage = "" if ledger.damage is None else f", but damaged: {ledger.damage}"
-        return PlainTextResponse(f"ready{damage}\n")
+        except IntakeUnavailable as error:
+            return PlainTextResponse(f"webhooks can't be written to disk: {error}\n", 503, {"Retry-After": "30"})
+        return PlainTextResponse("ready\n")
 
     async def elsewhere(request: Request) -> Response:
         """Any other path. A POST to one is logged: somebody has configured a wrong URL."""
@@ -66,20 +59,6 @@ def receiver_app(
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     return _Dispatcher(webhooks, app.router)
-
-
-def waiting_app(why: str) -> ASGIApp:
-    """The ASGI app of a receiver that can't record yet. It answers 503 to everything but `/healthz`."""
-
-    async def healthz(_: Request) -> Response:
-        return PlainTextResponse("alive\n")
-
-    async def elsewhere(_: Request) -> Response:
-        return PlainTextResponse(f"{why}\n", 503, {"Retry-After": "30"})
-
-    router = Router([Route("/healthz", healthz), Mount("/", app=request_response(elsewhere))])
-    router.redirect_slashes = False
-    return router
 
 
 class _Dispatcher:

@@ -23,7 +23,7 @@ class Disconnected(Exception):
 
 
 class ByteBudget:
-    """How many bytes of request bodies may be in memory at once, on their way to the ledger."""
+    """How many bytes of request bodies may be in memory at once, on their way to disk."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -36,7 +36,7 @@ class ByteBudget:
         reconciler recovers the event.
         """
         if self.used + size > self.limit and self.used:
-            raise RequestRejected(503, "too many bytes are waiting for the ledger; try again", retry_after_s=5)
+            raise RequestRejected(503, "too many bytes are waiting for the disk; try again", retry_after_s=5)
         self.used += size
 
     def release(self, size: int) -> None:
@@ -114,15 +114,11 @@ def _too_large(limit: int) -> RequestRejected:
     )
 
 
-def json_object(body: bytes) -> tuple[dict[str, Any], str]:
-    """The body as an object, and as text with exactly its bytes.
-
-    Raises RequestRejected (400) for anything that is not a JSON object.
-    """
+def check_json_object(body: bytes) -> None:
+    """Raises RequestRejected (400) for anything that is not a JSON object."""
     try:
-        text, value = body.decode(), parsed(body)
+        value = parsed(body)
     except ValueError:
         raise RequestRejected(400, "the body is not JSON, or is nested too deeply") from None
     if not isinstance(value, dict):
         raise RequestRejected(400, "the body is JSON but not an object, so it is not a GitLab webhook")
-    return value, text

@@ -1,4 +1,4 @@
-"""`POST /webhooks/gitlab[/<hook>]`: records one sighting for each webhook, and answers 200 when it is on disk.
+"""`POST /webhooks/gitlab[/<hook>]`: appends each webhook to the intake, and answers 200 when it is on disk.
 
 This is a plain ASGI endpoint because it must be fast: Starlette's request and response objects would cost more
 than everything else here (docs/benchmarks.md).
@@ -6,20 +6,19 @@ than everything else here (docs/benchmarks.md).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from receiver.body import ByteBudget, Disconnected, RequestRejected, Reservation, json_object, read
+from receiver.body import ByteBudget, Disconnected, RequestRejected, Reservation, check_json_object, read
 from receiver.guard import HookGuard
 from reconciler.events import times
-from reconciler.events.hook_tests import ExpectedTests
-from reconciler.events.sighting import KEPT_HEADERS, Sighting
-from reconciler.events.webhook_sighting import as_test, webhook_sighting
-from reconciler.ledger.errors import ChangeFailed, LedgerUnavailable
-from reconciler.ledger.ledger import Ledger
+from reconciler.events.sighting import KEPT_HEADERS
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake.intake import Appender, ReceivedWebhook
 
 PATH = "/webhooks/gitlab"
 MAX_WAITING = 10_000
@@ -40,38 +39,44 @@ _NO_BODY: dict[str, Any] = {"type": "http.response.body", "body": b""}
 log = structlog.get_logger(__name__)
 
 
-class WebhookEndpoint:
-    """The ASGI endpoint. It adds every project that a webhook names to `project_ids`.
+class Observer(Protocol):
+    """Counts webhooks."""
 
-    A test webhook that arrives is removed from `expected_tests`.
-    """
+    def acknowledged(self, seconds: float) -> None:
+        """A webhook was acknowledged so long after its body was read."""
+
+    def rejected(self, status: int) -> None:
+        """A webhook was answered with this status."""
+
+
+class WebhookEndpoint:
+    """The ASGI endpoint."""
 
     def __init__(
         self,
         *,
-        ledger: Ledger,
+        intake: Appender,
         guards: Mapping[str, HookGuard],
-        project_ids: dict[str, int],
-        expected_tests: ExpectedTests,
         max_body: int,
         max_pending_bytes: int,
+        observer: Observer,
     ) -> None:
-        self._ledger = ledger
+        self._intake = intake
+        self._observer = observer
         self._guards = guards
-        self._project_ids = project_ids
-        self._expected_tests = expected_tests
         self._max_body = max_body
         self._budget = ByteBudget(max_pending_bytes)
-        self._shared_ids: set[str] = set()
-        """The sources that sent different bodies with one id. Each is logged once."""
         self._strangers = ByteBudget(max(max_body, max_pending_bytes // STRANGERS_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reservation = Reservation(self._budget, self._strangers)
         try:
-            sighting = await self._sighting(scope, receive, reservation)
-            await self._record(sighting)
+            webhook = await self._webhook(scope, receive, reservation)
+            read_at = time.perf_counter()
+            await self._append(webhook)
+            self._observer.acknowledged(time.perf_counter() - read_at)
         except RequestRejected as rejection:
+            self._observer.rejected(rejection.status)
             await _reject(scope, send, rejection)
         except Disconnected:
             return
@@ -81,7 +86,7 @@ class WebhookEndpoint:
         finally:
             reservation.release()
 
-    async def _sighting(self, scope: Scope, receive: Receive, reservation: Reservation) -> Sighting:
+    async def _webhook(self, scope: Scope, receive: Receive, reservation: Reservation) -> ReceivedWebhook:
         guard = self._guard(scope["path"])
         if scope["method"] != "POST":
             raise RequestRejected(405, "webhooks are sent with POST")
@@ -102,8 +107,9 @@ class WebhookEndpoint:
         if rejection is not None:
             raise RequestRejected(401, rejection)
         reservation.mark_proven()
-        parsed, text = json_object(body)
-        return self._read(guard, headers, parsed, text)
+        check_json_object(body)
+        kept = {name: headers[raw].decode("latin-1") for raw, name in _KEPT.items() if raw in headers}
+        return ReceivedWebhook(guard.source, times.now(), kept, body)
 
     def _guard(self, path: str) -> HookGuard:
         name = path.removeprefix(PATH).strip("/") or "default"
@@ -115,48 +121,13 @@ class WebhookEndpoint:
             )
         return guard
 
-    def _read(self, guard: HookGuard, headers: dict[bytes, bytes], body: dict[str, Any], text: str) -> Sighting:
-        kept = {name: headers[raw].decode("latin-1") for raw, name in _KEPT.items() if raw in headers}
-        # System hooks have bodies of their own, so they count as a source of their own.
-        prefix = "system_hook" if kept.get("X-Gitlab-Event") == "System Hook" else "webhook"
-        sighting = webhook_sighting(
-            body,
-            payload=text,
-            source=f"{prefix}:{guard.source}",
-            source_id=kept.get("Idempotency-Key"),
-            event_uuid=kept.get("X-Gitlab-Event-UUID"),
-            seen_at=times.now(),
-            headers=kept,
-            project_ids=self._project_ids,
-        )
-        about = sighting.summary
-        if about.project_id is not None and about.project_path is not None:
-            self._project_ids[about.project_path] = about.project_id
-        if not self._expected_tests.take(guard.source, body):
-            return sighting
-        log.info("test webhook received", project=about.project_path)
-        return as_test(sighting)
-
-    async def _record(self, sighting: Sighting) -> None:
-        if self._ledger.waiting_sightings >= MAX_WAITING:
-            raise RequestRejected(503, "too many webhooks are waiting for the ledger; try again", retry_after_s=5)
+    async def _append(self, webhook: ReceivedWebhook) -> None:
+        if self._intake.waiting >= MAX_WAITING:
+            raise RequestRejected(503, "too many webhooks are waiting for the disk; try again", retry_after_s=5)
         try:
-            outcome = await self._ledger.record([sighting])
-        except LedgerUnavailable as error:
-            raise RequestRejected(503, f"the ledger can't be written: {error}", retry_after_s=30) from error
-        except ChangeFailed as error:  # logged by the writer; GitLab's hook log will bring it again
-            raise RequestRejected(
-                500, "this webhook can't be recorded because of a bug in this program; see its log"
-            ) from error
-        recorded = outcome.recorded[0]
-        if recorded.shares_id and sighting.source not in self._shared_ids:
-            self._shared_ids.add(sighting.source)
-            log.warning(
-                "different webhooks share one Idempotency-Key: all are recorded; check whether a proxy sets it",
-                source=sighting.source,
-                delivery=sighting.source_id,
-            )
-        log.debug("webhook recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id)
+            await self._intake.append(webhook)
+        except IntakeUnavailable as error:
+            raise RequestRejected(503, f"the webhook can't be written to disk: {error}", retry_after_s=30) from error
 
 
 def _ignore() -> None:

@@ -1,4 +1,4 @@
-"""Checks whether the ledger can be written, with at most one commit a second, however many ask."""
+"""Checks whether webhooks can be written to disk, with at most one commit a second, however many ask."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ FAULTS = [
     "receiver.endpoint:json_object",
     "receiver.endpoint:webhook_sighting",
     "receiver.guard:HookGuard.rejection_by_headers",
-    "reconciler.ledger.intake.record:_known",
+    "reconciler.ledger.recording.record:_known",
     "reconciler.forwarding.formats:Formatter.message",
     "reconciler.forwarding.kinds.http:Http.headers",
     "reconciler.forwarding.kinds.http:Http.send",

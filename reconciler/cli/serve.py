@@ -11,16 +11,22 @@ from reconciler import logs
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, read_config
 from reconciler.cli.weak import weaknesses
 from reconciler.config.load import load
-from reconciler.service import run
+from reconciler.service import processes, receiving, worker
+from reconciler.service.role import Role
 
 log = structlog.get_logger(__name__)
 
+Only = Literal["receiver", "worker"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
     log_level: Annotated[Level, typer.Option(help="Lowest level to log.")] = "info",
+    only: Annotated[
+        Only | None,
+        typer.Option(help="Run one part alone: the receiver, or the worker, which does everything else."),
+    ] = None,
 ) -> None:
     """Run the service: receive webhooks, recover missed events from GitLab, and deliver every event.
 
@@ -32,4 +38,8 @@ def serve(
     for hook in loaded.receiver.hooks:
         for weakness in weaknesses(hook):
             log.warning("anyone could post events", hook=hook.name, why=weakness)
-    run.serve(loaded, lambda: load(config))
+    role = processes.split(loaded) if only is None else Role(only)
+    if isinstance(role, int):
+        raise typer.Exit(role)
+    serve_role = receiving.serve if role.name == processes.RECEIVER else worker.serve
+    serve_role(loaded, lambda: load(config), role)

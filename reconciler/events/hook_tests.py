@@ -11,6 +11,7 @@ from typing import Any
 
 from reconciler.events.fields import first_number, text
 from reconciler.events.keys import ZEROS
+from reconciler.events.times import LATEST, Millis
 
 TRIGGER = "push_events"
 """The trigger that webhooks are tested with first: the only one whose test can be recognized by its body."""
@@ -26,33 +27,39 @@ def is_test(body: Any) -> bool:
 
 class ExpectedTests:
     """The tests that we asked GitLab for and that have not arrived: by the hook's name in `receiver.hooks`, and the
-    project's id. The monitor that asks for them and the receiver share one.
+    project's id. The monitor that asks for them and the recorder share one.
     """
 
     def __init__(self) -> None:
-        self._expected: set[tuple[str, int]] = set()
+        self._expected: dict[tuple[str, int], Millis] = {}
+        """Until when each may have been received."""
 
     def __len__(self) -> int:
-        return len(self._expected)
+        return sum(until == LATEST for until in self._expected.values())
 
     def add(self, hook: str, project_id: int) -> None:
         """A test is asked for."""
-        self._expected.add((hook, project_id))
+        self._expected[hook, project_id] = LATEST
 
-    def discard(self, hook: str, project_id: int) -> None:
-        """The test has arrived, or will not."""
-        self._expected.discard((hook, project_id))
+    def discard(self, hook: str, project_id: int, *, now: Millis) -> None:
+        """The test has arrived, or will not. One that was received before may still be waiting to be recorded."""
+        if (hook, project_id) in self._expected:
+            self._expected[hook, project_id] = now
 
-    def take(self, hook: str, body: Any) -> bool:
+    def take(self, hook: str, body: Any, *, received_at: Millis) -> bool:
         """Whether a delivery by this hook is an expected test, which is then expected no longer."""
         if not self._expected or not is_test(body):
             return False
         project_id = first_number(body, "project_id", "project.id")
-        of_hook = (one for one in self._expected if one[0] == hook and (one[1] == project_id or _is_sample(body)))
-        found = next(of_hook, None)
+        of_hook = (
+            (of, until)
+            for of, until in self._expected.items()
+            if of[0] == hook and (of[1] == project_id or _is_sample(body))
+        )
+        found = next((of for of, until in of_hook if received_at <= until), None)
         if found is None:
             return False
-        self._expected.discard(found)
+        del self._expected[found]
         return True
 
 

@@ -15,8 +15,8 @@ from reconciler.events import times
 from reconciler.events.alerts import alert_sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.intake.record import record
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.record import record
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.queue.destinations import GONE, DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.queue.opening import Opened

@@ -23,6 +23,10 @@ class LedgerBehind(LedgerError):
     """An earlier version of this program wrote the ledger, or its tables do not exist yet."""
 
 
+class IntakeUnavailable(LedgerError):
+    """The intake can't be used at the moment: the disk is full, or the file is locked or unreadable."""
+
+
 class ChangeFailed(LedgerError):
     """A change failed because of a bug, or because of a value that can't be written.
 

@@ -19,8 +19,9 @@ from reconciler.ledger.alerts import AlertOperations
 from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import Downtime
 from reconciler.ledger.coverage.operations import CoverageOperations, WatchlistOperations
-from reconciler.ledger.intake.record import BatchResult, preview
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.operations import RecordingOperations
+from reconciler.ledger.recording.record import BatchResult, preview
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.queue.operations import QueueOperations
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import data_version, opened, touch
@@ -44,12 +45,13 @@ class Ledger:
         self._writer = writer
         self._write = writer.run
         self._read = read = LedgerReader(reader)
+        self.recording = RecordingOperations(writer, read)
         self.coverage = CoverageOperations(writer, read)
         self.watchlist = WatchlistOperations(writer)
         self.queue = QueueOperations(writer, read)
         self.alerts = AlertOperations(writer, read)
 
-    # Intake
+    # Recording
 
     def record(self, sightings: Sequence[Sighting]) -> Awaitable[BatchResult]:
         """Record sightings: each belongs to an event, and each new event opens deliveries by the routes."""
@@ -58,11 +60,6 @@ class Ledger:
     def preview(self, sightings: Sequence[Sighting], now: Millis) -> Awaitable[BatchResult]:
         """What `record` would do, without recording anything."""
         return self._write(lambda db: preview(db, sightings, now=now))
-
-    @property
-    def waiting_sightings(self) -> int:
-        """How many sightings wait for their commit."""
-        return self._writer.waiting_sightings
 
     def set_routes(self, routes: Sequence[Route]) -> None:
         """From now on, new events open deliveries by these routes."""

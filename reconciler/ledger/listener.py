@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.intake.record import Recorded
+from reconciler.ledger.recording.record import Recorded
 from reconciler.ledger.queue.opening import Opened
 
 

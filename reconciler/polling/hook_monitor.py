@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 class HookMonitor:
     """Knows the state of each project's webhooks.
 
-    `expected_tests` is shared with the receiver: a test that we ask GitLab for arrives there.
+    `expected_tests` is shared with the recorder: a test that we ask GitLab for is recorded there.
     """
 
     def __init__(self, hooks: Hooks, *, ledger: Ledger, reenable: bool, expected_tests: ExpectedTests) -> None:
@@ -103,9 +103,9 @@ class HookMonitor:
             log.warning("a webhook can't be enabled again", project=project.path, error=str(error))
             self._not_before[hook.id] = time.monotonic() + TEST_PAUSE / 1000
             if isinstance(error, GitLabRefused):  # without an answer, the test may still arrive
-                self._expected_tests.discard(hook.name, project.id)
+                self._expected_tests.discard(hook.name, project.id, now=times.now())
             return error
-        self._expected_tests.discard(hook.name, project.id)
+        self._expected_tests.discard(hook.name, project.id, now=times.now())
         return None
 
     async def _note_test(self, hook: Hook, newest: int) -> bool | None:

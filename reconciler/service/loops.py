@@ -11,7 +11,6 @@ from reconciler.events import times
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.upkeep.prune import Keep, Pruned
-from reconciler.service.notify import notify
 
 HEARTBEAT_S = 10.0
 """How often the service writes a heartbeat to the ledger."""
@@ -32,9 +31,9 @@ async def note_start(ledger: Ledger) -> None:
         log.info("service was down", since=start, until=end, how=found.how)
 
 
-async def heartbeat(ledger: Ledger) -> None:
-    """Write heartbeats: the next start needs the last one to know since when nothing was received. Also notify
-    systemd's watchdog that the event loop runs and the writer answers.
+async def heartbeat(ledger: Ledger, alive: Callable[[], None]) -> None:
+    """Write heartbeats: the next start needs the last one to know since when nothing was read. Also call `alive`: the
+    event loop runs and the writer answers.
     """
     while True:
         await asyncio.sleep(HEARTBEAT_S)
@@ -43,7 +42,7 @@ async def heartbeat(ledger: Ledger) -> None:
         except LedgerUnavailable:  # logged by the writer
             pass
         finally:  # a bug of ours must not get the service killed
-            notify("WATCHDOG=1")
+            alive()
 
 
 async def watch(ledger: Ledger, changed: Callable[[], None]) -> None:

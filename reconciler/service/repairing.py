@@ -15,66 +15,56 @@ from typing import TypeVar
 import structlog
 import uvloop
 
-from receiver.app import waiting_app
-from reconciler.config.models import Config, Receiver
 from reconciler.ledger import beside
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse, LedgerVersion
 from reconciler.ledger.storage.connection import explain, opened
 from reconciler.ledger.storage.damage import beyond_repair, is_noted
 from reconciler.ledger.upkeep.repair import look, repair
-from reconciler.service.notify import notify
-from reconciler.service.web import WebServer
+from reconciler.service.role import Role, Said
 
-EXTEND_S, EXTEND_EVERY_S = 60, 15
-"""How long, and how often, systemd is asked to wait for the start, in seconds."""
+EXTEND_EVERY_S = 15
+"""How often systemd is asked to wait for the start: each time for a minute."""
 
 Done = TypeVar("Done")
 
 log = structlog.get_logger(__name__)
 
 
-def repair_if_damaged(config: Config) -> str | None:
-    """Repair the ledger if it is known or found to be damaged. Webhooks are answered with 503 meanwhile. Returns why
-    it can't be repaired, else None. The service starts in both cases, and does what it can.
+def repair_if_damaged(path: Path, role: Role) -> str | None:
+    """Repair the ledger if it is known or found to be damaged. Webhooks wait in the intake meanwhile. Returns why
+    it can't be repaired, else None. The worker starts in both cases, and does what it can.
 
-    Raises LedgerInUse if a service uses it, LedgerVersion if a later version wrote it, ServiceError if the port can't
-    be bound.
+    Raises LedgerInUse if a service uses it, LedgerVersion if a later version wrote it.
     """
-    path = config.ledger.path
     why = _given_up(path)
     if why is None:
         if not _is_damaged(path):
             return None
         log.error("ledger damaged: checking and repairing it")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            why = runner.run(while_answering(config.receiver, partial(_repair, path)))
+            why = runner.run(while_asking_for_time(role, partial(_repair, path)))
     if why is not None:
         log.error("ledger not repaired", reason=why)
     return why
 
 
-async def while_answering(where: Receiver, work: Callable[[], Done]) -> Done:
-    """Run long work in a thread before the service starts. Meanwhile webhooks are answered with 503, `/healthz` with
-    200, and systemd is asked for time. Returns or raises what `work` does.
+async def while_asking_for_time(role: Role, work: Callable[[], Done]) -> Done:
+    """Run long work in a thread before the worker starts. Meanwhile systemd is asked for time. Returns or raises what
+    `work` does.
     """
-    app = waiting_app("the ledger is damaged: it is being repaired")
-    server = WebServer(app, where.host, where.port, keys="receiver", probe="/healthz", keep_alive=where.keep_alive)
-    server.listen()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _end)
-    beside = [asyncio.create_task(server.run()), asyncio.create_task(_ask_for_time())]
+    asking = asyncio.create_task(_ask_for_time(role))
     try:
         return await asyncio.to_thread(work)
     finally:
-        await server.stop()
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
-async def _ask_for_time() -> None:
+async def _ask_for_time(role: Role) -> None:
     while True:
-        notify(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}")
+        role.say(Said.STARTING)
         await asyncio.sleep(EXTEND_EVERY_S)
 
 

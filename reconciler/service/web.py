@@ -61,11 +61,19 @@ class _Server(uvicorn.Server):
 class WebServer:
     """Serves an app on a port. If `run` failed, it may be run again: it then makes a new server, on the same socket
     if that still listens, so that no connection is refused meanwhile. `probe` is a path that is cheap to answer.
-    `keep_alive` is how long an idle connection stays open.
+    `keep_alive` is how long an idle connection stays open. `listener` is the socket, if it is bound already.
     """
 
     def __init__(
-        self, app: ASGIApp, host: str, port: int, *, keys: str, probe: str, keep_alive: Millis = KEEP_ALIVE
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        *,
+        keys: str,
+        probe: str,
+        keep_alive: Millis = KEEP_ALIVE,
+        listener: socket.socket | None = None,
     ) -> None:
         self._keep_alive = keep_alive
         self._app = app
@@ -73,7 +81,7 @@ class WebServer:
         self._port = port
         self._keys = keys
         self._probe = probe
-        self._listener: socket.socket | None = None
+        self._listener = listener
         self._servers: dict[asyncio.Task[None], uvicorn.Server] = {}
         """Running servers, and failed ones that still finish their connections."""
         self._stopping = False

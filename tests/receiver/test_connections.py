@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from receiver.app import receiver_app
 from reconciler.config.models import HookConfig, Receiver
 from reconciler.events.times import Millis
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.service.connections import Connections, protocol

@@ -16,7 +16,7 @@ from receiver.app import receiver_app
 from receiver.ready import SharedCheck
 from reconciler.config.models import Receiver
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect, data_version
 

@@ -18,7 +18,7 @@ from standardwebhooks import Webhook
 
 from receiver.app import receiver_app
 from reconciler.config.models import HookConfig, Receiver
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 

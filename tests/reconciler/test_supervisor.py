@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from reconciler import supervisor as module
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.listener import Listener
 from reconciler.ledger.storage.connection import connect

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import httpx
 import yaml
 
+from reconciler.ledger.intake.file import intake_path
 from tests.support.starter import COMMAND, START, Started
 
 __all__ = ["COMMAND", "TOKEN", "Service", "run", "until"]
@@ -51,8 +54,8 @@ class Service:
             "serve", "-c", str(self.file), "--log-level", "debug", stderr=subprocess.PIPE, env=dict(os.environ)
         )
         threading.Thread(target=self._read_logs, args=(self.process,), daemon=True).start()
-        listening = self.wait_for_log("listening")
-        self.port = listening["port"]
+        self.port = self.wait_for_log("listening")["port"]
+        self.wait_for_log("ready")
         self.config["receiver"]["port"] = self.port  # the same port after a restart
         return self
 
@@ -63,10 +66,16 @@ class Service:
         return self.process.wait(timeout=30)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL, and wait until all of its processes are gone."""
         assert self.process is not None
+        others = children(self.process.pid)
         self.process.kill()
         self.process.wait(timeout=30)
+        until(lambda: not any(map(runs, others)))
+
+    def pid_of(self, process: str) -> int:
+        """The process that runs now as `receiver` or `worker`."""
+        return [int(line["pid"]) for line in self.logs if line.get("process") == process and "pid" in line][-1]
 
     def wait_for_log(self, event: str, timeout_s: float = 30.0, **fields: Any) -> dict[str, Any]:
         """Wait for a line of the running process's log."""
@@ -84,11 +93,16 @@ class Service:
         assert found, f"no {event!r} in the log: {self.logs}"
         return found[0]
 
-    def post(self, body: bytes, *, path: str = "/webhooks/gitlab", **headers: str) -> httpx.Response:
-        """Deliver a webhook as GitLab would."""
+    def post(
+        self, body: bytes, *, path: str = "/webhooks/gitlab", recorded: bool = True, **headers: str
+    ) -> httpx.Response:
+        """Deliver a webhook as GitLab would; if it is accepted, wait until it is `recorded`."""
         sent = {"Content-Type": "application/json", "X-Gitlab-Token": TOKEN}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._gitlab.post(self.url + path, content=body, headers=sent)
+        answer = self._gitlab.post(self.url + path, content=body, headers=sent)
+        if recorded and answer.status_code == 200:
+            until_recorded(self.ledger)
+        return answer
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run another command on the same config."""
@@ -111,12 +125,43 @@ class Service:
             self._logged.notify_all()
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def until_recorded(ledger: Path) -> None:
+    """Wait until all that was acknowledged so far is recorded."""
+    uri = f"file:{intake_path(ledger)}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True)) as intake, closing(sqlite3.connect(ledger)) as recorded:
+        [(ident,)] = intake.execute("SELECT id FROM intake").fetchall()
+        [(last,)] = intake.execute("SELECT max(seq) FROM sqlite_sequence").fetchall()
+
+        def is_recorded() -> bool:
+            [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall() or [("",)]
+            of, _, position = (place or " 0").partition(" ")
+            return of == ident and int(position) >= last
+
+        until(lambda: not last or is_recorded(), pause_s=0.002)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30.0, *, pause_s: float = 0.02) -> None:
     """Wait for something in a ledger or a file, which tell nobody when they change."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be in time"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:

@@ -234,7 +234,7 @@ def _import_all() -> None:
 
     for module in COMMANDS.values():
         import_module(f"reconciler.cli.{module.partition(':')[0]}")
-    import_module("reconciler.service.run")
+    import_module("reconciler.service.worker")
 
 
 if __name__ == "__main__" and (wanted := _serve(socket.socket(fileno=int(sys.argv[1])))):

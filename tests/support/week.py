@@ -21,7 +21,7 @@ from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger.coverage import gaps
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import Reconciling, reconciling

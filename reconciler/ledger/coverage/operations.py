@@ -15,7 +15,7 @@ from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.coverage.source_state import SourceState
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.queue import known
 from reconciler.ledger.storage.reading import LedgerReader
 

@@ -1,1 +1,1 @@
-"""Intake: the single writer, recording sightings, and assigning them to events."""
+"""The intake: webhooks as they came, on disk, until they are recorded in the ledger."""

@@ -30,9 +30,9 @@ _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 
 @contextmanager
-def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
+def only_service(path: Path, *, make: bool = False, pid: int | None = None) -> Iterator[None]:
     """Hold the lock of the service. With `make`, as the service uses it, the ledger's file is created if there is
-    none, so that it can be locked.
+    none, so that it can be locked. `pid` is the process that is named as the service; by default this one.
 
     Raises LedgerInUse if another service holds it, and LedgerUnavailable if the files can't be opened.
     """
@@ -53,7 +53,7 @@ def only_service(path: Path, *, make: bool = False) -> Iterator[None]:
             held.callback(os.close, own)
             _take_own(own, path, serving=make)
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(str(os.getpid() if pid is None else pid))
         lock.flush()
         yield
 

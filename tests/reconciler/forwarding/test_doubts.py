@@ -14,7 +14,7 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views.search import index_step
 from tests.conftest import PATH, MakeService

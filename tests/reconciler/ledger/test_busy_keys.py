@@ -14,7 +14,7 @@ from sqlite_utils import Database
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from tests.reconciler.ledger.test_matching_histories import feed, pure
 from tests.support.cost import Cost, counted

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import deliveries, destinations, resend
 from reconciler.ledger.queue.resend import ResendRequest
 from reconciler.ledger.queue.routes import Route

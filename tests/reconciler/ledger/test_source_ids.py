@@ -18,7 +18,7 @@ from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
 from reconciler.events.webhook_sighting import webhook_sighting
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 
 NOW = Millis(1_790_000_000_000)

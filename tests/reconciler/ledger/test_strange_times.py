@@ -15,7 +15,7 @@ from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import HOUR, Millis
 from reconciler.events.webhook_sighting import webhook_sighting
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import overview
 

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided

@@ -33,8 +33,8 @@ from reconciler.ledger.coverage import downtime, hooks, intervals, runs, source_
 from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.intake.record import record
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.record import record
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt

@@ -18,7 +18,7 @@ from reconciler.events.times import DAY, HOUR, Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.ledger.coverage import unreadable
 from reconciler.ledger.errors import LedgerError, LedgerInUse
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import DestinationSpec

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from reconciler.events import times
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.listener import Listener
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec

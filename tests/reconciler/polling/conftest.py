@@ -12,7 +12,7 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.ledger.coverage import gaps
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import reconciling

@@ -16,7 +16,7 @@ from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.ledger.coverage import intervals
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import reconciling

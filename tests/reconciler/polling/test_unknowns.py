@@ -30,7 +30,7 @@ from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views import unknowns

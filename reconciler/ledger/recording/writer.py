@@ -25,7 +25,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.record import BatchResult, record
+from reconciler.ledger.recording.record import BatchResult, record
 from reconciler.ledger.listener import Committed, Listener
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
@@ -57,15 +57,20 @@ log = structlog.get_logger(__name__)
 
 
 class _Change:
-    """A change that waits to be written: sightings to record, or a function of the database."""
+    """A change that waits to be written: sightings to record, a function of the database, or both."""
 
-    __slots__ = ("alone", "future", "run", "sightings", "since")
+    __slots__ = ("alone", "future", "records", "run", "sightings", "since")
 
     def __init__(
-        self, future: asyncio.Future[Any], sightings: Sequence[Sighting], run: Callable[[Database], Any] | None
+        self,
+        future: asyncio.Future[Any],
+        sightings: Sequence[Sighting] | None,
+        run: Callable[[Database], Any] | None,
     ) -> None:
         self.future = future
-        self.sightings = sightings
+        self.records = sightings is not None
+        """Whether its result is what became of its sightings."""
+        self.sightings = sightings or ()
         self.run = run
         self.since = time.monotonic()
         self.alone = False
@@ -100,7 +105,6 @@ class Writer:
         self.damage: str | None = None
         """What is known about damage to the ledger's file. It stays for as long as the service runs."""
         self.routes = routes
-        self.waiting_sightings = 0
         self._db = db
         self._trouble: str | None = None
         self._logged_at = 0.0
@@ -112,14 +116,15 @@ class Writer:
         self._disk = disk or ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._loop = asyncio.get_running_loop()
 
-    def record(self, sightings: Sequence[Sighting]) -> asyncio.Future[BatchResult]:
-        """Record sightings. The future is done when they are on disk.
+    def record(
+        self, sightings: Sequence[Sighting], *, also: Callable[[Database], None] | None = None
+    ) -> asyncio.Future[BatchResult]:
+        """Record sightings, and make another change in the same transaction. The future is done when all is on disk.
 
         It fails with LedgerUnavailable if the ledger can't be written, and with ChangeFailed if these sightings can't
         be recorded.
         """
-        self.waiting_sightings += len(sightings)
-        return self._submit(sightings, None)
+        return self._submit(_Change(self._loop.create_future(), sightings, also))
 
     def run(self, change: Callable[[Database], T]) -> asyncio.Future[T]:
         """Run `change` in the next transaction. The future holds its result once the transaction is on disk.
@@ -128,7 +133,7 @@ class Writer:
         anything else. `change` may run more than once, each time in a new transaction, so it must change nothing but
         the database. Only the ledger's own operations call this.
         """
-        return self._submit((), change)
+        return self._submit(_Change(self._loop.create_future(), None, change))
 
     def report_damage(self, error: BaseException) -> None:
         """Look at an error that was met. If the file is damaged, `/readyz` says so and the next start checks it.
@@ -156,11 +161,10 @@ class Writer:
         changes = [*self._waiting, *(self._committing.batch if self._committing else [])]
         return [change.future for change in changes if not change.future.done()]
 
-    def _submit(self, sightings: Sequence[Sighting], run: Callable[[Database], Any] | None) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(_Change(future, sightings, run))
+    def _submit(self, change: _Change) -> asyncio.Future[Any]:
+        self._waiting.append(change)
         self._schedule()
-        return future
+        return change.future
 
     def _schedule(self) -> None:
         """Flush once everything that is ready now has been submitted, or after the commit that is going on."""
@@ -210,9 +214,8 @@ class Writer:
         position = 0
         for change, result in zip(written.batch, written.results, strict=True):
             end = position + len(change.sightings)
-            self.waiting_sightings -= len(change.sightings)
             if not change.future.done():
-                change.future.set_result(result if change.run else _share(written, position, end))
+                change.future.set_result(_share(written, position, end) if change.records else result)
             position = end
         if written.result.opened:
             _report(self.listener.opened, written.result.opened)
@@ -256,7 +259,6 @@ class Writer:
         else:
             self._note_bug(reason, error)
         for change in batch:
-            self.waiting_sightings -= len(change.sightings)
             if not change.future.done():
                 change.future.set_exception(_failure(reason, error))
 

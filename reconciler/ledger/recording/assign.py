@@ -20,7 +20,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.intake.neighbourhood import Changed
+from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.storage.schema import OPEN
 
 

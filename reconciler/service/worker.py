@@ -1,4 +1,6 @@
-"""The composition root: builds the parts of the service, connects them, and stops them in order."""
+"""The worker's process, and the composition root: it builds everything but the receiver, connects it, and stops it in
+order.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,7 @@ import msgspec
 import structlog
 import uvloop
 from sqlite_utils import Database
-from starlette.types import ASGIApp
 
-from receiver.app import receiver_app, waiting_app
 from reconciler.config.load import ConfigError, Mistake
 from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
@@ -23,7 +23,8 @@ from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
-from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_damage, may_come_right
@@ -34,6 +35,9 @@ from reconciler.metrics.collectors import LedgerCollector, PartsCollector
 from reconciler.metrics.meters import Meters
 from reconciler.polling.knowledge import SharedLook
 from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.recorder.reading import WebhookReader
+from reconciler.recorder.recorder import Recorder
+from reconciler.recorder.trimmer import Trimmer
 from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
@@ -41,31 +45,36 @@ from reconciler.service.filters import FilterWatch
 from reconciler.service.jobs import ScheduledJobs
 from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.notify import notify
+from reconciler.service.receiver_watch import watch_receiver
 from reconciler.service.repairing import leave_note, repair_if_damaged
+from reconciler.service.role import Role, Said
 from reconciler.service.watchers import LEDGER, LedgerListener, Watchers, start_traces
-from reconciler.service.web import DRAIN_S, Switch, WebServer
+from reconciler.service.web import DRAIN_S
 from reconciler.supervisor import Run, Supervisor, words, writable
 
-RECEIVER_PAUSE_S = 1.0
-"""The longest pause before the receiver restarts. Connections meanwhile wait to be accepted."""
+RECORDER_PAUSE_S = 1.0
+"""The longest pause before the recorder restarts."""
 BEGIN_PAUSE_S = 1.0
 OPEN_PATIENCE_S = 1.0
 
 log = structlog.get_logger(__name__)
 
 
-def serve(config: Config, read_again: Callable[[], Config]) -> None:
-    """Run the service until SIGTERM or SIGINT. SIGHUP reloads the config.
+def serve(config: Config, read_again: Callable[[], Config], role: Role) -> None:
+    """Record, poll and deliver until SIGTERM. SIGHUP reloads the config.
 
-    A damaged ledger is repaired first, if possible, while the port answers 503.
+    A damaged ledger is repaired first, if possible.
 
-    Raises ServiceError or LedgerError if the service can't start.
+    Raises ServiceError or LedgerError if the worker can't start.
     """
     path = config.ledger.path
-    beyond_repair = repair_if_damaged(config)
+    beyond_repair = repair_if_damaged(path, role)
     try:
-        with only_service(path, make=True), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Service(config, read_again).run())
+        with (
+            only_service(path, make=True, pid=role.service_pid),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(_Worker(config, read_again, role).run())
     except LedgerDamaged as error:
         leave_note(path, str(error))
         what = str(error).removeprefix(f"{path}: ")
@@ -77,33 +86,26 @@ class _Built(msgspec.Struct, frozen=True):
     """Everything that a config needs, built but not yet used."""
 
     config: Config
-    receiver: ASGIApp
     destinations: Prepared
     reconciling: Reconciling | None
 
 
-class _Service:
-    def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
+class _Worker:
+    def __init__(self, config: Config, read_again: Callable[[], Config], role: Role) -> None:
         self._config = config
         self._read_again = read_again
+        self._role = role
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
-        self._answering = asyncio.Event()
         self._begun = asyncio.Event()
         self._supervisor = Supervisor()
-        self._switch = Switch(waiting_app("the ledger can't be written yet"))
-        where = config.receiver
-        self._receiver = WebServer(
-            self._switch, where.host, where.port, keys="receiver", probe="/healthz", keep_alive=where.keep_alive
-        )
         self._expected_tests = ExpectedTests()
+        self._port = config.receiver.port if role.port is None else role.port
 
     async def run(self) -> None:
-        """Run from binding the first port to closing the last one."""
-        self._host, self._port = self._receiver.listen()
+        """Run from opening the ledger to closing it."""
         self._catch_signals()
         supervisor = self._supervisor
-        tasks = [supervisor.start("receiver", self._receive, longest_pause_s=RECEIVER_PAUSE_S)]
         stop = asyncio.create_task(self._stop.wait())
         opening = asyncio.create_task(self._opened())
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,17 +120,22 @@ class _Service:
             if is_damage(error):
                 raise LedgerDamaged(f"{self._config.ledger.path}: {words(error.__cause__ or error)}") from error
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
-        tasks += [supervisor.start(name, run) for name, run in parts.items()]
+        tasks = [supervisor.start(name, run) for name, run in parts.items()]
+        tasks += [
+            supervisor.start(name, run, longest_pause_s=RECORDER_PAUSE_S) for name, run in self._recording().items()
+        ]
         begin = asyncio.create_task(self._begin(built))
         await asyncio.wait({begin, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not begin.done() or begin.exception() is None:
             await stop
 
         log.info("stopping")
-        notify("STOPPING=1")
+        if self._role.is_alone:
+            notify("STOPPING=1")
         self._jobs.stop()
         dashboard = None if self._admin is None else asyncio.create_task(self._admin.stop())
-        await _stop_part("receiver", self._receiver.stop())
+        if self._begun.is_set():
+            await _stop_part("recorder", self._recorder.drain(DRAIN_S))
         await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
         if dashboard is not None:
             await _stop_part("dashboard", dashboard)
@@ -166,16 +173,23 @@ class _Service:
         self._forwarder = Forwarder(
             ledger=ledger, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
         )
+        self._recorder = Recorder(
+            intake_path(config.ledger.path),
+            ledger=ledger,
+            reader=WebhookReader(ledger.coverage.project_ids(), self._expected_tests),
+        )
         self._filters = FilterWatch(lambda: self._config, reader)
         supervisor.on_error = ledger.report_damage
         supervisor.well(LEDGER)
         meters.registry.register(LedgerCollector(lambda: (self._config, self._jobs.client), known, db.files.trouble))
         meters.registry.register(PartsCollector(supervisor.parts))
+        if self._role.link is not None:
+            meters.registry.register(self._role.link.counts)
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._after_begin(alerting.run),
-            "watch": lambda: watch(ledger, self._forwarder.look_again),
-            "heartbeat": lambda: self._after_begin(lambda: heartbeat(ledger)),
+            "watch": lambda: watch(ledger, self._look_again),
+            "heartbeat": lambda: self._after_begin(lambda: heartbeat(ledger, lambda: self._role.say(Said.ALIVE))),
             "filters": lambda: self._after_begin(self._filters.run),
             "indexing": lambda: index(ledger),
             "reporting": lambda: supervisor.report(ledger),
@@ -191,22 +205,33 @@ class _Service:
     def _deliveries_opened(self, deliveries: Iterable[Opened]) -> None:
         self._forwarder.opened(deliveries)
 
-    async def _receive(self) -> None:
-        """Serve as soon as there is an answer to give. Connections before that wait to be accepted."""
-        await self._answering.wait()
-        await self._receiver.run()
+    def _recording(self) -> dict[str, Run]:
+        """The parts that take webhooks from the intake."""
+        path, link = intake_path(self._config.ledger.path), self._role.link
+        parts: dict[str, Run] = {
+            "recorder": lambda: self._after_begin(self._recorder.run),
+            "trimmer": lambda: self._after_begin(Trimmer(path, ledger=self._ledger).run),
+        }
+        if link is not None:
+            parts["receiver watch"] = lambda: watch_receiver(link, self._recorder.wake, self._supervisor)
+        return parts
+
+    def _look_again(self) -> None:
+        self._forwarder.look_again()
+        self._recorder.look_again()
 
     async def _opened(self) -> LedgerDatabase:
         """Open the ledger as soon as possible. Raises LedgerError if waiting does not help."""
+        said = False
         while True:
             try:
                 return await asyncio.to_thread(connect, self._config.ledger.path, patience_s=OPEN_PATIENCE_S)
             except LedgerUnavailable as error:
                 if not may_come_right(error.__cause__):
                     raise
-                if not self._answering.is_set():
-                    log.error("ledger not available yet: webhooks are answered with 503", reason=str(error))
-            self._answering.set()
+                if not said:
+                    log.error("ledger not available yet: webhooks wait in the intake", reason=str(error))
+                said = True
             await asyncio.sleep(BEGIN_PAUSE_S)
 
     async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
@@ -217,7 +242,6 @@ class _Service:
             except LedgerDamaged:
                 raise
             except LedgerUnavailable:  # logged by the writer
-                self._answering.set()
                 await asyncio.sleep(BEGIN_PAUSE_S)
             else:
                 return
@@ -227,10 +251,8 @@ class _Service:
         await self._when_writable(lambda: self._forwarder.apply(built.destinations))
         await self._when_writable(lambda: note_start(self._ledger))
         self._filters.look(built.config)
-        self._switch.app = built.receiver
-        self._answering.set()
-        log.info("listening", host=self._host, port=self._port, ledger=str(built.config.ledger.path))
-        notify("READY=1")
+        log.info("ready", ledger=str(built.config.ledger.path))
+        self._role.say(Said.READY)
         self._begun.set()
         try:
             self._jobs.apply(built.reconciling, lambda: self._config)
@@ -247,14 +269,8 @@ class _Service:
 
     async def _build(self, config: Config) -> _Built:
         """Build everything that a config needs. Nothing changes yet. Raises whatever its parts raise."""
-        receiver = receiver_app(
-            config.receiver,
-            ledger=self._ledger,
-            project_ids=self._ledger.coverage.project_ids(),
-            expected_tests=self._expected_tests,
-        )
         reconciling = self._jobs.prepare(config)
-        return _Built(config, receiver, await self._forwarder.prepare(config.destinations), reconciling)
+        return _Built(config, await self._forwarder.prepare(config.destinations), reconciling)
 
     def _dashboard(self, config: Config, known: SharedLook, trouble: Callable[[], str | None]) -> AdminServer | None:
         if config.admin.port is None:
@@ -290,8 +306,6 @@ class _Service:
             await built.destinations.discard()
             return _refusal(error)
         before, self._config = self._config, config
-        if config.receiver != before.receiver:
-            self._switch.app = built.receiver
         if asks_differently(before, config):
             self._jobs.apply(built.reconciling, lambda: self._config)
         self._filters.look(config)
@@ -299,14 +313,11 @@ class _Service:
         return None
 
     def _catch_signals(self) -> None:
-        def stop() -> None:
-            if self._stop.is_set():  # the second signal: don't wait for connections
-                self._receiver.force()
-            self._stop.set()
-
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        if self._role.is_alone:
+            loop.add_signal_handler(signal.SIGINT, self._stop.set)
+        loop.add_signal_handler(signal.SIGQUIT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
 
 

@@ -1,0 +1,72 @@
+"""What an intake is: the receiver appends webhooks to it, and the recorder reads them in the order of their arrival.
+
+An intake understands nothing of a webhook and looks nothing up, so that appending costs little and depends on nothing
+but its own disk. `tests/reconciler/ledger/test_intake.py` holds for every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from reconciler.events.times import Millis
+
+
+class ReceivedWebhook(msgspec.Struct, frozen=True):
+    """A webhook as it came. `hook` is the name in `receiver.hooks` that its URL ends with, `headers` those that may be
+    stored, never a secret.
+    """
+
+    hook: str
+    received_at: Millis
+    headers: dict[str, str]
+    body: bytes
+
+
+class StoredWebhook(msgspec.Struct, frozen=True):
+    """A webhook in the intake. Positions grow in the order of arrival, and none is used twice."""
+
+    position: int
+    webhook: ReceivedWebhook
+
+
+class Place(msgspec.Struct, frozen=True):
+    """How far an intake was recorded: up to and with `position`. Another intake has another `intake_id`."""
+
+    intake_id: str
+    position: int
+
+
+class Appender(Protocol):
+    """The receiver's side."""
+
+    waiting: int
+    """How many webhooks wait for their commit."""
+
+    def append(self, webhook: ReceivedWebhook) -> Awaitable[None]:
+        """Append a webhook. It is on disk when this is done. Raises IntakeUnavailable."""
+
+    def check_writable(self) -> Awaitable[None]:
+        """Commit something harmless, which proves that webhooks can be appended. Raises IntakeUnavailable."""
+
+    async def close(self) -> None:
+        """Wait until everything that was submitted is on disk or has failed."""
+
+
+class Reader(Protocol):
+    """The recorder's side. It raises IntakeUnavailable if the intake can't be read."""
+
+    @property
+    def intake_id(self) -> str:
+        """Another intake, whose positions begin anew, has another id."""
+
+    def read(self, *, after: int, limit: int) -> Sequence[StoredWebhook]:
+        """The first webhooks after a position, in order. At most `limit`, and at least one if there is any."""
+
+    def last_position(self) -> int:
+        """The position of the last webhook that was appended, recorded or not; 0 if there was none."""
+
+    def trim(self, *, through: int) -> bool:
+        """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""

@@ -1,0 +1,103 @@
+"""Reads the intake's file for the recorder, and removes what was recorded."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from reconciler.events import times
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, look_into, open_intake
+from reconciler.ledger.intake.intake import ReceivedWebhook, StoredWebhook
+from reconciler.ledger.storage import columns
+from reconciler.ledger.storage.connection import explain
+
+READ_BYTES = 8 * 1024 * 1024
+"""A batch ends when its bodies have so many bytes."""
+TRIM = 200
+"""So many webhooks are removed at once: the receiver waits meanwhile."""
+
+READ = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE position > ? ORDER BY position LIMIT ?"
+FIRST = "SELECT received_at FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
+TRIMMED = "DELETE FROM webhooks WHERE position IN (SELECT position FROM webhooks WHERE position <= ? LIMIT ?)"
+_LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'webhooks'"
+
+T = TypeVar("T")
+
+
+class SqliteReader:
+    """Reads the intake at `path`, which is created if there is none. Raises IntakeUnavailable."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = open_intake(path)
+        self._file.conn.execute("PRAGMA synchronous = NORMAL")  # what is trimmed twice was recorded once
+
+    @property
+    def intake_id(self) -> str:
+        """The id of the intake that is open."""
+        return self._file.id
+
+    def is_replaced(self) -> bool:
+        """Whether another file is at the path now: read this one to its end, then open that one."""
+        return self._file.files.trouble() is not None
+
+    def read(self, *, after: int, limit: int) -> list[StoredWebhook]:
+        """The first webhooks after a position, in order."""
+        return self._run(partial(_read, after=after, limit=limit))
+
+    def last_position(self) -> int:
+        """The position of the last webhook that was appended; 0 if there was none."""
+        return self._run(_last_position)
+
+    def trim(self, *, through: int) -> bool:
+        """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
+        return self._run(lambda conn: conn.execute(TRIMMED, (through, TRIM)).rowcount == TRIM)
+
+    def checkpoint(self) -> None:
+        """Move the WAL's content into the file, so that appending need not."""
+        wal = self._path.with_name(self._path.name + "-wal")
+        try:
+            is_long = wal.stat().st_size > WAL_LIMIT_BYTES // 2
+        except OSError:
+            return
+        self._run(lambda conn: conn.execute(f"PRAGMA wal_checkpoint({'RESTART' if is_long else 'PASSIVE'})"))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _run(self, ask: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return ask(self._file.conn)
+        except sqlite3.Error as error:
+            raise IntakeUnavailable(f"{self._path}: {explain(error)}") from error
+
+
+def waiting(ledger_place: tuple[str, int] | None, file: IntakeFile) -> tuple[int, str | None]:
+    """How many webhooks wait to be recorded, and when the first of them came."""
+    position = ledger_place[1] if ledger_place is not None and ledger_place[0] == file.id else 0
+    row = file.conn.execute(FIRST, (position,)).fetchone()
+    return (0, None) if row is None else (_last_position(file.conn) - position, row[0])
+
+
+def _read(conn: sqlite3.Connection, *, after: int, limit: int) -> list[StoredWebhook]:
+    found, size = [], 0
+    for position, received_at, hook, headers, body in conn.execute(READ, (after, limit)):
+        webhook = ReceivedWebhook(hook, times.from_iso(received_at), columns.headers(headers), body)
+        found.append(StoredWebhook(position, webhook))
+        size += len(body)
+        if size >= READ_BYTES:
+            break
+    return found
+
+
+def _last_position(conn: sqlite3.Connection) -> int:
+    last: int = conn.execute(_LAST).fetchone()[0]
+    return last
+
+
+__all__ = ["SqliteReader", "look_into", "waiting"]

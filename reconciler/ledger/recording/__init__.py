@@ -1,0 +1,1 @@
+"""Intake: the single writer, recording sightings, and assigning them to events."""

@@ -1,0 +1,150 @@
+"""Webhooks that could not be recorded, because of a bug or of damage: kept as they came, and tried again.
+
+The caller holds the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.intake.intake import ReceivedWebhook
+from reconciler.ledger.storage import columns
+
+ERROR_CHARS = 500
+
+DUE = "SELECT id, received_at, hook, headers, body FROM unrecorded WHERE due = 1 ORDER BY id LIMIT ?"
+_INSERT = """
+    INSERT INTO unrecorded (received_at, hook, headers, body, error, tried_at, tries, due)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+class FailedWebhook(msgspec.Struct, frozen=True):
+    """A webhook that could not be recorded, and the error."""
+
+    webhook: ReceivedWebhook
+    error: str
+
+
+class DueWebhook(msgspec.Struct, frozen=True):
+    """A webhook that is tried again."""
+
+    id: int
+    webhook: ReceivedWebhook
+
+
+class UnrecordedRow(msgspec.Struct, frozen=True):
+    """A webhook that could not be recorded, without its body. `due`: the service is about to try again."""
+
+    id: int
+    received_at: str
+    hook: str
+    bytes: int
+    error: str
+    tried_at: str
+    tries: int
+    due: bool
+
+
+class UnrecordedCount(msgspec.Struct, frozen=True):
+    """How many webhooks could not be recorded, since when, and the error of the last one."""
+
+    count: int
+    since: str
+    error: str
+
+
+def keep(db: Database, failed: Sequence[FailedWebhook], *, now: Millis, due: bool = False) -> None:
+    """Keep webhooks that could not be recorded. `due`: they were not tried yet."""
+    at = times.iso(now)
+    db.conn.executemany(
+        _INSERT,
+        [
+            (
+                times.iso(one.webhook.received_at),
+                one.webhook.hook,
+                orjson.dumps(one.webhook.headers).decode(),
+                one.webhook.body,
+                _writable(one.error),
+                at,
+                0 if due else 1,
+                due,
+            )
+            for one in failed
+        ],
+    )
+
+
+def due(db: Database, *, limit: int) -> list[DueWebhook]:
+    """The webhooks to be tried again, oldest first."""
+    return [
+        DueWebhook(ident, ReceivedWebhook(str(hook), times.from_iso(at), columns.headers(headers), bytes(body)))
+        for ident, at, hook, headers, body in db.conn.execute(DUE, (limit,)).fetchall()
+    ]
+
+
+def make_due(db: Database, ids: Sequence[int] | None = None) -> int:
+    """Have these webhooks tried again, or all. Returns how many there are."""
+    if ids is None:
+        return db.conn.execute("UPDATE unrecorded SET due = 1").rowcount
+    asked = orjson.dumps(ids).decode()
+    return db.conn.execute(
+        "UPDATE unrecorded SET due = 1 WHERE id IN (SELECT value FROM json_each(?))", (asked,)
+    ).rowcount
+
+
+def note_failure(db: Database, ident: int, error: str, *, now: Millis) -> None:
+    """Another try has failed."""
+    db.conn.execute(
+        "UPDATE unrecorded SET error = ?, tried_at = ?, tries = tries + 1, due = 0 WHERE id = ?",
+        (_writable(error), times.iso(now), ident),
+    )
+
+
+def drop(db: Database, ids: Sequence[int]) -> None:
+    """These webhooks were recorded."""
+    db.conn.executemany("DELETE FROM unrecorded WHERE id = ?", [(one,) for one in ids])
+
+
+def drop_received_before(db: Database, before: str, *, limit: int) -> int:
+    """Drop at most `limit` webhooks that were received before a time. Returns how many."""
+    return db.conn.execute(
+        "DELETE FROM unrecorded WHERE id IN (SELECT id FROM unrecorded WHERE received_at < ? LIMIT ?)", (before, limit)
+    ).rowcount
+
+
+def unrecorded(db: Database, *, limit: int = 100) -> list[UnrecordedRow]:
+    """The webhooks that could not be recorded, newest first."""
+    rows = db.conn.execute(
+        """
+        SELECT id, received_at, hook, length(body), error, tried_at, tries + 0, due
+          FROM unrecorded ORDER BY id DESC LIMIT ?
+        """,
+        (limit,),
+    ).fetchall()
+    return [UnrecordedRow(*row[:-1], bool(row[-1])) for row in rows]
+
+
+def body(db: Database, ident: int) -> bytes | None:
+    """The body of one webhook; None if there is no such webhook."""
+    row = db.conn.execute("SELECT body FROM unrecorded WHERE id = ?", (ident,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def counted(db: Database) -> UnrecordedCount | None:
+    """All webhooks that could not be recorded; None if there are none."""
+    count, since = db.conn.execute("SELECT count(*), min(received_at) FROM unrecorded").fetchone()
+    if not count:
+        return None
+    last = db.conn.execute("SELECT error FROM unrecorded ORDER BY id DESC LIMIT 1").fetchone()[0]
+    return UnrecordedCount(count, since, last)
+
+
+def _writable(error: str) -> str:
+    return error[:ERROR_CHARS].encode("utf-8", "replace").decode()

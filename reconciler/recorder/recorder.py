@@ -1,0 +1,220 @@
+"""Records what the intake holds, in order and in batches.
+
+How far it came is noted in the transaction that records, so that a kill anywhere repeats nothing and skips nothing.
+A webhook that can't be recorded is kept in the ledger with its error, and stops no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from reconciler.events import times
+from reconciler.events.sighting import Sighting
+from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
+from reconciler.ledger.intake.intake import Place, Reader, ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.record import BatchResult
+from reconciler.ledger.recording.unrecorded import FailedWebhook
+from reconciler.recorder.reading import WebhookReader
+
+BATCH = 256
+"""At most so many webhooks are recorded at once: the event loop waits meanwhile."""
+LOOK_S = 0.05
+"""How often the intake is looked into without a notification."""
+LEDGER_PAUSE_S = 0.2
+RETRIED = 100
+"""So many webhooks that could not be recorded are tried again at once."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Prepared(msgspec.Struct, frozen=True):
+    """A webhook, and its sighting or why there is none."""
+
+    position: int
+    webhook: ReceivedWebhook
+    sighting: Sighting | None
+    error: str = ""
+
+
+class Recorder:
+    """Records the intake at `path`. `run` never ends; if it raises, it may be run again."""
+
+    def __init__(self, path: Path, *, ledger: Ledger, reader: WebhookReader) -> None:
+        self._path = path
+        self._ledger = ledger
+        self._recording = ledger.recording
+        self._reader = reader
+        self._woken = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._retries = True
+        """Whether webhooks may be due that could not be recorded before. A start tries them all again."""
+        self._has_started = False
+        self._shared_ids: set[str] = set()
+        """The sources that sent different bodies with one id. Each is logged once."""
+        self._bugs: set[str] = set()
+
+    def wake(self) -> None:
+        """Webhooks were appended."""
+        self._woken.set()
+
+    def look_again(self) -> None:
+        """The ledger was changed by another process, which may want webhooks tried again."""
+        self._retries = True
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Record what is appended, for ever. Raises IntakeUnavailable."""
+        while True:
+            with contextlib.closing(SqliteReader(self._path)) as intake:
+                await self._record_all(intake)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until all that was appended is recorded, but not longer than this."""
+        self._empty.clear()
+        self._woken.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+
+    async def _record_all(self, intake: SqliteReader) -> None:
+        """Record until another file is at the intake's path, and this one was read to its end."""
+        place = await self._first_place(intake)
+        batch = self._prepare(intake, place)
+        while True:
+            if self._retries:
+                await self._try_again()
+            if not batch:
+                if intake.is_replaced():
+                    log.warning("the intake was replaced: going on with the file that is there now")
+                    return
+                self._empty.set()
+                await self._notified()
+                batch = self._prepare(intake, place)
+                continue
+            place = Place(place.intake_id, batch[-1].position)
+            recording = asyncio.ensure_future(self._record(batch, place.intake_id))
+            await asyncio.sleep(0)  # the statements run now, so that the next batch is read during their commit
+            following = self._prepare(intake, place)
+            await recording
+            batch = following
+
+    async def _first_place(self, intake: Reader) -> Place:
+        """Where to begin. Another intake than the one that was recorded before is read from its beginning."""
+        if not self._has_started:
+            await self._when_writable(self._recording.make_all_due)
+            self._has_started = True
+        noted = self._recording.place()
+        if noted is not None and noted.intake_id == intake.intake_id:
+            return noted
+        return Place(intake.intake_id, 0)
+
+    async def _notified(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._woken.wait()
+
+    def _prepare(self, intake: Reader, place: Place) -> list[_Prepared]:
+        """Read the next webhooks into sightings."""
+        self._woken.clear()
+        return list(self._prepared(intake.read(after=place.position, limit=BATCH)))
+
+    def _prepared(self, webhooks: Sequence[StoredWebhook]) -> Iterator[_Prepared]:
+        for one in webhooks:
+            try:
+                yield _Prepared(one.position, one.webhook, self._reader.sighting(one.webhook))
+            except Exception as error:
+                yield _Prepared(one.position, one.webhook, None, self._bug(error))
+
+    async def _record(self, batch: Sequence[_Prepared], intake_id: str) -> None:
+        try:
+            await self._record_batch(batch, intake_id)
+        except (ChangeFailed, LedgerDamaged):
+            for one in batch:  # each alone: one must not take the others with it
+                await self._record_alone(one, intake_id)
+
+    async def _record_alone(self, one: _Prepared, intake_id: str) -> None:
+        try:
+            await self._record_batch([one], intake_id)
+        except (ChangeFailed, LedgerDamaged) as error:
+            failed = msgspec.structs.replace(one, sighting=None, error=str(error))
+            await self._record_batch([failed], intake_id)
+
+    async def _record_batch(self, batch: Sequence[_Prepared], intake_id: str) -> None:
+        """Record some webhooks, as soon as the ledger can be written. Raises ChangeFailed and LedgerDamaged."""
+        sightings = [one.sighting for one in batch if one.sighting is not None]
+        failed = [FailedWebhook(one.webhook, one.error) for one in batch if one.sighting is None]
+        through = Place(intake_id, batch[-1].position)
+        while True:
+            try:
+                result = await self._recording.record(sightings, failed, through=through, now=times.now())
+            except LedgerDamaged:
+                raise
+            except LedgerUnavailable:  # logged by the writer
+                await asyncio.sleep(LEDGER_PAUSE_S)
+            else:
+                break
+        for one in failed:
+            log.error("webhook not recorded: it is kept, see `intake list`", hook=one.webhook.hook, error=one.error)
+        self._log(sightings, result)
+
+    async def _try_again(self) -> None:
+        """Record what could not be recorded before and is due."""
+        self._retries = False
+        try:
+            due = self._recording.due(limit=RETRIED)
+            for one in due:
+                [prepared] = self._prepared([StoredWebhook(0, one.webhook)])
+                error = prepared.error
+                if prepared.sighting is not None:
+                    try:
+                        await self._recording.record_again(one.id, prepared.sighting)
+                    except (ChangeFailed, LedgerDamaged) as failure:
+                        error = str(failure)
+                    else:
+                        log.info("webhook recorded that could not be recorded before", id=one.id)
+                        continue
+                await self._recording.note_failure(one.id, error, now=times.now())
+            self._retries = len(due) == RETRIED
+        except LedgerUnavailable as error:  # the rest stays due
+            log.debug("webhooks not tried again", error=str(error))
+
+    async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await do()
+            except LedgerDamaged:
+                return
+            except LedgerUnavailable:
+                await asyncio.sleep(LEDGER_PAUSE_S)
+            else:
+                return
+
+    def _log(self, sightings: Sequence[Sighting], result: BatchResult) -> None:
+        for sighting, recorded in zip(sightings, result.recorded, strict=True):
+            if recorded.shares_id and sighting.source not in self._shared_ids:
+                self._shared_ids.add(sighting.source)
+                log.warning(
+                    "different webhooks share one Idempotency-Key: all are recorded; check whether a proxy sets it",
+                    source=sighting.source,
+                    delivery=sighting.source_id,
+                )
+            log.debug(
+                "webhook recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id
+            )
+
+    def _bug(self, error: Exception) -> str:
+        """An error of ours, as text. It is logged with its traceback the first time."""
+        kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
+        if kind not in self._bugs:
+            self._bugs.add(kind)
+            log.error("webhook not understood because of a bug in this program", exc_info=error)
+        return f"{type(error).__name__}: {error}"

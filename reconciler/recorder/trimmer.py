@@ -1,0 +1,41 @@
+"""Removes from the intake what was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+
+from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.ledger import Ledger
+
+TRIM_S = 0.5
+"""How often it looks."""
+TRIM_PAUSE_S = 0.002
+
+
+class Trimmer:
+    """Removes from the intake at `path` what was recorded, and keeps its WAL short. `run` never ends; if it raises, it
+    may be run again.
+    """
+
+    def __init__(self, path: Path, *, ledger: Ledger) -> None:
+        self._path = path
+        self._ledger = ledger
+
+    async def run(self) -> None:
+        """Remove what was recorded, for ever. Raises IntakeUnavailable."""
+        while True:
+            with contextlib.closing(await asyncio.to_thread(SqliteReader, self._path)) as intake:
+                while not intake.is_replaced():
+                    place = self._ledger.recording.place()
+                    if place is not None and place.intake_id == intake.intake_id:
+                        await asyncio.to_thread(_trim, intake, place.position)
+                    await asyncio.sleep(TRIM_S)
+
+
+def _trim(intake: SqliteReader, through: int) -> None:
+    while intake.trim(through=through):
+        time.sleep(TRIM_PAUSE_S)  # the receiver appends meanwhile
+    intake.checkpoint()

@@ -1,0 +1,242 @@
+"""The processes of the service: a receiver and a worker, forked from a parent that does nothing but start them.
+
+The receiver goes on while the worker restarts, is wedged or upgrades the ledger, and the other way round. The parent has
+the receiver's socket, so no connection is refused while the receiver restarts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from reconciler.config.models import Config
+from reconciler.service.notify import notify
+from reconciler.service.role import Link, Role, Said
+from reconciler.service.web import listen
+from reconciler.supervisor import next_pause
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = {"receiver": 1.0, "worker": 30.0}
+WELL_AFTER_S = 10.0
+SILENCE_S = 60.0
+"""A process that was ready and has said nothing for so long is wedged: it is killed, and started again."""
+RELOAD_PATIENCE_S = 10.0
+NOTIFY_S = 10.0
+RECEIVER, WORKER = "receiver", "worker"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Process:
+    """A process that is to run."""
+
+    name: str
+    pid: int = 0
+    """0 if it does not run."""
+    ours: socket.socket | None = None
+    was_ready: bool = False
+    """Whether it, or one before it, was ready."""
+    is_ready: bool = False
+    heard_at: float = 0.0
+    started_at: float = 0.0
+    start_at: float = 0.0
+    pause_s: float = 0.0
+
+
+def split(config: Config) -> Role | int:
+    """Run the service in its processes.
+
+    Returns more than once: in the parent, when all have ended, the exit code; in each process, its role.
+    Raises ServiceError if the receiver's port can't be bound.
+    """
+    return _Parent(config).run()
+
+
+class _Parent:
+    def __init__(self, config: Config) -> None:
+        where = config.receiver
+        self._listener = listen(where.host, where.port)
+        self._port: int = self._listener.getsockname()[1]
+        self._link = Link.make()
+        self._processes = {name: _Process(name) for name in (RECEIVER, WORKER)}
+        self._stopping = False
+        self._code = 0
+        self._reloading: float | None = None
+        """Until when the worker's reload waits for the receiver's."""
+        self._is_ready = False
+        self._notified_at = 0.0
+        self._waiting = selectors.DefaultSelector()
+        self._signals, wake = socket.socketpair()
+        self._signals.setblocking(False)
+        wake.setblocking(False)
+        self._wake = wake
+
+    def run(self) -> Role | int:
+        """Start the processes and look after them until they have ended."""
+        for number in _SIGNALS:
+            signal.signal(number, _remember)
+        signal.set_wakeup_fd(self._wake.fileno())
+        self._waiting.register(self._signals, selectors.EVENT_READ, self._on_signal)
+        while True:
+            for one in self._processes.values():
+                if not (one.pid or self._stopping) and time.monotonic() >= one.start_at:
+                    role = self._fork(one)
+                    if role is not None:
+                        return role
+            if self._stopping and not any(one.pid for one in self._processes.values()):
+                return self._code
+            for key, _ in self._waiting.select(self._pause()):
+                key.data()
+            self._look()
+
+    def _fork(self, one: _Process) -> Role | None:
+        """Start a process. Returns its role in that process, None in this one."""
+        ours, theirs = socket.socketpair()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the new process has no handlers of the parent
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent stops them in order
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._leave(ours)
+            listener = self._listener if one.name == RECEIVER else None
+            if listener is None:
+                self._listener.close()
+            return Role(one.name, parent=theirs, link=self._link, listener=listener, port=self._port)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        theirs.close()
+        ours.setblocking(False)
+        one.pid, one.ours, one.is_ready = pid, ours, False
+        one.started_at = one.heard_at = time.monotonic()
+        self._waiting.register(ours, selectors.EVENT_READ, lambda: self._hear(one))
+        log.debug("process started", process=one.name, pid=pid)
+        return None
+
+    def _leave(self, ours: socket.socket) -> None:
+        """In a new process: close what is the parent's."""
+        self._waiting.close()
+        for one in (ours, self._signals, self._wake, *(other.ours for other in self._processes.values())):
+            if one is not None:
+                one.close()
+
+    def _pause(self) -> float:
+        """The seconds until something is to be done even if nothing happens."""
+        now = time.monotonic()
+        waits = [one.start_at - now for one in self._processes.values() if not (one.pid or self._stopping)]
+        return max(0.0, min([1.0, *waits]))
+
+    def _on_signal(self) -> None:
+        for number in self._signals.recv(4096):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+            elif number == signal.SIGHUP:
+                self._reload()
+            elif number == signal.SIGCHLD:
+                self._reap()
+
+    def _stop(self) -> None:
+        """Stop the receiver, then the worker; at once if asked a second time."""
+        if self._stopping:
+            self._send(RECEIVER, signal.SIGQUIT)
+            self._send(WORKER, signal.SIGQUIT)
+            return
+        self._stopping = True
+        notify("STOPPING=1")
+        self._send(RECEIVER if self._processes[RECEIVER].pid else WORKER, signal.SIGTERM)
+
+    def _reload(self) -> None:
+        """Have the receiver read the config, then the worker, which reports the result."""
+        self._send(RECEIVER, signal.SIGHUP)
+        self._reloading = time.monotonic() + RELOAD_PATIENCE_S
+
+    def _hear(self, one: _Process) -> None:
+        try:
+            said = one.ours.recv(4096) if one.ours is not None else b""
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not said and one.ours is not None:
+            self._waiting.unregister(one.ours)
+        one.heard_at = time.monotonic()
+        for what in (Said(bytes([byte])) for byte in said):
+            if what is Said.READY:
+                one.is_ready = one.was_ready = True
+            elif what is Said.STARTING:
+                notify("EXTEND_TIMEOUT_USEC=60000000")
+            elif what is Said.RELOADED and self._reloading is not None:
+                self._reloading = 0.0
+
+    def _look(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if self._reloading is not None and now >= self._reloading:
+            self._reloading = None
+            self._send(WORKER, signal.SIGHUP)
+        for one in self._processes.values():
+            if one.pid and one.is_ready and now - one.started_at >= WELL_AFTER_S:
+                one.pause_s = 0.0
+            if one.pid and one.is_ready and now - one.heard_at > SILENCE_S:
+                log.error("process does not answer: it is killed and started again", process=one.name, pid=one.pid)
+                one.heard_at = now
+                self._send(one.name, signal.SIGKILL)
+        if not self._is_ready and all(one.is_ready for one in self._processes.values()):
+            self._is_ready = True
+            notify("READY=1")
+        if self._is_ready and now - self._notified_at >= NOTIFY_S:
+            self._notified_at = now
+            notify("WATCHDOG=1")
+
+    def _reap(self) -> None:
+        """Note which processes have ended, and decide what follows."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for one in self._processes.values():
+                if one.pid == pid:
+                    self._ended(one, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, one: _Process, code: int) -> None:
+        one.pid = 0
+        if one.ours is not None:
+            with contextlib.suppress(KeyError):
+                self._waiting.unregister(one.ours)
+            one.ours.close()
+            one.ours = None
+        if self._stopping:
+            if one.name == RECEIVER:
+                self._send(WORKER, signal.SIGTERM)
+            self._code = self._code or (1 if code < 0 else code)
+        elif not one.was_ready:  # it has said why
+            self._code = code if code > 0 else 1
+            self._stop()
+        else:
+            one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S[one.name])
+            one.start_at = time.monotonic() + one.pause_s
+            self._link.counts.restarted(one.name)
+            how = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
+            log.error("process ended by itself: it is started again", process=one.name, pause_s=one.pause_s, **how)
+
+    def _send(self, name: str, number: int) -> None:
+        if pid := self._processes[name].pid:
+            os.kill(pid, number)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+def _remember(number: int, frame: object) -> None:
+    """The wakeup descriptor has it."""
+

@@ -1,0 +1,159 @@
+"""The receiver's process: it writes webhooks to the intake, and does nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
+
+from receiver.app import receiver_app
+from reconciler.config.load import ConfigError
+from reconciler.config.models import Config
+from reconciler.ledger.intake.appender import SqliteAppender
+from reconciler.ledger.intake.file import intake_path
+from reconciler.metrics.collectors import PartsCollector
+from reconciler.service.admin import serve_metrics
+from reconciler.service.changes import fixed_keys
+from reconciler.service.receiver_counts import ReceiverCounts
+from reconciler.service.role import Role, Said
+from reconciler.service.web import Switch, WebServer
+from reconciler.supervisor import Supervisor, words
+
+RECEIVER_PAUSE_S = 1.0
+"""The longest pause before the receiver restarts. Connections meanwhile wait to be accepted."""
+ALIVE_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+def serve(config: Config, read_again: Callable[[], Config], role: Role) -> None:
+    """Receive webhooks until SIGTERM. SIGHUP reloads the config.
+
+    Raises ServiceError if the port can't be bound.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Receiving(config, read_again, role).run())
+
+
+class _Receiving:
+    def __init__(self, config: Config, read_again: Callable[[], Config], role: Role) -> None:
+        self._config = config
+        self._read_again = read_again
+        self._role = role
+        self._stop = asyncio.Event()
+        self._hang_up = asyncio.Event()
+        self._supervisor = Supervisor()
+        self._counts = ReceiverCounts() if role.link is None else role.link.counts
+
+    async def run(self) -> None:
+        """Run from binding the port to closing it."""
+        config, where = self._config, self._config.receiver
+        self._intake = SqliteAppender(
+            intake_path(config.ledger.path),
+            appended=(lambda: None) if self._role.link is None else self._role.link.wake,
+            trouble=self._note_trouble,
+        )
+        self._note_trouble(None)  # that of an earlier process
+        self._switch = Switch(self._app(config))
+        self._server = WebServer(
+            self._switch,
+            where.host,
+            where.port,
+            keys="receiver",
+            probe="/healthz",
+            keep_alive=where.keep_alive,
+            listener=self._role.listener,
+        )
+        host, self._port = self._server.listen()
+        self._catch_signals()
+        start = self._supervisor.start
+        tasks = [
+            start("receiver", self._server.run, longest_pause_s=RECEIVER_PAUSE_S),
+            start("alive", self._stay_alive),
+            start("reload", self._reload_on_signal),
+        ]
+        if self._role.is_alone and (port := config.metrics.port) is not None:
+            tasks.append(start("metrics", lambda: self._serve_metrics(config.metrics.host, port)))
+        with contextlib.suppress(Exception):  # it opens the intake; what fails is logged and answered with 503
+            await self._intake.check_writable()
+        log.info("listening", host=host, port=self._port, intake=str(intake_path(config.ledger.path)))
+        self._role.say(Said.READY)
+        await self._stop.wait()
+        log.info("receiver stopping")
+        await self._server.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._intake.close()
+        log.info("receiver stopped")
+
+    def _app(self, config: Config) -> ASGIApp:
+        return receiver_app(config.receiver, intake=self._intake, observer=self._counts)
+
+    def _note_trouble(self, why: str | None) -> None:
+        self._counts.trouble = why
+
+    async def _serve_metrics(self, host: str, port: int) -> None:
+        registry = CollectorRegistry()
+        registry.register(self._counts)
+        registry.register(PartsCollector(self._supervisor.parts))
+        await serve_metrics(host, port, registry)
+
+    async def _stay_alive(self) -> None:
+        """Tell the parent that the event loop runs."""
+        while True:
+            self._role.say(Said.ALIVE)
+            await asyncio.sleep(ALIVE_S)
+
+    async def _reload_on_signal(self) -> None:
+        while True:
+            await self._hang_up.wait()
+            self._hang_up.clear()
+            try:
+                refusal = await self._reload()
+                if refusal is not None:
+                    log.error("config not reloaded: the receiver keeps the old one", why=refusal)
+            finally:
+                self._role.say(Said.RELOADED)
+
+    async def _reload(self) -> str | None:
+        """Read the config again. Returns why it is refused."""
+        try:
+            config = await asyncio.to_thread(self._read_again)
+            fixed = fixed_keys(self._config, config, self._port)
+            if fixed:
+                return f"{', '.join(fixed)}: can't be changed while the service runs: restart it"
+            app = self._app(config)
+        except ConfigError as error:
+            return str(error)
+        except (Exception, SystemExit) as error:
+            return words(error)
+        if config.receiver != self._config.receiver:
+            self._switch.app = app
+        self._config = config
+        log.debug("receiver reloaded")
+        return None
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if self._stop.is_set() and self._role.is_alone:  # the second signal: don't wait for connections
+                self._server.force()
+            self._stop.set()
+
+        def stop_now() -> None:
+            self._stop.set()
+            self._server.force()
+
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        if self._role.is_alone:
+            loop.add_signal_handler(signal.SIGINT, stop)
+        loop.add_signal_handler(signal.SIGQUIT, stop_now)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)

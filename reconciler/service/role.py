@@ -1,0 +1,111 @@
+"""What a process of the service is, and what it shares with the others: a socket to the parent, a pipe to the worker, and
+memory in which the receiver counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from enum import Enum
+
+from reconciler.service.notify import notify
+from reconciler.service.receiver_counts import ReceiverCounts
+
+
+class Said(Enum):
+    """What a process tells its parent, as one byte."""
+
+    READY = b"R"
+    ALIVE = b"A"
+    RELOADED = b"L"
+    STARTING = b"S"
+    """The start takes long: a repair or an upgrade of the ledger."""
+
+
+STATE = {
+    Said.READY: "READY=1",
+    Said.ALIVE: "WATCHDOG=1",
+    Said.STARTING: "EXTEND_TIMEOUT_USEC=60000000",
+}
+"""The same in systemd's words (sd_notify(3)), for a process without a parent of ours."""
+
+
+@dataclass
+class Link:
+    """What connects the receiver with the worker. It outlives both."""
+
+    counts: ReceiverCounts
+    woken: int
+    """The end of a pipe that the worker reads: a byte arrives after webhooks were appended."""
+    wakes: int
+    """The other end, for the receiver."""
+
+    @classmethod
+    def make(cls) -> Link:
+        """A new link, to be made before the processes are forked."""
+        woken, wakes = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(wakes, False)
+        return cls(ReceiverCounts(), woken, wakes)
+
+    def wake(self) -> None:
+        """Webhooks were appended."""
+        with contextlib.suppress(BlockingIOError):  # it is full: the worker has much to read
+            os.write(self.wakes, b"w")
+
+    def read_all(self) -> None:
+        """Empty the pipe."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.woken, 65536):
+                pass
+
+
+class Role:
+    """One process: the receiver or the worker, below a parent or on its own (`serve --only`).
+
+    `listener` is the receiver's socket if the parent has bound it, `port` the port that it was bound to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        parent: socket.socket | None = None,
+        link: Link | None = None,
+        listener: socket.socket | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.name = name
+        self.link = link
+        self.listener = listener
+        self.port = port
+        self._parent = parent
+        self.service_pid = os.getpid() if parent is None else os.getppid()
+        """The process that a person stops, and asks to reload."""
+        if parent is not None:
+            threading.Thread(target=self._end_with_parent, daemon=True, name="parent").start()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has no parent of ours."""
+        return self._parent is None
+
+    def say(self, what: Said) -> None:
+        """Tell the parent, or systemd if there is no parent."""
+        if self._parent is None:
+            if what in STATE:
+                notify(STATE[what])
+            return
+        with contextlib.suppress(OSError):  # it ends, and so does this process
+            self._parent.send(what.value)
+
+    def _end_with_parent(self) -> None:
+        """A service is killed as one: whoever kills the parent must not find its port and its ledger still in use."""
+        assert self._parent is not None
+        with contextlib.suppress(OSError):
+            while self._parent.recv(64):
+                pass
+        os._exit(1)

@@ -15,8 +15,8 @@ from benchmarks.receiver import running
 from benchmarks.table import Row
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.kinds.http import HttpDestination
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.supervisor import Supervisor
 

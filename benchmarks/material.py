@@ -10,9 +10,9 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import LedgerDatabase, connect, transaction
 
 PROJECTS = 50

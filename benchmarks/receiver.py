@@ -23,10 +23,10 @@ from reconciler import logs
 from reconciler.config.models import HookConfig, Receiver
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.recording.record import BatchResult, record
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.destinations import DestinationSpec
+from reconciler.ledger.recording.record import BatchResult, record
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.service.web import web_server
 

@@ -12,8 +12,8 @@ from unittest import mock
 from benchmarks.table import Row
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.simulator.server import Simulator

@@ -26,6 +26,7 @@ COMMANDS = {
     "hooks": "hooks:app",
     "destinations": "destinations:app",
     "dead-letters": "dead_letters:app",
+    "intake": "intake:app",
     "replay": "replay:replay",
     "prune": "prune:prune",
     "backup": "backup:backup",

@@ -32,7 +32,8 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 def _print(found: Status) -> None:
     print_unknown(found.unknown)
-    out.print(f"{found.events:,} event{'s' if found.events != 1 else ''}. Times are UTC.\n")
+    waits = f" {found.backlog.waiting:,} more to be recorded." if found.backlog.waiting else ""
+    out.print(f"{found.events:,} event{'s' if found.events != 1 else ''}.{waits} Times are UTC.\n")
     projects = Listing("project", "last webhook", "last poll", "covered through", "gaps",
                        right=("gaps",), texts=("project",), spare=("last poll",))  # fmt: skip
     for project in found.projects:

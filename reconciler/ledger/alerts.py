@@ -13,15 +13,17 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.alerts import alert_sighting
-from reconciler.events.times import Millis
+from reconciler.events.times import MINUTE, Millis
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.recording.record import record
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.queue.destinations import GONE, DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.record import record
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.reading import LedgerReader
+from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.unknowns import Asked, Unknown
 
 What = Literal[
@@ -33,11 +35,16 @@ What = Literal[
     "gitlab_not_read",
     "group_not_read",
     "project_not_read",
+    "webhooks_not_recorded",
 ]
 
 DEAD_LETTERS = "SELECT min(finished_at), count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
 MANY_FAILURES = 10
 """An event that failed so often while others were delivered is not blocking its lane by chance."""
+
+
+LATE = Millis(5 * MINUTE)
+"""Webhooks that wait longer to be recorded are an alert."""
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -96,6 +103,19 @@ def _dead_letters(db: Database, one: DestinationState) -> list[Condition]:
     letters = f"{count} dead letter{'s' if count > 1 else ''}"
     text = f"{one.name} has {letters}: `dead-letters list` shows them, `dead-letters replay` resends them"
     return [Condition("dead_letters", one.name, times.from_iso(since), text)]
+
+
+def recording_conditions(db: Database, *, now: Millis) -> list[Condition]:
+    """Webhooks that were acknowledged and could not be recorded, or wait for long."""
+    failed, waits = unrecorded.counted(db), backlog(db)
+    if failed is not None:
+        many = f"{failed.count} webhooks" if failed.count > 1 else "a webhook"
+        text = f"{many} could not be recorded: {failed.error}; `intake list` shows them, `intake retry` tries again"
+        return [Condition("webhooks_not_recorded", "intake", times.from_iso(failed.since), text)]
+    if waits.oldest_at is not None and now - (since := times.from_iso(waits.oldest_at)) > LATE:
+        text = f"webhooks wait to be recorded since {waits.oldest_at}: see the log of the service"
+        return [Condition("webhooks_not_recorded", "intake", since, text)]
+    return []
 
 
 class Missed(msgspec.Struct, frozen=True):
@@ -198,6 +218,7 @@ _OVER = {
     "gitlab_not_read": "GitLab at {subject} can be read again (it could not be read since {since})",
     "group_not_read": "{subject} can be read again, or is no longer watched (it could not be read since {since})",
     "project_not_read": "{subject} can be read again, or is no longer watched (it could not be read since {since})",
+    "webhooks_not_recorded": "all acknowledged webhooks are recorded (some were not since {since})",
     "gap_expiring": "{subject}: the gap that was about to become final (since {since}) is closed, or is final",
 }
 
@@ -223,6 +244,10 @@ class AlertOperations:
     def destination_conditions(self, *, hold: Mapping[str, Millis], now: Millis) -> list[Condition]:
         """What is wrong with destinations. `hold` says how long each must have worked before its alert ends."""
         return self._read(lambda db: destination_conditions(db, hold=hold, now=now))
+
+    def recording_conditions(self, now: Millis) -> list[Condition]:
+        """Webhooks that were acknowledged and could not be recorded, or wait for long."""
+        return self._read(lambda db: recording_conditions(db, now=now))
 
     def changes(self, found: Sequence[Condition]) -> bool:
         """Whether `note` would change anything."""

@@ -6,6 +6,7 @@ raise LedgerUnavailable if the ledger can't be written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sqlite_utils import Database
 
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import destinations, in_the_way
+from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage import connection, damage
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
@@ -38,6 +40,12 @@ def set_aside(db: Database, destination_id: int, event_id: int, *, now: Millis) 
     """Make a pending delivery a dead letter, so that those behind it go on. False if it is not pending."""
     with transaction(db):
         return in_the_way.set_aside(db, destination_id, event_id, now=now)
+
+
+def retry_unrecorded(db: Database, ids: Sequence[int] | None) -> int:
+    """Have the service try again to record these webhooks, or all. Returns how many there are."""
+    with transaction(db):
+        return unrecorded.make_due(db, ids)
 
 
 def remove(db: Database, destination_id: int) -> None:

@@ -19,11 +19,11 @@ from reconciler.ledger.alerts import AlertOperations
 from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import Downtime
 from reconciler.ledger.coverage.operations import CoverageOperations, WatchlistOperations
+from reconciler.ledger.queue.operations import QueueOperations
+from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.operations import RecordingOperations
 from reconciler.ledger.recording.record import BatchResult, preview
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.queue.operations import QueueOperations
-from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import data_version, opened, touch
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.reading import LedgerReader

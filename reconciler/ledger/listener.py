@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from reconciler.events.sighting import Sighting
-from reconciler.ledger.recording.record import Recorded
 from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.recording.record import Recorded
 
 
 class Committed(msgspec.Struct, frozen=True):

@@ -18,8 +18,10 @@ from reconciler.events.times import Millis
 from reconciler.ledger.coverage.gaps import Gap, is_expiring
 from reconciler.ledger.coverage.hooks import hooks_off
 from reconciler.ledger.errors import LedgerError
+from reconciler.ledger.recording.unrecorded import counted
 from reconciler.ledger.storage.connection import look_at
 from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.status import destination_statuses
 from reconciler.ledger.views.unknowns import KINDS, Known, Unknown
 from reconciler.metrics import PREFIX
@@ -97,7 +99,23 @@ def _from_ledger(db: Database, known: Known, now: Millis) -> Iterator[Metric]:
         PREFIX + "sources_off", "Sources with nothing to read, because their feature is switched off in the project.",
         value=nothing,
     )  # fmt: skip
+    yield from _intake(db, now)
     yield from _destinations(db, now)
+
+
+def _intake(db: Database, now: Millis) -> Iterator[Metric]:
+    waits, failed = backlog(db), counted(db)
+    yield GaugeMetricFamily(
+        PREFIX + "intake_pending", "Acknowledged webhooks that wait to be recorded.", value=waits.waiting
+    )
+    waited = 0 if waits.oldest_at is None else max(0, now - times.from_iso(waits.oldest_at))
+    yield GaugeMetricFamily(
+        PREFIX + "intake_oldest_seconds", "How long the oldest of them has been waiting.", value=waited / 1000
+    )
+    yield GaugeMetricFamily(
+        PREFIX + "webhooks_unrecorded", "Acknowledged webhooks that could not be recorded.",
+        value=0 if failed is None else failed.count,
+    )  # fmt: skip
 
 
 def _gaps(found: list[Gap], now: Millis) -> Iterator[Metric]:

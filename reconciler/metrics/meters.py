@@ -14,7 +14,7 @@ from reconciler.ledger.listener import Committed
 from reconciler.metrics import PREFIX
 
 LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 86400)
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _KINDS = known_kinds()
 
@@ -36,7 +36,7 @@ class Meters:
         self._duplicates = counter("duplicates", "Reports of events that were already known.", "source")
         self._commit = histogram("commit_seconds", "Time from the first statement of a commit until it is on disk.")
         self._batch = histogram("commit_sightings", "Number of sightings in one commit.", buckets=BATCHES)
-        self._webhook = histogram("webhook_ack_seconds", "Time from a webhook's arrival until it is on disk.")
+        self._webhook = histogram("webhook_record_seconds", "Time from a webhook's arrival until it is recorded.")
         self._attempts = counter("attempts", "Delivery attempts, by outcome.", "destination", "outcome")
         self._attempt = histogram("attempt_duration_seconds", "Duration of a delivery attempt.", "destination")
         self._delivered = histogram(

@@ -16,8 +16,8 @@ from reconciler.events.times import Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.errors import ChangeFailed, LedgerError
-from reconciler.ledger.recording.writer import BATCH_SIGHTINGS
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.writer import BATCH_SIGHTINGS
 from reconciler.polling.counts import Counts
 from reconciler.polling.threads import in_thread
 from reconciler.sources.client import Client

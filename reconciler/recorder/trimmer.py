@@ -16,8 +16,8 @@ TRIM_PAUSE_S = 0.002
 
 
 class Trimmer:
-    """Removes from the intake at `path` what was recorded, and keeps its WAL short. `run` never ends; if it raises, it
-    may be run again.
+    """Removes from the intake at `path` what was recorded, and keeps its WAL short. `run` never ends; if it raises,
+    it may be run again.
     """
 
     def __init__(self, path: Path, *, ledger: Ledger) -> None:

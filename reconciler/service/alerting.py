@@ -62,6 +62,7 @@ class Alerting:
         hold = {one.name: one.breaker.recovery_hold for one in config.destinations}
         found = self._ledger.alerts.destination_conditions(hold=hold, now=now)
         try:
+            found += self._ledger.alerts.recording_conditions(now)
             found += await self._not_known(config, now)
         except LedgerError as error:
             self._ledger.report_damage(error)

@@ -1,7 +1,7 @@
 """The processes of the service: a receiver and a worker, forked from a parent that does nothing but start them.
 
-The receiver goes on while the worker restarts, is wedged or upgrades the ledger, and the other way round. The parent has
-the receiver's socket, so no connection is refused while the receiver restarts.
+The receiver goes on while the worker restarts, is wedged or upgrades the ledger, and the other way round. The parent
+has the receiver's socket, so no connection is refused while the receiver restarts.
 """
 
 from __future__ import annotations
@@ -239,4 +239,3 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 def _remember(number: int, frame: object) -> None:
     """The wakeup descriptor has it."""
-

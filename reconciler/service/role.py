@@ -1,5 +1,5 @@
-"""What a process of the service is, and what it shares with the others: a socket to the parent, a pipe to the worker, and
-memory in which the receiver counts.
+"""What a process of the service is, and what it shares with the others: a socket to the parent, a pipe to the worker,
+and memory in which the receiver counts.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Role:
         self.service_pid = os.getpid() if parent is None else os.getppid()
         """The process that a person stops, and asks to reload."""
         if parent is not None:
-            threading.Thread(target=self._end_with_parent, daemon=True, name="parent").start()
+            threading.Thread(target=_end_with, args=(parent,), daemon=True, name="parent").start()
 
     @property
     def is_alone(self) -> bool:
@@ -102,10 +102,10 @@ class Role:
         with contextlib.suppress(OSError):  # it ends, and so does this process
             self._parent.send(what.value)
 
-    def _end_with_parent(self) -> None:
-        """A service is killed as one: whoever kills the parent must not find its port and its ledger still in use."""
-        assert self._parent is not None
-        with contextlib.suppress(OSError):
-            while self._parent.recv(64):
-                pass
-        os._exit(1)
+
+def _end_with(parent: socket.socket) -> None:
+    """A service is killed as one: whoever kills the parent must not find its port and its ledger still in use."""
+    with contextlib.suppress(OSError):
+        while parent.recv(64):
+            pass
+    os._exit(1)

@@ -24,9 +24,9 @@ from reconciler.events.hook_tests import ExpectedTests
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_damage, may_come_right
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service

@@ -7,7 +7,7 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ from starlette.types import ASGIApp
 from receiver.app import receiver_app
 from reconciler.config.models import HookConfig, Receiver
 from reconciler.events.times import Millis
-from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.ledger import Ledger
-from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.service.connections import Connections, protocol
+from reconciler.service.receiver_counts import ReceiverCounts
 from reconciler.service.web import HEAD_LIMIT_BYTES, KEEP_ALIVE, listen, web_server
 from tests.conftest import PAYLOADS, MakeService
 from tests.receiver.test_strangers import KEY, NOBODY, shown
@@ -205,10 +204,9 @@ async def receiver(tmp_path: Path) -> AsyncIterator[ASGIApp]:
     """The real app, whose hook takes a token or a signature."""
     hook = HookConfig(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
     config = Receiver.model_validate({"hooks": [hook]})
-    with closing(connect(tmp_path / "ledger.db")) as db:
-        ledger = Ledger(Writer(db), db)
-        yield receiver_app(config, ledger=ledger, project_ids={})
-        await ledger.close()
+    intake = SqliteAppender(tmp_path / "ledger.db.intake")
+    yield receiver_app(config, intake=intake, observer=ReceiverCounts())
+    await intake.close()
 
 
 UNREAD = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(PUSH)

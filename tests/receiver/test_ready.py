@@ -1,8 +1,9 @@
-"""/readyz proves by a commit that the ledger can be written, and strangers can't make it commit all the time."""
+"""/readyz proves by a commit that webhooks can be written to disk, and strangers can't make it commit all the time."""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +16,9 @@ from hypothesis import strategies as st
 from receiver.app import receiver_app
 from receiver.ready import SharedCheck
 from reconciler.config.models import Receiver
-from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.ledger import Ledger
-from reconciler.ledger.storage.connection import connect, data_version
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake.appender import SqliteAppender
+from reconciler.service.receiver_counts import ReceiverCounts
 
 
 async def test_a_thousand_that_ask_share_one_commit(tmp_path: Path) -> None:
@@ -35,16 +35,13 @@ async def test_a_thousand_that_ask_share_one_commit(tmp_path: Path) -> None:
         await app(scope, receive, send)
         return int(answers[0]["status"])
 
-    with closing(connect(tmp_path / "ledger.db")) as db, closing(connect(tmp_path / "ledger.db")) as other:
-        ledger = Ledger(Writer(db), db)
-        config = Receiver.model_validate({"hooks": [{"token": "t"}]})
-        app = receiver_app(config, ledger=ledger, project_ids={})
-        statements: list[str] = []
-        db.conn.set_trace_callback(statements.append)
-        assert set(await asyncio.gather(*(ask() for _ in range(1000)))) == {200}
-        assert statements.count("COMMIT") == 1
-        assert data_version(other)
-        await ledger.close()
+    intake = SqliteAppender(tmp_path / "intake")
+    config = Receiver.model_validate({"hooks": [{"token": "t"}]})
+    app = receiver_app(config, intake=intake, observer=ReceiverCounts())
+    assert set(await asyncio.gather(*(ask() for _ in range(1000)))) == {200}
+    with closing(sqlite3.connect(tmp_path / "intake")) as db:
+        assert db.execute("SELECT checked FROM intake").fetchone() == (1,)
+    await intake.close()
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -55,14 +52,14 @@ async def test_an_answer_is_good_for_a_second(fails: bool) -> None:
         nonlocal asked
         asked += 1
         if fails:
-            raise LedgerUnavailable("no")
+            raise IntakeUnavailable("no")
 
     shared = SharedCheck(prove, lambda: now)
 
     async def ask() -> None:
         try:
             await shared()
-        except LedgerUnavailable:
+        except IntakeUnavailable:
             assert fails
         else:
             assert not fails

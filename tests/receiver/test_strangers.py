@@ -6,7 +6,6 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -18,9 +17,8 @@ from standardwebhooks import Webhook
 
 from receiver.app import receiver_app
 from reconciler.config.models import HookConfig, Receiver
-from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.ledger import Ledger
-from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.intake.appender import SqliteAppender
+from reconciler.service.receiver_counts import ReceiverCounts
 
 KEY = "whsec_" + base64.b64encode(b"signing-key-of-a-test-32-bytes!!").decode()
 JSON = (b"content-type", b"application/json")
@@ -68,10 +66,9 @@ class Door:
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     hook = HookConfig(name="default", token=SecretStr("hook-token"), signing_token=SecretStr(KEY))
     config = Receiver.model_validate({"hooks": [hook], "max_body": "4KiB", "max_pending_bytes": "16KiB"})
-    with closing(connect(tmp_path / "ledger.db")) as db:
-        ledger = Ledger(Writer(db), db)
-        yield Door(receiver_app(config, ledger=ledger, project_ids={}))
-        await ledger.close()
+    intake = SqliteAppender(tmp_path / "ledger.db.intake")
+    yield Door(receiver_app(config, intake=intake, observer=ReceiverCounts()))
+    await intake.close()
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 
 from reconciler import supervisor as module
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.listener import Listener
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.upkeep.parts import Part, failing
 from reconciler.supervisor import Supervisor, next_pause

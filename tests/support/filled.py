@@ -9,8 +9,8 @@ from pathlib import Path
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 
 PROJECTS = 5

@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 
-from receiver.app import receiver_app
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger.coverage import gaps
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import Reconciling, reconciling
 from reconciler.service.web import web_server
@@ -31,6 +30,7 @@ from reconciler.simulator.server import Simulator
 from reconciler.simulator.things import Thing
 from reconciler.simulator.world import World
 from reconciler.sources.table import keeps
+from tests.support.receiving import receiving
 
 START = times.from_iso("2026-11-02T00:00:00Z")
 PROJECTS = {100 + n: f"group/project-{n}" for n in range(20)}
@@ -181,15 +181,11 @@ class Life:
         self.reader = connect(self.path, readonly=True)
         self.ledger = Ledger(Writer(self.db), self.reader)
         tests = ExpectedTests()
-        app = receiver_app(
-            self.config.receiver,
-            ledger=self.ledger,
-            project_ids=self.ledger.coverage.project_ids(),
-            expected_tests=tests,
-        )
+        self.receiving = receiving(self.config.receiver, ledger=self.ledger, path=self.path, expected_tests=tests)
+        self.received = await self.receiving.__aenter__()
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
-        self.server = web_server(app)
+        self.server = web_server(self.received.app)
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
         await self.ledger.note_start(times.now())
         self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=tests)
@@ -197,6 +193,7 @@ class Life:
 
     async def poll(self) -> None:
         if self.parts is not None:
+            await self.received.recorded()
             await self.ledger.heartbeat(times.now())
             names = self.parts.projects.names
             await asyncio.gather(*(self.parts.poller.poll(name) for name in names))
@@ -208,6 +205,7 @@ class Life:
         self.parts = None
         self.server.should_exit = True
         await self.serving
+        await self.receiving.__aexit__(None, None, None)
         await self.ledger.heartbeat(times.now())
         await self.ledger.close()
         self.reader.close()

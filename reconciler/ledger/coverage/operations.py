@@ -15,8 +15,8 @@ from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.coverage.source_state import SourceState
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.queue import known
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.reading import LedgerReader
 
 MEMBERS_A_STEP = 1000

@@ -39,9 +39,9 @@ log = structlog.get_logger(__name__)
 class SqliteAppender:
     """Appends to the file at `path`. Use it from the event loop that created it.
 
-    The file is opened for the first webhook, and again if it was moved, removed or damaged. `appended` is called after
-    each commit, `trouble` when webhooks can't be appended (with the reason) and when they can be again (with None).
-    Both are called on the event loop.
+    The file is opened for the first webhook, and again if it was moved, removed or damaged. `appended` is called
+    after each commit, `trouble` when webhooks can't be appended (with the reason) and when they can be again (with
+    None). Both are called on the event loop.
     """
 
     def __init__(
@@ -103,7 +103,10 @@ class SqliteAppender:
         self._writing.add_done_callback(lambda writing: self._written(batch, len(rows), writing))
 
     def _written(
-        self, batch: list[tuple[_Row | None, asyncio.Future[None]]], appended: int, writing: asyncio.Future[str | None]
+        self,
+        batch: list[tuple[_Row | None, asyncio.Future[None]]],
+        appended: int,
+        writing: asyncio.Future[str | None],
     ) -> None:
         self._writing = None
         self.waiting -= appended

@@ -1,6 +1,7 @@
 """The intake's file: a small SQLite database beside the ledger's.
 
-It is a file of its own so that the receiver waits for no lock of the ledger. Bodies are stored as the bytes that came.
+It is a file of its own so that the receiver waits for no lock of the ledger. Bodies are stored as the bytes that
+came.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from reconciler.events.times import Millis
 
 
 class ReceivedWebhook(msgspec.Struct, frozen=True):
-    """A webhook as it came. `hook` is the name in `receiver.hooks` that its URL ends with, `headers` those that may be
-    stored, never a secret.
+    """A webhook as it came. `hook` is the name in `receiver.hooks` that its URL ends with, `headers` those that may
+    be stored, never a secret.
     """
 
     hook: str

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from reconciler.events import times
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, look_into, open_intake
-from reconciler.ledger.intake.intake import ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, open_intake
+from reconciler.ledger.intake.intake import Place, ReceivedWebhook, StoredWebhook
 from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.connection import explain
 
@@ -47,7 +47,7 @@ class SqliteReader:
 
     def read(self, *, after: int, limit: int) -> list[StoredWebhook]:
         """The first webhooks after a position, in order."""
-        return self._run(partial(_read, after=after, limit=limit))
+        return self._run(partial(read_after, after=after, limit=limit))
 
     def last_position(self) -> int:
         """The position of the last webhook that was appended; 0 if there was none."""
@@ -77,14 +77,15 @@ class SqliteReader:
             raise IntakeUnavailable(f"{self._path}: {explain(error)}") from error
 
 
-def waiting(ledger_place: tuple[str, int] | None, file: IntakeFile) -> tuple[int, str | None]:
-    """How many webhooks wait to be recorded, and when the first of them came."""
-    position = ledger_place[1] if ledger_place is not None and ledger_place[0] == file.id else 0
+def waiting(place: Place | None, file: IntakeFile) -> tuple[int, str | None]:
+    """How many webhooks wait to be recorded, and when the first of them came. `place` is how far a ledger is."""
+    position = place.position if place is not None and place.intake_id == file.id else 0
     row = file.conn.execute(FIRST, (position,)).fetchone()
     return (0, None) if row is None else (_last_position(file.conn) - position, row[0])
 
 
-def _read(conn: sqlite3.Connection, *, after: int, limit: int) -> list[StoredWebhook]:
+def read_after(conn: sqlite3.Connection, *, after: int, limit: int) -> list[StoredWebhook]:
+    """The first webhooks after a position, in order. See `intake.Reader.read`."""
     found, size = [], 0
     for position, received_at, hook, headers, body in conn.execute(READ, (after, limit)):
         webhook = ReceivedWebhook(hook, times.from_iso(received_at), columns.headers(headers), body)
@@ -98,6 +99,3 @@ def _read(conn: sqlite3.Connection, *, after: int, limit: int) -> list[StoredWeb
 def _last_position(conn: sqlite3.Connection) -> int:
     last: int = conn.execute(_LAST).fetchone()[0]
     return last
-
-
-__all__ = ["SqliteReader", "look_into", "waiting"]

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Sequence
 from sqlite_utils import Database
 
 from reconciler.events.times import Millis
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries
 from reconciler.ledger.queue.deliveries import Attempt, Outgoing, Queued
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec, DestinationState
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.reading import LedgerReader
 
 

@@ -14,12 +14,12 @@ from reconciler.events import times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger.recording import neighbourhood
-from reconciler.ledger.recording.assign import Assignment, NewEvent, assign_events, known_events, richness
-from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.queue.known import paths
 from reconciler.ledger.queue.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.queue.routes import Candidate, Route, delivery
+from reconciler.ledger.recording import neighbourhood
+from reconciler.ledger.recording.assign import Assignment, NewEvent, assign_events, known_events, richness
+from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.storage import columns
 
 

@@ -115,7 +115,8 @@ def drop(db: Database, ids: Sequence[int]) -> None:
 def drop_received_before(db: Database, before: str, *, limit: int) -> int:
     """Drop at most `limit` webhooks that were received before a time. Returns how many."""
     return db.conn.execute(
-        "DELETE FROM unrecorded WHERE id IN (SELECT id FROM unrecorded WHERE received_at < ? LIMIT ?)", (before, limit)
+        "DELETE FROM unrecorded WHERE id IN (SELECT id FROM unrecorded WHERE received_at < ? LIMIT ?)",
+        (before, limit),
     ).rowcount
 
 
@@ -128,7 +129,10 @@ def unrecorded(db: Database, *, limit: int = 100) -> list[UnrecordedRow]:
         """,
         (limit,),
     ).fetchall()
-    return [UnrecordedRow(*row[:-1], bool(row[-1])) for row in rows]
+    return [
+        UnrecordedRow(ident, received_at, hook, size, error, tried_at, tries, bool(is_due))
+        for ident, received_at, hook, size, error, tried_at, tries, is_due in rows
+    ]
 
 
 def body(db: Database, ident: int) -> bytes | None:

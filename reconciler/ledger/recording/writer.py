@@ -25,10 +25,10 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.recording.record import BatchResult, record
 from reconciler.ledger.listener import Committed, Listener
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.record import BatchResult, record
 from reconciler.ledger.storage.connection import (
     LedgerDatabase,
     commit,

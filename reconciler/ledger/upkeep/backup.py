@@ -8,14 +8,19 @@ import itertools
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from reconciler.events import times
 from reconciler.ledger.errors import LedgerDamaged, LedgerError
+from reconciler.ledger.intake.file import IntakeFile, intake_path, look_into
+from reconciler.ledger.intake.reader import read_after
+from reconciler.ledger.recording.place import place
+from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import REPAIR, connect, explain, is_damage, transaction
 from reconciler.ledger.storage.files import make_private
@@ -24,9 +29,10 @@ from reconciler.ledger.storage.lock import only_service
 
 PAGES_A_STEP = 4096
 """16 MB between two reports of progress."""
-
+WEBHOOKS_A_STEP = 500
 
 _ANOTHER = "restore another copy"
+NOT_YET = "not recorded yet when the backup was made"
 
 
 class Copy(msgspec.Struct, frozen=True):
@@ -42,7 +48,8 @@ class Copy(msgspec.Struct, frozen=True):
 def backup(source: Path, target: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Copy:
     """Copy a ledger, as it is at one moment, to a new file, and check the copy.
 
-    Writers do not wait: the copy is read in one snapshot. The file gets its name when it is complete and on disk.
+    Webhooks that wait in the intake are in the copy too: a service that is started with it records them. Writers do
+    not wait: the copy is read in one snapshot. The file gets its name when it is complete and on disk.
     `progress` is called with the pages done and the total.
 
     Raises LedgerError if the ledger can't be read, or the copy can't be written.
@@ -53,7 +60,8 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
         raise LedgerError(f"{target}: is there already; give another name, or a folder to have one made")
     part = target.with_name(target.name + ".part")
     try:
-        with closing(connect(source, readonly=True)) as db:
+        # The intake's snapshot first: what is recorded from now on is in the ledger's copy.
+        with _snapshot(intake_path(source)) as intake, closing(connect(source, readonly=True)) as db:
             # One snapshot for the whole copy: otherwise a commit in between would restart it.
             db.conn.execute("BEGIN")
             db.conn.execute("SELECT 1 FROM events LIMIT 1").fetchone()
@@ -64,6 +72,8 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
                     copy, pages=PAGES_A_STEP, progress=lambda _status, left, total: progress(total - left, total)
                 )
             db.conn.execute("COMMIT")
+            if intake is not None:
+                _add_waiting(part, intake)
         found = _inspect(part, called=source)
         _sync(part)
         part.rename(target)
@@ -77,6 +87,29 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
     except OSError as error:
         raise LedgerError(f"{target}: can't be written: {error.strerror}") from error
     return msgspec.structs.replace(found, path=str(target))
+
+
+@contextmanager
+def _snapshot(path: Path) -> Iterator[IntakeFile | None]:
+    """An intake as it is now, whatever is removed from it meanwhile; None if there is none."""
+    file = look_into(path)
+    if file is None:
+        yield None
+        return
+    with closing(file):
+        file.conn.execute("BEGIN")
+        file.conn.execute("SELECT 1 FROM webhooks LIMIT 1").fetchone()
+        yield file
+
+
+def _add_waiting(copy: Path, intake: IntakeFile) -> None:
+    """Add the webhooks to a copy that are not recorded in it: a service that is started with it records them."""
+    with closing(connect(copy)) as db, transaction(db):
+        at = place(db)
+        after = at.position if at is not None and at.intake_id == intake.id else 0
+        while some := read_after(intake.conn, after=after, limit=WEBHOOKS_A_STEP):
+            keep(db, [FailedWebhook(one.webhook, NOT_YET) for one in some], now=times.now(), due=True)
+            after = some[-1].position
 
 
 def inspect(path: Path) -> Copy:

@@ -19,7 +19,9 @@ from reconciler.ledger.coverage.source_state import covered_through, source_trou
 from reconciler.ledger.coverage.unreadable import UnreadableRow, unreadable
 from reconciler.ledger.queue.destinations import DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
+from reconciler.ledger.recording.unrecorded import UnrecordedRow, unrecorded
 from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.views.backlog import Backlog, backlog
 from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns
 
 BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
@@ -90,7 +92,8 @@ class DestinationStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """What `status` shows: what is not known, the number of events, a row for each project and destination.
 
-    `alerts` are the open ones. `unreadable` are the latest records that could not be understood.
+    `alerts` are the open ones. `unreadable` are the latest records that could not be understood, `backlog` the
+    webhooks that wait to be recorded, `unrecorded` the latest of those that could not be.
     """
 
     unknown: list[Unknown]
@@ -99,6 +102,8 @@ class Status(msgspec.Struct, frozen=True):
     destinations: list[DestinationStatus]
     alerts: list[str]
     unreadable: list[UnreadableRow]
+    backlog: Backlog
+    unrecorded: list[UnrecordedRow]
 
 
 def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
@@ -117,6 +122,8 @@ def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected:
         destination_statuses(db),
         open_alerts(db),
         unreadable(db),
+        backlog(db),
+        unrecorded(db),
     )
 
 

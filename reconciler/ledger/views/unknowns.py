@@ -15,24 +15,29 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
-from reconciler.events.times import HOUR, Millis
+from reconciler.events.times import HOUR, MINUTE, Millis
 from reconciler.events.troubles import NO_WEBHOOK, SWITCHED_OFF
 from reconciler.ledger.coverage import downtime, runs, unreadable, watched
 from reconciler.ledger.coverage.downtime import Life
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.coverage.watched import Name, Watched
+from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.upkeep import parts
+from reconciler.ledger.views.backlog import backlog
 
-KINDS = ("service", "part", "config", "gitlab", "group", "project", "source", "record", "webhook")
+KINDS = ("service", "part", "intake", "config", "gitlab", "group", "project", "source", "record", "webhook")
 """What can be unknown, in the order in which it is shown.
 
-`part`: a part of the service fails. `record`: a record from GitLab could not be understood, and is kept unchanged.
-`webhook`: a project was never seen to have a webhook of ours, so there is no log of it to read.
+`part`: a part of the service fails. `intake`: acknowledged webhooks are not recorded. `record`: a record from GitLab
+could not be understood, and is kept unchanged. `webhook`: a project was never seen to have a webhook of ours, so there
+is no log of it to read.
 """
 NOT_READ_YET = "not read yet"
 SLOW = HOUR
 """A reading that has not ended after so long is reported as slow."""
+LAG = MINUTE
+"""Webhooks that wait longer to be recorded are reported."""
 EXAMPLES = 3
 """At most so many projects are named."""
 
@@ -98,7 +103,7 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
         why, since = "no service has run with this ledger yet: `gitlab-reconciler serve` starts one", None
     else:
         how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: see its log"
-        why, since = f"{how}; nothing is received or read: start it", times.iso(life.alive_at)
+        why, since = f"{how}; nothing is recorded, read or delivered: start it", times.iso(life.alive_at)
     yield Unknown("service", "gitlab-reconciler", Name("gitlab", asked.url), "not running", why, since)
 
 
@@ -109,6 +114,27 @@ def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
         since = None if one.failing_since is None else times.iso(one.failing_since)
         again = f"it restarted {one.restarts} times; see the log" if one.restarts else "see the log"
         yield Unknown("part", one.name, of, "failing", f"{one.error} ({again})", since)
+
+
+def _intake(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
+    """Webhooks that were acknowledged and are not recorded."""
+    of = Name("gitlab", asked.url)
+    waits, failed = backlog(db), unrecorded.counted(db)
+    if waits.error is not None:
+        yield Unknown("intake", "webhooks", of, "not readable", waits.error, None)
+    elif waits.oldest_at is not None and now - times.from_iso(waits.oldest_at) > LAG:
+        many = f"{waits.waiting:,} webhooks wait" if waits.waiting > 1 else "a webhook waits"
+        why = f"{many} to be recorded and delivered: the service is stopped or late, see its log"
+        yield Unknown("intake", "webhooks", of, "not recorded yet", why, waits.oldest_at, count=waits.waiting)
+    if failed is not None:
+        why = f"{_failed(failed.count)}, and not delivered: {failed.error}"
+        yield Unknown("intake", "webhooks", of, "not recorded", why, failed.since, count=failed.count)
+
+
+def _failed(count: int) -> str:
+    many = f"{count:,} webhooks could" if count > 1 else "a webhook could"
+    kept = "they are" if count > 1 else "it is"
+    return f"{many} not be recorded: {kept} kept unchanged (`intake list`), `intake retry` tries again"
 
 
 def _config(_: Database, asked: Asked, __: Millis) -> Iterator[Unknown]:
@@ -261,6 +287,7 @@ def _named(names: Iterable[str]) -> str:
 CONTRIBUTORS: tuple[Callable[[Database, Asked, Millis], Iterable[Unknown]], ...] = (
     _service,
     _parts,
+    _intake,
     _config,
     _watched,
     _sources,

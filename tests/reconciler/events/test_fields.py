@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from receiver.body import RequestRejected, json_object
+from receiver.body import RequestRejected, check_json_object
 from reconciler.events.fields import as_json, parsed
 from reconciler.sources import answers, checked
 
@@ -28,7 +28,7 @@ NONE = [b"NaN", b"Infinity", b"-Infinity", b"{", b"", b"01", b"'x'", b"[" * 3000
 @pytest.mark.parametrize("what", TITLES)
 def test_both_take_it(what: str) -> None:
     raw = TITLES[what]
-    body, text = json_object(b'{"id": 1, "title": ' + raw + b"}")
+    body, text = check_json_object(b'{"id": 1, "title": ' + raw + b"}")
     assert text.encode() == b'{"id": 1, "title": ' + raw + b"}"
     assert body == parsed(text)
     page = checked.read_page("GET /x", checked.parse(b'[{"id": 1, "title": ' + raw + b'}, {"id": 2}]'), answers.Thing)
@@ -55,7 +55,7 @@ def test_a_number_that_is_none_is_not_written() -> None:
 )
 def test_both_refuse_it(raw: bytes) -> None:
     with pytest.raises(RequestRejected):
-        json_object(b'{"title": ' + raw + b"}")
+        check_json_object(b'{"title": ' + raw + b"}")
     with pytest.raises(ValueError, match=r"."):
         checked.parse(b'{"title": ' + raw + b"}")
     with pytest.raises(ValueError, match=r"."):

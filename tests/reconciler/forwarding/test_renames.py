@@ -18,10 +18,10 @@ from reconciler.events import times
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.filters import routes
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.resend import ResendRequest, find
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.browse import Filter

@@ -19,10 +19,10 @@ from reconciler.events.times import Millis
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.message import ACCEPTED, Answer, Message
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.listener import Listener
 from reconciler.ledger.queue.opening import Opened
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.supervisor import Supervisor

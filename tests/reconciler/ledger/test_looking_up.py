@@ -13,10 +13,10 @@ from sqlite_utils import Database
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import deliveries, destinations, resend
 from reconciler.ledger.queue.resend import ResendRequest
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import browse, dead_letters
 from reconciler.ledger.views.browse import Filter

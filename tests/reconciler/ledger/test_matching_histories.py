@@ -14,10 +14,10 @@ from sqlite_utils import Database
 from reconciler.events import matching, times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue.deliveries import Attempt, deliver
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from tests.support.history import (
     HOUR,

@@ -18,11 +18,11 @@ from reconciler.ledger import alerts
 from reconciler.ledger.coverage import hooks, intervals, source_state
 from reconciler.ledger.coverage import watched as names
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.recording import neighbourhood
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording import neighbourhood
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, dead_letters, overview, search, status

@@ -13,10 +13,10 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.texts import writable
 

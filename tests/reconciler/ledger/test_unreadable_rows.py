@@ -17,7 +17,6 @@ import yaml
 from sqlite_utils import Database
 from typer.testing import CliRunner
 
-from receiver.app import receiver_app
 from reconciler.cli.app import command_line
 from reconciler.cli.common import Failed
 from reconciler.config.load import load
@@ -33,13 +32,14 @@ from reconciler.ledger.coverage import downtime, hooks, intervals, runs, source_
 from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.recording.record import record
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.record import record
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids
@@ -49,6 +49,7 @@ from reconciler.ledger.upkeep.prune import Keep, Pruning
 from reconciler.ledger.views.search import index_step
 from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling.knowledge import SharedLook
+from tests.support.receiving import receiving
 
 NOW = times.now()
 GARBAGE, YEAR_1 = "garbage", "1-01-01T00:00:00.000Z"  # as an older version wrote the year
@@ -174,13 +175,19 @@ def webhooks(folder: Path) -> None:
     async def post() -> list[int]:
         with closing(connect(config.ledger.path)) as db:
             ledger = Ledger(Writer(db), db)
-            made = receiver_app(config.receiver, ledger=ledger, project_ids=ledger.coverage.project_ids())
-            transport = httpx.ASGITransport(made)
-            headers = {"X-Gitlab-Token": "secret", "X-Gitlab-Event": "Issue Hook"}
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
-                bodies = [BODY | {"more": 1}, BODY | {"object_attributes": {**BODY["object_attributes"], "id": 100}}]
-                codes = [(await client.post("/webhooks/gitlab", json=body)).status_code for body in bodies]
+            async with receiving(config.receiver, ledger=ledger, path=config.ledger.path) as made:
+                transport = httpx.ASGITransport(made.app)
+                headers = {"X-Gitlab-Token": "secret", "X-Gitlab-Event": "Issue Hook"}
+                async with httpx.AsyncClient(
+                    transport=transport, base_url="http://localhost", headers=headers
+                ) as client:
+                    bodies = [
+                        BODY | {"more": 1},
+                        BODY | {"object_attributes": {**BODY["object_attributes"], "id": 100}},
+                    ]
+                    codes = [(await client.post("/webhooks/gitlab", json=body)).status_code for body in bodies]
             await ledger.close()
+            assert unrecorded.counted(db) is None
             return codes
 
     assert asyncio.run(post()) == [200, 200]

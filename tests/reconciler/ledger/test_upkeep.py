@@ -18,11 +18,11 @@ from reconciler.events.times import DAY, HOUR, Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.ledger.coverage import unreadable
 from reconciler.ledger.errors import LedgerError, LedgerInUse
-from reconciler.ledger.recording.record import record
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids, rename_from_here
 from reconciler.ledger.storage.lock import only_service

@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 
 from reconciler.events import times
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.listener import Listener
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect, touch, transaction
 from tests.support.filled import made
 

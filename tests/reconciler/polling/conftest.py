@@ -12,8 +12,8 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.ledger.coverage import gaps
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import reconciling
 from reconciler.polling.rounds import expected
@@ -30,7 +30,8 @@ class House:
     def __init__(self, gitlab: Simulator, folder: Path, **sections: Any) -> None:
         self.gitlab = gitlab
         self.now = NOW
-        self.db = connect(folder / "ledger.db")
+        self.path = folder / "ledger.db"
+        self.db = connect(self.path)
         self.reader = connect(folder / "ledger.db", readonly=True)
         self.writer = Writer(self.db)
         self.ledger = Ledger(self.writer, self.reader)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import structlog
 
-from receiver.app import receiver_app
 from reconciler.config.destinations import Destination
 from reconciler.events.times import HOUR, MINUTE
 from reconciler.forwarding.filters import make_filter
@@ -19,6 +18,7 @@ from reconciler.polling.ensure import ensure
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook, webhook_bytes
 from tests.reconciler.polling.conftest import House, MakeHouse
+from tests.support.receiving import receiving
 
 TOKEN = "t"
 
@@ -38,14 +38,14 @@ async def switched_off(house: House) -> tuple[Hook, int]:
 
 
 async def with_receiver(house: House, port: int, poll: int = 42) -> None:
-    app = receiver_app(
-        house.config.receiver, ledger=house.ledger, project_ids={}, expected_tests=house.expected_tests
-    )
-    server = web_server(app)
-    serving = asyncio.create_task(server.serve(sockets=[socket.create_server(("127.0.0.1", port))]))
-    await house.poll(poll)
-    server.should_exit = True
-    await serving
+    async with receiving(
+        house.config.receiver, ledger=house.ledger, path=house.path, expected_tests=house.expected_tests
+    ) as received:
+        server = web_server(received.app)
+        serving = asyncio.create_task(server.serve(sockets=[socket.create_server(("127.0.0.1", port))]))
+        await house.poll(poll)
+        server.should_exit = True
+        await serving
 
 
 async def test_it_is_reported_reconciled_and_switched_on(make_house: MakeHouse) -> None:

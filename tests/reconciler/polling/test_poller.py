@@ -16,8 +16,8 @@ from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.ledger.coverage import intervals
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.parts import reconciling
 from reconciler.simulator.server import Simulator

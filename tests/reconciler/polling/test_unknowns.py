@@ -30,8 +30,8 @@ from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown

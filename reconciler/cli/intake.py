@@ -1,0 +1,112 @@
+"""`intake`: webhooks that were acknowledged and are not recorded."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import msgspec
+import typer
+
+from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, out, print_json, read_config, shown
+from reconciler.cli.groups import ListUnlessNamed
+from reconciler.cli.tables import Listing
+from reconciler.ledger import beside
+from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.storage.connection import LedgerDatabase, opened
+from reconciler.ledger.storage.lock import service_process
+from reconciler.ledger.views.backlog import backlog
+
+PATIENCE_S = 30.0
+LOOK_S = 0.05
+
+app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
+
+
+@app.callback()
+def webhooks() -> None:
+    """List webhooks that were acknowledged and could not be recorded, and try again."""
+
+
+@app.command("list")
+def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """List the webhooks that could not be recorded, newest first, and count those that wait."""
+    with opened(read_config(config).ledger.path, readonly=True) as db:
+        waits, found = backlog(db), unrecorded.unrecorded(db)
+    if as_json:
+        print_json({"backlog": msgspec.to_builtins(waits), "unrecorded": msgspec.to_builtins(found)})
+        return
+    if waits.error is not None:
+        out.print(f"The intake can't be read: {waits.error}")
+    elif waits.waiting:
+        out.print(f"{_webhooks(waits.waiting)} waiting to be recorded, the first since {shown(waits.oldest_at)}.")
+    rows = Listing(
+        "id", "received", "hook", "bytes", "tries", "error", right=("id", "bytes", "tries"), texts=("error",)
+    )
+    for one in found:
+        rows.add(
+            str(one.id), shown(one.received_at), one.hook, f"{one.bytes:,}", f"{one.tries}",
+            "to be tried again" if one.due else one.error,
+        )  # fmt: skip
+    out.print(rows or "No webhook failed to be recorded.")
+
+
+@app.command()
+def show(
+    ident: Annotated[int, typer.Argument(metavar="ID", help="As `intake list` shows it.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write the body of a webhook that could not be recorded to stdout, unchanged."""
+    with opened(read_config(config).ledger.path, readonly=True) as db:
+        found = unrecorded.body(db, ident)
+    if found is None:
+        fail(f"there is no webhook {ident}: `intake list` shows them")
+    sys.stdout.buffer.write(found)
+    sys.stdout.buffer.flush()
+
+
+@app.command()
+def retry(
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]…", help="As `intake list` shows them; all by default.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Try again to record webhooks that could not be recorded. A start of the service does this by itself.
+
+    The running service does it at once. Without one, the next start does.
+    """
+    path = read_config(config).ledger.path
+    with opened(path) as db:
+        marked = beside.retry_unrecorded(db, ids or None)
+        if ids and marked < len(set(ids)):
+            fail("no such webhook: `intake list` shows them")
+        runs = service_process(path) is not None
+        left = _wait(db) if runs and marked else marked
+        kept = len(unrecorded.unrecorded(db, limit=1_000_000)) if runs else marked
+    if as_json:
+        print_json({"retried": marked, "due": left, "unrecorded": kept})
+    elif not marked:
+        out.print("No webhook failed to be recorded.")
+    elif not runs:
+        out.print(f"{_webhooks(marked)} tried again when the service starts.")
+    elif left:
+        fail(f"the service did not try {_webhooks(left)} again within {PATIENCE_S:.0f} s: see its log")
+    elif kept:
+        fail(f"{_webhooks(kept)} not recorded: `intake list` says why")
+    else:
+        out.print(f"{marked:,} webhook{'s' if marked > 1 else ''} recorded.")
+
+
+def _wait(db: LedgerDatabase) -> int:
+    """Wait until the service has tried them all. Returns how many it has not."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := len(unrecorded.due(db, limit=1_000_000))) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+    return left
+
+
+def _webhooks(count: int) -> str:
+    return f"{count:,} webhook{'s are' if count > 1 else ' is'}"

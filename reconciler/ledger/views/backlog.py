@@ -1,0 +1,40 @@
+"""What was acknowledged and is not recorded yet."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake.file import intake_path, look_into
+from reconciler.ledger.intake.reader import waiting
+from reconciler.ledger.recording.place import place
+from reconciler.ledger.storage.connection import LedgerDatabase, explain
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """How many webhooks wait in the intake, and when the first of them came. `error` says why that is not known."""
+
+    waiting: int = 0
+    oldest_at: str | None = None
+    error: str | None = None
+
+
+def backlog(db: Database) -> Backlog:
+    """The webhooks that wait to be recorded in this ledger."""
+    if not isinstance(db, LedgerDatabase):
+        return Backlog()
+    path = intake_path(db.files.path)
+    try:
+        file = look_into(path)
+        if file is None:
+            return Backlog()
+        with closing(file):
+            return Backlog(*waiting(place(db), file))
+    except IntakeUnavailable as error:
+        return Backlog(error=str(error))
+    except sqlite3.Error as error:
+        return Backlog(error=f"{path}: {explain(error)}")

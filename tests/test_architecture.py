@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "reconstruct": {"events"},
     "sources": {"events", "config", "reconstruct"},
     "forwarding": {"events", "ledger", "config", "supervisor"},
+    "recorder": {"events", "ledger"},
     "polling": {"events", "ledger", "config", "sources"},
     "dashboard": {"events", "ledger", "config", "forwarding"},
     "service": {
@@ -27,6 +28,7 @@ MAY_IMPORT = {
         "ledger",
         "config",
         "receiver",
+        "recorder",
         "sources",
         "forwarding",
         "polling",

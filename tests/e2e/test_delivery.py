@@ -109,7 +109,7 @@ def test_a_backlog_is_on_disk_not_in_memory(make_service: MakeService, consumer:
     assert consumer.wait_for(lambda c: len(c.taken) == 1)
     consumer.stop()
     assert service.process is not None
-    process = psutil.Process(service.process.pid)
+    process = psutil.Process(service.pid_of("worker"))
     for n in range(300):
         post(service, n, n, pad="x" * 20_000)
     before = process.memory_info().rss

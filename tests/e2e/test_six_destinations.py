@@ -170,7 +170,7 @@ async def test_six_tempers_under_load(make_service: MakeService, brokers: Broker
             ]
         ).start()  # fmt: skip
         assert service.process is not None
-        process = psutil.Process(service.process.pid)
+        process = psutil.Process(service.pid_of("worker"))
         warm = 200
         await asyncio.to_thread(load, service, 0, warm)
         before = process.memory_info().rss

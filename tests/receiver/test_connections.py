@@ -282,8 +282,8 @@ def test_no_file_descriptor_left_is_said_and_passes(make_service: MakeService) -
     service = make_service().start()
     assert service.process is not None
     assert service.post(PUSH, Idempotency_Key="before").status_code == 200
-    usual = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (40, usual[1]))
+    usual = resource.prlimit(service.pid_of("receiver"), resource.RLIMIT_NOFILE)
+    resource.prlimit(service.pid_of("receiver"), resource.RLIMIT_NOFILE, (40, usual[1]))
     strangers = []
     for _ in range(60):
         with contextlib.suppress(OSError):
@@ -293,7 +293,7 @@ def test_no_file_descriptor_left_is_said_and_passes(make_service: MakeService) -
     for one in strangers:
         one.close()
     until(lambda: _taken(service))
-    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, usual)
+    resource.prlimit(service.pid_of("receiver"), resource.RLIMIT_NOFILE, usual)
     assert service.stop() == 0
 
 

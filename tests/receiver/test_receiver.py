@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from reconciler.events.webhooks import KIND_OF, WEBHOOKS
+from reconciler.ledger.intake.file import intake_path
 from tests.conftest import PAYLOADS
-from tests.support.service import TOKEN, Service
+from tests.support.service import TOKEN, Service, until, until_recorded
 
 SIGNING = "whsec_" + "c2lnbmluZy1rZXktb2YtYS10ZXN0LTEyMzQ1Njc4"
 ONE_HOOK: dict[str, Any] = {
@@ -250,17 +251,31 @@ def test_secrets_reach_neither_ledger_nor_log(service: Service) -> None:
         assert secret not in logged
 
 
-def test_503_while_the_ledger_is_locked_and_200_after(tmp_path: Path) -> None:
-    config = {
-        "receiver": {"port": 0, "hooks": [{"name": "default", "token": TOKEN}]},
-        "ledger": {"path": "ledger.db"},
-    }
-    service = Service(tmp_path, config).start()
+def test_200_while_the_ledger_is_locked_and_recorded_after(tmp_path: Path) -> None:
+    """Webhooks wait in the intake: only its own disk makes a 503."""
+    service = Service(tmp_path, ONE_HOOK).start()
     try:
         with sqlite3.connect(service.ledger, isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
+            for n in range(3):
+                answer = service.post(PUSH, recorded=False, Idempotency_Key=f"held-up-{n}")
+                assert answer.status_code == 200
+            assert httpx.get(service.url + "/readyz").status_code == 200
+            assert not sightings(service)
+            other.execute("ROLLBACK")
+        until_recorded(service.ledger)
+        assert {row[1] for row in sightings(service)} == {f"held-up-{n}" for n in range(3)}
+    finally:
+        service.kill()
+
+
+def test_503_while_the_intake_is_locked_and_200_after(tmp_path: Path) -> None:
+    service = Service(tmp_path, ONE_HOOK).start()
+    try:
+        with sqlite3.connect(intake_path(service.ledger), isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
             answer = service.post(PUSH, Idempotency_Key="held-up")
-            assert answer.status_code == 503
+            assert (answer.status_code, "can't be written to disk" in answer.text) == (503, True)
             assert int(answer.headers["retry-after"]) > 0
             assert httpx.get(service.url + "/healthz").status_code == 200
             other.execute("ROLLBACK")
@@ -272,23 +287,37 @@ def test_503_while_the_ledger_is_locked_and_200_after(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can fill a running process's disk")
 def test_503_while_the_disk_is_full_and_200_after(tmp_path: Path) -> None:
-    config = {
-        "receiver": {"port": 0, "hooks": [{"name": "default", "token": TOKEN}]},
-        "ledger": {"path": "ledger.db"},
-    }
-    service = Service(tmp_path, config).start()
-    assert service.process is not None
+    service = Service(tmp_path, ONE_HOOK).start()
     try:
         assert service.post(PUSH, Idempotency_Key="before").status_code == 200
-        unlimited = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+        receiver = service.pid_of("receiver")
+        unlimited = resource.prlimit(receiver, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
         for n in range(3):
             answer = service.post(PUSH, Idempotency_Key=f"full-{n}")
             assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
         assert httpx.get(service.url + "/readyz").status_code == 503
         assert httpx.get(service.url + "/healthz").status_code == 200
-        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        until(lambda: "receiver: failing" in service.run("status").stdout)
+        resource.prlimit(receiver, resource.RLIMIT_FSIZE, unlimited)
         assert service.post(PUSH, Idempotency_Key="after").status_code == 200
         assert {row[1] for row in sightings(service)} == {"before", "after"}
+        until(lambda: "receiver: failing" not in service.run("status").stdout)
+    finally:
+        service.kill()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can fill a running process's disk")
+def test_200_while_the_ledger_s_disk_is_full_and_recorded_after(tmp_path: Path) -> None:
+    service = Service(tmp_path, ONE_HOOK).start()
+    try:
+        worker = service.pid_of("worker")
+        unlimited = resource.prlimit(worker, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+        for n in range(3):
+            assert service.post(PUSH, recorded=False, Idempotency_Key=f"full-{n}").status_code == 200
+        service.wait_for_log("the ledger can't be written")
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, unlimited)
+        until_recorded(service.ledger)
+        assert {row[1] for row in sightings(service)} == {f"full-{n}" for n in range(3)}
     finally:
         service.kill()
 
@@ -307,7 +336,10 @@ def test_503_at_once_where_too_much_waits(tmp_path: Path) -> None:
     config = {**ONE_HOOK, "receiver": {**ONE_HOOK["receiver"], "max_pending_bytes": "3KiB"}}
     service = Service(tmp_path, config).start()
     try:
-        with sqlite3.connect(service.ledger, isolation_level=None) as other, ThreadPoolExecutor(4) as pool:
+        with (
+            sqlite3.connect(intake_path(service.ledger), isolation_level=None) as other,
+            ThreadPoolExecutor(4) as pool,
+        ):
             other.execute("BEGIN IMMEDIATE")  # so that deliveries wait
             posts = [pool.submit(service.post, PUSH, Idempotency_Key=f"waits-{n}") for n in range(4)]
             refused = next(as_completed(posts, timeout=20)).result()

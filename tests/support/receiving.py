@@ -38,7 +38,9 @@ async def receiving(
     config: Receiver, *, ledger: Ledger, path: Path, expected_tests: ExpectedTests | None = None
 ) -> AsyncIterator[Receiving]:
     """Receive and record into the ledger at `path`. At the end, all that was acknowledged is recorded."""
-    reader = WebhookReader(ledger.coverage.project_ids(), expected_tests or ExpectedTests())
+    reader = WebhookReader(
+        ledger.coverage.project_ids(), ExpectedTests() if expected_tests is None else expected_tests
+    )
     recorder = Recorder(intake_path(path), ledger=ledger, reader=reader)
     intake = SqliteAppender(intake_path(path), appended=recorder.wake)
     await intake.check_writable()

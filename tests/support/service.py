@@ -135,7 +135,7 @@ def until_recorded(ledger: Path) -> None:
         def is_recorded() -> bool:
             [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall() or [("",)]
             of, _, position = (place or " 0").partition(" ")
-            return of == ident and int(position) >= last
+            return bool(of == ident and int(position) >= last)
 
         until(lambda: not last or is_recorded(), pause_s=0.002)
 

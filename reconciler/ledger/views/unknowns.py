@@ -30,8 +30,8 @@ KINDS = ("service", "part", "intake", "config", "gitlab", "group", "project", "s
 """What can be unknown, in the order in which it is shown.
 
 `part`: a part of the service fails. `intake`: acknowledged webhooks are not recorded. `record`: a record from GitLab
-could not be understood, and is kept unchanged. `webhook`: a project was never seen to have a webhook of ours, so there
-is no log of it to read.
+could not be understood, and is kept unchanged. `webhook`: a project was never seen to have a webhook of ours, so
+there is no log of it to read.
 """
 NOT_READ_YET = "not read yet"
 SLOW = HOUR

@@ -221,6 +221,6 @@ def test_the_service_makes_a_dead_letter_of_it_and_goes_on(make_service: MakeSer
     assert letter["attempts"] == 1
     assert "is there an endless loop?" in service.run("destinations", "test", "file").stdout
     assert service.process is not None
-    [jail] = [one for one in psutil.Process(service.process.pid).children() if _is_jail(one)]
+    [jail] = [one for one in psutil.Process(service.pid_of("worker")).children() if _is_jail(one)]
     service.kill()
     until(lambda: not jail.is_running() or jail.status() == psutil.STATUS_ZOMBIE)

@@ -13,7 +13,7 @@ def _unrecorded(db: Any) -> None:
         db,
         """
         CREATE TABLE unrecorded (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            id INTEGER PRIMARY KEY,
             received_at TEXT NOT NULL,
             hook TEXT NOT NULL,
             headers TEXT NOT NULL,  -- JSON

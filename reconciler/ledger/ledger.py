@@ -6,6 +6,7 @@ constructor is about SQLite. Commands and the dashboard, which open the ledger f
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,14 +14,17 @@ from pathlib import Path
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.alerts import AlertOperations
 from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import Downtime
 from reconciler.ledger.coverage.operations import CoverageOperations, WatchlistOperations
-from reconciler.ledger.intake.record import BatchResult, preview
+from reconciler.ledger.intake.record import BatchResult, preview, record
+from reconciler.ledger.intake.reported import reported_keys
 from reconciler.ledger.intake.writer import Writer
+from reconciler.ledger.listener import Committed
 from reconciler.ledger.queue.operations import QueueOperations
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import data_version, opened, touch
@@ -54,6 +58,21 @@ class Ledger:
     def record(self, sightings: Sequence[Sighting]) -> Awaitable[BatchResult]:
         """Record sightings: each belongs to an event, and each new event opens deliveries by the routes."""
         return self._writer.record(sightings)
+
+    async def record_known(self, sightings: Sequence[Sighting]) -> list[int]:
+        """Record the sightings of events that the ledger has. Returns the indexes of the others, which would make new
+        events and are not recorded.
+        """
+        began = time.monotonic()
+        result = await self._write(lambda db: record(db, sightings, now=times.now(), only_known=True))
+        held = set(result.held)
+        kept = [sighting for index, sighting in enumerate(sightings) if index not in held]
+        self._writer.report_recorded(Committed(kept, result.recorded, time.monotonic() - began))
+        return result.held
+
+    def reported_keys(self, keys: Iterable[str]) -> set[str]:
+        """Those of these keys of which the ledger has a sighting. Any other key is that of a new event."""
+        return self._read(lambda db: reported_keys(db, keys))
 
     def preview(self, sightings: Sequence[Sighting], now: Millis) -> Awaitable[BatchResult]:
         """What `record` would do, without recording anything."""

@@ -18,7 +18,7 @@ from reconciler.ledger import alerts
 from reconciler.ledger.coverage import hooks, intervals, source_state
 from reconciler.ledger.coverage import watched as names
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.intake import neighbourhood
+from reconciler.ledger.intake import neighbourhood, reported
 from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
 from reconciler.ledger.queue.destinations import DestinationSpec
@@ -106,6 +106,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
             db, [sighting(1, "project_events", "note:7"), sighting(2, "project_events", "note:7")], now=times.now()
         )
         record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
+    reported.reported_keys(db, ["note:7"])
     deliveries.next_lanes(db, 1, now=times.now(), limit=1000)
     deliveries.next_due(db, 1, after=times.now())
     deliveries.outgoing(db, 1)

@@ -38,7 +38,7 @@ class Scene:
         return [s for part in self.sources[source].read(self.project, window) for s in part.sightings]
 
     def complete(self, source: str, sightings: list[Sighting]) -> list[Sighting]:
-        return self.sources[source].complete(self.project, sightings)
+        return self.sources[source].build(self.project, sightings, details=True).sightings
 
     @property
     def asked(self) -> int:

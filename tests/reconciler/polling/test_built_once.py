@@ -16,7 +16,7 @@ from reconciler.ledger.intake import neighbourhood
 from reconciler.reconstruct import Rebuilt, SourceData
 from reconciler.simulator.world import Happening
 from reconciler.sources import webhook_payload
-from tests.reconciler.polling.conftest import House, MakeHouse
+from tests.reconciler.polling.conftest import MakeHouse, SimulatedHouse
 
 SOURCES = {"sources": ["project_events", "pipelines"], "grace_period": "1ms", "overlap": "1h"}
 
@@ -46,7 +46,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     return Work(monkeypatch)
 
 
-async def by_webhook(house: House, happening: Happening) -> None:
+async def by_webhook(house: SimulatedHouse, happening: Happening) -> None:
     assert happening.webhook is not None
     sighting = webhook_sighting(
         happening.webhook,

@@ -9,10 +9,10 @@ from reconciler.events.times import MINUTE, SECOND
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening
 from reconciler.sources.system_notes import SYSTEM_NOTES
-from tests.reconciler.polling.conftest import House, MakeHouse
+from tests.reconciler.polling.conftest import MakeHouse, SimulatedHouse
 
 
-async def arrives(house: House, happening: Happening) -> None:
+async def arrives(house: SimulatedHouse, happening: Happening) -> None:
     assert happening.webhook is not None
     sighting = webhook_sighting(
         happening.webhook,

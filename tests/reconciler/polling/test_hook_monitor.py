@@ -18,12 +18,12 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.polling.ensure import ensure
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook, webhook_bytes
-from tests.reconciler.polling.conftest import House, MakeHouse
+from tests.reconciler.polling.conftest import MakeHouse, SimulatedHouse
 
 TOKEN = "t"
 
 
-async def switched_off(house: House) -> tuple[Hook, int]:
+async def switched_off(house: SimulatedHouse) -> tuple[Hook, int]:
     """A hook that failed four times, at a port where nobody listens yet."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
@@ -37,7 +37,7 @@ async def switched_off(house: House) -> tuple[Hook, int]:
     return hook, port
 
 
-async def with_receiver(house: House, port: int, poll: int = 42) -> None:
+async def with_receiver(house: SimulatedHouse, port: int, poll: int = 42) -> None:
     app = receiver_app(
         house.config.receiver, ledger=house.ledger, project_ids={}, expected_tests=house.expected_tests
     )
@@ -124,7 +124,7 @@ async def test_a_test_that_fails_is_no_event_and_not_repeated_at_once(make_house
     assert house.rows("SELECT kind, count(*) FROM events GROUP BY kind") == [("hook_test", 1), ("push", 6)]
 
 
-def kinds(house: House) -> list[tuple[str, int]]:
+def kinds(house: SimulatedHouse) -> list[tuple[str, int]]:
     return [tuple(row) for row in house.rows("SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind")]
 
 

@@ -9,20 +9,20 @@ import pytest
 
 from reconciler.events.times import HOUR, MINUTE
 from reconciler.polling.rounds import FEW
-from tests.reconciler.polling.conftest import NOW, House, MakeHouse
+from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 
 EVENTS = {"sources": ["project_events"], "interval": "60s", "full_poll_interval": "15m", "grace_period": "1ms"}
 MANY = list(range(1000, 1150))
 
 
-def many(make_house: MakeHouse, **reconcile: object) -> House:
+def many(make_house: MakeHouse, **reconcile: object) -> SimulatedHouse:
     house = make_house(projects=MANY, reconcile=EVENTS | reconcile)
     for number in MANY:
         house.gitlab.world.add_project(number, f"group/p{number}")
     return house
 
 
-async def turn(house: House) -> list[int | str]:
+async def turn(house: SimulatedHouse) -> list[int | str]:
     """One interval: as `turn`, without spreading its polls over a minute."""
     house.now += MINUTE
     due = await house.parts.rounds.due()

@@ -18,7 +18,7 @@ from reconciler.polling.knowledge import look
 from reconciler.simulator.server import Simulator
 from reconciler.sources.table import SOURCES
 from tests.conftest import PROJECT, MakeService, at_gitlab
-from tests.reconciler.polling.conftest import NOW, House, MakeHouse
+from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 from tests.support.service import until
 
 CI = {"/pipelines": 403, "/jobs": 403, "/deployments": 403}
@@ -39,7 +39,7 @@ def switch_off(gitlab: Simulator, *features: str, paths: dict[str, int]) -> None
 
 
 @pytest.fixture
-async def house(make_house: MakeHouse) -> House:
+async def house(make_house: MakeHouse) -> SimulatedHouse:
     return make_house(reconcile=WANTED)
 
 
@@ -54,7 +54,9 @@ async def house(make_house: MakeHouse) -> House:
         (["feature_flags"], {"/feature_flags": 403}, ["feature_flags"]),
     ],
 )
-async def test_it_is_no_gap(house: House, features: list[str], paths: dict[str, int], off: list[str]) -> None:
+async def test_it_is_no_gap(
+    house: SimulatedHouse, features: list[str], paths: dict[str, int], off: list[str]
+) -> None:
     switch_off(house.gitlab, *features, paths=paths)
     counts = await house.poll(PROJECT)
     assert counts is not None
@@ -67,7 +69,7 @@ async def test_it_is_no_gap(house: House, features: list[str], paths: dict[str, 
     assert known.off == {PROJECT: off}
 
 
-async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: House) -> None:
+async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "issues", paths=CI)
     await house.poll(PROJECT)
     house.now = NOW + DAY
@@ -79,7 +81,7 @@ async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: House)
 
 @pytest.mark.parametrize("refused", [False, True])
 async def test_what_was_not_read_before_stays_a_gap(
-    house: House, refused: bool, monkeypatch: pytest.MonkeyPatch
+    house: SimulatedHouse, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the service was down, or could not read it for another reason."""
     await house.poll(PROJECT)
@@ -102,7 +104,9 @@ async def test_what_was_not_read_before_stays_a_gap(
         assert "builds_access_level" in str(gap.error)
 
 
-async def test_it_is_asked_again_and_read_from_where_it_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_asked_again_and_read_from_where_it_ended(
+    house: SimulatedHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await house.poll(PROJECT)
     switch_off(house.gitlab, "builds", paths=CI)
     house.now = NOW + DAY
@@ -122,7 +126,7 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(house: House, monk
     assert house.events() > before
 
 
-async def test_a_backfill_says_so_too(house: House) -> None:
+async def test_a_backfill_says_so_too(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
     backfill = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     report = await backfill.project(PROJECT, Interval(NOW - DAY, NOW), lambda *_: lambda *_: None)
@@ -131,7 +135,7 @@ async def test_a_backfill_says_so_too(house: House) -> None:
     assert all("switched off in the project (builds_access_level)" in why for why in report.skipped.values())
 
 
-async def test_dashboard_and_metrics_say_it(house: House) -> None:
+async def test_dashboard_and_metrics_say_it(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)

@@ -17,14 +17,14 @@ from reconciler.ledger.views.unknowns import Asked, unknowns
 from reconciler.polling.backfill import Backfill
 from reconciler.sources import client
 from reconciler.sources.errors import Unavailable
-from tests.reconciler.polling.conftest import NOW, House, MakeHouse
+from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 
 
 def small(**reconcile: Any) -> dict[str, Any]:
     return {"receiver": {"hooks": [{"token": "t"}]}, "reconcile": {"grace_period": "1ms", **reconcile}}
 
 
-def spoil(house: House, ending: str, change: Callable[[Any], Any]) -> None:
+def spoil(house: SimulatedHouse, ending: str, change: Callable[[Any], Any]) -> None:
     house.gitlab.api.faults.mangle = lambda path, value: change(value) if path.endswith(ending) else value
 
 
@@ -160,7 +160,7 @@ async def test_where_gitlab_answers_nothing_at_all_it_is_asked_again(make_house:
     assert house.events() == 1
 
 
-def down_after(house: House, ending: str) -> Callable[[str, Any], Any]:
+def down_after(house: SimulatedHouse, ending: str) -> Callable[[str, Any], Any]:
     """A GitLab that answers that, and then nothing more."""
 
     def mangle(path: str, value: Any) -> Any:

@@ -30,8 +30,8 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import data_version, opened, touch
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.reading import LedgerReader
-from reconciler.ledger.upkeep import parts, reloads
-from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.upkeep import failing_parts, reloads
+from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
 from reconciler.ledger.views import search
 from reconciler.ledger.views.search import Indexed
@@ -106,14 +106,14 @@ class Ledger:
 
         def write(db: Database) -> None:
             downtime.note_stop(db, now)
-            parts.note_parts(db, [])
+            failing_parts.note_parts(db, [])
 
         return self._write(write)
 
     def note_parts(self, found: Iterable[Part]) -> Awaitable[None]:
         """These are the parts of the service that have failed since it started."""
         found = list(found)
-        return self._write(lambda db: parts.note_parts(db, found))
+        return self._write(lambda db: failing_parts.note_parts(db, found))
 
     def note_reload(self, error: str | None) -> Awaitable[None]:
         """A reload of the config has ended; `error` says why it was rejected."""

@@ -33,7 +33,7 @@ from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.metrics.collectors import LedgerCollector, PartsCollector
 from reconciler.metrics.meters import Meters
 from reconciler.polling.knowledge import SharedLook
-from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys

@@ -165,7 +165,7 @@ def test_a_live_event_appears_without_a_reload(scene: Scene, page: Page) -> None
 
 
 def test_replay_really_replays(scene: Scene, page: Page) -> None:
-    page.goto(scene.url + "/dead")
+    page.goto(scene.url + "/dead-letters")
     page.get_by_role("table").get_by_role("link").first.click()
     expect(page.get_by_text("field `ref` is missing").first).to_be_visible()
     event = int(page.url.rsplit("/", 1)[1])
@@ -176,7 +176,7 @@ def test_replay_really_replays(scene: Scene, page: Page) -> None:
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 1)
     assert scene.consumer.requests[-1].event_id.endswith(f"_{event}")
     assert scene.consumer.requests[-1].headers["x-reconciler-replay"] == "1"
-    page.goto(scene.url + "/dead")
+    page.goto(scene.url + "/dead-letters")
     page.get_by_role("button", name="Replay all of these").click()
     expect(page.get_by_role("status")).to_have_text("1 dead letter resent.")
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 2)
@@ -228,7 +228,7 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#main"
-    for path in ("/", "/events", "/events/1", "/dead", "/runs"):
+    for path in ("/", "/events", "/events/1", "/dead-letters", "/runs"):
         page.goto(scene.url + path)
         assert page.locator("h1").count() == 1
         assert page.evaluate(
@@ -240,7 +240,7 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
 
 
 KEPT = ("overview-light", "overview-dark", "overview-dark-phone", "events-light", "event-dark", "dead-light")
-SHOTS = {"overview": "/", "events": "/events", "event": "", "dead": "/dead", "runs": "/runs"}
+SHOTS = {"overview": "/", "events": "/events", "event": "", "dead": "/dead-letters", "runs": "/runs"}
 
 
 @pytest.mark.timeout(240)

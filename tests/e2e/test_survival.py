@@ -126,7 +126,7 @@ def test_a_reload_that_can_t_be_done_changes_nothing(make_service: MakeService, 
         until(lambda: len(answers) > more)
     assert set(answers) == {200}
     assert service.process.poll() is None
-    assert consumer.wait_for(lambda c: len({request.event_id for request in c.taken}) == len(answers))
+    assert consumer.wait_for(lambda c: len({request.event_id for request in c.accepted}) == len(answers))
     assert failing(service) == set()
 
 
@@ -333,7 +333,7 @@ def test_a_service_starts_while_its_ledger_can_t_be_written(make_service: MakeSe
         other.execute("ROLLBACK")
     service.wait_for_log("listening")
     assert post(service, 2) == 200
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert service.stop() == 0
 
 

@@ -34,7 +34,7 @@ def test_one_trace_an_event(make_service: MakeService, consumer: Consumer, monke
         service = make_service(destinations=[to_consumer(consumer)]).start()
         for n in range(2):
             post(service, 1, n)
-        assert consumer.wait_for(lambda c: len(c.taken) == 2)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 2)
         assert service.stop() == 0
         found = spans(collector.requests)
     firsts = [span for span in found if span.name == "event x"]
@@ -51,7 +51,7 @@ def test_one_trace_an_event(make_service: MakeService, consumer: Consumer, monke
 def test_without_a_collector_nothing_is_sent_along(make_service: MakeService, consumer: Consumer) -> None:
     service = make_service(destinations=[to_consumer(consumer)]).start()
     post(service, 1, 1)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert "traceparent" not in consumer.requests[0].headers
 
 

@@ -49,7 +49,7 @@ async def test_a_week_with_the_service_down_ends_as_one_without(
     assert len(whole.told) == whole.happened  # each thing that happened is one event
     assert whole.gaps == []
     assert broken.downtimes == len(DOWN)
-    assert broken.was_off  # GitLab switched hooks off, and we had them switched on again
+    assert broken.was_disabled  # GitLab disabled hooks, and we had them enabled again
 
     assert broken.keys - whole.keys == {}  # nothing twice, nothing that did not happen
     lost = whole.keys - broken.keys

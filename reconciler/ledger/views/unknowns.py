@@ -22,7 +22,7 @@ from reconciler.ledger.coverage.downtime import Life
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.coverage.watched import Name, Watched
 from reconciler.ledger.storage.schema import UNREAD
-from reconciler.ledger.upkeep import parts
+from reconciler.ledger.upkeep import failing_parts
 
 KINDS = ("service", "part", "config", "gitlab", "group", "project", "source", "record", "webhook")
 """What can be unknown, in the order in which it is shown.
@@ -81,7 +81,7 @@ class Known(msgspec.Struct, frozen=True):
 
     unknowns: list[Unknown]
     gaps: list[Gap]
-    off: dict[int, list[str]] = {}
+    switched_off: dict[int, list[str]] = {}
 
 
 def unknowns(db: Database, asked: Asked, *, now: Millis) -> list[Unknown]:
@@ -105,7 +105,7 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
 def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
     """The parts of the service that fail. Each restarts by itself."""
     of = Name("gitlab", asked.url)
-    for one in parts.failing(db):
+    for one in failing_parts.failing(db):
         since = None if one.failing_since is None else times.iso(one.failing_since)
         again = f"it restarted {one.restarts} times; see the log" if one.restarts else "see the log"
         yield Unknown("part", one.name, of, "failing", f"{one.error} ({again})", since)

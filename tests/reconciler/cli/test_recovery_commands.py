@@ -21,7 +21,7 @@ def told(service: Service) -> list[dict[str, object]]:
 def test_a_service_that_was_down_ends_as_if_it_had_not_been(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer
 ) -> None:
-    """The real process: set up its webhook, go down, have it switched off by GitLab, come back."""
+    """The real process: set up its webhook, go down, have it disabled by GitLab, come back."""
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
     service.config["receiver"]["url"] = service.url
     service.stop()
@@ -33,7 +33,7 @@ def test_a_service_that_was_down_ends_as_if_it_had_not_been(
     [hook] = gitlab.courier.hooks.values()
     world = gitlab.world
     world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     service.kill()
     issue = world.issue(PROJECT)
     world.pipeline(PROJECT)  # and two jobs
@@ -45,17 +45,17 @@ def test_a_service_that_was_down_ends_as_if_it_had_not_been(
     assert "temporarily_disabled" in shown
     service.start()
     service.wait_for_log("our webhook is enabled again")
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) == 7)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == 7)
     assert hook.alert_status == "executable"
-    bodies = [json.loads(request.body) for request in consumer.taken]
+    bodies = [json.loads(request.body) for request in consumer.accepted]
     assert {body["object_kind"] for body in bodies} == {"push", "issue", "pipeline", "build", "merge_request"}
-    by_api = [r for r in consumer.taken if r.headers.get("x-reconciler-reconstructed") == "true"]
+    by_api = [r for r in consumer.accepted if r.headers.get("x-reconciler-reconstructed") == "true"]
     assert {r.headers["x-gitlab-event"] for r in by_api} == {"Merge Request Hook", "Issue Hook"}
     assert all(r.headers["x-reconciler-unknown"] for r in by_api)
-    by_log = [r for r in consumer.taken if r.headers.get("x-reconciler-recovered") == "hook_log"]
+    by_log = [r for r in consumer.accepted if r.headers.get("x-reconciler-recovered") == "hook_log"]
     assert len(by_log) == 4
     world.push(PROJECT)  # by webhook again
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) == 8)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == 8)
     with sqlite3.connect(service.ledger) as db:
         assert db.execute("SELECT how FROM downtimes ORDER BY started_at").fetchall() == [("stopped",), ("killed",)]
 
@@ -133,8 +133,8 @@ def test_a_group_is_all_its_projects(make_service: MakeService, gitlab: Simulato
     service.wait_for_log("caught up with GitLab", projects=2)
     gitlab.world.push(43)
     gitlab.world.push(44)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
-    assert json.loads(consumer.taken[0].body)["project"]["path_with_namespace"] == "group/deep/er/project"
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
+    assert json.loads(consumer.accepted[0].body)["project"]["path_with_namespace"] == "group/deep/er/project"
     assert "group/deep/er/project" in service.run("status").stdout
     assert "2 projects" in service.run("check").stdout
 

@@ -100,8 +100,8 @@ class TestHeaders:
         taken = service._gitlab.post(service.url + "/webhooks/gitlab", content=body % 1, headers=posted)
         assert taken.status_code == 200
         assert service.post(body % 2).status_code == 200
-        assert consumer.wait_for(lambda c: len(c.taken) == 2)
-        assert consumer.taken[0].headers["x-gitlab-instance"].encode("latin-1") == odd
+        assert consumer.wait_for(lambda c: len(c.accepted) == 2)
+        assert consumer.accepted[0].headers["x-gitlab-instance"].encode("latin-1") == odd
         consumer.answer = lambda _h, _b: TAKEN
         until(lambda: rows(service, "SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(2,)])
 

@@ -53,7 +53,7 @@ def test_retry_after_in_both_forms() -> None:
 def test_which_answers_are_refusals() -> None:
     refused = {status for status in range(100, 600) if is_rejection(status, RetryConfig())}
     assert refused == set(range(400, 500)) - {408, 410, 425, 429}
-    assert not any(is_rejection(status, RetryConfig(dead_on_4xx=False)) for status in range(100, 600))
+    assert not any(is_rejection(status, RetryConfig(dead_letter_on_4xx=False)) for status in range(100, 600))
 
 
 @given(retries, st.integers(1, 50), st.integers(0, 10 * DAY))

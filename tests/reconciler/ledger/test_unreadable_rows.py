@@ -43,8 +43,8 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids
-from reconciler.ledger.upkeep import parts, reloads
-from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.upkeep import failing_parts, reloads
+from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruning
 from reconciler.ledger.views.search import index_step
 from reconciler.metrics.collectors import LedgerCollector
@@ -131,7 +131,7 @@ def fill(db: Database) -> None:
     db.execute("INSERT INTO meta VALUES ('ledger_id_from:3', 'abc')")
     runs.note_run(db, Run(7, "project_events", "poll", Millis(NOW - DAY), NOW, NOW, NOW, 1, 1, 1, 1))
     unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
-    parts.note_parts(db, [Part("dashboard", NOW, 1, "no")])
+    failing_parts.note_parts(db, [Part("dashboard", NOW, 1, "no")])
     index_step(db)
 
 
@@ -212,7 +212,7 @@ def service(folder: Path) -> None:
             pruning = Pruning(Keep(Millis(DAY), None, Millis(DAY), Millis(DAY)), now=NOW)
             while not pruning.step(db):
                 pass
-        parts.failing(db)
+        failing_parts.failing(db)
         event_ids(db)(9)
         for one in destinations.destination_states(db):
             deliveries.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
@@ -234,7 +234,7 @@ FACES: dict[str, Callable[[Path], None]] = {
     "front": dashboard("/"),
     "events": dashboard("/events?q=issue"),
     "event": dashboard("/events/1"),
-    "dead": dashboard("/dead"),
+    "dead": dashboard("/dead-letters"),
     "runs": dashboard("/runs"),
     "metrics": metrics,
     "service": service,

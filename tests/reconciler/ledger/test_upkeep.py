@@ -238,7 +238,7 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     service.wait_for_log("caught up with GitLab")
     post(service, 1, 0)
     gitlab.world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 2)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 2)
     copied = service.run("backup", str(tmp_path / "copy.db"), "--json")
     assert json.loads(copied.stdout)["events"] == 2
     running = service.run("restore", str(tmp_path / "copy.db"), "-y")
@@ -246,22 +246,22 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     post(service, 1, 1)  # only a webhook told: a restore loses it, and says so in its help
     gitlab.world.push(PROJECT)
     gitlab.world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 5)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 5)
     service.kill()
     restored = service.run("restore", str(tmp_path / "copy.db"), "-y")
     assert (restored.returncode, "is intact: 2 events" in restored.stderr) == (0, True)
     assert len(list(service.folder.glob("ledger.db.before-restore-*"))) >= 1
     service.start()
     service.wait_for_log("service was down")
-    assert consumer.wait_for(lambda c: len(c.taken) == 7)  # the two pushes since, again
+    assert consumer.wait_for(lambda c: len(c.accepted) == 7)  # the two pushes since, again
     ids: dict[str, bytes] = {}
-    for request in consumer.taken:
+    for request in consumer.accepted:
         assert ids.setdefault(request.event_id, request.body) == request.body
     assert numbers_of(consumer).count(0) == 1
 
 
 def numbers_of(consumer: Consumer) -> list[int]:
-    return [json.loads(request.body).get("n", -1) for request in consumer.taken]
+    return [json.loads(request.body).get("n", -1) for request in consumer.accepted]
 
 
 def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeService, consumer: Consumer) -> None:
@@ -276,7 +276,7 @@ def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeServ
             litestream.execute("SELECT count(*) FROM _litestream_seq").fetchone()
             for m in range(20):
                 post(service, 1, n * 100 + m)
-            assert consumer.wait_for(lambda c, n=n: len(c.taken) == 1 + 20 * n)  # type: ignore[misc]
+            assert consumer.wait_for(lambda c, n=n: len(c.accepted) == 1 + 20 * n)  # type: ignore[misc]
             litestream.execute("COMMIT")
             busy, _, _ = litestream.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             assert busy == 0

@@ -16,7 +16,7 @@ from reconciler.ledger.coverage import gaps
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
-from reconciler.polling.parts import reconciling
+from reconciler.polling.reconciling import reconciling
 from reconciler.polling.rounds import expected
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World

@@ -13,7 +13,7 @@ from reconciler.events.pairing import Seen
 from reconciler.events.times import HOUR, MINUTE, Millis
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.intake import neighbourhood
-from reconciler.reconstruct import Rebuilt, SourceData
+from reconciler.reconstruct import Rebuilt, SourceData, rebuild
 from reconciler.simulator.world import Happening
 from reconciler.sources import webhook_payload
 from tests.reconciler.polling.conftest import MakeHouse, SimulatedHouse
@@ -27,7 +27,7 @@ class Work:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.built: Counter[str] = Counter()
         self.matched: Counter[str] = Counter()
-        rebuild, changed = webhook_payload.rebuild, neighbourhood.changed
+        changed = neighbourhood.changed
 
         def counting_rebuild(kind: str, data: SourceData) -> Rebuilt:
             self.built[f"{kind} {data.record['id']}"] += 1

@@ -19,7 +19,7 @@ from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.storage.connection import connect
-from reconciler.polling.parts import reconciling
+from reconciler.polling.reconciling import reconciling
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.project_events import ProjectEvents

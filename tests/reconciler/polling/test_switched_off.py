@@ -66,7 +66,7 @@ async def test_it_is_no_gap(
     known = look(house.reader, house.config, house.now)
     assert known.gaps == []
     assert [one for one in known.unknowns if one.kind == "source"] == []
-    assert known.off == {PROJECT: off}
+    assert known.switched_off == {PROJECT: off}
 
 
 async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: SimulatedHouse) -> None:
@@ -76,7 +76,7 @@ async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: Simula
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {PROJECT: dict.fromkeys(OFF, "refused")}
     assert {gap.source for gap in house.gaps()} == set(OFF)
-    assert look(house.reader, house.config, house.now).off == {}
+    assert look(house.reader, house.config, house.now).switched_off == {}
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -96,7 +96,7 @@ async def test_what_was_not_read_before_stays_a_gap(
     house.now = NOW + 3 * DAY
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)
-    assert known.off == {PROJECT: OFF}
+    assert known.switched_off == {PROJECT: OFF}
     assert [(gap.source, gap.why) for gap in known.gaps] == [(source, "switched off") for source in OFF]
     for gap in known.gaps:
         assert NOW - HOUR < gap.during.start <= NOW
@@ -143,7 +143,7 @@ async def test_dashboard_and_metrics_say_it(house: SimulatedHouse) -> None:
     assert line.notes[-1] == "deployments, jobs, pipelines: switched off in the project"
     registry = CollectorRegistry()
     registry.register(LedgerCollector(lambda: (house.config, None), lambda: known))
-    assert "gitlab_reconciler_sources_off 3.0" in generate_latest(registry).decode()
+    assert "gitlab_reconciler_sources_switched_off 3.0" in generate_latest(registry).decode()
 
 
 def test_commands_and_the_log_say_it(make_service: MakeService, gitlab: Simulator) -> None:

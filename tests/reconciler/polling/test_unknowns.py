@@ -19,7 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from reconciler.cli.app import command_line
-from reconciler.cli.once import without_request
+from reconciler.cli.grouping import without_request
 from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
@@ -36,7 +36,7 @@ from reconciler.ledger.views.unknowns import Asked, Known, Unknown
 from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling import rounds
 from reconciler.polling.knowledge import SharedLook, look
-from reconciler.polling.parts import reconciling
+from reconciler.polling.reconciling import reconciling
 from reconciler.service.alerting import LOOK_S, Alerting
 from reconciler.service.jobs import ScheduledJobs
 from reconciler.sources.errors import Stopped
@@ -181,7 +181,7 @@ async def every_face_says(house: House, kind: str, name: str) -> None:
     assert without_request(mine["why"].splitlines()[0]) in text  # said once where it is the same with several
     assert mine in json.loads(house.run("gaps", "--json")[1])["unknown"]
     page = await house.page()
-    assert "Not known" in page.partition('aria-labelledby="destinations"')[0]
+    assert "Unknown" in page.partition('aria-labelledby="destinations"')[0]
     assert 'summary-box good">\n    <h2>Is anything lost?' not in page
     assert f'<th scope="row">{name}' in page
     assert house.metric(kind) >= 1

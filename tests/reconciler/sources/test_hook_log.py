@@ -131,7 +131,7 @@ def test_without_idempotency_key_a_delivery_is_the_same_in_both(scene: Scene) ->
         hook = hook_at(scene, up.url.replace("/events", "/webhooks/gitlab"))
         hook.idempotency_key = False
         happens(scene, NOW - HOUR, "push")
-        [posted] = up.taken
+        [posted] = up.accepted
     scene.now = NOW
     [told] = scene.read("hook_log", NOW - 2 * HOUR)
     uid = posted.headers["x-gitlab-event-uuid"]

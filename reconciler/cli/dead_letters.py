@@ -75,7 +75,7 @@ def list_dead(
             print_json(row)
         return
     listing = Listing(
-        "id", "destination", "happened", "project", "kind", "action", "attempts", "died", "last error",
+        "id", "destination", "happened", "project", "kind", "action", "attempts", "dead since", "last error",
         right=("id", "attempts"), texts=("destination", "project", "last error"),
         spare=("action", "attempts", "happened"),
     )  # fmt: skip

@@ -140,7 +140,9 @@ class _Pages:
     async def replay_dead_letters(self, request: Request) -> Response:
         return await self._act(
             request, "/dead-letters",
-            lambda config, form: actions.replay_dead(config, form["destination"] or None, form["kind"] or None),
+            lambda config, form: actions.replay_dead_letters(
+                config, form["destination"] or None, form["kind"] or None
+            ),
         )  # fmt: skip
 
     async def change_destination(self, request: Request) -> Response:

@@ -28,7 +28,7 @@ class Received:
 
 
 Answer = tuple[int, dict[str, str], bytes]
-TAKEN: Answer = (200, {}, b"")
+ACCEPTED: Answer = (200, {}, b"")
 
 PACE_S = 0.01
 """Between two looks of who waits: what is waited for is looked up in all that came in, which may be a lot."""
@@ -39,7 +39,7 @@ class Consumer:
 
     def __init__(self, *, port: int = 0) -> None:
         self.port = port
-        self.answer: Callable[[dict[str, str], bytes], Answer] = lambda _headers, _body: TAKEN
+        self.answer: Callable[[dict[str, str], bytes], Answer] = lambda _headers, _body: ACCEPTED
         self.delay_s = 0.0
         self.requests: list[Received] = []
         self.accepted: list[Received] = []

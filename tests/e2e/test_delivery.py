@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.support.service import Service
 
@@ -43,7 +43,7 @@ def test_retryable_answers_are_tried_again_until_taken(make_service: MakeService
 def test_other_4xx_is_a_dead_letter_at_once_and_holds_nothing_up(
     make_service: MakeService, consumer: Consumer
 ) -> None:
-    consumer.answer = lambda _h, body: (422, {}, b"I do not like it") if b'"n": 1,' in body else TAKEN
+    consumer.answer = lambda _h, body: (422, {}, b"I do not like it") if b'"n": 1,' in body else ACCEPTED
     service = make_service(destinations=[to_consumer(consumer)]).start()
     for n in (1, 2):
         post(service, 1, n, pad=0)
@@ -67,7 +67,7 @@ def test_what_is_not_taken_in_time_is_a_dead_letter(make_service: MakeService, c
 
 def test_retry_after_is_honoured(make_service: MakeService, consumer: Consumer) -> None:
     asked = iter([(429, {"Retry-After": "1"}, b""), (503, {"Retry-After": "1"}, b"")])
-    consumer.answer = lambda _h, _b: next(asked, TAKEN)
+    consumer.answer = lambda _h, _b: next(asked, ACCEPTED)
     service = make_service(destinations=[to_consumer(consumer)]).start()
     post(service, 1, 1)
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
@@ -79,14 +79,14 @@ def test_retry_after_is_honoured(make_service: MakeService, consumer: Consumer) 
 def test_one_event_that_makes_trouble_holds_up_only_its_own_project(
     make_service: MakeService, consumer: Consumer
 ) -> None:
-    consumer.answer = lambda _h, body: (500, {}, b"") if b'"poison"' in body else TAKEN
+    consumer.answer = lambda _h, body: (500, {}, b"") if b'"poison"' in body else ACCEPTED
     service = make_service(destinations=[to_consumer(consumer)]).start()
     post(service, 1, 0, poison="poison")
     for n in range(1, 31):
         post(service, 1 if n % 10 == 0 else 2 + n % 3, n)
     assert consumer.wait_for(lambda c: len(c.accepted) == 27)
     assert {json.loads(r.body)["project_id"] for r in consumer.accepted} == {2, 3, 4}
-    consumer.answer = lambda _h, _b: TAKEN
+    consumer.answer = lambda _h, _b: ACCEPTED
     assert consumer.wait_for(lambda c: len(c.accepted) == 31)
     assert [n for n in numbers(consumer) if n % 10 == 0] == [0, 10, 20, 30]
 
@@ -99,7 +99,7 @@ def test_while_down_one_probe_at_a_time_goes_out(make_service: MakeService, cons
         post(service, n, n)
     assert consumer.wait_for(lambda c: len(c.requests) >= 12)
     assert len(consumer.requests) < 60  # 200 events wait: the backlog does not go out to fail
-    consumer.answer = lambda _h, _b: TAKEN
+    consumer.answer = lambda _h, _b: ACCEPTED
     assert consumer.wait_for(lambda c: len(c.accepted) == 200)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post, states
 from tests.support.filled import filled
@@ -206,7 +206,7 @@ def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
             post(service, n, n)
         assert len(consumer.requests) == tried  # still open: nothing goes out before its pause is over
         assert "down" in service.run("status").stdout
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         assert service.run("destinations", "resume", "consumer").returncode == 0
         assert consumer.wait_for(lambda c: len(c.accepted) == 20) or len(consumer.accepted) == 20
         assert ops.wait_for(lambda c: len(said(c)) == 2)
@@ -225,7 +225,7 @@ def test_a_destination_that_is_gone_is_paused_and_keeps_its_events(
         assert said(ops) == [("destination_gone", "consumer", "opened")]
         assert len(consumer.requests) == 1
         assert "paused (410 Gone)" in service.run("status").stdout
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         assert service.run("destinations", "resume", "consumer").returncode == 0
         assert consumer.wait_for(lambda c: len(c.accepted) == 5)
         assert numbers(consumer) == list(range(5))
@@ -235,7 +235,7 @@ def test_a_destination_that_is_gone_is_paused_and_keeps_its_events(
 
 def test_dead_letters_are_told_once_shown_whole_and_sent_again(make_service: MakeService, consumer: Consumer) -> None:
     with Consumer() as ops:
-        consumer.answer = lambda _h, body: (422, {}, b"I do not like it") if b'"bad"' in body else TAKEN
+        consumer.answer = lambda _h, body: (422, {}, b"I do not like it") if b'"bad"' in body else ACCEPTED
         secret = "whsec_c2VjcmV0LW9mLWEtZGVzdGluYXRpb24="
         to = to_consumer(consumer, secret=secret, headers={"Authorization": "Bearer hidden"})
         service = make_service(destinations=[to, alerts_to(ops)]).start()
@@ -261,7 +261,7 @@ def test_dead_letters_are_told_once_shown_whole_and_sent_again(make_service: Mak
         assert "I do not like it" in words
         assert "hidden" not in words
 
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         asked = service.run("dead-letters", "replay", "--all", "--rate", "1/s", "-y")
         assert asked.returncode == 0
         assert consumer.wait_for(lambda c: len(c.accepted) == 4)
@@ -320,7 +320,7 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
 
 def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> None:
     """One issue that makes trouble holds up its comments, and nothing else of its project."""
-    consumer.answer = lambda _h, body: (500, {}, b"") if b'"iid": 1}' in body and b"stuck" in body else TAKEN
+    consumer.answer = lambda _h, body: (500, {}, b"") if b'"iid": 1}' in body and b"stuck" in body else ACCEPTED
     service = make_service(destinations=[to_consumer(consumer, ordering="object")]).start()
 
     def say(n: int, iid: int, text: str) -> None:
@@ -332,7 +332,7 @@ def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> Non
         say(n, n % 3, "stuck" if n == 1 else "")
     assert consumer.wait_for(lambda c: len(c.accepted) == 8)
     assert sorted(numbers(consumer)) == [n for n in range(12) if n % 3 != 1]
-    consumer.answer = lambda _h, _b: TAKEN
+    consumer.answer = lambda _h, _b: ACCEPTED
     assert consumer.wait_for(lambda c: len(c.accepted) == 12)
     assert [n for n in numbers(consumer) if n % 3 == 1] == [1, 4, 7, 10]
 
@@ -357,7 +357,7 @@ def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consu
         assert ops.wait_for(
             lambda c: {json.loads(r.body)["alert"] for r in c.accepted} >= {"destination_down", "dead_letters"}
         )
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         service.run("dead-letters", "replay", "--all", "-y")
         until(lambda: rows(service, "SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)])
         until(lambda: {state for state, *_ in states(service)} == {"delivered"})

@@ -12,7 +12,7 @@ import httpx
 from reconciler.events import times
 from reconciler.ledger.queue import deliveries, in_the_way
 from reconciler.ledger.storage.connection import connect, transaction
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post, states
 from tests.e2e.test_destinations import alerts_to, said
@@ -26,7 +26,7 @@ QUICK: dict[str, Any] = {
 
 
 def poisoned(_: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    return (500, {}, b"I choke on it") if b"poison" in body else TAKEN
+    return (500, {}, b"I choke on it") if b"poison" in body else ACCEPTED
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeS
     assert letter["last_error"].startswith("skipped manually, after: HTTP 500")
     again = service.run("destinations", "skip", "consumer", "2")
     assert (again.returncode, "event 2 is not pending for consumer" in again.stderr) == (1, True)
-    consumer.answer = lambda _h, _b: TAKEN
+    consumer.answer = lambda _h, _b: ACCEPTED
     assert service.run("dead-letters", "replay", "2", "-y").returncode == 0
     assert consumer.wait_for(lambda c: len(c.accepted) == 7)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PAYLOADS, PROJECT, MakeService, at_gitlab, to_consumer
@@ -344,13 +345,16 @@ def test_status_names_what_is_not_covered(make_service: MakeService, gitlab: Sim
     service.stop()
     hour_ago, now = times.now() - times.HOUR, times.now()
     with sqlite3.connect(service.ledger) as db:
-        db.execute("UPDATE sources SET watched_since = ?", [times.iso(hour_ago)])
-        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(hour_ago + 10 * times.MINUTE)])
-        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(now - 20 * times.MINUTE)])
+        db.execute("UPDATE sources SET watched_since = ?", [times.iso(Millis(hour_ago))])
+        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(Millis(hour_ago + 10 * times.MINUTE))])
+        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(Millis(now - 20 * times.MINUTE))])
     [project] = json.loads(service.run("status", "--json").stdout)["projects"]
     first, last = project["gaps"]
-    assert (first["start"], first["end"]) == (times.iso(hour_ago), times.iso(hour_ago + 10 * times.MINUTE))
-    assert last["start"] == times.iso(now - 20 * times.MINUTE)
+    assert (first["start"], first["end"]) == (
+        times.iso(Millis(hour_ago)),
+        times.iso(Millis(hour_ago + 10 * times.MINUTE)),
+    )
+    assert last["start"] == times.iso(Millis(now - 20 * times.MINUTE))
     service.start()
     service.wait_for_log("caught up with GitLab")
     [project] = json.loads(service.run("status", "--json").stdout)["projects"]

@@ -8,6 +8,7 @@ import sqlite3
 from urllib.request import urlopen
 
 from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
@@ -68,10 +69,10 @@ def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, git
     service.write_config()
     hours_ago = times.now() - 3 * times.HOUR
     with sqlite3.connect(service.ledger) as db:  # as if it had stopped three hours ago
-        db.execute("UPDATE sources SET watched_since = ?", [times.iso(hours_ago - times.HOUR)])
-        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(hours_ago - times.HOUR)])
-        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(hours_ago)])
-        db.execute("UPDATE meta SET value = ? WHERE name = 'alive_at'", [times.iso(hours_ago)])
+        db.execute("UPDATE sources SET watched_since = ?", [times.iso(Millis(hours_ago - times.HOUR))])
+        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(Millis(hours_ago - times.HOUR))])
+        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(Millis(hours_ago))])
+        db.execute("UPDATE meta SET value = ? WHERE name = 'alive_at'", [times.iso(Millis(hours_ago))])
     shown = service.run("gaps", "--exit-code")
     assert shown.returncode == 1
     assert "no webhook" in shown.stdout  # the hook log, and what to do about it
@@ -79,7 +80,7 @@ def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, git
     found = json.loads(service.run("gaps", "--json").stdout)
     assert {gap["source"] for gap in found["gaps"]} >= {"project_events", "pipelines", "hook_log"}
     of_events = next(gap for gap in found["gaps"] if gap["source"] == "project_events")
-    assert of_events["from"] == times.iso(hours_ago)
+    assert of_events["from"] == times.iso(Millis(hours_ago))
     assert of_events["closable_until"][:4] == str(int(of_events["from"][:4]) + 3)
     assert all(row["through"] >= row["from"] for row in found["complete"])
 

@@ -18,7 +18,7 @@ from sqlite_utils import Database
 
 from reconciler.ledger.storage import schema
 from reconciler.ledger.views import search
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post
 from tests.e2e.test_destinations import rows
@@ -136,7 +136,7 @@ def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
     assert dash.get("/events/" + "9" * 40).status_code == 404  # more than SQLite can hold
     for number in ("9" * 40, "\u00b2", "-1", "x"):
         assert dash.get("/events", params={"before": number}).status_code == 200
-        with dash.client.stream("GET", "/stream?after=2", headers={"Last-Event-ID": number.encode()}) as stream:
+        with dash.client.stream("GET", "/stream?after=2", headers={b"Last-Event-ID": number.encode()}) as stream:
             assert next(stream.iter_lines()) == "retry: 2000"
     assert dash.get("/nothing").status_code == 404
     assert "Nothing yet" in dash.get("/runs").text
@@ -146,12 +146,12 @@ def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
 
 
 def test_buttons_do_what_they_say(dash: Dash, consumer: Consumer) -> None:
-    consumer.answer = lambda _h, body: (422, {}, b"no") if b"bad" in body else TAKEN
+    consumer.answer = lambda _h, body: (422, {}, b"no") if b"bad" in body else ACCEPTED
     for n in range(4):
         post(dash.service, 1, n, **({"bad": 1} if n % 2 else {}))
     assert consumer.wait_for(lambda c: len(c.requests) == 4)
     until(lambda: dash.get("/dead-letters").text.count("HTTP 422") == 2)
-    consumer.answer = lambda _h, _b: TAKEN
+    consumer.answer = lambda _h, _b: ACCEPTED
     assert "2 dead letters resent." in dash.act("/dead-letters/replay", destination="consumer").text
     assert consumer.wait_for(lambda c: len(c.accepted) == 4)
     told = dash.act("/events/1/replay", destination="consumer").text

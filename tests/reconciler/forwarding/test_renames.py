@@ -110,7 +110,7 @@ def test_it_does_not_matter_who_calls_it_what_meanwhile(db: Database) -> None:
                     source="webhook:default",
                     source_id=f"{pattern} {number}",
                     event_uuid=None,
-                    seen_at=NOW + times.DAY * (pattern == "new/p"),
+                    seen_at=times.Millis(NOW + times.DAY * (pattern == "new/p")),
                     headers={},
                     project_ids={},
                 )

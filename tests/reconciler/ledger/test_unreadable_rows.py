@@ -124,7 +124,7 @@ def fill(db: Database) -> None:
     downtime.note_start(db, NOW)
     downtime.note_stop(db, NOW)
     hook = HookState(7, 1, "default", "http://x", ["push_events"], "disabled", times.iso(NOW))
-    hooks.note_hooks(db, 7, [hook], off=[1], now=NOW)
+    hooks.note_hooks(db, 7, [hook], disabled=[1], now=NOW)
     alerts.note(db, alerts.destination_conditions(db, hold={}, now=NOW), now=NOW, routes=[])
     reloads.note_reload(db, "no")
     db.execute("INSERT INTO meta VALUES ('pruned_through', ?)", [times.iso(Millis(NOW - 9 * DAY))])
@@ -196,7 +196,7 @@ def poll(folder: Path) -> None:
         unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
         assert unreadable.unreadable(db)
         assert unreadable.by_source(db)
-        hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), off=[1], now=NOW)
+        hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), disabled=[1], now=NOW)
 
 
 def service(folder: Path) -> None:

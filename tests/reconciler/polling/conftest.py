@@ -12,6 +12,7 @@ import yaml
 from reconciler.config.load import load
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
+from reconciler.events.times import Millis
 from reconciler.ledger.coverage import gaps
 from reconciler.ledger.intake.writer import Writer
 from reconciler.ledger.ledger import Ledger
@@ -55,6 +56,10 @@ class House:
         """Build what asks GitLab, as after a restart."""
         self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=self.expected_tests)
         self.poll = self.parts.poller.poll
+
+    def later(self, by: int) -> None:
+        """Let time pass."""
+        self.now = Millis(self.now + by)
 
     def rows(self, sql: str) -> list[Any]:
         return self.reader.execute(sql).fetchall()

@@ -33,7 +33,7 @@ async def disabled_hook(house: SimulatedHouse) -> tuple[Hook, int]:
     await asyncio.to_thread(house.gitlab.courier.settle)
     assert hook.alert_status == "temporarily_disabled"
     assert len(hook.log) == 4  # two pushes are in no log
-    house.now += MINUTE // 2
+    house.later(MINUTE // 2)
     return hook, port
 
 
@@ -60,7 +60,7 @@ async def test_it_is_reported_reconciled_and_switched_on(make_house: MakeHouse) 
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'push'") == [(6,)]
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'hook_test'") == [(1,)]
     assert house.rows("SELECT alert_status, off_since FROM hooks") == [("executable", None)]
-    house.now += HOUR
+    house.later(HOUR)
     await house.poll(42)  # the test delivery is in GitLab's log: it is no news
     assert house.events() == 7
 
@@ -84,7 +84,7 @@ async def test_it_is_noticed_as_soon_as_something_is_missed(make_house: MakeHous
     for _ in range(4):
         house.gitlab.world.push(42)
     await asyncio.to_thread(house.gitlab.courier.settle)
-    house.now += MINUTE // 2
+    house.later(MINUTE // 2)
     await house.poll(42)
     assert house.rows("SELECT alert_status FROM hooks") == [("temporarily_disabled",)]
 
@@ -118,7 +118,7 @@ async def test_a_test_that_fails_is_no_event_and_not_repeated_at_once(make_house
     hook, _ = await disabled_hook(house)
     for _ in range(3):
         await house.poll(42)
-        house.now += 6 * MINUTE
+        house.later(6 * MINUTE)
     assert sum(n for path, n in house.gitlab.api.requests.items() if "/test/" in path) == 1
     assert len(hook.log) == 5
     assert house.rows("SELECT kind, count(*) FROM events GROUP BY kind") == [("hook_test", 1), ("push", 6)]
@@ -154,12 +154,14 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
     assert other.accepted == 3
     assert kinds(house) == [("hook_test", 1), ("issue", 1), ("push", before + 2)]
     assert house.rows("SELECT count(*) FROM deliveries WHERE state = 'pending'") == [(before + 3,)]
-    house.now += HOUR
+    house.later(HOUR)
     await house.poll(42)
     assert kinds(house) == [("hook_test", 1), ("issue", 1), ("push", before + 2)]
 
 
-async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse) -> None:
+async def test_the_newest_in_the_log_need_not_be_the_test(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """GitLab can't reach us: the test is in its log, and what really happened around it."""
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, _ = await disabled_hook(house)
@@ -177,15 +179,17 @@ async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse)
         finally:
             push()
 
-    house.parts.hooks.test = test_then_push
+    monkeypatch.setattr(house.parts.hooks, "test", test_then_push)
     await house.poll(42)
-    house.now += 6 * MINUTE
+    house.later(6 * MINUTE)
     await house.poll(42)
     assert len(hook.log) == 4 + 3
     assert kinds(house) == [("hook_test", 1), ("push", 8)]
 
 
-async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: MakeHouse) -> None:
+async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It answers 422 as for a test that failed. Then it is asked for another, which tells of nothing new."""
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, _ = await disabled_hook(house)
@@ -197,11 +201,11 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: Ma
         house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
         ask(*asked)
 
-    house.parts.hooks.test = test_then_push
+    monkeypatch.setattr(house.parts.hooks, "test", test_then_push)
     await house.poll(42)
     asked = [path.rpartition("/")[2] for path in house.gitlab.api.requests if "/test/" in path]
     assert asked == ["push_events", "issues_events", "merge_requests_events", "note_events"]
-    house.now += 6 * MINUTE
+    house.later(6 * MINUTE)
     await house.poll(42)
     assert kinds(house) == [("push", 10)]
     assert not house.expected_tests

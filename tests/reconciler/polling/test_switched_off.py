@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.dashboard import views
 from reconciler.events.intervals import Interval
-from reconciler.events.times import DAY, HOUR, MINUTE
+from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger.coverage.source_state import source_troubles
 from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling.backfill import Backfill
@@ -61,7 +61,7 @@ async def test_it_is_no_gap(
     counts = await house.poll(PROJECT)
     assert counts is not None
     assert counts.error is None
-    house.now = NOW + DAY
+    house.now = Millis(NOW + DAY)
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)
     assert known.gaps == []
@@ -72,7 +72,7 @@ async def test_it_is_no_gap(
 async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "issues", paths=CI)
     await house.poll(PROJECT)
-    house.now = NOW + DAY
+    house.now = Millis(NOW + DAY)
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {PROJECT: dict.fromkeys(OFF, "refused")}
     assert {gap.source for gap in house.gaps()} == set(OFF)
@@ -87,13 +87,13 @@ async def test_what_was_not_read_before_stays_a_gap(
     await house.poll(PROJECT)
     if refused:
         house.gitlab.api.faults.forbidden_paths = CI
-        house.now = NOW + HOUR
+        house.now = Millis(NOW + HOUR)
         await house.poll(PROJECT)
-    house.now = NOW + 2 * DAY
+    house.now = Millis(NOW + 2 * DAY)
     monkeypatch.setattr(time, "monotonic", lambda: 1e9)  # what was refused is asked for again
     switch_off(house.gitlab, "builds", paths=CI)
     await house.poll(PROJECT)
-    house.now = NOW + 3 * DAY
+    house.now = Millis(NOW + 3 * DAY)
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)
     assert known.switched_off == {PROJECT: OFF}
@@ -109,17 +109,17 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(
 ) -> None:
     await house.poll(PROJECT)
     switch_off(house.gitlab, "builds", paths=CI)
-    house.now = NOW + DAY
+    house.now = Millis(NOW + DAY)
     await house.poll(PROJECT)
-    house.now = NOW + 2 * DAY
+    house.now = Millis(NOW + 2 * DAY)
     house.gitlab.api.faults.forbidden_paths = {}
     house.gitlab.world.pipeline(PROJECT)
     before = house.events()
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {PROJECT: dict.fromkeys(OFF, "switched off")}  # not asked so soon
     monkeypatch.setattr(time, "monotonic", lambda: 1e9)
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {}
     assert house.gaps() == []
@@ -129,7 +129,7 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(
 async def test_a_backfill_says_so_too(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
     backfill = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
-    report = await backfill.project(PROJECT, Interval(NOW - DAY, NOW), lambda *_: lambda *_: None)
+    report = await backfill.project(PROJECT, Interval(Millis(NOW - DAY), NOW), lambda *_: lambda *_: None)
     assert report.error is None
     assert sorted(report.skipped) == OFF
     assert all("switched off in the project (builds_access_level)" in why for why in report.skipped.values())

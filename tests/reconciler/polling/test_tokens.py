@@ -16,10 +16,10 @@ async def both_tell(house: SimulatedHouse, what: Callable[[World, int], Happenin
     for path in ("", "/b"):
         house.gitlab.add_hook(42, f"http://127.0.0.1:9/webhooks/gitlab{path}").log_has_times = True
     await house.poll(42)
-    house.now += MINUTE
+    house.later(MINUTE)
     what(house.gitlab.world, 42)
     await asyncio.to_thread(house.gitlab.courier.settle)
-    house.now += HOUR
+    house.later(HOUR)
     await house.poll(42)
 
 

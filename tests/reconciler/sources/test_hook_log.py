@@ -31,7 +31,7 @@ def hook_at(scene: Scene, url: str = NOWHERE) -> Hook:
 
 
 def happens(scene: Scene, at: int, *names: str) -> None:
-    scene.now = at
+    scene.now = Millis(at)
     for name in names:
         getattr(scene.world, name)(42)
     scene.gitlab.courier.settle()
@@ -88,7 +88,7 @@ def test_when_it_was_is_told_by_body_commits_or_neighbours(scene: Scene) -> None
     hook_at(scene)
     happens(scene, NOW - 10 * HOUR, "issue")
     happens(scene, NOW - 8 * HOUR, "push")
-    scene.now = NOW - 7 * HOUR
+    scene.now = Millis(NOW - 7 * HOUR)
     scene.world.switch_flag(42)  # tells no time at all
     scene.gitlab.courier.settle()
     happens(scene, NOW - 6 * HOUR, "issue")

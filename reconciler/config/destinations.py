@@ -200,6 +200,17 @@ class Transform(Section):
         return self
 
 
+class Batch(Section):
+    """How events are put together into batches, for destinations that take them."""
+
+    max: int = Field(100, ge=2, le=1000, description="How many events a batch has at most.")
+    wait: Duration = Field(
+        "200ms",
+        validate_default=True,
+        description="How long a batch that is not full waits for more events. `0s`: not at all.",
+    )
+
+
 class Destination(Section):
     """A service that events are delivered to."""
 

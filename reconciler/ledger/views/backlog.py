@@ -27,13 +27,13 @@ def backlog(db: Database) -> Backlog:
     """The webhooks that wait to be recorded in this ledger."""
     if not isinstance(db, LedgerDatabase):
         return Backlog()
-    path = intake_path(db.files.path)
+    path, recorded = intake_path(db.files.path), place(db)
     try:
         file = look_into(path)
         if file is None:
             return Backlog()
         with closing(file):
-            return Backlog(*waiting(place(db), file))
+            return Backlog(*waiting(recorded, file))
     except IntakeUnavailable as error:
         return Backlog(error=str(error))
     except sqlite3.Error as error:

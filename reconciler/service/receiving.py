@@ -120,7 +120,7 @@ class _Receiving:
                 if refusal is not None:
                     log.error("config not reloaded: the receiver keeps the old one", why=refusal)
             finally:
-                self._role.say(Said.RELOADED)
+                self._role.say(Said.RELOADED)  # or refused: the worker reads it in any case
 
     async def _reload(self) -> str | None:
         """Read the config again. Returns why it is refused."""
@@ -157,3 +157,4 @@ class _Receiving:
             loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGQUIT, stop_now)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+        self._role.take_reloads()

@@ -48,16 +48,31 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> Service:
+    def start(self, only: str | None = None, *, module: str = "reconciler") -> Service:
+        """Start it, or `only` its receiver or worker, and wait until it is ready. Another `module` may change it."""
+        options = [] if only is None else ["--only", only]
         self.write_config()
-        self.process = START.start(
-            "serve", "-c", str(self.file), "--log-level", "debug", stderr=subprocess.PIPE, env=dict(os.environ)
+        self.watch(
+            START.start(
+                *["serve", "-c", str(self.file), "--log-level", "debug", *options],
+                stderr=subprocess.PIPE,
+                env=dict(os.environ),
+                module=module,
+            )
         )
-        threading.Thread(target=self._read_logs, args=(self.process,), daemon=True).start()
-        self.port = self.wait_for_log("listening")["port"]
-        self.wait_for_log("ready")
-        self.config["receiver"]["port"] = self.port  # the same port after a restart
+        if only != "worker":
+            self.port = self.wait_for_log("listening")["port"]
+            self.config["receiver"]["port"] = self.port  # the same port after a restart
+        if only != "receiver":
+            self.wait_for_log("ready")
         return self
+
+    def watch(self, process: Started | subprocess.Popen[str]) -> None:
+        """Read the logs of a process that was started, which is this service's from now on."""
+        with self._logged:
+            self.logs = []
+        self.process = process
+        threading.Thread(target=self._read_logs, args=(process,), daemon=True).start()
 
     def stop(self) -> int:
         """SIGTERM, and wait for it to end; its exit code."""
@@ -77,13 +92,13 @@ class Service:
         """The process that runs now as `receiver` or `worker`."""
         return [int(line["pid"]) for line in self.logs if line.get("process") == process and "pid" in line][-1]
 
-    def wait_for_log(self, event: str, timeout_s: float = 30.0, **fields: Any) -> dict[str, Any]:
-        """Wait for a line of the running process's log."""
+    def wait_for_log(self, event: str, timeout_s: float = 30.0, *, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """Wait for a line of the running process's log, beginning `after` so many lines."""
         with self._logged:
             found: list[dict[str, Any]] = []
 
             def there() -> bool:
-                for line in self.logs:
+                for line in self.logs[after:]:
                     if line.get("event") == event and fields.items() <= line.items():
                         found.append(line)
                         return True
@@ -110,8 +125,6 @@ class Service:
 
     def _read_logs(self, process: Started | subprocess.Popen[str]) -> None:
         assert process.stderr is not None
-        with self._logged:
-            self.logs = []
         with process.stderr:
             for line in process.stderr:
                 try:

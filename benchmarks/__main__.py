@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 
-from benchmarks import backfill, dashboard, forwarder, ledger, receiver, reconcile, service
+from benchmarks import backfill, burst, dashboard, forwarder, ledger, receiver, reconcile, service
 from benchmarks.table import markdown
 from reconciler import logs
 
@@ -16,6 +16,7 @@ PARTS = {
     "receiver": receiver.measure,
     "forwarder": forwarder.measure,
     "service": service.measure,
+    "burst": burst.measure,
     "backfill": backfill.measure,
     "reconcile": reconcile.measure,
     "ledger": ledger.measure,

@@ -34,7 +34,7 @@ PAGES = {
     "search, everywhere": "/events?q=group/7+ada",
     "search, one commit": "/events?q=commit:{commit}",
     "search, nothing found": "/events?q=author:nobody",
-    "dead letters": "/dead",
+    "dead letters": "/dead-letters",
     "runs": "/runs",
 }
 

@@ -15,7 +15,7 @@ from reconciler.events import times
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
-from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.table import SOURCES

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import uvloop
-import yaml
 
+from benchmarks.burst import service
 from benchmarks.load import KEY_MARK, TOKEN
 from benchmarks.material import fill, ledger, sightings
 from benchmarks.table import Row
@@ -24,29 +21,6 @@ from benchmarks.table import Row
 RATE = 200
 SECONDS = 10
 PENDING = 100_000
-
-
-@contextmanager
-def service(folder: Path, destination: str) -> Iterator[tuple[int, psutil.Process]]:
-    """`gitlab-reconciler serve` on a port of its own."""
-    file = folder / "config.yaml"
-    config = {
-        "receiver": {"port": 0, "hooks": [{"token": TOKEN}]},
-        "destinations": [{"name": "one", "url": destination, "allow_private": True}],
-    }
-    file.write_text(yaml.safe_dump(config))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reconciler", "serve", "-c", str(file)], stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    try:
-        port = 0
-        while not port:
-            port = json.loads(process.stderr.readline()).get("port", 0)
-        yield port, psutil.Process(process.pid)
-    finally:
-        process.kill()
-        process.wait()
 
 
 class _Destination(asyncio.Protocol):
@@ -80,7 +54,7 @@ async def latencies(folder: Path) -> list[float]:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Destination(arrived), "127.0.0.1", 0)
     target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    with service(folder, target) as (port, _):
+    with service(folder, to(target)) as (port, _):
         streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
 
         async def post(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,10 +82,15 @@ async def latencies(folder: Path) -> list[float]:
     return sorted((arrived[ident] - at) * 1000 for ident, at in sent.items())
 
 
-def resident(process: psutil.Process) -> float:
-    """Resident memory in MiB, when it has come to rest."""
+def to(url: str) -> list[dict[str, object]]:
+    """One destination."""
+    return [{"name": "one", "url": url, "allow_private": True}]
+
+
+def resident(processes: list[psutil.Process]) -> float:
+    """Memory of all processes in MiB, what they share counted once, when it has come to rest."""
     time.sleep(4)
-    return float(process.memory_info().rss / 2**20)
+    return float(sum(one.memory_full_info().pss for one in processes) / 2**20)
 
 
 def measure() -> list[Row]:
@@ -120,13 +99,13 @@ def measure() -> list[Row]:
         took = runner.run(latencies(Path(folder)))
     p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
     nowhere = "http://127.0.0.1:9/"
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder), nowhere) as (_, process):
-        idle = resident(process)
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder), to(nowhere)) as (_, processes):
+        idle = resident(processes)
     with tempfile.TemporaryDirectory() as folder:
         with closing(ledger(Path(folder) / "ledger.db", "one")) as db:
             fill(db, sightings(PENDING, seed=6, payload_bytes=1000))
-        with service(Path(folder), nowhere) as (_, process):
-            loaded = resident(process)
+        with service(Path(folder), to(nowhere)) as (_, processes):
+            loaded = resident(processes)
     return [
         Row(f"webhook to destination at {RATE}/s: p50", f"{p50:.1f} ms", "", None, ""),
         Row(f"webhook to destination at {RATE}/s: p99", f"{p99:.1f} ms", "", None, "< 50 ms"),

@@ -47,7 +47,7 @@ class Result(msgspec.Struct, frozen=True):
 
     @property
     def agrees(self) -> bool:
-        """Everything that happened is one event in the ledger and was taken by the destination."""
+        """Everything that happened is one event in the ledger and was accepted by the destination."""
         told = self.figures.by_webhook + self.figures.repeats
         return (
             self.lost == 0
@@ -178,16 +178,16 @@ class Demo:
 
     def _say_figures(self) -> None:
         now = self._figures()
-        happened, taken = len(self._gitlab.world.happenings), len({r.event_id for r in self._consumer.taken})
-        self._say(f"    happened {happened:>4}   in the ledger {now.events:>4}   delivered {taken:>4}")
+        happened, accepted = len(self._gitlab.world.happenings), len({r.event_id for r in self._consumer.accepted})
+        self._say(f"    happened {happened:>4}   in the ledger {now.events:>4}   delivered {accepted:>4}")
 
     def _settled(self) -> Result:
         """Wait until everything that happened was delivered, or until that is not to be expected any more."""
         happened = len(self._gitlab.world.happenings)
-        self._consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) >= happened, timeout_s=PATIENCE_S)
+        self._consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) >= happened, timeout_s=PATIENCE_S)
         self._stop_service()  # it ends what is in flight, so that the ledger's figures are final
         self._say_figures()
-        delivered = {r.event_id for r in self._consumer.taken}
+        delivered = {r.event_id for r in self._consumer.accepted}
         now = self._figures()
         lost = self._lost(now.delivered_records)
         acknowledged = sum(hook.accepted for hook in self._gitlab.courier.hooks.values())
@@ -195,7 +195,7 @@ class Demo:
 
     def _lost(self, delivered_records: frozenset[str]) -> int:
         """How much of what happened the destination took neither as a webhook's body nor as a record."""
-        bodies = {request.body for request in self._consumer.taken}
+        bodies = {request.body for request in self._consumer.accepted}
         return sum(
             (happening.record is None or str(happening.record["id"]) not in delivered_records)
             and (happening.webhook is None or webhook_bytes(happening.webhook) not in bodies)

@@ -13,7 +13,7 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
-from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.upkeep.failing_parts import Part
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 60.0

@@ -26,8 +26,8 @@ from reconciler.cli.common import (
     project_name,
     read_config,
 )
+from reconciler.cli.grouping import grouped
 from reconciler.cli.moments import HOW, moment
-from reconciler.cli.once import said_once
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.config.models import Config
@@ -46,7 +46,7 @@ from reconciler.polling import backfill as reading
 from reconciler.polling.backfill import Backfill, ProjectReport
 from reconciler.polling.counts import Counts
 from reconciler.polling.knowledge import asked
-from reconciler.polling.parts import reconciling
+from reconciler.polling.reconciling import reconciling
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Slice
 
@@ -239,7 +239,7 @@ def _print(
         )
         return
     print_unknown(unknown, to=err)
-    for words in said_once((group, f"none of its projects was read: {why}") for group, why in groups.items()):
+    for words in grouped((group, f"none of its projects was read: {why}") for group, why in groups.items()):
         err.print(words, style="red")
     _print_counts(reports)
     skipped = (
@@ -250,16 +250,16 @@ def _print(
         for one in reports
         if one.counts.unreadable
     )
-    for words in said_once([*skipped, *unreadable]):
+    for words in grouped([*skipped, *unreadable]):
         err.print(words, style="yellow")
-    for words in said_once((one.project, one.error) for one in reports if one.error):
+    for words in grouped((one.project, one.error) for one in reports if one.error):
         err.print(words, style="red")
     done = [
         (one.project, "everything was already read.")
         for one in reports
         if not (one.sources or one.skipped or one.error)
     ]
-    for words in said_once(done):
+    for words in grouped(done):
         out.print(words)
     if dry_run:
         out.print("Dry run: nothing was recorded.")

@@ -21,10 +21,10 @@ from reconciler.cli.common import (
     read_config,
     without_logs,
 )
-from reconciler.cli.once import named, without_request
+from reconciler.cli.grouping import named, without_request
 from reconciler.cli.ports import ports
 from reconciler.cli.unknown import together
-from reconciler.cli.weak import MAKE_A_KEY, weaknesses
+from reconciler.cli.weak_secrets import MAKE_A_KEY, weaknesses
 from reconciler.config.building import CLOSE_PATIENCE_S
 from reconciler.config.destinations import Destination
 from reconciler.config.guessing import SHORTEST_KEY, guessable_key
@@ -52,14 +52,14 @@ PATIENCE_S = 10.0
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at; `advice` where it is not as it should be. With `can_do_without` nothing is
+    """One thing that was looked at; `advice` where it is not as it should be. With `is_warning` nothing is
     broken, but less is recovered. `project`: whose it is, where many may have the same.
     """
 
     what: str
     ok: bool
     advice: str | None = None
-    can_do_without: bool = False
+    is_warning: bool = False
     project: str | None = None
 
 
@@ -78,14 +78,14 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
             out.print(finding.what)
             if finding.advice:
                 out.print(f"  {finding.advice}")
-    if not all(finding.ok or finding.can_do_without for finding in findings):
+    if not all(finding.ok or finding.is_warning for finding in findings):
         raise typer.Exit(FAILED)
 
 
 def _mark(finding: Finding) -> tuple[str, str]:
     if finding.ok:
         return "✓", "green"
-    return ("!", "yellow") if finding.can_do_without else ("✗", "red")
+    return ("!", "yellow") if finding.is_warning else ("✗", "red")
 
 
 def _each_once(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -98,20 +98,20 @@ def _each_once(findings: Iterable[Finding]) -> Iterator[Finding]:
             yield finding
             continue
         what = finding.what.replace(finding.project, "{}", 1)
-        alike.setdefault((what, without_request(finding.advice or ""), finding.can_do_without), []).append(finding)
+        alike.setdefault((what, without_request(finding.advice or ""), finding.is_warning), []).append(finding)
     yield from _merged(alike)
 
 
 def _merged(alike: dict[tuple[str, str, bool], list[Finding]]) -> Iterator[Finding]:
     """What was put together so far; nothing of it is left."""
     while alike:
-        (what, advice, can_do_without), those = next(iter(alike.items()))
-        del alike[what, advice, can_do_without]
+        (what, advice, is_warning), those = next(iter(alike.items()))
+        del alike[what, advice, is_warning]
         if len(those) == 1:
             yield those[0]
         else:
             names = named([str(one.project) for one in those])
-            yield Finding(what.replace("{}", names, 1), False, advice, can_do_without)
+            yield Finding(what.replace("{}", names, 1), False, advice, is_warning)
 
 
 def _findings(config: Config, file: str) -> Iterator[Finding]:
@@ -136,7 +136,7 @@ def _filters(config: Config) -> Iterator[Finding]:
     except LedgerError:
         return
     for destination, why in found:
-        yield Finding(f"destination {destination}", False, why, can_do_without=True)
+        yield Finding(f"destination {destination}", False, why, is_warning=True)
 
 
 def _unknown(config: Config) -> Iterator[Finding]:
@@ -155,7 +155,7 @@ def _unknown(config: Config) -> Iterator[Finding]:
     for path, sources in off:
         yield Finding(f"project {path}: {', '.join(sources)}: switched off in the project: no gap since then", True)
     for one in together(found):
-        yield Finding(f"unknown: {one.what}", False, one.why, can_do_without=True)
+        yield Finding(f"unknown: {one.what}", False, one.why, is_warning=True)
 
 
 def _hooks(config: Config) -> Iterator[Finding]:
@@ -201,25 +201,25 @@ def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding
         found = hooks.of(client.project(name).id)
     except SourceError as error:
         advice = f"can't be read, nor can their log: events that they miss are rebuilt from other sources ({error})"
-        yield Finding(what, False, advice, can_do_without=True)
+        yield Finding(what, False, advice, is_warning=True)
         return
     if not found:
-        yield Finding(what, False, "none delivers here yet: `hooks ensure` creates one", can_do_without=True)
+        yield Finding(what, False, "none delivers here yet: `hooks ensure` creates one", is_warning=True)
     wanted = {entry.name: entry for entry in hooks.entries}
     for hook in found:
         for text in restrictions(hook):
-            yield Finding(f"{what}: {hook.name}", False, text, can_do_without=True)
+            yield Finding(f"{what}: {hook.name}", False, text, is_warning=True)
         trouble = unsigned(wanted[hook.name], hook)
         if trouble is not None:
-            yield Finding(f"{what}: {hook.name}", False, trouble, can_do_without=wanted[hook.name].token is not None)
-        if hook.is_off:
+            yield Finding(f"{what}: {hook.name}", False, trouble, is_warning=wanted[hook.name].token is not None)
+        if hook.is_disabled:
             yield Finding(f"{what}: {hook.name}", False, f"GitLab has disabled it ({hook.alert_status})")
         log = _attempt(f"project {name}: GitLab's log of webhook {hook.name}", partial(_log_of, hooks, hook))
         if log.ok:
             yield log
         else:
             advice = f"{log.advice}: needs GitLab 17.3 and the Maintainer role; the other sources are read"
-            yield Finding(log.what, False, advice, can_do_without=True)
+            yield Finding(log.what, False, advice, is_warning=True)
 
 
 def _log_of(hooks: Hooks, hook: Hook) -> str:
@@ -297,7 +297,7 @@ def _ledger(config: Config) -> Finding:
         with opened(path) as db:
             beside.check_writable(db)
     except LedgerBehind as error:
-        return Finding("ledger", False, str(error), can_do_without=True)
+        return Finding("ledger", False, str(error), is_warning=True)
     except LedgerError as error:
         return Finding("ledger", False, str(error))
     return Finding(f"ledger: {path} can be written", True)

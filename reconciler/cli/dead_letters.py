@@ -21,12 +21,12 @@ from reconciler.cli.common import (
     shown,
 )
 from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
+from reconciler.cli.filter_hints import filter_hints, print_no_match
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.resend import RateOption, YesOption, resend
 from reconciler.cli.tables import Listing
-from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.config.models import Config
 from reconciler.ledger.queue import deliveries
 from reconciler.ledger.queue.resend import ResendRequest
@@ -67,14 +67,15 @@ def list_dead(
     with opened(read_config(config).ledger.path, readonly=True) as db:
         rows = dead_letters.dead_letters(db, wanted, destination=destination, limit=limit)
         if not rows:
-            tell_nothing("No dead letter matches", unheard(db, wanted, destination=destination), as_json=as_json)
+            hints = filter_hints(db, wanted, destination=destination)
+            print_no_match("No dead letter matches", hints, as_json=as_json)
             return
     if as_json:
         for row in rows:
             print_json(row)
         return
     listing = Listing(
-        "id", "destination", "happened", "project", "kind", "action", "attempts", "died", "last error",
+        "id", "destination", "happened", "project", "kind", "action", "attempts", "dead since", "last error",
         right=("id", "attempts"), texts=("destination", "project", "last error"),
         spare=("action", "attempts", "happened"),
     )  # fmt: skip
@@ -87,7 +88,7 @@ def list_dead(
             row["kind"],
             row["action"] or "-",
             str(row["attempts"]),
-            shown(row["died_at"]),
+            shown(row["dead_since"]),
             row["last_error"] or "-",
         )
     out.print(listing)
@@ -164,7 +165,7 @@ def _whole(
 def _print(letter: dict[str, Any]) -> None:
     out.print(f"event {letter['id']} to {letter['destination']}", style="bold")
     out.print(f"{letter['kind']} {letter['action'] or ''} in {letter['project_path'] or '-'}")
-    out.print(f"dead since {shown(letter['died_at'])}: {letter['last_error']}")
+    out.print(f"dead since {shown(letter['dead_since'])}: {letter['last_error']}")
     out.print("\nattempts", style="bold")
     listing = Listing("no.", "started", "ms", "status", "error", right=("no.", "ms"), texts=("error",))
     for one in letter["attempts"]:

@@ -161,7 +161,7 @@ def skip(
     event_id = event.number
     with _destination(config, name) as (db, one):
         numbers(db, [event])
-        done = beside.set_aside(db, one.id, event_id, now=times.now())
+        done = beside.skip(db, one.id, event_id, now=times.now())
     if not done:
         fail(f"event {event_id} is not pending for {name}: `status` names the event that blocks others")
     out.print(f"Event {event_id} is now a dead letter: `dead-letters replay {event_id}` delivers it again.")

@@ -25,10 +25,10 @@ from reconciler.cli.common import (
     shown,
 )
 from reconciler.cli.event_ids import EventArgument, numbers
+from reconciler.cli.filter_hints import filter_hints, print_no_match
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.tables import Listing
-from reconciler.cli.unheard import tell_nothing, unheard
 from reconciler.events.texts import pretty_json
 from reconciler.ledger.storage.connection import data_version, opened
 from reconciler.ledger.views import browse
@@ -77,7 +77,7 @@ def list_events(
         last = browse.last_id(db)
         rows = [row for row in browse.newest(db, wanted, limit=limit) if row["id"] <= last]
         if not rows:
-            tell_nothing("No event matches", unheard(db, wanted), as_json=as_json or follow)
+            print_no_match("No event matches", filter_hints(db, wanted), as_json=as_json or follow)
         elif as_json or follow:
             _print_lines(rows, as_json)
         else:

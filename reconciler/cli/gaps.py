@@ -17,7 +17,7 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
-from reconciler.cli.once import said_once
+from reconciler.cli.grouping import grouped
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
@@ -49,8 +49,11 @@ def gaps(
     if as_json:
         unknown = [msgspec.to_builtins(one) for one in known.unknowns]
         plain = [_plain(gap, paths) for gap in known.gaps]
-        off = [{"project_id": one, "project": paths.get(one), "sources": some} for one, some in known.off.items()]
-        print_json({"unknown": unknown, "complete": complete, "gaps": plain, "off": off})
+        switched_off = [
+            {"project_id": one, "project": paths.get(one), "sources": some}
+            for one, some in known.switched_off.items()
+        ]
+        print_json({"unknown": unknown, "complete": complete, "gaps": plain, "switched_off": switched_off})
     else:
         print_unknown(known.unknowns)
         _print(complete, known, paths)
@@ -90,10 +93,10 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
         listing.add(name, row["source"], shown(row["from"]), shown(row["through"]))
     out.print(listing or "Nothing yet.")
     out.print()
-    for project_id, sources in known.off.items():
+    for project_id, sources in known.switched_off.items():
         where = paths.get(project_id, str(project_id))
         out.print(f"{where}: {', '.join(sources)}: switched off in the project: no gap since then")
-    if known.off:
+    if known.switched_off:
         out.print()
     if not known.gaps:
         out.print("No gaps in what was read." if known.unknowns else "No gaps.")
@@ -113,7 +116,7 @@ def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) 
         )
     out.print(listing)
     troubles = {(_name(gap, paths), gap.error) for gap in known.gaps if gap.error}
-    for words in said_once((name, error.removeprefix(f"{name}: ")) for name, error in sorted(troubles)):
+    for words in grouped((name, error.removeprefix(f"{name}: ")) for name, error in sorted(troubles)):
         out.print(words)
 
 

@@ -28,16 +28,16 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.grouping import grouped, named
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import HOW, moment
-from reconciler.cli.once import named, said_once
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.ledger.ledger import open_beside
 from reconciler.polling.ensure import Ensured
 from reconciler.polling.ensure import ensure as ensure_one
-from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.polling.threads import in_thread
 from reconciler.sources.errors import SourceError
 from reconciler.sources.hook_log import Delivery
@@ -251,7 +251,7 @@ def _print_ensured(results: list[Ensured], *, dry_run: bool) -> None:
         if result.did == "created":
             out.print(f"  subscribed to {', '.join(subscribed)}")
     failed = (result for result in results if result.did == "failed")
-    for words in said_once((f"{one.project}: webhook {one.hook}", str(one.error)) for one in failed):
+    for words in grouped((f"{one.project}: webhook {one.hook}", str(one.error)) for one in failed):
         err.print(words, style="red")
     if not results:
         out.print("No projects: give them in the config or with --project.")
@@ -276,8 +276,8 @@ def _plain(path: str, found: list[Hook] | str) -> dict[str, Any]:
 
 
 def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
-    listing = Listing("project", "hook", "id", "state", "off until", "url", right=("id",),
-                      texts=("project", "hook", "url"), spare=("off until",))  # fmt: skip
+    listing = Listing("project", "hook", "id", "state", "disabled until", "url", right=("id",),
+                      texts=("project", "hook", "url"), spare=("disabled until",))  # fmt: skip
     bare = []
     for path, found in results:
         if isinstance(found, str):
@@ -298,5 +298,5 @@ def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
         out.print(f"{named(bare)}: no webhook delivers here: `hooks ensure` creates one")
     if not results:
         out.print("No projects: give them in the config or with --project.")
-    for words in said_once((path, found) for path, found in results if isinstance(found, str)):
+    for words in grouped((path, found) for path, found in results if isinstance(found, str)):
         err.print(words, style="red")

@@ -69,7 +69,8 @@ def rendered(kind: Kind, message: Message) -> Rendered:
     """A message as it is sent."""
     headers = dict(message.headers)
     if isinstance(kind, Http):
-        headers = kind.headers(message) | dict.fromkeys(kind.secret_headers, "…")
+        message = kind.as_sent(message)
+        headers = message.headers | dict.fromkeys(kind.secret_headers, "…")
     return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))
 
 

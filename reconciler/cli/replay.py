@@ -30,7 +30,7 @@ def replay(
     project: Annotated[str | None, typer.Option(help="Only this project (ID or path).")] = None,
     kind: Annotated[str | None, typer.Option(help="Only events of this kind.")] = None,
     destination: Annotated[str | None, typer.Option(help="Only to this destination.")] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="Only dead letters.")] = False,
+    dead: Annotated[bool, typer.Option("--dead-letters", help="Only dead letters.")] = False,
     rate: RateOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -42,7 +42,7 @@ def replay(
     that a destination's filter excludes is delivered to it only if you give its ID.
     """
     if not (event_ids or since or until or dead):
-        fail("say which events: give IDs, --from and --to, or --dead", USAGE)
+        fail("say which events: give IDs, --from and --to, or --dead-letters", USAGE)
     loaded = read_config(config)
     start, end = time_range(since, until)
     wanted = ResendRequest(

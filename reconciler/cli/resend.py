@@ -15,7 +15,7 @@ from sqlite_utils import Database
 
 from reconciler.cli.common import USAGE, err, fail, out, print_json
 from reconciler.cli.event_ids import EventId, numbers
-from reconciler.cli.unheard import unheard
+from reconciler.cli.filter_hints import filter_hints
 from reconciler.config.models import Config
 from reconciler.config.units import rate as read_rate
 from reconciler.events import times
@@ -73,7 +73,7 @@ def resend(
             fail(f"{_ids(none)}: no dead letter{of}{_NOTHING_SENT}")
         total = sum(counts.values())
         if total == 0:
-            notes = unheard(db, wanted.filter)
+            notes = filter_hints(db, wanted.filter)
             if notes:
                 fail("; ".join(notes) + _NOTHING_SENT)
             _report(as_json, counts, 0)

@@ -10,7 +10,7 @@ import typer
 
 from reconciler import logs
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, read_config
-from reconciler.cli.weak import weaknesses
+from reconciler.cli.weak_secrets import weaknesses
 from reconciler.config.load import load
 from reconciler.config.models import Config
 from reconciler.service import processes, receiving, worker

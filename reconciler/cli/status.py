@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown
-from reconciler.cli.once import said_once
+from reconciler.cli.grouping import grouped
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
@@ -45,7 +45,7 @@ def _print(found: Status) -> None:
             f"{len(project.gaps):,}" if project.gaps else "none",
         )
     out.print(projects or "No projects yet.")
-    for words in said_once((_name(project), note) for project in found.projects for note in _notes(project)):
+    for words in grouped((_name(project), note) for project in found.projects for note in _notes(project)):
         out.print(f"  {words}")
     out.print()
     destinations = Listing("destination", "state", "pending", "oldest", "dead", "last error",
@@ -61,8 +61,8 @@ def _print(found: Status) -> None:
         )
     out.print(destinations or "No destination is configured.")
     for destination in found.destinations:
-        if destination.in_the_way is not None:
-            out.print(f"\n{destination.name}: {destination.in_the_way.text}")
+        if destination.blocked_by is not None:
+            out.print(f"\n{destination.name}: {destination.blocked_by.text}")
     for alert in found.alerts:
         out.print(f"\nalert: {alert}")
 
@@ -74,7 +74,7 @@ def _name(project: ProjectStatus) -> str:
 def _notes(project: ProjectStatus) -> list[str]:
     """What is unknown about a project, and why."""
     notes = [
-        f"webhook {hook.name} has been disabled since {shown(hook.off_since)}" for hook in project.hooks_disabled
+        f"webhook {hook.name} has been disabled since {shown(hook.disabled_since)}" for hook in project.hooks_disabled
     ]
     by_range: dict[str, list[str]] = {}
     for gap in project.gaps:

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 
 from reconciler.cli.common import out, shown
-from reconciler.cli.once import MOST_NAMES, named, without_request
+from reconciler.cli.grouping import MOST_NAMES, named, without_request
 from reconciler.ledger.views.unknowns import Unknown
 
 MOST = 50

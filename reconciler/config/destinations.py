@@ -13,7 +13,7 @@ from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from reconciler.config import words
+from reconciler.config import filter_values
 from reconciler.config.basics import Name, Section, check_header_value
 from reconciler.config.kinds import UnknownKind, find_kind, kind_error
 from reconciler.config.mistakes import Misplaced
@@ -122,7 +122,7 @@ class RetryConfig(Section):
         description="Exact delays, like [5s, 5m, 30m, 2h, 5h, 10h], instead of `initial_delay`, `max_delay` and "
         "`max_age`. If the attempt after the last one fails, the event becomes a dead letter.",
     )
-    dead_on_4xx: bool = Field(
+    dead_letter_on_4xx: bool = Field(
         True,
         description="Whether an event becomes a dead letter at once on a 4xx response other than 408, 410, 425 "
         "and 429.",
@@ -151,13 +151,13 @@ class FilterConfig(Section):
         "was renamed or moved still matches its old path; the log and `check` report it. Events that belong to no "
         "project (of groups, members, users) never match.",
     )
-    kinds: list[Annotated[str, AfterValidator(words.kind)]] | None = Field(
+    kinds: list[Annotated[str, AfterValidator(filter_values.kind)]] | None = Field(
         None,
         min_length=1,
         description="Event kinds, like push, merge_request, issue, note, member; or an `event_name`, like "
         "user_add_to_group.",
     )
-    actions: list[Annotated[str, AfterValidator(words.action)]] | None = Field(
+    actions: list[Annotated[str, AfterValidator(filter_values.action)]] | None = Field(
         None, min_length=1, description="Actions, like open, merge, close, success, user_add_to_group."
     )
     branches: list[str] | None = Field(
@@ -175,7 +175,7 @@ class FilterConfig(Section):
     @model_validator(mode="after")
     def _can_let_something_through(self) -> FilterConfig:
         if self.kinds is not None:
-            words.fit(self.kinds, self.actions, branches=self.branches is not None)
+            filter_values.fit(self.kinds, self.actions, branches=self.branches is not None)
         return self
 
 
@@ -198,6 +198,17 @@ class Transform(Section):
         if sum(one is not None for one in (self.fields, self.jmespath, self.template)) != 1:
             raise ValueError("needs exactly one of `fields`, `jmespath` and `template`")
         return self
+
+
+class Batch(Section):
+    """How events are put together into batches, for destinations that take them."""
+
+    max: int = Field(100, ge=2, le=1000, description="How many events a batch has at most.")
+    wait: Duration = Field(
+        "200ms",
+        validate_default=True,
+        description="How long a batch that is not full waits for more events. `0s`: not at all.",
+    )
 
 
 class Destination(Section):
@@ -235,9 +246,9 @@ class Destination(Section):
         wanted = self.filter
         try:
             if self.type == "events":
-                words.of_events(wanted.kinds or (), wanted.actions or ())
+                filter_values.of_events(wanted.kinds or (), wanted.actions or ())
             else:
-                words.of_alerts(wanted.kinds or (), wanted.actions or ())
+                filter_values.of_alerts(wanted.kinds or (), wanted.actions or ())
                 if wanted.projects is not None or wanted.branches is not None:
                     raise ValueError("an alert has neither a project nor a branch")
         except ValueError as error:

@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from reconciler.config.kinds import BUILT_IN, UnknownKind, find_kind
+from reconciler.config.messages import NEAR, VERY_NEAR, meant
 from reconciler.config.mistakes import Path_
 from reconciler.config.models import Config
 from reconciler.config.renamed import new_name
-from reconciler.config.wording import NEAR, VERY_NEAR, meant
 
 
 def unknown_key(values: Any, path: Path_) -> str:

@@ -12,10 +12,10 @@ from pydantic_core import ErrorDetails
 
 from reconciler.config.building import unbuildable
 from reconciler.config.keys import unknown_key
+from reconciler.config.messages import message_for
 from reconciler.config.mistakes import ConfigError, Misplaced, Mistake, Path_, spell
 from reconciler.config.models import Config
 from reconciler.config.reading import Reader, read_yaml
-from reconciler.config.wording import wording
 
 __all__ = ["ConfigError", "Mistake", "load"]
 
@@ -76,10 +76,10 @@ def _located(problem: ErrorDetails, values: Any, reader: Reader) -> list[tuple[P
             for below, what, other in cause.places
         ]
     if kind == "missing":
-        return [(path, wording(kind, "", None, {}))]
+        return [(path, message_for(kind, "", None, {}))]
     if kind == "extra_forbidden":
         return [(reader.written(path), unknown_key(values, path))]
-    return [(reader.written(path), wording(kind, problem["msg"], problem["input"], context))]
+    return [(reader.written(path), message_for(kind, problem["msg"], problem["input"], context))]
 
 
 def _line(reader: Reader, path: Path_, other: Path_ | None) -> str:

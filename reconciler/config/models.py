@@ -129,8 +129,7 @@ class Receiver(Section):
     max_pending_bytes: Size = Field(
         "256MiB",
         validate_default=True,
-        description="How much may wait in memory to be written to the ledger. Beyond it, requests are answered with "
-        "503.",
+        description="How much may wait in memory to be written to disk. Beyond it, requests are answered with 503.",
     )
     keep_alive: Duration = Field(
         "75s",

@@ -17,6 +17,7 @@ RENAMED = {
     "destinations[].keep": "max_files",
     "destinations[].retry.first": "initial_delay",
     "destinations[].retry.longest": "max_delay",
+    "destinations[].retry.dead_on_4xx": "dead_letter_on_4xx",
     "destinations[].breaker.longest": "max_delay",
     "destinations[].breaker.settle": "recovery_hold",
 }

@@ -20,7 +20,7 @@ def replay_event(config: Config, event_id: int, destination: str) -> str:
     return f"Event {event_id} is resent to {destination}." if count else "There is nothing to resend."
 
 
-def replay_dead(config: Config, destination: str | None, kind: str | None) -> str:
+def replay_dead_letters(config: Config, destination: str | None, kind: str | None) -> str:
     """Resend all dead letters that match a filter. Returns a text that says what was done."""
     count = _replay(config, ResendRequest(filter=Filter(kind=kind), dead_only=True), destination)
     if not count:

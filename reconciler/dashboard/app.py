@@ -50,8 +50,8 @@ def dashboard_app(
         Route("/events/{event_id:int}", pages.event),
         Route("/events/{event_id:int}/payload", pages.payload),
         Route("/events/{event_id:int}/replay", pages.replay_event, methods=["POST"]),
-        Route("/dead", pages.dead),
-        Route("/dead/replay", pages.replay_dead, methods=["POST"]),
+        Route("/dead-letters", pages.dead_letters),
+        Route("/dead-letters/replay", pages.replay_dead_letters, methods=["POST"]),
         Route("/destinations/{name}/{act}", pages.change_destination, methods=["POST"]),
         Route("/runs", pages.runs),
         Route("/stream", pages.stream),
@@ -121,10 +121,10 @@ class _Pages:
         headers = {"Content-Disposition": f'attachment; filename="event-{event_id}.json"'}
         return Response(found.encode("utf-8", "replace"), media_type="application/json", headers=headers)
 
-    async def dead(self, request: Request) -> Response:
+    async def dead_letters(self, request: Request) -> Response:
         destination, kind = request.query_params.get("destination"), request.query_params.get("kind")
         look = partial(views.dead, config=self._current(), destination=destination, kind=kind)
-        return await self._page(request, "dead.html", look)
+        return await self._page(request, "dead_letters.html", look)
 
     async def runs(self, request: Request) -> Response:
         before = _number(request, "before", views.FAR)
@@ -137,10 +137,12 @@ class _Pages:
             lambda config, form: actions.replay_event(config, event_id, form["destination"]),
         )  # fmt: skip
 
-    async def replay_dead(self, request: Request) -> Response:
+    async def replay_dead_letters(self, request: Request) -> Response:
         return await self._act(
-            request, "/dead",
-            lambda config, form: actions.replay_dead(config, form["destination"] or None, form["kind"] or None),
+            request, "/dead-letters",
+            lambda config, form: actions.replay_dead_letters(
+                config, form["destination"] or None, form["kind"] or None
+            ),
         )  # fmt: skip
 
     async def change_destination(self, request: Request) -> Response:

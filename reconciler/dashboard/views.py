@@ -66,7 +66,7 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
     for gap in known.gaps:
         gaps[gap.project_id].append(gap)
     lines = [
-        _Line(row, gaps.get(row["id"], []), by_hour.get(row["id"], {}), known.off.get(row["id"], []))
+        _Line(row, gaps.get(row["id"], []), by_hour.get(row["id"], {}), known.switched_off.get(row["id"], []))
         for row in status.project_rows(db)
     ]
     lines.sort(key=lambda one: one.rank)

@@ -1,7 +1,7 @@
 """Decides which addresses may be connected to: public ones, and those that the config allows.
 
-A host's name is resolved here, each address is checked, and the connection is made to the address that was
-checked. So a name that changes its address in between (DNS rebinding) gains nothing.
+A host's name is resolved here, each address is checked, and the connection is made to an address that was
+checked (see `transport`). So a name that changes its address in between (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import time
 
 import httpx
 
@@ -52,47 +51,9 @@ NOT_PUBLIC_6 = [
 """The parts of it that IANA's registry of special-purpose IPv6 addresses excludes. 6to4 is checked as IPv4."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
-LOOKUP_KEPT_S = 30.0
-"""How long a DNS answer is used, so that not every event needs a look-up."""
-
 
 class AddressRefused(httpx.TransportError):
     """A host has no address that may be connected to."""
-
-
-class Guarded(httpx.AsyncBaseTransport):
-    """A transport that connects only to public addresses and to the networks that are allowed.
-
-    The host's name stays in the Host header, and the server's certificate is checked against it.
-    """
-
-    def __init__(self, inner: httpx.AsyncBaseTransport, allowed: list[Network]) -> None:
-        self._inner = inner
-        self._allowed = allowed
-        self._known: dict[tuple[str, int], tuple[float, list[Address]]] = {}
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host
-        port = request.url.port or (443 if request.url.scheme == "https" else 80)
-        addresses = await self._addresses(host, port)
-        name = request.url.raw_host.decode("ascii")
-        for address in addresses[:-1]:
-            try:
-                return await self._inner.handle_async_request(_to(request, address, name))
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                continue  # the next address
-        return await self._inner.handle_async_request(_to(request, addresses[-1], name))
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def _addresses(self, host: str, port: int) -> list[Address]:
-        kept = self._known.get((host, port))
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
-        addresses = await look_up(host, port, self._allowed)
-        self._known[host, port] = (time.monotonic() + LOOKUP_KEPT_S, addresses)
-        return addresses
 
 
 async def look_up(host: str, port: int, allowed: list[Network]) -> list[Address]:
@@ -105,13 +66,18 @@ async def look_up(host: str, port: int, allowed: list[Network]) -> list[Address]
     except (OSError, UnicodeError) as error:
         raise httpx.ConnectError(f"{host} does not resolve: {getattr(error, 'strerror', None) or error}") from error
     addresses = list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found))
+    require_allowed(host, addresses, allowed)
+    return addresses
+
+
+def require_allowed(host: str, addresses: list[Address], allowed: list[Network]) -> None:
+    """Raises AddressRefused if a host has no address, or one that may not be connected to."""
     refused = [address for address in addresses if not may_connect(address, allowed)]
     if refused or not addresses:
         raise AddressRefused(
             f"{host} has the address {', '.join(map(str, refused)) or 'none'}, which is not public: "
             "list its network in allow_private if that is intended"
         )
-    return addresses
 
 
 def may_connect(address: Address, allowed: list[Network]) -> bool:
@@ -145,14 +111,3 @@ def _isatap(address: Address) -> list[ipaddress.IPv4Address]:
     if isinstance(address, ipaddress.IPv6Address) and (int(address) >> 32) & 0xFCFF_FFFF == 0x0000_5EFE:
         return [ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)]
     return []
-
-
-def _to(request: httpx.Request, address: Address, host: str) -> httpx.Request:
-    """The same request, addressed to this IP address."""
-    return httpx.Request(
-        request.method,
-        request.url.copy_with(host=str(address)),
-        headers=request.headers,  # Host among them, as the name was
-        stream=request.stream,
-        extensions={**request.extensions, "sni_hostname": host},
-    )

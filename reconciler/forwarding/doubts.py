@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlite_utils import Database
 
-from reconciler.config import words
+from reconciler.config import filter_values
 from reconciler.config.models import Config
 from reconciler.forwarding.filters import path_matches
 from reconciler.ledger.queue import known
@@ -23,8 +23,8 @@ def doubts(config: Config, db: Database) -> list[tuple[str, str]]:
     for destination in config.destinations:
         wanted = destination.filter
         strange = {
-            "kinds": words.unknown_kinds(wanted.kinds or ()) if destination.type == "events" else [],
-            "actions": words.unknown_actions(wanted.actions or ()) if destination.type == "events" else [],
+            "kinds": filter_values.unknown_kinds(wanted.kinds or ()) if destination.type == "events" else [],
+            "actions": filter_values.unknown_actions(wanted.actions or ()) if destination.type == "events" else [],
         }
         for key, unknown in strange.items():
             for word in sorted(set(unknown) - known.heard(db, unknown)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -29,6 +30,9 @@ class Kind(ABC):
     config: ClassVar[type[Destination]]
     """The config keys of this kind: those of `Destination` and its own."""
 
+    batch_fails_whole: ClassVar[bool] = True
+    """Whether one bad message makes the destination refuse the whole batch, so that halving finds it."""
+
     @classmethod  # noqa: B027 - most kinds need no library
     def available(cls) -> None:
         """Called when a config names this kind. Raises ValueError if a library must be installed first."""
@@ -44,6 +48,10 @@ class Kind(ABC):
         Raise `DeliveryRejected` if the destination will never accept it, any other exception to have it retried.
         A call that takes longer than the destination's `timeout` is cancelled.
         """
+
+    async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+        """Send several messages at once. Returns one Answer for each, in their order."""
+        return [await self.send(message) for message in messages]
 
     async def close(self) -> None:  # noqa: B027 - some kinds have nothing to close
         """Close all connections."""

@@ -38,7 +38,7 @@ def retry_after(value: str | None, *, now: Millis) -> Millis:
 
 def is_rejection(status: int, retry: RetryConfig) -> bool:
     """Whether a status means that this event will never be accepted: a dead letter at once."""
-    return 400 <= status < 500 and status not in (*RETRIED_4XX, GONE) and retry.dead_on_4xx
+    return 400 <= status < 500 and status not in (*RETRIED_4XX, GONE) and retry.dead_letter_on_4xx
 
 
 def next_pause(

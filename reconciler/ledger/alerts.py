@@ -30,7 +30,7 @@ What = Literal[
     "destination_down",
     "destination_gone",
     "dead_letters",
-    "event_in_the_way",
+    "lane_blocked",
     "gap_expiring",
     "gitlab_not_read",
     "group_not_read",
@@ -93,7 +93,7 @@ def _stuck(one: DestinationState, stuck: InTheWay | None, now: Millis) -> list[C
     since = now if stuck.since is None else times.from_iso(stuck.since)
     failed_alone = times.iso(one.breaker.changed_at or Millis(0)) < (stuck.tried_at or "")
     only_lasts = one.breaker.state != "closed" or not failed_alone
-    return [Condition("event_in_the_way", one.name, since, f"{one.name}: {stuck.text}", only_lasts=only_lasts)]
+    return [Condition("lane_blocked", one.name, since, f"{one.name}: {stuck.text}", only_lasts=only_lasts)]
 
 
 def _dead_letters(db: Database, one: DestinationState) -> list[Condition]:
@@ -213,7 +213,7 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
 _OVER = {
     "destination_down": "{subject} accepts events again (it had not since {since})",
     "destination_gone": "{subject} is no longer paused (it was since {since})",
-    "event_in_the_way": "{subject}: the event that blocked its lane (since {since}) no longer does",
+    "lane_blocked": "{subject}: the event that blocked its lane (since {since}) no longer does",
     "dead_letters": "{subject} has no dead letters left (it had some since {since})",
     "gitlab_not_read": "GitLab at {subject} can be read again (it could not be read since {since})",
     "group_not_read": "{subject} can be read again, or is no longer watched (it could not be read since {since})",

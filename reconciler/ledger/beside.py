@@ -36,10 +36,10 @@ def resume(db: Database, destination_id: int) -> None:
         destinations.resume(db, destination_id)
 
 
-def set_aside(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
+def skip(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
     """Make a pending delivery a dead letter, so that those behind it go on. False if it is not pending."""
     with transaction(db):
-        return in_the_way.set_aside(db, destination_id, event_id, now=now)
+        return in_the_way.skip(db, destination_id, event_id, now=now)
 
 
 def retry_unrecorded(db: Database, ids: Sequence[int] | None) -> int:

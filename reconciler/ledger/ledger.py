@@ -6,6 +6,7 @@ constructor is about SQLite. Commands and the dashboard, which open the ledger f
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,22 +14,25 @@ from pathlib import Path
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.alerts import AlertOperations
 from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import Downtime
 from reconciler.ledger.coverage.operations import CoverageOperations, WatchlistOperations
+from reconciler.ledger.listener import Committed
 from reconciler.ledger.queue.operations import QueueOperations
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.operations import RecordingOperations
-from reconciler.ledger.recording.record import BatchResult, preview
+from reconciler.ledger.recording.record import BatchResult, preview, record
+from reconciler.ledger.recording.reported import reported_keys
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import data_version, opened, touch
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.reading import LedgerReader
-from reconciler.ledger.upkeep import parts, reloads
-from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.upkeep import failing_parts, reloads
+from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
 from reconciler.ledger.views import search
 from reconciler.ledger.views.search import Indexed
@@ -57,6 +61,21 @@ class Ledger:
         """Record sightings: each belongs to an event, and each new event opens deliveries by the routes."""
         return self._writer.record(sightings)
 
+    async def record_known(self, sightings: Sequence[Sighting]) -> list[int]:
+        """Record the sightings of events that the ledger has. Returns the indexes of the others, which would make new
+        events and are not recorded.
+        """
+        began = time.monotonic()
+        result = await self._write(lambda db: record(db, sightings, now=times.now(), only_known=True))
+        held = set(result.held)
+        kept = [sighting for index, sighting in enumerate(sightings) if index not in held]
+        self._writer.report_recorded(Committed(kept, result.recorded, time.monotonic() - began))
+        return result.held
+
+    def reported_keys(self, keys: Iterable[str]) -> set[str]:
+        """Those of these keys of which the ledger has a sighting. Any other key is that of a new event."""
+        return self._read(lambda db: reported_keys(db, keys))
+
     def preview(self, sightings: Sequence[Sighting], now: Millis) -> Awaitable[BatchResult]:
         """What `record` would do, without recording anything."""
         return self._write(lambda db: preview(db, sightings, now=now))
@@ -84,14 +103,14 @@ class Ledger:
 
         def write(db: Database) -> None:
             downtime.note_stop(db, now)
-            parts.note_parts(db, [])
+            failing_parts.note_parts(db, [])
 
         return self._write(write)
 
     def note_parts(self, found: Iterable[Part]) -> Awaitable[None]:
         """These are the parts of the service that have failed since it started."""
         found = list(found)
-        return self._write(lambda db: parts.note_parts(db, found))
+        return self._write(lambda db: failing_parts.note_parts(db, found))
 
     def note_reload(self, error: str | None) -> Awaitable[None]:
         """A reload of the config has ended; `error` says why it was rejected."""

@@ -16,11 +16,11 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage.gaps import Gap, is_expiring
-from reconciler.ledger.coverage.hooks import hooks_off
+from reconciler.ledger.coverage.hooks import disabled_hooks
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.recording.unrecorded import counted
 from reconciler.ledger.storage.connection import look_at
-from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.status import destination_statuses
 from reconciler.ledger.views.unknowns import KINDS, Known, Unknown
@@ -92,13 +92,14 @@ def _unknowns(found: list[Unknown]) -> Metric:
 def _from_ledger(db: Database, known: Known, now: Millis) -> Iterator[Metric]:
     yield _unknowns(known.unknowns)
     yield from _gaps(known.gaps, now)
-    off = len(hooks_off(db))
-    yield GaugeMetricFamily(PREFIX + "hooks_disabled", "Webhooks that GitLab has disabled.", value=off)
-    nothing = sum(len(some) for some in known.off.values())
+    disabled = len(disabled_hooks(db))
+    yield GaugeMetricFamily(PREFIX + "hooks_disabled", "Webhooks that GitLab has disabled.", value=disabled)
+    nothing = sum(len(some) for some in known.switched_off.values())
     yield GaugeMetricFamily(
-        PREFIX + "sources_off", "Sources with nothing to read, because their feature is switched off in the project.",
+        PREFIX + "sources_switched_off",
+        "Sources with nothing to read, because their feature is switched off in the project.",
         value=nothing,
-    )  # fmt: skip
+    )
     yield from _intake(db, now)
     yield from _destinations(db, now)
 

@@ -16,7 +16,7 @@ from reconciler.events.times import DAY, Millis
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
-from reconciler.polling.parts import Reconciling
+from reconciler.polling.reconciling import Reconciling
 from reconciler.sources.errors import GitLabRefused, NoHook, SourceError, Stopped
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Slice, Source

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from reconciler.config.models import HookConfig
-from reconciler.polling.parts import Reconciling
+from reconciler.polling.reconciling import Reconciling
 from reconciler.polling.threads import in_thread
 from reconciler.sources.errors import SourceError, Stopped
 from reconciler.sources.settings import Difference, differences, restrictions, settings, unsigned

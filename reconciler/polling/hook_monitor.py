@@ -60,17 +60,17 @@ class HookMonitor:
         await self._note(project, hooks)
         return hooks
 
-    async def switch_on(self, project: Project, hooks: list[Hook]) -> None:
+    async def enable(self, project: Project, hooks: list[Hook]) -> None:
         """Have each disabled webhook tested: GitLab enables it again if the test is answered with 2xx.
 
         Call it after the time in which it was disabled has been read. GitLab counts a failed test as one more
         failure, so the next test follows an hour later.
         """
         for hook in hooks if self._reenable else ():
-            if hook.is_off and time.monotonic() >= self._not_before.get(hook.id, 0.0):
-                await self._switch_on(project, hook)
+            if hook.is_disabled and time.monotonic() >= self._not_before.get(hook.id, 0.0):
+                await self._enable(project, hook)
 
-    async def _switch_on(self, project: Project, hook: Hook) -> None:
+    async def _enable(self, project: Project, hook: Hook) -> None:
         newest = await self._newest_delivery(hook)
         for trigger in tests_of(hook):
             if not self._may_test(project):
@@ -133,15 +133,15 @@ class HookMonitor:
         before = self._noted.get(project.id)
         if states == before:
             return
-        was_off = {state.hook_id for state in before or [] if state.alert_status not in (None, "executable")}
+        was_disabled = {state.hook_id for state in before or [] if state.alert_status not in (None, "executable")}
         for hook in hooks:
             about = {"project": project.path, "hook": hook.name, "alert_status": hook.alert_status}
-            if hook.is_off and hook.id not in was_off:
+            if hook.is_disabled and hook.id not in was_disabled:
                 log.error("GitLab has disabled our webhook", disabled_until=hook.disabled_until, **about)
-            elif not hook.is_off and hook.id in was_off:
+            elif not hook.is_disabled and hook.id in was_disabled:
                 log.info("our webhook is enabled again", **about)
-        off = [hook.id for hook in hooks if hook.is_off]
-        await self._ledger.coverage.note_hooks(project.id, states, off=off, now=times.now())
+        disabled = [hook.id for hook in hooks if hook.is_disabled]
+        await self._ledger.coverage.note_hooks(project.id, states, disabled=disabled, now=times.now())
         self._noted[project.id] = states
 
 

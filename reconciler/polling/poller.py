@@ -144,7 +144,7 @@ class Poller:
                 troubles[source.name] = error
         if counts.new:  # a webhook should have reported it: is it disabled?
             hooks = await self._monitor.look(project, fresh=True)
-        await self._monitor.switch_on(project, hooks or [])
+        await self._monitor.enable(project, hooks or [])
         if troubles and (ProjectEvents.name in troubles or not read):
             raise troubles.get(ProjectEvents.name) or next(iter(troubles.values()))
         await self._note_poll(project.id, None)

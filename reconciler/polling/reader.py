@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +32,16 @@ log = structlog.get_logger(__name__)
 
 Progress = Callable[[Slice, Counts], None]
 """Called with each slice that was read, and with the counts of its window so far."""
+
+
+@dataclass
+class _Building:
+    """Where the records of a slice are from, and those of which no payload could be built, by their names."""
+
+    project: Project
+    source: Source
+    counts: Counts
+    failed: dict[str, Unreadable] = field(default_factory=dict)
 
 
 class WindowReader:
@@ -69,7 +80,7 @@ class WindowReader:
                 counts.seen += len(part.sightings)
                 counts.unreadable += len(part.unreadable)
                 if dry_run:
-                    await self._each_that_can(part.sightings, self._would_be_new, counts)
+                    await self._preview(project, source, part, counts)
                 else:
                     await self._take(project, source, part, counts)
                 if progress is not None:
@@ -114,14 +125,18 @@ class WindowReader:
     async def _take(self, project: Project, source: Source, part: Slice, counts: Counts) -> None:
         """Record a slice, and, once all of it is on disk, its coverage."""
 
+        building = _Building(project, source, counts)
+
         async def record(batch: Sequence[Sighting]) -> int:
-            if self._details and source.completes:
-                batch = await self._completed(project, source, batch, counts)
-            return (await self._ledger.record(batch)).new_events
+            if source.builds_later:
+                batch = await self._built(building, batch)
+            return (await self._ledger.record(batch)).new_events if batch else 0
 
         failed = list(part.unreadable)
         for start in range(0, len(part.sightings), BATCH_SIGHTINGS):
             failed += await self._each_that_can(part.sightings[start : start + BATCH_SIGHTINGS], record, counts)
+        counts.unreadable += len(building.failed)
+        failed += building.failed.values()
         for bad in failed:
             about = {"project": project.path or project.id, "source": source.name, "record": bad.record_id}
             log.warning("a record can't be understood: it is kept unchanged", error=bad.error, **about)
@@ -157,35 +172,46 @@ class WindowReader:
             return []
         return [bad for one in batch for bad in await self._each_that_can([one], do, counts)]
 
-    async def _completed(
-        self, project: Project, source: Source, batch: Sequence[Sighting], counts: Counts
-    ) -> list[Sighting]:
-        """The batch, with the bodies of new events completed as far as GitLab's API allows."""
-        fresh, _ = await self._preview(batch)
-        if not fresh:
-            return list(batch)
-        shares = [fresh[n :: self._concurrency] for n in range(min(self._concurrency, len(fresh)))]
-        whole = await asyncio.gather(
-            *(
-                self._ask(partial(source.complete, project, [batch[index] for index in share]), counts)
-                for share in shares
-            )
-        )
-        completed = list(batch)
-        for share, sightings in zip(shares, whole, strict=True):
-            for index, sighting in zip(share, sightings, strict=True):
-                completed[index] = sighting
-        return completed
+    async def _preview(self, project: Project, source: Source, part: Slice, counts: Counts) -> None:
+        """Count what recording a slice would do."""
 
-    async def _preview(self, batch: Sequence[Sighting]) -> tuple[list[int], int]:
-        """Which of these would be a new event (their indexes in the batch), and how many events would be new."""
-        if not batch:
-            return [], 0
-        result = await self._ledger.preview(batch, times.now())
-        return [index for index, one in enumerate(result.recorded) if one.new_event], result.new_events
+        async def would_be_new(batch: Sequence[Sighting]) -> int:
+            return (await self._ledger.preview(batch, times.now())).new_events
 
-    async def _would_be_new(self, batch: Sequence[Sighting]) -> int:
-        return (await self._preview(batch))[1]
+        await self._each_that_can(part.sightings, would_be_new, counts)
+        if source.builds_later:
+            building = _Building(project, source, counts)
+            await self._build(building, part.sightings, details=False)
+            counts.unreadable += len(building.failed)
+
+    async def _built(self, building: _Building, batch: Sequence[Sighting]) -> list[Sighting]:
+        """Build a batch's webhook payloads, with details for new events if they are wanted. Returns what is left to
+        record.
+
+        Each is built once and matched once: a key that the ledger does not have is that of a new event, and the
+        others are recorded unless that makes a new event. Only those are built again, with details.
+        """
+        if not self._details:
+            return await self._build(building, batch, details=False)
+        reported = self._ledger.reported_keys({one.identity.key for one in batch})
+        maybe_known = [index for index, one in enumerate(batch) if one.identity.key in reported]
+        new = set(range(len(batch))).difference(maybe_known)
+        if maybe_known:
+            plain = await self._build(building, [batch[index] for index in maybe_known], details=False)
+            new.update(maybe_known[index] for index in await self._ledger.record_known(plain))
+        return await self._build(building, [batch[index] for index in sorted(new)], details=True)
+
+    async def _build(self, building: _Building, batch: Sequence[Sighting], *, details: bool) -> list[Sighting]:
+        """Build the webhook payloads of a batch: concurrently, if GitLab is asked for details."""
+        step = self._concurrency if details else 1
+        shares = [share for n in range(step) if (share := batch[n::step])]
+        calls = (partial(building.source.build, building.project, share, details=details) for share in shares)
+        made = await asyncio.gather(*(self._ask(call, building.counts) for call in calls))
+        built = list(batch)
+        for n, part in enumerate(made):
+            built[n::step] = part.sightings
+            building.failed.update((bad.record_id, bad) for bad in part.unreadable)
+        return built
 
     async def _ask(self, call: Callable[[], T], counts: Counts) -> T:
         """Let a thread ask GitLab, and count its requests."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.events.fields import dig
-from reconciler.reconstruct import parts
-from reconciler.reconstruct.parts import when, when_iso
+from reconciler.reconstruct import common
+from reconciler.reconstruct.common import when, when_iso
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 REQUEST_REFS = "refs/merge-requests/"
@@ -43,9 +43,9 @@ def pipeline(data: SourceData) -> Json:
             "url": known(shown, "web_url"),
         },
         "merge_request": _merge_request(shown, data.more.get("merge_request")),
-        "user": parts.actor(shown.get("user")),
-        "project": parts.ci_project(data.project),
-        "commit": parts.commit(data.more.get("commit")),
+        "user": common.actor(shown.get("user")),
+        "project": common.ci_project(data.project),
+        "commit": common.commit(data.more.get("commit")),
         **_source_pipeline(shown),
         "builds": [_build(job) for job in jobs] if isinstance(jobs, list) else UNKNOWN,
     }
@@ -99,7 +99,7 @@ def _build(job: Json) -> Json:
         "when": "manual" if manual else UNKNOWN,
         "manual": True if manual else UNKNOWN,
         "allow_failure": known(job, "allow_failure"),
-        "user": parts.actor(job.get("user")),
+        "user": common.actor(job.get("user")),
         "runner": _runner(job.get("runner")),
         "artifacts_file": {"filename": artifacts.get("filename"), "size": artifacts.get("size")},
         "environment": UNKNOWN,
@@ -148,7 +148,7 @@ def build(data: SourceData) -> Json:
         "runner": _runner(job.get("runner")),
         "project_id": known(place, "id"),
         "project_name": name,
-        "user": parts.actor(job.get("user")),
+        "user": common.actor(job.get("user")),
         "commit": {
             "id": known(of, "id"),
             "name": UNKNOWN,
@@ -164,8 +164,8 @@ def build(data: SourceData) -> Json:
             "started_at_iso": UNKNOWN,
             "finished_at_iso": UNKNOWN,
         },
-        "repository": parts.full_repository(place),
-        "project": parts.ci_project(place),
+        "repository": common.full_repository(place),
+        "project": common.ci_project(place),
         "environment": UNKNOWN,
         **_source_pipeline(of),
     }
@@ -190,9 +190,9 @@ def deployment(data: SourceData) -> Json:
         "environment_tier": known(environment, "tier"),
         "environment_slug": known(environment, "slug"),
         "environment_external_url": known(environment, "external_url"),
-        "project": parts.project(place),
+        "project": common.project(place),
         "short_sha": str(shown["sha"])[:8] if shown.get("sha") else UNKNOWN,
-        "user": parts.actor(user),
+        "user": common.actor(user),
         "user_url": known(user, "web_url") if isinstance(user, dict) else UNKNOWN,
         "commit_url": known(commit, "web_url") if "web_url" in commit else _commit_url(url, shown.get("sha")),
         "commit_title": known(commit, "title"),

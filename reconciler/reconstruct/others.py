@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reconciler.events.record_sighting import record_kind
-from reconciler.reconstruct import parts
-from reconciler.reconstruct.parts import when
+from reconciler.reconstruct import common
+from reconciler.reconstruct.common import when
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 from reconciler.reconstruct.work import issue_attributes, merge_request_attributes
 
@@ -22,7 +22,7 @@ def release(data: SourceData) -> Json:
         "released_at": when(known(shown, "released_at")),
         "tag": tag,
         "object_kind": "release",
-        "project": parts.project(place),
+        "project": common.project(place),
         "url": f"{url}/-/releases/{tag}" if url else UNKNOWN,
         "action": data.action,
         "assets": {
@@ -30,7 +30,7 @@ def release(data: SourceData) -> Json:
             "links": [_link(link) for link in assets.get("links") or []],
             "sources": known(assets, "sources"),
         },
-        "commit": parts.commit(shown.get("commit")),
+        "commit": common.commit(shown.get("commit")),
     }
 
 
@@ -49,7 +49,7 @@ def feature_flag(data: SourceData) -> Json:
     shown = data.record
     return {
         "object_kind": "feature_flag",
-        "project": parts.project(data.project),
+        "project": common.project(data.project),
         "user": UNKNOWN,
         "user_url": UNKNOWN,
         "object_attributes": {
@@ -70,9 +70,9 @@ def emoji(data: SourceData) -> Json:
     return {
         "object_kind": "emoji",
         "event_type": data.action,
-        "user": parts.actor(data.author),
+        "user": common.actor(data.author),
         "project_id": known(place, "id"),
-        "project": parts.project(place),
+        "project": common.project(place),
         "object_attributes": {
             "user_id": known(data.author, "id"),
             "created_at": when(known(shown, "created_at")),
@@ -125,8 +125,8 @@ def other(data: SourceData) -> Json:
     return {
         "object_kind": record_kind(data.record),
         "event_name": str(data.record.get("action_name")),
-        "user": parts.actor(data.author),
-        "project": parts.project(data.project),
+        "user": common.actor(data.author),
+        "project": common.project(data.project),
         "object_attributes": {
             "id": known(data.record, "target_id"),
             "iid": known(data.record, "target_iid"),

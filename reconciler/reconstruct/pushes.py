@@ -6,7 +6,7 @@ from typing import Any
 
 from reconciler.events.fields import dig
 from reconciler.events.keys import ZEROS
-from reconciler.reconstruct import parts
+from reconciler.reconstruct import common
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 MOST_COMMITS = 20
@@ -36,11 +36,11 @@ def push(data: SourceData) -> Json:
         "user_email": UNKNOWN,
         "user_avatar": known(who, "avatar_url"),
         "project_id": known(data.project, "id"),
-        "project": parts.project(data.project),
+        "project": common.project(data.project),
         "commits": _commits(data, bulk=bulk, gone=after == ZEROS),
         "total_commits_count": _total(push_data, is_tag=is_tag, bulk=bulk),
         "push_options": UNKNOWN,
-        "repository": parts.full_repository(data.project),
+        "repository": common.full_repository(data.project),
         **({"ref_count": push_data.get("ref_count")} if bulk else {}),
     }
 
@@ -66,8 +66,8 @@ def _commits(data: SourceData, *, bulk: bool, gone: bool) -> Any:
         after = dig(data.record, "push_data.commit_to")
         if title is None:
             return UNKNOWN
-        return Guess([parts.commit({"id": after, "title": title, "message": title}, files=True)])
-    return [parts.commit(one, files=True) for one in shown[-MOST_COMMITS:]]
+        return Guess([common.commit({"id": after, "title": title, "message": title}, files=True)])
+    return [common.commit(one, files=True) for one in shown[-MOST_COMMITS:]]
 
 
 def _total(push_data: Json, *, is_tag: bool, bulk: bool) -> Any:

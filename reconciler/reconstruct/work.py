@@ -6,8 +6,8 @@ from typing import Any
 
 from reconciler.events import times
 from reconciler.events.fields import dig
-from reconciler.reconstruct import parts
-from reconciler.reconstruct.parts import when
+from reconciler.reconstruct import common
+from reconciler.reconstruct.common import when
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known
 
 _STATES = {"opened": 1, "closed": 2, "merged": 3, "locked": 4}
@@ -46,13 +46,13 @@ def issue(data: SourceData) -> Json:
     return {
         "object_kind": kind,
         "event_type": _maybe_later(f"confidential_{kind}" if confidential else kind, data),
-        "user": parts.actor(data.author),
-        "project": parts.project(place),
+        "user": common.actor(data.author),
+        "project": common.project(place),
         "object_attributes": _maybe_later(attributes | {"action": _action(data)}, data),
-        "labels": parts.labels(shown.get("labels"), place.get("id")),
+        "labels": common.labels(shown.get("labels"), place.get("id")),
         "changes": data.more.get("changes", UNKNOWN),
-        "repository": parts.repository(place),
-        **parts.unless_empty("assignees", parts.people(shown.get("assignees"))),
+        "repository": common.repository(place),
+        **common.unless_empty("assignees", common.people(shown.get("assignees"))),
     }
 
 
@@ -93,14 +93,14 @@ def merge_request(data: SourceData) -> Json:
     return {
         "object_kind": "merge_request",
         "event_type": "merge_request",
-        "user": parts.actor(data.author),
-        "project": parts.project(place),
+        "user": common.actor(data.author),
+        "project": common.project(place),
         "object_attributes": _maybe_later(attributes, data),
-        "labels": parts.labels(shown.get("labels"), place.get("id")),
+        "labels": common.labels(shown.get("labels"), place.get("id")),
         "changes": data.more.get("changes", UNKNOWN),
-        "repository": parts.repository(place),
-        **parts.unless_empty("assignees", parts.people(shown.get("assignees"))),
-        **parts.unless_empty("reviewers", parts.reviewers(shown.get("reviewers"))),
+        "repository": common.repository(place),
+        **common.unless_empty("assignees", common.people(shown.get("assignees"))),
+        **common.unless_empty("reviewers", common.reviewers(shown.get("reviewers"))),
     }
 
 
@@ -112,20 +112,20 @@ def merge_request_attributes(commit: Any, shown: Json, record: Json, place: Json
         "detailed_merge_status": known(shown, "detailed_merge_status"),
         "draft": known(shown, "draft", "work_in_progress"),
         "first_contribution": known(shown, "first_contribution"),
-        "head_pipeline_id": parts.id_of(known(shown, "head_pipeline")),
-        "last_commit": parts.commit(commit),
+        "head_pipeline_id": common.id_of(known(shown, "head_pipeline")),
+        "last_commit": common.commit(commit),
         "merge_commit_sha": known(shown, "merge_commit_sha"),
         "merge_error": known(shown, "merge_error"),
         "merge_params": UNKNOWN,
         "merge_status": known(shown, "merge_status"),
-        "merge_user_id": parts.id_of(known(shown, "merge_user", "merged_by")),
+        "merge_user_id": common.id_of(known(shown, "merge_user", "merged_by")),
         "merge_when_pipeline_succeeds": known(shown, "merge_when_pipeline_succeeds"),
         "prepared_at": when(known(shown, "prepared_at")),
-        "reviewer_ids": parts.ids(shown.get("reviewers")),
-        "source": parts.project(place) if same else UNKNOWN,
+        "reviewer_ids": common.ids(shown.get("reviewers")),
+        "source": common.project(place) if same else UNKNOWN,
         "source_branch": known(shown, "source_branch"),
         "source_project_id": known(shown, "source_project_id"),
-        "target": parts.project(place),
+        "target": common.project(place),
         "target_branch": known(shown, "target_branch"),
         "target_project_id": known(shown, "target_project_id"),
         "work_in_progress": known(shown, "draft", "work_in_progress"),
@@ -136,9 +136,9 @@ def _work(shown: Json, record: Json) -> Json:
     """The common attributes of issues and merge requests, from the record alone if there is no object."""
     spent = shown.get("time_stats") or {}
     return {
-        "assignee_id": parts.id_of(known(shown, "assignee")),
-        "assignee_ids": parts.ids(shown.get("assignees")),
-        "author_id": parts.id_of(known(shown, "author")),
+        "assignee_id": common.id_of(known(shown, "assignee")),
+        "assignee_ids": common.ids(shown.get("assignees")),
+        "author_id": common.id_of(known(shown, "author")),
         "created_at": when(known(shown, "created_at")),
         "description": known(shown, "description"),
         "human_time_change": UNKNOWN,
@@ -146,10 +146,10 @@ def _work(shown: Json, record: Json) -> Json:
         "human_total_time_spent": known(spent, "human_total_time_spent"),
         "id": shown.get("id", record.get("target_id")),
         "iid": shown.get("iid", record.get("target_iid")),
-        "labels": parts.labels(shown.get("labels"), shown.get("project_id")),
+        "labels": common.labels(shown.get("labels"), shown.get("project_id")),
         "last_edited_at": UNKNOWN,
         "last_edited_by_id": UNKNOWN,
-        "milestone_id": parts.id_of(known(shown, "milestone")),
+        "milestone_id": common.id_of(known(shown, "milestone")),
         "state": known(shown, "state"),
         "state_id": _STATES.get(str(shown.get("state")), UNKNOWN),
         "time_change": UNKNOWN,
@@ -176,7 +176,7 @@ def milestone(data: SourceData) -> Json:
     return {
         "object_kind": "milestone",
         "event_type": "milestone",
-        "project": parts.project(data.project),
+        "project": common.project(data.project),
         "object_attributes": {
             "id": shown.get("id", record.get("target_id")),
             "iid": shown.get("iid", record.get("target_iid")),
@@ -205,8 +205,8 @@ def wiki_page(data: SourceData) -> Json:
     path = place.get("path_with_namespace")
     return {
         "object_kind": "wiki_page",
-        "user": parts.actor(data.author),
-        "project": parts.project(place),
+        "user": common.actor(data.author),
+        "project": common.project(place),
         "wiki": {
             "web_url": f"{url}/-/wikis/home" if url else UNKNOWN,
             "git_ssh_url": _wiki_git(place.get("ssh_url_to_repo")),
@@ -242,12 +242,12 @@ def note(data: SourceData) -> Json:
     return {
         "object_kind": "note",
         "event_type": "confidential_note" if confidential else "note",
-        "user": parts.actor(comment.get("author") or data.author),
+        "user": common.actor(comment.get("author") or data.author),
         "project_id": known(place, "id"),
-        "project": parts.project(place),
+        "project": common.project(place),
         "object_attributes": {
             "attachment": known(comment, "attachment"),
-            "author_id": parts.id_of(comment.get("author") or data.author or UNKNOWN),
+            "author_id": common.id_of(comment.get("author") or data.author or UNKNOWN),
             "change_position": UNKNOWN,
             "commit_id": known(comment, "commit_id"),
             "created_at": when(known(comment, "created_at")),
@@ -262,7 +262,7 @@ def note(data: SourceData) -> Json:
             "position": known(comment, "position") if comment.get("type") == "DiffNote" else None,
             "project_id": known(place, "id"),
             "resolved_at": when(comment.get("resolved_at")),
-            "resolved_by_id": parts.id_of(comment.get("resolved_by")),
+            "resolved_by_id": common.id_of(comment.get("resolved_by")),
             "resolved_by_push": UNKNOWN if comment.get("resolved_at") else None,
             "st_diff": UNKNOWN if on_commit else None,
             "system": comment.get("system", False),
@@ -273,7 +273,7 @@ def note(data: SourceData) -> Json:
             "url": _note_url(noteable, kind, place, comment),
             "action": data.action,
         },
-        "repository": parts.repository(place),
+        "repository": common.repository(place),
         **_noteable(kind, noteable, place, data.more.get("commit")),
     }
 
@@ -294,7 +294,7 @@ def _noteable(kind: str, shown: Any, place: Json, commit: Any) -> Json:
     if not isinstance(shown, dict):
         return {name: UNKNOWN}
     if name == "commit":
-        return {name: parts.commit(shown)}
+        return {name: common.commit(shown)}
     if name == "snippet":
         return {name: _snippet(shown, place)}
     if name == "merge_request":
@@ -306,11 +306,11 @@ def _snippet(shown: Json, place: Json) -> Json:
     kept = ("id", "title", "description", "created_at", "updated_at", "file_name")
     return {field: when(known(shown, field)) for field in kept} | {
         "content": UNKNOWN,
-        "author_id": parts.id_of(known(shown, "author")),
+        "author_id": common.id_of(known(shown, "author")),
         "project_id": known(place, "id"),
         "expires_at": None,
         "type": "ProjectSnippet",
-        "visibility_level": parts.VISIBILITY.get(str(shown.get("visibility")), UNKNOWN),
+        "visibility_level": common.VISIBILITY.get(str(shown.get("visibility")), UNKNOWN),
         "url": known(shown, "web_url"),
     }
 

@@ -14,7 +14,7 @@ from reconciler.config.models import Config, Retention
 from reconciler.events import times
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.upkeep.prune import Keep
-from reconciler.polling.parts import Reconciling
+from reconciler.polling.reconciling import Reconciling
 from reconciler.service.loops import prune
 from reconciler.sources.client import Client
 from reconciler.supervisor import Supervisor

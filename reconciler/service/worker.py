@@ -34,7 +34,7 @@ from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.metrics.collectors import LedgerCollector, PartsCollector
 from reconciler.metrics.meters import Meters
 from reconciler.polling.knowledge import SharedLook
-from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.recorder.reading import WebhookReader
 from reconciler.recorder.recorder import Recorder
 from reconciler.recorder.trimmer import Trimmer

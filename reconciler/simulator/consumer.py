@@ -28,7 +28,7 @@ class Received:
 
 
 Answer = tuple[int, dict[str, str], bytes]
-TAKEN: Answer = (200, {}, b"")
+ACCEPTED: Answer = (200, {}, b"")
 
 PACE_S = 0.01
 """Between two looks of who waits: what is waited for is looked up in all that came in, which may be a lot."""
@@ -39,10 +39,10 @@ class Consumer:
 
     def __init__(self, *, port: int = 0) -> None:
         self.port = port
-        self.answer: Callable[[dict[str, str], bytes], Answer] = lambda _headers, _body: TAKEN
+        self.answer: Callable[[dict[str, str], bytes], Answer] = lambda _headers, _body: ACCEPTED
         self.delay_s = 0.0
         self.requests: list[Received] = []
-        self.taken: list[Received] = []
+        self.accepted: list[Received] = []
         """What was answered with 2xx."""
         self._changed = threading.Condition()
         self._server: BackgroundServer | None = None
@@ -64,16 +64,16 @@ class Consumer:
             self._server = None
 
     def wait_for(self, condition: Callable[[Consumer], bool], timeout_s: float = 20.0) -> bool:
-        """Wait until something holds of what came in; False where it does not, and nothing was taken for
+        """Wait until something holds of what came in; False where it does not, and nothing was accepted for
         `timeout_s`: how fast things come in is the machine's business.
         """
-        taken, deadline = -1, 0.0
+        accepted, deadline = -1, 0.0
         while True:
             seen = len(self.requests)
             if condition(self):
                 return True
-            if len(self.taken) != taken:
-                taken, deadline = len(self.taken), time.monotonic() + timeout_s
+            if len(self.accepted) != accepted:
+                accepted, deadline = len(self.accepted), time.monotonic() + timeout_s
             if not self._more_than(seen, deadline - time.monotonic()):
                 return condition(self)
             time.sleep(PACE_S)
@@ -111,7 +111,7 @@ class Consumer:
             received = Received(scope["path"], headers, body, status, time.time())
             self.requests.append(received)
             if 200 <= status < 300:
-                self.taken.append(received)
+                self.accepted.append(received)
             self._changed.notify_all()
         raw = [(name.encode(), value.encode()) for name, value in extra.items()]
         raw.append((b"content-length", str(len(words)).encode()))

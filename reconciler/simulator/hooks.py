@@ -1,6 +1,6 @@
 """Webhooks as GitLab sends them: once, without retry, and less often the more they fail.
 
-See docs/gitlab.md, "Webhook deliveries", and docs/gitlab.md, "Webhooks that GitLab switches off".
+See docs/gitlab.md, "Webhook deliveries", and docs/gitlab.md, "Webhooks that GitLab disables".
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Hook:
             self.failures, self.disabled_until = 0, 0.0
             return
         if self.project_id < 0:
-            return  # GitLab switches off project webhooks only
+            return  # GitLab disables project webhooks only
         self.failures += 1
         if self.failures >= FAILURES_BEFORE_OFF:
             pause = self.first_pause_s * 2 ** (self.failures - FAILURES_BEFORE_OFF)

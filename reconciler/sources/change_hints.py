@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.events import times
 from reconciler.events.times import SECOND, Millis
-from reconciler.reconstruct import parts
+from reconciler.reconstruct import common
 from reconciler.reconstruct.source_data import UNKNOWN, Guess
 from reconciler.sources import answers
 from reconciler.sources.answers import Json
@@ -97,7 +97,7 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def webhook_changes(hint: ChangeHint, record: dict[str, Any]) -> Any:
     """The webhook's `changes` as far as GitLab still shows them: labels and milestone, before and after."""
-    changes: dict[str, Any] = {"updated_at": {"previous": UNKNOWN, "current": parts.when(times.iso(hint.at))}}
+    changes: dict[str, Any] = {"updated_at": {"previous": UNKNOWN, "current": common.when(times.iso(hint.at))}}
     did = hint.changes.get("labels")
     if did is not None:
         now = [label for label in (record.get("labels") or []) if isinstance(label, dict)]
@@ -105,7 +105,7 @@ def webhook_changes(hint: ChangeHint, record: dict[str, Any]) -> Any:
         before = [label for label in now if label.get("id") not in added]
         before += [label for label in did.get("remove", []) if label]
         shown = {"previous": before, "current": now}
-        changes["labels"] = Guess({when: parts.labels(of, record.get("project_id")) for when, of in shown.items()})
+        changes["labels"] = Guess({when: common.labels(of, record.get("project_id")) for when, of in shown.items()})
     did = hint.changes.get("milestone_id")
     if did is not None:
         previous, current = did.get("remove", [None])[-1], did.get("add", [None])[-1]

@@ -34,7 +34,7 @@ from reconciler.sources import answers, checked
 from reconciler.sources.answers import Json
 from reconciler.sources.errors import NoHook
 from reconciler.sources.hooks import Hook, Hooks
-from reconciler.sources.source import Project, Slice
+from reconciler.sources.source import Built, Project, Slice
 from reconciler.sources.spool import Spool
 from reconciler.sources.webhook_payload import explain
 
@@ -59,7 +59,7 @@ class HookLog:
 
     name = "hook_log"
     keeps_for: Millis = Millis(7 * DAY)
-    completes = False
+    builds_later = False
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
@@ -83,9 +83,9 @@ class HookLog:
             yield reading.slice([])
         yield Slice(covered=window)
 
-    def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """The log's bodies are complete."""
-        return list(sightings)
+    def build(self, project: Project, sightings: Sequence[Sighting], *, details: bool) -> Built:
+        """The log has GitLab's own bodies."""
+        return Built(list(sightings))
 
     def _put_aside(self, hook: Hook, window: Interval, spool: Spool) -> Iterator[Slice]:
         """Read a hook's log back to the window's start. Store with each delivery its time, if known, and the time of

@@ -46,7 +46,7 @@ class Hook(msgspec.Struct, frozen=True):
     shown: dict[str, Any]
 
     @property
-    def is_off(self) -> bool:
+    def is_disabled(self) -> bool:
         """Whether GitLab has disabled it, temporarily or permanently."""
         return self.alert_status in ("temporarily_disabled", "disabled")
 

@@ -18,9 +18,9 @@ from reconciler.sources.checked import Page, Read, ShapeT
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
 from reconciler.sources.errors import GitLabRefused, SourceError, Unavailable, UnexpectedAnswer
-from reconciler.sources.source import FOREVER, Project, Slice
+from reconciler.sources.source import FOREVER, Built, Project, Slice
 from reconciler.sources.spool import Spool
-from reconciler.sources.webhook_payload import explain, listed_sighting
+from reconciler.sources.webhook_payload import explain, listed_record, to_webhook_payload_or_record
 
 SLICE = Millis(31 * DAY)
 """The longest window that is read at once: GitLab's offset paging ends at 50,000 records."""
@@ -58,7 +58,7 @@ class Listing(Generic[ShapeT]):
     name: str
     shape: type[ShapeT]
     keeps_for: Millis = FOREVER
-    completes = False
+    builds_later = False
     once_a_version = False
     """Whether a record is skipped if this version of it was read before: for records that cost requests of their
     own."""
@@ -85,9 +85,9 @@ class Listing(Generic[ShapeT]):
         """The sightings of a record. May raise ValueError for a record that can't be used."""
         raise NotImplementedError
 
-    def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """A list's records are complete unless a subclass says otherwise."""
-        return list(sightings)
+    def build(self, project: Project, sightings: Sequence[Sighting], *, details: bool) -> Built:
+        """A list's payloads are built when it is read, unless a subclass says otherwise."""
+        return Built(list(sightings))
 
     def changed(self, path: str, project: Project, part: Interval, query: dict[str, Any]) -> Iterator[Page[ShapeT]]:
         """The pages of a list that is ordered by `updated_at`, with the records that changed in this part."""
@@ -144,11 +144,13 @@ class Listing(Generic[ShapeT]):
         the record is added to `failed`.
         """
         identity = Identity(key, happened_at, Precision.UNIQUE_ID if once else Precision.GITLAB_TIME)
-        return listed_sighting(
-            self.name,
-            source_id,
-            identity,
-            kind,
+        return self.with_payload(failed, listed_record(self.name, source_id, identity, kind, data), data)
+
+    def with_payload(self, failed: list[Unreadable], sighting: Sighting, data: SourceData) -> Sighting:
+        """The sighting with its webhook payload. If none can be built, the record is added to `failed`."""
+        return to_webhook_payload_or_record(
+            sighting,
+            sighting.summary.kind,
             data,
             gitlab_url=self._client.url,
             failed=failed,

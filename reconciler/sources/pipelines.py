@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.events import keys, times
 from reconciler.events.intervals import Interval
-from reconciler.events.sighting import Sighting
+from reconciler.events.sighting import Identity, Precision, Sighting
 from reconciler.events.unreadable import Unreadable
 from reconciler.reconstruct import SourceData
 from reconciler.reconstruct.ci import REQUEST_REFS
@@ -16,8 +16,8 @@ from reconciler.sources import answers, checked
 from reconciler.sources.checked import Page, Read, moment
 from reconciler.sources.details import Details
 from reconciler.sources.listing import Listing, Reading
-from reconciler.sources.source import Project
-from reconciler.sources.webhook_payload import raw_record, whole
+from reconciler.sources.source import Built, Project
+from reconciler.sources.webhook_payload import listed_record, raw_record, with_details
 
 
 class Pipelines(Listing[answers.Pipeline]):
@@ -25,26 +25,32 @@ class Pipelines(Listing[answers.Pipeline]):
 
     name = "pipelines"
     shape = answers.Pipeline
-    completes = True
+    builds_later = True
 
     def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Pipeline]]:
         return self.changed(f"/projects/{project.id}/pipelines", project, part, {})
 
     def sightings(self, reading: Reading, record: Read[answers.Pipeline]) -> Iterator[Sighting]:
-        data = SourceData(record=record.raw, project=reading.project.shown)
-        yield self._state_sighting(reading.unreadable, record.shown, data)
+        yield self._state_of(record.shown, SourceData(record=record.raw, project=reading.project.shown))
 
-    def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Get the pipeline and its jobs. `finished_at` tells better than `updated_at` which end it was."""
-        details = Details(self._client, project)
-        return [whole(sighting, partial(self._complete, project, details)) for sighting in sightings]
+    def build(self, project: Project, sightings: Sequence[Sighting], *, details: bool) -> Built:
+        """Rebuild the payloads; with details, get each pipeline and its jobs."""
+        failed: list[Unreadable] = []
+        detailed = partial(self._detailed, project, Details(self._client, project))
+        built = []
+        for one in sightings:
+            plain = SourceData(record=raw_record(one), project=project.shown)
+            found = with_details(one, detailed) if details else None
+            built.append(found or self.with_payload(failed, one, plain))
+        return Built(built, failed)
 
-    def _complete(self, project: Project, details: Details, sighting: Sighting) -> Sighting:
+    def _detailed(self, project: Project, details: Details, sighting: Sighting) -> Sighting | None:
+        """`finished_at` tells better than `updated_at` which end of the pipeline it was."""
         record = raw_record(sighting)
         path = f"/pipelines/{record['id']}"
         shown = details.get(path, answers.Pipeline)
         if shown is None or shown["status"] != record["status"]:
-            return sighting  # deleted, or in another state now: the list's record is all there is of this state
+            return None  # deleted, or in another state now: the list's record is all there is of this state
         jobs = details.all(f"{path}/jobs", answers.Job)
         more = {
             "jobs": None if jobs is None else [job.raw for job in jobs],
@@ -53,13 +59,14 @@ class Pipelines(Listing[answers.Pipeline]):
         }
         data = SourceData(record=record, project=project.shown, object=shown, more=more)
         failed: list[Unreadable] = []
-        made = self._state_sighting(failed, checked.read(path, {**record, **shown}, self.shape).shown, data)
-        return sighting if failed else made
+        bare = self._state_of(checked.read(path, {**record, **shown}, self.shape).shown, data)
+        made = self.with_payload(failed, bare, data)
+        return None if failed else made
 
-    def _state_sighting(self, failed: list[Unreadable], shown: answers.Pipeline, data: SourceData) -> Sighting:
+    def _state_of(self, shown: answers.Pipeline, data: SourceData) -> Sighting:
         at = times.stated(shown.finished_at) or moment(shown.updated_at, "updated_at")
-        key = keys.listed("pipeline", shown.id, shown.status)
-        return self.make_sighting(failed, "pipeline", f"{shown.id}:{shown.status}:{at}", key, at, data)
+        identity = Identity(keys.listed("pipeline", shown.id, shown.status), at, Precision.GITLAB_TIME)
+        return listed_record(self.name, f"{shown.id}:{shown.status}:{at}", identity, "pipeline", data)
 
 
 def _request_of(ref: Any) -> str | None:

@@ -25,14 +25,14 @@ from reconciler.sources.checked import Read
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
 from reconciler.sources.record_details import source_data_of
-from reconciler.sources.source import Project, Slice
+from reconciler.sources.source import Built, Project, Slice
 from reconciler.sources.spool import Spool
 from reconciler.sources.webhook_payload import (
     explain,
     raw_record,
     to_webhook_payload,
     to_webhook_payload_or_record,
-    whole,
+    with_details,
 )
 
 SLICE_RECORDS = 5000
@@ -49,7 +49,7 @@ class ProjectEvents:
 
     name = "project_events"
     keeps_for: Millis = Millis(3 * 365 * DAY)
-    completes = True
+    builds_later = True
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -71,15 +71,23 @@ class ProjectEvents:
             length = _next_length(length, records)
             day = until + _ONE_DAY
 
-    def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Get the objects that the records only name, and the commits of pushes."""
-        details = Details(self._client, project)
+    def build(self, project: Project, sightings: Sequence[Sighting], *, details: bool) -> Built:
+        """Rebuild the payloads; with details, get the objects that the records only name, and the commits of
+        pushes.
+        """
+        asked = Details(self._client, project)
+        failed: list[Unreadable] = []
 
-        def complete(sighting: Sighting) -> Sighting:
-            kind, data = source_data_of(raw_record(sighting), project, details)
+        def detailed(sighting: Sighting) -> Sighting:
+            kind, data = source_data_of(raw_record(sighting), project, asked)
             return to_webhook_payload(sighting, kind, data, gitlab_url=self._client.url)
 
-        return [whole(sighting, complete) for sighting in sightings]
+        def plain(sighting: Sighting) -> Sighting:
+            kind, data = source_data_of(raw_record(sighting), project, None)
+            return to_webhook_payload_or_record(sighting, kind, data, gitlab_url=self._client.url, failed=failed)
+
+        built = [(with_details(one, detailed) if details else None) or plain(one) for one in sightings]
+        return Built(built, failed)
 
     def _read_days(self, project: Project, first: date, last: date, window: Interval) -> Generator[Slice, None, int]:
         """Read the part of the server's days `first` to `last` that is in the window. Returns how many records they
@@ -110,26 +118,22 @@ class ProjectEvents:
         unreadable: list[Unreadable] = []
         understood, sightings = [], []
         for record in records:
-            known = len(unreadable)
             try:
-                sightings.append(self._sighting(project, record, unreadable))
+                sightings.append(self._sighting(project, record))
+                understood.append(record.ident)
             except Exception as error:  # one bad record must not affect the others
                 unreadable.append(checked.unreadable(record.raw, answers.Event.name_in, explain(error)))
-            if len(unreadable) == known:
-                understood.append(record.ident)
         in_order = sorted(sightings, key=lambda s: (s.identity.happened_at, len(s.source_id), s.source_id))
         return Slice(sightings=in_order, unreadable=unreadable, understood=understood)
 
-    def _sighting(self, project: Project, record: Read[answers.Event], failed: list[Unreadable]) -> Sighting:
-        sighting = record_sighting(
+    def _sighting(self, project: Project, record: Read[answers.Event]) -> Sighting:
+        return record_sighting(
             record.raw,
             payload=orjson.dumps(record.raw).decode(),
             project_id=project.id,
             project_path=project.path,
             seen_at=times.now(),
         )
-        kind, data = source_data_of(record.raw, project, None)
-        return to_webhook_payload_or_record(sighting, kind, data, gitlab_url=self._client.url, failed=failed)
 
 
 def _next_length(length: int, records: int) -> int:

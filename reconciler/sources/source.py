@@ -50,27 +50,40 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     understood: list[str] = []
 
 
+class Built(msgspec.Struct, frozen=True):
+    """Sightings with their webhook payloads, in the order in which they were given, and the records of which none
+    could be built: these sightings keep the record as their payload.
+    """
+
+    sightings: list[Sighting]
+    unreadable: list[Unreadable] = []
+
+
 class Source(Protocol):
     """A source of sightings other than webhooks. Its methods block: call them from a thread."""
 
     name: str
     keeps_for: Millis
     """How long GitLab keeps the data of this source."""
-    completes: bool
-    """Whether `complete` can add anything."""
+    builds_later: bool
+    """Whether `read` leaves API records as payloads, so that `build` can make each webhook payload with what is known
+    by then: whether the event is new."""
 
     def read(self, project: Project, window: Interval) -> Iterator[Slice]:
         """Read a window, oldest slice first. Together the slices cover the window. A slice has at most one or two
         pages of GitLab's answers.
 
-        The payloads are webhook payloads, rebuilt from what was read. Raises SourceError if GitLab can't be read.
+        The payloads are webhook payloads, rebuilt from what was read, unless the source `builds_later`. Raises
+        SourceError if GitLab can't be read.
         """
         ...
 
-    def complete(self, project: Project, sightings: Sequence[Sighting]) -> list[Sighting]:
-        """Get the details that the bodies of these sightings lack. It costs requests, so call it only for events that
-        no webhook reported.
+    def build(self, project: Project, sightings: Sequence[Sighting], *, details: bool) -> Built:
+        """Rebuild the webhook payloads of sightings that `read` left as records; only for a source that
+        `builds_later`.
 
-        Raises SourceError if GitLab can't be read. A body whose details are gone stays as it is.
+        With `details` GitLab is asked for what the records lack. It costs requests, so it is for events that no
+        webhook reported. Raises SourceError if GitLab can't be read. A body whose details are gone is built without
+        them.
         """
         ...

@@ -41,7 +41,7 @@ SOURCES: tuple[Entry, ...] = (
         "`/projects/:id/hooks/:hook_id/events` (GitLab 17.3+, Maintainer)",
         HookLog.keeps_for,
         "every delivery that GitLab tried, with GitLab's own body",
-        "what happened while the webhook was switched off, over the rate limit, or in a push of more than 3 refs; "
+        "what happened while the webhook was disabled, over the rate limit, or in a push of more than 3 refs; "
         "e-mail addresses; bodies that GitLab found too large to log",
     ),
     Entry(

@@ -62,20 +62,10 @@ def to_webhook_payload_or_record(
     return msgspec.structs.replace(sighting, recovery=recovery, headers=_headers(gitlab_url))
 
 
-def listed_sighting(
-    source: str,
-    source_id: str,
-    identity: Identity,
-    kind: str,
-    data: SourceData,
-    *,
-    gitlab_url: str,
-    failed: list[Unreadable],
-    name_in: str,
-) -> Sighting:
-    """The sighting of an entry of a list. Otherwise like `to_webhook_payload_or_record`."""
+def listed_record(source: str, source_id: str, identity: Identity, kind: str, data: SourceData) -> Sighting:
+    """The sighting of an entry of a list. Its payload is the record."""
     raw = orjson.dumps(data.record).decode()
-    sighting = Sighting(
+    return Sighting(
         source=source,
         source_id=source_id,
         identity=identity,
@@ -84,7 +74,6 @@ def listed_sighting(
         payload=raw,
         payload_sha=hashlib.sha256(raw.encode()).hexdigest(),
     )
-    return to_webhook_payload_or_record(sighting, kind, data, gitlab_url=gitlab_url, failed=failed, name_in=name_in)
 
 
 def raw_record(sighting: Sighting) -> dict[str, Any]:
@@ -93,18 +82,18 @@ def raw_record(sighting: Sighting) -> dict[str, Any]:
     return record
 
 
-def whole(sighting: Sighting, complete: Callable[[Sighting], Sighting]) -> Sighting:
-    """The sighting with its details added; unchanged if that fails.
+def with_details(sighting: Sighting, build: Callable[[Sighting], Sighting | None]) -> Sighting | None:
+    """The sighting that `build` makes with details; None if there are none, or it fails.
 
     Raises SourceError if GitLab does not answer.
     """
     try:
-        return complete(sighting)
+        return build(sighting)
     except SourceError:
         raise
     except Exception as error:  # a missing detail must not stop the event
         log.warning("body rebuilt without details", source=sighting.source, error=explain(error))
-        return sighting
+        return None
 
 
 def explain(error: Exception) -> str:

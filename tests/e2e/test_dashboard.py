@@ -13,14 +13,14 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from reconciler.events import times
-from reconciler.events.times import HOUR, MINUTE
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.events.times import HOUR, MINUTE, Millis
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import MakeService
 from tests.reconciler.dashboard.test_app import NASTY, free_port, nasty_body
@@ -69,7 +69,7 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
                 else:
                     world.push(ident, "main" if n % 2 else "feature/login")
     world.clock = times.now
-    consumer.answer = lambda _h, body: (422, {}, b"field `ref` is missing") if b'"bad"' in body else TAKEN
+    consumer.answer = lambda _h, body: (422, {}, b"field `ref` is missing") if b'"bad"' in body else ACCEPTED
     port = free_port()
     service = make_service(
         gitlab={"url": gitlab.url, "token": gitlab.api.token},
@@ -84,7 +84,7 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
         ],
     )  # fmt: skip
     service.write_config()
-    since = times.iso(now - 21 * HOUR)
+    since = times.iso(Millis(now - 21 * HOUR))
     assert service.run("backfill", "--from", since, "--no-details").returncode == 0
     service.start()
     service.wait_for_log("caught up with GitLab")
@@ -96,8 +96,8 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
         body |= {"bad": True} if n in (2, 4) else {}
         assert service.post(json.dumps(body).encode()).status_code == 200
     with sqlite3.connect(service.ledger) as db:  # a gap that was there before: nobody read these hours
-        db.execute("UPDATE sources SET watched_since = ? WHERE project_id = 45", [times.iso(now - 9 * HOUR)])
-        db.execute("UPDATE coverage SET covered_from = ? WHERE project_id = 45", [times.iso(now - 6 * HOUR)])
+        db.execute("UPDATE sources SET watched_since = ? WHERE project_id = 45", [times.iso(Millis(now - 9 * HOUR))])
+        db.execute("UPDATE coverage SET covered_from = ? WHERE project_id = 45", [times.iso(Millis(now - 6 * HOUR))])
     found = Scene(service, gitlab, consumer, f"http://127.0.0.1:{port}")
     until(lambda: found.number("SELECT count(*) FROM deliveries WHERE state = 'dead'") == 2)
     until(lambda: found.number("SELECT max(rowid) FROM search") == found.number("SELECT max(id) FROM events"))
@@ -138,7 +138,7 @@ def test_what_is_shown_agrees_with_the_ledger(scene: Scene, page: Page) -> None:
     assert (down.nth(0).inner_text(), figure(down.nth(1).inner_text())) == ("down", owed)
     for path in PROJECTS.values():
         line = page.locator("#front tr", has=page.get_by_role("rowheader", name=path))
-        day = times.iso((times.now() // HOUR - 23) * HOUR)
+        day = times.iso(Millis((times.now() // HOUR - 23) * HOUR))
         wanted = scene.number(
             "SELECT count(*) FROM events e JOIN projects p ON p.id = e.project_id "
             f"WHERE p.path = '{path}' AND e.happened_at >= '{day}'"
@@ -165,18 +165,18 @@ def test_a_live_event_appears_without_a_reload(scene: Scene, page: Page) -> None
 
 
 def test_replay_really_replays(scene: Scene, page: Page) -> None:
-    page.goto(scene.url + "/dead")
+    page.goto(scene.url + "/dead-letters")
     page.get_by_role("table").get_by_role("link").first.click()
     expect(page.get_by_text("field `ref` is missing").first).to_be_visible()
     event = int(page.url.rsplit("/", 1)[1])
     before = len(scene.consumer.requests)
-    scene.consumer.answer = lambda _h, _b: TAKEN
+    scene.consumer.answer = lambda _h, _b: ACCEPTED
     page.get_by_role("button", name="Replay to audit").click()
     expect(page.get_by_role("status")).to_have_text(f"Event {event} is resent to audit.")
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 1)
     assert scene.consumer.requests[-1].event_id.endswith(f"_{event}")
     assert scene.consumer.requests[-1].headers["x-reconciler-replay"] == "1"
-    page.goto(scene.url + "/dead")
+    page.goto(scene.url + "/dead-letters")
     page.get_by_role("button", name="Replay all of these").click()
     expect(page.get_by_role("status")).to_have_text("1 dead letter resent.")
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 2)
@@ -228,7 +228,7 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#main"
-    for path in ("/", "/events", "/events/1", "/dead", "/runs"):
+    for path in ("/", "/events", "/events/1", "/dead-letters", "/runs"):
         page.goto(scene.url + path)
         assert page.locator("h1").count() == 1
         assert page.evaluate(
@@ -240,13 +240,14 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
 
 
 KEPT = ("overview-light", "overview-dark", "overview-dark-phone", "events-light", "event-dark", "dead-light")
-SHOTS = {"overview": "/", "events": "/events", "event": "", "dead": "/dead", "runs": "/runs"}
+SHOTS = {"overview": "/", "events": "/events", "event": "", "dead": "/dead-letters", "runs": "/runs"}
 
 
 @pytest.mark.timeout(240)
 def test_every_page_fits_and_is_legible(scene: Scene, browser: Browser) -> None:
     dead = scene.number("SELECT min(event_id) FROM deliveries WHERE state = 'dead'")
-    for scheme, width in itertools.product(("light", "dark"), (1280, 390)):
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme, width in itertools.product(schemes, (1280, 390)):
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844})
         page = context.new_page()
         for name, path in SHOTS.items():

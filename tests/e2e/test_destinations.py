@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post, states
 from tests.support.filled import filled
@@ -25,7 +25,7 @@ def alerts_to(consumer: Consumer) -> dict[str, Any]:
 
 def said(consumer: Consumer) -> list[tuple[str, str, str]]:
     """What was said, as one hears it who knows repeats (a kill may make one) by their ids."""
-    bodies = {request.event_id: json.loads(request.body) for request in consumer.taken}.values()
+    bodies = {request.event_id: json.loads(request.body) for request in consumer.accepted}.values()
     return [(body["alert"], body["subject"], body["state"]) for body in bodies]
 
 
@@ -46,22 +46,22 @@ def test_paused_is_paused_until_resumed_and_nothing_is_lost(make_service: MakeSe
             destinations=[to_consumer(consumer), {"name": "other", "url": other.url, "allow_private": True}]
         ).start()
         post(service, 1, 1)
-        assert consumer.wait_for(lambda c: len(c.taken) == 1)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 1)
         assert service.run("destinations", "pause", "consumer").returncode == 0
         service.wait_for_log("destination paused")
         for n in (2, 3):
             post(service, 1, n)
-        assert other.wait_for(lambda c: len({r.event_id for r in c.taken}) == 3)  # the other goes on
+        assert other.wait_for(lambda c: len({r.event_id for r in c.accepted}) == 3)  # the other goes on
         service.kill()
         service.start()
         post(service, 1, 4)
-        assert other.wait_for(lambda c: len({r.event_id for r in c.taken}) == 4)
+        assert other.wait_for(lambda c: len({r.event_id for r in c.accepted}) == 4)
         assert numbers(consumer) == [1]
         listed = {row["name"]: row for row in json.loads(service.run("destinations", "list", "--json").stdout)}
         assert (listed["consumer"]["state"], listed["consumer"]["pending"]) == ("paused (by hand)", 3)
         assert "paused (by hand)" in service.run("status").stdout
         assert service.run("destinations", "resume", "consumer").returncode == 0
-        assert consumer.wait_for(lambda c: len(c.taken) == 4)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 4)
         assert numbers(consumer) == [1, 2, 3, 4]
         nobody = service.run("destinations", "pause", "nobody")
         assert (nobody.returncode, "knows no destination 'nobody'" in nobody.stderr) == (1, True)
@@ -71,19 +71,19 @@ def test_a_reload_adds_changes_and_takes_away(make_service: MakeService, consume
     with Consumer() as second:
         service = make_service(destinations=[to_consumer(consumer)]).start()
         post(service, 1, 1)
-        assert consumer.wait_for(lambda c: len(c.taken) == 1)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 1)
         new = {"name": "second", "url": second.url, "allow_private": True, "filter": {"projects": [2]}}
         done = reload(service, to_consumer(consumer), new)
         assert (done.returncode, done.stderr) == (0, "")
         post(service, 1, 2)
         post(service, 2, 3)
-        assert second.wait_for(lambda c: len(c.taken) == 1)
-        assert consumer.wait_for(lambda c: len(c.taken) == 3)
+        assert second.wait_for(lambda c: len(c.accepted) == 1)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 3)
         assert numbers(second) == [3]
         assert reload(service, to_consumer(consumer, headers={"X-New": "yes"})).returncode == 0
         post(service, 2, 4)
-        assert consumer.wait_for(lambda c: len(c.taken) == 4)
-        assert consumer.taken[-1].headers["x-new"] == "yes"
+        assert consumer.wait_for(lambda c: len(c.accepted) == 4)
+        assert consumer.accepted[-1].headers["x-new"] == "yes"
         assert numbers(second) == [3]
         assert [row["state"] for row in json.loads(service.run("destinations", "list", "--json").stdout)] == [
             "up",
@@ -110,7 +110,7 @@ def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeServi
     assert fixed.returncode in (0, 1)
     service.file.write_text(good)
     post(service, 1, 1)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
 
 
 def test_a_port_can_t_be_changed_by_a_reload(make_service: MakeService) -> None:
@@ -142,7 +142,7 @@ def test_no_webhook_is_missed_by_reloads(make_service: MakeService, consumer: Co
         assert reload(service, to_consumer(consumer, headers={"X-N": str(n)})).returncode == 0
     stop.set()
     thread.join()
-    assert consumer.wait_for(lambda c: len(c.taken) == sent)
+    assert consumer.wait_for(lambda c: len(c.accepted) == sent)
     assert numbers(consumer) == list(range(sent))
     body = b'{"object_kind": "x", "project_id": 1}'
     assert service.post(body, path="/webhooks/gitlab/more3", X_Gitlab_Token="t").status_code == 200
@@ -157,12 +157,12 @@ def test_where_a_new_destination_starts(make_service: MakeService, consumer: Con
     assert reload(service, to_consumer(consumer, start_from=start)).returncode == 0
     post(service, 1, 3)
     wanted = {"now": [3], "beginning": [0, 1, 2, 3], "2026-01-01T00:00:00Z": [1, 2, 3]}[start]
-    assert consumer.wait_for(lambda c: len(c.taken) == len(wanted))
+    assert consumer.wait_for(lambda c: len(c.accepted) == len(wanted))
     assert sorted(numbers(consumer)) == wanted
     service.stop()
     service.start()  # it is not new any more
     post(service, 1, 4)
-    assert consumer.wait_for(lambda c: len(c.taken) == len(wanted) + 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == len(wanted) + 1)
 
 
 def test_a_long_past_is_opened_once_however_often_it_is_killed(make_service: MakeService, consumer: Consumer) -> None:
@@ -178,7 +178,7 @@ def test_a_long_past_is_opened_once_however_often_it_is_killed(make_service: Mak
     service.start()
     consumer.start()
     wanted = rows(service, "SELECT count(*) FROM events WHERE project_id IN (1, 2)")[0][0]
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) == wanted, timeout_s=60)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == wanted, timeout_s=60)
     service.stop()
     assert rows(service, "SELECT count(*) FROM deliveries") == [(wanted,)]
     assert rows(service, "SELECT fill_after FROM destinations") == [(None,)]
@@ -206,9 +206,9 @@ def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
             post(service, n, n)
         assert len(consumer.requests) == tried  # still open: nothing goes out before its pause is over
         assert "down" in service.run("status").stdout
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         assert service.run("destinations", "resume", "consumer").returncode == 0
-        assert consumer.wait_for(lambda c: len(c.taken) == 20) or len(consumer.taken) == 20
+        assert consumer.wait_for(lambda c: len(c.accepted) == 20) or len(consumer.accepted) == 20
         assert ops.wait_for(lambda c: len(said(c)) == 2)
         assert said(ops)[1:] == [("destination_down", "consumer", "over")]
 
@@ -225,9 +225,9 @@ def test_a_destination_that_is_gone_is_paused_and_keeps_its_events(
         assert said(ops) == [("destination_gone", "consumer", "opened")]
         assert len(consumer.requests) == 1
         assert "paused (410 Gone)" in service.run("status").stdout
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         assert service.run("destinations", "resume", "consumer").returncode == 0
-        assert consumer.wait_for(lambda c: len(c.taken) == 5)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 5)
         assert numbers(consumer) == list(range(5))
         assert ops.wait_for(lambda c: len(said(c)) == 2)
         assert said(ops)[1] == ("destination_gone", "consumer", "over")
@@ -235,7 +235,7 @@ def test_a_destination_that_is_gone_is_paused_and_keeps_its_events(
 
 def test_dead_letters_are_told_once_shown_whole_and_sent_again(make_service: MakeService, consumer: Consumer) -> None:
     with Consumer() as ops:
-        consumer.answer = lambda _h, body: (422, {}, b"I do not like it") if b'"bad"' in body else TAKEN
+        consumer.answer = lambda _h, body: (422, {}, b"I do not like it") if b'"bad"' in body else ACCEPTED
         secret = "whsec_c2VjcmV0LW9mLWEtZGVzdGluYXRpb24="
         to = to_consumer(consumer, secret=secret, headers={"Authorization": "Bearer hidden"})
         service = make_service(destinations=[to, alerts_to(ops)]).start()
@@ -261,11 +261,11 @@ def test_dead_letters_are_told_once_shown_whole_and_sent_again(make_service: Mak
         assert "I do not like it" in words
         assert "hidden" not in words
 
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         asked = service.run("dead-letters", "replay", "--all", "--rate", "1/s", "-y")
         assert asked.returncode == 0
-        assert consumer.wait_for(lambda c: len(c.taken) == 4)
-        again = [r for r in consumer.taken if b'"bad"' in r.body]
+        assert consumer.wait_for(lambda c: len(c.accepted) == 4)
+        again = [r for r in consumer.accepted if b'"bad"' in r.body]
         assert again[1].at - again[0].at > 0.7  # one a second
         assert [r.headers["x-reconciler-replay"] for r in again] == ["1", "1"]
         assert [r.headers["x-reconciler-attempt"] for r in again] == ["2", "2"]
@@ -282,7 +282,7 @@ def test_every_attempt_is_known(make_service: MakeService, consumer: Consumer) -
     consumer.answer = lambda _h, _b: next(answers, (202, {}, b"thanks"))
     service = make_service(destinations=[to_consumer(consumer)]).start()
     post(service, 1, 1)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     service.stop()
     found = rows(service, "SELECT number, status, error_class, response, duration_ms FROM attempts ORDER BY id")
     assert [one[:3] for one in found] == [(1, 500, "http_5xx"), (2, 429, "http_4xx"), (3, 202, None)]
@@ -311,8 +311,8 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
     assert "ada pushed 2 commits" in shown
     assert consumer.requests == []
     assert reload(service, chat | {"start_from": "beginning"}).returncode == 0
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
-    assert json.loads(consumer.taken[0].body) == {"text": "ada pushed 2 commits"}
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
+    assert json.loads(consumer.accepted[0].body) == {"text": "ada pushed 2 commits"}
     [dead] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
     assert dead["last_error"].startswith("template: ")
     assert rows(service, "SELECT error_class FROM attempts WHERE error_class IS NOT NULL") == [("transform",)]
@@ -320,7 +320,7 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
 
 def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> None:
     """One issue that makes trouble holds up its comments, and nothing else of its project."""
-    consumer.answer = lambda _h, body: (500, {}, b"") if b'"iid": 1}' in body and b"stuck" in body else TAKEN
+    consumer.answer = lambda _h, body: (500, {}, b"") if b'"iid": 1}' in body and b"stuck" in body else ACCEPTED
     service = make_service(destinations=[to_consumer(consumer, ordering="object")]).start()
 
     def say(n: int, iid: int, text: str) -> None:
@@ -330,10 +330,10 @@ def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> Non
 
     for n in range(12):
         say(n, n % 3, "stuck" if n == 1 else "")
-    assert consumer.wait_for(lambda c: len(c.taken) == 8)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 8)
     assert sorted(numbers(consumer)) == [n for n in range(12) if n % 3 != 1]
-    consumer.answer = lambda _h, _b: TAKEN
-    assert consumer.wait_for(lambda c: len(c.taken) == 12)
+    consumer.answer = lambda _h, _b: ACCEPTED
+    assert consumer.wait_for(lambda c: len(c.accepted) == 12)
     assert [n for n in numbers(consumer) if n % 3 == 1] == [1, 4, 7, 10]
 
 
@@ -341,7 +341,7 @@ def test_a_rate_is_kept_by_the_service(make_service: MakeService, consumer: Cons
     service = make_service(destinations=[to_consumer(consumer, ordering="none", rate_limit="20/s")]).start()
     for n in range(30):
         post(service, n, n)
-    assert consumer.wait_for(lambda c: len(c.taken) == 30)  # that it is kept: test_outbox
+    assert consumer.wait_for(lambda c: len(c.accepted) == 30)  # that it is kept: test_outbox
 
 
 def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consumer: Consumer) -> None:
@@ -355,21 +355,21 @@ def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consu
             service.kill()
         service.start()
         assert ops.wait_for(
-            lambda c: {json.loads(r.body)["alert"] for r in c.taken} >= {"destination_down", "dead_letters"}
+            lambda c: {json.loads(r.body)["alert"] for r in c.accepted} >= {"destination_down", "dead_letters"}
         )
-        consumer.answer = lambda _h, _b: TAKEN
+        consumer.answer = lambda _h, _b: ACCEPTED
         service.run("dead-letters", "replay", "--all", "-y")
         until(lambda: rows(service, "SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)])
         until(lambda: {state for state, *_ in states(service)} == {"delivered"})
         service.stop()
-        told = {request.event_id: json.loads(request.body) for request in ops.taken}.values()
+        told = {request.event_id: json.loads(request.body) for request in ops.accepted}.values()
         # The destination may have been taken for well by a probe that it refused, and for down again.
         said = rows(service, "SELECT what, count(*) FROM alerts GROUP BY what ORDER BY what")
         assert [what for what, _ in said] == ["dead_letters", "destination_down"]
         assert Counter((one["alert"], one["state"]) for one in told) == {
             (what, state): count for what, count in said for state in ("opened", "over")
         }
-        assert {len(consumer.taken), rows(service, "SELECT count(*) FROM events WHERE kind = 'x'")[0][0]} == {8}
+        assert {len(consumer.accepted), rows(service, "SELECT count(*) FROM events WHERE kind = 'x'")[0][0]} == {8}
 
 
 def test_a_schedule_is_kept_and_then_it_is_dead(make_service: MakeService, consumer: Consumer) -> None:

@@ -1,4 +1,4 @@
-"""A consumer that answers 500 to one event for ever: who waits behind it is said, and a command sets it aside."""
+"""A consumer that answers 500 to one event for ever: who waits behind it is said, and a command skips it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from reconciler.events import times
 from reconciler.ledger.queue import deliveries, in_the_way
 from reconciler.ledger.storage.connection import connect, transaction
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post, states
 from tests.e2e.test_destinations import alerts_to, said
@@ -26,7 +26,7 @@ QUICK: dict[str, Any] = {
 
 
 def poisoned(_: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    return (500, {}, b"I choke on it") if b"poison" in body else TAKEN
+    return (500, {}, b"I choke on it") if b"poison" in body else ACCEPTED
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def paused(service: Service) -> Iterator[None]:
 
 def stuck(service: Service, name: str = "consumer") -> dict[str, Any] | None:
     found = json.loads(service.run("status", "--json").stdout)["destinations"]
-    return next((one["in_the_way"] for one in found if one["name"] == name), None)
+    return next((one["blocked_by"] for one in found if one["name"] == name), None)
 
 
 def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeService, consumer: Consumer) -> None:
@@ -56,8 +56,8 @@ def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeS
     assert found is not None
     assert (found["event_id"], found["behind"]) == (2, 5)
     assert found["failures"] >= in_the_way.FAILURES
-    words = "event 2 (x in 1) is in the way: tried "
-    advice = "5 wait behind it; `destinations skip consumer 2` sets it aside"
+    words = "event 2 (x in 1) blocks its lane: tried "
+    advice = "5 wait behind it; `destinations skip consumer 2` makes it a dead letter"
     until(lambda: "alert: consumer has not accepted events" in service.run("status").stdout)
     printed = service.run("status").stdout
     assert printed.count(words) == printed.count(advice) == 2  # of the destination, and in the alert
@@ -65,17 +65,17 @@ def test_in_the_only_lane_it_makes_the_destination_look_down(make_service: MakeS
     assert numbers(consumer) == [0]
 
     assert service.run("destinations", "skip", "consumer", "2").returncode == 0
-    assert consumer.wait_for(lambda c: len(c.taken) == 6)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 6)
     assert numbers(consumer) == [0, 2, 3, 4, 5, 6]
     assert stuck(service) is None
     [letter] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
     assert letter["id"] == 2
-    assert letter["last_error"].startswith("set aside by hand, after: HTTP 500")
+    assert letter["last_error"].startswith("skipped manually, after: HTTP 500")
     again = service.run("destinations", "skip", "consumer", "2")
     assert (again.returncode, "event 2 is not pending for consumer" in again.stderr) == (1, True)
-    consumer.answer = lambda _h, _b: TAKEN
+    consumer.answer = lambda _h, _b: ACCEPTED
     assert service.run("dead-letters", "replay", "2", "-y").returncode == 0
-    assert consumer.wait_for(lambda c: len(c.taken) == 7)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 7)
 
 
 def test_beside_other_lanes_it_is_an_alert_of_its_own(make_service: MakeService, consumer: Consumer) -> None:
@@ -88,12 +88,12 @@ def test_beside_other_lanes_it_is_an_alert_of_its_own(make_service: MakeService,
             for n in range(2, 5):
                 post(service, 1, n)
                 post(service, 2, 10 * n)
-        assert ops.wait_for(lambda c: len(c.taken) == 1)
-        assert said(ops) == [("event_in_the_way", "consumer", "opened")]
-        assert "3 wait behind it" in json.loads(ops.taken[0].body)["text"]
+        assert ops.wait_for(lambda c: len(c.accepted) == 1)
+        assert said(ops) == [("lane_blocked", "consumer", "opened")]
+        assert "3 wait behind it" in json.loads(ops.accepted[0].body)["text"]
         assert sorted(numbers(consumer)) == [20, 30, 40]
         assert service.run("destinations", "skip", "consumer", "1").returncode == 0
-        until(lambda: ("event_in_the_way", "consumer", "over") in said(ops))
+        until(lambda: ("lane_blocked", "consumer", "over") in said(ops))
         until(lambda: [state for state, *_ in states(service)][:7].count("delivered") == 6)
 
 
@@ -103,7 +103,7 @@ def test_where_nobody_waits_it_is_in_nobody_s_way(make_service: MakeService, con
     post(service, 1, 1, poison=True)
     for n in range(2, 5):
         post(service, 1, n)
-    assert consumer.wait_for(lambda c: len(c.taken) == 3 and len(c.requests) > 8)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 3 and len(c.requests) > 8)
     assert stuck(service) is None
 
 
@@ -114,7 +114,7 @@ def test_an_attempt_that_is_on_its_way_does_not_bring_it_back(make_service: Make
     post(service, 1, 1)
     service.stop()
     with closing(connect(service.ledger)) as db, transaction(db):
-        assert in_the_way.set_aside(db, 1, 1, now=times.now())
+        assert in_the_way.skip(db, 1, 1, now=times.now())
         tried = deliveries.Attempt(1, 1, None, 1, times.now(), times.now(), 500, "http_5xx", "HTTP 500")
         deliveries.retry(db, tried, pause=times.SECOND, now=times.now())
         assert db.execute("SELECT state FROM deliveries").fetchall() == [("dead",)]

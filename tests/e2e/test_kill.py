@@ -117,15 +117,15 @@ def test_killed_at_random_under_load(
         recorded = {key for (key,) in db.execute("SELECT source_id FROM sightings WHERE source = 'webhook:default'")}
         assert load.acknowledged <= recorded
     # Everything that happened arrives, acknowledged or not: what was not is in GitLab's API.
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) >= happened, timeout_s=120)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) >= happened, timeout_s=120)
     assert service.stop() == 0
     with sqlite3.connect(service.ledger) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT count(*) FROM events WHERE merged_into IS NULL").fetchone() == (happened,)
         assert db.execute("SELECT count(*) FROM events").fetchone() == (happened,)
         assert db.execute("SELECT DISTINCT state FROM deliveries").fetchall() == [("delivered",)]
-    assert len({r.event_id for r in consumer.taken}) == happened
-    bodies = {r.body.decode() for r in consumer.taken}
+    assert len({r.event_id for r in consumer.accepted}) == happened
+    bodies = {r.body.decode() for r in consumer.accepted}
     assert {json.dumps(load.happened[key].webhook) for key in load.acknowledged} <= bodies
 
 

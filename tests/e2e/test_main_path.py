@@ -26,9 +26,9 @@ def test_every_recorded_payload_arrives_byte_for_byte(make_service: MakeService,
         assert (answer.status_code, answer.content) == (200, b""), file
         sent[key] = body
     assert consumer.wait_for(lambda c: len(c.requests) >= len(sent))
-    assert {r.headers["x-gitlab-event-uuid"]: r.body for r in consumer.taken} == sent
-    assert len({r.event_id for r in consumer.taken}) == len(sent)
-    for request in consumer.taken:
+    assert {r.headers["x-gitlab-event-uuid"]: r.body for r in consumer.accepted} == sent
+    assert len({r.event_id for r in consumer.accepted}) == len(sent)
+    for request in consumer.accepted:
         assert request.headers["idempotency-key"] == request.headers["webhook-id"]
         assert "x-gitlab-token" not in request.headers
         assert request.headers["x-gitlab-event"] == "Some Hook"
@@ -41,7 +41,7 @@ def test_a_repeated_delivery_changes_nothing(make_service: MakeService, consumer
         assert service.post(body, Idempotency_Key="one").status_code == 200
     assert service.post(b'{"object_kind":"last"}', Idempotency_Key="two").status_code == 200
     assert consumer.wait_for(lambda c: any(b"last" in r.body for r in c.requests))
-    assert [r.body for r in consumer.taken].count(body) == 1
+    assert [r.body for r in consumer.accepted].count(body) == 1
 
 
 def test_deliveries_of_one_chain_share_an_event_uuid_and_are_all_kept(
@@ -52,7 +52,7 @@ def test_deliveries_of_one_chain_share_an_event_uuid_and_are_all_kept(
     for body in bodies:
         assert service.post(body, X_Gitlab_Event_UUID="the-same").status_code == 200
     assert consumer.wait_for(lambda c: len(c.requests) >= len(bodies))
-    assert sorted(r.body for r in consumer.taken) == sorted(bodies)
+    assert sorted(r.body for r in consumer.accepted) == sorted(bodies)
 
 
 def test_what_webhooks_missed_is_recovered_and_nothing_comes_twice(
@@ -68,10 +68,10 @@ def test_what_webhooks_missed_is_recovered_and_nothing_comes_twice(
         gitlab.courier.settle()
     world.bulk_push(PROJECT)
     happened = len(world.happenings)
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) >= happened)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) >= happened)
     service.wait_for_log("a window was read")
     assert service.stop() == 0
-    assert len(consumer.taken) == happened
+    assert len(consumer.accepted) == happened
     with sqlite3.connect(service.ledger) as db:
         assert db.execute("SELECT count(*) FROM events").fetchone() == (happened,)
         recovered = db.execute("SELECT count(*) FROM event_overview WHERE sources = 'project_events'").fetchone()[0]
@@ -84,16 +84,16 @@ def test_downtime_is_healed_at_the_next_start(
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
     gitlab.add_hook(PROJECT, service.url + "/webhooks/gitlab", token=TOKEN)
     gitlab.world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     service.wait_for_log("caught up with GitLab")
     service.kill()
-    for _ in range(6):  # the hook fails, and is switched off after the 4th failure
+    for _ in range(6):  # the hook fails, and is disabled after the 4th failure
         gitlab.world.anything(PROJECT)
     gitlab.courier.settle()
     assert gitlab.courier.hooks[1].alert_status == "temporarily_disabled"
     assert len(gitlab.courier.hooks[1].log) == 5
     service.start()
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) == 7)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == 7)
 
 
 def test_sigterm_ends_what_is_in_flight(make_service: MakeService, consumer: Consumer) -> None:
@@ -104,7 +104,7 @@ def test_sigterm_ends_what_is_in_flight(make_service: MakeService, consumer: Con
     assert service.stop() == 0
     with sqlite3.connect(service.ledger) as db:
         assert db.execute("SELECT state FROM deliveries").fetchone() in [("delivered",), ("pending",)]
-        assert (db.execute("SELECT state FROM deliveries").fetchone() == ("delivered",)) == bool(consumer.taken)
+        assert (db.execute("SELECT state FROM deliveries").fetchone() == ("delivered",)) == bool(consumer.accepted)
 
 
 @pytest.mark.parametrize("ordering", ["project", "none"])
@@ -117,9 +117,11 @@ def test_a_destination_that_was_down_gets_everything(
     for body in bodies:
         assert service.post(body, Idempotency_Key=str(uuid.uuid4())).status_code == 200
     consumer.start()
-    assert consumer.wait_for(lambda c: len(c.taken) >= len(bodies))
-    assert sorted(r.body for r in consumer.taken) == sorted(bodies)
+    assert consumer.wait_for(lambda c: len(c.accepted) >= len(bodies))
+    assert sorted(r.body for r in consumer.accepted) == sorted(bodies)
     if ordering == "project":
         for project in (1, 2, 3):
-            order = [json.loads(r.body)["n"] for r in consumer.taken if json.loads(r.body)["project_id"] == project]
+            order = [
+                json.loads(r.body)["n"] for r in consumer.accepted if json.loads(r.body)["project_id"] == project
+            ]
             assert order == sorted(order)

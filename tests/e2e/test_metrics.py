@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PROJECT, MakeService, at_gitlab, to_consumer
 from tests.e2e.test_delivery import post
@@ -38,7 +38,7 @@ def of(found: Any, name: str, **labels: str) -> float:
 
 
 def test_figures_and_names(make_service: MakeService, gitlab: Simulator, consumer: Consumer) -> None:
-    consumer.answer = lambda _h, body: (422, {}, b"") if b'"bad"' in body else TAKEN
+    consumer.answer = lambda _h, body: (422, {}, b"") if b'"bad"' in body else ACCEPTED
     port = free_port()
     service = make_service(
         destinations=[to_consumer(consumer), {"name": "away", "url": "http://127.0.0.1:9", "allow_private": True,

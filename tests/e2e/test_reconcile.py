@@ -29,9 +29,9 @@ def test_one_project_s_trouble_is_not_the_others(
     service = make_service(destinations=[to_consumer(consumer)], **sections).start()
     gitlab.world.push(PROJECT)
     gitlab.world.push(43)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     gitlab.api.faults.forbidden = {}
-    assert consumer.wait_for(lambda c: len(c.taken) == 2)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 2)
     status = json.loads(service.run("status", "--json").stdout)
     errors = {p["id"]: p["last_poll_error"] for p in status["projects"]}
     assert errors[PROJECT] is None
@@ -43,7 +43,7 @@ def test_records_that_appear_late_are_found(make_service: MakeService, gitlab: S
     service.wait_for_log("caught up with GitLab")
     gitlab.api.faults.record_delay_ms = 2500  # over two polls later
     gitlab.world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
 
 
 def test_a_poll_that_fails_covers_nothing_and_the_next_goes_on(
@@ -59,7 +59,7 @@ def test_a_poll_that_fails_covers_nothing_and_the_next_goes_on(
     assert count(service, "SELECT covered_through FROM coverage") == covered
     assert polled
     gitlab.api.faults.forbidden = {}
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert count(service, "SELECT count(*) FROM coverage") == 1
     assert count(service, "SELECT count(*) FROM runs WHERE error IS NOT NULL") >= 1
 
@@ -138,13 +138,13 @@ def test_backfill_beside_a_service_is_forwarded_at_once(
     past.service.start()
     past.service.wait_for_log("caught up with GitLab")
     assert past.figures("--from", past.day(3), "--to", past.day(3)) == (3, 0, 3)
-    assert consumer.wait_for(lambda c: len(c.taken) == 3)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 3)
     assert past.figures("--from", past.day(2), "--to", past.day(2), "--no-forward") == (3, 0, 3)
     assert past.figures("--from", past.day(1), "--to", past.day(1)) == (3, 0, 3)
-    assert consumer.wait_for(lambda c: len(c.taken) == 6)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 6)
     lines = past.service.run("events", "--json").stdout.splitlines()
     told = {event["id"]: event["happened_at"] for event in map(json.loads, lines)}
-    order = [told[int(r.event_id.rpartition("_")[2])] for r in consumer.taken]
+    order = [told[int(r.event_id.rpartition("_")[2])] for r in consumer.accepted]
     assert order == sorted(order)
 
 

@@ -187,7 +187,7 @@ async def test_six_tempers_under_load(make_service: MakeService, brokers: Broker
         flapping.start()
         await asyncio.to_thread(load, service, warm, EVENTS - warm)
         await asyncio.to_thread(until, lambda: counts(service)["fast"] == {"delivered": EVENTS})
-        assert len(slow.taken) < EVENTS  # the fast one waited for nobody
+        assert len(slow.accepted) < EVENTS  # the fast one waited for nobody
         slow.delay_s = 0.001
         assert len(await brokers.in_redis()) < EVENTS
         await asyncio.to_thread(flapping.join)
@@ -198,11 +198,11 @@ async def test_six_tempers_under_load(make_service: MakeService, brokers: Broker
             until, lambda: all(counts(service)[name] == {"delivered": EVENTS} for name in done), 90
         )
         assert process.memory_info().rss - before < 25 * 2**20
-        assert await asyncio.to_thread(ops.wait_for, lambda c: len(c.taken) >= 7, 30)
+        assert await asyncio.to_thread(ops.wait_for, lambda c: len(c.accepted) >= 7, 30)
         held = counts(service)
 
         at_fast, at_down, at_flapping = await brokers.in_nats(), await brokers.in_redis(), await brokers.in_rabbit()
-        at_slow = [json.loads(request.body) for request in slow.taken]
+        at_slow = [json.loads(request.body) for request in slow.accepted]
         for bodies in (at_fast, at_slow, at_down, at_flapping):
             assert {body["n"] for body in bodies} == set(range(EVENTS))
         for bodies in (at_fast, at_slow, at_down):
@@ -217,7 +217,7 @@ async def test_six_tempers_under_load(make_service: MakeService, brokers: Broker
         assert held["gone"].keys() <= {"pending", "retrying"}
         assert len(gone.requests) <= 8  # those that were on their way together
 
-        said = Counter((body["alert"], body["subject"], body["state"]) for body in map(_body, ops.taken))
+        said = Counter((body["alert"], body["subject"], body["state"]) for body in map(_body, ops.accepted))
         assert said == Counter(
             [
                 ("destination_down", "broken", "opened"),

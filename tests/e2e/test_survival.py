@@ -126,7 +126,7 @@ def test_a_reload_that_can_t_be_done_changes_nothing(make_service: MakeService, 
         until(lambda: len(answers) > more)
     assert set(answers) == {200}
     assert service.process.poll() is None
-    assert consumer.wait_for(lambda c: len({request.event_id for request in c.taken}) == len(answers))
+    assert consumer.wait_for(lambda c: len({request.event_id for request in c.accepted}) == len(answers))
     assert failing(service) == set()
 
 
@@ -333,7 +333,7 @@ def test_a_service_starts_while_its_ledger_can_t_be_written(make_service: MakeSe
         other.execute("ROLLBACK")
     service.wait_for_log("listening")
     assert post(service, 2) == 200
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert service.stop() == 0
 
 
@@ -341,7 +341,9 @@ def test_what_is_delivered_in_the_first_moments_waits_and_is_taken(make_service:
     service = make_service()
     service.config["receiver"]["port"] = service.port = free_port()
     service.write_config()
-    service.process = subprocess.Popen([*COMMAND, "serve", "-c", str(service.file)], stderr=subprocess.DEVNULL)
+    service.process = subprocess.Popen(
+        [*COMMAND, "serve", "-c", str(service.file)], stderr=subprocess.DEVNULL, text=True
+    )
     first = None
     while first is None:
         try:
@@ -358,7 +360,7 @@ def test_a_service_that_waits_for_its_ledger_can_be_stopped(make_service: MakeSe
     with closing(sqlite3.connect(service.ledger, isolation_level=None)) as other:
         other.execute("CREATE TABLE mine (x)")
         other.execute("BEGIN IMMEDIATE")
-        process = subprocess.Popen([*COMMAND, "serve", "-c", str(service.file)], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*COMMAND, "serve", "-c", str(service.file)], stderr=subprocess.DEVNULL, text=True)
         until(lambda: is_up(f"http://127.0.0.1:{port}/healthz"))
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0

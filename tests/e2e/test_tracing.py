@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from reconciler.simulator.consumer import TAKEN, Consumer, Received
+from reconciler.simulator.consumer import ACCEPTED, Consumer, Received
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post
 
@@ -26,15 +26,15 @@ def spans(requests: list[Received]) -> list[Any]:
 
 
 def test_one_trace_an_event(make_service: MakeService, consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([(503, {}, b""), TAKEN])
-    consumer.answer = lambda _h, _b: next(answers, TAKEN)
+    answers = iter([(503, {}, b""), ACCEPTED])
+    consumer.answer = lambda _h, _b: next(answers, ACCEPTED)
     with Consumer() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         service = make_service(destinations=[to_consumer(consumer)]).start()
         for n in range(2):
             post(service, 1, n)
-        assert consumer.wait_for(lambda c: len(c.taken) == 2)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 2)
         assert service.stop() == 0
         found = spans(collector.requests)
     firsts = [span for span in found if span.name == "event x"]
@@ -51,7 +51,7 @@ def test_one_trace_an_event(make_service: MakeService, consumer: Consumer, monke
 def test_without_a_collector_nothing_is_sent_along(make_service: MakeService, consumer: Consumer) -> None:
     service = make_service(destinations=[to_consumer(consumer)]).start()
     post(service, 1, 1)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert "traceparent" not in consumer.requests[0].headers
 
 

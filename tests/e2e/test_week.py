@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from reconciler.events import times
-from reconciler.events.times import HOUR, MINUTE
+from reconciler.events.times import HOUR, MINUTE, Millis
 from tests.support.week import Told, Week, live_through
 
 DAY = 24 * HOUR
 DOWN = [
-    (26 * HOUR, 34 * HOUR),  # a night
-    (50 * HOUR, 50 * HOUR + 20 * MINUTE),  # an upgrade
-    (80 * HOUR, 81 * HOUR),
-    (82 * HOUR, 82 * HOUR + 40 * MINUTE),
-    (100 * HOUR, 131 * HOUR),  # a day and a bit: GitLab switches the webhooks off for hours
+    (Millis(26 * HOUR), Millis(34 * HOUR)),  # a night
+    (Millis(50 * HOUR), Millis(50 * HOUR + 20 * MINUTE)),  # an upgrade
+    (Millis(80 * HOUR), Millis(81 * HOUR)),
+    (Millis(82 * HOUR), Millis(82 * HOUR + 40 * MINUTE)),
+    (Millis(100 * HOUR), Millis(131 * HOUR)),  # a day and a bit: GitLab switches the webhooks off for hours
 ]
 # What docs/recovery.md lists under "What cannot be recovered", by the keys of such events.
 LOST = {
@@ -49,7 +49,7 @@ async def test_a_week_with_the_service_down_ends_as_one_without(
     assert len(whole.told) == whole.happened  # each thing that happened is one event
     assert whole.gaps == []
     assert broken.downtimes == len(DOWN)
-    assert broken.was_off  # GitLab switched hooks off, and we had them switched on again
+    assert broken.was_disabled  # GitLab disabled hooks, and we had them enabled again
 
     assert broken.keys - whole.keys == {}  # nothing twice, nothing that did not happen
     lost = whole.keys - broken.keys

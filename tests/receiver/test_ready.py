@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import MutableMapping
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +24,9 @@ from reconciler.service.receiver_counts import ReceiverCounts
 
 async def test_a_thousand_that_ask_share_one_commit(tmp_path: Path) -> None:
     async def ask() -> int:
-        answers: list[dict[str, Any]] = []
+        answers: list[MutableMapping[str, Any]] = []
 
-        async def send(message: dict[str, Any]) -> None:
+        async def send(message: MutableMapping[str, Any]) -> None:
             answers.append(message)
 
         async def receive() -> Any:

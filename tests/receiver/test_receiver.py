@@ -241,7 +241,7 @@ def test_no_json_object_makes_a_500(service: Service, body: dict[str, Any], kind
 
 
 def test_secrets_reach_neither_ledger_nor_log(service: Service) -> None:
-    headers = {"X_Gitlab_Token": TOKEN, "Authorization": "Bearer secret-a", "X_My_Secret": "secret-b"}
+    headers: dict[str, Any] = {"X_Gitlab_Token": TOKEN, "Authorization": "Bearer secret-a", "X_My_Secret": "secret-b"}
     service.post(PUSH, Idempotency_Key=str(uuid.uuid4()), **headers)
     service.post(PUSH, path="/webhooks/gitlab/signed", X_Gitlab_Token="secret-c")
     stored = b"".join(file.read_bytes() for file in service.folder.glob("ledger.db*"))

@@ -19,7 +19,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.listener import Listener
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
-from reconciler.ledger.upkeep.parts import Part, failing
+from reconciler.ledger.upkeep.failing_parts import Part, failing
 from reconciler.supervisor import Supervisor, next_pause
 from tests.support.waiting import until
 

@@ -23,7 +23,7 @@ from reconciler.ledger.coverage import gaps
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
-from reconciler.polling.parts import Reconciling, reconciling
+from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook
 from reconciler.simulator.server import Simulator
@@ -279,7 +279,7 @@ class Week:
         self.requests = sum(gitlab.api.requests.values())
         self.gaps = gaps.gaps(db, keeps=keeps(), expected=Millis(now - HOUR), now=now)
         self.downtimes = db.execute("SELECT count(*) FROM downtimes").fetchone()[0]
-        self.was_off = any("test" in path for path in gitlab.api.requests)
+        self.was_disabled = any("test" in path for path in gitlab.api.requests)
         rows = db.execute(
             """
             SELECT s.key, e.kind, s.action, s.payload, s.recovery

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 from pydantic import AfterValidator, Field, model_validator
 from standardwebhooks import Webhook
 
@@ -19,16 +22,19 @@ from reconciler.config.basics import HeaderSecret, Network, Networks, ProxyUrl, 
 from reconciler.config.destinations import Destination
 from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
-from reconciler.forwarding.addresses import AddressRefused, Guarded, look_up, may_connect
+from reconciler.forwarding.addresses import AddressRefused, look_up, may_connect
+from reconciler.forwarding.http_batch import HttpBatch, batch_format, batched
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.message import EXCERPT_BYTES, Answer, DeliveryRejected, Message, excerpt, failure
 from reconciler.forwarding.reach import reach
 from reconciler.forwarding.retry import is_rejection, retry_after
+from reconciler.forwarding.transport import Transport
 
 READ_BYTES = 64 * 1024
 """How much of an answer is read, so that the connection can be reused. If there is more, it is closed."""
 MOST_REDIRECTS = 5
-_NO_HEADER = re.compile(rb"[\x00\n\x0b\x0c\r]")
+_NO_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_ALWAYS = [(b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"Connection", b"keep-alive")]
 EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 
@@ -63,6 +69,14 @@ class HttpDestination(Destination):
         description="Whether to follow 307 and 308. Other redirects are never followed: they would lose the body.",
     )
 
+    batch: HttpBatch | None = Field(None, description="Send several events in one request.")
+
+    @model_validator(mode="after")
+    def _fits_in_a_batch(self) -> HttpDestination:
+        if self.batch is not None:
+            batch_format(self.batch, self)
+        return self
+
     @model_validator(mode="after")
     def _may_be_reached(self) -> HttpDestination:
         """Refuse a bad URL or a private address when the config is read, not at the first event."""
@@ -91,7 +105,9 @@ class Http(Kind):
         self._destination = destination
         self._headers = {name: value.get_secret_value() for name, value in destination.headers.items()}
         self._signer = Webhook(destination.secret.get_secret_value()) if destination.secret else None
-        self._client = _client(destination)
+        self._own = {name.lower() for name in self._headers}
+        self._batch_format = batch_format(destination.batch, destination) if destination.batch else None
+        self._transport = _transport(destination)
 
     @property
     def address(self) -> str:
@@ -114,9 +130,43 @@ class Http(Kind):
         return await reach(host, port, addresses=addresses, tls=_tls(wanted) if encrypted else None)
 
     async def send(self, message: Message) -> Answer:
+        if self._batch_format is not None:
+            [answer] = await self.send_batch([message])
+            return answer
+        return await self._post(message)
+
+    async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+        """One request with all of them: its answer is the answer to each. Raises DeliveryRejected."""
+        answer = await self._post(self._batched(messages))
+        return [answer] * len(messages)
+
+    def as_sent(self, message: Message) -> Message:
+        """A message as it goes out if it is sent alone: in a batch of one if there are batches."""
+        whole = self._batched([message]) if self._batch_format is not None else message
+        return msgspec.structs.replace(whole, headers=self.headers(whole))
+
+    def headers(self, message: Message) -> dict[str, str]:
+        """The headers of a message, with its signature. Configured headers replace others of the same name."""
+        headers = dict(message.headers)
+        if self._signer is not None:
+            signed_at = datetime.fromtimestamp(message.sent_at // 1000, tz=UTC)
+            headers["webhook-signature"] = self._signer.sign(message.id, signed_at, message.body.decode())
+        for name in [name for name in headers if name.lower() in self._own]:
+            del headers[name]
+        return headers | self._headers
+
+    async def close(self) -> None:
+        await self._transport.aclose()
+
+    def _batched(self, messages: Sequence[Message]) -> Message:
+        transform = self._destination.transform
+        unchecked = transform is not None and transform.template is not None
+        return batched(messages, self._batch_format or "json", unchecked=unchecked)
+
+    async def _post(self, message: Message) -> Answer:
         request = self._request(message)
         try:
-            response = await self._follow(request)
+            response = await self._follow(request, message.body)
             try:
                 body = await _excerpt(response)
             finally:
@@ -130,18 +180,6 @@ class Http(Kind):
             return Answer("tls" if tls else "connection", failure(error))
         return self._answer(response, body)
 
-    def headers(self, message: Message) -> dict[str, str]:
-        """The headers of a message, with its signature. Configured headers replace others of the same name."""
-        headers = dict(message.headers)
-        if self._signer is not None:
-            signed_at = datetime.fromtimestamp(message.sent_at // 1000, tz=UTC)
-            headers["webhook-signature"] = self._signer.sign(message.id, signed_at, message.body.decode())
-        own = {name.lower() for name in self._headers}
-        return {name: value for name, value in headers.items() if name.lower() not in own} | self._headers
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
     def _request(self, message: Message) -> httpx.Request:
         """Build the request. Header values are sent as the bytes that GitLab sent.
 
@@ -149,23 +187,30 @@ class Http(Kind):
         """
         try:
             headers = [(name.encode("ascii"), _bytes(value)) for name, value in self.headers(message).items()]
-            return self._client.build_request("POST", self._destination.url, content=message.body, headers=headers)
+            return _post_to(self._url, headers, message.body)
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             raise DeliveryRejected(f"it can't be sent: {type(error).__name__}: {error}") from None
 
-    async def _follow(self, request: httpx.Request) -> httpx.Response:
+    @cached_property
+    def _url(self) -> httpx.URL:
+        return httpx.URL(self._destination.url)
+
+    async def _follow(self, request: httpx.Request, body: bytes) -> httpx.Response:
         """Send the request, and follow redirects that keep method and body if the config allows it."""
         for _ in range(MOST_REDIRECTS):
-            response = await self._client.send(request, stream=True)
-            onward = response.next_request
-            if not self._destination.follow_redirects or response.status_code not in (307, 308) or onward is None:
+            response = await self._transport.handle_async_request(request)
+            if not self._destination.follow_redirects or response.status_code not in (307, 308):
+                return response
+            if "Location" not in response.headers:
                 return response
             await response.aclose()
-            if onward.url.netloc != request.url.netloc or onward.url.scheme != request.url.scheme:
-                for name in self._headers:  # they are meant for the configured host only
-                    onward.headers.pop(name, None)
-            request = onward
-        return await self._client.send(request, stream=True)
+            onward = request.url.join(response.headers["Location"])
+            headers = request.headers.copy()
+            if onward.netloc != request.url.netloc or onward.scheme != request.url.scheme:
+                for name in (*self._headers, "Authorization", "Host"):  # they are meant for the configured host only
+                    headers.pop(name, None)
+            request = _post_to(onward, headers.raw, body)
+        return await self._transport.handle_async_request(request)
 
     def _answer(self, response: httpx.Response, body: str) -> Answer:
         status = response.status_code
@@ -183,22 +228,27 @@ class Http(Kind):
         )
 
 
-def _client(destination: HttpDestination) -> httpx.AsyncClient:
-    """A client that ignores the environment: only the config counts."""
-    limits = httpx.Limits(max_connections=destination.concurrency, max_keepalive_connections=destination.concurrency)
-    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
-        verify=_tls(destination),
-        limits=limits,
-        proxy=None if destination.proxy is None else destination.proxy.get_secret_value(),
+def _transport(destination: HttpDestination) -> Transport:
+    proxy = None if destination.proxy is None else destination.proxy.get_secret_value()
+    return Transport(
+        tls=_tls(destination),
+        connections=destination.concurrency,
+        timeout_s=destination.timeout / 1000,
+        allowed=networks(destination) if proxy is None else EVERYWHERE,
+        proxy=proxy,
     )
-    if destination.proxy is None and networks(destination) != EVERYWHERE:
-        transport = Guarded(transport, networks(destination))
-    return httpx.AsyncClient(
-        transport=transport,
-        timeout=destination.timeout / 1000,
-        trust_env=False,
-        headers={"Accept-Encoding": "identity"},
-    )
+
+
+def _post_to(url: httpx.URL, headers: list[tuple[bytes, bytes]], body: bytes) -> httpx.Request:
+    """A request with exactly these headers, those that every request has, and the URL's user and password."""
+    names = {name.lower() for name, _ in headers}
+    more = [(name, value) for name, value in _ALWAYS if name.lower() not in names]
+    if b"host" not in names:
+        more.insert(0, (b"Host", url.netloc))
+    if url.userinfo and b"authorization" not in names:
+        more.append((b"Authorization", b"Basic " + base64.b64encode(f"{url.username}:{url.password}".encode())))
+        url = url.copy_with(userinfo=b"")
+    return httpx.Request("POST", url, headers=[*more, *headers], stream=httpx.ByteStream(body))
 
 
 def _bytes(value: str) -> bytes:
@@ -211,7 +261,7 @@ def _bytes(value: str) -> bytes:
     except UnicodeEncodeError:
         made = value.encode("utf-8")
     if _NO_HEADER.search(made):
-        raise ValueError("a header value contains a line break or a NUL")
+        raise ValueError("a header value contains a line break or another control character")
     return made.strip()
 
 

@@ -14,7 +14,7 @@ from reconciler.ledger.storage import columns
 
 
 class HookState(msgspec.Struct, frozen=True):
-    """A webhook of a project. `off_since` is when we first saw that GitLab had disabled it."""
+    """A webhook of a project. `disabled_since` is when we first saw that GitLab had disabled it."""
 
     project_id: int
     hook_id: int
@@ -23,18 +23,20 @@ class HookState(msgspec.Struct, frozen=True):
     triggers: list[str]
     alert_status: str | None
     disabled_until: str | None
-    off_since: str | None = None
+    disabled_since: str | None = None
     checked_at: str | None = None
 
     @property
-    def is_off(self) -> bool:
-        return self.off_since is not None
+    def is_disabled(self) -> bool:
+        return self.disabled_since is not None
 
 
-def note_hooks(db: Database, project_id: int, hooks: Iterable[HookState], *, off: Iterable[int], now: Millis) -> None:
-    """Note the state of a project's webhooks. `off` are the ids of those that GitLab has disabled."""
-    at, off_ids = times.iso(now), set(off)
-    since = {hook.hook_id: hook.off_since for hook in project_hooks(db, project_id)}
+def note_hooks(
+    db: Database, project_id: int, hooks: Iterable[HookState], *, disabled: Iterable[int], now: Millis
+) -> None:
+    """Note the state of a project's webhooks. `disabled` are the ids of those that GitLab has disabled."""
+    at, disabled_ids = times.iso(now), set(disabled)
+    since = {hook.hook_id: hook.disabled_since for hook in project_hooks(db, project_id)}
     db.conn.execute("DELETE FROM hooks WHERE project_id = ?", (project_id,))
     db.conn.executemany(
         """
@@ -51,7 +53,7 @@ def note_hooks(db: Database, project_id: int, hooks: Iterable[HookState], *, off
                 orjson.dumps(hook.triggers).decode(),
                 hook.alert_status,
                 hook.disabled_until,
-                (since.get(hook.hook_id) or at) if hook.hook_id in off_ids else None,
+                (since.get(hook.hook_id) or at) if hook.hook_id in disabled_ids else None,
                 at,
             )
             for hook in hooks
@@ -64,7 +66,7 @@ def project_hooks(db: Database, project_id: int) -> list[HookState]:
     return _hooks(db, "WHERE project_id = ?", project_id)
 
 
-def hooks_off(db: Database) -> list[HookState]:
+def disabled_hooks(db: Database) -> list[HookState]:
     """All webhooks that GitLab has disabled."""
     return _hooks(db, "WHERE off_since IS NOT NULL")
 
@@ -72,7 +74,8 @@ def hooks_off(db: Database) -> list[HookState]:
 def _hooks(db: Database, where: str, *values: int) -> list[HookState]:
     rows = db.query(
         f"""
-        SELECT project_id, hook_id, name, url, triggers, alert_status, disabled_until, off_since, checked_at
+        SELECT project_id, hook_id, name, url, triggers, alert_status, disabled_until, off_since AS disabled_since,
+               checked_at
           FROM hooks {where} ORDER BY project_id, hook_id
         """,
         list(values),

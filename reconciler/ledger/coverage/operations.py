@@ -131,10 +131,10 @@ class CoverageOperations:
         return self._write(write)
 
     def note_hooks(
-        self, project_id: int, states: Sequence[HookState], *, off: Iterable[int], now: Millis
+        self, project_id: int, states: Sequence[HookState], *, disabled: Iterable[int], now: Millis
     ) -> Awaitable[None]:
-        """The webhooks of a project as GitLab shows them. `off` are the ids of those that GitLab has disabled."""
-        return self._write(lambda db: hooks.note_hooks(db, project_id, states, off=off, now=now))
+        """The webhooks of a project as GitLab shows them. `disabled` are the ids of those that it has disabled."""
+        return self._write(lambda db: hooks.note_hooks(db, project_id, states, disabled=disabled, now=now))
 
 
 class WatchlistOperations:

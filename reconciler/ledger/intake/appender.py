@@ -44,6 +44,8 @@ class SqliteAppender:
     None). Both are called on the event loop.
     """
 
+    most = BATCH
+
     def __init__(
         self,
         path: Path,
@@ -97,7 +99,7 @@ class SqliteAppender:
 
     def _flush(self) -> None:
         self._scheduled = False
-        batch = [self._rows.popleft() for _ in range(min(BATCH, len(self._rows)))]
+        batch = [self._rows.popleft() for _ in range(min(self.most, len(self._rows)))]
         rows = [row for row, _ in batch if row is not None]
         self._writing = self._loop.run_in_executor(self._disk, self._write, rows)
         self._writing.add_done_callback(lambda writing: self._written(batch, len(rows), writing))

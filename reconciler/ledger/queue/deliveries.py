@@ -67,7 +67,7 @@ RETRY = f"""
                           last_status = ?6, last_error = ?7
      WHERE event_id = ?1 AND destination_id = ?2 AND {OPEN}
 """
-"""Unless it was set aside in the meantime."""
+"""Unless it was skipped in the meantime."""
 
 
 class Queued(msgspec.Struct, frozen=True):

@@ -33,9 +33,9 @@ BEHIND = f"""
     SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE destination_id = ? AND lane = ? AND event_id > ? AND {OPEN}
                            LIMIT {MOST_COUNTED})
 """
-_SET_ASIDE = f"""
+_SKIP = f"""
     UPDATE deliveries SET state = 'dead', finished_at = ?,
-                          last_error = 'set aside by hand' || coalesce(', after: ' || last_error, '')
+                          last_error = 'skipped manually' || coalesce(', after: ' || last_error, '')
      WHERE event_id = ? AND destination_id = ? AND {OPEN}
 """
 _TRY_NOW = """
@@ -69,8 +69,8 @@ class InTheWay(msgspec.Struct, frozen=True):
         waits = f"{self.behind:,}{more} wait" if self.behind > 1 else "another waits"
         tried = f"tried {self.failures} times{since}{error}"
         return (
-            f"event {self.event_id} ({self.kind}{where}) is in the way: {tried}, and {waits} behind it; "
-            f"`destinations skip {self.destination} {self.event_id}` sets it aside"
+            f"event {self.event_id} ({self.kind}{where}) blocks its lane: {tried}, and {waits} behind it; "
+            f"`destinations skip {self.destination} {self.event_id}` makes it a dead letter"
         )
 
 
@@ -85,9 +85,9 @@ def in_the_way(db: Database, destination_id: int, name: str) -> InTheWay | None:
     return InTheWay(name, event_id, kind, shown, failures, since, tried_at, error, behind)
 
 
-def set_aside(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
+def skip(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
     """Make a pending delivery a dead letter, and try those behind it at once. False if it is not pending."""
-    if not db.conn.execute(_SET_ASIDE, (times.iso(now), event_id, destination_id)).rowcount:
+    if not db.conn.execute(_SKIP, (times.iso(now), event_id, destination_id)).rowcount:
         return False
     db.conn.execute(_TRY_NOW, (destination_id,))
     return True

@@ -39,12 +39,14 @@ class Recorded(msgspec.Struct, frozen=True):
 class BatchResult(msgspec.Struct, frozen=True):
     """What recording a batch of sightings did.
 
-    `new_events` counts the events that are new, including those that a moved sighting left behind.
+    `new_events` counts the events that are new, including those that a moved sighting left behind. `held` are the
+    indexes of the sightings that were not recorded; the others have a `Recorded` each.
     """
 
     recorded: list[Recorded]
     opened: list[Opened]
     new_events: int
+    held: list[int] = []
 
 
 _SIGHTING = """
@@ -72,12 +74,21 @@ _PROJECT = """
 """
 
 
-def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: Sequence[Route] = ()) -> BatchResult:
+def record(
+    db: Database,
+    sightings: Sequence[Sighting],
+    *,
+    now: Millis,
+    routes: Sequence[Route] = (),
+    only_known: bool = False,
+) -> BatchResult:
     """Record sightings inside the transaction that is open on `db`.
 
     All sightings of one key are matched together. A webhook delivery that was only known from GitLab's hook log
     replaces that body with its original bytes. Each new event opens a delivery for every route that accepts it. The
     result has one `Recorded` for each sighting, in the same order.
+
+    With `only_known`, sightings that would make a new event are held: they are not recorded.
     """
     known, own = _known(db, sightings) if sightings else ({}, list[Sighting]())
     fresh: dict[tuple[str, str], Sighting] = {}
@@ -87,14 +98,18 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: 
             fresh.setdefault(name, sighting)
     originals = [s for s in own if (s.source, s.source_id) in known and s.source.startswith("webhook:")]
     db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
-    written = _Writing(db, list(fresh.values()), times.iso(now)) if fresh else None
+    written = _Writing(db, list(fresh.values()), times.iso(now), only_known=only_known) if fresh else None
     opened = [] if written is None else written.open_deliveries(routes)
     reported: set[int] = set()
     seen: set[tuple[str, str]] = set()
     recorded = []
-    for sighting, asked in zip(own, sightings, strict=True):
+    held = []
+    for index, (sighting, asked) in enumerate(zip(own, sightings, strict=True)):
         name = (sighting.source, sighting.source_id)
         shares_id = sighting is not asked
+        if written is not None and name in written.held:
+            held.append(index)
+            continue
         if written is None or name in known:
             event_id = known[name].event_id
         else:
@@ -103,17 +118,18 @@ def record(db: Database, sightings: Sequence[Sighting], *, now: Millis, routes: 
         reported.add(event_id)
         recorded.append(Recorded(event_id, is_new, shares_id, repeated=name in known or name in seen))
         seen.add(name)
-    return BatchResult(recorded, opened, 0 if written is None else len(written.new_events))
+    return BatchResult(recorded, opened, 0 if written is None else len(written.new_events), held)
 
 
 class _Writing:
     """Writes one batch of sightings to the tables."""
 
-    def __init__(self, db: Database, fresh: list[Sighting], recorded_at: str) -> None:
+    def __init__(self, db: Database, fresh: list[Sighting], recorded_at: str, *, only_known: bool) -> None:
         self.db = db
         self.recorded_at = recorded_at
         self.event_of: dict[tuple[str, str], int] = {}
         self.new_events: dict[int, NewEvent] = {}
+        self.held: set[tuple[str, str]] = set()
         self._fresh_of: dict[int, Sighting] = {}
         self._next_event = _next_event_id(db)
         self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
@@ -123,13 +139,15 @@ class _Writing:
         for label, sighting in ids.items():
             by_key.setdefault(sighting.identity.key, []).append(_as_seen(label, sighting))
         assignments = self._assignments(neighbourhood.changed(db, by_key), ids)
+        if only_known:
+            assignments = self._without_new_events(assignments, ids)
         # Events first: other rows refer to them. Sightings that move are rare and come last.
         self._insert_events()
         event_of = {label: event for one in assignments for label, event in one.event_of.items()}
         db.conn.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
         for assignment in assignments:
             assignment.apply(db)
-        self._note_projects(fresh)
+        self._note_projects(ids.values())
 
     def open_deliveries(self, routes: Sequence[Route]) -> list[Opened]:
         """Open a delivery of each new event for each destination whose route accepts it."""
@@ -151,6 +169,18 @@ class _Writing:
         events = {event for one in changed for event in one.event_of.values()}
         known = known_events(self.db, events) if events else {}
         return [assign_events(self.db, one, known=known, fresh=fresh, create=self._create_event) for one in changed]
+
+    def _without_new_events(self, assignments: list[Assignment], ids: dict[int, Sighting]) -> list[Assignment]:
+        """The assignments that make no new event. The sightings of the others are taken out of `ids` and held."""
+        kept = []
+        for assignment in assignments:
+            if self.new_events.keys().isdisjoint(assignment.event_of.values()):
+                kept.append(assignment)
+                continue
+            held = [ids.pop(label) for label in assignment.event_of if label in ids]
+            self.held.update((sighting.source, sighting.source_id) for sighting in held)
+        self.new_events.clear()
+        return kept
 
     def _create_event(self, new: NewEvent) -> int:
         event_id = self._next_event

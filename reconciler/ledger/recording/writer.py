@@ -151,6 +151,10 @@ class Writer:
         """Report deliveries that a change opened, once it is on disk."""
         _report(self.listener.opened, deliveries)
 
+    def report_recorded(self, done: Committed) -> None:
+        """Report sightings that a change recorded, once it is on disk."""
+        _report(self.listener.committed, done)
+
     async def close(self) -> None:
         """Wait until everything that was submitted is on disk or has failed, then end the thread."""
         while pending := self._unfinished():

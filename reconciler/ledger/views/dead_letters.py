@@ -11,7 +11,7 @@ from reconciler.ledger.views.browse import Filter
 
 _LETTER = """
     SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title,
-           d.attempts + 0 AS attempts, d.finished_at AS died_at, d.last_status, d.last_error
+           d.attempts + 0 AS attempts, d.finished_at AS dead_since, d.last_status, d.last_error
       FROM destinations x
       CROSS JOIN deliveries d ON d.destination_id = x.id AND d.state = 'dead'
       CROSS JOIN events e ON e.id = d.event_id

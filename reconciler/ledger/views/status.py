@@ -14,7 +14,7 @@ from reconciler.events.sighting import ALERT
 from reconciler.events.times import Millis
 from reconciler.ledger.alerts import alerts
 from reconciler.ledger.coverage.gaps import Gap, gaps
-from reconciler.ledger.coverage.hooks import hooks_off
+from reconciler.ledger.coverage.hooks import disabled_hooks
 from reconciler.ledger.coverage.source_state import covered_through, source_troubles
 from reconciler.ledger.coverage.unreadable import UnreadableRow, unreadable
 from reconciler.ledger.queue.destinations import DestinationState, destination_states
@@ -53,7 +53,7 @@ class HookStatus(msgspec.Struct, frozen=True):
     name: str
     alert_status: str | None
     disabled_until: str | None
-    off_since: str | None
+    disabled_since: str | None
 
 
 class ProjectStatus(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class ProjectStatus(msgspec.Struct, frozen=True):
 
 
 class DestinationStatus(msgspec.Struct, frozen=True):
-    """`state` is up, down, paused, or not in the config. `breaker` is the circuit breaker's state. `in_the_way` is
+    """`state` is up, down, paused, or not in the config. `breaker` is the circuit breaker's state. `blocked_by` is
     the event that blocks others, if there is one.
     """
 
@@ -86,7 +86,7 @@ class DestinationStatus(msgspec.Struct, frozen=True):
     oldest_pending_at: str | None
     dead: int
     last_error: str | None
-    in_the_way: InTheWay | None = None
+    blocked_by: InTheWay | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -147,9 +147,10 @@ def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
     by_project: dict[int, list[OpenGap]] = defaultdict(list)
     for gap in found:
         by_project[gap.project_id].append(_open_gap(gap))
-    off: dict[int, list[HookStatus]] = defaultdict(list)
-    for hook in hooks_off(db):
-        off[hook.project_id].append(HookStatus(hook.name, hook.alert_status, hook.disabled_until, hook.off_since))
+    disabled: dict[int, list[HookStatus]] = defaultdict(list)
+    for hook in disabled_hooks(db):
+        shown = HookStatus(hook.name, hook.alert_status, hook.disabled_until, hook.disabled_since)
+        disabled[hook.project_id].append(shown)
     through, troubles = covered_through(db), source_troubles(db)
     return [
         ProjectStatus(
@@ -161,7 +162,7 @@ def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
             covered_through=through.get(row["id"]),
             gaps=by_project.get(row["id"], []),
             troubles=troubles.get(row["id"], {}),
-            hooks_disabled=off.get(row["id"], []),
+            hooks_disabled=disabled.get(row["id"], []),
         )
         for row in project_rows(db)
     ]
@@ -189,5 +190,5 @@ def _destination(db: Database, at: DestinationState) -> DestinationStatus:
         oldest_pending_at=None if oldest is None else one(OPENED_AT, oldest),
         dead=one(DEAD),
         last_error=one(LAST_ERROR) or one(LAST_DEAD_ERROR),
-        in_the_way=in_the_way(db, at.id, at.name),
+        blocked_by=in_the_way(db, at.id, at.name),
     )

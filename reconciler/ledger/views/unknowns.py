@@ -23,7 +23,7 @@ from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.coverage.watched import Name, Watched
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.schema import UNREAD
-from reconciler.ledger.upkeep import parts
+from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
 
 KINDS = ("service", "part", "intake", "config", "gitlab", "group", "project", "source", "record", "webhook")
@@ -86,7 +86,7 @@ class Known(msgspec.Struct, frozen=True):
 
     unknowns: list[Unknown]
     gaps: list[Gap]
-    off: dict[int, list[str]] = {}
+    switched_off: dict[int, list[str]] = {}
 
 
 def unknowns(db: Database, asked: Asked, *, now: Millis) -> list[Unknown]:
@@ -110,7 +110,7 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
 def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
     """The parts of the service that fail. Each restarts by itself."""
     of = Name("gitlab", asked.url)
-    for one in parts.failing(db):
+    for one in failing_parts.failing(db):
         since = None if one.failing_since is None else times.iso(one.failing_since)
         again = f"it restarted {one.restarts} times; see the log" if one.restarts else "see the log"
         yield Unknown("part", one.name, of, "failing", f"{one.error} ({again})", since)

@@ -16,8 +16,8 @@ import yaml
 
 from reconciler.cli.app import command_line
 from reconciler.cli.failing import ending
+from reconciler.cli.grouping import grouped
 from reconciler.cli.moments import moment
-from reconciler.cli.once import said_once
 from reconciler.cli.unknown import together
 from reconciler.events import times
 from reconciler.events.times import Millis
@@ -265,7 +265,7 @@ class TestOnce:
     def test_what_is_the_same_with_many_projects(self) -> None:
         token = "HTTP 401: the token is wrong"
         troubles = [(str(n), f"GET /projects/{n}: {token}") for n in range(9)] + [("x", "GET /projects/x: gone")]
-        assert said_once(troubles) == [f"0, 1, 2, 3, 4 and 4 more: {token}", "x: GET /projects/x: gone"]
+        assert grouped(troubles) == [f"0, 1, 2, 3, 4 and 4 more: {token}", "x: GET /projects/x: gone"]
 
     def test_what_is_not_known(self) -> None:
         gitlab = Name("gitlab", "https://h")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PAYLOADS, PROJECT, MakeService, at_gitlab, to_consumer
@@ -246,7 +247,7 @@ class TestEvents:
     def test_show(self, make_service: MakeService, consumer: Consumer) -> None:
         service = make_service(destinations=[to_consumer(consumer)]).start()
         fill(service, ISSUE)
-        assert consumer.wait_for(lambda c: len(c.taken) == 1)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 1)
         service.stop()
         shown = json.loads(service.run("events", "show", "1", "--json").stdout)
         assert shown["payload"] == json.loads((PAYLOADS / ISSUE).read_text())
@@ -285,23 +286,23 @@ class TestReplay:
         assert consumer.wait_for(lambda c: len(c.requests) == 3)
         consumer.answer = lambda _h, _b: (200, {}, b"")
 
-        asked = service.run("replay", "--dead", stdin="n\n")
+        asked = service.run("replay", "--dead-letters", stdin="n\n")
         assert (asked.returncode, "consumer: 1 to replay" in asked.stderr) == (1, True)
         assert len(consumer.requests) == 3
 
-        assert service.run("replay", "--dead", stdin="y\n").returncode == 0
-        assert consumer.wait_for(lambda c: len(c.taken) == 3)
+        assert service.run("replay", "--dead-letters", stdin="y\n").returncode == 0
+        assert consumer.wait_for(lambda c: len(c.accepted) == 3)
         kinds = ("push", "note")
         listed = "".join(service.run("events", "--kind", kind, "--json").stdout for kind in kinds)
         ids = [str(json.loads(line)["id"]) for line in listed.splitlines()]
         by_id = json.loads(service.run("replay", *ids, "--yes", "--json").stdout)
         assert by_id == {"destinations": {"consumer": 2}, "reopened": 2}
-        assert consumer.wait_for(lambda c: len(c.taken) == 5)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 5)
         done = service.run("replay", "--from", "2017-12-10", "--to", "2017-12-10", "--destination", "consumer", "-y")
         assert "Queued for delivery: 1." in done.stdout
-        assert consumer.wait_for(lambda c: len(c.taken) == 6)
-        assert len({r.event_id for r in consumer.taken}) == 3
-        assert "Nothing matches" in service.run("replay", "--dead", "-y").stdout
+        assert consumer.wait_for(lambda c: len(c.accepted) == 6)
+        assert len({r.event_id for r in consumer.accepted}) == 3
+        assert "Nothing matches" in service.run("replay", "--dead-letters", "-y").stdout
 
     def test_what_was_recorded_before_a_destination_was_there(
         self, make_service: MakeService, consumer: Consumer
@@ -312,7 +313,7 @@ class TestReplay:
         service.config["destinations"] = [to_consumer(consumer)]
         service.start()
         assert service.run("replay", "--from", "2000-01-01", "-y").returncode == 0
-        assert consumer.wait_for(lambda c: len(c.taken) == 2)
+        assert consumer.wait_for(lambda c: len(c.accepted) == 2)
 
 
 def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer) -> None:
@@ -344,13 +345,16 @@ def test_status_names_what_is_not_covered(make_service: MakeService, gitlab: Sim
     service.stop()
     hour_ago, now = times.now() - times.HOUR, times.now()
     with sqlite3.connect(service.ledger) as db:
-        db.execute("UPDATE sources SET watched_since = ?", [times.iso(hour_ago)])
-        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(hour_ago + 10 * times.MINUTE)])
-        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(now - 20 * times.MINUTE)])
+        db.execute("UPDATE sources SET watched_since = ?", [times.iso(Millis(hour_ago))])
+        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(Millis(hour_ago + 10 * times.MINUTE))])
+        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(Millis(now - 20 * times.MINUTE))])
     [project] = json.loads(service.run("status", "--json").stdout)["projects"]
     first, last = project["gaps"]
-    assert (first["start"], first["end"]) == (times.iso(hour_ago), times.iso(hour_ago + 10 * times.MINUTE))
-    assert last["start"] == times.iso(now - 20 * times.MINUTE)
+    assert (first["start"], first["end"]) == (
+        times.iso(Millis(hour_ago)),
+        times.iso(Millis(hour_ago + 10 * times.MINUTE)),
+    )
+    assert last["start"] == times.iso(Millis(now - 20 * times.MINUTE))
     service.start()
     service.wait_for_log("caught up with GitLab")
     [project] = json.loads(service.run("status", "--json").stdout)["projects"]

@@ -138,7 +138,7 @@ class TestSend:
         service.write_config()
         done = service.run("destinations", "test", "consumer", "--send")
         assert done.returncode == 0, done.stderr
-        [request] = consumer.taken
+        [request] = consumer.accepted
         assert request.event_id.startswith("test_")
         assert f"{request.event_id} to {consumer.url}: accepted (HTTP 200)" in done.stdout
         assert request.headers["idempotency-key"] == request.event_id
@@ -151,7 +151,7 @@ class TestSend:
         service = make_service(destinations=[to_consumer(consumer, format="cloudevents")])
         service.write_config()
         assert service.run("destinations", "test", "consumer", "--send").returncode == 0
-        [request] = consumer.taken
+        [request] = consumer.accepted
         made = json.loads(request.body)
         assert (made["type"], made["id"]) == ("com.gitlab.reconciler_test.test", request.event_id)
 
@@ -173,7 +173,7 @@ class TestSend:
         service = make_service(destinations=made)
         service.write_config()
         assert service.run("destinations", "test", "a", "--send").returncode == 0
-        assert "nothing happened in GitLab" in json.loads(consumer.taken[0].body)["text"]
+        assert "nothing happened in GitLab" in json.loads(consumer.accepted[0].body)["text"]
         done = service.run("destinations", "test", "b", "--send")
         assert (done.returncode, "`destinations test b --bodies`" in done.stderr) == (1, True)
 

@@ -8,6 +8,7 @@ import sqlite3
 from urllib.request import urlopen
 
 from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
@@ -21,7 +22,7 @@ def told(service: Service) -> list[dict[str, object]]:
 def test_a_service_that_was_down_ends_as_if_it_had_not_been(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer
 ) -> None:
-    """The real process: set up its webhook, go down, have it switched off by GitLab, come back."""
+    """The real process: set up its webhook, go down, have it disabled by GitLab, come back."""
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab)).start()
     service.config["receiver"]["url"] = service.url
     service.stop()
@@ -33,7 +34,7 @@ def test_a_service_that_was_down_ends_as_if_it_had_not_been(
     [hook] = gitlab.courier.hooks.values()
     world = gitlab.world
     world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     service.kill()
     issue = world.issue(PROJECT)
     world.pipeline(PROJECT)  # and two jobs
@@ -45,17 +46,17 @@ def test_a_service_that_was_down_ends_as_if_it_had_not_been(
     assert "temporarily_disabled" in shown
     service.start()
     service.wait_for_log("our webhook is enabled again")
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) == 7)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == 7)
     assert hook.alert_status == "executable"
-    bodies = [json.loads(request.body) for request in consumer.taken]
+    bodies = [json.loads(request.body) for request in consumer.accepted]
     assert {body["object_kind"] for body in bodies} == {"push", "issue", "pipeline", "build", "merge_request"}
-    by_api = [r for r in consumer.taken if r.headers.get("x-reconciler-reconstructed") == "true"]
+    by_api = [r for r in consumer.accepted if r.headers.get("x-reconciler-reconstructed") == "true"]
     assert {r.headers["x-gitlab-event"] for r in by_api} == {"Merge Request Hook", "Issue Hook"}
     assert all(r.headers["x-reconciler-unknown"] for r in by_api)
-    by_log = [r for r in consumer.taken if r.headers.get("x-reconciler-recovered") == "hook_log"]
+    by_log = [r for r in consumer.accepted if r.headers.get("x-reconciler-recovered") == "hook_log"]
     assert len(by_log) == 4
     world.push(PROJECT)  # by webhook again
-    assert consumer.wait_for(lambda c: len({r.event_id for r in c.taken}) == 8)
+    assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == 8)
     with sqlite3.connect(service.ledger) as db:
         assert db.execute("SELECT how FROM downtimes ORDER BY started_at").fetchall() == [("stopped",), ("killed",)]
 
@@ -68,10 +69,10 @@ def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, git
     service.write_config()
     hours_ago = times.now() - 3 * times.HOUR
     with sqlite3.connect(service.ledger) as db:  # as if it had stopped three hours ago
-        db.execute("UPDATE sources SET watched_since = ?", [times.iso(hours_ago - times.HOUR)])
-        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(hours_ago - times.HOUR)])
-        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(hours_ago)])
-        db.execute("UPDATE meta SET value = ? WHERE name = 'alive_at'", [times.iso(hours_ago)])
+        db.execute("UPDATE sources SET watched_since = ?", [times.iso(Millis(hours_ago - times.HOUR))])
+        db.execute("UPDATE coverage SET covered_from = ?", [times.iso(Millis(hours_ago - times.HOUR))])
+        db.execute("UPDATE coverage SET covered_through = ?", [times.iso(Millis(hours_ago))])
+        db.execute("UPDATE meta SET value = ? WHERE name = 'alive_at'", [times.iso(Millis(hours_ago))])
     shown = service.run("gaps", "--exit-code")
     assert shown.returncode == 1
     assert "no webhook" in shown.stdout  # the hook log, and what to do about it
@@ -79,7 +80,7 @@ def test_gaps_names_them_and_backfill_closes_them(make_service: MakeService, git
     found = json.loads(service.run("gaps", "--json").stdout)
     assert {gap["source"] for gap in found["gaps"]} >= {"project_events", "pipelines", "hook_log"}
     of_events = next(gap for gap in found["gaps"] if gap["source"] == "project_events")
-    assert of_events["from"] == times.iso(hours_ago)
+    assert of_events["from"] == times.iso(Millis(hours_ago))
     assert of_events["closable_until"][:4] == str(int(of_events["from"][:4]) + 3)
     assert all(row["through"] >= row["from"] for row in found["complete"])
 
@@ -133,8 +134,8 @@ def test_a_group_is_all_its_projects(make_service: MakeService, gitlab: Simulato
     service.wait_for_log("caught up with GitLab", projects=2)
     gitlab.world.push(43)
     gitlab.world.push(44)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
-    assert json.loads(consumer.taken[0].body)["project"]["path_with_namespace"] == "group/deep/er/project"
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
+    assert json.loads(consumer.accepted[0].body)["project"]["path_with_namespace"] == "group/deep/er/project"
     assert "group/deep/er/project" in service.run("status").stdout
     assert "2 projects" in service.run("check").stdout
 

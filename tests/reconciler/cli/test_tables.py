@@ -83,8 +83,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             " title = 'A title that goes on and on, longer than any terminal is wide', author = 'somebody'"
         )
         insert = "INSERT INTO {} ({}) VALUES ({})"
-        row: dict[str, Any]
-        for table, row in (
+        rows: tuple[tuple[str, dict[str, Any]], ...] = (
             ("destinations", {"id": 1, "name": "a-destination-with-a-long-name", "ordering": "project", "active": 1}),
             *(("deliveries", {"event_id": n, "destination_id": 1, "state": "dead", "lane": "x", "attempts": 1,
                               "opened_at": now, "next_attempt_at": now, "first_attempt_at": now, "finished_at": now,
@@ -96,7 +95,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
               for source in ("merge_requests", "project_events")),
             ("coverage", {"project_id": 1, "source": "project_events", "covered_from": now,
                           "covered_through": "2026-10-02T00:00:00.000Z"}),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for table, row in rows:
             db.execute(insert.format(table, ", ".join(row), ", ".join("?" * len(row))), list(row.values()))
     yield file
 

@@ -18,7 +18,7 @@ from sqlite_utils import Database
 
 from reconciler.ledger.storage import schema
 from reconciler.ledger.views import search
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post
 from tests.e2e.test_destinations import rows
@@ -126,7 +126,7 @@ def test_any_words_are_a_query(words: str) -> None:
 
 def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
     deliver(dash, PUSH, ISSUE)
-    assert consumer.wait_for(lambda c: len(c.taken) == 2)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 2)
     until(lambda: "delivered" in dash.get("/events/2").text)
     page = dash.get("/events/1").text
     for words in ("webhook:default", "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "ada", "Replay", "commits"):
@@ -136,28 +136,28 @@ def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
     assert dash.get("/events/" + "9" * 40).status_code == 404  # more than SQLite can hold
     for number in ("9" * 40, "\u00b2", "-1", "x"):
         assert dash.get("/events", params={"before": number}).status_code == 200
-        with dash.client.stream("GET", "/stream?after=2", headers={"Last-Event-ID": number.encode()}) as stream:
+        with dash.client.stream("GET", "/stream?after=2", headers={b"Last-Event-ID": number.encode()}) as stream:
             assert next(stream.iter_lines()) == "retry: 2000"
     assert dash.get("/nothing").status_code == 404
     assert "Nothing yet" in dash.get("/runs").text
-    assert "There are no dead letters" in dash.get("/dead").text
+    assert "There are no dead letters" in dash.get("/dead-letters").text
     older = dash.get("/events", params={"before": 2}).text
     assert re.findall(r'href="/events/(\d+)"', older) == ["1"]
 
 
 def test_buttons_do_what_they_say(dash: Dash, consumer: Consumer) -> None:
-    consumer.answer = lambda _h, body: (422, {}, b"no") if b"bad" in body else TAKEN
+    consumer.answer = lambda _h, body: (422, {}, b"no") if b"bad" in body else ACCEPTED
     for n in range(4):
         post(dash.service, 1, n, **({"bad": 1} if n % 2 else {}))
     assert consumer.wait_for(lambda c: len(c.requests) == 4)
-    until(lambda: dash.get("/dead").text.count("HTTP 422") == 2)
-    consumer.answer = lambda _h, _b: TAKEN
-    assert "2 dead letters resent." in dash.act("/dead/replay", destination="consumer").text
-    assert consumer.wait_for(lambda c: len(c.taken) == 4)
+    until(lambda: dash.get("/dead-letters").text.count("HTTP 422") == 2)
+    consumer.answer = lambda _h, _b: ACCEPTED
+    assert "2 dead letters resent." in dash.act("/dead-letters/replay", destination="consumer").text
+    assert consumer.wait_for(lambda c: len(c.accepted) == 4)
     told = dash.act("/events/1/replay", destination="consumer").text
     assert "Event 1 is resent to consumer." in told
-    assert consumer.wait_for(lambda c: len(c.taken) == 5)
-    assert consumer.taken[-1].headers["x-reconciler-replay"] == "1"
+    assert consumer.wait_for(lambda c: len(c.accepted) == 5)
+    assert consumer.accepted[-1].headers["x-reconciler-replay"] == "1"
     assert "consumer is paused" in dash.act("/destinations/consumer/pause").text
     dash.service.wait_for_log("destination paused")
     assert "consumer is resumed" in dash.act("/destinations/consumer/resume").text
@@ -166,7 +166,7 @@ def test_buttons_do_what_they_say(dash: Dash, consumer: Consumer) -> None:
 
 def test_a_form_from_elsewhere_does_nothing(dash: Dash, consumer: Consumer) -> None:
     post(dash.service, 1, 1)
-    assert consumer.wait_for(lambda c: len(c.taken) == 1)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     good = dash.secret
     for data, headers in (
         ({}, {}),
@@ -178,7 +178,7 @@ def test_a_form_from_elsewhere_does_nothing(dash: Dash, consumer: Consumer) -> N
         assert answer.status_code == 403
     assert dash.get("/destinations/consumer/pause").status_code == 405
     assert "paused" not in dash.get("/").text
-    large = dash.client.post("/dead/replay", content=b"x" * 100_000)
+    large = dash.client.post("/dead-letters/replay", content=b"x" * 100_000)
     assert large.status_code == 413
 
 
@@ -194,11 +194,11 @@ def test_with_a_token_who_shows_it_comes_in(make_service: MakeService) -> None:
     service = make_service(admin={"port": free_port(), "token": "open-sesame-open-sesame"}).start()
     service.wait_for_log("dashboard ready")
     dash = Dash(service)
-    for path in ("/", "/events", "/events/1", "/dead", "/runs"):
+    for path in ("/", "/events", "/events/1", "/dead-letters", "/runs"):
         answer = dash.get(path)
         assert (answer.status_code, answer.headers.get("location")) == (303, "/login")
     assert dash.get("/stream").status_code == 401
-    assert dash.client.post("/dead/replay", data={}).status_code == 401
+    assert dash.client.post("/dead-letters/replay", data={}).status_code == 401
     assert dash.get("/", headers={"Authorization": "Bearer open-sesame-open-sesame"}).status_code == 200
     assert dash.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 303
     form = re.search(r'name="secret" value="([^"]+)"', dash.get("/login").text)
@@ -276,7 +276,12 @@ def nasty_body(n: int, word: str) -> dict[str, Any]:
 def test_payloads_stay_words(dash: Dash) -> None:
     deliver(dash, *(nasty_body(n, word) for n, word in enumerate(NASTY)))
     until(lambda: f"/events/{len(NASTY)}" in dash.get("/events").text)
-    pages = ["/", "/events", "/dead?destination=%3Cscript%3E&kind=%22%3E%3Cimg%3E", "/events?q=%3Cscript%3E%22%3E"]
+    pages = [
+        "/",
+        "/events",
+        "/dead-letters?destination=%3Cscript%3E&kind=%22%3E%3Cimg%3E",
+        "/events?q=%3Cscript%3E%22%3E",
+    ]
     pages += [f"/events/{n + 1}" for n in range(len(NASTY))] + ["/?message=%3Cscript%3Ealert(1)%3C/script%3E"]
     for path in pages:
         text = dash.get(path).text

@@ -10,7 +10,7 @@ import pytest
 from reconciler.events.matching import group
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Precision
-from reconciler.events.times import HOUR, MINUTE, SECOND
+from reconciler.events.times import HOUR, MINUTE, SECOND, Millis
 
 UNIQUE_ID, GITLAB_TIME, RECEIVED_TIME = Precision.UNIQUE_ID, Precision.GITLAB_TIME, Precision.RECEIVED_TIME
 RECEIVED_UNVERIFIED, RECEIVED_REPEATABLE = Precision.RECEIVED_UNVERIFIED, Precision.RECEIVED_REPEATABLE
@@ -21,7 +21,7 @@ numbers = itertools.count()
 
 def seen(source: str, time: int, precision: Precision, bytes_: str = "same") -> Seen:
     label = next(numbers)
-    return Seen(time, source, str(label), precision, f"record {label}" if source == API else bytes_, label)
+    return Seen(Millis(time), source, str(label), precision, f"record {label}" if source == API else bytes_, label)
 
 
 def sizes(*sightings: Seen) -> list[list[str]]:
@@ -128,7 +128,7 @@ def test_a_webhook_with_other_bytes_does_not_take_another_s_record() -> None:
     """A wiki page is created, destroyed and created again; the second creation's record is not there yet."""
 
     def seen(time: int, source: str, sha: str, precision: Precision = Precision.RECEIVED_TIME) -> Seen:
-        return Seen(time * 1000, source, f"{source}-{time}", precision, sha, time)
+        return Seen(Millis(time * 1000), source, f"{source}-{time}", precision, sha, time)
 
     record = seen(184, "project_events", "record", Precision.GITLAB_TIME)
     by_group, by_project = seen(323, "webhook:group", "first"), seen(558, "webhook:default", "second")

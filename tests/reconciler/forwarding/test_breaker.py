@@ -30,19 +30,19 @@ def state(one: CircuitBreaker) -> str:
 
 def open_it(one: CircuitBreaker, now: int = 0) -> None:
     for _ in range(3):
-        one.failed(one.started(), now=now, at=now)
+        one.failed(one.started(), now=Millis(now), at=Millis(now))
 
 
 def test_full_width_until_so_many_failures_in_a_row() -> None:
     one = breaker()
     for _ in range(2):
-        one.failed(one.started(), now=0, at=0)
-    one.succeeded(one.started(), at=0)  # the row is broken
+        one.failed(one.started(), now=Millis(0), at=Millis(0))
+    one.succeeded(one.started(), at=Millis(0))  # the row is broken
     for _ in range(2):
-        one.failed(one.started(), now=0, at=0)
+        one.failed(one.started(), now=Millis(0), at=Millis(0))
     assert one.is_closed
-    assert one.wait(0) == 0
-    one.failed(one.started(), now=7, at=7)
+    assert one.wait(Millis(0)) == 0
+    one.failed(one.started(), now=Millis(7), at=Millis(7))
     assert (one.state.state, one.state.failures, one.state.changed_at) == ("open", 3, 7)
 
 
@@ -51,11 +51,11 @@ def test_while_open_one_probe_at_a_time_goes_out() -> None:
     open_it(one)
     now = one.state.until
     assert now > 0
-    assert not one.may_start(now - 1)
+    assert not one.may_start(Millis(now - 1))
     assert one.may_start(now)
     probe = one.started()
     assert state(one) == "half_open"
-    assert not one.may_start(10**9)
+    assert not one.may_start(Millis(10**9))
     one.failed(probe, now=now, at=now)
     assert state(one) == "open"
     assert one.state.changed_at == 0  # since when it is down
@@ -70,15 +70,15 @@ def test_what_was_sent_before_it_opened_says_nothing_more() -> None:
     one = breaker()
     early = [one.started() for _ in range(4)]
     for generation in early[:3]:
-        one.failed(generation, now=0, at=0)
+        one.failed(generation, now=Millis(0), at=Millis(0))
     state = one.state
-    one.failed(early[3], now=5, at=5)
+    one.failed(early[3], now=Millis(5), at=Millis(5))
     assert one.state == state
     one = breaker()
     early = [one.started() for _ in range(4)]
     for generation in early[:3]:
-        one.failed(generation, now=0, at=0)
-    one.succeeded(early[3], at=5)
+        one.failed(generation, now=Millis(0), at=Millis(0))
+    one.succeeded(early[3], at=Millis(5))
     assert one.state.state == "open"
     assert one.in_flight == 0
 
@@ -86,13 +86,13 @@ def test_what_was_sent_before_it_opened_says_nothing_more() -> None:
 def test_who_asks_for_a_pause_gets_it_and_is_not_down() -> None:
     one = breaker()
     for _ in range(10):
-        one.failed(one.started(), now=0, at=0, retry_after=5000, counts=False)
+        one.failed(one.started(), now=Millis(0), at=Millis(0), retry_after=Millis(5000), counts=False)
     assert one.is_closed
-    assert one.wait(0) == 5000
-    assert one.may_start(5000)
+    assert one.wait(Millis(0)) == 5000
+    assert one.may_start(Millis(5000))
     open_it(one, now=5000)
     now = one.state.until
-    one.failed(one.started(), now=now, at=now, retry_after=3000, counts=False)
+    one.failed(one.started(), now=now, at=now, retry_after=Millis(3000), counts=False)
     assert one.state.state == "open"
     assert one.wait(now) == 3000
 
@@ -101,11 +101,11 @@ def test_it_goes_on_after_a_restart_where_it_was() -> None:
     one = breaker()
     open_it(one)
     again = breaker(one.state)
-    assert again.wait(0) == one.state.until
-    half = breaker(Breaker("half_open", 3, 0, 0))  # killed with a probe on its way
-    assert half.may_start(1)
+    assert again.wait(Millis(0)) == one.state.until
+    half = breaker(Breaker("half_open", 3, Millis(0), Millis(0)))  # killed with a probe on its way
+    assert half.may_start(Millis(1))
     half.started()
-    assert not half.may_start(1)
+    assert not half.may_start(Millis(1))
 
 
 @given(st.integers(1, 60))
@@ -139,12 +139,18 @@ class AnyOrder(RuleBasedStateMachine):
     def end(self, index: int, outcome: str) -> None:
         generation = self.flying.pop(index % len(self.flying))
         if outcome == "taken":
-            self.one.succeeded(generation, at=self.now)
+            self.one.succeeded(generation, at=Millis(self.now))
         elif outcome == "none":
             self.one.gave_up()
         else:
             later = outcome == "later"
-            self.one.failed(generation, now=self.now, at=self.now, retry_after=500 if later else 0, counts=not later)
+            self.one.failed(
+                generation,
+                now=Millis(self.now),
+                at=Millis(self.now),
+                retry_after=Millis(500 if later else 0),
+                counts=not later,
+            )
 
     @rule(millis=st.integers(1, 10_000))
     def wait(self, millis: int) -> None:
@@ -157,7 +163,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def never_stuck(self) -> None:
         if not self.flying:
-            assert self.one.may_start(self.now + self.one.wait(self.now))
+            assert self.one.may_start(Millis(self.now + self.one.wait(Millis(self.now))))
 
 
 TestAnyOrder = AnyOrder.TestCase
@@ -168,9 +174,9 @@ def test_a_rate_is_kept_in_every_stretch_of_time(per_second: float, pauses: list
     rate, now, sent = SendRate(per_second), 0, []
     for pause in pauses:
         now += pause
-        now += rate.wait(now)
-        assert rate.wait(now) == 0
-        rate.take(now)
+        now += rate.wait(Millis(now))
+        assert rate.wait(Millis(now)) == 0
+        rate.take(Millis(now))
         sent.append(now)
     for i, start in enumerate(sent):
         for j in range(i + 1, len(sent)):
@@ -180,5 +186,5 @@ def test_a_rate_is_kept_in_every_stretch_of_time(per_second: float, pauses: list
 def test_no_rate_never_waits() -> None:
     rate = SendRate(None)
     for _ in range(1000):
-        assert rate.wait(0) == 0
-        rate.take(0)
+        assert rate.wait(Millis(0)) == 0
+        rate.take(Millis(0))

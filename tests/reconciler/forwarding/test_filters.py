@@ -31,7 +31,12 @@ MERGE = {
 
 
 def candidate(body: dict[str, Any] | None = None, **more: Any) -> Candidate:
-    about = {"kind": "merge_request", "action": "merge", "project_id": 42, "project_path": "group/sub/project"}
+    about: dict[str, Any] = {
+        "kind": "merge_request",
+        "action": "merge",
+        "project_id": 42,
+        "project_path": "group/sub/project",
+    }
     about |= {"ref": "fast", "author": "ada", "object": "merge_request/7"}
     payload = json.dumps(MERGE if body is None else body)
     return Candidate(Summary(**(about | more)), "webhook:default", lambda: payload)
@@ -223,7 +228,7 @@ def test_lanes() -> None:
     assert lane("none", 7, about) == "event:000000000007"
 
 
-SEEN = {"body": MERGE, "event": {"author": "ada", "title": 'He said "no"', "kind": "merge_request"}}
+SEEN: dict[str, Any] = {"body": MERGE, "event": {"author": "ada", "title": 'He said "no"', "kind": "merge_request"}}
 
 
 def made(**transform: Any) -> Any:

@@ -29,7 +29,12 @@ def formatter(**more: Any) -> Formatter:
 
 
 def outgoing(**summary: Any) -> Outgoing:
-    about = {"kind": "push", "project_id": 42, "project_path": "group/project", "ref": "refs/heads/main"}
+    about: dict[str, Any] = {
+        "kind": "push",
+        "project_id": 42,
+        "project_path": "group/project",
+        "ref": "refs/heads/main",
+    }
     return Outgoing(
         event_id=7,
         happened_at="2026-11-24T10:00:00.000Z",

@@ -13,7 +13,7 @@ from reconciler.events import times
 from reconciler.forwarding.kind import attempt
 from reconciler.forwarding.kinds.http import READ_BYTES, Http, HttpDestination
 from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message
-from reconciler.simulator.consumer import TAKEN, Consumer
+from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_destinations import rows
 from tests.support.scripted import Scripted
@@ -40,7 +40,7 @@ class TestAnswers:
     @pytest.mark.parametrize("status", [200, 500])
     async def test_nothing_is_unpacked(self, coding: str, status: int) -> None:
         assert len(BOMB) < 4096  # and two hundred MiB inside
-        with Scripted(lambda _: (status, BOMB), **{"Content-Encoding": coding}) as server:
+        with Scripted(lambda _: (status, BOMB), {"Content-Encoding": coding}) as server:
             answer = await tried(server.url)
         assert answer.status == status
         assert answer.accepted == (status == 200)
@@ -96,13 +96,13 @@ class TestHeaders:
         service = make_service(destinations=[to_consumer(consumer)]).start()
         body = b'{"object_kind":"push","project_id":1,"n":%d}'
         odd = "https://gé…".encode()
-        posted = {"Content-Type": b"application/json", "X-Gitlab-Token": TOKEN.encode(), "X-Gitlab-Instance": odd}
+        posted = {b"Content-Type": b"application/json", b"X-Gitlab-Token": TOKEN.encode(), b"X-Gitlab-Instance": odd}
         taken = service._gitlab.post(service.url + "/webhooks/gitlab", content=body % 1, headers=posted)
         assert taken.status_code == 200
         assert service.post(body % 2).status_code == 200
-        assert consumer.wait_for(lambda c: len(c.taken) == 2)
-        assert consumer.taken[0].headers["x-gitlab-instance"].encode("latin-1") == odd
-        consumer.answer = lambda _h, _b: TAKEN
+        assert consumer.wait_for(lambda c: len(c.accepted) == 2)
+        assert consumer.accepted[0].headers["x-gitlab-instance"].encode("latin-1") == odd
+        consumer.answer = lambda _h, _b: ACCEPTED
         until(lambda: rows(service, "SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(2,)])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from reconciler.cli.unheard import unheard
+from reconciler.cli.filter_hints import filter_hints
 from reconciler.config.destinations import Destination
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -110,7 +110,7 @@ def test_it_does_not_matter_who_calls_it_what_meanwhile(db: Database) -> None:
                     source="webhook:default",
                     source_id=f"{pattern} {number}",
                     event_uuid=None,
-                    seen_at=NOW + times.DAY * (pattern == "new/p"),
+                    seen_at=times.Millis(NOW + times.DAY * (pattern == "new/p")),
                     headers={},
                     project_ids={},
                 )
@@ -139,8 +139,8 @@ def test_it_is_found_by_either_path_and_in_any_capitals(db: Database) -> None:
     book.hears(7, "new/p7")
     for path in ("group/p7", "New/P7", "GROUP/P7"):
         assert len(browse.newest(db, Filter(project=path), limit=9)) == 2
-        assert unheard(db, Filter(project=path, kind="note")) == ["no kind 'note' in the ledger"]
-    assert unheard(db, Filter(project="other/p7")) == ["no project 'other/p7' in the ledger"]
+        assert filter_hints(db, Filter(project=path, kind="note")) == ["no kind 'note' in the ledger"]
+    assert filter_hints(db, Filter(project="other/p7")) == ["no project 'other/p7' in the ledger"]
     assert browse.newest(db, Filter(project="other/p7"), limit=9) == []
 
 
@@ -153,7 +153,7 @@ def test_the_service_says_it_once_and_delivers(
     for number, path in enumerate([PATH, "new/place", "new/place"]):
         sent = json.dumps(push(PROJECT, path, number)).encode()
         assert service.post(sent, Idempotency_Key=str(number)).status_code == 200
-    until(lambda: len(consumer.taken) == 3)
+    until(lambda: len(consumer.accepted) == 3)
     said = service.wait_for_log("filter may not match as intended")
     assert f"{PATH} is new/place now" in said["why"]
     assert f"{PATH} is new/place now" in service.run("check").stdout

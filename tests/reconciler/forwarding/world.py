@@ -49,11 +49,12 @@ Key = tuple[str, int]
 
 
 def destination(name: str, concurrency: int = 2) -> SinkDestination:
-    more: dict[str, Any] = {
+    settings_of: dict[str, dict[str, Any]] = {
         "single": {"ordering": "none"},
         "slow": {"ordering": "none", "rate_limit": f"{RATE:g}/s"},
         "past": {"start_from": "beginning", "filter": {"projects": [1]}},
-    }.get(name, {})
+    }
+    more = settings_of.get(name, {})
     settings = {
         "name": name,
         "kind": "sink",

@@ -11,20 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.events.intervals import Interval, uncovered
+from reconciler.events.times import Millis
 from reconciler.ledger.coverage.intervals import cover, covered
 from reconciler.ledger.storage.connection import connect
 
-intervals = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda t: Interval(*t)), max_size=12)
+moments = st.integers(0, 60).map(Millis)
+intervals = st.lists(st.builds(Interval, moments, moments), max_size=12)
 
 
 @settings(deadline=None)
-@given(read=intervals, asked=st.tuples(st.integers(0, 60), st.integers(0, 60)))
-def test_covered_and_gaps_are_every_moment_once(read: list[Interval], asked: tuple[int, int]) -> None:
+@given(read=intervals, asked=st.tuples(moments, moments))
+def test_covered_and_gaps_are_every_moment_once(read: list[Interval], asked: tuple[Millis, Millis]) -> None:
     moments = {m for interval in read for m in range(interval.start, interval.end)}
     with TemporaryDirectory() as folder, closing(connect(Path(folder) / "ledger.db")) as db:
         for interval in read:
             cover(db, 1, "project_events", interval)
-        cover(db, 2, "project_events", Interval(0, 60))
+        cover(db, 2, "project_events", Interval(Millis(0), Millis(60)))
         found = covered(db, 1, "project_events")
     assert {m for i in found for m in range(i.start, i.end)} == moments
     assert all(left.end < right.start for left, right in itertools.pairwise(found))

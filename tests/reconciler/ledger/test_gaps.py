@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -45,7 +45,7 @@ class Told:
         """Moment by moment."""
         end = expected if self.until is None else min(expected, self.until)
         if self.trouble == SWITCHED_OFF:
-            end = min(end, self.trouble_at - (NOW - expected))
+            end = min(end, Millis(self.trouble_at - (NOW - expected)))
         missing = [
             moment
             for moment in range(self.since, end)
@@ -144,7 +144,7 @@ def test_many_projects_cost_no_more_statements_than_few(tmp_path: Path, face: st
     def statements(projects: int) -> int:
         with closing(connect(tmp_path / f"{projects}.db")) as db:
             filled(db, projects)
-            db.conn = Watched(db.conn)
+            db.conn = cast(Any, Watched(db.conn))
             FACES[face](db)
             asked: int = len(db.conn.asked)  # type: ignore[attr-defined]
             db.conn = db.conn._conn  # type: ignore[attr-defined]

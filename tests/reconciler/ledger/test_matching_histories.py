@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from reconciler.events import matching, times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.events.times import Millis
 from reconciler.ledger.queue.deliveries import Attempt, deliver
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
@@ -170,7 +171,7 @@ def anything(draw: st.DrawFn) -> list[Sighting]:
         Sighting(
             source=source,
             source_id=str(number),
-            identity=Identity("key", START + time, precision_of[source]),
+            identity=Identity("key", Millis(START + time), precision_of[source]),
             summary=Summary(kind="push", project_id=1),
             seen_at=START,
             payload="{}",
@@ -204,7 +205,7 @@ def report(source: str, at: int, content: str = "") -> Sighting:
         source_id=str(at),
         identity=Identity(
             "push:1:refs/heads/main:a:b",
-            START + at,
+            Millis(START + at),
             Precision.GITLAB_TIME if source == "project_events" else Precision.RECEIVED_TIME,
         ),
         summary=Summary(kind="push", project_id=1),

@@ -43,7 +43,7 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
         )
     with closing(connect(path)) as db:
         with transaction(db):
-            assert destinations.sync(db, [DestinationSpec("old"), DestinationSpec("new")], now=0) == {
+            assert destinations.sync(db, [DestinationSpec("old"), DestinationSpec("new")], now=Millis(0)) == {
                 "old": 1,
                 "new": 2,
             }
@@ -54,7 +54,13 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
         assert shown is not None
         assert shown["payload"] == '{"n": 1}'
         assert event_ids(db)(1).startswith("evt_")
-        found = status(db, asked=Asked("https://gitlab.example", True, [], Millis(0)), keeps={}, expected=0, now=0)
+        found = status(
+            db,
+            asked=Asked("https://gitlab.example", True, [], Millis(0)),
+            keeps={},
+            expected=Millis(0),
+            now=Millis(0),
+        )
         assert [(one.name, one.state, one.pending) for one in found.destinations] == [
             ("new", "up", 0),
             ("old", "up", 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlite_utils import Database
@@ -21,7 +21,7 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.recording import neighbourhood
+from reconciler.ledger.recording import neighbourhood, reported
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
@@ -60,7 +60,7 @@ class Watched:
 def db(tmp_path: Path) -> Iterator[Database]:
     with closing(connect(tmp_path / "ledger.db")) as db:
         with transaction(db):
-            destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two", "none")], now=0)
+            destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two", "none")], now=Millis(0))
         yield db
 
 
@@ -68,9 +68,9 @@ def sighting(number: int, source: str = "webhook:default", key: str | None = Non
     return Sighting(
         source=source,
         source_id=f"{source}-{number}",
-        identity=Identity(key or f"note:{number}", 1_700_000_000_000 + number * 1000, Precision.GITLAB_TIME),
+        identity=Identity(key or f"note:{number}", Millis(1_700_000_000_000 + number * 1000), Precision.GITLAB_TIME),
         summary=Summary(kind="note", project_id=number % 3 + 1, project_path=f"group/{number % 3 + 1}"),
-        seen_at=1_700_000_000_000,
+        seen_at=Millis(1_700_000_000_000),
         payload="{}",
         payload_sha=f"{source} {number}",
     )
@@ -98,7 +98,7 @@ def scans(plan: list[str]) -> list[str]:
 
 def test_hot_queries_use_indexes(db: Database) -> None:
     watched = Watched(db.conn)
-    db.conn = watched
+    db.conn = cast(Any, watched)
     with transaction(db):
         record(db, [sighting(n) for n in range(50)], now=times.now(), routes=ROUTES)
         record(db, [sighting(99)], now=times.now(), routes=ROUTES)
@@ -106,17 +106,18 @@ def test_hot_queries_use_indexes(db: Database) -> None:
             db, [sighting(1, "project_events", "note:7"), sighting(2, "project_events", "note:7")], now=times.now()
         )
         record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
+    reported.reported_keys(db, ["note:7"])
     deliveries.next_lanes(db, 1, now=times.now(), limit=1000)
     deliveries.next_due(db, 1, after=times.now())
     deliveries.outgoing(db, 1)
-    attempt = deliveries.Attempt(1, 1, 1, 1, 0, 0, 500, "http_5xx", "no")
-    deliveries.retry(db, attempt, pause=0, now=times.now())
-    deliveries.pull_back(db, 1, longest=0, now=times.now())
+    attempt = deliveries.Attempt(1, 1, 1, 1, Millis(0), Millis(0), 500, "http_5xx", "no")
+    deliveries.retry(db, attempt, pause=Millis(0), now=times.now())
+    deliveries.pull_back(db, 1, longest=Millis(0), now=times.now())
     deliveries.mark_dead(db, attempt)
     deliveries.deliver(db, attempt)
-    intervals.cover(db, 1, "project_events", Interval(0, 9))
+    intervals.cover(db, 1, "project_events", Interval(Millis(0), Millis(9)))
     source_state.watched_since(db, 1, "project_events")
-    source_state.note_read(db, 1, "project_events", 0)
+    source_state.note_read(db, 1, "project_events", Millis(0))
     source_state.note_trouble(db, 1, "project_events", "refused", "no", Millis(0))
     source_state.watched_sources(db, 1)
     names.note_found(db, Name("project", "1"), 1)
@@ -128,15 +129,17 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     browse.show(db, 1)
     dead_letters.attempts(db, 1)
     dead_letters.dead_letters(db, browse.Filter(), destination="one", limit=5)
-    past_deliveries.open_past_deliveries(db, ROUTES[0], now=0)
-    destinations.note_breaker(db, 1, destinations.Breaker("open", 5, 1, 1))
+    past_deliveries.open_past_deliveries(db, ROUTES[0], now=Millis(0))
+    destinations.note_breaker(db, 1, destinations.Breaker("open", 5, Millis(1), Millis(1)))
     list(resend.find(db, resend.ResendRequest(dead_only=True), ROUTES[0]))
-    pruning = prune.Pruning(prune.Keep(events=1, dead_letters=1, attempts=1, runs=1), now=0)
+    pruning = prune.Pruning(
+        prune.Keep(events=Millis(1), dead_letters=Millis(1), attempts=Millis(1), runs=Millis(1)), now=Millis(0)
+    )
     while not pruning.step(db):
         pass
     db.conn.execute(alerts.DEAD_LETTERS, (1,)).fetchall()
     db.conn.execute(status.OPENED_AT, (1, 1)).fetchall()
-    overview.hours(db, since=0)
+    overview.hours(db, since=Millis(0))
     overview.records(db)
     overview.runs(db, before=9, limit=9)
     search.find(db, "note", before=9, limit=9)

@@ -43,8 +43,8 @@ from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids
-from reconciler.ledger.upkeep import parts, reloads
-from reconciler.ledger.upkeep.parts import Part
+from reconciler.ledger.upkeep import failing_parts, reloads
+from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruning
 from reconciler.ledger.views.search import index_step
 from reconciler.metrics.collectors import LedgerCollector
@@ -125,14 +125,14 @@ def fill(db: Database) -> None:
     downtime.note_start(db, NOW)
     downtime.note_stop(db, NOW)
     hook = HookState(7, 1, "default", "http://x", ["push_events"], "disabled", times.iso(NOW))
-    hooks.note_hooks(db, 7, [hook], off=[1], now=NOW)
+    hooks.note_hooks(db, 7, [hook], disabled=[1], now=NOW)
     alerts.note(db, alerts.destination_conditions(db, hold={}, now=NOW), now=NOW, routes=[])
     reloads.note_reload(db, "no")
     db.execute("INSERT INTO meta VALUES ('pruned_through', ?)", [times.iso(Millis(NOW - 9 * DAY))])
     db.execute("INSERT INTO meta VALUES ('ledger_id_from:3', 'abc')")
     runs.note_run(db, Run(7, "project_events", "poll", Millis(NOW - DAY), NOW, NOW, NOW, 1, 1, 1, 1))
     unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
-    parts.note_parts(db, [Part("dashboard", NOW, 1, "no")])
+    failing_parts.note_parts(db, [Part("dashboard", NOW, 1, "no")])
     index_step(db)
 
 
@@ -203,7 +203,7 @@ def poll(folder: Path) -> None:
         unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
         assert unreadable.unreadable(db)
         assert unreadable.by_source(db)
-        hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), off=[1], now=NOW)
+        hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), disabled=[1], now=NOW)
 
 
 def service(folder: Path) -> None:
@@ -219,7 +219,7 @@ def service(folder: Path) -> None:
             pruning = Pruning(Keep(Millis(DAY), None, Millis(DAY), Millis(DAY)), now=NOW)
             while not pruning.step(db):
                 pass
-        parts.failing(db)
+        failing_parts.failing(db)
         event_ids(db)(9)
         for one in destinations.destination_states(db):
             deliveries.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
@@ -241,7 +241,7 @@ FACES: dict[str, Callable[[Path], None]] = {
     "front": dashboard("/"),
     "events": dashboard("/events?q=issue"),
     "event": dashboard("/events/1"),
-    "dead": dashboard("/dead"),
+    "dead": dashboard("/dead-letters"),
     "runs": dashboard("/runs"),
     "metrics": metrics,
     "service": service,

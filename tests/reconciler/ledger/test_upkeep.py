@@ -40,7 +40,7 @@ OUT = Route(1, "none", lambda _: True)
 
 def pruned(db: Any, *, now: int = NOW, **keep: Any) -> Pruned:
     pruning = Pruning(
-        Keep(**({"events": None, "dead_letters": None, "attempts": None, "runs": None} | keep)), now=now
+        Keep(**({"events": None, "dead_letters": None, "attempts": None, "runs": None} | keep)), now=Millis(now)
     )
     done = False
     while not done:
@@ -57,7 +57,7 @@ def ledger(folder: Path) -> Any:
 
 
 def attempt(event_id: int, at: int) -> Attempt:
-    return Attempt(event_id, 1, event_id, 1, at, at, 200)
+    return Attempt(event_id, 1, event_id, 1, Millis(at), Millis(at), 200)
 
 
 @settings(deadline=None)
@@ -72,14 +72,14 @@ def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], 
         rows = sorted(rows, key=lambda row: -row[1])
         for n, (state, recorded, finished) in enumerate(rows):
             with transaction(db):
-                record(db, list(made(1, first=n)), now=NOW - recorded * DAY, routes=[OUT])
+                record(db, list(made(1, first=n)), now=Millis(NOW - recorded * DAY), routes=[OUT])
                 at = NOW - min(recorded, finished) * DAY
                 if state == "delivered":
                     deliveries.deliver(db, attempt(n + 1, at))
                 elif state == "dead":
                     deliveries.mark_dead(db, attempt(n + 1, at))
                 elif state == "retrying":
-                    deliveries.retry(db, attempt(n + 1, at), pause=0, now=at)
+                    deliveries.retry(db, attempt(n + 1, at), pause=Millis(0), now=Millis(at))
         pruned(db, events=10 * DAY, dead_letters=None if dead_days is None else dead_days * DAY)
         left = {ident for (ident,) in db.execute("SELECT id FROM events").fetchall()}
         for n, (state, recorded, finished) in enumerate(rows):
@@ -108,7 +108,7 @@ def test_the_file_gets_smaller_and_ids_are_never_given_again(tmp_path: Path) -> 
     with closing(ledger(tmp_path)) as db:
         for n in range(0, 4000, 500):
             with transaction(db):
-                record(db, list(made(500, first=n, at=NOW - 40 * DAY)), now=NOW - 40 * DAY)
+                record(db, list(made(500, first=n, at=Millis(NOW - 40 * DAY))), now=Millis(NOW - 40 * DAY))
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         before = (tmp_path / "ledger.db").stat().st_size
         found = pruned(db, events=30 * DAY)
@@ -138,12 +138,12 @@ def test_prune_as_a_command_and_a_backfill_into_what_was_pruned(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer
 ) -> None:
     service = make_service(destinations=[to_consumer(consumer)], **at_gitlab(gitlab), retention={"events": "30d"})
-    filled(service.ledger, 10, at=times.now() - 40 * DAY)
+    filled(service.ledger, 10, at=Millis(times.now() - 40 * DAY))
     service.write_config()
     done = service.run("prune", "--json")
     assert json.loads(done.stdout)["events"] == 10
     assert service.run("prune").stdout == "Nothing is old enough to delete.\n"
-    day = times.iso(times.now() - 50 * DAY)[:10]
+    day = times.iso(Millis(times.now() - 50 * DAY))[:10]
     refused = service.run("backfill", "--from", day, "--project", str(PROJECT))
     assert refused.returncode == 2
     assert "were pruned" in refused.stderr
@@ -238,7 +238,7 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     service.wait_for_log("caught up with GitLab")
     post(service, 1, 0)
     gitlab.world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 2)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 2)
     copied = service.run("backup", str(tmp_path / "copy.db"), "--json")
     assert json.loads(copied.stdout)["events"] == 2
     running = service.run("restore", str(tmp_path / "copy.db"), "-y")
@@ -246,22 +246,22 @@ def test_after_a_restore_nothing_is_missing_and_no_id_means_two_things(
     post(service, 1, 1)  # only a webhook told: a restore loses it, and says so in its help
     gitlab.world.push(PROJECT)
     gitlab.world.push(PROJECT)
-    assert consumer.wait_for(lambda c: len(c.taken) == 5)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 5)
     service.kill()
     restored = service.run("restore", str(tmp_path / "copy.db"), "-y")
     assert (restored.returncode, "is intact: 2 events" in restored.stderr) == (0, True)
     assert len(list(service.folder.glob("ledger.db.before-restore-*"))) >= 1
     service.start()
     service.wait_for_log("service was down")
-    assert consumer.wait_for(lambda c: len(c.taken) == 7)  # the two pushes since, again
+    assert consumer.wait_for(lambda c: len(c.accepted) == 7)  # the two pushes since, again
     ids: dict[str, bytes] = {}
-    for request in consumer.taken:
+    for request in consumer.accepted:
         assert ids.setdefault(request.event_id, request.body) == request.body
     assert numbers_of(consumer).count(0) == 1
 
 
 def numbers_of(consumer: Consumer) -> list[int]:
-    return [json.loads(request.body).get("n", -1) for request in consumer.taken]
+    return [json.loads(request.body).get("n", -1) for request in consumer.accepted]
 
 
 def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeService, consumer: Consumer) -> None:
@@ -276,7 +276,7 @@ def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeServ
             litestream.execute("SELECT count(*) FROM _litestream_seq").fetchone()
             for m in range(20):
                 post(service, 1, n * 100 + m)
-            assert consumer.wait_for(lambda c, n=n: len(c.taken) == 1 + 20 * n)  # type: ignore[misc]
+            assert consumer.wait_for(lambda c, n=n: len(c.accepted) == 1 + 20 * n)  # type: ignore[misc]
             litestream.execute("COMMIT")
             busy, _, _ = litestream.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             assert busy == 0

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from reconciler.config.models import Config
+from reconciler.config.load import load
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
+from reconciler.events.times import Millis
 from reconciler.ledger.coverage import gaps
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
-from reconciler.polling.parts import reconciling
+from reconciler.polling.reconciling import reconciling
 from reconciler.polling.rounds import expected
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
@@ -25,33 +27,39 @@ NOW = times.from_iso("2026-11-24T12:00:00Z")
 
 
 class House:
-    """A service without its receiver and its forwarder. Sections given replace the config's."""
+    """A service without its receiver and its forwarder, on one ledger and one clock. Sections given replace the
+    config's.
+    """
 
-    def __init__(self, gitlab: Simulator, folder: Path, **sections: Any) -> None:
-        self.gitlab = gitlab
+    def __init__(self, folder: Path, **sections: Any) -> None:
         self.now = NOW
-        self.path = folder / "ledger.db"
-        self.db = connect(self.path)
-        self.reader = connect(folder / "ledger.db", readonly=True)
+        self.file = folder / "config.yaml"
+        self.file.write_text(
+            yaml.safe_dump(
+                {
+                    "projects": [42],
+                    "receiver": {"url": "http://127.0.0.1:9", "hooks": [{"token": "t"}]},
+                    "ledger": {"path": "ledger.db"},
+                }
+                | sections
+            )
+        )
+        self.config = load(self.file, {})
+        path = self.config.ledger.path
+        self.db, self.reader = connect(path), connect(path, readonly=True)
         self.writer = Writer(self.db)
         self.ledger = Ledger(self.writer, self.reader)
-        self.config = Config.model_validate(
-            {
-                "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
-                "projects": [42],
-                "receiver": {"url": "http://127.0.0.1:9", "hooks": [{"token": "t"}]},
-                "ledger": {"path": str(folder / "ledger.db")},
-            }
-            | sections
-        )
         self.expected_tests = ExpectedTests()
+        self.start()
+
+    def start(self) -> None:
+        """Build what asks GitLab, as after a restart."""
         self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=self.expected_tests)
         self.poll = self.parts.poller.poll
-        gitlab.world.clock = lambda: self.now
 
-    @property
-    def asked(self) -> int:
-        return sum(self.gitlab.api.requests.values())
+    def later(self, by: int) -> None:
+        """Let time pass."""
+        self.now = Millis(self.now + by)
 
     def rows(self, sql: str) -> list[Any]:
         return self.reader.execute(sql).fetchall()
@@ -69,6 +77,19 @@ class House:
         self.db.close()
 
 
+class SimulatedHouse(House):
+    """A house whose GitLab is the simulator, which has the house's clock."""
+
+    def __init__(self, gitlab: Simulator, folder: Path, **sections: Any) -> None:
+        super().__init__(folder, **({"gitlab": {"url": gitlab.url, "token": gitlab.api.token}} | sections))
+        self.gitlab = gitlab
+        gitlab.world.clock = lambda: self.now
+
+    @property
+    def asked(self) -> int:
+        return sum(self.gitlab.api.requests.values())
+
+
 @pytest.fixture
 def simulated() -> Iterator[Simulator]:
     world = World()
@@ -77,17 +98,17 @@ def simulated() -> Iterator[Simulator]:
         yield simulator
 
 
-MakeHouse = Callable[..., House]
+MakeHouse = Callable[..., SimulatedHouse]
 
 
 @pytest.fixture
 async def make_house(
     simulated: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[MakeHouse]:
-    made: list[House] = []
+    made: list[SimulatedHouse] = []
 
-    def make(**sections: Any) -> House:
-        house = House(simulated, tmp_path, **sections)
+    def make(**sections: Any) -> SimulatedHouse:
+        house = SimulatedHouse(simulated, tmp_path, **sections)
         monkeypatch.setattr(times, "now", lambda: house.now)
         made.append(house)
         return house

@@ -20,7 +20,7 @@ async def test_no_gap_while_polls_go_on(make_house: MakeHouse) -> None:
     house = make_house()
     for _ in range(3):
         await house.poll(42)
-        house.now += 10 * MINUTE
+        house.later(10 * MINUTE)
     await house.poll(42)
     assert [gap for gap in house.gaps() if gap.source != "hook_log"] == []
 
@@ -30,10 +30,10 @@ async def test_downtime_is_noted_and_names_the_gap(make_house: MakeHouse) -> Non
     await house.ledger.note_start(house.now)
     await house.poll(42)
     await house.ledger.heartbeat(house.now)
-    house.now += 3 * HOUR
+    house.later(3 * HOUR)
     found = await house.ledger.note_start(house.now)
     assert found is not None
-    assert (found.during, found.how) == (Interval(NOW, NOW + 3 * HOUR), "killed")
+    assert (found.during, found.how) == (Interval(NOW, Millis(NOW + 3 * HOUR)), "killed")
     [gap] = house.gaps()
     assert (gap.project_id, gap.source, gap.why) == (42, "project_events", "down")
     assert NOW - MINUTE < gap.during.start <= NOW
@@ -46,7 +46,7 @@ async def test_a_stop_is_told_from_a_crash(make_house: MakeHouse) -> None:
     house = make_house()
     assert await house.ledger.note_start(house.now) is None
     await house.ledger.note_stop(house.now)
-    house.now += HOUR
+    house.later(HOUR)
     found = await house.ledger.note_start(house.now)
     assert found is not None
     assert found.how == "stopped"
@@ -63,7 +63,7 @@ async def test_trouble_with_gitlab_names_the_gap(
     house = make_house(reconcile=EVENTS)
     house.parts.client._tries = 2
     await house.poll(42)
-    house.now += HOUR
+    house.later(HOUR)
     if status == 403:
         house.gitlab.api.faults.forbidden_paths = {"/events": 403}
     else:
@@ -81,11 +81,11 @@ async def test_one_source_refused_leaves_the_others_alone(make_house: MakeHouse)
     house = make_house()
     house.gitlab.api.faults.forbidden_paths = {"/pipelines": 403}
     house.gitlab.world.push(42)
-    house.now += HOUR
+    house.later(HOUR)
     counts = await house.poll(42)
     assert counts is not None
     assert counts.error is None
-    house.now += HOUR
+    house.later(HOUR)
     asked = house.gitlab.api.requests["/api/v4/projects/42/pipelines"]
     await house.poll(42)
     assert house.gitlab.api.requests["/api/v4/projects/42/pipelines"] == asked  # left alone for a while
@@ -100,7 +100,7 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     house = make_house(reconcile=LOG)
     house.gitlab.add_hook(42, "http://127.0.0.1:9/webhooks/gitlab")
     await house.poll(42)
-    house.now += 6 * DAY + 12 * HOUR
+    house.later(6 * DAY + 12 * HOUR)
     [log, _] = house.gaps()
     assert (log.source, log.is_final, state(log, house.now)) == ("hook_log", False, "expiring")
     [alert] = expiring_gaps(house.ledger, house.gaps(), house.now)
@@ -110,7 +110,7 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     metrics = [m for family in reading.collect() for m in family.samples]
     expiring = [m.value for m in metrics if m.name == "gitlab_reconciler_gaps" and m.labels["state"] == "expiring"]
     assert expiring == [1]
-    house.now += 2 * DAY
+    house.later(2 * DAY)
     lost, left, _ = house.gaps()
     assert (lost.why, lost.is_final, state(lost, house.now)) == ("too old", True, "final")
     assert (left.source, left.during.start) == ("hook_log", house.now - 7 * DAY)
@@ -129,11 +129,11 @@ async def test_a_project_that_is_watched_no_more_has_no_new_gaps(make_house: Mak
     for name in house.parts.projects.names:
         await house.poll(name)
     world.projects[43].archived = True
-    house.now += HOUR
+    house.later(HOUR)
     await house.parts.projects.refresh_groups()
     assert house.parts.projects.names == [42]
     await house.poll(42)
-    house.now += 30 * DAY
+    house.later(30 * DAY)
     assert {gap.project_id for gap in house.gaps()} == {42, 43}
     [of_archived] = [gap for gap in house.gaps() if gap.project_id == 43]
     assert of_archived.during.end == NOW + HOUR  # until it was let go, and not for ever
@@ -170,9 +170,9 @@ async def test_a_group_that_can_t_be_read_keeps_its_projects(make_house: MakeHou
 async def test_backfill_closes_what_can_be_closed(make_house: MakeHouse) -> None:
     house = make_house(reconcile=EVENTS)
     await house.poll(42)
-    house.now += 5 * HOUR
+    house.later(5 * HOUR)
     house.gitlab.world.push(42)
-    house.now += 5 * HOUR
+    house.later(5 * HOUR)
     assert len(house.gaps()) == 1
     work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     report = await work.project(42, None, lambda _name, _length: lambda *_: None)
@@ -185,10 +185,10 @@ async def test_backfill_closes_what_can_be_closed(make_house: MakeHouse) -> None
 async def test_a_long_backfill_goes_in_parts_and_is_resumed(make_house: MakeHouse) -> None:
     house = make_house(reconcile=EVENTS)
     for n in range(300, 0, -3):
-        house.now = NOW - n * DAY
+        house.now = Millis(NOW - n * DAY)
         house.gitlab.world.push(42)
     house.now = NOW
-    wanted = Interval(NOW - 301 * DAY, NOW - HOUR)
+    wanted = Interval(Millis(NOW - 301 * DAY), Millis(NOW - HOUR))
     assert len(cut(wanted, 4)) == 4
     work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     reads = 0

@@ -1,4 +1,4 @@
-"""A webhook that GitLab switched off, and `hooks ensure`."""
+"""A webhook that GitLab disabled, and `hooks ensure`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.polling.ensure import ensure
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook, webhook_bytes
-from tests.reconciler.polling.conftest import House, MakeHouse
+from tests.reconciler.polling.conftest import MakeHouse, SimulatedHouse
 from tests.support.receiving import receiving
 
 TOKEN = "t"
 
 
-async def switched_off(house: House) -> tuple[Hook, int]:
+async def disabled_hook(house: SimulatedHouse) -> tuple[Hook, int]:
     """A hook that failed four times, at a port where nobody listens yet."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
@@ -33,13 +33,16 @@ async def switched_off(house: House) -> tuple[Hook, int]:
     await asyncio.to_thread(house.gitlab.courier.settle)
     assert hook.alert_status == "temporarily_disabled"
     assert len(hook.log) == 4  # two pushes are in no log
-    house.now += MINUTE // 2
+    house.later(MINUTE // 2)
     return hook, port
 
 
-async def with_receiver(house: House, port: int, poll: int = 42) -> None:
+async def with_receiver(house: SimulatedHouse, port: int, poll: int = 42) -> None:
     async with receiving(
-        house.config.receiver, ledger=house.ledger, path=house.path, expected_tests=house.expected_tests
+        house.config.receiver,
+        ledger=house.ledger,
+        path=house.config.ledger.path,
+        expected_tests=house.expected_tests,
     ) as received:
         server = web_server(received.app)
         serving = asyncio.create_task(server.serve(sockets=[socket.create_server(("127.0.0.1", port))]))
@@ -50,7 +53,7 @@ async def with_receiver(house: House, port: int, poll: int = 42) -> None:
 
 async def test_it_is_reported_reconciled_and_switched_on(make_house: MakeHouse) -> None:
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
-    hook, port = await switched_off(house)
+    hook, port = await disabled_hook(house)
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
     said = [line["event"] for line in logs]
@@ -60,14 +63,14 @@ async def test_it_is_reported_reconciled_and_switched_on(make_house: MakeHouse) 
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'push'") == [(6,)]
     assert house.rows("SELECT count(*) FROM events WHERE kind = 'hook_test'") == [(1,)]
     assert house.rows("SELECT alert_status, off_since FROM hooks") == [("executable", None)]
-    house.now += HOUR
+    house.later(HOUR)
     await house.poll(42)  # the test delivery is in GitLab's log: it is no news
     assert house.events() == 7
 
 
 async def test_what_is_known_of_it_is_in_the_ledger(make_house: MakeHouse) -> None:
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"reenable_hooks": False})
-    hook, port = await switched_off(house)
+    hook, port = await disabled_hook(house)
     await with_receiver(house, port)
     assert hook.alert_status == "temporarily_disabled"  # as the config wants it
     [(status, off_since)] = house.rows("SELECT alert_status, off_since FROM hooks")
@@ -84,7 +87,7 @@ async def test_it_is_noticed_as_soon_as_something_is_missed(make_house: MakeHous
     for _ in range(4):
         house.gitlab.world.push(42)
     await asyncio.to_thread(house.gitlab.courier.settle)
-    house.now += MINUTE // 2
+    house.later(MINUTE // 2)
     await house.poll(42)
     assert house.rows("SELECT alert_status FROM hooks") == [("temporarily_disabled",)]
 
@@ -103,7 +106,7 @@ async def test_a_moment_without_an_answer_changes_nothing(make_house: MakeHouse)
 
 async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
     house = make_house(receiver={"hooks": [{"token": TOKEN}]})
-    hook, port = await switched_off(house)
+    hook, port = await disabled_hook(house)
     house.gitlab.api.faults.forbidden_paths = {"/test/push_events": 403, "/events": 404}
     with structlog.testing.capture_logs() as logs:
         await with_receiver(house, port)
@@ -115,16 +118,16 @@ async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
 async def test_a_test_that_fails_is_no_event_and_not_repeated_at_once(make_house: MakeHouse) -> None:
     """GitLab can't reach us. Each failed test is one more failure for GitLab: 40 switch a webhook off for good."""
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
-    hook, _ = await switched_off(house)
+    hook, _ = await disabled_hook(house)
     for _ in range(3):
         await house.poll(42)
-        house.now += 6 * MINUTE
+        house.later(6 * MINUTE)
     assert sum(n for path, n in house.gitlab.api.requests.items() if "/test/" in path) == 1
     assert len(hook.log) == 5
     assert house.rows("SELECT kind, count(*) FROM events GROUP BY kind") == [("hook_test", 1), ("push", 6)]
 
 
-def kinds(house: House) -> list[tuple[str, int]]:
+def kinds(house: SimulatedHouse) -> list[tuple[str, int]]:
     return [tuple(row) for row in house.rows("SELECT kind, count(*) FROM events GROUP BY kind ORDER BY kind")]
 
 
@@ -133,7 +136,7 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
     house = make_house(
         receiver={"hooks": [{"token": TOKEN}, {"name": "two", "token": TOKEN}]}, reconcile={"grace_period": "1ms"}
     )
-    hook, port = await switched_off(house)
+    hook, port = await disabled_hook(house)
     other = house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab/two", token=TOKEN)
     before = len(house.gitlab.world.happenings)
     [destination] = await house.ledger.queue.sync_destinations([DestinationSpec("all")], house.now)
@@ -154,15 +157,17 @@ async def test_what_really_happens_while_a_webhook_is_tested_is_no_test(make_hou
     assert other.accepted == 3
     assert kinds(house) == [("hook_test", 1), ("issue", 1), ("push", before + 2)]
     assert house.rows("SELECT count(*) FROM deliveries WHERE state = 'pending'") == [(before + 3,)]
-    house.now += HOUR
+    house.later(HOUR)
     await house.poll(42)
     assert kinds(house) == [("hook_test", 1), ("issue", 1), ("push", before + 2)]
 
 
-async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse) -> None:
+async def test_the_newest_in_the_log_need_not_be_the_test(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """GitLab can't reach us: the test is in its log, and what really happened around it."""
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
-    hook, _ = await switched_off(house)
+    hook, _ = await disabled_hook(house)
 
     def push() -> None:
         happening = house.gitlab.world.push(42)
@@ -177,18 +182,20 @@ async def test_the_newest_in_the_log_need_not_be_the_test(make_house: MakeHouse)
         finally:
             push()
 
-    house.parts.hooks.test = test_then_push
+    monkeypatch.setattr(house.parts.hooks, "test", test_then_push)
     await house.poll(42)
-    house.now += 6 * MINUTE
+    house.later(6 * MINUTE)
     await house.poll(42)
     assert len(hook.log) == 4 + 3
     assert kinds(house) == [("hook_test", 1), ("push", 8)]
 
 
-async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: MakeHouse) -> None:
+async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It answers 422 as for a test that failed. Then it is asked for another, which tells of nothing new."""
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
-    hook, _ = await switched_off(house)
+    hook, _ = await disabled_hook(house)
     hook.faults.untestable = frozenset({"push_events", "issues_events", "merge_requests_events", "note_events"})
     ask = house.parts.hooks.test
 
@@ -197,11 +204,11 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: Ma
         house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
         ask(*asked)
 
-    house.parts.hooks.test = test_then_push
+    monkeypatch.setattr(house.parts.hooks, "test", test_then_push)
     await house.poll(42)
     asked = [path.rpartition("/")[2] for path in house.gitlab.api.requests if "/test/" in path]
     assert asked == ["push_events", "issues_events", "merge_requests_events", "note_events"]
-    house.now += 6 * MINUTE
+    house.later(6 * MINUTE)
     await house.poll(42)
     assert kinds(house) == [("push", 10)]
     assert not house.expected_tests
@@ -209,7 +216,7 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(make_house: Ma
 
 async def test_a_project_without_commits_is_tested_with_a_body_of_gitlab_s_own(make_house: MakeHouse) -> None:
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
-    hook, port = await switched_off(house)
+    hook, port = await disabled_hook(house)
     house.gitlab.world.projects[42].heads.clear()
     await with_receiver(house, port)
     assert hook.alert_status == "executable"
@@ -220,7 +227,7 @@ async def test_no_more_tests_are_asked_for_than_gitlab_makes(make_house: MakeHou
     """Five a minute for a project's webhooks together: for one that is refused, everything else would wait."""
     hooks = [{"token": TOKEN}, {"name": "b", "token": TOKEN}]
     house = make_house(receiver={"hooks": hooks}, reconcile={"grace_period": "1ms"})
-    first, _ = await switched_off(house)
+    first, _ = await disabled_hook(house)
     second = house.gitlab.add_hook(42, f"{first.url}/b", token=TOKEN)
     second.failures, second.disabled_until = first.failures, first.disabled_until
     for hook in (first, second):

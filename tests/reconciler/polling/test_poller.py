@@ -19,7 +19,7 @@ from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
-from reconciler.polling.parts import reconciling
+from reconciler.polling.reconciling import reconciling
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.project_events import ProjectEvents
@@ -102,9 +102,9 @@ async def test_the_first_poll_looks_back_by_the_overlap_only(parts: Parts) -> No
 async def test_a_later_poll_reads_what_is_not_covered_with_an_overlap(parts: Parts) -> None:
     await parts.poll(42)
     with parts.db.conn:  # as after two hours of downtime
-        parts.db.execute("UPDATE coverage SET covered_through = ?", [times.iso(times.now() - 2 * HOUR)])
-        parts.db.execute("UPDATE coverage SET covered_from = ?", [times.iso(times.now() - 3 * HOUR)])
-        parts.db.execute("UPDATE sources SET watched_since = ?", [times.iso(times.now() - 3 * HOUR)])
+        parts.db.execute("UPDATE coverage SET covered_through = ?", [times.iso(Millis(times.now() - 2 * HOUR))])
+        parts.db.execute("UPDATE coverage SET covered_from = ?", [times.iso(Millis(times.now() - 3 * HOUR))])
+        parts.db.execute("UPDATE sources SET watched_since = ?", [times.iso(Millis(times.now() - 3 * HOUR))])
     now = times.now()
     push_at(parts.gitlab, now - 2 * HOUR - 4 * MINUTE, now - HOUR, now - SECOND)
     counts = await parts.poll(42)
@@ -118,7 +118,7 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
     """The ledger fails in the middle of a window: the slices before are covered, and no more."""
     now = times.now()
     push_at(parts.gitlab, *(now - 20 * DAY + n * HOUR for n in range(24 * 20)))
-    window = Interval(now - 15 * DAY, now - 5 * DAY)
+    window = Interval(Millis(now - 15 * DAY), Millis(now - 5 * DAY))
     stretches: list[Interval] = []
 
     def break_after_two(part: Slice, _: object) -> None:
@@ -142,7 +142,7 @@ async def test_a_rehearsal_leaves_no_trace(parts: Parts) -> None:
     now = times.now()
     push_at(parts.gitlab, now - 2 * HOUR, now - HOUR)
     counts = await parts.parts.reader.read(
-        PROJECT, parts.source, Interval(now - DAY, now), purpose="backfill", dry_run=True
+        PROJECT, parts.source, Interval(Millis(now - DAY), now), purpose="backfill", dry_run=True
     )
     assert (counts.seen, counts.new, parts.events(), parts.covered()) == (2, 2, 0, [])
 

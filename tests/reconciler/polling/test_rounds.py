@@ -9,22 +9,22 @@ import pytest
 
 from reconciler.events.times import HOUR, MINUTE
 from reconciler.polling.rounds import FEW
-from tests.reconciler.polling.conftest import NOW, House, MakeHouse
+from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 
 EVENTS = {"sources": ["project_events"], "interval": "60s", "full_poll_interval": "15m", "grace_period": "1ms"}
 MANY = list(range(1000, 1150))
 
 
-def many(make_house: MakeHouse, **reconcile: object) -> House:
+def many(make_house: MakeHouse, **reconcile: object) -> SimulatedHouse:
     house = make_house(projects=MANY, reconcile=EVENTS | reconcile)
     for number in MANY:
         house.gitlab.world.add_project(number, f"group/p{number}")
     return house
 
 
-async def turn(house: House) -> list[int | str]:
+async def turn(house: SimulatedHouse) -> list[int | str]:
     """One interval: as `turn`, without spreading its polls over a minute."""
-    house.now += MINUTE
+    house.later(MINUTE)
     due = await house.parts.rounds.due()
     for name in due:
         await house.poll(name)
@@ -64,7 +64,7 @@ async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
     dice = random.Random(seed)
     await house.parts.rounds.catch_up()
     for _ in range(30):
-        house.now += dice.randrange(2 * MINUTE)
+        house.later(dice.randrange(2 * MINUTE))
         for _ in range(dice.randrange(4)):
             house.gitlab.world.anything(dice.choice(MANY))
         await turn(house)
@@ -89,9 +89,9 @@ async def test_a_wall_clock_that_is_set_back_hides_nothing(make_house: MakeHouse
     house = many(make_house)
     house.gitlab.world.add_group(7, "group")
     await house.parts.rounds.catch_up()
-    house.now += 2 * HOUR
+    house.later(2 * HOUR)
     await house.parts.rounds.turn()
-    house.now -= 2 * HOUR
+    house.later(-2 * HOUR)
     house.gitlab.world.push(MANY[7])
     assert MANY[7] in await turn(house)
 
@@ -100,7 +100,7 @@ async def test_nor_are_groups_read_later_for_it(make_house: MakeHouse) -> None:
     house = make_house(projects=[], groups=["group"], reconcile={"grace_period": "1ms"})
     house.gitlab.world.add_group(7, "group")
     await house.parts.rounds.catch_up()
-    house.now -= 2 * HOUR
+    house.later(-2 * HOUR)
     house.gitlab.world.add_project(43, "group/new")
     await house.parts.rounds.turn()
     assert await house.parts.rounds.due() == [42, 43]
@@ -144,7 +144,7 @@ async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -
         world.push(project)
         world.vulnerability(project)  # only the log ever tells
     await asyncio.to_thread(house.gitlab.courier.settle)
-    house.now += HOUR
+    house.later(HOUR)
     await house.parts.rounds.catch_up()
     told = house.rows(
         "SELECT e.kind, count(*), min(s.recovery LIKE '%hook_log%') FROM events e "
@@ -153,7 +153,7 @@ async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -
     assert told == [("push", 2, 1), ("vulnerability", 2, 1)]
     assert house.rows("SELECT path FROM projects WHERE id = -7") == [("group (group)",)]
     assert {(gap.project_id, gap.source) for gap in house.gaps()} == {(42, "hook_log"), (43, "hook_log")}
-    house.now += HOUR
+    house.later(HOUR)
     [of_group] = [gap for gap in house.gaps() if gap.project_id == -7]
     assert of_group.source == "hook_log"
 
@@ -161,7 +161,7 @@ async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -
 async def test_a_group_without_a_webhook_of_ours_is_no_gap(make_house: MakeHouse) -> None:
     house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
     await house.parts.rounds.catch_up()
-    house.now += HOUR
+    house.later(HOUR)
     assert {gap.project_id for gap in house.gaps()} == {42}
     house.gitlab.api.faults.next = [(403, {})]
     await house.parts.rounds.catch_up()
@@ -176,5 +176,5 @@ async def test_trouble_with_the_look_is_no_trouble_for_the_round(make_house: Mak
     house.gitlab.api.faults.next = [(500, {})]
     due = await house.parts.rounds.due()
     assert len(due) == len(MANY) // 15
-    house.now += MINUTE
+    house.later(MINUTE)
     assert MANY[7] in await house.parts.rounds.due()  # the next look goes back to where the failed one began

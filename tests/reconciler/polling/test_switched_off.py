@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.dashboard import views
 from reconciler.events.intervals import Interval
-from reconciler.events.times import DAY, HOUR, MINUTE
+from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger.coverage.source_state import source_troubles
 from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling.backfill import Backfill
@@ -18,7 +18,7 @@ from reconciler.polling.knowledge import look
 from reconciler.simulator.server import Simulator
 from reconciler.sources.table import SOURCES
 from tests.conftest import PROJECT, MakeService, at_gitlab
-from tests.reconciler.polling.conftest import NOW, House, MakeHouse
+from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 from tests.support.service import until
 
 CI = {"/pipelines": 403, "/jobs": 403, "/deployments": 403}
@@ -39,7 +39,7 @@ def switch_off(gitlab: Simulator, *features: str, paths: dict[str, int]) -> None
 
 
 @pytest.fixture
-async def house(make_house: MakeHouse) -> House:
+async def house(make_house: MakeHouse) -> SimulatedHouse:
     return make_house(reconcile=WANTED)
 
 
@@ -54,47 +54,49 @@ async def house(make_house: MakeHouse) -> House:
         (["feature_flags"], {"/feature_flags": 403}, ["feature_flags"]),
     ],
 )
-async def test_it_is_no_gap(house: House, features: list[str], paths: dict[str, int], off: list[str]) -> None:
+async def test_it_is_no_gap(
+    house: SimulatedHouse, features: list[str], paths: dict[str, int], off: list[str]
+) -> None:
     switch_off(house.gitlab, *features, paths=paths)
     counts = await house.poll(PROJECT)
     assert counts is not None
     assert counts.error is None
-    house.now = NOW + DAY
+    house.now = Millis(NOW + DAY)
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)
     assert known.gaps == []
     assert [one for one in known.unknowns if one.kind == "source"] == []
-    assert known.off == {PROJECT: off}
+    assert known.switched_off == {PROJECT: off}
 
 
-async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: House) -> None:
+async def test_what_is_refused_for_another_reason_is_a_gap_as_ever(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "issues", paths=CI)
     await house.poll(PROJECT)
-    house.now = NOW + DAY
+    house.now = Millis(NOW + DAY)
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {PROJECT: dict.fromkeys(OFF, "refused")}
     assert {gap.source for gap in house.gaps()} == set(OFF)
-    assert look(house.reader, house.config, house.now).off == {}
+    assert look(house.reader, house.config, house.now).switched_off == {}
 
 
 @pytest.mark.parametrize("refused", [False, True])
 async def test_what_was_not_read_before_stays_a_gap(
-    house: House, refused: bool, monkeypatch: pytest.MonkeyPatch
+    house: SimulatedHouse, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the service was down, or could not read it for another reason."""
     await house.poll(PROJECT)
     if refused:
         house.gitlab.api.faults.forbidden_paths = CI
-        house.now = NOW + HOUR
+        house.now = Millis(NOW + HOUR)
         await house.poll(PROJECT)
-    house.now = NOW + 2 * DAY
+    house.now = Millis(NOW + 2 * DAY)
     monkeypatch.setattr(time, "monotonic", lambda: 1e9)  # what was refused is asked for again
     switch_off(house.gitlab, "builds", paths=CI)
     await house.poll(PROJECT)
-    house.now = NOW + 3 * DAY
+    house.now = Millis(NOW + 3 * DAY)
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)
-    assert known.off == {PROJECT: OFF}
+    assert known.switched_off == {PROJECT: OFF}
     assert [(gap.source, gap.why) for gap in known.gaps] == [(source, "switched off") for source in OFF]
     for gap in known.gaps:
         assert NOW - HOUR < gap.during.start <= NOW
@@ -102,36 +104,38 @@ async def test_what_was_not_read_before_stays_a_gap(
         assert "builds_access_level" in str(gap.error)
 
 
-async def test_it_is_asked_again_and_read_from_where_it_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_asked_again_and_read_from_where_it_ended(
+    house: SimulatedHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await house.poll(PROJECT)
     switch_off(house.gitlab, "builds", paths=CI)
-    house.now = NOW + DAY
+    house.now = Millis(NOW + DAY)
     await house.poll(PROJECT)
-    house.now = NOW + 2 * DAY
+    house.now = Millis(NOW + 2 * DAY)
     house.gitlab.api.faults.forbidden_paths = {}
     house.gitlab.world.pipeline(PROJECT)
     before = house.events()
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {PROJECT: dict.fromkeys(OFF, "switched off")}  # not asked so soon
     monkeypatch.setattr(time, "monotonic", lambda: 1e9)
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(PROJECT)
     assert source_troubles(house.reader) == {}
     assert house.gaps() == []
     assert house.events() > before
 
 
-async def test_a_backfill_says_so_too(house: House) -> None:
+async def test_a_backfill_says_so_too(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
     backfill = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
-    report = await backfill.project(PROJECT, Interval(NOW - DAY, NOW), lambda *_: lambda *_: None)
+    report = await backfill.project(PROJECT, Interval(Millis(NOW - DAY), NOW), lambda *_: lambda *_: None)
     assert report.error is None
     assert sorted(report.skipped) == OFF
     assert all("switched off in the project (builds_access_level)" in why for why in report.skipped.values())
 
 
-async def test_dashboard_and_metrics_say_it(house: House) -> None:
+async def test_dashboard_and_metrics_say_it(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
     await house.poll(PROJECT)
     known = look(house.reader, house.config, house.now)
@@ -139,7 +143,7 @@ async def test_dashboard_and_metrics_say_it(house: House) -> None:
     assert line.notes[-1] == "deployments, jobs, pipelines: switched off in the project"
     registry = CollectorRegistry()
     registry.register(LedgerCollector(lambda: (house.config, None), lambda: known))
-    assert "gitlab_reconciler_sources_off 3.0" in generate_latest(registry).decode()
+    assert "gitlab_reconciler_sources_switched_off 3.0" in generate_latest(registry).decode()
 
 
 def test_commands_and_the_log_say_it(make_service: MakeService, gitlab: Simulator) -> None:

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from reconciler.events.times import HOUR, MINUTE
 from reconciler.polling.ensure import ensure
 from reconciler.simulator.world import Happening, World
-from tests.reconciler.polling.conftest import House, MakeHouse
+from tests.reconciler.polling.conftest import MakeHouse, SimulatedHouse
 
 
-async def both_tell(house: House, what: Callable[[World, int], Happening]) -> None:
+async def both_tell(house: SimulatedHouse, what: Callable[[World, int], Happening]) -> None:
     """Two webhooks, and nobody takes what they deliver: GitLab's log has both."""
     for path in ("", "/b"):
         house.gitlab.add_hook(42, f"http://127.0.0.1:9/webhooks/gitlab{path}").log_has_times = True
     await house.poll(42)
-    house.now += MINUTE
+    house.later(MINUTE)
     what(house.gitlab.world, 42)
     await asyncio.to_thread(house.gitlab.courier.settle)
-    house.now += HOUR
+    house.later(HOUR)
     await house.poll(42)
 
 

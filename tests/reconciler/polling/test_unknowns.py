@@ -19,7 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from reconciler.cli.app import command_line
-from reconciler.cli.once import without_request
+from reconciler.cli.grouping import without_request
 from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
@@ -30,19 +30,20 @@ from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.ledger import Ledger
-from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
 from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling import rounds
 from reconciler.polling.knowledge import SharedLook, look
-from reconciler.polling.parts import reconciling
-from reconciler.service.alerting import Alerting
+from reconciler.polling.reconciling import reconciling
+from reconciler.service.alerting import LOOK_S, Alerting
 from reconciler.service.jobs import ScheduledJobs
+from reconciler.sources.errors import Stopped
 from reconciler.supervisor import Supervisor
+from tests.reconciler.polling import conftest
 from tests.reconciler.polling.conftest import NOW
+from tests.support.damage import overwrite, pages_of
 from tests.support.failing_gitlab import WAYS, FailingGitLab
 
 PLACES = {
@@ -75,32 +76,22 @@ CASES = [
 ]
 
 
-class House:
-    """A service without its processes: what asks GitLab, what alerts, and every face, on one ledger and one clock."""
+class House(conftest.House):
+    """A house with what alerts and every face."""
 
     def __init__(self, folder: Path, url: str, **sections: Any) -> None:
-        self.now = NOW
-        self.file = folder / "config.yaml"
         written = {
             "gitlab": {"url": url, "token": "glpat-x"},
             "projects": [42, "group/other"],
             "groups": ["team"],
             "reconcile": {"sources": ["project_events", "pipelines"], "full_poll_interval": "60s"},
-            "receiver": {"hooks": [{"token": "t"}]},
-            "ledger": {"path": "ledger.db"},
             "destinations": [{"name": "ops", "url": "https://ops.example", "type": "alerts"}],
-        } | sections
-        self.file.write_text(yaml.safe_dump(written))
-        self.config = load(self.file, {})
-        path = self.config.ledger.path
-        self.db, self.reader = connect(path), connect(path, readonly=True)
-        self.writer = Writer(self.db)
-        self.ledger = Ledger(self.writer, self.reader)
+        }
+        super().__init__(folder, **(written | sections))
         self.alerting = Alerting(lambda: self.config, known=self.known, ledger=self.ledger)
-        self.start()
 
     def start(self) -> None:
-        self.parts = reconciling(self.config, ledger=self.ledger)
+        super().start()
         self.parts.client._tries = 1
 
     async def wake(self) -> None:
@@ -154,12 +145,6 @@ class House:
         ]
         return float(value)
 
-    async def close(self) -> None:
-        self.parts.stop()
-        await self.writer.close()
-        self.reader.close()
-        self.db.close()
-
 
 @pytest.fixture
 def gitlab() -> Iterator[FailingGitLab]:
@@ -196,7 +181,7 @@ async def every_face_says(house: House, kind: str, name: str) -> None:
     assert without_request(mine["why"].splitlines()[0]) in text  # said once where it is the same with several
     assert mine in json.loads(house.run("gaps", "--json")[1])["unknown"]
     page = await house.page()
-    assert "Not known" in page.partition('aria-labelledby="destinations"')[0]
+    assert "Unknown" in page.partition('aria-labelledby="destinations"')[0]
     assert 'summary-box good">\n    <h2>Is anything lost?' not in page
     assert f'<th scope="row">{name}' in page
     assert house.metric(kind) >= 1
@@ -373,6 +358,39 @@ async def test_status_lists_what_could_not_be_understood(house: House) -> None:
     [kept] = json.loads(house.run("status", "--json")[1])["unreadable"]
     assert (kept["project_id"], kept["source"], kept["record_id"]) == (42, "issues", "7")
     assert (kept["error"], kept["raw"], kept["last_seen_at"]) == (bad.error, bad.raw, times.iso(house.now))
+
+
+async def test_damage_that_alerting_meets_is_noted(house: House) -> None:
+    """The first look at what is known fails: the next start checks the file."""
+    await house.round()
+    path = house.config.ledger.path
+    house.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    overwrite(path, pages_of(path, "watched"))
+    with closing(connect(path, readonly=True)) as reader:
+        known = partial(look, reader, house.config, house.now)
+        alerting = Alerting(lambda: house.config, known=known, ledger=house.ledger)
+        assert house.ledger.damage is None
+        assert await alerting._review() == LOOK_S
+    assert "malformed" in str(house.ledger.damage)
+
+
+async def test_a_reload_stops_the_client_that_asked_gitlab(house: House) -> None:
+    jobs = ScheduledJobs(
+        ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=Supervisor()
+    )
+    jobs.apply(jobs.prepare(house.config), lambda: house.config)
+    before = jobs.client
+    house.config = load(rewritten(house, projects=["group/other"]), {})
+    jobs.apply(jobs.prepare(house.config), lambda: house.config)
+    after = jobs.client
+    assert before is not None
+    assert after is not None
+    with pytest.raises(Stopped):
+        before.project(42)
+    assert after.project(42).path == "group/project"
+    jobs.stop()
+    with pytest.raises(Stopped):
+        after.project(42)
 
 
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:

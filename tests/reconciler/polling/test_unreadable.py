@@ -17,14 +17,14 @@ from reconciler.ledger.views.unknowns import Asked, unknowns
 from reconciler.polling.backfill import Backfill
 from reconciler.sources import client
 from reconciler.sources.errors import Unavailable
-from tests.reconciler.polling.conftest import NOW, House, MakeHouse
+from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 
 
 def small(**reconcile: Any) -> dict[str, Any]:
     return {"receiver": {"hooks": [{"token": "t"}]}, "reconcile": {"grace_period": "1ms", **reconcile}}
 
 
-def spoil(house: House, ending: str, change: Callable[[Any], Any]) -> None:
+def spoil(house: SimulatedHouse, ending: str, change: Callable[[Any], Any]) -> None:
     house.gitlab.api.faults.mangle = lambda path, value: change(value) if path.endswith(ending) else value
 
 
@@ -34,7 +34,7 @@ async def test_it_is_named_and_the_rest_goes_on(make_house: MakeHouse) -> None:
         house.gitlab.world.push(42)
     house.gitlab.world.release(42, "v1")
     spoil(house, "/projects/42/events", lambda records: [records[0] | {"created_at": []}, *records[1:]])
-    house.now += 10
+    house.later(10)
     counts = await house.poll(42)
     assert counts is not None
     assert (counts.error, counts.new, counts.unreadable) == (None, 3, 1)
@@ -49,12 +49,12 @@ async def test_it_is_named_and_the_rest_goes_on(make_house: MakeHouse) -> None:
     assert house.rows("SELECT trouble FROM sources WHERE trouble IS NOT NULL") == []
     assert house.gaps() == []
 
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(42)  # within the overlap it is seen again
     [again] = unreadable.unreadable(house.reader)
     assert (again.first_seen_at, again.last_seen_at) == (kept.first_seen_at, times.iso(house.now))
     house.gitlab.api.faults.mangle = None
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(42)
     assert house.events() == 4
     assert unreadable.unreadable(house.reader) == []  # it was understood
@@ -71,7 +71,7 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
     house = make_house(**small(sources=["project_events", "releases"]))
     for _ in range(5):
         house.gitlab.world.push(42)
-    house.now += 10
+    house.later(10)
     shown: list[Any] = []
 
     def looked_at(records: Any) -> Any:
@@ -104,11 +104,11 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
     assert "nobody foresaw this" in named.why
 
     house.gitlab.world.push(42)
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(42)
     assert house.events() == 5
     await house.writer.run(lambda db: db.execute("DROP TRIGGER poison"))
-    house.now += MINUTE
+    house.later(MINUTE)
     await house.poll(42)
     assert house.events() == 6
     assert unreadable.unreadable(house.reader) == []
@@ -119,7 +119,7 @@ async def test_a_comparison_of_another_shape_stops_nothing(make_house: MakeHouse
     house.gitlab.world.push(42)
     house.gitlab.world.push(42)
     spoil(house, "/repository/compare", lambda _: [])
-    house.now += 10
+    house.later(10)
     with structlog.testing.capture_logs() as logs:
         counts = await house.poll(42)
     assert counts is not None
@@ -136,7 +136,7 @@ async def test_a_detail_that_gitlab_does_not_answer_stops_nothing(make_house: Ma
     house.gitlab.world.issue_does(42, issue, "close")
     endings = ("/award_emoji", "/resource_label_events", f"/issues/{issue.iid}")
     house.gitlab.api.faults.forbidden_paths = dict.fromkeys(endings, status)
-    house.now += 10
+    house.later(10)
     counts = await house.poll(42)
     assert counts is not None
     assert (counts.error, counts.new) == (None, 2)
@@ -149,7 +149,7 @@ async def test_where_gitlab_answers_nothing_at_all_it_is_asked_again(make_house:
     house.gitlab.world.issue(42)
     house.gitlab.api.faults.forbidden_paths = {"/issues/1": 500}
     house.gitlab.api.faults.mangle = down_after(house, "/projects/42/events")
-    house.now += 10
+    house.later(10)
     counts = await house.poll(42)
     assert counts is not None
     assert "HTTP 500" in str(counts.error)
@@ -160,7 +160,7 @@ async def test_where_gitlab_answers_nothing_at_all_it_is_asked_again(make_house:
     assert house.events() == 1
 
 
-def down_after(house: House, ending: str) -> Callable[[str, Any], Any]:
+def down_after(house: SimulatedHouse, ending: str) -> Callable[[str, Any], Any]:
     """A GitLab that answers that, and then nothing more."""
 
     def mangle(path: str, value: Any) -> Any:
@@ -187,7 +187,7 @@ async def test_what_belongs_to_one_record_stops_no_other(
         world.issue_does(42, one, "update", edit="label")
     house.gitlab.api.faults.forbidden_paths = {f"/pipelines/{bad}/jobs": 500}
     spoil(house, f"/issues/{issue.iid}/notes", lambda _: {"message": "?"})
-    house.now += 10
+    house.later(10)
     for expected in (["unavailable"], ["unavailable"], []):
         await house.poll(42)
         troubles = house.rows("SELECT trouble FROM sources WHERE trouble IS NOT NULL")
@@ -203,7 +203,7 @@ async def test_one_source_in_trouble_stops_no_other(make_house: MakeHouse) -> No
     house.gitlab.world.pipeline(42)
     house.gitlab.world.release(42, "v1")
     spoil(house, "/projects/42/pipelines", lambda _: {"message": "?"})
-    house.now += 10
+    house.later(10)
     await house.poll(42)
     assert house.rows("SELECT source, trouble FROM sources WHERE trouble IS NOT NULL") == [
         ("pipelines", "unexpected answer")
@@ -216,7 +216,7 @@ async def test_backfill_says_it_and_goes_on(make_house: MakeHouse) -> None:
     house.gitlab.world.push(42)
     house.gitlab.world.switch_flag(42)
     spoil(house, "/pipelines", lambda _: {"message": "?"})
-    house.now += HOUR
+    house.later(HOUR)
     work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
     window = Interval(Millis(NOW - DAY), Millis(NOW + MINUTE))
     report = await work.project(42, window, lambda name, length: lambda source, part, counts: None)

@@ -25,7 +25,7 @@ def get(gitlab: Simulator, path: str, **query: Any) -> httpx.Response:
     return httpx.get(f"{gitlab.url}/api/v4{path}", params=query, headers={"PRIVATE-TOKEN": gitlab.api.token})
 
 
-def test_a_hook_is_switched_off_after_the_4th_failure_and_logs_nothing_while_off(gitlab: Simulator) -> None:
+def test_a_hook_is_disabled_after_the_4th_failure_and_logs_nothing_meanwhile(gitlab: Simulator) -> None:
     hook = gitlab.add_hook(42, "http://127.0.0.1:9/")
     for _ in range(3):
         gitlab.world.push(42)

@@ -10,6 +10,7 @@ from reconciler.config.models import GitLab, Receiver
 from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
+from reconciler.events.times import Millis
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.client import Client
@@ -34,11 +35,15 @@ class Scene:
         self.project = self.client.project(42)
 
     def read(self, source: str, start: int, end: int | None = None) -> list[Sighting]:
-        window = Interval(start, self.now + 1 if end is None else end)
+        window = Interval(Millis(start), Millis(self.now + 1 if end is None else end))
         return [s for part in self.sources[source].read(self.project, window) for s in part.sightings]
 
     def complete(self, source: str, sightings: list[Sighting]) -> list[Sighting]:
-        return self.sources[source].complete(self.project, sightings)
+        return self.sources[source].build(self.project, sightings, details=True).sightings
+
+    def later(self, by: int) -> None:
+        """Let time pass."""
+        self.now = Millis(self.now + by)
 
     @property
     def asked(self) -> int:

@@ -71,10 +71,10 @@ class Asked:
         try:
             project = client.project(PROJECT)
             for part in sources[name].read(project, Interval(Millis(now - DAY), Millis(now + HOUR))):
-                whole = sources[name].complete(project, part.sightings)
-                assert len(whole) == len(part.sightings)
-                found += whole
-                self.failed += part.unreadable
+                whole = sources[name].build(project, part.sightings, details=True)
+                assert len(whole.sightings) == len(part.sightings)
+                found += whole.sightings
+                self.failed += [*part.unreadable, *whole.unreadable]
         finally:
             self.gitlab.api.faults.mangle = None
             client.stop()

@@ -37,7 +37,7 @@ def test_a_small_answer_that_becomes_large_is_given_up(status: int) -> None:
         return status, BOMB
 
     headers = {"Content-Encoding": "gzip", "Location": "/elsewhere"}
-    with Scripted(answer, **headers) as server:
+    with Scripted(answer, headers) as server:
         client = Client(GitLab(url=server.url), tries=3)
         tracemalloc.start()
         with pytest.raises(Unavailable, match="larger than 134,217,728 bytes"):
@@ -51,7 +51,7 @@ def test_a_small_answer_that_becomes_large_is_given_up(status: int) -> None:
 
 def test_others_are_read_as_ever() -> None:
     big = [{"id": n, "pad": "x" * 1000} for n in range(1, 5001)]
-    with Scripted(lambda _: (200, gzip.compress(json.dumps(big).encode())), **{"Content-Encoding": "gzip"}) as server:
+    with Scripted(lambda _: (200, gzip.compress(json.dumps(big).encode())), {"Content-Encoding": "gzip"}) as server:
         assert [one.raw for one in Client(GitLab(url=server.url)).all("/x", answers.Thing)] == big
     with Scripted(lambda _: (200, {"version": "18"})) as server:
         assert Client(GitLab(url=server.url)).get("/version", answers.Version).raw == {"version": "18"}

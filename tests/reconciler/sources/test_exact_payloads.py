@@ -38,7 +38,7 @@ def everything(scene: Scene) -> None:
     world.push(42)
     world.push(42, "next")
     world.tag(42, "v1")
-    scene.now += 10 * MINUTE
+    scene.later(10 * MINUTE)
     world.issue_does(42, issue, "update")
     world.merge_request_does(42, request, "update", edit="push")
     world.note(42, on=request)

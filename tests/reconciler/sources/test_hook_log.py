@@ -31,7 +31,7 @@ def hook_at(scene: Scene, url: str = NOWHERE) -> Hook:
 
 
 def happens(scene: Scene, at: int, *names: str) -> None:
-    scene.now = at
+    scene.now = Millis(at)
     for name in names:
         getattr(scene.world, name)(42)
     scene.gitlab.courier.settle()
@@ -88,7 +88,7 @@ def test_when_it_was_is_told_by_body_commits_or_neighbours(scene: Scene) -> None
     hook_at(scene)
     happens(scene, NOW - 10 * HOUR, "issue")
     happens(scene, NOW - 8 * HOUR, "push")
-    scene.now = NOW - 7 * HOUR
+    scene.now = Millis(NOW - 7 * HOUR)
     scene.world.switch_flag(42)  # tells no time at all
     scene.gitlab.courier.settle()
     happens(scene, NOW - 6 * HOUR, "issue")
@@ -131,7 +131,7 @@ def test_without_idempotency_key_a_delivery_is_the_same_in_both(scene: Scene) ->
         hook = hook_at(scene, up.url.replace("/events", "/webhooks/gitlab"))
         hook.idempotency_key = False
         happens(scene, NOW - HOUR, "push")
-        [posted] = up.taken
+        [posted] = up.accepted
     scene.now = NOW
     [told] = scene.read("hook_log", NOW - 2 * HOUR)
     uid = posted.headers["x-gitlab-event-uuid"]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from reconciler.events.sighting import Precision, Sighting
-from reconciler.events.times import DAY, HOUR, MINUTE, SECOND
+from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening
 from reconciler.sources.listing import SLICE
@@ -23,7 +23,7 @@ def by_webhook(happening: Happening) -> Sighting:
         source="webhook:default",
         source_id="x",
         event_uuid=None,
-        seen_at=happening.at,
+        seen_at=Millis(happening.at),
         headers={},
         project_ids={},
     )
@@ -40,7 +40,7 @@ class TestPipelines:
     def test_the_state_it_is_in(self, scene: Scene) -> None:
         pipeline = scene.world.new_pipeline(42)
         scene.world.pipeline_becomes(42, pipeline, "running")
-        scene.now += 5 * MINUTE
+        scene.later(5 * MINUTE)
         last = scene.world.pipeline_becomes(42, pipeline, "success")
         [told] = scene.read("pipelines", NOW - HOUR)
         assert same(told, last)
@@ -56,7 +56,7 @@ class TestPipelines:
         pipeline = scene.world.new_pipeline(42)
         scene.world.pipeline_becomes(42, pipeline, "success")
         [first] = scene.complete("pipelines", scene.read("pipelines", NOW - HOUR))
-        scene.now += 3 * HOUR
+        scene.later(3 * HOUR)
         scene.world.projects[42].pipelines[pipeline]["updated_at"] = "2026-11-24T15:00:00.000Z"
         [again] = scene.complete("pipelines", scene.read("pipelines", NOW + HOUR))
         assert (again.source_id, again.identity) == (first.source_id, first.identity)
@@ -92,7 +92,7 @@ class TestPipelines:
 
     def test_one_request_for_a_quiet_project(self, scene: Scene) -> None:
         scene.world.pipeline(42)
-        scene.now += DAY
+        scene.later(DAY)
         before = scene.asked
         assert scene.read("pipelines", scene.now - MINUTE) == []
         assert scene.asked - before == 1
@@ -119,7 +119,7 @@ class TestJobs:
 
 def test_deployments(scene: Scene) -> None:
     deployment = scene.world.new_deployment(42)
-    scene.now += MINUTE
+    scene.later(MINUTE)
     last = scene.world.deployment_becomes(42, deployment, "success")
     [told] = scene.read("deployments", NOW - HOUR)
     assert same(told, last)
@@ -127,7 +127,7 @@ def test_deployments(scene: Scene) -> None:
 
 
 def test_releases(scene: Scene) -> None:
-    scene.now -= 3 * DAY
+    scene.later(-3 * DAY)
     scene.world.release(42, "v1")
     scene.now = NOW
     made = scene.world.release(42, "v2")
@@ -138,7 +138,7 @@ def test_releases(scene: Scene) -> None:
 
 
 def test_feature_flags(scene: Scene) -> None:
-    scene.now -= DAY
+    scene.later(-DAY)
     scene.world.switch_flag(42, "old")
     scene.now = NOW
     scene.world.switch_flag(42, "new")
@@ -153,7 +153,7 @@ class TestEdits:
     @pytest.mark.parametrize("edit", ["title", "label"])
     def test_an_edit_of_an_issue(self, scene: Scene, edit: str) -> None:
         issue = scene.world.issue(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         edited = scene.world.issue_does(42, issue, "update", edit=edit)
         [told] = scene.read("issues", NOW - HOUR)
         assert same(told, edited)
@@ -167,15 +167,15 @@ class TestEdits:
     def test_opening_closing_and_comments_are_no_edits(self, scene: Scene) -> None:
         issue = scene.world.issue(42)
         for action in ("close", "reopen"):
-            scene.now += 10 * MINUTE
+            scene.later(10 * MINUTE)
             scene.world.issue_does(42, issue, action)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         scene.world.note(42, "a word", on=issue)
         assert scene.read("issues", NOW - HOUR) == []
 
     def test_an_edit_without_a_trace_is_told_without_what_it_was(self, scene: Scene) -> None:
         issue = scene.world.issue(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         edited = scene.world.issue_does(42, issue, "update", edit="silent")
         [told] = scene.read("issues", NOW - HOUR)
         assert same(told, edited)
@@ -185,17 +185,17 @@ class TestEdits:
     def test_one_save_is_one_event(self, scene: Scene) -> None:
         scene.world.people = scene.world.people[:1]
         issue = scene.world.issue(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         scene.world.issue_does(42, issue, "update", edit="title")
-        scene.now += SECOND
+        scene.later(SECOND)
         scene.world.issue_does(42, issue, "update", edit="label")  # its label event is written a second later
-        scene.now += MINUTE
+        scene.later(MINUTE)
         scene.world.issue_does(42, issue, "update", edit="title")
         assert len(scene.read("issues", NOW - HOUR)) == 2
 
     def test_a_push_to_a_merge_request(self, scene: Scene) -> None:
         request = scene.world.merge_request(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         pushed = scene.world.merge_request_does(42, request, "update", edit="push")
         [told] = scene.read("merge_requests", NOW - HOUR)
         assert same(told, pushed)
@@ -204,15 +204,15 @@ class TestEdits:
     def test_many_comments_in_a_minute_explain_it_all_the_same(self, scene: Scene) -> None:
         """A comment moves a merge request's time at most once a minute: the one that did may be pages back."""
         request = scene.world.merge_request(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         for _ in range(250):
             scene.world.note(42, on=request)
-            scene.now += SECOND // 5
+            scene.later(SECOND // 5)
         assert scene.read("merge_requests", NOW - HOUR) == []
 
     def test_something_that_was_deleted_meanwhile(self, scene: Scene) -> None:
         scene.world.issue(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         scene.world.issue_does(42, next(iter(scene.world.projects[42].things["issues"].values())), "update")
         endings = ("notes", "award_emoji", "resource_label_events", "resource_milestone_events")
         scene.gitlab.api.faults.forbidden_paths = {f"/{ending}": 404 for ending in endings}
@@ -222,7 +222,7 @@ class TestEdits:
     def test_a_comment_that_was_edited(self, scene: Scene) -> None:
         request = scene.world.merge_request(42)
         note = scene.world.note(42, on=request)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         edited = scene.world.edit_note(42, note)
         [told] = scene.read("merge_requests", NOW - HOUR)
         assert same(told, edited)
@@ -232,7 +232,7 @@ class TestEdits:
     def test_an_emoji_on_a_comment_is_no_edit_of_it(self, scene: Scene) -> None:
         request = scene.world.merge_request(42)
         note = scene.world.note(42, on=request)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         awarded = scene.world.emoji(42, note)
         scene.world.merge_request_does(42, request, "close")
         [told] = scene.read("merge_requests", NOW - HOUR)
@@ -240,29 +240,29 @@ class TestEdits:
 
     def test_an_emoji_on_an_issue_is_found_when_the_issue_changes(self, scene: Scene) -> None:
         issue = scene.world.issue(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         awarded = scene.world.emoji(42, issue)
         assert len(scene.read("issues", NOW + MINUTE)) == 0
-        scene.now += MINUTE
+        scene.later(MINUTE)
         scene.world.issue_does(42, issue, "close")
         told = [s for s in scene.read("issues", NOW - HOUR) if s.summary.kind == "emoji"]
         assert same(told[0], awarded)
 
     def test_what_was_read_as_it_is_now_is_not_read_again(self, scene: Scene) -> None:
         issue = scene.world.issue(42)
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         scene.world.issue_does(42, issue, "update")
         assert len(scene.read("issues", NOW - HOUR)) == 1
         before = scene.asked
         assert scene.read("issues", NOW) == []
         assert scene.asked - before == 1
-        scene.now += 10 * MINUTE
+        scene.later(10 * MINUTE)
         scene.world.issue_does(42, issue, "update")
         assert len(scene.read("issues", NOW)) == 2
 
 
 def test_a_long_window_goes_by_slices(scene: Scene) -> None:
-    moments = [NOW - n * 20 * DAY for n in range(10, 0, -1)]
+    moments = [Millis(NOW - n * 20 * DAY) for n in range(10, 0, -1)]
     for scene.now in moments:
         scene.world.pipeline(42)
     scene.now = NOW
@@ -274,7 +274,7 @@ def test_a_long_window_goes_by_slices(scene: Scene) -> None:
 def test_many_pages(scene: Scene) -> None:
     for _ in range(250):
         scene.world.pipeline(42)
-        scene.now += SECOND
+        scene.later(SECOND)
     assert len({s.source_id for s in scene.read("pipelines", NOW - HOUR)}) == 250
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reconciler.config.models import GitLab
 from reconciler.events import times
 from reconciler.events.intervals import Interval
-from reconciler.events.times import DAY, HOUR, SECOND
+from reconciler.events.times import DAY, HOUR, SECOND, Millis
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources import answers, project_events
@@ -38,7 +38,8 @@ class Past:
 
     def push_at(self, *moments: int) -> list[str]:
         ids = []
-        for self.now in moments:
+        for moment in moments:
+            self.now = Millis(moment)
             record = self.world.push(42).record
             assert record is not None
             ids.append(str(record["id"]))
@@ -66,7 +67,7 @@ def asked(gitlab: Simulator) -> int:
 
 
 def read(gitlab: Simulator, start: int, end: int) -> tuple[list[str], list[Slice]]:
-    slices = list(ProjectEvents(client_of(gitlab)).read(PROJECT, Interval(start, end)))
+    slices = list(ProjectEvents(client_of(gitlab)).read(PROJECT, Interval(Millis(start), Millis(end))))
     return [s.source_id for part in slices for s in part.sightings], slices
 
 
@@ -79,7 +80,7 @@ def test_a_window_is_read_exactly_and_oldest_first(past: Past, gitlab: Simulator
     ids = past.push_at(start - 1, start, start + 1, NOW - 2 * HOUR, end - 1, end, NOW)
     found, slices = read(gitlab, start, end)
     assert found == ids[1:5]
-    assert covered(slices) == [Interval(start, end)]
+    assert covered(slices) == [Interval(Millis(start), Millis(end))]
 
 
 def test_a_quiet_project_costs_one_request(past: Past, gitlab: Simulator) -> None:

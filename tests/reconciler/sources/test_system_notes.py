@@ -18,7 +18,7 @@ def test_each_example_is_of_its_own_row(row: SystemNote) -> None:
 @pytest.mark.parametrize("row", SYSTEM_NOTES, ids=lambda row: row.example[:30])
 def test_a_note_is_told_as_an_edit_where_a_webhook_goes_with_it(scene: Scene, row: SystemNote) -> None:
     request = scene.world.merge_request(42)
-    scene.now += 10 * MINUTE
+    scene.later(10 * MINUTE)
     scene.world.system_note(42, request, row.example)
     told = scene.read("merge_requests", NOW - MINUTE)
     assert [one.summary.action for one in told] == (["update"] if row.reports_edit else [])
@@ -27,10 +27,10 @@ def test_a_note_is_told_as_an_edit_where_a_webhook_goes_with_it(scene: Scene, ro
 def test_a_note_that_nobody_knows_is_told(scene: Scene) -> None:
     """A newer GitLab's, or one in the language of who did it: something was changed, what is not known."""
     request = scene.world.merge_request(42)
-    scene.now += 10 * MINUTE
+    scene.later(10 * MINUTE)
     who = scene.world.people[2]
     scene.world.system_note(42, request, "a demandé une relecture de @ada", who)
-    scene.now += 10 * MINUTE
+    scene.later(10 * MINUTE)
     scene.world.note(42, on=request)
     [told] = scene.read("merge_requests", NOW - MINUTE)
     assert told.summary.author == who.username
@@ -40,17 +40,17 @@ def test_a_note_that_nobody_knows_is_told(scene: Scene) -> None:
 
 def test_a_comment_that_reads_like_a_note_is_none(scene: Scene) -> None:
     request = scene.world.merge_request(42)
-    scene.now += 10 * MINUTE
+    scene.later(10 * MINUTE)
     scene.world.note(42, "resolved all threads", on=request)
     assert scene.read("merge_requests", NOW - MINUTE) == []
 
 
 def test_a_merge_request_that_is_prepared_was_not_edited(scene: Scene) -> None:
     request = scene.world.merge_request(42)
-    scene.now += 17 * SECOND
+    scene.later(17 * SECOND)
     scene.world.prepare(request)
     assert scene.read("merge_requests", NOW - MINUTE) == []
-    scene.now += MINUTE
+    scene.later(MINUTE)
     scene.world.merge_request_does(42, request, "update", edit="silent")
     assert len(scene.read("merge_requests", NOW - MINUTE)) == 1
 

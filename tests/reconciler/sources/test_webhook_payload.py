@@ -11,21 +11,17 @@ from reconciler.events.times import Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.reconstruct import SourceData
 from reconciler.sources.errors import Stopped
-from reconciler.sources.webhook_payload import listed_sighting, raw_record, whole
+from reconciler.sources.webhook_payload import listed_record, raw_record, to_webhook_payload_or_record, with_details
 
 RECORD = {"id": 7, "status": "success"}
 
 
 def told(jobs: Any, failed: list[Unreadable]) -> Sighting:
-    return listed_sighting(
-        "pipelines",
-        "7:success",
-        Identity("pipeline:7:success", Millis(1), Precision.GITLAB_TIME),
-        "pipeline",
-        SourceData(record=RECORD, project={"id": 42}, more={"jobs": jobs}),
-        gitlab_url="https://gitlab.example.com",
-        failed=failed,
-        name_in="id",
+    data = SourceData(record=RECORD, project={"id": 42}, more={"jobs": jobs})
+    identity = Identity("pipeline:7:success", Millis(1), Precision.GITLAB_TIME)
+    bare = listed_record("pipelines", "7:success", identity, "pipeline", data)
+    return to_webhook_payload_or_record(
+        bare, "pipeline", data, gitlab_url="https://gitlab.example.com", failed=failed, name_in="id"
     )
 
 
@@ -49,7 +45,7 @@ def test_what_can_t_be_built_is_told_and_named() -> None:
     assert "(ci.py:" in named.error
 
 
-def test_details_that_can_t_be_put_together_leave_the_body_as_it_was() -> None:
+def test_details_that_can_t_be_put_together_are_left_out() -> None:
     sighting = told([], [])
 
     def broken(_: Sighting) -> Sighting:
@@ -58,6 +54,6 @@ def test_details_that_can_t_be_put_together_leave_the_body_as_it_was() -> None:
     def stopped(_: Sighting) -> Sighting:
         raise Stopped("stopping")
 
-    assert whole(sighting, broken) is sighting
+    assert with_details(sighting, broken) is None
     with pytest.raises(Stopped):
-        whole(sighting, stopped)
+        with_details(sighting, stopped)

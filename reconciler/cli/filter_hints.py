@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from sqlite_utils import Database
 
 from reconciler.cli.common import err, out
-from reconciler.config.wording import meant
-from reconciler.config.words import likely_kind
+from reconciler.config.filter_values import likely_kind
+from reconciler.config.messages import meant
 from reconciler.ledger.queue import destinations, known
 from reconciler.ledger.views.browse import Filter
 
 
-def unheard(db: Database, wanted: Filter, *, destination: str | None = None) -> list[str]:
+def filter_hints(db: Database, wanted: Filter, *, destination: str | None = None) -> list[str]:
     """A note for each word of a filter that does not occur in the ledger."""
     return [*_projects(db, wanted.project), *_kinds(db, wanted.kind), *_sources(db, wanted.source),
             *_destinations(db, destination)]  # fmt: skip
 
 
-def tell_nothing(words: str, unheard_of: list[str], *, as_json: bool) -> None:
+def print_no_match(words: str, hints: list[str], *, as_json: bool) -> None:
     """Say that nothing matches, and which words are unknown; with --json only the latter, on stderr."""
     if as_json:
-        for note in unheard_of:
+        for note in hints:
             err.print(note)
     else:
-        out.print(f"{words}: {'; '.join(unheard_of)}" if unheard_of else f"{words}.")
+        out.print(f"{words}: {'; '.join(hints)}" if hints else f"{words}.")
 
 
 def _projects(db: Database, project: int | str | None) -> Iterator[str]:

@@ -34,7 +34,7 @@ _WORDS = {
 """By pydantic's error type, or its first word (`int_parsing`, `int_type`)."""
 
 
-def wording(kind: str, message: str, given: Any, context: dict[str, Any]) -> str:
+def message_for(kind: str, message: str, given: Any, context: dict[str, Any]) -> str:
     """The message for an invalid value. Values are not shown, since they may be secrets, except where one of a few
     known words is required.
     """

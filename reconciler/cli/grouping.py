@@ -11,7 +11,7 @@ _REQUEST = re.compile(r"(GET|POST|PUT|DELETE) /\S+: ")
 """The request to GitLab: it differs although the answer is the same."""
 
 
-def said_once(troubles: Iterable[tuple[str, str]]) -> list[str]:
+def grouped(troubles: Iterable[tuple[str, str]]) -> list[str]:
     """One line for each trouble, with the names that have it."""
     found: dict[str, dict[str, str]] = {}
     for name, trouble in troubles:

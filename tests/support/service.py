@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -155,10 +156,11 @@ def until_recorded(ledger: Path) -> None:
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
-    try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(one) for one in thread.read_text().split()]
+    return found
 
 
 def runs(pid: int) -> bool:

@@ -251,8 +251,8 @@ class _Worker:
         await self._when_writable(lambda: self._forwarder.apply(built.destinations))
         await self._when_writable(lambda: note_start(self._ledger))
         self._filters.look(built.config)
-        log.info("ready", ledger=str(built.config.ledger.path))
         self._role.say(Said.READY)
+        log.info("ready", ledger=str(built.config.ledger.path))
         self._begun.set()
         try:
             self._jobs.apply(built.reconciling, lambda: self._config)

@@ -140,18 +140,25 @@ class Service:
 
 
 def until_recorded(ledger: Path) -> None:
-    """Wait until all that was acknowledged so far is recorded."""
-    uri = f"file:{intake_path(ledger)}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True)) as intake, closing(sqlite3.connect(ledger)) as recorded:
+    """Wait until all that was acknowledged so far is recorded, or kept because it can't be."""
+    with closing(_read_only(intake_path(ledger))) as intake:
         [(ident,)] = intake.execute("SELECT id FROM intake").fetchall()
         [(last,)] = intake.execute("SELECT max(seq) FROM sqlite_sequence").fetchall()
 
-        def is_recorded() -> bool:
-            [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall() or [("",)]
-            of, _, position = (place or " 0").partition(" ")
-            return bool(of == ident and int(position) >= last)
+    def is_recorded() -> bool:
+        try:
+            with closing(_read_only(ledger)) as recorded:
+                [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall()
+        except sqlite3.OperationalError:  # not made yet, or moved
+            return False
+        of, _, position = (place or " 0").partition(" ")
+        return bool(of == ident and int(position) >= last)
 
-        until(lambda: not last or is_recorded(), pause_s=0.002)
+    until(lambda: not last or is_recorded(), pause_s=0.002)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 def children(pid: int) -> list[int]:

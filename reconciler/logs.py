@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import select
+import stat
 import sys
 import threading
 from collections.abc import Mapping
@@ -86,9 +87,19 @@ def _is_writable(file: int) -> bool:
 def stderr() -> LogStream:
     """The process' standard error, if it has one."""
     try:
-        return LogStream(None if sys.stderr is None else sys.stderr.fileno())
+        return LogStream(None if sys.stderr is None else _never_waiting(sys.stderr.fileno()))
     except (OSError, ValueError):
         return LogStream(None)
+
+
+def _never_waiting(file: int) -> int:
+    """A pipe, opened again so that no write waits: another process may fill it after this one has looked (Linux)."""
+    if not stat.S_ISFIFO(os.fstat(file).st_mode):
+        return file
+    try:
+        return os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return file
 
 
 def _quiet(_logger: object, _name: str, event: EventDict) -> EventDict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import structlog
@@ -11,6 +12,7 @@ from reconciler import logs
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, read_config
 from reconciler.cli.weak_secrets import weaknesses
 from reconciler.config.load import load
+from reconciler.config.models import Config
 from reconciler.service import processes, receiving, worker
 from reconciler.service.role import Role
 
@@ -38,8 +40,15 @@ def serve(
     for hook in loaded.receiver.hooks:
         for weakness in weaknesses(hook):
             log.warning("anyone could post events", hook=hook.name, why=weakness)
-    role = processes.split(loaded) if only is None else Role(only)
-    if isinstance(role, int):
-        raise typer.Exit(role)
+    if only is not None:
+        _run(Role(only), loaded, config)
+        return
+    split = processes.split(loaded, lambda: load(config))
+    if isinstance(split, int):
+        raise typer.Exit(split)
+    _run(*split, config)
+
+
+def _run(role: Role, config: Config, file: Path) -> None:
     serve_role = receiving.serve if role.name == processes.RECEIVER else worker.serve
-    serve_role(loaded, lambda: load(config), role)
+    serve_role(config, lambda: load(file), role)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ def trouble(host: str, port: int) -> str | None:
     except (OSError, OverflowError, UnicodeError) as error:
         return reason(error)
     return None
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether another process listens on an address."""
+    return trouble(host, port) == os.strerror(errno.EADDRINUSE)
 
 
 def family(host: str) -> socket.AddressFamily:

@@ -12,14 +12,16 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from reconciler.config.models import Config
+from reconciler.service.changes import fixed_keys
 from reconciler.service.notify import notify
+from reconciler.service.port import ReceiverPort
 from reconciler.service.role import Link, Role, Said
-from reconciler.service.web import listen
 from reconciler.supervisor import next_pause
 
 FIRST_PAUSE_S = 0.1
@@ -27,8 +29,13 @@ LONGEST_PAUSE_S = {"receiver": 1.0, "worker": 30.0}
 WELL_AFTER_S = 10.0
 SILENCE_S = 60.0
 """A process that was ready and has said nothing for so long is wedged: it is killed, and started again."""
+STOP_S = {"receiver": 25.0, "worker": 30.0}
+"""A process that was asked to stop and runs so much longer is killed."""
+LATE_S = 5.0
+"""A parent that was held up for so long (stopped, or paused with its container) has heard nobody meanwhile."""
 RELOAD_PATIENCE_S = 10.0
 NOTIFY_S = 10.0
+LOOK_S = 1.0
 RECEIVER, WORKER = "receiver", "worker"
 
 log = structlog.get_logger(__name__)
@@ -49,30 +56,40 @@ class _Process:
     started_at: float = 0.0
     start_at: float = 0.0
     pause_s: float = 0.0
+    kill_at: float | None = None
+    """It was asked to stop, and has until then."""
 
 
-def split(config: Config) -> Role | int:
-    """Run the service in its processes.
+def split(
+    config: Config, read_again: Callable[[], Config], *, silence_s: float = SILENCE_S
+) -> tuple[Role, Config] | int:
+    """Run the service in its processes. A process that was ready and says nothing for `silence_s` is killed.
 
-    Returns more than once: in the parent, when all have ended, the exit code; in each process, its role.
-    Raises ServiceError if the receiver's port can't be bound.
+    Returns more than once: in the parent, when all have ended, the exit code; in each process, its role and its
+    config, which is the one of the last successful reload. Raises ServiceError if the receiver's port can't be bound.
     """
-    return _Parent(config).run()
+    parent = _Parent(config, read_again, silence_s)
+    role = parent.run()
+    return role if isinstance(role, int) else (role, parent.config)
 
 
 class _Parent:
-    def __init__(self, config: Config) -> None:
-        where = config.receiver
-        self._listener = listen(where.host, where.port)
-        self._port: int = self._listener.getsockname()[1]
+    def __init__(self, config: Config, read_again: Callable[[], Config], silence_s: float) -> None:
+        self.config = config
+        self._read_again = read_again
+        self._silence_s = silence_s
+        self._port = ReceiverPort(config.receiver.host, config.receiver.port)
         self._link = Link.make()
         self._processes = {name: _Process(name) for name in (RECEIVER, WORKER)}
         self._stopping = False
         self._code = 0
         self._reloading: float | None = None
         """Until when the worker's reload waits for the receiver's."""
+        self._read: Config | None = None
+        """What a reload has read, until the worker says whether it is used."""
         self._is_ready = False
         self._notified_at = 0.0
+        self._looked_at = time.monotonic()
         self._waiting = selectors.DefaultSelector()
         self._signals, wake = socket.socketpair()
         self._signals.setblocking(False)
@@ -99,20 +116,28 @@ class _Parent:
 
     def _fork(self, one: _Process) -> Role | None:
         """Start a process. Returns its role in that process, None in this one."""
-        ours, theirs = socket.socketpair()
+        if one.name == RECEIVER:
+            self._port.listen_again()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the new process has no handlers of the parent
-        pid = os.fork()
+        try:
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+        except OSError as error:  # no memory, or too many processes or files
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._pause_before(one)
+            log.error("process not started: tried again", process=one.name, pause_s=one.pause_s, error=str(error))
+            return None
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the parent stops them in order
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, set(_SIGNALS) - {signal.SIGHUP})  # see `Role.take_reloads`
             self._leave(ours)
-            listener = self._listener if one.name == RECEIVER else None
-            if listener is None:
-                self._listener.close()
-            return Role(one.name, parent=theirs, link=self._link, listener=listener, port=self._port)
+            if one.name != RECEIVER:
+                self._port.close()
+            where = self._port
+            return Role(one.name, parent=theirs, link=self._link, listener=where.listener, port=where.number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         theirs.close()
         ours.setblocking(False)
@@ -133,7 +158,7 @@ class _Parent:
         """The seconds until something is to be done even if nothing happens."""
         now = time.monotonic()
         waits = [one.start_at - now for one in self._processes.values() if not (one.pid or self._stopping)]
-        return max(0.0, min([1.0, *waits]))
+        return max(0.0, min([LOOK_S, *waits]))
 
     def _on_signal(self) -> None:
         for number in self._signals.recv(4096):
@@ -152,12 +177,32 @@ class _Parent:
             return
         self._stopping = True
         notify("STOPPING=1")
-        self._send(RECEIVER if self._processes[RECEIVER].pid else WORKER, signal.SIGTERM)
+        self._port.close()  # the receiver has it too: who connects after its end is refused, not left waiting
+        self._stop_process(RECEIVER if self._processes[RECEIVER].pid else WORKER)
+
+    def _stop_process(self, name: str) -> None:
+        self._processes[name].kill_at = time.monotonic() + STOP_S[name]
+        self._send(name, signal.SIGTERM)
 
     def _reload(self) -> None:
-        """Have the receiver read the config, then the worker, which reports the result."""
+        """Have the receiver read the config, then the worker, which reports the result. Read it here too, for
+        processes that are started later.
+        """
         self._send(RECEIVER, signal.SIGHUP)
-        self._reloading = time.monotonic() + RELOAD_PATIENCE_S
+        self._reloading = time.monotonic() + (RELOAD_PATIENCE_S if self._processes[RECEIVER].pid else 0.0)
+        try:
+            self._read = self._read_again()
+        except (Exception, SystemExit) as error:  # the processes say why
+            self._read = None
+            log.debug("config not read by the parent", error=repr(error))
+        if self._read is not None and fixed_keys(self.config, self._read, self._port.number):
+            self._read = None
+
+    def _reloaded(self, *, refused: bool) -> None:
+        """The worker uses the config that was read, or has refused it."""
+        if self._read is not None and not refused:
+            self.config = self._read
+        self._read = None
 
     def _hear(self, one: _Process) -> None:
         try:
@@ -165,28 +210,41 @@ class _Parent:
         except (BlockingIOError, ConnectionResetError):
             return
         if not said and one.ours is not None:
-            self._waiting.unregister(one.ours)
+            with contextlib.suppress(KeyError):
+                self._waiting.unregister(one.ours)
         one.heard_at = time.monotonic()
         for what in (Said(bytes([byte])) for byte in said):
             if what is Said.READY:
                 one.is_ready = one.was_ready = True
             elif what is Said.STARTING:
                 notify("EXTEND_TIMEOUT_USEC=60000000")
-            elif what is Said.RELOADED and self._reloading is not None:
-                self._reloading = 0.0
+            elif what in (Said.RELOADED, Said.REFUSED):
+                if one.name == WORKER:
+                    self._reloaded(refused=what is Said.REFUSED)
+                elif self._reloading is not None:
+                    self._reloading = 0.0
 
     def _look(self) -> None:
         """Do what is due."""
         now = time.monotonic()
+        was_late, self._looked_at = now - self._looked_at > LOOK_S + LATE_S, now
         if self._reloading is not None and now >= self._reloading:
             self._reloading = None
             self._send(WORKER, signal.SIGHUP)
+            if not self._processes[WORKER].pid:  # the next one begins with it
+                self._reloaded(refused=False)
         for one in self._processes.values():
             if one.pid and one.is_ready and now - one.started_at >= WELL_AFTER_S:
                 one.pause_s = 0.0
-            if one.pid and one.is_ready and now - one.heard_at > SILENCE_S:
+            if was_late:
+                one.heard_at = now
+            if one.pid and one.is_ready and now - one.heard_at > self._silence_s:
                 log.error("process does not answer: it is killed and started again", process=one.name, pid=one.pid)
                 one.heard_at = now
+                self._send(one.name, signal.SIGKILL)
+            if one.pid and one.kill_at is not None and now >= one.kill_at:
+                log.error("process does not stop: it is killed", process=one.name, pid=one.pid)
+                one.kill_at = None
                 self._send(one.name, signal.SIGKILL)
         if not self._is_ready and all(one.is_ready for one in self._processes.values()):
             self._is_ready = True
@@ -209,6 +267,7 @@ class _Parent:
                     self._ended(one, os.waitstatus_to_exitcode(status))
 
     def _ended(self, one: _Process, code: int) -> None:
+        self._hear(one)  # what it said last
         one.pid = 0
         if one.ours is not None:
             with contextlib.suppress(KeyError):
@@ -217,17 +276,22 @@ class _Parent:
             one.ours = None
         if self._stopping:
             if one.name == RECEIVER:
-                self._send(WORKER, signal.SIGTERM)
-            self._code = self._code or (1 if code < 0 else code)
+                self._stop_process(WORKER)
+            if code not in (0, -signal.SIGTERM, -signal.SIGQUIT):  # before it could take the signal, it ended by it
+                self._code = self._code or max(code, 1)
         elif not one.was_ready:  # it has said why
-            self._code = code if code > 0 else 1
+            self._code = max(code, 1)
             self._stop()
         else:
-            one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S[one.name])
-            one.start_at = time.monotonic() + one.pause_s
+            self._pause_before(one)
             self._link.counts.restarted(one.name)
             how = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
             log.error("process ended by itself: it is started again", process=one.name, pause_s=one.pause_s, **how)
+
+    def _pause_before(self, one: _Process) -> None:
+        """Pause before a process is started again, longer each time."""
+        one.pause_s = next_pause(one.pause_s, first=FIRST_PAUSE_S, longest=LONGEST_PAUSE_S[one.name])
+        one.start_at = time.monotonic() + one.pause_s
 
     def _send(self, name: str, number: int) -> None:
         if pid := self._processes[name].pid:

@@ -20,6 +20,7 @@ from reconciler.ledger.intake.file import intake_path
 from reconciler.metrics.collectors import PartsCollector
 from reconciler.service.admin import serve_metrics
 from reconciler.service.changes import fixed_keys
+from reconciler.service.notify import notify
 from reconciler.service.receiver_counts import ReceiverCounts
 from reconciler.service.role import Role, Said
 from reconciler.service.web import Switch, WebServer
@@ -82,10 +83,12 @@ class _Receiving:
             tasks.append(start("metrics", lambda: self._serve_metrics(config.metrics.host, port)))
         with contextlib.suppress(Exception):  # it opens the intake; what fails is logged and answered with 503
             await self._intake.check_writable()
-        log.info("listening", host=host, port=self._port, intake=str(intake_path(config.ledger.path)))
         self._role.say(Said.READY)
+        log.info("listening", host=host, port=self._port, intake=str(intake_path(config.ledger.path)))
         await self._stop.wait()
         log.info("receiver stopping")
+        if self._role.is_alone:
+            notify("STOPPING=1")
         await self._server.stop()
         for task in tasks:
             task.cancel()
@@ -120,7 +123,7 @@ class _Receiving:
                 if refusal is not None:
                     log.error("config not reloaded: the receiver keeps the old one", why=refusal)
             finally:
-                self._role.say(Said.RELOADED)
+                self._role.say(Said.RELOADED)  # or refused: the worker reads it in any case
 
     async def _reload(self) -> str | None:
         """Read the config again. Returns why it is refused."""
@@ -157,3 +160,4 @@ class _Receiving:
             loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGQUIT, stop_now)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+        self._role.take_reloads()

@@ -52,7 +52,7 @@ async def while_asking_for_time(role: Role, work: Callable[[], Done]) -> Done:
     """Run long work in a thread before the worker starts. Meanwhile systemd is asked for time. Returns or raises what
     `work` does.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT) if role.is_alone else (signal.SIGTERM,):
         asyncio.get_running_loop().add_signal_handler(number, _end)
     asking = asyncio.create_task(_ask_for_time(role))
     try:

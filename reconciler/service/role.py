@@ -5,7 +5,9 @@ and memory in which the receiver counts.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import socket
 import threading
 from dataclasses import dataclass
@@ -21,9 +23,14 @@ class Said(Enum):
     READY = b"R"
     ALIVE = b"A"
     RELOADED = b"L"
+    """The config was read again, and is used."""
+    REFUSED = b"N"
+    """The config was read again, and is not used."""
     STARTING = b"S"
     """The start takes long: a repair or an upgrade of the ledger."""
 
+
+_PR_SET_PDEATHSIG = 1
 
 STATE = {
     Said.READY: "READY=1",
@@ -83,6 +90,8 @@ class Role:
         self.listener = listener
         self.port = port
         self._parent = parent
+        if parent is not None:
+            _die_with_parent()
         self.service_pid = os.getpid() if parent is None else os.getppid()
         """The process that a person stops, and asks to reload."""
         if parent is not None:
@@ -93,14 +102,24 @@ class Role:
         """Whether it has no parent of ours."""
         return self._parent is None
 
+    def take_reloads(self) -> None:
+        """Receive SIGHUP from now on, also one that came before: without a handler it ends the process."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
     def say(self, what: Said) -> None:
         """Tell the parent, or systemd if there is no parent."""
         if self._parent is None:
             if what in STATE:
                 notify(STATE[what])
             return
-        with contextlib.suppress(OSError):  # it ends, and so does this process
-            self._parent.send(what.value)
+        with contextlib.suppress(OSError):  # it ends, and so does this process; or it is stopped and reads nothing
+            self._parent.send(what.value, socket.MSG_DONTWAIT)
+
+
+def _die_with_parent() -> None:
+    """Have Linux kill this process when the parent ends (prctl(2)), even if it is stopped or wedged."""
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere the thread must do
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _end_with(parent: socket.socket) -> None:

@@ -128,7 +128,7 @@ class WebServer:
 
     def _listening(self) -> socket.socket:
         one = self._listener
-        if one is None or not _is_listening(one):
+        if one is None or not is_listening(one):
             if one is not None:
                 one.close()
             one = self._listener = listen(self._host, self._port, keys=self._keys)
@@ -172,7 +172,8 @@ def listen(host: str, port: int, *, keys: str = "receiver") -> socket.socket:
         ) from None
 
 
-def _is_listening(one: socket.socket) -> bool:
+def is_listening(one: socket.socket) -> bool:
+    """Whether a socket accepts connections."""
     try:
         return bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     except OSError:

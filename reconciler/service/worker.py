@@ -251,8 +251,8 @@ class _Worker:
         await self._when_writable(lambda: self._forwarder.apply(built.destinations))
         await self._when_writable(lambda: note_start(self._ledger))
         self._filters.look(built.config)
-        log.info("ready", ledger=str(built.config.ledger.path))
         self._role.say(Said.READY)
+        log.info("ready", ledger=str(built.config.ledger.path))
         self._begun.set()
         try:
             self._jobs.apply(built.reconciling, lambda: self._config)
@@ -287,6 +287,7 @@ class _Worker:
             refusal = await self._reload()
             if refusal is not None:
                 log.error("config not reloaded: the service keeps the old one", why=refusal)
+            self._role.say(Said.RELOADED if refusal is None else Said.REFUSED)
             with contextlib.suppress(LedgerUnavailable):
                 await self._ledger.note_reload(refusal)
 
@@ -319,6 +320,7 @@ class _Worker:
             loop.add_signal_handler(signal.SIGINT, self._stop.set)
         loop.add_signal_handler(signal.SIGQUIT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+        self._role.take_reloads()
 
 
 async def _stop_part(what: str, end: Awaitable[object]) -> None:

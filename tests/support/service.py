@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -48,16 +49,31 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> Service:
+    def start(self, only: str | None = None, *, module: str = "reconciler") -> Service:
+        """Start it, or `only` its receiver or worker, and wait until it is ready. Another `module` may change it."""
+        options = [] if only is None else ["--only", only]
         self.write_config()
-        self.process = START.start(
-            "serve", "-c", str(self.file), "--log-level", "debug", stderr=subprocess.PIPE, env=dict(os.environ)
+        self.watch(
+            START.start(
+                *["serve", "-c", str(self.file), "--log-level", "debug", *options],
+                stderr=subprocess.PIPE,
+                env=dict(os.environ),
+                module=module,
+            )
         )
-        threading.Thread(target=self._read_logs, args=(self.process,), daemon=True).start()
-        self.port = self.wait_for_log("listening")["port"]
-        self.wait_for_log("ready")
-        self.config["receiver"]["port"] = self.port  # the same port after a restart
+        if only != "worker":
+            self.port = self.wait_for_log("listening")["port"]
+            self.config["receiver"]["port"] = self.port  # the same port after a restart
+        if only != "receiver":
+            self.wait_for_log("ready")
         return self
+
+    def watch(self, process: Started | subprocess.Popen[str]) -> None:
+        """Read the logs of a process that was started, which is this service's from now on."""
+        with self._logged:
+            self.logs = []
+        self.process = process
+        threading.Thread(target=self._read_logs, args=(process,), daemon=True).start()
 
     def stop(self) -> int:
         """SIGTERM, and wait for it to end; its exit code."""
@@ -77,13 +93,13 @@ class Service:
         """The process that runs now as `receiver` or `worker`."""
         return [int(line["pid"]) for line in self.logs if line.get("process") == process and "pid" in line][-1]
 
-    def wait_for_log(self, event: str, timeout_s: float = 30.0, **fields: Any) -> dict[str, Any]:
-        """Wait for a line of the running process's log."""
+    def wait_for_log(self, event: str, timeout_s: float = 30.0, *, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """Wait for a line of the running process's log, beginning `after` so many lines."""
         with self._logged:
             found: list[dict[str, Any]] = []
 
             def there() -> bool:
-                for line in self.logs:
+                for line in self.logs[after:]:
                     if line.get("event") == event and fields.items() <= line.items():
                         found.append(line)
                         return True
@@ -110,8 +126,6 @@ class Service:
 
     def _read_logs(self, process: Started | subprocess.Popen[str]) -> None:
         assert process.stderr is not None
-        with self._logged:
-            self.logs = []
         with process.stderr:
             for line in process.stderr:
                 try:
@@ -126,26 +140,34 @@ class Service:
 
 
 def until_recorded(ledger: Path) -> None:
-    """Wait until all that was acknowledged so far is recorded."""
-    uri = f"file:{intake_path(ledger)}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True)) as intake, closing(sqlite3.connect(ledger)) as recorded:
+    """Wait until all that was acknowledged so far is recorded, or kept because it can't be."""
+    with closing(_read_only(intake_path(ledger))) as intake:
         [(ident,)] = intake.execute("SELECT id FROM intake").fetchall()
         [(last,)] = intake.execute("SELECT max(seq) FROM sqlite_sequence").fetchall()
 
-        def is_recorded() -> bool:
-            [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall() or [("",)]
-            of, _, position = (place or " 0").partition(" ")
-            return bool(of == ident and int(position) >= last)
+    def is_recorded() -> bool:
+        try:
+            with closing(_read_only(ledger)) as recorded:
+                [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall()
+        except sqlite3.OperationalError:  # not made yet, or moved
+            return False
+        of, _, position = (place or " 0").partition(" ")
+        return bool(of == ident and int(position) >= last)
 
-        until(lambda: not last or is_recorded(), pause_s=0.002)
+    until(lambda: not last or is_recorded(), pause_s=0.002)
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
-    try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(one) for one in thread.read_text().split()]
+    return found
 
 
 def runs(pid: int) -> bool:

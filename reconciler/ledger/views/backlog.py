@@ -9,10 +9,10 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.file import intake_path, look_into
+from reconciler.ledger.intake.file import explain, intake_path, look_into
 from reconciler.ledger.intake.reader import waiting
 from reconciler.ledger.recording.place import place
-from reconciler.ledger.storage.connection import LedgerDatabase, explain
+from reconciler.ledger.storage.connection import LedgerDatabase
 
 
 class Backlog(msgspec.Struct, frozen=True):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from reconciler.forwarding.message import NOT_SENT, Answer, Message
+
+T = TypeVar("T")
 
 Send = Callable[[Sequence[Message]], Awaitable[Sequence[Answer]]]
 
@@ -55,7 +57,7 @@ def _run(messages: Sequence[Message], lane: list[int], target: Callable[[Message
     return list(takewhile(lambda position: target(messages[position]) == first, lane))
 
 
-async def gathered(work: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+async def gathered(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Await all. If one raises, wait for the others and then raise its exception: none goes on unattended."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:

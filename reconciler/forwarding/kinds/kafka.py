@@ -132,11 +132,10 @@ class Kafka(Connected["AIOKafkaProducer"]):
             partition = DefaultPartitioner()(_key(message), known, known)
             partitions.setdefault((topic, partition), []).append(position)
 
-        async def to(where: tuple[str, int], positions: list[int]) -> Answer:
+        async def to(where: tuple[str, int], positions: list[int]) -> None:
             found = await self._to_partition(connection, *where, [messages[position] for position in positions])
             for position, answer in zip(positions, found, strict=True):
                 answers[position] = answer
-            return ACCEPTED
 
         await gathered(to(where, positions) for where, positions in partitions.items())
         return answers

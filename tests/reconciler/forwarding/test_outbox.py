@@ -58,7 +58,7 @@ def states(world: World, name: str) -> list[str]:
 def test_a_rate_is_kept_to_the_end(world: World) -> None:
     world.run(world.record([1] * 40))
     world.wait(39 / RATE + MOMENT_S)  # that it is kept is checked as each is sent
-    assert world.sent.total() == 3 * 40
+    assert world.sent.total() == 4 * 40
     assert not world.open_of("slow")
 
 

@@ -150,7 +150,8 @@ class Outbox:
         if not lanes:
             self._waits_since = None
             return self._lanes.pause(now)
-        due = self._queue.first_of_lanes(self.destination_id, lanes, now=now, limit=count)
+        each = 1 if self._batch is None else count
+        due = self._queue.first_of_lanes(self.destination_id, lanes, now=now, limit=count, each=each)
         found = sum(map(len, due.values()))
         if not found:  # these lanes are done since they were read
             return Millis(int(LEDGER_PAUSE_S * 1000)) if self._lanes.is_fresh else Millis(0)

@@ -158,9 +158,9 @@ def due_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> 
 
 
 def first_of_lanes(
-    db: Database, destination_id: int, lanes: Sequence[str], *, now: Millis, limit: int
+    db: Database, destination_id: int, lanes: Sequence[str], *, now: Millis, limit: int, each: int
 ) -> dict[str, list[int]]:
-    """The events that go next of each of these lanes, up to `limit` in all, shared evenly.
+    """The events that go next of each of these lanes, up to `limit` in all, shared evenly, and up to `each` of one.
 
     What one lane leaves of its share, the others get. An event that is not due yet holds up those behind it.
     """
@@ -169,12 +169,13 @@ def first_of_lanes(
     while left and more:
         share, longer = -(-left // len(more)), []
         for lane in more:
-            events, part = found[lane], min(share, left)
+            events = found[lane]
+            part = min(share, left, each - len(events))
             asked = (until, destination_id, lane, events[-1] if events else -1, part)
             due = [row[0] for row in takewhile(itemgetter(1), db.conn.execute(FIRST_OF_LANE, asked).fetchall())]
             events += due
             left -= len(due)
-            if len(due) == part:
+            if len(due) == part and len(events) < each:
                 longer.append(lane)
             if not left:
                 break

@@ -69,10 +69,14 @@ class QueueOperations:
         return self._read(lambda db: deliveries.next_due(db, destination_id, after=after))
 
     def first_of_lanes(
-        self, destination_id: int, lanes: Sequence[str], *, now: Millis, limit: int
+        self, destination_id: int, lanes: Sequence[str], *, now: Millis, limit: int, each: int
     ) -> dict[str, list[int]]:
-        """The events that go next of each of these lanes, up to `limit` in all, shared evenly."""
-        return self._read(lambda db: deliveries.first_of_lanes(db, destination_id, lanes, now=now, limit=limit))
+        """The events that go next of each of these lanes, up to `limit` in all, shared evenly, and up to `each` of
+        one.
+        """
+        return self._read(
+            lambda db: deliveries.first_of_lanes(db, destination_id, lanes, now=now, limit=limit, each=each)
+        )
 
     def ready(self, destination_id: int, event_ids: Sequence[int], *, most_bytes: int) -> list[Ready]:
         """These deliveries with their events, in this order: at least one, and about `most_bytes` at most."""

@@ -76,7 +76,7 @@ def test_every_lane_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None
         for turn in range(3):
             for number in range(100):
                 [lane] = deliveries.due_lanes(db, 1, now=times.now(), limit=1)
-                first = deliveries.first_of_lanes(db, 1, [lane], now=times.now(), limit=1)
+                first = deliveries.first_of_lanes(db, 1, [lane], now=times.now(), limit=1, each=10)
                 assert first == {f"lane:{number:05d}": [number + 100 * turn + 1]}
                 with transaction(db):
                     outcomes.deliver(db, attempt(number + 100 * turn + 1))
@@ -103,7 +103,7 @@ def test_what_goes_next_costs_the_same_however_many_there_are(tmp_path: Path, ki
 
             db.conn.set_progress_handler(count, 1)
             lanes_due = deliveries.due_lanes(db, 1, now=times.now(), limit=8)
-            first = deliveries.first_of_lanes(db, 1, lanes_due, now=times.now(), limit=8)
+            first = deliveries.first_of_lanes(db, 1, lanes_due, now=times.now(), limit=8, each=10)
             assert sum(map(len, first.values())) == (8 if kind == "ready" else 0)
             deliveries.next_due(db, 1, after=times.now())
             return counted

@@ -48,7 +48,7 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
                 "new": 2,
             }
         assert due_lanes(db, 1, now=times.now(), limit=10) == ["project:42"]
-        assert first_of_lanes(db, 1, ["project:42"], now=times.now(), limit=10) == {"project:42": [1]}
+        assert first_of_lanes(db, 1, ["project:42"], now=times.now(), limit=10, each=10) == {"project:42": [1]}
         [queued] = [one.queued for one in ready(db, 1, [1], most_bytes=1)]
         assert (queued.lane, queued.attempts, queued.failures, queued.replays) == ("project:42", 3, 3, 0)
         assert outgoing(db, 1).summary.object is None

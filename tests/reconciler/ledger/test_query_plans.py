@@ -108,7 +108,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
         )
         record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
     lanes = deliveries.due_lanes(db, 1, now=times.now(), limit=1000)
-    deliveries.first_of_lanes(db, 1, lanes, now=times.now(), limit=1000)
+    deliveries.first_of_lanes(db, 1, lanes, now=times.now(), limit=1000, each=10)
     deliveries.ready(db, 1, [1, 2], most_bytes=1000)
     deliveries.next_due(db, 1, after=times.now())
     deliveries.outgoing(db, 1)

@@ -219,7 +219,7 @@ def service(folder: Path) -> None:
             deliveries.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
             deliveries.next_due(db, one.id, after=NOW)
             lanes = deliveries.due_lanes(db, one.id, now=NOW, limit=10)
-            for due in deliveries.first_of_lanes(db, one.id, lanes, now=NOW, limit=10).values():
+            for due in deliveries.first_of_lanes(db, one.id, lanes, now=NOW, limit=10, each=10).values():
                 deliveries.ready(db, one.id, due, most_bytes=1000)
 
 

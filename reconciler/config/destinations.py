@@ -241,6 +241,11 @@ class Destination(Section):
     retry: RetryConfig = Field(default_factory=RetryConfig, description="What to do when a delivery fails.")
     breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="When the destination counts as down.")
 
+    @property
+    def batching(self) -> Batch | None:
+        """How events are batched; None if they are delivered one at a time."""
+        return None
+
     @model_validator(mode="before")
     @classmethod
     def _takes_no_batches(cls, values: Any) -> Any:
@@ -278,6 +283,10 @@ class BatchedDestination(Destination):
     batch: Batch | None = Field(
         None, description="Deliver several events at once, like `{max: 100, wait: 200ms}`. Default: one at a time."
     )
+
+    @property
+    def batching(self) -> Batch | None:
+        return self.batch
 
 
 def _of_its_kind(value: Any, info: ValidationInfo) -> Any:

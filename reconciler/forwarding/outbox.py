@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from reconciler.config.destinations import BatchedDestination, Destination
+from reconciler.config.destinations import Destination
 from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.formats import Formatter
@@ -56,7 +56,7 @@ class Outbox:
         self._queue = ledger.queue
         self._retry = destination.retry
         self._name = destination.name
-        self._batch = destination.batch if isinstance(destination, BatchedDestination) else None
+        self._batch = destination.batching
         self._formatter = formatter
         self._kind = kind
         self._watcher = watcher

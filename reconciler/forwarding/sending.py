@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from reconciler.config.destinations import BatchedDestination, Destination
+from reconciler.config.destinations import Destination
 from reconciler.events import times
 from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.formats import Formatter
@@ -38,7 +38,7 @@ class Sender:
         self._name = destination.name
         self._retry = destination.retry
         self._timeout_s = destination.timeout / 1000
-        self._is_batched = isinstance(destination, BatchedDestination) and destination.batch is not None
+        self._is_batched = destination.batching is not None
         self._destination_id = destination_id
         self._formatter = formatter
         self._kind = kind

@@ -9,7 +9,17 @@ from typing import Annotated
 import msgspec
 import typer
 
-from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, out, print_json, read_config, shown
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    FAILED,
+    ConfigOption,
+    JsonOption,
+    fail,
+    out,
+    print_json,
+    read_config,
+    shown,
+)
 from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.tables import Listing
 from reconciler.ledger import beside
@@ -80,14 +90,18 @@ def retry(
     """
     path = read_config(config).ledger.path
     with opened(path) as db:
-        marked = beside.retry_unrecorded(db, ids or None)
-        if ids and marked < len(set(ids)):
-            fail("no such webhook: `intake list` shows them")
+        known = unrecorded.idents(db)
+        asked = set(ids) if ids else known
+        if unknown := sorted(asked - known):
+            fail(f"there is no webhook {', '.join(map(str, unknown))}: `intake list` shows them")
+        marked = beside.retry_unrecorded(db, sorted(asked))
         runs = service_process(path) is not None
-        left = _wait(db) if runs and marked else marked
-        kept = len(unrecorded.unrecorded(db, limit=1_000_000)) if runs else marked
+        left = _wait(db, asked) if runs and marked else marked
+        kept = len(asked & unrecorded.idents(db))
     if as_json:
         print_json({"retried": marked, "due": left, "unrecorded": kept})
+        if runs and kept:
+            raise typer.Exit(FAILED)
     elif not marked:
         out.print("No webhook failed to be recorded.")
     elif not runs:
@@ -100,10 +114,10 @@ def retry(
         out.print(f"{marked:,} webhook{'s' if marked > 1 else ''} recorded.")
 
 
-def _wait(db: LedgerDatabase) -> int:
+def _wait(db: LedgerDatabase, asked: set[int]) -> int:
     """Wait until the service has tried them all. Returns how many it has not."""
     deadline = time.monotonic() + PATIENCE_S
-    while (left := len(unrecorded.due(db, limit=1_000_000))) and time.monotonic() < deadline:
+    while (left := len(asked & unrecorded.idents(db, due=True))) and time.monotonic() < deadline:
         time.sleep(LOOK_S)
     return left
 

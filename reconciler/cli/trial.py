@@ -14,7 +14,7 @@ from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.jail import TransformFailed
-from reconciler.forwarding.kind import Kind, attempt
+from reconciler.forwarding.kind import Kind, attempt, attempt_batch
 from reconciler.forwarding.message import Answer
 from reconciler.forwarding.trial import trial_message
 
@@ -41,7 +41,11 @@ async def _send(config: Config, destination: Destination) -> tuple[str, Rendered
     kind: Kind = find_kind(destination.kind)(destination)
     try:
         message = trial_message(destination, gitlab_url=config.gitlab.url, now=times.now())
-        answer = await attempt(kind, message, timeout_s=destination.timeout / 1000)
+        timeout_s = destination.timeout / 1000
+        if destination.batching is None:
+            answer = await attempt(kind, message, timeout_s=timeout_s)
+        else:
+            [answer] = await attempt_batch(kind, [message], timeout_s=timeout_s)
         return message.id, rendered(kind, message), answer
     except TransformFailed as error:
         fail(

@@ -18,7 +18,7 @@ from reconciler.config.basics import Name, Section, check_header_value
 from reconciler.config.kinds import UnknownKind, find_kind, kind_error
 from reconciler.config.mistakes import Misplaced
 from reconciler.config.templates import compiled_template
-from reconciler.config.units import Duration, Rate
+from reconciler.config.units import Duration, DurationOrNone, Rate
 
 
 def _expression(text: str) -> str:
@@ -201,13 +201,11 @@ class Transform(Section):
 
 
 class Batch(Section):
-    """How events are put together into batches, for destinations that take them."""
+    """Several events in one request, write or produce."""
 
     max: int = Field(100, ge=2, le=1000, description="How many events a batch has at most.")
-    wait: Duration = Field(
-        "200ms",
-        validate_default=True,
-        description="How long a batch that is not full waits for more events. `0s`: not at all.",
+    wait: DurationOrNone = Field(
+        "0s", validate_default=True, description="How long a batch that is not full waits for more events."
     )
 
 
@@ -236,10 +234,25 @@ class Destination(Section):
         "now", description="Where a new destination starts: `now`, `beginning`, or a time."
     )
     timeout: Duration = Field("10s", validate_default=True, description="Timeout of one attempt.")
-    concurrency: int = Field(8, ge=1, le=256, description="How many events may be in flight at the same time.")
+    concurrency: int = Field(
+        8, ge=1, le=256, description="How many events, or batches, may be in flight at the same time."
+    )
     rate_limit: Rate | None = Field(None, description="Maximum rate, like 10/s or 600/m. Default: no limit.")
     retry: RetryConfig = Field(default_factory=RetryConfig, description="What to do when a delivery fails.")
     breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="When the destination counts as down.")
+
+    @property
+    def batching(self) -> Batch | None:
+        """How events are batched; None if they are delivered one at a time."""
+        return None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_no_batches(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "batch" in values and "batch" not in cls.model_fields:
+            kind = values.get("kind", "http")
+            raise Misplaced((("batch",), f"kind {kind} does not take batches: remove this key", None))
+        return values
 
     @model_validator(mode="after")
     def _what_it_gets(self) -> Destination:
@@ -262,6 +275,18 @@ class Destination(Section):
             what = "should be application/json: with `format: cloudevents` a template has to make JSON"
             raise Misplaced((("transform", "content_type"), what, None))
         return self
+
+
+class BatchedDestination(Destination):
+    """A destination that takes batches. Kinds whose `config` extends it have `batch`."""
+
+    batch: Batch | None = Field(
+        None, description="Deliver several events at once, like `{max: 100, wait: 200ms}`. Default: one at a time."
+    )
+
+    @property
+    def batching(self) -> Batch | None:
+        return self.batch
 
 
 def _of_its_kind(value: Any, info: ValidationInfo) -> Any:

@@ -64,6 +64,13 @@ Duration = Annotated[
 ]
 """Written as text with a unit."""
 
+DurationOrNone = Annotated[
+    Millis,
+    BeforeValidator(lambda value: Millis(0) if value in (0, "0", "0s", "0ms") else duration(value)),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$", "examples": ["0s", "200ms"]}),
+]
+"""A duration that may be zero."""
+
 Size = Annotated[
     int,
     BeforeValidator(size),

@@ -23,7 +23,7 @@ from reconciler.forwarding.filters import facts
 from reconciler.forwarding.jail import Jail, TransformFailed
 from reconciler.forwarding.message import Message
 from reconciler.forwarding.transform import make_transform
-from reconciler.ledger.queue.deliveries import Outgoing
+from reconciler.ledger.queue.deliveries import Outgoing, Ready
 
 FIELDS_LENGTH = 1024
 """The longest list of fields in a header, in characters."""
@@ -53,14 +53,17 @@ class Formatter:
         if self._beside is not None:
             self._beside.shutdown(wait=False, cancel_futures=True)
 
-    async def message_async(self, event: Outgoing, *, attempt: int, replays: int, now: Millis) -> Message:
-        """Like `message`, but without blocking the event loop while a transform runs."""
-        write = partial(self.message, event, attempt=attempt, replays=replays, now=now)
+    async def message_async(self, one: Ready, *, now: Millis) -> Message:
+        """The message for the next attempt at a delivery, without blocking the event loop while a transform runs."""
+        queued = one.queued
+        write = partial(
+            self.message, one.event, attempt=queued.attempts + 1, replays=queued.replays, now=now, lane=queued.lane
+        )
         if self._beside is None:
             return write()
         return await asyncio.get_running_loop().run_in_executor(self._beside, write)
 
-    def message(self, event: Outgoing, *, attempt: int, replays: int = 0, now: Millis) -> Message:
+    def message(self, event: Outgoing, *, attempt: int, replays: int = 0, now: Millis, lane: str = "") -> Message:
         """The message for one attempt to deliver one event.
 
         Raises TransformFailed if the transform fails for this event.
@@ -98,6 +101,7 @@ class Formatter:
             headers=headers,
             body=body,
             sent_at=now,
+            lane=lane,
         )
 
     def _body(self, event: Outgoing, event_id: str) -> bytes:

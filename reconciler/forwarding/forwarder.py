@@ -17,7 +17,8 @@ from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.filters import Test, make_filter
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.outbox import LOOK_S, Outbox, Watcher
+from reconciler.forwarding.outbox import LOOK_S, Outbox
+from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.destinations import DestinationSpec, DestinationState

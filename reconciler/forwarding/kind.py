@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
 
 import structlog
 
 from reconciler.config.destinations import Destination
-from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message, NotAccepted, excerpt, failure
+from reconciler.forwarding.message import (
+    ACCEPTED,
+    NOT_SENT,
+    Answer,
+    DeliveryRejected,
+    Message,
+    NotAccepted,
+    excerpt,
+    failure,
+)
 from reconciler.forwarding.reach import Unreachable, reach
+from reconciler.forwarding.rounds import gathered, in_rounds
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +39,9 @@ class Kind(ABC):
     """Sends to one configured destination. Created once, closed once; `send` is called concurrently."""
 
     config: ClassVar[type[Destination]]
-    """The config keys of this kind: those of `Destination` and its own."""
+    """The config keys of this kind: those of `Destination` and its own. One that extends `BatchedDestination` also
+    takes `batch`, and its kind should have a `send_batch` of its own.
+    """
 
     batch_fails_whole: ClassVar[bool] = True
     """Whether one bad message makes the destination refuse the whole batch, so that halving finds it."""
@@ -50,8 +63,12 @@ class Kind(ABC):
         """
 
     async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
-        """Send several messages at once. Returns one Answer for each, in their order."""
-        return [await self.send(message) for message in messages]
+        """Send several messages at once. Returns one Answer for each, in their order.
+
+        A message must not be accepted after an earlier one of its lane was not, unless that one was rejected: its
+        answer is then NOT_SENT. Exceptions and the timeout are those of `send`, and concern all messages.
+        """
+        return await in_rounds(messages, lambda some: gathered(_answer_of(self, one) for one in some))
 
     async def close(self) -> None:  # noqa: B027 - some kinds have nothing to close
         """Close all connections."""
@@ -103,11 +120,37 @@ class Connected(Kind, Generic[C]):
     async def disconnect(self, connection: C) -> None:
         """Close a connection, which may be broken."""
 
+    async def publish_batch(self, connection: C, messages: Sequence[Message]) -> Sequence[Answer]:
+        """Publish several messages, and wait until the broker has confirmed them. Returns one Answer for each.
+
+        Exceptions are those of `publish`, and concern all messages.
+        """
+
+        async def publish(message: Message) -> Answer:
+            try:
+                await self.publish(connection, message)
+            except (DeliveryRejected, NotAccepted) as error:
+                return answer_to(error)
+            return ACCEPTED
+
+        return await in_rounds(messages, lambda some: gathered(publish(one) for one in some))
+
     async def send(self, message: Message) -> Answer:
+        async with self._connection() as connection:
+            await self.publish(connection, message)
+        return ACCEPTED
+
+    async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+        async with self._connection() as connection:
+            return await self.publish_batch(connection, messages)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[C]:
+        """The connection. After an error that may be its fault, it is not used for new messages."""
         line = await self._connected()
         confirmed = line.confirmed
         try:
-            await self.publish(line.connection, message)
+            yield line.connection
         except (DeliveryRejected, NotAccepted):
             line.confirmed += 1
             raise
@@ -120,7 +163,6 @@ class Connected(Kind, Generic[C]):
             raise
         else:
             line.confirmed += 1
-            return ACCEPTED
         finally:
             line.users -= 1
             if line.given_up and not line.users:
@@ -182,16 +224,50 @@ async def attempt(kind: Kind, message: Message, *, timeout_s: float) -> Answer:
     """Make one attempt. Every result is an Answer: never raises, whatever the destination does."""
     try:
         async with asyncio.timeout(timeout_s):
-            answer = await kind.send(message)
-        if not isinstance(answer, Answer):  # a kind of another package
-            raise TypeError(f"{type(kind).__name__}.send returned {answer!r}, which is not an Answer")
-        return answer
+            return _checked(kind, await kind.send(message))
     except TimeoutError:
         return Answer("timeout", f"no answer within {timeout_s:g} s")
-    except DeliveryRejected as error:
-        return Answer("rejected", excerpt(str(error)), rejected=True)
     except (Exception, SystemExit) as error:  # whatever it is, the event stays and is retried
-        return Answer(_error_class(error), failure(error))
+        return answer_to(error)
+
+
+async def attempt_batch(kind: Kind, messages: Sequence[Message], *, timeout_s: float) -> list[Answer]:
+    """Send a batch. Returns one Answer for each message: never raises, whatever the destination does."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            answers = [_checked(kind, one) for one in await kind.send_batch(messages)]
+        if len(answers) != len(messages):
+            what = f"{len(answers)} answers to {len(messages)} messages"
+            raise TypeError(f"{type(kind).__name__}.send_batch returned {what}")
+        if answers[0] is NOT_SENT:
+            raise TypeError(f"{type(kind).__name__}.send_batch did not send the first message")
+        return answers
+    except TimeoutError:
+        same = Answer("timeout", f"no answer within {timeout_s:g} s")
+    except (Exception, SystemExit) as error:
+        same = answer_to(error)
+    return [same] * len(messages)
+
+
+def _checked(kind: Kind, answer: Answer) -> Answer:
+    if not isinstance(answer, Answer):  # a kind of another package
+        raise TypeError(f"{type(kind).__name__} returned {answer!r}, which is not an Answer")
+    return answer
+
+
+async def _answer_of(kind: Kind, message: Message) -> Answer:
+    """Send one message. Its own failure is an Answer; only a cancellation is raised."""
+    try:
+        return _checked(kind, await kind.send(message))
+    except (Exception, SystemExit) as error:
+        return answer_to(error)
+
+
+def answer_to(error: BaseException) -> Answer:
+    """An exception as an Answer."""
+    if isinstance(error, DeliveryRejected):
+        return Answer("rejected", excerpt(str(error)), rejected=True)
+    return Answer(_error_class(error), failure(error))
 
 
 def _error_class(error: BaseException) -> str:

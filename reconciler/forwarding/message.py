@@ -25,6 +25,8 @@ class Message(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     body: bytes
     sent_at: Millis
+    lane: str = ""
+    """Messages of one lane are accepted in order. A batch may contain several of them."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -48,6 +50,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 ACCEPTED = Answer()
+
+NOT_SENT = Answer("not_sent", "an earlier message of the batch failed")
+"""The answer for a message of a batch that was not sent, since an earlier one of its lane failed. It stays due, and
+this counts as no attempt.
+"""
 
 
 class DeliveryRejected(Exception):

@@ -8,49 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
-from functools import partial
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
-import msgspec
 import structlog
 
 from reconciler.config.destinations import Destination
-from reconciler.events import times
 from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.formats import Formatter
-from reconciler.forwarding.kind import Kind, attempt
-from reconciler.forwarding.outcome import Outcome, classify, classify_message_error
+from reconciler.forwarding.kind import Kind
+from reconciler.forwarding.lanes import LOOK, DueLanes
+from reconciler.forwarding.outcome import Outcome
 from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.retry import longest_pause
-from reconciler.ledger.errors import LedgerError, LedgerUnavailable
+from reconciler.forwarding.sending import Sender, verdict
+from reconciler.forwarding.settling import LEDGER_PAUSE_S, Settling
+from reconciler.forwarding.watcher import Watcher
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ledger import Ledger
-from reconciler.ledger.queue.deliveries import Attempt, Queued
-from reconciler.ledger.queue.destinations import GONE, DestinationState
+from reconciler.ledger.queue.deliveries import Ready
+from reconciler.ledger.queue.destinations import DestinationState
 
-LEDGER_PAUSE_S = 1.0
-LONGEST_LEDGER_PAUSE_S = 600.0
-LOOK_S = 5.0
-"""How often the ledger is read even without a notification, so that a missed one delays no delivery for longer."""
+LOOK_S = LOOK / 1000
+MOST_BYTES = 4 * 1024 * 1024
+"""About how much payload is read at once, and how much a batch has, unless a single event has more."""
 
 log = structlog.get_logger(__name__)
-
-
-class Watcher(Protocol):
-    """Is notified of attempts: for alerts, metrics and traces."""
-
-    def attempting(self, event_id: str, destination: str, number: int) -> AbstractContextManager[dict[str, str]]:
-        """The context of one attempt. It yields headers that are sent with it."""
-
-    def trouble(self) -> None:
-        """Something was recorded that may need an alert."""
-
-    def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
-        """An attempt was recorded. `outcome` is `delivered` or the error's class; `waited` is the time since the
-        delivery was opened, None where it was not delivered.
-        """
 
 
 class Outbox:
@@ -69,27 +52,33 @@ class Outbox:
     ) -> None:
         self.destination_id = state.id
         self.stopping = asyncio.Event()
-        self._destination = destination
         self._ledger = ledger
         self._queue = ledger.queue
+        self._retry = destination.retry
+        self._name = destination.name
+        self._batch = destination.batching
         self._formatter = formatter
         self._kind = kind
         self._watcher = watcher
         self._clock = clock
+        self._sender = Sender(destination, state.id, formatter=formatter, kind=kind, watcher=watcher, clock=clock)
         self._breaker = CircuitBreaker(destination, state.breaker, now=clock())
         self._rate = SendRate(destination.rate_limit)
+        self._lanes = DueLanes(self._queue, state.id)
+        self._settling = Settling(self._queue, state.id, self._breaker, settled=self._settled, stopping=self.stopping)
         self._paused = state.paused_at is not None
         self._is_gone = False
         """Whether the destination answered 410 and the ledger does not have that yet."""
         self._resumes = state.resumes
-        self._busy: set[str] = set()
-        """The lanes with an attempt in flight."""
+        self._waits_since: Millis | None = None
+        """Since when a batch that is not full waits for more events."""
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log.bind(destination=destination.name)
 
     def wake(self) -> None:
         """A delivery was opened."""
+        self._lanes.opened()
         self._woken.set()
 
     def look_again(self, state: DestinationState) -> None:
@@ -100,8 +89,10 @@ class Outbox:
         if state.resumes != self._resumes:
             self._resumes = state.resumes
             self._breaker.take_over(state.breaker)
+            self._settling.noted = state.breaker
             self._log.info("destination resumed")
-        self.wake()
+        self._lanes.forget()
+        self._woken.set()
 
     async def run(self) -> None:
         """Deliver until `stop`; then return when the attempts in flight have ended."""
@@ -114,6 +105,7 @@ class Outbox:
                     await self._woken.wait()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._settling.wait()
 
     def stop(self) -> None:
         """Start no more attempts."""
@@ -125,6 +117,7 @@ class Outbox:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._settling.cancel()
         await asyncio.to_thread(self._formatter.close)  # it may wait for a process to start or to end
         try:
             await self._kind.close()
@@ -133,7 +126,7 @@ class Outbox:
 
     async def _pull_back(self) -> None:
         """Correct due times that lie too far ahead because the wall clock was set back since they were recorded."""
-        longest, now = longest_pause(self._destination.retry), self._clock()
+        longest, now = longest_pause(self._retry), self._clock()
         more = True
         while more and not self.stopping.is_set():
             more = await self._queue.pull_back(self.destination_id, longest=longest, now=now)
@@ -145,154 +138,152 @@ class Outbox:
         """
         now = self._clock()
         while not (self._paused or self._is_gone) and (room := self._breaker.room):
-            pause = max(self._breaker.wait(now), self._rate.wait(now))
+            pause = max(self._breaker.wait(now), self._rate.wait(now)) or self._start_some(room, now)
             if pause:
                 return min(pause / 1000, LOOK_S)
-            if not self._start_some(room, now):
-                due = self._queue.next_due(self.destination_id, after=now)
-                return LOOK_S if due is None else min((due - now) / 1000, LOOK_S)
         return LOOK_S
 
-    def _start_some(self, room: int, now: Millis) -> bool:
-        """Start the first delivery of each lane that is due; False where none is."""
-        heads = self._queue.next_lanes(self.destination_id, now=now, limit=room + len(self._busy))
-        free = [one for one in heads if one.lane not in self._busy]
-        for head in free:
-            if not self._breaker.may_start(now) or self._rate.wait(now):
-                break
-            self._start(head, now)
-        return bool(free)
+    def _start_some(self, room: int, now: Millis) -> Millis:
+        """Start as many attempts as there is room for, or one batch. Returns how long to wait if nothing is due."""
+        count = self._count(room)
+        lanes = self._lanes.next(count, now, all_due=self._batch is not None)
+        if not lanes:
+            self._waits_since = None
+            return self._lanes.pause(now)
+        each = 1 if self._batch is None else count
+        due = self._queue.first_of_lanes(self.destination_id, lanes, now=now, limit=count, each=each)
+        found = sum(map(len, due.values()))
+        if not found:  # these lanes are done since they were read
+            return Millis(int(LEDGER_PAUSE_S * 1000)) if self._lanes.is_fresh else Millis(0)
+        if found < count and (patience := self._patience(now)):
+            self._lanes.put_back(lanes)
+            return patience
+        ready = self._read(due)
+        self._start(ready, now)
+        return Millis(0)
 
-    def _start(self, head: Queued, now: Millis) -> None:
-        self._busy.add(head.lane)
-        self._rate.take(now)
-        task = asyncio.create_task(self._attempt_and_record(head, self._breaker.started()))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _count(self, room: int) -> int:
+        """How many deliveries are started at once: as many as there is room for, or a batch of them.
 
-    async def _attempt_and_record(self, head: Queued, generation: int) -> None:
-        """Make one attempt and record its outcome; then the lane is free again."""
+        A probe is a single event. Events at a limited rate are evenly spaced; batches keep it in every second.
+        """
+        burst = self._rate.burst
+        if not self._breaker.is_closed or (burst is not None and self._batch is None):
+            return 1
+        if self._batch is None:
+            return room
+        return self._batch.max if burst is None else min(self._batch.max, burst)
+
+    def _patience(self, now: Millis) -> Millis:
+        """How much longer a batch that is not full waits for more events."""
+        if self._batch is None:
+            return Millis(0)
+        if self._waits_since is None:
+            self._waits_since = now
+        return Millis(max(0, self._waits_since + self._batch.wait - now))
+
+    def _read(self, due: dict[str, list[int]]) -> list[Ready]:
+        """The deliveries that are due, with their events. What can't be read rests for a moment, with its lane."""
         try:
-            outcome = await self._outcome(head)
-            if outcome is not None:
-                await self._apply(outcome, head, generation)
-        except Exception:  # a bug of ours must not block the other lanes
-            self._log.exception("outcome not recorded", event_id=head.event_id)
-            await asyncio.sleep(LEDGER_PAUSE_S)
-        finally:
-            self._busy.discard(head.lane)
-            self.wake()
-
-    async def _outcome(self, head: Queued) -> Outcome | None:
-        """Make an attempt and classify it; None where the ledger could not be read."""
-        try:
-            return await self._attempt(head)
-        except LedgerError as error:  # the delivery stays pending
-            self._breaker.gave_up()
-            self._ledger.report_damage(error)
-            self._log.error("attempt not made", event_id=head.event_id, error=str(error))
-            await asyncio.sleep(LEDGER_PAUSE_S)
-            return None
-        except BaseException:
-            self._breaker.gave_up()
-            raise
-
-    async def _attempt(self, head: Queued) -> Outcome:
-        at = times.now()
-        attempted = Attempt(head.event_id, self.destination_id, None, head.attempts + 1, at, at)
-        try:
-            event = self._queue.outgoing(head.event_id)
-            message = await self._formatter.message_async(
-                event, attempt=attempted.number, replays=head.replays, now=at
-            )
+            event_ids = [event_id for events in due.values() for event_id in events]
+            return self._queue.ready(self.destination_id, event_ids, most_bytes=MOST_BYTES)
         except LedgerError:
-            raise
-        except Exception as error:  # whatever it is, one event must not block the others
-            return classify_message_error(self._destination.retry, head, attempted, error, now=self._clock())
-        with self._watcher.attempting(message.id, self._destination.name, attempted.number) as headers:
-            message.headers.update(headers)
-            answer = await attempt(self._kind, message, timeout_s=self._destination.timeout / 1000)
-        ended = msgspec.structs.replace(attempted, sighting_id=event.sighting_id, ended_at=times.now())
-        return classify(self._destination.retry, head, answer, ended, now=self._clock())
+            return [one for lane, events in due.items() for one in self._read_lane(lane, events)]
 
-    async def _apply(self, outcome: Outcome, head: Queued, generation: int) -> None:
-        """Report an outcome to the breaker, the log and the ledger, with the change of the breaker, if any."""
-        before = self._breaker.state
-        self._report_to_breaker(outcome, generation)
-        after = self._breaker.state
-        self._log_outcome(outcome, before.state == "closed")
-        tried = outcome.attempt
-        if outcome.gone:
+    def _read_lane(self, lane: str, event_ids: Sequence[int]) -> list[Ready]:
+        """The deliveries of one lane up to the first that can't be read."""
+        found: list[Ready] = []
+        for event_id in event_ids:
+            try:
+                found += self._queue.ready(self.destination_id, [event_id], most_bytes=MOST_BYTES)
+            except LedgerError as error:  # the delivery stays pending
+                self._ledger.report_damage(error)
+                self._log.error("attempt not made", event_id=event_id, error=str(error))
+                if not found:
+                    self._rest([lane])
+                break
+        return found
+
+    def _start(self, ready: Sequence[Ready], now: Millis) -> None:
+        """Start an attempt at each of these, or at all of them as a batch."""
+        self._lanes.occupy(one.queued.lane for one in ready)
+        for some in [[one] for one in ready] if self._batch is None else [ready] if ready else []:
+            self._waits_since = None
+            self._rate.take(now, len(some))
+            task = asyncio.create_task(self._attempt(some, self._breaker.started()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, some: Sequence[Ready], generation: int) -> None:
+        """Make an attempt, or send a batch, and hand its outcomes over to be written."""
+        try:
+            outcomes = await self._sender.attempt(some)
+        except BaseException as error:  # a bug of ours must not block the other lanes
+            self._breaker.gave_up()
+            if not isinstance(error, Exception):
+                raise
+            self._log.exception("attempt failed", event_id=some[0].queued.event_id)
+            self._rest({one.queued.lane for one in some})
+            return
+        self._report(outcomes, generation)
+        self._settling.add(outcomes)
+        self._lanes.free({one.queued.lane for one in some} - {one.queued.lane for one in outcomes})
+        self._woken.set()  # a slot is free
+
+    def _rest(self, lanes: Iterable[str]) -> None:
+        """Leave these lanes alone for a moment."""
+        lanes = list(lanes)
+        self._lanes.occupy(lanes)
+        asyncio.get_running_loop().call_later(LEDGER_PAUSE_S, self._free, lanes)
+
+    def _free(self, lanes: Iterable[str]) -> None:
+        self._lanes.free(lanes)
+        self._woken.set()
+
+    def _report(self, outcomes: Sequence[Outcome], generation: int) -> None:
+        """Report outcomes to the breaker and the log. A batch counts once."""
+        was_up = self._breaker.is_closed
+        found = verdict(outcomes)
+        if found.failed is None:
+            self._breaker.gave_up()
+        elif found.failed:
+            self._breaker.failed(
+                generation, now=self._clock(), at=found.at, retry_after=found.retry_after, counts=found.counts
+            )
+        else:
+            self._breaker.succeeded(generation, at=found.at)
+        for one in outcomes:
+            self._log_outcome(one, was_up)
+        if any(one.gone for one in outcomes):
             self._is_gone = True
             self._log.warning("destination is gone (410): paused")
-        settle = partial(
-            self._queue.settle,
-            tried,
-            dead=outcome.is_dead,
-            pause=outcome.pause,
-            now=self._clock(),
-            breaker=None if after == before else after,
-            paused_why=GONE if outcome.gone else None,
-        )
-        await self._write(settle)
-        if outcome.gone:
-            self._paused, self._is_gone = True, False
-        opened, closed = before.state == "closed" != after.state, after.state == "closed" != before.state
-        if opened:
-            self._log.warning("circuit breaker opened: destination is down", failures=after.failures)
-        if closed:
+        if was_up and not self._breaker.is_closed:
+            self._log.warning("circuit breaker opened: destination is down", failures=self._breaker.state.failures)
+        if self._breaker.is_closed and not was_up:
             self._log.info("circuit breaker closed: destination is up")
-        if opened or closed or outcome.gone or outcome.is_dead:
-            self._watcher.trouble()
-        waited = Millis(tried.ended_at - head.opened_at) if tried.error_class is None else None
-        result = tried.error_class or "delivered"
-        self._watcher.attempted(self._destination.name, result, Millis(tried.ended_at - tried.started_at), waited)
 
-    def _report_to_breaker(self, outcome: Outcome, generation: int) -> None:
-        at = outcome.attempt.ended_at
-        if not outcome.destination_was_asked:
-            self._breaker.gave_up()
-        elif outcome.destination_works:
-            self._breaker.succeeded(generation, at=at)
-        else:
-            self._breaker.failed(
-                generation,
-                now=self._clock(),
-                at=at,
-                retry_after=outcome.retry_after,
-                counts=outcome.counts_against_destination,
-            )
-
-    def _log_outcome(self, outcome: Outcome, was_up: bool) -> None:
-        tried = outcome.attempt
-        about = self._log.bind(event_id=tried.event_id, status=tried.status, attempt=tried.number)
-        if outcome.is_dead:
-            about.warning(f"dead letter: {outcome.why}", error=tried.error)
+    def _log_outcome(self, one: Outcome, was_up: bool) -> None:
+        tried = one.attempt
+        about = {"event_id": tried.event_id, "status": tried.status, "attempt": tried.number}
+        if one.is_dead:
+            self._log.warning(f"dead letter: {one.why}", error=tried.error, **about)
         elif tried.error_class is None:
-            about.debug("delivered")
+            self._log.debug("delivered", **about)
         else:
-            (about.warning if was_up else about.debug)(
-                "attempt failed, will retry", error=tried.error, pause_ms=outcome.pause
-            )
+            log_it = self._log.warning if was_up else self._log.debug
+            log_it("attempt failed, will retry", error=tried.error, pause_ms=one.pause, **about)
 
-    async def _write(self, change: Callable[[], Awaitable[None]]) -> None:
-        """Write an outcome to the ledger, however long that takes.
-
-        A write that fails because of a bug of ours is retried with growing pauses. Its lane waits meanwhile, so that
-        nothing is sent twice, at least until this outbox is stopped.
-        """
-        pause = LEDGER_PAUSE_S
-        while True:
-            try:
-                await change()
-            except LedgerUnavailable:
-                await asyncio.sleep(LEDGER_PAUSE_S)
-            except LedgerError:
-                if self.stopping.is_set():
-                    raise
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self.stopping.wait()
-                pause = min(2 * pause, LONGEST_LEDGER_PAUSE_S)
+    def _settled(self, outcomes: Sequence[Outcome], breaker_changed: bool) -> None:
+        """These outcomes are on disk: their lanes are free again."""
+        self._free({one.queued.lane for one in outcomes})
+        if any(one.gone for one in outcomes):
+            self._paused, self._is_gone = True, False
+        if breaker_changed or any(one.gone or one.is_dead for one in outcomes):
+            self._watcher.trouble()
+        for one in outcomes:
+            tried = one.attempt
+            took = Millis(tried.ended_at - tried.started_at)
+            if tried.error_class is None:
+                self._watcher.attempted(self._name, "delivered", took, Millis(tried.ended_at - one.queued.opened_at))
             else:
-                return
+                self._watcher.attempted(self._name, tried.error_class, took, None)

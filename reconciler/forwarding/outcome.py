@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 
 from reconciler.config.destinations import RetryConfig
 from reconciler.events.times import MINUTE, Millis
 from reconciler.forwarding.jail import TransformFailed
-from reconciler.forwarding.message import Answer, excerpt
+from reconciler.forwarding.message import ACCEPTED, Answer, excerpt
 from reconciler.forwarding.retry import next_pause
-from reconciler.ledger.queue.deliveries import Attempt, Queued
+from reconciler.ledger.queue.deliveries import Attempt, Queued, Settled
 
 TOO_MANY_REQUESTS = 429
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """An attempt and what follows from it.
+    """An attempt at a delivery and what follows from it.
 
     Delivered, unless `is_dead` (a dead letter; `why` says why) or there is a `pause` before the next attempt.
     """
 
+    queued: Queued
     attempt: Attempt
+    now: Millis
+    """When it became known, by the steady clock."""
     is_dead: bool = False
     why: str = ""
     pause: Millis | None = None
@@ -30,29 +35,49 @@ class Outcome(msgspec.Struct, frozen=True):
     retry_after: Millis = Millis(0)
     gone: bool = False
 
+    @property
+    def settled(self) -> Settled:
+        """What the ledger records."""
+        return Settled(self.attempt, self.now, dead=self.is_dead, pause=self.pause)
 
-def classify(retry: RetryConfig, queued: Queued, answer: Answer, attempt: Attempt, *, now: Millis) -> Outcome:
-    """Classify an answer. `now` is the steady clock's.
+
+def classify(
+    retry: RetryConfig,
+    queued: Queued,
+    answer: Answer,
+    attempt: Attempt,
+    *,
+    now: Millis,
+    uniform: random.Random | None = None,
+) -> Outcome:
+    """Classify an answer. `now` is the steady clock's, and `uniform` makes the random part of a pause.
 
     A rejected delivery is a dead letter at once, and does not count against the destination. A destination that is
     gone keeps its pending deliveries. Anything else is retried until the retry settings are used up.
     """
-    attempt = msgspec.structs.replace(
-        attempt, status=answer.status, error_class=answer.error_class, error=answer.error, response=answer.response
-    )
+    if answer is not ACCEPTED:
+        attempt = msgspec.structs.replace(
+            attempt,
+            status=answer.status,
+            error_class=answer.error_class,
+            error=answer.error,
+            response=answer.response,
+        )
     if answer.accepted:
-        return Outcome(attempt)
+        return Outcome(queued, attempt, now)
     if answer.gone:
-        return Outcome(attempt, pause=MINUTE, destination_works=True, gone=True)
+        return Outcome(queued, attempt, now, pause=MINUTE, destination_works=True, gone=True)
     if answer.rejected:
-        return Outcome(attempt, is_dead=True, why="rejected by the destination")
+        return Outcome(queued, attempt, now, is_dead=True, why="rejected by the destination")
     first = now if queued.first_attempt_at is None else queued.first_attempt_at
-    pause = next_pause(retry, queued.failures + 1, age=Millis(now - first))
+    pause = next_pause(retry, queued.failures + 1, age=Millis(now - first), uniform=uniform)
     # A destination that asks for a pause works: it understood the request.
     counts = not (answer.status == TOO_MANY_REQUESTS and answer.retry_after)
     if pause is None:
         return Outcome(
+            queued,
             attempt,
+            now,
             is_dead=True,
             why="not delivered in time",
             destination_works=False,
@@ -60,7 +85,9 @@ def classify(retry: RetryConfig, queued: Queued, answer: Answer, attempt: Attemp
             retry_after=answer.retry_after,
         )
     return Outcome(
+        queued,
         attempt,
+        now,
         pause=max(pause, answer.retry_after),
         destination_works=False,
         counts_against_destination=counts,
@@ -78,6 +105,6 @@ def classify_message_error(
     """
     if isinstance(error, TransformFailed):
         attempt = msgspec.structs.replace(attempt, error_class="transform", error=str(error))
-        return Outcome(attempt, is_dead=True, why="the transform failed", destination_was_asked=False)
+        return Outcome(queued, attempt, now, is_dead=True, why="the transform failed", destination_was_asked=False)
     answer = Answer("message", excerpt(f"the message can't be built: {type(error).__name__}: {error}"))
     return msgspec.structs.replace(classify(retry, queued, answer, attempt, now=now), destination_was_asked=False)

@@ -16,6 +16,11 @@ class SendRate:
         """How long until an event may go out, in whole milliseconds, rounded up."""
         return Millis(max(0, -int((now - self._next) // 1)))
 
-    def take(self, now: Millis) -> None:
-        """Note that an event is sent."""
-        self._next = max(self._next, now) + self._spacing
+    @property
+    def burst(self) -> int | None:
+        """How many events may be sent at once so that no second has more than the rate allows; None: any number."""
+        return max(1, int(1000 / self._spacing)) if self._spacing else None
+
+    def take(self, now: Millis, events: int = 1) -> None:
+        """Note that events are sent."""
+        self._next = max(self._next, now) + self._spacing * events

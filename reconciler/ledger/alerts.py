@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.alerts import alert_sighting
 from reconciler.events.times import MINUTE, Millis
+from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.queue.destinations import GONE, DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
@@ -112,7 +113,10 @@ def recording_conditions(db: Database, *, now: Millis) -> list[Condition]:
         many = f"{failed.count} webhooks" if failed.count > 1 else "a webhook"
         text = f"{many} could not be recorded: {failed.error}; `intake list` shows them, `intake retry` tries again"
         return [Condition("webhooks_not_recorded", "intake", times.from_iso(failed.since), text)]
-    if waits.oldest_at is not None and now - (since := times.from_iso(waits.oldest_at)) > LATE:
+    if waits.oldest_at is None:
+        return []
+    since = times.from_iso(waits.oldest_at)
+    if now - max(since, downtime.life(db).started_at or since) > LATE:  # a start has just begun to record them
         text = f"webhooks wait to be recorded since {waits.oldest_at}: see the log of the service"
         return [Condition("webhooks_not_recorded", "intake", since, text)]
     return []

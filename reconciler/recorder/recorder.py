@@ -30,6 +30,7 @@ BATCH = 256
 LOOK_S = 0.05
 """How often the intake is looked into without a notification."""
 LEDGER_PAUSE_S = 0.2
+LOST = "the intake is damaged here: this webhook can't be read any more"
 RETRIED = 100
 """So many webhooks that could not be recorded are tried again at once."""
 
@@ -93,19 +94,22 @@ class Recorder:
             if self._retries:
                 await self._try_again()
             if not batch:
-                if intake.is_replaced():
+                if not self._woken.is_set():  # else something was appended after the intake was read
+                    self._empty.set()
+                await self._notified()
+                replaced = intake.is_replaced()  # before it is read: nothing is appended to it after that
+                batch = self._prepare(intake, place)
+                if replaced and not batch:
                     log.warning("the intake was replaced: going on with the file that is there now")
                     return
-                self._empty.set()
-                await self._notified()
-                batch = self._prepare(intake, place)
                 continue
             place = Place(place.intake_id, batch[-1].position)
             recording = asyncio.ensure_future(self._record(batch, place.intake_id))
-            await asyncio.sleep(0)  # the statements run now, so that the next batch is read during their commit
-            following = self._prepare(intake, place)
-            await recording
-            batch = following
+            try:
+                await asyncio.sleep(0)  # the statements run now, so that the next batch is read during their commit
+                batch = self._prepare(intake, place)
+            finally:  # whoever runs this again begins where it has ended
+                await recording
 
     async def _first_place(self, intake: Reader) -> Place:
         """Where to begin. Another intake than the one that was recorded before is read from its beginning."""
@@ -113,9 +117,14 @@ class Recorder:
             await self._when_writable(self._recording.make_all_due)
             self._has_started = True
         noted = self._recording.place()
-        if noted is not None and noted.intake_id == intake.intake_id:
-            return noted
-        return Place(intake.intake_id, 0)
+        if noted is None or noted.intake_id != intake.intake_id:
+            return Place(intake.intake_id, 0)
+        if noted.position > (last := intake.last_position()):
+            log.warning(
+                "the intake has lost its end: it is read from its beginning", recorded=noted.position, last=last
+            )
+            return Place(intake.intake_id, 0)
+        return noted
 
     async def _notified(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -129,6 +138,9 @@ class Recorder:
 
     def _prepared(self, webhooks: Sequence[StoredWebhook]) -> Iterator[_Prepared]:
         for one in webhooks:
+            if one.webhook.is_lost:
+                yield _Prepared(one.position, one.webhook, None, LOST)
+                continue
             try:
                 yield _Prepared(one.position, one.webhook, self._reader.sighting(one.webhook))
             except Exception as error:
@@ -184,8 +196,11 @@ class Recorder:
                         continue
                 await self._recording.note_failure(one.id, error, now=times.now())
             self._retries = len(due) == RETRIED
-        except LedgerUnavailable as error:  # the rest stays due
-            log.debug("webhooks not tried again", error=str(error))
+        except (ChangeFailed, LedgerDamaged) as error:  # they stay due until the next start
+            log.error("webhooks not tried again", error=str(error))
+        except LedgerUnavailable as error:
+            log.debug("webhooks not tried again yet", error=str(error))
+            self._retries = True
 
     async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
         while True:

@@ -64,7 +64,7 @@ class Alerting:
         try:
             found += self._ledger.alerts.recording_conditions(now)
             found += await self._not_known(config, now)
-        except LedgerError as error:
+        except (LedgerError, sqlite3.Error) as error:
             self._ledger.report_damage(error)
             return LOOK_S
         if self._ledger.alerts.changes(found):

@@ -17,6 +17,7 @@ from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post, states
 from tests.e2e.test_destinations import alerts_to, said
 from tests.reconciler.dashboard.test_app import free_port
+from tests.support import outcomes
 from tests.support.service import Service, until
 
 QUICK: dict[str, Any] = {
@@ -116,6 +117,6 @@ def test_an_attempt_that_is_on_its_way_does_not_bring_it_back(make_service: Make
     with closing(connect(service.ledger)) as db, transaction(db):
         assert in_the_way.skip(db, 1, 1, now=times.now())
         tried = deliveries.Attempt(1, 1, None, 1, times.now(), times.now(), 500, "http_5xx", "HTTP 500")
-        deliveries.retry(db, tried, pause=times.SECOND, now=times.now())
+        outcomes.retry(db, tried, pause=times.SECOND, now=times.now())
         assert db.execute("SELECT state FROM deliveries").fetchall() == [("dead",)]
         assert db.execute("SELECT count(*) FROM lanes").fetchall() == [(0,)]

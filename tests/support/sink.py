@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from reconciler.config import kinds
-from reconciler.config.destinations import Destination
+from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.message import Answer, Message
 
 
-class SinkDestination(Destination):
+class SinkDestination(BatchedDestination):
     """No more than every destination has."""
 
     kind: Literal["sink"] = "sink"
@@ -26,12 +26,16 @@ class Sink(Kind):
     config = SinkDestination
     address = "nowhere"
     behave: ClassVar[Callable[[str, Message], Awaitable[Answer]]]
+    behave_batch: ClassVar[Callable[[str, Sequence[Message]], Awaitable[Sequence[Answer]]]]
 
     def __init__(self, destination: SinkDestination) -> None:
         self._name = destination.name
 
     async def send(self, message: Message) -> Answer:
         return await Sink.behave(self._name, message)
+
+    async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+        return await Sink.behave_batch(self._name, messages)
 
 
 @contextmanager

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from reconciler.config.basics import FileToWrite
-from reconciler.config.destinations import Destination
+from reconciler.config.destinations import BatchedDestination
 from reconciler.config.units import Size
 from reconciler.events.fields import parsed
-from reconciler.forwarding.kind import Kind
+from reconciler.forwarding.kind import Kind, answer_to
 from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message
 
 
-class FileDestination(Destination):
+class FileDestination(BatchedDestination):
     """A file of newline-delimited JSON."""
 
     kind: Literal["file"] = "file"
@@ -33,6 +34,7 @@ class File(Kind):
     """Appends lines. Messages that arrive during a write to disk share the next write."""
 
     config = FileDestination
+    batch_fails_whole: ClassVar[bool] = False
 
     def __init__(self, destination: FileDestination) -> None:
         self._path: Path = destination.path
@@ -52,16 +54,26 @@ class File(Kind):
             return f"{self._path} can be written"
 
     async def send(self, message: Message) -> Answer:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((line(message.body), done))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        await done
+        await self._written(line(message.body))
         return ACCEPTED
+
+    async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+        lines, answers = lines_of(messages)
+        if lines:
+            await self._written(lines)
+        return answers
 
     async def close(self) -> None:
         if self._writing is not None:
             await self._writing
+
+    async def _written(self, lines: bytes) -> None:
+        """Have lines written, and wait until they are on disk. Raises OSError."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((lines, done))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        await done
 
     async def _write(self) -> None:
         while self._waiting:
@@ -118,6 +130,20 @@ def line(body: bytes) -> bytes:
     except (ValueError, RecursionError) as error:
         raise DeliveryRejected(f"the template's result has several lines and is not JSON: {error}") from None
     return body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+
+
+def lines_of(messages: Sequence[Message]) -> tuple[bytes, list[Answer]]:
+    """The lines of a batch, and an answer for each message: those that can't be lines are rejected."""
+    lines: list[bytes] = []
+    answers: list[Answer] = []
+    for message in messages:
+        try:
+            lines.append(line(message.body))
+        except DeliveryRejected as error:
+            answers.append(answer_to(error))
+        else:
+            answers.append(ACCEPTED)
+    return b"".join(lines), answers
 
 
 def _truncate_partial_line(file: int) -> None:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, model_validator
 from standardwebhooks import Webhook
 
 from reconciler.config.basics import HeaderSecret, Network, Networks, ProxyUrl, SigningKey, Tls, Url
-from reconciler.config.destinations import Destination
+from reconciler.config.destinations import BatchedDestination
 from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, look_up, may_connect
@@ -47,7 +47,7 @@ def _header_name(name: str) -> str:
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
-class HttpDestination(Destination):
+class HttpDestination(BatchedDestination):
     """An HTTP endpoint."""
 
     kind: Literal["http"] = "http"

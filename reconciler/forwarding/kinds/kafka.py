@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from reconciler.config.basics import Tls, check_address, host_and_port
-from reconciler.config.destinations import Destination
-from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import DeliveryRejected, Message, NotAccepted
+from reconciler.config.destinations import BatchedDestination
+from reconciler.forwarding.kind import Connected, answer_to
+from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, DeliveryRejected, Message, NotAccepted
 from reconciler.forwarding.names import Pattern, render, word
+from reconciler.forwarding.rounds import gathered, in_rounds
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -29,7 +33,7 @@ def _tls(value: Any) -> Any:
 Server = Annotated[str, AfterValidator(_server)]
 
 
-class KafkaDestination(Destination):
+class KafkaDestination(BatchedDestination):
     """A Kafka cluster, or what speaks its protocol."""
 
     kind: Literal["kafka"] = "kafka"
@@ -91,6 +95,7 @@ class Kafka(Connected["AIOKafkaProducer"]):
             enable_idempotence=True,
             acks="all",
             max_request_size=wanted.max_message,
+            max_batch_size=wanted.max_message if wanted.batch else 16_384,
             request_timeout_ms=wanted.timeout,
             **options,
         )
@@ -102,26 +107,98 @@ class Kafka(Connected["AIOKafkaProducer"]):
         return producer
 
     async def publish(self, connection: AIOKafkaProducer, message: Message) -> None:
+        topic = self._topic(message)
+        with _translated(topic, len(message.body)):
+            await connection.send_and_wait(topic, message.body, key=_key(message), headers=_headers(message))
+
+    async def publish_batch(self, connection: AIOKafkaProducer, messages: Sequence[Message]) -> Sequence[Answer]:
+        # Topics are independent of each other: one can fail while another, of the same lane, would not.
+        return await in_rounds(messages, partial(self._produce, connection), target=self._topic)
+
+    async def _produce(self, connection: AIOKafkaProducer, messages: Sequence[Message]) -> list[Answer]:
+        """Produce to each partition. A lane's messages have one key, so that they go to the same one."""
+        from aiokafka.partitioner import DefaultPartitioner
+
+        answers = [NOT_SENT] * len(messages)
+        partitions: dict[tuple[str, int], list[int]] = {}
+        for position, message in enumerate(messages):
+            topic = self._topic(message)
+            try:
+                with _translated(topic, len(message.body)):
+                    known = sorted(await connection.partitions_for(topic))
+            except (NotAccepted, DeliveryRejected) as error:
+                answers[position] = answer_to(error)
+                continue
+            partition = DefaultPartitioner()(_key(message), known, known)
+            partitions.setdefault((topic, partition), []).append(position)
+
+        async def to(where: tuple[str, int], positions: list[int]) -> None:
+            found = await self._to_partition(connection, *where, [messages[position] for position in positions])
+            for position, answer in zip(positions, found, strict=True):
+                answers[position] = answer
+
+        await gathered(to(where, positions) for where, positions in partitions.items())
+        return answers
+
+    async def _to_partition(
+        self, connection: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message]
+    ) -> list[Answer]:
+        """Produce in as few record batches as max_message allows. Kafka accepts each whole or not at all; after one
+        that it did not accept, nothing more is sent.
+        """
         from aiokafka import errors
 
-        headers = [(name, value.encode()) for name, value in message.headers.items()]
-        topic = render(self._destination.topic, message, word)
-        try:
-            await connection.send_and_wait(topic, message.body, key=message.project.encode(), headers=headers)
-        except errors.MessageSizeTooLargeError:
-            raise DeliveryRejected(
-                f"{len(message.body):,} bytes are more than max_message or the topic allows"
-            ) from None
-        except errors.KafkaTimeoutError as error:
-            raise TimeoutError(str(error)) from None
-        except (
-            errors.UnknownTopicOrPartitionError,
-            errors.TopicAuthorizationFailedError,
-            errors.InvalidTopicError,
-            errors.NotEnoughReplicasError,
-            errors.NotEnoughReplicasAfterAppendError,
-        ) as error:
-            raise NotAccepted(f"the topic {topic} did not accept it: {error}") from None
+        answers: list[Answer] = []
+        while len(answers) < len(messages):
+            records, count = connection.create_batch(), 0
+            for message in messages[len(answers) :]:
+                if not records.append(
+                    timestamp=message.sent_at, key=_key(message), value=message.body, headers=_headers(message)
+                ):
+                    break
+                count += 1
+            try:
+                with _translated(topic, records.size()):
+                    if records.size() > self._destination.max_message:
+                        raise errors.MessageSizeTooLargeError
+                    await (await connection.send_batch(records, topic, partition=partition))
+            except (NotAccepted, DeliveryRejected) as error:
+                answers += [answer_to(error)] * count
+                break
+            answers += [ACCEPTED] * count
+        return answers + [NOT_SENT] * (len(messages) - len(answers))
+
+    def _topic(self, message: Message) -> str:
+        return render(self._destination.topic, message, word)
 
     async def disconnect(self, connection: AIOKafkaProducer) -> None:
         await connection.stop()
+
+
+def _key(message: Message) -> bytes:
+    return message.project.encode()
+
+
+def _headers(message: Message) -> list[tuple[str, bytes]]:
+    return [(name, value.encode()) for name, value in message.headers.items()]
+
+
+@contextmanager
+def _translated(topic: str, size: int) -> Iterator[None]:
+    """Raise the errors that are not the connection's fault as NotAccepted or DeliveryRejected."""
+    from aiokafka import errors
+
+    try:
+        yield
+    except errors.MessageSizeTooLargeError:
+        raise DeliveryRejected(f"{size:,} bytes are more than max_message or the topic allows") from None
+    except errors.KafkaTimeoutError as error:
+        raise TimeoutError(str(error)) from None
+    except (
+        errors.UnknownTopicOrPartitionError,
+        errors.TopicAuthorizationFailedError,
+        errors.InvalidTopicError,
+        errors.NotEnoughReplicasError,
+        errors.NotEnoughReplicasAfterAppendError,
+    ) as error:
+        raise NotAccepted(f"the topic {topic} did not accept it: {error}") from None

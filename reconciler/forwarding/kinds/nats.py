@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from reconciler.config.basics import ReadFile, Tls, check_url, host_and_port
-from reconciler.config.destinations import Destination
-from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import DeliveryRejected, Message, NotAccepted
+from reconciler.config.destinations import BatchedDestination
+from reconciler.forwarding.kind import Connected, answer_to
+from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message, NotAccepted
 from reconciler.forwarding.names import Pattern, render, word
+from reconciler.forwarding.rounds import in_rounds
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -28,7 +33,7 @@ _PORTS = {"ws": 80, "wss": 443}
 Server = Annotated[str, AfterValidator(_server)]
 
 
-class NatsDestination(Destination):
+class NatsDestination(BatchedDestination):
     """A NATS server with JetStream, and a stream that takes the subjects."""
 
     kind: Literal["nats"] = "nats"
@@ -47,11 +52,24 @@ class NatsDestination(Destination):
     tls: Tls | None = Field(None, description="A private CA or a client certificate.")
 
 
-class Nats(Connected["Client"]):
+class Streams:
+    """A connection and its JetStream context, which receives the acknowledgements."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.streams = client.jetstream()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.client.close()
+
+
+class Nats(Connected[Streams]):
     """Sends the event's id as `Nats-Msg-Id`, so that the stream drops repeats within its duplicate window."""
 
     config = NatsDestination
     requires = ("nats", "nats")
+    batch_fails_whole: ClassVar[bool] = False
 
     def __init__(self, destination: NatsDestination) -> None:
         super().__init__(destination)
@@ -71,7 +89,7 @@ class Nats(Connected["Client"]):
             for server in self._destination.servers
         ]
 
-    async def connect(self) -> Client:
+    async def connect(self) -> Streams:
         import nats
 
         wanted = self._destination
@@ -82,32 +100,74 @@ class Nats(Connected["Client"]):
             "user_credentials": wanted.credentials_file and str(wanted.credentials_file),
             "tls": wanted.tls and wanted.tls.context(),
         }
-        return await nats.connect(
+        client = await nats.connect(
             servers=wanted.servers,
             name="gitlab-reconciler",
             allow_reconnect=False,  # a new connection is opened after an error anyway
             connect_timeout=max(1, wanted.timeout // 1000),
             **{name: value for name, value in options.items() if value is not None},
         )
+        return Streams(client)
 
-    async def publish(self, connection: Client, message: Message) -> None:
+    async def publish(self, connection: Streams, message: Message) -> None:
         from nats.errors import MaxPayloadError
-        from nats.js.errors import APIError, NoStreamResponseError
 
-        subject = render(self._destination.subject, message, word)
-        headers = message.headers | {"Nats-Msg-Id": message.id}
+        subject = self._subject(message)
         try:
-            await connection.jetstream().publish(
-                subject, message.body, headers=headers, timeout=self._destination.timeout / 1000
-            )
+            with _translated(subject):
+                await connection.streams.publish(
+                    subject, message.body, headers=_headers(message), timeout=self._destination.timeout / 1000
+                )
         except MaxPayloadError:
-            raise DeliveryRejected(
-                f"{len(message.body):,} bytes are more than the server allows (max_payload)"
-            ) from None
-        except NoStreamResponseError:
-            raise NotAccepted(f"no JetStream stream accepts the subject {subject}") from None
-        except APIError as error:
-            raise NotAccepted(f"the stream did not accept it: {error.description} ({error.err_code})") from None
+            raise _too_large(message) from None
 
-    async def disconnect(self, connection: Client) -> None:
+    async def publish_batch(self, connection: Streams, messages: Sequence[Message]) -> Sequence[Answer]:
+        return await in_rounds(messages, partial(self._publish_all, connection))
+
+    async def _publish_all(self, connection: Streams, messages: Sequence[Message]) -> list[Answer]:
+        """Publish all, then wait for their acknowledgements."""
+        answers = [ACCEPTED] * len(messages)
+        acknowledged = []
+        for position, message in enumerate(messages):
+            if len(message.body) > connection.client.max_payload:
+                answers[position] = answer_to(_too_large(message))
+                continue
+            subject = self._subject(message)
+            future = await connection.streams.publish_async(subject, message.body, headers=_headers(message))
+            acknowledged.append((position, subject, future))
+        found = await asyncio.gather(*(future for _, _, future in acknowledged), return_exceptions=True)
+        for (position, subject, _), result in zip(acknowledged, found, strict=True):
+            try:
+                with _translated(subject):
+                    if isinstance(result, BaseException):
+                        raise result
+            except NotAccepted as error:
+                answers[position] = answer_to(error)
+        return answers
+
+    def _subject(self, message: Message) -> str:
+        return render(self._destination.subject, message, word)
+
+    async def disconnect(self, connection: Streams) -> None:
         await connection.close()
+
+
+def _headers(message: Message) -> dict[str, str]:
+    return message.headers | {"Nats-Msg-Id": message.id}
+
+
+def _too_large(message: Message) -> DeliveryRejected:
+    return DeliveryRejected(f"{len(message.body):,} bytes are more than the server allows (max_payload)")
+
+
+@contextmanager
+def _translated(subject: str) -> Iterator[None]:
+    """Raise the errors that are not the connection's fault as NotAccepted."""
+    from nats.js.errors import APIError, NoStreamResponseError
+
+    try:
+        yield
+    except NoStreamResponseError:
+        raise NotAccepted(f"no JetStream stream accepts the subject {subject}") from None
+    except APIError as error:
+        raise NotAccepted(f"the stream did not accept it: {error.description} ({error.err_code})") from None

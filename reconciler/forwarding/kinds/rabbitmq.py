@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from reconciler.config.basics import Tls, check_url, host_and_port
-from reconciler.config.destinations import Destination
-from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import DeliveryRejected, Message, NotAccepted
+from reconciler.config.destinations import BatchedDestination
+from reconciler.forwarding.kind import Connected, answer_to
+from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message, NotAccepted
 from reconciler.forwarding.names import Pattern, render, word
+from reconciler.forwarding.rounds import gathered, in_rounds
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
@@ -29,7 +31,7 @@ ServerUrl = Annotated[SecretStr, AfterValidator(_server)]
 """May hold a password."""
 
 
-class RabbitMQDestination(Destination):
+class RabbitMQDestination(BatchedDestination):
     """An exchange that is there, with a queue bound to it."""
 
     kind: Literal["rabbitmq"] = "rabbitmq"
@@ -113,6 +115,27 @@ class RabbitMQ(Connected[Channels]):
             raise
 
     async def publish(self, connection: Channels, message: Message) -> None:
+        async with connection.exchange() as exchange:
+            await self._publish(exchange, message)
+
+    async def publish_batch(self, connection: Channels, messages: Sequence[Message]) -> Sequence[Answer]:
+        """A batch has a channel of its own: when RabbitMQ closes it because of one message, what it had not confirmed
+        fails together.
+        """
+        async with connection.exchange() as exchange:
+            return await in_rounds(messages, partial(self._publish_all, exchange))
+
+    async def _publish_all(self, exchange: AbstractExchange, messages: Sequence[Message]) -> list[Answer]:
+        async def publish(message: Message) -> Answer:
+            try:
+                await self._publish(exchange, message)
+            except (DeliveryRejected, NotAccepted) as error:
+                return answer_to(error)
+            return ACCEPTED
+
+        return await gathered(publish(one) for one in messages)
+
+    async def _publish(self, exchange: AbstractExchange, message: Message) -> None:
         import aio_pika
         from aio_pika import exceptions
 
@@ -128,8 +151,7 @@ class RabbitMQ(Connected[Channels]):
         )
         key = render(self._destination.routing_key, message, word)
         try:
-            async with connection.exchange() as exchange:
-                await exchange.publish(made, key, mandatory=True)
+            await exchange.publish(made, key, mandatory=True)
         except exceptions.PublishError:
             raise NotAccepted(f"no queue accepts messages with the routing key {key}") from None
         except exceptions.DeliveryError as error:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import orjson
 from pydantic import AfterValidator, Field, SecretStr
 
 from reconciler.config.basics import Tls, check_url, host_and_port
-from reconciler.config.destinations import Destination
-from reconciler.forwarding.kind import Connected
-from reconciler.forwarding.message import Message, NotAccepted
+from reconciler.config.destinations import BatchedDestination
+from reconciler.forwarding.kind import Connected, answer_to
+from reconciler.forwarding.message import ACCEPTED, Answer, Message, NotAccepted
 from reconciler.forwarding.names import Pattern, render
+from reconciler.forwarding.rounds import in_rounds
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as Client
@@ -28,7 +31,7 @@ ServerUrl = Annotated[SecretStr, AfterValidator(_server)]
 """May hold a password."""
 
 
-class RedisDestination(Destination):
+class RedisDestination(BatchedDestination):
     """A Redis server, version 5 or newer, or what speaks its protocol."""
 
     kind: Literal["redis"] = "redis"
@@ -53,6 +56,7 @@ class Redis(Connected["Client"]):
 
     config = RedisDestination
     requires = ("redis", "redis")
+    batch_fails_whole: ClassVar[bool] = False
 
     def __init__(self, destination: RedisDestination) -> None:
         super().__init__(destination)
@@ -91,17 +95,9 @@ class Redis(Connected["Client"]):
         from redis.exceptions import ReadOnlyError, ResponseError
 
         wanted = self._destination
-        entry: dict[Any, Any] = {
-            "id": message.id,
-            "project": message.project,
-            "kind": message.about["kind"],
-            "headers": orjson.dumps(message.headers),
-            "body": message.body,
-        }
-        stream = render(wanted.stream, message, lambda text: text)
         async with connection.client() as one:  # WAIT counts only what this connection wrote
             try:
-                await one.xadd(stream, entry, maxlen=wanted.max_length, approximate=True)
+                await one.xadd(self._stream(message), _entry(message), maxlen=wanted.max_length, approximate=True)
             except ReadOnlyError:  # no longer the master: a new connection may find it
                 raise
             except ResponseError as error:
@@ -111,5 +107,53 @@ class Redis(Connected["Client"]):
                 if reached < wanted.replicas:
                     raise NotAccepted(f"{reached} of {wanted.replicas} replicas have it")
 
+    async def publish_batch(self, connection: Client, messages: Sequence[Message]) -> Sequence[Answer]:
+        # Streams are independent of each other: one can fail while another, of the same lane, would not.
+        return await in_rounds(messages, partial(self._add_all, connection), target=self._stream)
+
+    async def _add_all(self, connection: Client, messages: Sequence[Message]) -> list[Answer]:
+        """Append in one transaction: Redis runs all of it, in order, or refuses it whole, as when it has no memory
+        left. Only a key that is no stream fails alone.
+        """
+        from redis.exceptions import ReadOnlyError, ResponseError
+
+        wanted = self._destination
+        async with connection.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("MULTI")
+            for one in messages:
+                pipeline.xadd(self._stream(one), _entry(one), maxlen=wanted.max_length, approximate=True)
+            pipeline.execute_command("EXEC")
+            if wanted.replicas:  # after EXEC, on the same connection: it counts what this connection wrote
+                pipeline.execute_command("WAIT", wanted.replicas, wanted.timeout)
+            found = await pipeline.execute(raise_on_error=False)
+        added = found[1 + len(messages)]
+        if isinstance(added, ResponseError):
+            refused = [one for one in found[1 : 1 + len(messages)] if isinstance(one, ResponseError)]
+            error = refused[0] if refused else added
+            if isinstance(error, ReadOnlyError):  # no longer the master: a new connection may find it
+                raise error
+            raise NotAccepted(f"Redis did not accept it: {error}")
+        if wanted.replicas:
+            reached = found[-1]
+            if isinstance(reached, ResponseError) or reached < wanted.replicas:
+                raise NotAccepted(f"{reached} of {wanted.replicas} replicas have it")
+        return [
+            answer_to(NotAccepted(f"Redis did not accept it: {one}")) if isinstance(one, Exception) else ACCEPTED
+            for one in added
+        ]
+
+    def _stream(self, message: Message) -> str:
+        return render(self._destination.stream, message, lambda text: text)
+
     async def disconnect(self, connection: Client) -> None:
         await connection.aclose()
+
+
+def _entry(message: Message) -> dict[Any, Any]:
+    return {
+        "id": message.id,
+        "project": message.project,
+        "kind": message.about["kind"],
+        "headers": orjson.dumps(message.headers),
+        "body": message.body,
+    }

@@ -6,17 +6,18 @@ import asyncio
 import os
 import select
 import sys
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from reconciler.config.destinations import Destination
+from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.kinds.file import line
+from reconciler.forwarding.kinds.file import line, lines_of
 from reconciler.forwarding.message import ACCEPTED, Answer, Message
 
 
-class StdoutDestination(Destination):
+class StdoutDestination(BatchedDestination):
     """Standard output; logs go to standard error."""
 
     kind: Literal["stdout"] = "stdout"
@@ -29,6 +30,7 @@ class Stdout(Kind):
     """Writes lines. Delivered means that the pipe accepted the line; what its reader does is not known."""
 
     config = StdoutDestination
+    batch_fails_whole: ClassVar[bool] = False
 
     def __init__(self, destination: StdoutDestination) -> None:
         self._one_at_a_time = asyncio.Lock()
@@ -39,16 +41,24 @@ class Stdout(Kind):
         return "standard output"
 
     async def send(self, message: Message) -> Answer:
-        task = asyncio.create_task(self._write(line(message.body)))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-        await asyncio.shield(task)  # a line is always finished, even after the timeout
+        await self._written(line(message.body))
         return ACCEPTED
+
+    async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+        lines, answers = lines_of(messages)
+        await self._written(lines)
+        return answers
 
     async def close(self) -> None:
         for task in self._writing:
             task.cancel()
         await asyncio.gather(*self._writing, return_exceptions=True)
+
+    async def _written(self, lines: bytes) -> None:
+        task = asyncio.create_task(self._write(lines))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        await asyncio.shield(task)  # a line is always finished, even after the timeout
 
     async def _write(self, lines: bytes) -> None:
         async with self._one_at_a_time:

@@ -14,24 +14,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import orjson
 import structlog
 
-from reconciler.events import times
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.file import IntakeFile, is_unusable, open_or_replace
+from reconciler.ledger.intake.file import IntakeFile, explain, is_unusable, open_or_replace
 from reconciler.ledger.intake.intake import ReceivedWebhook
-from reconciler.ledger.storage.connection import explain
+from reconciler.ledger.intake.rows import INSERT, Row, as_row
+from reconciler.ledger.storage.files import Identity
 
 BATCH = 512
 """At most so many webhooks share one commit."""
 REMIND_S = 60.0
 """How often a lasting problem is logged again."""
 
-_INSERT = "INSERT INTO webhooks (received_at, hook, headers, body) VALUES (?, ?, ?, ?)"
 _TOUCH = "UPDATE intake SET checked = checked + 1"
-
-_Row = tuple[str, str, str, bytes]
 
 log = structlog.get_logger(__name__)
 
@@ -62,17 +58,18 @@ class SqliteAppender:
         self._file: IntakeFile | None = None
         self._damage: sqlite3.Error | None = None
         """What was met in the file that was open before."""
+        self._left: Identity | None = None
+        """The file that was open before, if its log or itself was moved, removed or replaced."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._loop = asyncio.get_running_loop()
-        self._rows: deque[tuple[_Row | None, asyncio.Future[None]]] = deque()
+        self._rows: deque[tuple[Row | None, asyncio.Future[None]]] = deque()
         self._scheduled = False
         self._writing: asyncio.Future[str | None] | None = None
 
     def append(self, webhook: ReceivedWebhook) -> asyncio.Future[None]:
         """Append a webhook. The future is done when it is on disk; it fails with IntakeUnavailable."""
         self.waiting += 1
-        headers = orjson.dumps(webhook.headers).decode()
-        return self._submit((times.iso(webhook.received_at), webhook.hook, headers, webhook.body))
+        return self._submit(as_row(webhook))
 
     def check_writable(self) -> asyncio.Future[None]:
         """Commit something harmless. The future fails with IntakeUnavailable."""
@@ -85,7 +82,7 @@ class SqliteAppender:
         self._disk.submit(self._close)
         await asyncio.to_thread(self._disk.shutdown)
 
-    def _submit(self, row: _Row | None) -> asyncio.Future[None]:
+    def _submit(self, row: Row | None) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
         self._rows.append((row, future))
         self._schedule()
@@ -106,7 +103,7 @@ class SqliteAppender:
 
     def _written(
         self,
-        batch: list[tuple[_Row | None, asyncio.Future[None]]],
+        batch: list[tuple[Row | None, asyncio.Future[None]]],
         appended: int,
         writing: asyncio.Future[str | None],
     ) -> None:
@@ -140,7 +137,7 @@ class SqliteAppender:
 
     # On the thread of the disk
 
-    def _write(self, rows: Sequence[_Row]) -> str | None:
+    def _write(self, rows: Sequence[Row]) -> str | None:
         """Append rows in one commit; without any, commit something harmless. Returns why that failed.
 
         The second try is with the file opened again: it may have been moved, removed or damaged.
@@ -148,15 +145,14 @@ class SqliteAppender:
         why = self._try_to_write(rows)
         return why if why is None else self._try_to_write(rows)
 
-    def _try_to_write(self, rows: Sequence[_Row]) -> str | None:
+    def _try_to_write(self, rows: Sequence[Row]) -> str | None:
         try:
             if self._file is None:
-                self._file = open_or_replace(self._path, self._damage)
-                self._damage = None
+                self._file = self._open()
             conn = self._file.conn
             conn.execute("BEGIN IMMEDIATE")
             if rows:
-                conn.executemany(_INSERT, rows)
+                conn.executemany(INSERT, rows)
             else:
                 conn.execute(_TOUCH)
             self._verify(self._file)
@@ -175,11 +171,18 @@ class SqliteAppender:
         self._close()
         return why
 
-    @staticmethod
-    def _verify(file: IntakeFile) -> None:
+    def _open(self) -> IntakeFile:
+        file = open_or_replace(self._path, self._damage)
+        if self._left is not None and self._left == file.files.database:  # its log is another one
+            file.renew()
+        self._damage = self._left = None
+        return file
+
+    def _verify(self, file: IntakeFile) -> None:
         """What is written to a file that is not at the path any more is lost."""
         trouble = file.files.trouble()
         if trouble is not None:
+            self._left = file.files.database
             raise IntakeUnavailable(trouble)
 
     def _close(self) -> None:

@@ -16,7 +16,9 @@ from pathlib import Path
 import structlog
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.storage.connection import explain, is_damage
+from reconciler.ledger.intake.rows import INSERT, as_row, last_position, read_after
+from reconciler.ledger.storage.connection import explain as storage_explain
+from reconciler.ledger.storage.connection import is_damage
 from reconciler.ledger.storage.files import Files, make_private
 
 VERSION = 1
@@ -41,7 +43,12 @@ _TABLES = """
     PRAGMA user_version = {version};
     COMMIT
 """
-_COPY = "INSERT INTO webhooks (received_at, hook, headers, body) VALUES (?, ?, ?, ?)"
+_COPY = "INSERT INTO webhooks (position, received_at, hook, headers, body) VALUES (?, ?, ?, ?, ?)"
+_COPIED_AT_ONCE = 500
+_CHECKED = 1000
+"""So many of the oldest webhooks are read when the receiver opens the file: where trimming stops, there is damage."""
+_SUFFIXES = ("-wal", "-shm", "")
+_OLDEST = "SELECT count(*) FROM (SELECT 1 FROM webhooks ORDER BY position LIMIT ?)"
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +57,17 @@ class IntakeFile:
     """An open intake. Each process, and each thread, opens its own."""
 
     def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
+        row = conn.execute("SELECT id FROM intake").fetchone()
+        if row is None:
+            raise IntakeUnavailable(f"{path}: has no id, which a person must have removed: move the file away")
         self.conn = conn
-        self.id: str = conn.execute("SELECT id FROM intake").fetchone()[0]
+        self.id = str(row[0])
         self.files = Files(path)  # now: the first statement opened them all
+
+    def renew(self) -> None:
+        """Give it another id: its end may be missing, and positions be used again. Raises sqlite3.Error."""
+        self.id = _new_id()
+        self.conn.execute("UPDATE intake SET id = ?", (self.id,))
 
     def close(self) -> None:
         """Close it. Never raises."""
@@ -82,12 +97,17 @@ def open_or_replace(path: Path, damage: sqlite3.Error | None) -> IntakeFile:
     def open_it() -> IntakeFile:
         if damage is not None:
             return _replace(path, damage)
+        file: IntakeFile | None = None
         try:
-            return _open(path)
+            file = _open(path)
+            file.conn.execute(_OLDEST, (_CHECKED,)).fetchone()
         except sqlite3.DatabaseError as error:
+            if file is not None:
+                file.close()
             if not is_unusable(error):
                 raise
             return _replace(path, error)
+        return file
 
     return _opening(path, open_it)
 
@@ -107,15 +127,18 @@ def look_into(path: Path) -> IntakeFile | None:
     """Open an intake to read it; None if there is none. Raises IntakeUnavailable."""
     if not path.exists():
         return None
+    conn: sqlite3.Connection | None = None
+    file: IntakeFile | None = None
     try:
         conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        try:
-            return IntakeFile(conn, path) if conn.execute("PRAGMA user_version").fetchone()[0] else None
-        except sqlite3.Error:
-            conn.close()
-            raise
+        if conn.execute("PRAGMA user_version").fetchone()[0]:
+            file = IntakeFile(conn, path)
     except sqlite3.Error as error:
         raise IntakeUnavailable(f"{path}: {explain(error)}") from error
+    finally:
+        if file is None and conn is not None:
+            conn.close()
+    return file
 
 
 def _open(path: Path) -> IntakeFile:
@@ -130,11 +153,15 @@ def _open(path: Path) -> IntakeFile:
         conn.execute(f"PRAGMA wal_autocheckpoint = {WAL_LIMIT_BYTES // PAGE_SIZE}")
         conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         if version < VERSION:
-            conn.executescript(_TABLES.format(id=secrets.token_hex(6), version=VERSION))
+            conn.executescript(_TABLES.format(id=_new_id(), version=VERSION))
         return IntakeFile(conn, path)
     except BaseException:
         conn.close()
         raise
+
+
+def _new_id() -> str:
+    return secrets.token_hex(6)
 
 
 def is_unusable(error: BaseException) -> bool:
@@ -142,36 +169,74 @@ def is_unusable(error: BaseException) -> bool:
     return is_damage(error) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB
 
 
+def explain(error: sqlite3.Error) -> str:
+    """An SQLite error about an intake, in words that say what to do."""
+    if is_unusable(error):
+        return (
+            f"the file is damaged, or is no SQLite database ({error}): the receiver begins another one when it meets "
+            "this, at the latest when it is restarted, and keeps the damaged one"
+        )
+    return storage_explain(error)
+
+
 def _replace(path: Path, error: sqlite3.Error) -> IntakeFile:
-    """Put a damaged intake aside and begin another one, with what can be read of the damaged one."""
+    """Put a damaged intake aside and begin another one, with what can be read of the damaged one.
+
+    The new file is complete before the damaged one is moved.
+    """
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
-    rows = _readable(path)
-    for suffix in ("-wal", "-shm", ""):
+    made = path.with_name(f"{path.name}.replacing")
+    for suffix in _SUFFIXES:
+        made.with_name(made.name + suffix).unlink(missing_ok=True)
+    make_private(made)
+    copied, lost = _copy(path, made)
+    for suffix in _SUFFIXES:
         file = path.with_name(path.name + suffix)
         if file.exists():
             file.rename(aside.with_name(aside.name + suffix))
-    make_private(path)
-    made = _open(path)
-    made.conn.execute("BEGIN IMMEDIATE")
-    made.conn.executemany(_COPY, rows)
-    made.conn.execute("COMMIT")
+    made.rename(path)
     log.error(
         "intake damaged: another one was begun, the damaged file is kept",
-        reason=explain(error), at=str(aside), copied=len(rows),
+        reason=str(error), at=str(aside), copied=copied, lost=lost,
     )  # fmt: skip
-    return made
+    return _open(path)
 
 
-def _readable(path: Path) -> list[tuple[str, str, str, bytes]]:
-    """The webhooks that can be read of a damaged intake, up to the first one that can't."""
-    rows: list[tuple[str, str, str, bytes]] = []
+def _copy(damaged: Path, made: Path) -> tuple[int, int]:
+    """Copy what can be read of a damaged intake to a new one. Returns how many webhooks were read, and how many not.
+
+    If its id and its last position can be read, the copy is the same intake: what was recorded of it is not recorded
+    again.
+    """
+    copied = lost = after = 0
+    with closing(_open(made)) as new, closing(sqlite3.connect(damaged, isolation_level=None)) as old:
+        new.conn.execute("BEGIN IMMEDIATE")
+        before = _identity(old)
+        try:
+            while some := read_after(old, after=after, limit=_COPIED_AT_ONCE):
+                rows = [as_row(one.webhook) for one in some]
+                if before is None:
+                    new.conn.executemany(INSERT, [row for row in rows if row[-1]])
+                else:
+                    new.conn.executemany(_COPY, [(one.position, *row) for one, row in zip(some, rows, strict=True)])
+                after = some[-1].position
+                lost += sum(one.webhook.is_lost for one in some)
+                copied += len(some)
+        except sqlite3.Error as error:
+            log.warning("damaged intake not read to its end", read=copied, reason=str(error))
+        if before is not None:
+            intake_id, last = before
+            new.conn.execute("UPDATE intake SET id = ?", (intake_id,))
+            new.conn.execute("DELETE FROM sqlite_sequence WHERE name = 'webhooks'")
+            new.conn.execute("INSERT INTO sqlite_sequence VALUES ('webhooks', ?)", (max(last, after),))
+        new.conn.execute("COMMIT")
+    return copied - lost, lost
+
+
+def _identity(damaged: sqlite3.Connection) -> tuple[str, int] | None:
+    """The id and the last position of a damaged intake; None if they can't be read."""
     try:
-        with closing(sqlite3.connect(path)) as conn:
-            for received_at, hook, headers, body in conn.execute(
-                "SELECT received_at, hook, headers, body FROM webhooks ORDER BY position"
-            ):
-                if all(isinstance(one, str) for one in (received_at, hook, headers)) and isinstance(body, bytes):
-                    rows.append((received_at, hook, headers, body))
-    except sqlite3.Error as error:
-        log.warning("damaged intake not read to its end", read=len(rows), reason=str(error))
-    return rows
+        [(intake_id,)] = damaged.execute("SELECT id FROM intake").fetchall()
+        return str(intake_id), last_position(damaged)
+    except (sqlite3.Error, ValueError):
+        return None

@@ -16,13 +16,24 @@ from reconciler.events.times import Millis
 
 class ReceivedWebhook(msgspec.Struct, frozen=True):
     """A webhook as it came. `hook` is the name in `receiver.hooks` that its URL ends with, `headers` those that may
-    be stored, never a secret.
+    be stored, never a secret. The receiver accepts no empty body: one stands for a webhook that was here and can't be
+    read any more (`lost`).
     """
 
     hook: str
     received_at: Millis
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this only stands for a webhook that can't be read any more."""
+        return not self.body
+
+
+def lost(near: Millis) -> ReceivedWebhook:
+    """What stands for a webhook that can't be read any more. `near` is when a webhook near it was received."""
+    return ReceivedWebhook("", near, {}, b"")
 
 
 class StoredWebhook(msgspec.Struct, frozen=True):
@@ -63,7 +74,10 @@ class Reader(Protocol):
         """Another intake, whose positions begin anew, has another id."""
 
     def read(self, *, after: int, limit: int) -> Sequence[StoredWebhook]:
-        """The first webhooks after a position, in order. At most `limit`, and at least one if there is any."""
+        """The first webhooks after a position, in order. At most `limit`, and at least one if there is any.
+
+        One that can't be read any more, because of damage, is there as one that `is_lost`.
+        """
 
     def last_position(self) -> int:
         """The position of the last webhook that was appended, recorded or not; 0 if there was none."""

@@ -8,22 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from reconciler.events import times
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, open_intake
-from reconciler.ledger.intake.intake import Place, ReceivedWebhook, StoredWebhook
-from reconciler.ledger.storage import columns
-from reconciler.ledger.storage.connection import explain
+from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, explain, open_intake
+from reconciler.ledger.intake.intake import Place, StoredWebhook
+from reconciler.ledger.intake.rows import last_position, read_after
 
-READ_BYTES = 8 * 1024 * 1024
-"""A batch ends when its bodies have so many bytes."""
 TRIM = 200
 """So many webhooks are removed at once: the receiver waits meanwhile."""
 
-READ = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE position > ? ORDER BY position LIMIT ?"
 FIRST = "SELECT received_at FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
 TRIMMED = "DELETE FROM webhooks WHERE position IN (SELECT position FROM webhooks WHERE position <= ? LIMIT ?)"
-_LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'webhooks'"
 
 T = TypeVar("T")
 
@@ -46,12 +40,12 @@ class SqliteReader:
         return self._file.files.trouble() is not None
 
     def read(self, *, after: int, limit: int) -> list[StoredWebhook]:
-        """The first webhooks after a position, in order."""
+        """The first webhooks after a position, in order. See `intake.Reader.read`."""
         return self._run(partial(read_after, after=after, limit=limit))
 
     def last_position(self) -> int:
         """The position of the last webhook that was appended; 0 if there was none."""
-        return self._run(_last_position)
+        return self._run(last_position)
 
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
@@ -81,21 +75,4 @@ def waiting(place: Place | None, file: IntakeFile) -> tuple[int, str | None]:
     """How many webhooks wait to be recorded, and when the first of them came. `place` is how far a ledger is."""
     position = place.position if place is not None and place.intake_id == file.id else 0
     row = file.conn.execute(FIRST, (position,)).fetchone()
-    return (0, None) if row is None else (_last_position(file.conn) - position, row[0])
-
-
-def read_after(conn: sqlite3.Connection, *, after: int, limit: int) -> list[StoredWebhook]:
-    """The first webhooks after a position, in order. See `intake.Reader.read`."""
-    found, size = [], 0
-    for position, received_at, hook, headers, body in conn.execute(READ, (after, limit)):
-        webhook = ReceivedWebhook(hook, times.from_iso(received_at), columns.headers(headers), body)
-        found.append(StoredWebhook(position, webhook))
-        size += len(body)
-        if size >= READ_BYTES:
-            break
-    return found
-
-
-def _last_position(conn: sqlite3.Connection) -> int:
-    last: int = conn.execute(_LAST).fetchone()[0]
-    return last
+    return (0, None) if row is None else (last_position(file.conn) - position, row[0])

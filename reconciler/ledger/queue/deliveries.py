@@ -7,7 +7,13 @@ of a project, or a single event if a destination wants no order (see `queue.rout
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
+from operator import itemgetter
+from typing import Any
+
 import msgspec
+import orjson
 from sqlite_utils import Database
 
 from reconciler.events import times
@@ -16,22 +22,23 @@ from reconciler.events.times import Millis
 from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.schema import OPEN
 
-NEXT_LANES = """
+DUE_LANES = """
     WITH due AS (
         SELECT * FROM (
-            SELECT turn, event_id FROM lanes WHERE destination_id = :destination AND due_at IS NULL
+            SELECT turn, lane FROM lanes WHERE destination_id = :destination AND due_at IS NULL
              ORDER BY turn LIMIT :limit
         )
         UNION ALL
         SELECT * FROM (
-            SELECT turn, event_id FROM lanes WHERE destination_id = :destination AND due_at <= :now
+            SELECT turn, lane FROM lanes WHERE destination_id = :destination AND due_at <= :now
              ORDER BY due_at LIMIT :limit
         )
     )
-    SELECT d.lane, d.event_id, d.attempts + 0, d.attempts - d.attempts_before, d.replays + 0, d.first_attempt_at,
-           d.opened_at
-      FROM due CROSS JOIN deliveries AS d ON d.event_id = due.event_id AND d.destination_id = :destination
-     ORDER BY due.turn LIMIT :limit
+    SELECT lane FROM due ORDER BY turn LIMIT :limit
+"""
+FIRST_OF_LANE = f"""
+    SELECT event_id, NOT (state = 'retrying' AND next_attempt_at > ?1) FROM deliveries
+     WHERE destination_id = ?2 AND lane = ?3 AND event_id > ?4 AND {OPEN} ORDER BY event_id LIMIT ?5
 """
 NEXT_DUE = """
     SELECT due_at FROM lanes WHERE destination_id = ? AND due_at > ? ORDER BY due_at LIMIT 1
@@ -47,10 +54,17 @@ PULL_BACK = f"""
            AND next_attempt_at > {_PULLED_BACK} LIMIT :limit
      )
 """
-PAYLOAD = """
-    SELECT e.id, e.happened_at, s.source, s.id, s.recovery, s.headers, s.payload,
-           s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
-      FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = ?
+_SENT = """
+    e.happened_at, s.source, s.id, s.recovery, s.headers, s.payload,
+    s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
+"""
+EVENT = f"SELECT {_SENT} FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = ?"
+READY = f"""
+    SELECT d.lane, d.event_id, d.attempts + 0, d.attempts - d.attempts_before, d.replays + 0, d.first_attempt_at,
+           d.opened_at, {_SENT}
+      FROM json_each(?) AS asked
+      CROSS JOIN deliveries AS d ON d.event_id = asked.value AND d.destination_id = ?
+      LEFT JOIN events AS e ON e.id = d.event_id LEFT JOIN sightings AS s ON s.id = e.sighting_id
 """
 FINISH = """
     UPDATE deliveries SET state = ?3, attempts = attempts + 1, first_attempt_at = coalesce(first_attempt_at, ?4),
@@ -71,7 +85,7 @@ RETRY = f"""
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """The first delivery of a lane. `attempts` counts all attempts, `failures` those since it was opened, or opened
+    """A delivery that is due. `attempts` counts all attempts, `failures` those since it was opened, or opened
     again by a replay.
     """
 
@@ -97,6 +111,13 @@ class Outgoing(msgspec.Struct, frozen=True):
     summary: Summary
 
 
+class Ready(msgspec.Struct, frozen=True):
+    """A delivery that is due, and the event that is sent."""
+
+    queued: Queued
+    event: Outgoing
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """One attempt: when it began and ended, and the answer.
 
@@ -116,16 +137,91 @@ class Attempt(msgspec.Struct, frozen=True):
     response: str | None = None
 
 
-def next_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> list[Queued]:
-    """The first deliveries of up to `limit` lanes that are due, in the order of the lanes' turns.
+class Settled(msgspec.Struct, frozen=True):
+    """An attempt and what follows from it: delivered, unless it is `dead` (a dead letter) or is tried again `pause`
+    after `now`, which is the steady clock's.
+    """
+
+    attempt: Attempt
+    now: Millis
+    dead: bool = False
+    pause: Millis | None = None
+
+
+def due_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> list[str]:
+    """Up to `limit` lanes whose first delivery is due, in the order of their turns.
 
     Each costs a few index steps, however many lanes there are, and however long they are.
     """
     asked = {"destination": destination_id, "now": times.iso(now), "limit": limit}
-    return [
-        Queued(lane, event_id, attempts, failures, replays, times.written(first), times.from_iso(opened))
-        for lane, event_id, attempts, failures, replays, first, opened in db.conn.execute(NEXT_LANES, asked)
-    ]
+    return [lane for (lane,) in db.conn.execute(DUE_LANES, asked)]
+
+
+def first_of_lanes(
+    db: Database, destination_id: int, lanes: Sequence[str], *, now: Millis, limit: int, each: int
+) -> dict[str, list[int]]:
+    """The events that go next of each of these lanes, up to `limit` in all, shared evenly, and up to `each` of one.
+
+    What one lane leaves of its share, the others get. An event that is not due yet holds up those behind it.
+    """
+    found: dict[str, list[int]] = {lane: [] for lane in lanes}
+    left, until, more = limit, times.iso(now), list(lanes)
+    while left and more:
+        share, longer = -(-left // len(more)), []
+        for lane in more:
+            events = found[lane]
+            part = min(share, left, each - len(events))
+            asked = (until, destination_id, lane, events[-1] if events else -1, part)
+            due = [row[0] for row in takewhile(itemgetter(1), db.conn.execute(FIRST_OF_LANE, asked).fetchall())]
+            events += due
+            left -= len(due)
+            if len(due) == part and len(events) < each:
+                longer.append(lane)
+            if not left:
+                break
+        more = longer
+    return found
+
+
+def ready(db: Database, destination_id: int, event_ids: Sequence[int], *, most_bytes: int) -> list[Ready]:
+    """These deliveries with their events, in this order, up to about `most_bytes` of payload, but at least one."""
+    found, size = [], 0
+    rows = db.conn.execute(READY, (orjson.dumps(event_ids).decode(), destination_id))
+    for lane, event_id, attempts, failures, replays, first, opened, *event in rows:
+        queued = Queued(lane, event_id, attempts, failures, replays, times.written(first), times.from_iso(opened))
+        one = Ready(queued, _outgoing(event_id, *event))
+        found.append(one)
+        size += len(one.event.payload or "")
+        if size >= most_bytes:
+            break
+    return found
+
+
+def outgoing(db: Database, event_id: int) -> Outgoing:
+    """An event with its payload."""
+    return _outgoing(event_id, *db.conn.execute(EVENT, (event_id,)).fetchone())
+
+
+def _outgoing(
+    event_id: int,
+    happened_at: str,
+    source: str,
+    sighting_id: int,
+    recovery: str | None,
+    headers: str,
+    payload: str,
+    *about: Any,
+) -> Outgoing:
+    return Outgoing(
+        event_id=event_id,
+        happened_at=happened_at,
+        source=source,
+        sighting_id=sighting_id,
+        recovery=columns.recovery(recovery),
+        headers=columns.headers(headers),
+        payload=payload,
+        summary=Summary(*about),
+    )
 
 
 def next_due(db: Database, destination_id: int, *, after: Millis) -> Millis | None:
@@ -150,49 +246,22 @@ def pull_back(db: Database, destination_id: int, *, longest: Millis, now: Millis
     return db.conn.execute(PULL_BACK, asked).rowcount > 0
 
 
-def outgoing(db: Database, event_id: int) -> Outgoing:
-    """An event with its payload."""
-    row = db.conn.execute(PAYLOAD, (event_id,)).fetchone()
-    ident, happened_at, source, sighting_id, recovery, headers, payload, *about = row
-    return Outgoing(
-        event_id=ident,
-        happened_at=happened_at,
-        source=source,
-        sighting_id=sighting_id,
-        recovery=columns.recovery(recovery),
-        headers=columns.headers(headers),
-        payload=payload,
-        summary=Summary(*about),
-    )
+def settle(db: Database, some: Sequence[Settled]) -> None:
+    """Record attempts, and what follows from each."""
+    db.conn.executemany(_ATTEMPT, [_attempt_row(one.attempt) for one in some])
+    finished = [_finish_row(one) for one in some if one.dead or one.pause is None]
+    retried = [_retry_row(one.attempt, one.pause, one.now) for one in some if not one.dead and one.pause is not None]
+    if finished:
+        db.conn.executemany(FINISH, finished)
+    if retried:
+        db.conn.executemany(RETRY, retried)
 
 
-def deliver(db: Database, attempt: Attempt) -> None:
-    """The destination accepted the event."""
-    _finish(db, attempt, "delivered")
+_Row = tuple[Any, ...]
 
 
-def mark_dead(db: Database, attempt: Attempt) -> None:
-    """Make the delivery a dead letter: it is not retried automatically."""
-    _finish(db, attempt, "dead")
-
-
-def retry(db: Database, attempt: Attempt, *, pause: Millis, now: Millis) -> None:
-    """Retry the delivery after a pause. `now` is the steady clock's, which the pause is measured by."""
-    _note(db, attempt)
-    row = (
-        attempt.event_id,
-        attempt.destination_id,
-        times.iso(now),
-        times.iso(Millis(now + pause)),
-        pause,
-        attempt.status,
-        attempt.error,
-    )
-    db.conn.execute(RETRY, row)
-
-
-def _note(db: Database, attempt: Attempt) -> None:
-    row = (
+def _attempt_row(attempt: Attempt) -> _Row:
+    return (
         attempt.event_id,
         attempt.destination_id,
         attempt.number,
@@ -203,19 +272,29 @@ def _note(db: Database, attempt: Attempt) -> None:
         attempt.error,
         attempt.response,
     )
-    db.conn.execute(_ATTEMPT, row)
 
 
-def _finish(db: Database, attempt: Attempt, state: str) -> None:
-    _note(db, attempt)
-    row = (
+def _finish_row(one: Settled) -> _Row:
+    attempt = one.attempt
+    return (
         attempt.event_id,
         attempt.destination_id,
-        state,
+        "dead" if one.dead else "delivered",
         times.iso(attempt.started_at),
         times.iso(attempt.ended_at),
         attempt.status,
         attempt.error,
-        attempt.sighting_id if state == "delivered" else None,
+        None if one.dead else attempt.sighting_id,
     )
-    db.conn.execute(FINISH, row)
+
+
+def _retry_row(attempt: Attempt, pause: Millis, now: Millis) -> _Row:
+    return (
+        attempt.event_id,
+        attempt.destination_id,
+        times.iso(now),
+        times.iso(Millis(now + pause)),
+        pause,
+        attempt.status,
+        attempt.error,
+    )

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 from sqlite_utils import Database
 
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries
-from reconciler.ledger.queue.deliveries import Attempt, Outgoing, Queued
+from reconciler.ledger.queue.deliveries import Ready, Settled
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec, DestinationState
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.reading import LedgerReader
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """Outcomes of attempts at one destination. `breaker` is the circuit breaker's new state, if it has changed.
+    `gone_at`: the destination answered 410 then, and is paused.
+    """
+
+    settled: Sequence[Settled]
+    breaker: Breaker | None = None
+    gone_at: Millis | None = None
 
 
 class QueueOperations:
@@ -49,17 +60,27 @@ class QueueOperations:
         """Open the next deliveries of past events for a destination. False when all of them are open."""
         return self._write(lambda db: past_deliveries.open_past_deliveries(db, route, now=now) is not None)
 
-    def next_lanes(self, destination_id: int, *, now: Millis, limit: int) -> list[Queued]:
-        """The first deliveries of up to `limit` lanes that are due, in the order of the lanes' turns."""
-        return self._read(lambda db: deliveries.next_lanes(db, destination_id, now=now, limit=limit))
+    def due_lanes(self, destination_id: int, *, now: Millis, limit: int) -> list[str]:
+        """Up to `limit` lanes whose first delivery is due, in the order of their turns."""
+        return self._read(lambda db: deliveries.due_lanes(db, destination_id, now=now, limit=limit))
 
     def next_due(self, destination_id: int, *, after: Millis) -> Millis | None:
         """When the next lane that waits for a retry is due; None if none does."""
         return self._read(lambda db: deliveries.next_due(db, destination_id, after=after))
 
-    def outgoing(self, event_id: int) -> Outgoing:
-        """An event with its payload, as destinations are sent it."""
-        return self._read(lambda db: deliveries.outgoing(db, event_id))
+    def first_of_lanes(
+        self, destination_id: int, lanes: Sequence[str], *, now: Millis, limit: int, each: int
+    ) -> dict[str, list[int]]:
+        """The events that go next of each of these lanes, up to `limit` in all, shared evenly, and up to `each` of
+        one.
+        """
+        return self._read(
+            lambda db: deliveries.first_of_lanes(db, destination_id, lanes, now=now, limit=limit, each=each)
+        )
+
+    def ready(self, destination_id: int, event_ids: Sequence[int], *, most_bytes: int) -> list[Ready]:
+        """These deliveries with their events, in this order: at least one, and about `most_bytes` at most."""
+        return self._read(lambda db: deliveries.ready(db, destination_id, event_ids, most_bytes=most_bytes))
 
     def pull_back(self, destination_id: int, *, longest: Millis, now: Millis) -> Awaitable[bool]:
         """Bring forward retries that are due later than their own pause from now: the wall clock was set back.
@@ -68,33 +89,19 @@ class QueueOperations:
         """
         return self._write(lambda db: deliveries.pull_back(db, destination_id, longest=longest, now=now))
 
-    def settle(
-        self,
-        attempt: Attempt,
-        *,
-        dead: bool,
-        pause: Millis | None,
-        now: Millis,
-        breaker: Breaker | None = None,
-        paused_why: str | None = None,
-    ) -> Awaitable[None]:
-        """Note an attempt, and what follows from it.
+    def settle(self, destination_id: int, settlement: Callable[[], Settlement]) -> Awaitable[None]:
+        """Record the outcomes of attempts in one transaction.
 
-        The event is delivered, unless it is `dead` (a dead letter) or is tried again after `pause`. `now` is the
-        steady clock's. `breaker` is the circuit breaker's new state, if it has changed. With `paused_why` the
-        destination is paused for that reason.
+        `settlement` is called when the transaction begins: what became ready while it waited can be in it. If the
+        transaction is repeated it is called again, and must return the same.
         """
 
         def write(db: Database) -> None:
-            if dead:
-                deliveries.mark_dead(db, attempt)
-            elif pause is not None:
-                deliveries.retry(db, attempt, pause=pause, now=now)
-            else:
-                deliveries.deliver(db, attempt)
-            if breaker is not None:
-                destinations.note_breaker(db, attempt.destination_id, breaker)
-            if paused_why is not None:
-                destinations.pause(db, attempt.destination_id, paused_why, now=attempt.ended_at)
+            made = settlement()
+            deliveries.settle(db, made.settled)
+            if made.breaker is not None:
+                destinations.note_breaker(db, destination_id, made.breaker)
+            if made.gone_at is not None:
+                destinations.pause(db, destination_id, destinations.GONE, now=made.gone_at)
 
         return self._write(write)

@@ -84,7 +84,7 @@ def keep(db: Database, failed: Sequence[FailedWebhook], *, now: Millis, due: boo
 def due(db: Database, *, limit: int) -> list[DueWebhook]:
     """The webhooks to be tried again, oldest first."""
     return [
-        DueWebhook(ident, ReceivedWebhook(str(hook), times.from_iso(at), columns.headers(headers), bytes(body)))
+        DueWebhook(ident, ReceivedWebhook(str(hook), times.from_iso(at), columns.headers(headers), _whole(body)))
         for ident, at, hook, headers, body in db.conn.execute(DUE, (limit,)).fetchall()
     ]
 
@@ -112,14 +112,6 @@ def drop(db: Database, ids: Sequence[int]) -> None:
     db.conn.executemany("DELETE FROM unrecorded WHERE id = ?", [(one,) for one in ids])
 
 
-def drop_received_before(db: Database, before: str, *, limit: int) -> int:
-    """Drop at most `limit` webhooks that were received before a time. Returns how many."""
-    return db.conn.execute(
-        "DELETE FROM unrecorded WHERE id IN (SELECT id FROM unrecorded WHERE received_at < ? LIMIT ?)",
-        (before, limit),
-    ).rowcount
-
-
 def unrecorded(db: Database, *, limit: int = 100) -> list[UnrecordedRow]:
     """The webhooks that could not be recorded, newest first."""
     rows = db.conn.execute(
@@ -135,10 +127,16 @@ def unrecorded(db: Database, *, limit: int = 100) -> list[UnrecordedRow]:
     ]
 
 
+def idents(db: Database, *, due: bool = False) -> set[int]:
+    """The ids of all of them, or of those that are to be tried again."""
+    sql = "SELECT id FROM unrecorded" + (" WHERE due = 1" if due else "")
+    return {ident for (ident,) in db.conn.execute(sql)}
+
+
 def body(db: Database, ident: int) -> bytes | None:
     """The body of one webhook; None if there is no such webhook."""
     row = db.conn.execute("SELECT body FROM unrecorded WHERE id = ?", (ident,)).fetchone()
-    return None if row is None else bytes(row[0])
+    return None if row is None else _whole(row[0])
 
 
 def counted(db: Database) -> UnrecordedCount | None:
@@ -148,6 +146,11 @@ def counted(db: Database) -> UnrecordedCount | None:
         return None
     last = db.conn.execute("SELECT error FROM unrecorded ORDER BY id DESC LIMIT 1").fetchone()[0]
     return UnrecordedCount(count, since, last)
+
+
+def _whole(body: object) -> bytes:
+    """A body, whatever a person has made of it."""
+    return body if isinstance(body, bytes) else str(body).encode()
 
 
 def _writable(error: str) -> str:

@@ -18,8 +18,9 @@ import msgspec
 from reconciler.events import times
 from reconciler.ledger.errors import LedgerDamaged, LedgerError
 from reconciler.ledger.intake.file import IntakeFile, intake_path, look_into
-from reconciler.ledger.intake.reader import read_after
-from reconciler.ledger.recording.place import place
+from reconciler.ledger.intake.intake import Place
+from reconciler.ledger.intake.rows import read_after
+from reconciler.ledger.recording.place import note_place, place
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import REPAIR, connect, explain, is_damage, transaction
@@ -110,6 +111,8 @@ def _add_waiting(copy: Path, intake: IntakeFile) -> None:
         while some := read_after(intake.conn, after=after, limit=WEBHOOKS_A_STEP):
             keep(db, [FailedWebhook(one.webhook, NOT_YET) for one in some], now=times.now(), due=True)
             after = some[-1].position
+        if after:
+            note_place(db, Place(intake.id, after))  # a service that finds the same intake goes on behind them
 
 
 def inspect(path: Path) -> Copy:

@@ -9,10 +9,10 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.file import intake_path, look_into
+from reconciler.ledger.intake.file import explain, intake_path, look_into
 from reconciler.ledger.intake.reader import waiting
 from reconciler.ledger.recording.place import place
-from reconciler.ledger.storage.connection import LedgerDatabase, explain
+from reconciler.ledger.storage.connection import LedgerDatabase
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -27,13 +27,13 @@ def backlog(db: Database) -> Backlog:
     """The webhooks that wait to be recorded in this ledger."""
     if not isinstance(db, LedgerDatabase):
         return Backlog()
-    path = intake_path(db.files.path)
+    path, recorded = intake_path(db.files.path), place(db)
     try:
         file = look_into(path)
         if file is None:
             return Backlog()
         with closing(file):
-            return Backlog(*waiting(place(db), file))
+            return Backlog(*waiting(recorded, file))
     except IntakeUnavailable as error:
         return Backlog(error=str(error))
     except sqlite3.Error as error:

@@ -35,8 +35,10 @@ MOMENT_S = 0.1
 LONG_S = 400.0
 """Whatever has failed, however often, has begun again by then."""
 
-NAMES = ("projects", "single", "slow", "past")
-"""One lane a project; a lane an event; a rate; and one project, from its beginning."""
+NAMES = ("projects", "single", "slow", "batched", "past")
+"""One lane a project; a lane an event; a rate; batches; and one project, from its beginning."""
+MOST = 3
+"""The largest batch."""
 ASKS = Answer("asks", "later", status=429, retry_after=Millis(3000))
 OUTCOMES = {
     "up": ACCEPTED,
@@ -52,6 +54,7 @@ def destination(name: str, concurrency: int = 2) -> SinkDestination:
     settings_of: dict[str, dict[str, Any]] = {
         "single": {"ordering": "none"},
         "slow": {"ordering": "none", "rate_limit": f"{RATE:g}/s"},
+        "batched": {"batch": {"max": MOST, "wait": "20ms"}},
         "past": {"start_from": "beginning", "filter": {"projects": [1]}},
     }
     more = settings_of.get(name, {})
@@ -96,7 +99,7 @@ class World:
         self.loop = VirtualLoop()
         self.clock = WallClock(self.loop)
         self.mode = dict.fromkeys(NAMES, "up")
-        self.wanted = {name: destination(name) for name in NAMES[:3]}
+        self.wanted = {name: destination(name) for name in NAMES[:4]}
         self.write_trouble = self.read_trouble = -LONG_S
         """Until when there is, or was, trouble."""
         self.stopping = False
@@ -113,6 +116,7 @@ class World:
         self.slow_sent_at = -1.0
         self.broken: list[str] = []
         Sink.behave = self.behave
+        Sink.behave_batch = self.behave_batch
         with contextlib.closing(connect(self.path)):
             pass
         self.monitor = sqlite3.connect(self.path, isolation_level=None)
@@ -221,15 +225,23 @@ class World:
             self.attempts[key] = attempts
 
     async def behave(self, name: str, message: Message) -> Answer:
-        key = (name, int(message.id.rpartition("_")[2]))
-        lane = self.lane_of(key)
-        try:
-            self.check_start(key, lane)
-        except AssertionError as error:
-            self.broken.append(str(error))
-        self.in_flight.add(key)
-        self.may_send[key] = False
-        self.sent[key] += 1
+        return await self.sends(name, [message])
+
+    async def behave_batch(self, name: str, messages: Sequence[Message]) -> Sequence[Answer]:
+        assert len(messages) <= MOST
+        return [await self.sends(name, messages)] * len(messages)
+
+    async def sends(self, name: str, messages: Sequence[Message]) -> Answer:
+        keys = [(name, int(message.id.rpartition("_")[2])) for message in messages]
+        for position, key in enumerate(keys):
+            try:
+                self.check_start(key, keys[:position], keys)
+            except AssertionError as error:
+                self.broken.append(str(error))
+        for key in keys:
+            self.in_flight.add(key)
+            self.may_send[key] = False
+            self.sent[key] += 1
         answer, began = Answer("lost", "given up"), self.loop.time()
         try:
             mode = self.mode[name]
@@ -237,12 +249,13 @@ class World:
             answer = OUTCOMES[self.random.choice(["up", "down"]) if mode == "wavers" else mode]
             return answer
         finally:
-            self.in_flight.discard(key)
+            self.in_flight.difference_update(keys)
             if answer.error_class == "lost" and not self.stopping and self.loop.time() < began + TIMEOUT_S - 0.01:
-                self.broken.append(f"{key} was given up while it was under way")
+                self.broken.append(f"{keys} were given up while they were under way")
             if not answer.accepted:
-                self.may_send[key] = True
-                self.failed_at[key] = self.loop.time()
+                for key in keys:
+                    self.may_send[key] = True
+                    self.failed_at[key] = self.loop.time()
 
     def lane_of(self, key: Key) -> str:
         sql = """
@@ -252,16 +265,18 @@ class World:
         lane: str = self.monitor.execute(sql, key).fetchone()[0]
         return lane
 
-    def check_start(self, key: Key, lane: str) -> None:
+    def check_start(self, key: Key, before: list[Key], batch: list[Key]) -> None:
+        """What must hold of a message of a batch. `before` are those in front of it."""
         name, event_id = key
+        lane = self.lane_of(key)
         now = self.loop.time()
         heads = self.heads(name)
         assert self.may_send[key], f"{key} goes out twice without a reason"
         assert not [other for other in self.in_flight if other[0] == name and self.lane_of(other) == lane], (
             f"{key} goes out while another of its lane is under way"
         )
-        first = heads[lane][0]
-        assert first >= event_id or self.open_since[name, first] >= now, f"{key} goes out before {first}"
+        earlier = [one for one in self.waiting_in(name, lane) if one < event_id and (name, one) not in before]
+        assert all(self.open_since[name, one] >= now for one in earlier), f"{key} goes out before {earlier}"
         assert now >= self.not_before.get(key, 0) - 0.002, f"{key} was hurried"
         if name == "slow":
             assert self.slow_sent_at < 0 or now - self.slow_sent_at >= 1 / RATE - 0.0011, "a rate was not kept"
@@ -271,12 +286,23 @@ class World:
         }
         if max(self.read_trouble, self.write_trouble) + 2 > now:
             ready = set()  # who can't be read, or noted, rests for a second
+        lanes_of_batch = {self.lane_of(one) for one in batch}
+        if lane in {self.lane_of(one) for one in before}:
+            return  # its lane's turn was counted
         waiting = self.overtaken[name]
-        for gone in waiting.keys() - (ready - {lane}):
+        for gone in waiting.keys() - (ready - lanes_of_batch):
             del waiting[gone]
-        for other in ready - {lane}:
+        for other in ready - lanes_of_batch:
             waiting[other][lane] += 1
             assert waiting[other][lane] <= 2, f"{name}: {other} waits while {lane} has turn after turn"
+
+    def waiting_in(self, name: str, lane: str) -> list[int]:
+        """The open deliveries of a lane."""
+        sql = f"""
+            SELECT event_id FROM deliveries JOIN destinations x ON x.id = destination_id
+             WHERE x.name = ? AND lane = ? AND {OPEN}
+        """
+        return [ident for (ident,) in self.monitor.execute(sql, [name, lane])]
 
     def heads(self, name: str) -> dict[str, tuple[int, str]]:
         """The heads of a destination's lanes, found without the table of lanes."""

@@ -20,6 +20,7 @@ from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import browse, dead_letters
 from reconciler.ledger.views.browse import Filter
+from tests.support import outcomes
 from tests.support.cost import counted
 from tests.support.history import START
 
@@ -60,9 +61,9 @@ def fill(db: Database, numbers: range, time_of: Callable[[int], Millis] = minute
         record(db, [event(number, time_of(number)) for number in numbers], now=START, routes=ROUTES)
         for number in numbers:
             ident = number + 1
-            deliveries.mark_dead(db, deliveries.Attempt(ident, 2, ident, 1, START, START, 500, "http_5xx", "no"))
+            outcomes.mark_dead(db, deliveries.Attempt(ident, 2, ident, 1, START, START, 500, "http_5xx", "no"))
             if number < RARE:
-                deliveries.mark_dead(db, deliveries.Attempt(ident, 1, ident, 1, START, START, 500, "http_5xx", "no"))
+                outcomes.mark_dead(db, deliveries.Attempt(ident, 1, ident, 1, START, START, 500, "http_5xx", "no"))
 
 
 def find(db: Database, wanted: ResendRequest, route: int) -> list[Any]:

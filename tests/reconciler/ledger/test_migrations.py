@@ -12,7 +12,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue.deliveries import next_lanes, outgoing
+from reconciler.ledger.queue.deliveries import due_lanes, first_of_lanes, outgoing, ready
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
@@ -47,7 +47,9 @@ def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
                 "old": 1,
                 "new": 2,
             }
-        [queued] = next_lanes(db, 1, now=times.now(), limit=10)
+        assert due_lanes(db, 1, now=times.now(), limit=10) == ["project:42"]
+        assert first_of_lanes(db, 1, ["project:42"], now=times.now(), limit=10, each=10) == {"project:42": [1]}
+        [queued] = [one.queued for one in ready(db, 1, [1], most_bytes=1)]
         assert (queued.lane, queued.attempts, queued.failures, queued.replays) == ("project:42", 3, 3, 0)
         assert outgoing(db, 1).summary.object is None
         shown = browse.show(db, 1)

@@ -26,6 +26,7 @@ from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
+from tests.support import outcomes
 
 HOT = (
     *("events", "sightings", "deliveries", "lanes", "coverage"),
@@ -107,14 +108,16 @@ def test_hot_queries_use_indexes(db: Database) -> None:
         )
         record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
     reported.reported_keys(db, ["note:7"])
-    deliveries.next_lanes(db, 1, now=times.now(), limit=1000)
+    lanes = deliveries.due_lanes(db, 1, now=times.now(), limit=1000)
+    deliveries.first_of_lanes(db, 1, lanes, now=times.now(), limit=1000, each=10)
+    deliveries.ready(db, 1, [1, 2], most_bytes=1000)
     deliveries.next_due(db, 1, after=times.now())
     deliveries.outgoing(db, 1)
     attempt = deliveries.Attempt(1, 1, 1, 1, Millis(0), Millis(0), 500, "http_5xx", "no")
-    deliveries.retry(db, attempt, pause=Millis(0), now=times.now())
+    outcomes.retry(db, attempt, pause=Millis(0), now=times.now())
     deliveries.pull_back(db, 1, longest=Millis(0), now=times.now())
-    deliveries.mark_dead(db, attempt)
-    deliveries.deliver(db, attempt)
+    outcomes.mark_dead(db, attempt)
+    outcomes.deliver(db, attempt)
     intervals.cover(db, 1, "project_events", Interval(Millis(0), Millis(9)))
     source_state.watched_since(db, 1, "project_events")
     source_state.note_read(db, 1, "project_events", Millis(0))
@@ -154,7 +157,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
 
 def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
     asked = {"destination": 1, "now": "x", "limit": 5}
-    lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.NEXT_LANES, asked)]
+    lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.DUE_LANES, asked)]
     assert any("INDEX lanes_ready (destination_id=?)" in step for step in lanes)
     assert any("INDEX lanes_waiting (destination_id=? AND due_at<?)" in step for step in lanes)
     assert sum("TEMP B-TREE" in step for step in lanes) == 1  # of the few that were found
@@ -162,6 +165,10 @@ def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
     assert any("COVERING INDEX deliveries_open" in step for step in backlog)
     hours = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + overview.HOURS, ("x",))]
     assert any("INDEX events_by_time (happened_at>?)" in step for step in hours)
+    asked_first = ("x", 1, "lane", -1, 5)
+    first = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.FIRST_OF_LANE, asked_first)]
+    assert any("INDEX deliveries_open (destination_id=? AND lane=? AND event_id>?)" in step for step in first)
+    assert not any("TEMP B-TREE" in step for step in first)
     due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.NEXT_DUE, (1, "x"))]
     assert any("INDEX lanes_waiting (destination_id=? AND due_at>?)" in step for step in due)
     back = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.PULL_BACK, BACK)]

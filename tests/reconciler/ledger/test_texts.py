@@ -19,6 +19,7 @@ from reconciler.ledger.queue.routes import Candidate, Route, Undecided
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.texts import writable
+from tests.support import outcomes
 
 BAD = "caf\u00e9 \ud800 \udfff"
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=5)
@@ -84,8 +85,8 @@ def test_what_a_destination_answers_and_a_transform_says(db: Database) -> None:
     with transaction(db):
         record(db, [sighting(1, BAD)], now=times.now(), routes=[Route(1, "project", lambda _: True)])
         failed = deliveries.Attempt(1, 1, None, 1, times.now(), times.now(), 500, BAD, BAD, BAD)
-        deliveries.retry(db, failed, pause=times.SECOND, now=times.now())
-        deliveries.mark_dead(db, failed)
+        outcomes.retry(db, failed, pause=times.SECOND, now=times.now())
+        outcomes.mark_dead(db, failed)
         destinations.pause(db, 1, BAD, now=times.now())
     [(error,)] = db.conn.execute("SELECT DISTINCT error FROM attempts").fetchall()
     assert error == writable(BAD)

@@ -49,6 +49,7 @@ from reconciler.ledger.upkeep.prune import Keep, Pruning
 from reconciler.ledger.views.search import index_step
 from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling.knowledge import SharedLook
+from tests.support import outcomes
 from tests.support.receiving import receiving
 
 NOW = times.now()
@@ -104,9 +105,9 @@ def fill(db: Database) -> None:
     others = [sighting("webhook:default", str(n), key=f"issue:{n}:closed") for n in range(4)]
     record(db, [recovered, sighting("webhook:default", "a"), *others], now=Millis(NOW - HOUR), routes=routes)
     end = Millis(NOW - MINUTE)
-    deliveries.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
-    deliveries.mark_dead(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
-    deliveries.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
+    outcomes.deliver(db, Attempt(1, 1, 1, 1, end, end, 200))
+    outcomes.mark_dead(db, Attempt(2, 1, 2, 1, end, end, 400, "refused", "no", "body"))
+    outcomes.retry(db, Attempt(3, 1, 3, 1, end, end, 503, "unavailable", "later"), pause=Millis(0), now=NOW)
     destinations.note_breaker(db, 1, Breaker("open", 5, NOW, end))
     destinations.pause(db, 2, destinations.GONE, now=NOW)
     intervals.cover(db, 7, "project_events", Interval(Millis(NOW - DAY), Millis(NOW - HOUR)))
@@ -224,8 +225,9 @@ def service(folder: Path) -> None:
         for one in destinations.destination_states(db):
             deliveries.pull_back(db, one.id, longest=Millis(HOUR), now=NOW)
             deliveries.next_due(db, one.id, after=NOW)
-            for head in deliveries.next_lanes(db, one.id, now=NOW, limit=10):
-                deliveries.outgoing(db, head.event_id)
+            lanes = deliveries.due_lanes(db, one.id, now=NOW, limit=10)
+            for due in deliveries.first_of_lanes(db, one.id, lanes, now=NOW, limit=10, each=10).values():
+                deliveries.ready(db, one.id, due, most_bytes=1000)
 
 
 FACES: dict[str, Callable[[Path], None]] = {

@@ -18,7 +18,7 @@ from reconciler.events.times import DAY, HOUR, Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.ledger.coverage import unreadable
 from reconciler.ledger.errors import LedgerError, LedgerInUse
-from reconciler.ledger.queue import deliveries, destinations
+from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
@@ -32,6 +32,7 @@ from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
 from tests.e2e.test_delivery import post
+from tests.support import outcomes
 from tests.support.filled import filled, made
 
 NOW = times.from_iso("2026-11-25T12:00:00.000Z")
@@ -75,11 +76,11 @@ def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], 
                 record(db, list(made(1, first=n)), now=Millis(NOW - recorded * DAY), routes=[OUT])
                 at = NOW - min(recorded, finished) * DAY
                 if state == "delivered":
-                    deliveries.deliver(db, attempt(n + 1, at))
+                    outcomes.deliver(db, attempt(n + 1, at))
                 elif state == "dead":
-                    deliveries.mark_dead(db, attempt(n + 1, at))
+                    outcomes.mark_dead(db, attempt(n + 1, at))
                 elif state == "retrying":
-                    deliveries.retry(db, attempt(n + 1, at), pause=Millis(0), now=Millis(at))
+                    outcomes.retry(db, attempt(n + 1, at), pause=Millis(0), now=Millis(at))
         pruned(db, events=10 * DAY, dead_letters=None if dead_days is None else dead_days * DAY)
         left = {ident for (ident,) in db.execute("SELECT id FROM events").fetchall()}
         for n, (state, recorded, finished) in enumerate(rows):
@@ -128,7 +129,7 @@ def test_attempts_and_runs_have_ages_of_their_own(tmp_path: Path) -> None:
         with transaction(db):
             record(db, list(made(1200)), now=NOW, routes=[OUT])
             for n in range(1200):
-                deliveries.deliver(db, attempt(n + 1, NOW - (2 * DAY if n < 1100 else HOUR)))
+                outcomes.deliver(db, attempt(n + 1, NOW - (2 * DAY if n < 1100 else HOUR)))
         assert pruned(db, attempts=DAY).attempts == 1100
         assert db.execute("SELECT count(*) FROM attempts").fetchone() == (100,)
         assert db.execute("SELECT count(*) FROM events").fetchone() == (1200,)

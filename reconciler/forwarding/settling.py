@@ -1,0 +1,134 @@
+"""Writes the outcomes of a destination's attempts to the ledger. Those that are ready while a commit is on its way
+share the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
+
+from reconciler.forwarding.breaker import CircuitBreaker
+from reconciler.forwarding.outcome import Outcome
+from reconciler.ledger.errors import LedgerError, LedgerUnavailable
+from reconciler.ledger.queue.destinations import Breaker
+from reconciler.ledger.queue.operations import QueueOperations, Settlement
+
+LEDGER_PAUSE_S = 1.0
+LONGEST_LEDGER_PAUSE_S = 600.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Group:
+    """Outcomes that are written together. It takes more until its transaction begins."""
+
+    def __init__(self, outcomes: Sequence[Outcome] = ()) -> None:
+        self.outcomes = list(outcomes)
+        self.settlement: Settlement | None = None
+
+
+class Settling:
+    """Writes outcomes, however long that takes.
+
+    `settled` is called when some are on disk, or were given up because the outbox stops; with whether the breaker's
+    state was written too.
+    """
+
+    def __init__(
+        self,
+        queue: QueueOperations,
+        destination_id: int,
+        breaker: CircuitBreaker,
+        *,
+        settled: Callable[[Sequence[Outcome], bool], None],
+        stopping: asyncio.Event,
+    ) -> None:
+        self.noted: Breaker = breaker.state
+        """The circuit breaker's state as the ledger has it."""
+        self._queue = queue
+        self._destination_id = destination_id
+        self._breaker = breaker
+        self._settled = settled
+        self._stopping = stopping
+        self._open: _Group | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Write these outcomes, and the breaker's state if it has changed."""
+        if self._open is None:
+            self._open = _Group()
+            self._start(self._open)
+        self._open.outcomes += outcomes
+
+    async def wait(self) -> None:
+        """Wait until everything is written or given up."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def cancel(self) -> None:
+        """Stop waiting. What was handed to the ledger is still written."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, group: _Group) -> None:
+        task = asyncio.create_task(self._write(group))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _write(self, group: _Group) -> None:
+        """Write a group. If that fails because of a bug of ours, each lane is written on its own, so that one does
+        not hold up the others, and retried with growing pauses: a lane waits, so that nothing is sent twice.
+        """
+        pause = LEDGER_PAUSE_S
+        while True:
+            try:
+                await self._queue.settle(self._destination_id, partial(self._settlement, group))
+            except LedgerUnavailable:
+                await asyncio.sleep(LEDGER_PAUSE_S)
+            except LedgerError as error:
+                if self._stopping.is_set():
+                    log.error("outcomes not recorded", events=len(group.outcomes), error=str(error))
+                    break
+                lanes = _by_lane(group.outcomes)
+                if len(lanes) > 1:
+                    for outcomes in lanes:
+                        self._start(_Group(outcomes))
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
+                pause = min(2 * pause, LONGEST_LEDGER_PAUSE_S)
+            else:
+                break
+        try:
+            self._settled(group.outcomes, group.settlement is not None and group.settlement.breaker is not None)
+        except Exception:  # a bug of ours must not end the outbox
+            log.exception("outcomes not reported")
+
+    def _settlement(self, group: _Group) -> Settlement:
+        """What a group writes. From the first call on it takes no more outcomes."""
+        if group.settlement is None:
+            if self._open is group:
+                self._open = None
+            state = self._breaker.state
+            gone = [one.attempt.ended_at for one in group.outcomes if one.gone]
+            group.settlement = Settlement(
+                [one.settled for one in group.outcomes],
+                breaker=None if state == self.noted else state,
+                gone_at=gone[0] if gone else None,
+            )
+            self.noted = state
+        return group.settlement
+
+
+def _by_lane(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    lanes: defaultdict[str, list[Outcome]] = defaultdict(list)
+    for one in outcomes:
+        lanes[one.queued.lane].append(one)
+    return list(lanes.values())

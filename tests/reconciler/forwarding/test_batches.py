@@ -1,0 +1,237 @@
+"""Batches: halving finds exactly the bad messages, and no message overtakes another of its lane."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.config.destinations import Destination
+from reconciler.config.kinds import find_kind
+from reconciler.events.times import Millis
+from reconciler.forwarding.kind import Kind, attempt_batch
+from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, Message, NotAccepted
+from reconciler.forwarding.rate import SendRate
+from reconciler.forwarding.rounds import in_rounds
+from reconciler.forwarding.sending import sent_in_parts
+from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, World, destination
+from tests.support.sink import Sink
+
+REJECTED = Answer("http_4xx", "no", status=422, rejected=True)
+LATER = Answer("http_5xx", "not now", status=503)
+
+
+def messages(lanes: Sequence[int]) -> list[Message]:
+    return [Message(f"evt_x_{n}", "1", {}, {}, b"{}", Millis(0), f"lane:{lane}") for n, lane in enumerate(lanes)]
+
+
+@given(st.integers(1, 100).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))))
+def test_a_rejected_batch_is_halved_until_the_bad_ones_are_alone(case: tuple[int, set[int]]) -> None:
+    size, bad = case
+    accepted: list[str] = []
+    requests = 0
+
+    async def send(some: Sequence[Message]) -> list[Answer]:
+        nonlocal requests
+        requests += 1
+        if any(int(one.id.removeprefix("evt_x_")) in bad for one in some):
+            return [REJECTED] * len(some)
+        accepted.extend(one.id for one in some)
+        return [ACCEPTED] * len(some)
+
+    sent = messages([1] * size)
+    answers = asyncio.run(sent_in_parts(sent, send, halve=True))
+    assert [answer.rejected for answer in answers] == [n in bad for n in range(size)]
+    assert accepted == [one.id for n, one in enumerate(sent) if n not in bad]  # once each, and in order
+    assert requests <= 1 + 2 * len(bad) * (size - 1).bit_length()
+
+
+@given(st.lists(st.sampled_from([ACCEPTED, REJECTED, LATER]), min_size=1, max_size=20), st.booleans())
+def test_nothing_is_sent_after_a_failure_that_may_pass(found: list[Answer], halve: bool) -> None:
+    failed = False
+
+    async def send(some: Sequence[Message]) -> list[Answer]:
+        nonlocal failed
+        assert not failed
+        answers = [found[int(one.id.removeprefix("evt_x_"))] for one in some]
+        failed = LATER in answers
+        return answers
+
+    answers = asyncio.run(sent_in_parts(messages([1] * len(found)), send, halve=halve))
+    for answer, expected in zip(answers, found, strict=True):
+        assert answer is expected or (answer is NOT_SENT and expected is REJECTED and halve and failed)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans()), min_size=1, max_size=30), st.booleans()
+)
+def test_none_overtakes_another_of_its_lane(plan: list[tuple[int, int, bool]], by_target: bool) -> None:
+    """Each has a lane, a target, and whether it is accepted. Within a target nothing follows a failure."""
+    accepted: list[int] = []
+
+    async def send(some: Sequence[Message]) -> list[Answer]:
+        failed: set[tuple[int, int]] = set()
+        answers = []
+        for number in (int(one.id.removeprefix("evt_x_")) for one in some):
+            lane, target, fine = plan[number]
+            if not fine:
+                failed.add((lane, target))
+            answers.append(ACCEPTED if (lane, target) not in failed else LATER)
+            accepted.extend([number] if answers[-1].accepted else [])
+        return answers
+
+    def target(message: Message) -> int:
+        return plan[int(message.id.removeprefix("evt_x_"))][1]
+
+    sent = messages([lane for lane, _, _ in plan])
+    answers = asyncio.run(in_rounds(sent, send, target=target if by_target else None))
+    for lane in range(4):
+        mine = [n for n, (other, _, _) in enumerate(plan) if other == lane]
+        took = [answers[n].accepted for n in mine]
+        assert took == sorted(took, reverse=True), "one was accepted after one that was not"
+        assert [n for n in accepted if n in mine] == [n for n in mine if answers[n].accepted]
+        if all(plan[n][2] for n in mine):
+            assert all(took)
+
+
+class Odd(Kind):
+    """A kind whose batches go wrong as told."""
+
+    config = Destination
+    address = "nowhere"
+
+    def __init__(self, what: object) -> None:
+        self._what = what
+
+    async def send(self, message: Message) -> Answer:
+        raise NotAccepted("no") if message.id == self._what else ValueError
+
+    async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+        if isinstance(self._what, BaseException):
+            raise self._what
+        if self._what == "hangs":
+            await asyncio.Event().wait()
+        return self._what  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        (SystemExit(3), "system_exit"),
+        (ConnectionResetError("gone"), "connection"),
+        ([ACCEPTED], "type_error"),
+        ([ACCEPTED, None], "type_error"),
+        ([NOT_SENT, NOT_SENT], "type_error"),
+        ("hangs", "timeout"),
+    ],
+)
+async def test_whatever_a_kind_does_with_a_batch_each_message_has_an_answer(what: object, error: str) -> None:
+    answers = await attempt_batch(Odd(what), messages([1, 2]), timeout_s=0.01)
+    assert [answer.error_class for answer in answers] == [error, error]
+
+
+def test_batches_keep_a_rate_in_every_second() -> None:
+    rate = SendRate(5)
+    assert rate.burst == 5
+    rate.take(Millis(1000), 5)
+    assert rate.wait(Millis(1000)) == 1000
+    assert SendRate(0.5).burst == 1
+    assert SendRate(None).burst is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "takes"), [("file", True), ("stdout", True), ("redis", True), ("nats", True), ("rabbitmq", True)]
+)
+def test_which_kinds_take_batches(kind: str, takes: bool) -> None:
+    assert ("batch" in find_kind(kind).config.model_fields) == takes
+
+
+def test_a_kind_without_batches_says_so() -> None:
+    with pytest.raises(ValueError, match="kind other does not take batches"):
+        Destination.model_validate({"name": "one", "kind": "other", "batch": {"max": 10}})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, seed=1)
+    yield world
+    world.stop(patience_s=1)
+    world.monitor.close()
+    world.loop.close()
+
+
+@pytest.mark.usefixtures("sink_kind")
+class TestInTheOutbox:
+    def batches(self, world: World) -> list[int]:
+        """The sizes of the batches that are sent from now on."""
+        sizes: list[int] = []
+        answer = world.behave_batch
+
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            sizes.append(len(some))
+            return await answer(name, some)
+
+        Sink.behave_batch = behave
+        return sizes
+
+    def test_one_busy_project_fills_batches(self, world: World) -> None:
+        sizes = self.batches(world)
+        world.run(world.record([1] * 9))
+        world.wait(MOMENT_S * 3)
+        assert sizes == [3, 3, 3]
+
+    def test_a_batch_that_is_not_full_waits(self, world: World) -> None:
+        sizes = self.batches(world)
+        world.run(world.record([1]))
+        world.wait(0.01)
+        assert sizes == []
+        world.run(world.record([2]))
+        world.wait(MOMENT_S)
+        assert sizes == [2]
+
+    def test_the_bad_ones_are_dead_and_the_others_delivered(self, world: World) -> None:
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            bad = any(one.id.endswith(("_2", "_6")) for one in some)
+            return [REJECTED if bad else ACCEPTED] * len(some)
+
+        Sink.behave_batch = behave
+        world.run(world.record([1, 1, 1, 2, 2, 2]))
+        world.wait(MOMENT_S)
+        rows = world.monitor.execute(
+            "SELECT event_id, state, attempts, (SELECT count(*) FROM attempts a WHERE a.event_id = d.event_id "
+            "AND a.destination_id = d.destination_id) FROM deliveries d JOIN destinations x ON x.id = destination_id "
+            "WHERE x.name = 'batched' ORDER BY event_id"
+        ).fetchall()
+        assert rows == [(n, "dead" if n in (2, 6) else "delivered", 1, 1) for n in range(1, 7)]
+
+    def test_a_batch_that_fails_counts_once_and_is_retried_together(self, world: World) -> None:
+        world.mode["batched"] = "down"
+        world.run(world.record([1, 1, 1]))
+        world.wait(0.05)
+        breaker, failures = world.monitor.execute(
+            "SELECT breaker, breaker_failures FROM destinations WHERE name = 'batched'"
+        ).fetchone()
+        assert (breaker, failures) == ("closed", 1)
+        due = world.monitor.execute(
+            "SELECT DISTINCT d.next_attempt_at, d.attempts FROM deliveries d JOIN destinations x "
+            "ON x.id = destination_id WHERE x.name = 'batched'"
+        ).fetchall()
+        assert [attempts for _, attempts in due] == [1]
+        sizes = self.batches(world)
+        world.mode["batched"] = "up"
+        world.wait(LONG_S)
+        assert sizes == [3]
+
+    def test_a_limited_rate_counts_events(self, world: World) -> None:
+        slow = destination("batched").model_copy(update={"rate_limit": 2.0})
+        world.run(world.reload({"batched": slow}))
+        sizes = self.batches(world)
+        world.run(world.record([1] * 8))
+        world.wait(2.9)
+        assert sizes == [2, 2, 2]
+        world.wait(1)
+        assert sizes == [2, 2, 2, 2]

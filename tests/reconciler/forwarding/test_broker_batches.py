@@ -1,0 +1,256 @@
+"""Batches into the real brokers: in order, with a bad message among them, and with a broker that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import confluent_kafka
+import msgspec
+import nats
+import pytest
+import redis.asyncio
+from nats.js.api import StreamConfig
+
+from reconciler.config.kinds import find_kind
+from reconciler.events import times
+from reconciler.forwarding.kind import Kind, attempt_batch
+from reconciler.forwarding.message import Answer, Message
+from reconciler.forwarding.sending import sent_in_parts
+from tests.support.brokers import broker
+
+
+def message(number: int, *, project: int = 42, body: bytes | None = None, kind: str = "push") -> Message:
+    about = {"project_id": str(project), "project_path": "group/a.project", "kind": kind, "action": ""}
+    headers = {"Content-Type": "application/json", "webhook-id": f"evt_x_{number}"}
+    body = f'{{"n": {number}}}'.encode() if body is None else body
+    return Message(f"evt_x_{number}", str(project), about, headers, body, times.now(), f"project:{project}")
+
+
+def made(kind: str, **keys: Any) -> Kind:
+    found = find_kind(kind)
+    settings = {"name": "d", "kind": kind, "timeout": "3s", "batch": {"max": 100}}
+    one: Kind = found(found.config.model_validate(settings | keys))
+    return one
+
+
+async def sent(kind: Kind, messages: Sequence[Message], timeout_s: float = 3) -> list[Answer]:
+    """Send a batch as the outbox does."""
+
+    async def send(some: Sequence[Message]) -> Sequence[Answer]:
+        return await attempt_batch(kind, some, timeout_s=timeout_s)
+
+    return await sent_in_parts(messages, send, halve=kind.batch_fails_whole)
+
+
+def errors(answers: Sequence[Answer]) -> list[str | None]:
+    return [answer.error_class for answer in answers]
+
+
+@asynccontextmanager
+async def dying(port: int, *, after: int) -> AsyncIterator[int]:
+    """A port that leads to a broker, and cuts the first connection that sends more than `after` bytes."""
+    cut = asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int | None) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := await reader.read(512):
+                passed += len(data)
+                if most is not None and passed > most and not cut.is_set():
+                    cut.set()
+                    break
+                writer.write(data)
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.wait(
+            [asyncio.create_task(pump(reader, back, after)), asyncio.create_task(pump(there, writer, None))],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        back.close()
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+    assert cut.is_set()
+
+
+def check_repeats(got: list[str], expected: int) -> None:
+    """All are there; of those that are there twice, the first ones are in order."""
+    firsts = list(dict.fromkeys(got))
+    assert firsts == [f"evt_x_{n}" for n in range(expected)]
+
+
+@pytest.fixture
+def unique() -> str:
+    return "t" + uuid.uuid4().hex[:12]
+
+
+class TestNats:
+    @pytest.fixture
+    async def server(self, tmp_path: Path, unique: str) -> AsyncIterator[tuple[int, Any]]:
+        with broker("nats", tmp_path) as port:
+            client = await nats.connect(f"nats://127.0.0.1:{port}")
+            stream = client.jetstream()
+            await stream.add_stream(
+                StreamConfig(name=unique, subjects=[f"{unique}.push"], max_msg_size=100_000, duplicate_window=1)
+            )
+            yield port, stream
+            await stream.delete_stream(unique)
+            await client.close()
+
+    async def ids(self, stream: Any, name: str) -> list[str]:
+        count = (await stream.stream_info(name)).state.messages
+        return [(await stream.get_msg(name, seq=n + 1)).headers["webhook-id"] for n in range(count)]
+
+    async def test_in_order_and_the_bad_one_is_found(self, server: tuple[int, Any], unique: str) -> None:
+        kind = made("nats", servers=[f"nats://127.0.0.1:{server[0]}"], subject=unique + ".{kind}")
+        assert errors(await sent(kind, [message(n) for n in range(50)])) == [None] * 50
+        assert await self.ids(server[1], unique) == [f"evt_x_{n}" for n in range(50)]
+        too_large, nowhere = message(60, project=1, body=b"x" * 2_000_000), message(61, project=2, kind="note")
+        behind = message(62, project=2)
+        found = await sent(kind, [too_large, nowhere, message(63), behind])
+        assert errors(found) == ["rejected", "not_accepted", None, "not_sent"]
+        assert found[0].rejected
+        await kind.close()
+
+    async def test_a_broker_that_dies_in_the_middle(self, server: tuple[int, Any], unique: str) -> None:
+        async with dying(server[0], after=5_000) as port:
+            kind = made("nats", servers=[f"nats://127.0.0.1:{port}"], subject=unique + ".{kind}", timeout="1s")
+            some = [message(n) for n in range(40)]
+            assert None not in errors(await sent(kind, some, timeout_s=1))
+            assert errors(await sent(kind, some)) == [None] * 40
+            await kind.close()
+        check_repeats(await self.ids(server[1], unique), 40)
+
+
+class TestRedis:
+    @pytest.fixture
+    async def server(self, tmp_path: Path, unique: str) -> AsyncIterator[tuple[int, Any]]:
+        with broker("redis", tmp_path) as port:
+            client = redis.asyncio.Redis(port=port)
+            yield port, client
+            await client.delete(unique, unique + ":42", unique + ":7")
+            await client.aclose()
+
+    async def test_in_order_and_the_bad_one_is_found(self, server: tuple[int, Any], unique: str) -> None:
+        port, client = server
+        kind = made("redis", url=f"redis://127.0.0.1:{port}/0", stream=unique + ":{project_id}")
+        await client.set(unique + ":7", "no stream")
+        found = await sent(kind, [message(100, project=7), *(message(n) for n in range(50))])
+        assert errors(found) == ["not_accepted"] + [None] * 50
+        assert "WRONGTYPE" in (found[0].error or "")
+        entries = await client.xrange(unique + ":42")
+        assert [fields[b"id"].decode() for _, fields in entries] == [f"evt_x_{n}" for n in range(50)]
+        assert json.loads(entries[0][1][b"headers"])["webhook-id"] == "evt_x_0"
+        await kind.close()
+
+    async def test_replicas_confirm_a_batch(self, server: tuple[int, Any], unique: str) -> None:
+        kind = made("redis", url=f"redis://127.0.0.1:{server[0]}/0", stream=unique, replicas=1, timeout="200ms")
+        found = await sent(kind, [message(n) for n in range(3)])
+        assert ["0 of 1 replicas" in (one.error or "") for one in found] == [True] * 3
+        await kind.close()
+
+    async def test_a_broker_that_dies_in_the_middle(self, server: tuple[int, Any], unique: str) -> None:
+        async with dying(server[0], after=5_000) as port:
+            kind = made("redis", url=f"redis://127.0.0.1:{port}/0", stream=unique)
+            some = [message(n) for n in range(100)]
+            assert None not in errors(await sent(kind, some))
+            assert errors(await sent(kind, some)) == [None] * 100
+            await kind.close()
+        check_repeats([fields[b"id"].decode() for _, fields in await server[1].xrange(unique)], 100)
+
+
+class TestRabbitMQ:
+    @pytest.fixture
+    async def server(self, tmp_path: Path, unique: str) -> AsyncIterator[tuple[int, Any]]:
+        with broker("rabbitmq", tmp_path) as port:
+            connection = await aio_pika.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
+            channel = await connection.channel()
+            queue = await channel.declare_queue(unique, durable=True)
+            yield port, queue
+            await queue.delete(if_unused=False, if_empty=False)
+            await connection.close()
+
+    async def ids(self, queue: Any) -> list[str]:
+        got = []
+        while (one := await queue.get(no_ack=True, fail=False)) is not None:
+            got.append(one.message_id)
+        return got
+
+    async def test_in_order_and_the_bad_one_is_found(self, server: tuple[int, Any], unique: str) -> None:
+        kind = made(
+            "rabbitmq", url=f"amqp://guest:guest@127.0.0.1:{server[0]}/", routing_key=unique[:-1] + "{project_path}"
+        )
+        fine = {"project_path": unique[-1]}
+        some = [msgspec.structs.replace(message(n), about=message(n).about | fine) for n in range(20)]
+        nowhere, behind = message(30, project=1), msgspec.structs.replace(some[0], lane="project:1")
+        found = await sent(kind, [nowhere, behind, *some])
+        assert errors(found) == ["not_accepted", "not_sent"] + [None] * 20
+        assert await self.ids(server[1]) == [f"evt_x_{n}" for n in range(20)]
+        await kind.close()
+
+    async def test_a_broker_that_dies_in_the_middle(self, server: tuple[int, Any], unique: str) -> None:
+        async with dying(server[0], after=3_000) as port:
+            kind = made("rabbitmq", url=f"amqp://guest:guest@127.0.0.1:{port}/", routing_key=unique)
+            some = [message(n) for n in range(20)]
+            assert None not in errors(await sent(kind, some))
+            assert errors(await sent(kind, some)) == [None] * 20
+            await kind.close()
+        check_repeats(await self.ids(server[1]), 20)
+
+
+class TestKafka:
+    async def test_in_order_and_the_bad_one_is_found(self, unique: str) -> None:
+        owner = confluent_kafka.Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "x:1"})
+        servers = [f"{one.host}:{one.port}" for one in owner.list_topics(timeout=10).brokers.values()]
+        kind = made("kafka", servers=servers, topic=unique, max_message=4000, timeout="10s")
+        some = [message(n, project=n % 3) for n in range(60)]
+        some[30] = message(30, project=0, body=b"x" * 5000)
+        found = await sent(kind, some, timeout_s=10)
+        accepted = [one for one, answer in zip(some, found, strict=True) if answer.accepted]
+        assert errors(found)[30] == "rejected"
+        assert all(answer.accepted for one, answer in zip(some, found, strict=True) if one.project != "0")
+        behind = [answer for one, answer in zip(some[31:], found[31:], strict=True) if one.project == "0"]
+        assert set(errors(behind)) == {"not_sent"}
+        got = await asyncio.to_thread(self.consumed, servers, unique, len(accepted))
+        for project in ("0", "1", "2"):
+            mine = [dict(one.headers())["webhook-id"].decode() for one in got if one.key() == project.encode()]
+            assert mine == [one.id for one in accepted if one.project == project]
+        assert {one.key(): one.partition() for one in got}.keys() == {b"0", b"1", b"2"}
+        await kind.close()
+        del owner
+
+    def consumed(self, servers: list[str], topic: str, count: int) -> list[Any]:
+        consumer = confluent_kafka.Consumer(
+            {"bootstrap.servers": ",".join(servers), "group.id": topic, "auto.offset.reset": "earliest"}
+        )
+        consumer.subscribe([topic])
+        found: list[Any] = []
+        for _ in range(100):
+            if len(found) == count:
+                break
+            one = consumer.poll(1)
+            if one is not None and one.error() is None:
+                found.append(one)
+        consumer.close()
+        return found
+
+
+async def test_a_file_gets_a_batch_and_the_bad_one_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "events.ndjson"
+    kind = made("file", path=str(path))
+    found = await sent(kind, [message(0), message(1, body=b"two\nlines"), message(2, body=b'{\n"n": 2}')])
+    assert errors(found) == [None, "rejected", None]
+    assert path.read_text() == '{"n": 0}\n{ "n": 2}\n'
+    await kind.close()

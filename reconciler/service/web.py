@@ -78,7 +78,7 @@ class WebServer:
         self._keep_alive = keep_alive
         self._app = app
         self._host = host
-        self._port = port
+        self._port: int = port if listener is None else listener.getsockname()[1]
         self._keys = keys
         self._probe = probe
         self._listener = listener

@@ -34,6 +34,13 @@ def sent(service: Service) -> int:
     return len(set(file.read_text().splitlines())) if file.exists() else 0
 
 
+def kept(service: Service) -> int:
+    """How many webhooks could not be recorded."""
+    with closing(sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True)) as db:
+        count: int = db.execute("SELECT count(*) FROM unrecorded").fetchone()[0]
+        return count
+
+
 @pytest.mark.parametrize(
     "index", ["deliveries_open", "lanes_by_name", "events_by_project", "sqlite_autoindex_destinations_1"]
 )
@@ -57,11 +64,9 @@ def test_damage_that_is_met_later_is_said_and_repaired_by_the_next_start(make_se
     assert httpx.get(f"{service.url}/readyz").status_code == 200
     with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
         ids = [ident for (ident,) in db.execute("SELECT source_id FROM sightings NOT INDEXED")]
-    answers = {service.post(BODY, Idempotency_Key=ident).status_code for ident in ids[::10]}
-    assert answers == {200, 503}
-    ready = httpx.get(f"{service.url}/readyz")
-    assert ready.text.startswith("ready, but damaged: ")
-    assert (ready.status_code, "gitlab-reconciler repair" in ready.text) == (200, True)  # who asks keeps sending
+    assert {service.post(BODY, Idempotency_Key=ident).status_code for ident in ids[::10]} == {200}
+    assert kept(service) > 0
+    assert httpx.get(f"{service.url}/readyz").status_code == 200
     # What is sound is used. The last id of all: one among the others may have SQLite divide a page with its damaged
     # neighbour.
     assert service.post(BODY, Idempotency_Key="new").status_code == 200
@@ -69,7 +74,9 @@ def test_damage_that_is_met_later_is_said_and_repaired_by_the_next_start(make_se
     assert service.stop() == 0
     service.start()
     service.wait_for_log("ledger repaired: nothing is lost, the damaged file is kept")
+    until(lambda: kept(service) == 0)
     assert {service.post(BODY, Idempotency_Key=ident).status_code for ident in ids[::10]} == {200}
+    assert kept(service) == 0
     assert httpx.get(f"{service.url}/readyz").status_code == 200
 
 
@@ -111,7 +118,8 @@ def test_one_that_can_t_be_started_on_says_what_is_lost(make_service: MakeServic
     assert "; the next start tries to repair it" in first.stderr
     assert "; the next start tries to repair it" not in second.stderr + third.stderr
     for done in (first, second, third):
-        assert done.stderr.splitlines()[-1].startswith(str(service.ledger))
+        said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        assert [line.startswith(str(service.ledger)) for line in said] == [True]
 
 
 def test_an_index_that_somebody_made_keeps_no_service_from_starting(make_service: MakeService) -> None:

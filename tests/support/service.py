@@ -51,22 +51,20 @@ class Service:
 
     def start(self, only: str | None = None, *, module: str = "reconciler") -> Service:
         """Start it, or `only` its receiver or worker, and wait until it is ready. Another `module` may change it."""
-        options = [] if only is None else ["--only", only]
-        self.write_config()
-        self.watch(
-            START.start(
-                *["serve", "-c", str(self.file), "--log-level", "debug", *options],
-                stderr=subprocess.PIPE,
-                env=dict(os.environ),
-                module=module,
-            )
-        )
+        self.launch(only, module=module)
         if only != "worker":
             self.port = self.wait_for_log("listening")["port"]
             self.config["receiver"]["port"] = self.port  # the same port after a restart
         if only != "receiver":
             self.wait_for_log("ready")
         return self
+
+    def launch(self, only: str | None = None, *, module: str = "reconciler") -> None:
+        """Start it, and wait for nothing."""
+        options = [] if only is None else ["--only", only]
+        command = ["serve", "-c", str(self.file), "--log-level", "debug", *options]
+        self.write_config()
+        self.watch(START.start(*command, stderr=subprocess.PIPE, env=dict(os.environ), module=module))
 
     def watch(self, process: Started | subprocess.Popen[str]) -> None:
         """Read the logs of a process that was started, which is this service's from now on."""

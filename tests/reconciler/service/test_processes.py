@@ -298,10 +298,7 @@ def test_a_process_that_does_not_stop_is_killed(make_service: MakeService, part:
 
 def test_a_stop_during_the_start_is_no_failure(make_service: MakeService) -> None:
     service = make_service()
-    service.config["receiver"]["port"] = free_port()
-    service.write_config()
-    threading.Thread(target=service.start, daemon=True).start()
-    until(lambda: service.process is not None)
+    service.launch()
     service.wait_for_log("process started", process="worker")
     assert service.stop() == 0
 

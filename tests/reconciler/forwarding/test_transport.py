@@ -190,7 +190,7 @@ class TestRequests:
         await http.close()
 
     async def test_bytes_that_are_not_utf_8_go_out_as_utf_8(self, server: RawServer, http: Http) -> None:
-        await http.send(message(**{"X-Odd": "\xe9"}))
+        await http.send(message(b"{}", **{"X-Odd": "\xe9"}))
         assert b"X-Odd: \xc3\xa9\r\n" in server.requests[0][0]
 
     async def test_cookies_are_not_kept(self, server: RawServer, http: Http) -> None:

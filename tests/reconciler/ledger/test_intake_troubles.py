@@ -1,4 +1,4 @@
-"""The intake's file is moved, removed, damaged, locked or full: what was acknowledged stays, and receiving goes on."""
+"""The intake's file is moved, removed, damaged, locked or full: what was acknowledged stays, receiving goes on."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_a_log_that_was_removed_is_another_intake(path: Path) -> None:
 
 
 async def test_a_file_that_is_no_database(path: Path) -> None:
-    path.write_bytes(b"not a database, but long enough to be looked at" * 100)
+    path.write_bytes(b"not a database, but long enough to be looked at" * 100)  # noqa: ASYNC240
     with pytest.raises(IntakeUnavailable, match="is no SQLite database"):
         SqliteReader(path)
     with pytest.raises(IntakeUnavailable, match="is no SQLite database"):

@@ -46,7 +46,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b": ("ledger",),
     r"^\s*(import|from) (gitlab|requests)\b": ("sources",),
-    r"^\s*(import|from) httpx\b": ("forwarding", "simulator"),
+    r"^\s*(import|from) (httpx|aiohttp)\b": ("forwarding", "simulator"),
 }
 
 

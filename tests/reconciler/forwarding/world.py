@@ -110,6 +110,8 @@ class World:
         self.failed_at: dict[Key, float] = {}
         self.open_since: dict[Key, float] = {}
         self.in_flight: set[Key] = set()
+        self.halved: set[Key] = set()
+        """Those of a batch that was rejected: they are sent again at once, in its turn."""
         self.sent: Counter[Key] = Counter()
         self.overtaken: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         self.slow_sent_at = -1.0
@@ -249,6 +251,9 @@ class World:
             return answer
         finally:
             self.in_flight.difference_update(keys)
+            self.halved.difference_update(keys)
+            if answer.rejected and len(keys) > 1:
+                self.halved.update(keys)
             if answer.error_class == "lost" and not self.stopping and self.loop.time() < began + TIMEOUT_S - 0.01:
                 self.broken.append(f"{keys} were given up while they were under way")
             if not answer.accepted:
@@ -286,7 +291,7 @@ class World:
         if max(self.read_trouble, self.write_trouble) + 2 > now:
             ready = set()  # who can't be read, or noted, rests for a second
         lanes_of_batch = {self.lane_of(one) for one in batch}
-        if lane in {self.lane_of(one) for one in before}:
+        if key in self.halved or lane in {self.lane_of(one) for one in before}:
             return  # its lane's turn was counted
         waiting = self.overtaken[name]
         for gone in waiting.keys() - (ready - lanes_of_batch):

@@ -15,10 +15,11 @@ from reconciler.events import matching, times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.intake.record import record
-from reconciler.ledger.queue.deliveries import Attempt, deliver
+from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
+from tests.support import outcomes
 from tests.support.history import (
     HOUR,
     MINUTE,
@@ -77,7 +78,7 @@ def _deliver_all(db: Database) -> None:
             SELECT e.id, e.sighting_id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE state = 'pending'
         """
         for event_id, sighting_id in db.execute(sql).fetchall():
-            deliver(db, Attempt(event_id, 1, sighting_id, 1, START, START, 200))
+            outcomes.deliver(db, Attempt(event_id, 1, sighting_id, 1, START, START, 200))
 
 
 def _is_sound(db: Database) -> None:

@@ -14,11 +14,7 @@ from sqlite_utils import Database
 from reconciler.events import matching, times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
-<<<<<<< HEAD
 from reconciler.events.times import Millis
-=======
-from reconciler.ledger.intake.record import record
->>>>>>> w-outbox
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
@@ -153,12 +154,9 @@ def gitlab() -> Iterator[FailingGitLab]:
 
 
 @pytest.fixture
-async def house(
-    gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> AsyncIterator[House]:
-    case = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    timeout = "500ms" if case.get("way") == "never answers" else "30s"  # who answers may be as slow as the machine
-    made = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": timeout})
+async def house(gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setattr(threading, "Timer", gitlab.timer)
+    made = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": "30s"})
     monkeypatch.setattr(times, "now", lambda: made.now)
     await made.wake()
     yield made

@@ -1,4 +1,4 @@
-"""Draining a backlog: one by one, against a bare loop of the same HTTP client, and in batches."""
+"""Draining a backlog, against bare loops of httpx as it is and of the transport that HTTP destinations use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from benchmarks.receiver import running
 from benchmarks.table import Row
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
+from reconciler.events.times import Millis
 from reconciler.forwarding.forwarder import Forwarder
+from reconciler.forwarding.kinds.http import EVERYWHERE, Http, HttpDestination
+from reconciler.forwarding.message import Message
+from reconciler.forwarding.transport import Transport
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
@@ -48,6 +52,49 @@ async def bare(url: str, bodies: list[bytes]) -> float:
         began = time.perf_counter()
         await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
         return len(bodies) / (time.perf_counter() - began)
+
+
+async def transport(url: str, bodies: list[bytes]) -> float:
+    """Requests a second of nothing but the transport of HTTP destinations."""
+    left, target = iter(bodies), httpx.URL(url)
+    headers = [(b"Host", target.netloc), (b"Content-Type", b"application/json")]
+    made = Transport(
+        tls=httpx.create_ssl_context(), connections=CONCURRENCY, timeout_s=10, allowed=EVERYWHERE, proxy=None
+    )
+
+    async def work() -> None:
+        for body in left:
+            request = httpx.Request("POST", target, headers=headers, stream=httpx.ByteStream(body))
+            response = await made.handle_async_request(request)
+            await response.aread()
+            await response.aclose()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+    took = time.perf_counter() - began
+    await made.aclose()
+    return len(bodies) / took
+
+
+async def sent(url: str, bodies: list[bytes], batch: int) -> float:
+    """Events a second of the kind itself: messages are ready, and nothing is recorded."""
+    keys = {"name": "one", "url": url, "concurrency": CONCURRENCY, "allow_private": True}
+    http = Http(HttpDestination.model_validate(keys | ({"batch": {"max": batch}} if batch > 1 else {})))
+    headers = {"Content-Type": "application/json", "webhook-id": "evt_1", "X-Gitlab-Event": "Push Hook"}
+    ready = [Message(f"evt_{n}", "1", {}, dict(headers), body, Millis(0)) for n, body in enumerate(bodies)]
+    left = iter([ready[n : n + batch] for n in range(0, len(ready), batch)])
+
+    async def work() -> None:
+        for some in left:
+            answers = await http.send_batch(some) if batch > 1 else [await http.send(some[0])]
+            if not all(answer.accepted for answer in answers):
+                raise RuntimeError(f"not accepted: {answers[0].error}")
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+    took = time.perf_counter() - began
+    await http.close()
+    return len(bodies) / took
 
 
 class Nobody:
@@ -89,18 +136,26 @@ def destination(kind: str, ordering: str, **keys: Any) -> Destination:
 
 
 def measure() -> list[Row]:
-    """Both orderings against the bare loop, and batches."""
+    """The client, both orderings, and batches, against httpx's bare loop."""
     rows = []
     bodies = [s.payload.encode() for s in sightings(EVENTS, seed=5)]
     with running("read only") as (port, folder), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         url = f"http://127.0.0.1:{port}/"
         ceiling = runner.run(bare(url, bodies))
+        for what, rate in (
+            ("its transport, bare loop", runner.run(transport(url, bodies))),
+            ("Http.send", runner.run(sent(url, bodies, 1))),
+            ("Http.send_batch, 100 events", runner.run(sent(url, bodies, 100))),
+        ):
+            against = f"{ceiling:,.0f}/s (httpx, bare loop)"
+            rows.append(Row(f"forwarder: {what}", f"{rate:,.0f}/s", against, rate / ceiling, ""))
         for ordering, aim in ("project", 2.5), ("none", 3.0):
             one = destination("http", ordering, url=url, allow_private=True)
             rate = runner.run(drain(one, folder / f"{ordering}.db", EVENTS))
             what = f"forwarder: drain, ordering: {ordering}"
-            rows.append(Row(what, f"{rate:,.0f}/s", f"{ceiling:,.0f}/s (bare loop)", rate / ceiling, f">= {aim:g}"))
-        for kind, keys in batched(folder):
+            against = f"{ceiling:,.0f}/s (httpx, bare loop)"
+            rows.append(Row(what, f"{rate:,.0f}/s", against, rate / ceiling, f">= {aim:g}"))
+        for kind, keys in batched(folder, url):
             for ordering in ("project", "none"):
                 one = destination(kind, ordering, batch={"max": BATCH}, **keys)
                 rate = runner.run(drain(one, folder / f"{kind}-{ordering}.db", BATCHED_EVENTS))
@@ -109,8 +164,9 @@ def measure() -> list[Row]:
     return rows
 
 
-def batched(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The kinds that are measured with batches, with their keys: a file, and the brokers that listen."""
+def batched(folder: Path, url: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The kinds that are measured with batches, with their keys: HTTP, a file, and the brokers that listen."""
+    yield "http", {"url": url, "allow_private": True}
     yield "file", {"path": str(folder / "events.ndjson"), "rotate_size": "10GiB"}
     if listens(PORTS["nats"]):
         asyncio.run(_make_stream())

@@ -6,15 +6,15 @@ cookies and ignores the environment. Errors are httpx's.
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 import aiohttp
 import httpx
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from yarl import URL
 
 from reconciler.config.basics import Network
@@ -27,15 +27,16 @@ IDLE_S = 4.0
 HEADER_BYTES = 64 * 1024
 """The longest header of an answer."""
 MOST_HEADERS = 1000
-LARGE_BODY = 1 << 20
-"""Larger bodies are written in parts, so that other requests are not held up."""
+PART_BYTES = 1 << 20
+"""Large bodies are written in parts, so that other requests are not held up."""
+_LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
 _NOT_AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Keeps connections alive, to one destination as a rule. `timeout_s` limits a request and its whole answer.
+    """Keeps up to `connections` connections alive. `timeout_s` limits a request together with its answer.
 
-    With a proxy, the proxy connects, and only the proxy's address is checked against `allowed`.
+    With a `proxy`, it is the proxy whose address is checked: the proxy looks the destination up.
     """
 
     def __init__(
@@ -51,18 +52,7 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self._session is None:  # it needs a running loop
             self._session = self._open()
-        body = await request.aread()
-        try:
-            response = await self._session.request(
-                request.method,
-                URL(str(request.url), encoded=True),
-                headers=[(name.decode("ascii"), _text(value)) for name, value in request.headers.raw],
-                data=body if len(body) <= LARGE_BODY else io.BytesIO(body),
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _as_httpx(error) from error.__cause__ or error
+        response = await self._send(self._session, request, await request.aread())
         reason = (response.reason or "").encode("ascii", "replace")
         return httpx.Response(
             response.status,
@@ -75,6 +65,30 @@ class Transport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def _send(
+        self, session: aiohttp.ClientSession, request: httpx.Request, body: bytes
+    ) -> aiohttp.ClientResponse:
+        """Send a request once. A kept connection that turns out to be closed before anything was written to it is
+        left for another one.
+        """
+        for may_repeat in (True, False):
+            whole = _Whole(body)
+            try:
+                return await session.request(
+                    request.method,
+                    _address(request.url),
+                    headers=[(name.decode("ascii"), _text(value)) for name, value in request.headers.raw],
+                    data=whole,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                )
+            except (aiohttp.ClientError, TimeoutError) as problem:
+                error = problem
+                lost = isinstance(error, _LOST) and not isinstance(error, aiohttp.ClientConnectorError)
+                if whole.given or not (lost and may_repeat):
+                    break
+        raise _as_httpx(error) from error.__cause__ or error
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -132,6 +146,26 @@ class _Resolver(AbstractResolver):
         """Nothing is open."""
 
 
+class _Whole(aiohttp.Payload):
+    """A request's body. `given` says whether any of the request was given to a connection that was open."""
+
+    _autoclose = True  # it is in memory
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._size = len(body)
+        self.given = False
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        # aiohttp writes the head together with the first part, so nothing was written before.
+        self.given = writer.transport is not None and not writer.transport.is_closing()
+        for start in range(0, max(1, len(self._value)), PART_BYTES):
+            await writer.write(self._value[start : start + PART_BYTES])
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return bytes(self._value).decode(encoding, errors)
+
+
 class _Body(httpx.AsyncByteStream):
     """The body of an answer. If it is closed before its end, so is its connection."""
 
@@ -149,6 +183,12 @@ class _Body(httpx.AsyncByteStream):
         self._response.release()
 
 
+@lru_cache(16)
+def _address(url: httpx.URL) -> URL:
+    """A URL for aiohttp, without the user and password, which are in a header."""
+    return URL(str(url.copy_with(userinfo=b"")), encoded=True)
+
+
 def _text(value: bytes) -> str:
     """A header's value as aiohttp wants it: it writes UTF-8, so UTF-8 goes out byte for byte."""
     try:
@@ -160,8 +200,6 @@ def _text(value: bytes) -> str:
 def _as_httpx(error: aiohttp.ClientError | TimeoutError) -> httpx.TransportError:
     """The same error in httpx's terms, with the system's own words where there are any."""
     words = str(error.__cause__ or error) or type(error).__name__
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return httpx.ConnectTimeout(words)
     if isinstance(error, TimeoutError):
         return httpx.ReadTimeout(words)
     if isinstance(error, aiohttp.ClientHttpProxyError):

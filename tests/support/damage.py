@@ -1,12 +1,10 @@
-"""Damage to a ledger's file, as a bad disk does it."""
+"""Damage to an SQLite file, as a bad disk does it."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-
-from reconciler.ledger.storage.connection import PAGE_SIZE
 
 HEADER = 100
 """Bytes at the beginning of the file."""
@@ -21,7 +19,8 @@ def pages_of(ledger: Path, name: str) -> list[int]:
 def overwrite(ledger: Path, pages: list[int]) -> None:
     """Fill pages with what is no page. The file's header stays."""
     with ledger.open("r+b") as file:
+        size = int.from_bytes(file.read(18)[16:])
         for page in pages:
-            start = PAGE_SIZE * (page - 1) + (HEADER if page == 1 else 0)
+            start = size * (page - 1) + (HEADER if page == 1 else 0)
             file.seek(start)
-            file.write(b"\xff" * (PAGE_SIZE * page - start))
+            file.write(b"\xff" * (size * page - start))

@@ -8,6 +8,7 @@ CPU time. The tests of a package, of `--version` and of a terminal start the ins
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -215,6 +216,7 @@ def _become(asked: dict[str, Any], given: Sequence[int]) -> None:
         os.dup2(given[number], number)
     for number in given:
         os.close(number)
+    faulthandler.enable(2)  # a crash shows on the command's stderr what each thread was doing
     os.environ.clear()
     os.environ.update(asked["env"])
     time.tzset()

@@ -24,6 +24,7 @@ from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
 from reconciler.forwarding.addresses import AddressRefused, look_up, may_connect
 from reconciler.forwarding.http_batch import HttpBatch, batch_format, batched
+from reconciler.forwarding.http_request import header_bytes, keeps_body, post, redirected
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.message import EXCERPT_BYTES, Answer, DeliveryRejected, Message, excerpt, failure
 from reconciler.forwarding.reach import reach
@@ -33,8 +34,6 @@ from reconciler.forwarding.transport import Transport
 READ_BYTES = 64 * 1024
 """How much of an answer is read, so that the connection can be reused. If there is more, it is closed."""
 MOST_REDIRECTS = 5
-_NO_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_ALWAYS = [(b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"Connection", b"keep-alive")]
 EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 
@@ -171,8 +170,8 @@ class Http(Kind):
                 body = await _excerpt(response)
             finally:
                 await response.aclose()
-        except httpx.TimeoutException as error:
-            return Answer("timeout", f"no answer in time ({type(error).__name__})")
+        except httpx.TimeoutException:
+            return Answer("timeout", f"no answer within {self._destination.timeout / 1000:g} s")
         except AddressRefused as error:
             return Answer("address", str(error))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -186,8 +185,8 @@ class Http(Kind):
         Raises DeliveryRejected if this message can never be sent.
         """
         try:
-            headers = [(name.encode("ascii"), _bytes(value)) for name, value in self.headers(message).items()]
-            return _post_to(self._url, headers, message.body)
+            headers = [(name.encode("ascii"), header_bytes(value)) for name, value in self.headers(message).items()]
+            return post(self._url, self._client_headers + headers, message.body)
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             raise DeliveryRejected(f"it can't be sent: {type(error).__name__}: {error}") from None
 
@@ -195,22 +194,25 @@ class Http(Kind):
     def _url(self) -> httpx.URL:
         return httpx.URL(self._destination.url)
 
+    @cached_property
+    def _client_headers(self) -> list[tuple[bytes, bytes]]:
+        """What a client has to say for itself, unless the config says something else."""
+        made = {"Accept": b"*/*", "Accept-Encoding": b"identity", "Connection": b"keep-alive"}
+        if self._url.userinfo:
+            login = f"{self._url.username}:{self._url.password}"
+            made["Authorization"] = b"Basic " + base64.b64encode(login.encode())
+        return [(name.encode(), value) for name, value in made.items() if name.lower() not in self._own]
+
     async def _follow(self, request: httpx.Request, body: bytes) -> httpx.Response:
         """Send the request, and follow redirects that keep method and body if the config allows it."""
+        response = await self._transport.handle_async_request(request)
         for _ in range(MOST_REDIRECTS):
-            response = await self._transport.handle_async_request(request)
-            if not self._destination.follow_redirects or response.status_code not in (307, 308):
-                return response
-            if "Location" not in response.headers:
+            if not self._destination.follow_redirects or not keeps_body(response):
                 return response
             await response.aclose()
-            onward = request.url.join(response.headers["Location"])
-            headers = request.headers.copy()
-            if onward.netloc != request.url.netloc or onward.scheme != request.url.scheme:
-                for name in (*self._headers, "Authorization", "Host"):  # they are meant for the configured host only
-                    headers.pop(name, None)
-            request = _post_to(onward, headers.raw, body)
-        return await self._transport.handle_async_request(request)
+            request = redirected(request, response, body, withheld=self._headers)
+            response = await self._transport.handle_async_request(request)
+        return response
 
     def _answer(self, response: httpx.Response, body: str) -> Answer:
         status = response.status_code
@@ -239,32 +241,6 @@ def _transport(destination: HttpDestination) -> Transport:
     )
 
 
-def _post_to(url: httpx.URL, headers: list[tuple[bytes, bytes]], body: bytes) -> httpx.Request:
-    """A request with exactly these headers, those that every request has, and the URL's user and password."""
-    names = {name.lower() for name, _ in headers}
-    more = [(name, value) for name, value in _ALWAYS if name.lower() not in names]
-    if b"host" not in names:
-        more.insert(0, (b"Host", url.netloc))
-    if url.userinfo and b"authorization" not in names:
-        more.append((b"Authorization", b"Basic " + base64.b64encode(f"{url.username}:{url.password}".encode())))
-        url = url.copy_with(userinfo=b"")
-    return httpx.Request("POST", url, headers=[*more, *headers], stream=httpx.ByteStream(body))
-
-
-def _bytes(value: str) -> bytes:
-    """A header's value as the bytes that GitLab sent: the receiver reads them as Latin-1, the hook log gives text.
-
-    Raises ValueError for a value that no header may have.
-    """
-    try:
-        made = value.encode("latin-1")
-    except UnicodeEncodeError:
-        made = value.encode("utf-8")
-    if _NO_HEADER.search(made):
-        raise ValueError("a header value contains a line break or another control character")
-    return made.strip()
-
-
 def _endpoint(url: str) -> tuple[str, int, bool]:
     """Host, port, and whether TLS is used."""
     parts = httpx.URL(url)
@@ -285,11 +261,14 @@ def _public_tls() -> ssl.SSLContext:
 async def _excerpt(response: httpx.Response) -> str:
     """The beginning of an answer. It is not decompressed, so that a small answer can't become a large one."""
     kept, read = b"", 0
-    async for chunk in response.aiter_raw():
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - as every asynchronous transport's is
+    async for chunk in response.stream:
         kept += chunk[: EXCERPT_BYTES - len(kept)]
         read += len(chunk)
         if read > READ_BYTES:
             break
+    if not kept:
+        return ""
     packed = response.headers.get("Content-Encoding", "identity")
     if packed != "identity":
         return f"(the answer is compressed with {packed[:20]}, although that was not asked for)"

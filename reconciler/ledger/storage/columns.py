@@ -11,11 +11,16 @@ from reconciler.events.sighting import Recovery
 
 UNREADABLE = "(the ledger's note of this can't be read)"
 
+# Made once, before there are threads: msgspec prepares a type at its first use, and only one thread may do that.
+_HEADERS = msgspec.json.Decoder(dict[str, str])
+_RECOVERY = msgspec.json.Decoder(Recovery)
+_TRIGGERS = msgspec.json.Decoder(list[str])
+
 
 def headers(text: str) -> dict[str, str]:
     """A delivery's headers; empty if they are unreadable."""
     try:
-        return msgspec.json.decode(text, type=dict[str, str])
+        return _HEADERS.decode(text)
     except (msgspec.MsgspecError, ValueError, TypeError):
         return {}
 
@@ -25,7 +30,7 @@ def recovery(text: str | None) -> Recovery | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=Recovery)
+        return _RECOVERY.decode(text)
     except (msgspec.MsgspecError, ValueError, TypeError):
         return Recovery(by="api", unknown=[UNREADABLE])
 
@@ -33,7 +38,7 @@ def recovery(text: str | None) -> Recovery | None:
 def triggers(text: str) -> list[str]:
     """The triggers that a webhook subscribes to; none if they are unreadable."""
     try:
-        return msgspec.json.decode(text, type=list[str])
+        return _TRIGGERS.decode(text)
     except (msgspec.MsgspecError, ValueError, TypeError):
         return []
 

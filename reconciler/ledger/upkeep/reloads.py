@@ -17,11 +17,14 @@ class Reload(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+_RELOAD = msgspec.json.Decoder(Reload)
+
+
 def last_reload(db: Database) -> Reload:
     """The last reload."""
     value = meta.get(db, _NAME)
     try:
-        return Reload() if value is None else msgspec.json.decode(value, type=Reload)
+        return Reload() if value is None else _RELOAD.decode(value)
     except (msgspec.MsgspecError, ValueError, TypeError):  # edited by hand
         return Reload()
 

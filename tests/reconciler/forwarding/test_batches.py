@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.config.destinations import Destination
+from reconciler.config.destinations import Destination, RetryConfig
 from reconciler.config.kinds import find_kind
 from reconciler.events.times import Millis
 from reconciler.forwarding.kind import Kind, attempt_batch
@@ -209,6 +209,8 @@ class TestInTheOutbox:
         assert rows == [(n, "dead" if n in (2, 6) else "delivered", 1, 1) for n in range(1, 7)]
 
     def test_a_batch_that_fails_counts_once_and_is_retried_together(self, world: World) -> None:
+        later = RetryConfig.model_validate({"schedule": ["5s"]})
+        world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": later})}))
         world.mode["batched"] = "down"
         world.run(world.record([1, 1, 1]))
         world.wait(0.05)

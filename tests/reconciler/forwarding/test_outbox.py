@@ -82,6 +82,23 @@ def test_every_lane_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None
                     outcomes.deliver(db, attempt(number + 100 * turn + 1))
 
 
+def test_lanes_share_a_batch_and_one_fills_what_the_others_leave(tmp_path: Path) -> None:
+    now = times.now()
+
+    def first(limit: int, each: int) -> list[list[int]]:
+        lanes = deliveries.due_lanes(db, 1, now=now, limit=10)
+        return list(deliveries.first_of_lanes(db, 1, lanes, now=now, limit=limit, each=each).values())
+
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        fill(db, lanes=2, each=10)
+        assert first(5, 5) == [[1, 3, 5], [2, 4]]
+        assert first(5, 1) == [[1], [2]]
+        assert first(100, 100) == [list(range(1, 21, 2)), list(range(2, 21, 2))]
+        with transaction(db):
+            outcomes.retry(db, attempt(4), pause=SECOND, now=now)  # it holds up those behind it
+        assert first(8, 8) == [[1, 3, 5, 7, 9, 11, 13], [2]]
+
+
 @pytest.mark.parametrize("kind", ["waiting", "blocked", "ready"])
 def test_what_goes_next_costs_the_same_however_many_there_are(tmp_path: Path, kind: str) -> None:
     def steps(lanes: int) -> int:

@@ -366,11 +366,10 @@ async def test_damage_that_alerting_meets_is_noted(house: House) -> None:
     path = house.config.ledger.path
     house.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     overwrite(path, pages_of(path, "watched"))
-    with closing(connect(path, readonly=True)) as reader:
-        known = partial(look, reader, house.config, house.now)
-        alerting = Alerting(lambda: house.config, known=known, ledger=house.ledger)
-        assert house.ledger.damage is None
-        assert await alerting._review() == LOOK_S
+    known = SharedLook(lambda: house.config, house.db.files.trouble)
+    alerting = Alerting(lambda: house.config, known=known, ledger=house.ledger)
+    assert house.ledger.damage is None
+    assert await alerting._review() == LOOK_S
     assert "malformed" in str(house.ledger.damage)
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reconciler import sources
 from reconciler.config.models import GitLab, Receiver
 from reconciler.events import times
 from reconciler.events.intervals import Interval
@@ -262,3 +267,23 @@ def test_a_page_that_new_records_shifted_whole_is_no_page_without_end(asked: Ask
     finally:
         asked.gitlab.api.faults.added_headers, asked.gitlab.api.faults.mangle = {}, None
     assert read == [record["id"] for record in records]
+
+
+def test_threads_may_use_a_type_for_the_first_time_together() -> None:
+    """Polls of several projects begin at once, and each reads its first answer in a thread of its own."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-m", "tests.support.first_use"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_types_of_answers_are_prepared() -> None:
+    """They are if they are in `answers`, and derived from `Shape` itself."""
+    for module in pkgutil.iter_modules(sources.__path__):
+        import_module(f"{sources.__name__}.{module.name}")
+    shapes = answers.Shape.__subclasses__()
+    assert {shape.__module__ for shape in shapes} == {answers.__name__}
+    assert [shape for shape in shapes if shape.__subclasses__()] == []

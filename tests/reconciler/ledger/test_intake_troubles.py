@@ -1,0 +1,313 @@
+"""The intake's file is moved, removed, damaged, locked or full: what was acknowledged stays, receiving goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake import file
+from reconciler.ledger.intake.appender import SqliteAppender
+from reconciler.ledger.intake.file import look_into, open_intake
+from reconciler.ledger.intake.intake import StoredWebhook
+from reconciler.ledger.intake.reader import SqliteReader
+from tests.reconciler.ledger.test_intake import KINDS, append, webhook
+from tests.reconciler.ledger.test_intake import bodies as bodies_of
+from tests.support.damage import overwrite, pages_of
+
+[SQLITE] = KINDS
+BIG = "x" * 3000
+"""Two of these fill a page."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "intake"
+
+
+def read(path: Path, *, after: int = 0) -> list[StoredWebhook]:
+    with closing(SqliteReader(path)) as intake:
+        return intake.read(after=after, limit=10_000)
+
+
+def bodies(path: Path) -> list[str]:
+    return bodies_of(read(path))
+
+
+def identity(path: Path) -> str:
+    with closing(open_intake(path)) as found:
+        return found.id
+
+
+def files(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "")]
+
+
+def move(path: Path, aside: Path) -> None:
+    for old, new in zip(files(path), files(aside), strict=True):
+        if old.exists():
+            old.rename(new)
+
+
+async def filled(path: Path, count: int = 40) -> None:
+    """Numbered webhooks, all of them in the file itself."""
+    await append(SQLITE, path, *(f"{n}:{BIG}" for n in range(1, count + 1)))
+
+
+def damaged_aside(path: Path) -> list[Path]:
+    return [one for one in path.parent.glob(f"{path.name}.damaged-*") if one.name[-4:] not in ("-wal", "-shm")]
+
+
+@contextmanager
+def said(path: Path) -> Iterator[None]:
+    """The log says where the damaged file is, and it is there as it was."""
+    before = path.read_bytes()
+    with structlog.testing.capture_logs() as logged:
+        yield
+    [line] = [one for one in logged if one["event"].startswith("intake damaged")]
+    [aside] = damaged_aside(path)
+    assert line["at"] == str(aside)
+    assert aside.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["moved", "removed", "replaced"])
+async def test_another_file_or_none_is_in_its_place(path: Path, what: str) -> None:
+    intake = SqliteAppender(path)
+    await intake.append(webhook("one"))
+    reader = SqliteReader(path)
+    aside = path.with_name("aside")
+    if what == "removed":
+        for one in files(path):
+            one.unlink()
+    else:
+        move(path, aside)
+    if what == "replaced":
+        await append(SQLITE, path, "of another")
+    assert reader.is_replaced()
+    await intake.append(webhook("two"))
+    assert bodies_of(reader.read(after=0, limit=10)) == ["one"]  # the old one is read to its end
+    assert identity(path) != reader.intake_id
+    reader.close()
+    await intake.append(webhook("three"))
+    await intake.close()
+    assert bodies(path) == (["of another"] if what == "replaced" else []) + ["two", "three"]
+    if what != "removed":
+        assert bodies(aside) == ["one"]
+
+
+async def test_a_log_that_was_removed_is_another_intake(path: Path) -> None:
+    """Its positions may be used again: who recorded the old ones must not take the new ones for them."""
+    intake = SqliteAppender(path)
+    await intake.append(webhook("one"))
+    before = identity(path)
+    for one in files(path)[:2]:
+        one.unlink()
+    await intake.append(webhook("two"))
+    await intake.close()
+    assert "two" in bodies(path)
+    assert identity(path) != before
+
+
+async def test_a_file_that_is_no_database(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to be looked at" * 100)  # noqa: ASYNC240
+    with pytest.raises(IntakeUnavailable, match="is no SQLite database"):
+        SqliteReader(path)
+    with pytest.raises(IntakeUnavailable, match="is no SQLite database"):
+        look_into(path)
+    with said(path):
+        await append(SQLITE, path, "one")
+    assert bodies(path) == ["one"]
+
+
+async def test_a_damaged_page_is_passed_over(path: Path) -> None:
+    await filled(path)
+    pages = pages_of(path, "webhooks")
+    overwrite(path, [pages[len(pages) // 2]])
+    found = read(path)
+    assert [one.position for one in found] == list(range(1, 19 + len(found) - 18)) == list(range(1, len(found) + 1))
+    with closing(SqliteReader(path)) as intake:
+        everything, after = [], 0
+        while some := intake.read(after=after, limit=7):
+            everything += some
+            after = some[-1].position
+    assert [one.position for one in everything] == list(range(1, 41))
+    lost = [one for one in everything if one.webhook.is_lost]
+    assert 1 <= len(lost) <= 3
+    for one in everything:
+        if one not in lost:
+            assert one.webhook.body == f"{one.position}:{BIG}".encode()
+
+
+async def test_a_damaged_tail_begins_another_file_with_what_can_be_read(path: Path) -> None:
+    await filled(path)
+    ident = identity(path)
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    overwrite(path, pages_of(path, "webhooks")[-1:])
+    with said(path):
+        await append(SQLITE, path, "new", "newer")
+    found = read(path)
+    assert [one.position for one in found] == list(range(1, 43))
+    assert bodies_of(found)[-2:] == ["new", "newer"]
+    assert bodies_of(found)[:38] == [f"{n}:{BIG}" for n in range(1, 39)]
+    assert any(one.webhook.is_lost for one in found[38:40])
+    assert identity(path) == ident  # so that nothing of it is recorded twice
+    assert {stored.stat().st_mode & 0o777 for stored in files(path) if stored.exists()} == {0o600}
+
+
+async def test_a_damaged_page_that_trimming_has_reached(path: Path) -> None:
+    """The receiver only appends behind it. When it is started again, it begins another file."""
+    await filled(path)
+    overwrite(path, pages_of(path, "webhooks")[1:2])
+    with closing(SqliteReader(path)) as intake, pytest.raises(IntakeUnavailable, match="the file is damaged"):
+        intake.trim(through=40)
+    with said(path):
+        await append(SQLITE, path, "new")
+    with closing(SqliteReader(path)) as intake:
+        assert bodies_of(intake.read(after=40, limit=10)) == ["new"]
+        while intake.trim(through=40):
+            pass
+        assert [one.position for one in intake.read(after=0, limit=10)] == [41]
+
+
+async def test_without_its_last_position_it_is_another_intake(path: Path) -> None:
+    await filled(path, 6)
+    ident = identity(path)
+    overwrite(path, pages_of(path, "sqlite_sequence"))
+    with said(path):
+        await append(SQLITE, path, "new")
+    assert identity(path) != ident
+    assert bodies(path) == [*(f"{n}:{BIG}" for n in range(1, 7)), "new"]
+
+
+async def test_a_text_that_can_t_be_read(path: Path) -> None:
+    await append(SQLITE, path, "1", "2", "3")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("UPDATE webhooks SET headers = CAST(x'7bff' AS TEXT) WHERE position = 2")
+        conn.commit()
+    found = read(path) + read(path, after=1)
+    assert {(one.position, one.webhook.is_lost) for one in found} == {(1, False), (2, True), (3, False)}
+
+
+async def test_no_room_for_another_file_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read of the damaged one must not depend on a copy that failed."""
+    await filled(path)
+    overwrite(path, pages_of(path, "webhooks")[-1:])
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "_COPY", "INSERT INTO no_room VALUES (?, ?, ?, ?, ?)")
+        patched.setattr(file, "INSERT", "INSERT INTO no_room VALUES (?, ?, ?, ?)")
+
+        def full(*_: object) -> tuple[int, int]:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(file, "_copy", full)
+        with pytest.raises(IntakeUnavailable, match="No space left"):
+            await append(SQLITE, path, "new")
+    assert damaged_aside(path) == []
+    await append(SQLITE, path, "new")
+    assert [one.position for one in read(path)] == list(range(1, 42))
+
+
+async def test_another_process_holds_its_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "PATIENCE_S", 0.02)
+    troubles: list[str | None] = []
+    intake = SqliteAppender(path, trouble=troubles.append)
+    await intake.append(webhook("one"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(IntakeUnavailable, match="another process holds the write lock"):
+            await intake.append(webhook("two"))
+        other.execute("ROLLBACK")
+    await intake.append(webhook("three"))
+    await intake.close()
+    assert bodies(path) == ["one", "three"]
+    assert [why is None for why in troubles] == [False, True]
+
+
+FULL = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake.appender import SqliteAppender
+from reconciler.ledger.intake.intake import ReceivedWebhook
+
+async def main():
+    intake, acknowledged = SqliteAppender(Path(sys.argv[1])), 0
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        while True:
+            await intake.append(ReceivedWebhook("default", 1, {}, f"{acknowledged}:".encode() + b"x" * 5000))
+            acknowledged += 1
+    except IntakeUnavailable as error:
+        print("disk" in str(error), file=sys.stderr)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    await intake.append(ReceivedWebhook("default", 1, {}, f"{acknowledged}:".encode()))
+    await intake.close()
+    print(acknowledged + 1)
+
+asyncio.run(main())
+"""
+
+
+def test_a_full_disk(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert "True" in done.stderr.splitlines()
+    acknowledged = int(done.stdout.splitlines()[-1])
+    numbers = [int(body.partition(":")[0]) for body in bodies(path)]
+    assert set(numbers) >= set(range(acknowledged))
+    assert numbers == sorted(numbers)
+
+
+async def test_one_of_a_later_version_is_left_alone(path: Path) -> None:
+    await append(SQLITE, path, "one")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute(f"PRAGMA user_version = {file.VERSION + 1}")
+    with pytest.raises(IntakeUnavailable, match="later version"):
+        await append(SQLITE, path, "two")
+    with pytest.raises(IntakeUnavailable, match="later version"):
+        SqliteReader(path)
+    assert damaged_aside(path) == []
+
+
+async def test_one_without_an_id(path: Path) -> None:
+    await append(SQLITE, path, "one")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("DELETE FROM intake")
+        conn.commit()
+    for ask in (look_into, SqliteReader):
+        with pytest.raises(IntakeUnavailable, match="has no id"):
+            ask(path)
+    with pytest.raises(IntakeUnavailable, match="has no id"):
+        await append(SQLITE, path, "two")
+
+
+async def test_only_its_owner_may_read_it(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        intake = SqliteAppender(path)
+        await intake.append(webhook("one"))
+        modes = {one.name: one.stat().st_mode & 0o777 for one in files(path)}
+        await intake.close()
+    finally:
+        os.umask(before)
+    assert modes == {"intake": 0o600, "intake-wal": 0o600, "intake-shm": 0o600}
+
+
+async def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    await append(SQLITE, tmp_path / "new" / "intake", "one")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IntakeUnavailable, match="can't be opened"):
+        await asyncio.wait_for(append(SQLITE, tmp_path / "file" / "intake", "one"), 60)

@@ -93,7 +93,7 @@ class Load:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("ordering", ["project"])
 def test_killed_at_random_under_load(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer, ordering: str

@@ -61,6 +61,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
 
     def run(command: str) -> tuple[int, str]:
+        if command == "serve":  # it forks
+            done = run_process(command, "-c", "config.yaml")
+            return done.returncode, " ".join(done.stderr.split())
         monkeypatch.setattr(sys, "argv", ["gitlab-reconciler", *command.split(), "-c", "config.yaml"])
         try:
             main()

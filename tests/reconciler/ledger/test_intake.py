@@ -95,7 +95,10 @@ async def test_they_are_read_in_the_order_of_their_arrival(kind: Kind, path: Pat
 async def test_a_webhook_comes_back_as_it_came(kind: Kind, path: Path) -> None:
     came = [
         ReceivedWebhook(
-            "größer", Millis(NOW + 1), {"X-Gitlab-Event": "ÿ\x01 \U0001f980", "Idempotency-Key": ""}, bytes(range(256))
+            "größer",
+            Millis(NOW + 1),
+            {"X-Gitlab-Event": "ÿ\x01 \U0001f980", "Idempotency-Key": ""},
+            bytes(range(256)),
         ),
         ReceivedWebhook("default", Millis(0), {}, b"{" + b"x" * 300_000 + b"\xff}"),
     ]
@@ -246,7 +249,9 @@ class Machine(RuleBasedStateMachine):
     @rule(back=st.integers(0, 30), limit=st.integers(1, 5))
     def read(self, back: int, limit: int) -> None:
         after = max(0, self.last - back)
-        assert list(self.reader.read(after=after, limit=limit)) == [s for s in self.here if s.position > after][:limit]
+        assert (
+            list(self.reader.read(after=after, limit=limit)) == [s for s in self.here if s.position > after][:limit]
+        )
 
     @rule(back=st.integers(0, 10))
     def trim(self, back: int) -> None:

@@ -19,7 +19,7 @@ from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import writer
-from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.connection import connect
 from reconciler.recorder import reading, recorder
 from reconciler.recorder.recorder import LOST
 from reconciler.recorder.trimmer import Trimmer
@@ -292,6 +292,3 @@ async def test_a_test_webhook_that_waited_is_still_a_test(path: Path) -> None:
         await made.recorded()
     found = rows(path, "SELECT kind FROM sightings ORDER BY id")
     assert found == [("hook_test",), ("push",)]
-    with closing(connect(path)) as db, transaction(db):
-        assert beside.retry_unrecorded  # nothing of it is kept
-    assert kept(path) == []

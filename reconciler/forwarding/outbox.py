@@ -21,7 +21,7 @@ from reconciler.forwarding.lanes import LOOK, DueLanes
 from reconciler.forwarding.outcome import Outcome
 from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.retry import longest_pause
-from reconciler.forwarding.sending import Sender, verdict
+from reconciler.forwarding.sending import Sender, together, verdict
 from reconciler.forwarding.settling import LEDGER_PAUSE_S, Settling
 from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.errors import LedgerError
@@ -158,8 +158,12 @@ class Outbox:
         if found < count and (patience := self._patience(now)):
             self._lanes.put_back(lanes)
             return patience
-        ready = self._read(due)
-        self._start(ready, now)
+        groups = [[one] for one in self._read(due)] if self._batch is None else together(self._read(due))
+        self._start(groups[:room], now)
+        started = {one.queued.lane for some in groups[:room] for one in some}
+        self._lanes.put_back(
+            dict.fromkeys(one.queued.lane for some in groups[room:] for one in some if one.queued.lane not in started)
+        )
         return Millis(0)
 
     def _count(self, room: int) -> int:
@@ -204,10 +208,10 @@ class Outbox:
                 break
         return found
 
-    def _start(self, ready: Sequence[Ready], now: Millis) -> None:
-        """Start an attempt at each of these, or at all of them as a batch."""
-        self._lanes.occupy(one.queued.lane for one in ready)
-        for some in [[one] for one in ready] if self._batch is None else [ready] if ready else []:
+    def _start(self, groups: Sequence[Sequence[Ready]], now: Millis) -> None:
+        """Start an attempt at each of these: a delivery, or several as a batch."""
+        for some in groups:
+            self._lanes.occupy(one.queued.lane for one in some)
             self._waits_since = None
             self._rate.take(now, len(some))
             task = asyncio.create_task(self._attempt(some, self._breaker.started()))

@@ -22,6 +22,34 @@ from reconciler.ledger.queue.deliveries import Attempt, Ready
 SendBatch = Callable[[Sequence[Message]], Awaitable[Sequence[Answer]]]
 
 
+ALONE_AFTER = 3
+"""A delivery that failed so often leaves its batch."""
+
+
+def together(ready: Sequence[Ready]) -> list[list[Ready]]:
+    """What goes out together: a batch, and each delivery that has failed often alone.
+
+    It may be what makes the destination fail a whole batch: it would take the others with it again and again, until
+    all of them are dead letters. What comes after it in its lane waits for it.
+    """
+    batch: list[Ready] = []
+    alone: list[list[Ready]] = []
+    in_batch: set[str] = set()
+    closed: set[str] = set()
+    for one in ready:
+        lane = one.queued.lane
+        if lane in closed:
+            continue
+        if one.queued.failures >= ALONE_AFTER:
+            closed.add(lane)
+            if lane not in in_batch:
+                alone.append([one])
+        else:
+            batch.append(one)
+            in_batch.add(lane)
+    return [*([batch] if batch else []), *alone]
+
+
 class Sender:
     """Makes attempts at one destination's deliveries. Writes nothing."""
 

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from reconciler.config.destinations import Destination, RetryConfig
 from reconciler.config.kinds import find_kind
+from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.kind import Kind, attempt_batch
 from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, Message, NotAccepted
 from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.rounds import in_rounds
-from reconciler.forwarding.sending import sent_in_parts
+from reconciler.forwarding.sending import ALONE_AFTER, sent_in_parts, together
+from reconciler.ledger.queue.deliveries import Outgoing, Queued, Ready
 from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, World, destination
 from tests.support.sink import Sink
 
@@ -228,6 +230,25 @@ class TestInTheOutbox:
         world.wait(LONG_S)
         assert sizes == [3]
 
+    def test_one_that_fails_every_batch_leaves_it(self, world: World) -> None:
+        """It is tried again alone: the others are delivered, and what is behind it in its lane fails no more."""
+        soon = RetryConfig.model_validate({"schedule": ["10ms"] * 10 + ["1h"]})
+        world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": soon})}))
+
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            return [LATER if any(one.id.endswith("_2") for one in some) else ACCEPTED] * len(some)
+
+        Sink.behave_batch = behave
+        world.run(world.record([1, 1, 1, 2, 3]))
+        world.wait(LONG_S)
+        rows = world.monitor.execute(
+            "SELECT event_id, state, attempts FROM deliveries d JOIN destinations x ON x.id = destination_id "
+            "WHERE x.name = 'batched' ORDER BY event_id"
+        ).fetchall()
+        assert [state for _, state, _ in rows] == ["delivered", "retrying", "retrying", "delivered", "delivered"]
+        assert rows[1][2] > 10
+        assert rows[2][2] <= ALONE_AFTER
+
     def test_a_limited_rate_counts_events(self, world: World) -> None:
         slow = destination("batched").model_copy(update={"rate_limit": 2.0})
         world.run(world.reload({"batched": slow}))
@@ -237,3 +258,24 @@ class TestInTheOutbox:
         assert sizes == [2, 2, 2]
         world.wait(1)
         assert sizes == [2, 2, 2, 2]
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, ALONE_AFTER + 1)), max_size=12))
+def test_what_goes_out_together(lanes: list[tuple[int, int]]) -> None:
+    """No delivery twice, none before an earlier one of its lane, and none that failed often with another."""
+    event = Outgoing(1, "2026-11-24T10:00:00.000Z", "x", 1, None, {}, "{}", Summary(kind="push"))
+    ready = [
+        Ready(Queued(f"lane:{lane}", number, failures, failures, 0, None, Millis(0)), event)
+        for number, (lane, failures) in enumerate(lanes)
+    ]
+    groups = together(ready)
+    sent = [one for some in groups for one in some]
+    assert len({one.queued.event_id for one in sent}) == len(sent)
+    for some in groups:
+        assert len(some) == 1 or all(one.queued.failures < ALONE_AFTER for one in some)
+    for lane in {one.queued.lane for one in ready}:
+        of_lane = [one for one in ready if one.queued.lane == lane]
+        mine = [one for one in sent if one.queued.lane == lane]
+        assert mine == of_lane[: len(mine)]
+        assert mine
+        assert len([some for some in groups if any(one.queued.lane == lane for one in some)]) == 1

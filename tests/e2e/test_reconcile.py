@@ -198,10 +198,10 @@ def test_webhooks_and_backfill_meet_in_one_event(make_service: MakeService, gitl
 
 
 def test_a_stop_does_not_wait_for_gitlab(make_service: MakeService, gitlab: Simulator) -> None:
-    gitlab.api.faults.slow_s = 8
-    service = make_service(**at_gitlab(gitlab)).start()
+    gitlab.api.faults.slow_s = 600  # far longer than `stop` waits, however busy the machine is
+    sections = at_gitlab(gitlab)
+    sections["gitlab"]["timeout"] = "10m"
+    service = make_service(**sections).start()
     while not gitlab.api.requests:
         time.sleep(0.01)
-    began = time.monotonic()
     assert service.stop() == 0
-    assert time.monotonic() - began < 5

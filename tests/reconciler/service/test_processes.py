@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -365,12 +367,22 @@ def test_a_reload_while_the_worker_starts_is_not_missed(make_service: MakeServic
     service = make_service().start()
     assert service.process is not None
     with_another_hook(service, consumer)
-    restarted(service, "worker", signal.SIGKILL)
+    worker = restarted(service, "worker", signal.SIGKILL)
+    os.kill(worker, signal.SIGSTOP)  # at its beginning
     service.process.send_signal(signal.SIGHUP)
+    until(lambda: is_pending(worker, signal.SIGHUP))
+    os.kill(worker, signal.SIGCONT)
     until(lambda: reload_number(service) == 1)
     assert [line.get("event") for line in service.logs].count(ENDED) == 1
     assert post(service, "a", path="/webhooks/gitlab/second").status_code == 200
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [pending] = re.findall(r"^ShdPnd:\s*(\w+)", status, re.MULTILINE)
+    return bool(int(pending, 16) & 1 << number - 1)
 
 
 # Starts that fail

@@ -48,7 +48,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b": ("ledger",),
     r"^\s*(import|from) (gitlab|requests)\b": ("sources",),
-    r"^\s*(import|from) httpx\b": ("forwarding", "simulator"),
+    r"^\s*(import|from) (httpx|aiohttp)\b": ("forwarding", "simulator"),
     # Elsewhere a `Decoder` is made when its module is imported: only one thread may use a type for the first time.
     r"\bmsgspec\.(convert|json\.decode|msgpack\.decode)\b": ("sources",),
 }

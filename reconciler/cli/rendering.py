@@ -16,7 +16,7 @@ from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.kinds.http import Http
-from reconciler.forwarding.message import Message
+from reconciler.forwarding.message import DeliveryRejected, Message
 from reconciler.ledger.queue.deliveries import Outgoing
 from reconciler.ledger.storage.ids import event_ids
 
@@ -69,7 +69,10 @@ def rendered(kind: Kind, message: Message) -> Rendered:
     """A message as it is sent."""
     headers = dict(message.headers)
     if isinstance(kind, Http):
-        message = kind.as_sent(message)
+        try:
+            message = kind.as_sent(message)
+        except DeliveryRejected as error:
+            return Rendered(kind.address, {}, "", str(error))
         headers = message.headers | dict.fromkeys(kind.secret_headers, "…")
     return Rendered(kind.address, headers, message.body.decode("utf-8", "replace"))
 

@@ -264,11 +264,12 @@ class Outbox:
 
     def _log_outcome(self, one: Outcome, was_up: bool) -> None:
         tried = one.attempt
+        if tried.error_class is None:
+            self._log.debug("delivered", event_id=tried.event_id, status=tried.status, attempt=tried.number)
+            return
         about = {"event_id": tried.event_id, "status": tried.status, "attempt": tried.number}
         if one.is_dead:
             self._log.warning(f"dead letter: {one.why}", error=tried.error, **about)
-        elif tried.error_class is None:
-            self._log.debug("delivered", **about)
         else:
             log_it = self._log.warning if was_up else self._log.debug
             log_it("attempt failed, will retry", error=tried.error, pause_ms=one.pause, **about)

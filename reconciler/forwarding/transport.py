@@ -1,4 +1,4 @@
-"""The connections of HTTP destinations: an httpx transport over aiohttp, which costs a tenth of httpx's own.
+"""The connections of HTTP destinations: an httpx transport over aiohttp, which costs a seventh of httpx's own.
 
 It connects only to addresses that were checked, sends nothing twice, follows no redirect, unpacks nothing, keeps no
 cookies and ignores the environment. Errors are httpx's.

@@ -11,12 +11,15 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from reconciler.sources.bounded import _Deadline
+
 API = "/api/v4"
 PROJECTS = {42: "group/project", 43: "group/other", 60: "team/member"}
 GROUPS = {7: "team"}
 SIGN_IN = "/users/sign_in"
 
 Answer = Callable[["_Handler"], None]
+_Timer = threading.Timer
 
 
 def status(code: int, body: Any, **headers: str) -> Answer:
@@ -37,6 +40,7 @@ def _hang_up(handler: _Handler) -> None:
 
 
 def _wait(handler: _Handler) -> None:
+    handler.server.gitlab.time_passes(handler.client_address)  # type: ignore[attr-defined]
     handler.server.gitlab.ended.wait(30)  # type: ignore[attr-defined]
     handler.close_connection = True
 
@@ -67,6 +71,7 @@ class FailingGitLab:
         self.ended = threading.Event()
         self.requests: Counter[str] = Counter()
         self._failing: dict[str, Answer] = {}
+        self._deadlines: list[_Deadline] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.gitlab = self  # type: ignore[attr-defined]
@@ -79,6 +84,22 @@ class FailingGitLab:
     def recover(self) -> None:
         """All is well again."""
         self._failing = {}
+
+    def timer(self, after_s: float, expire: Callable[[], None]) -> threading.Timer:
+        """Stands in for `threading.Timer`. A request that is never answered exceeds its time as soon as it is here.
+
+        So the time can be long: on a busy machine, who answers takes as long as who does not.
+        """
+        deadline = getattr(expire, "__self__", None)
+        if isinstance(deadline, _Deadline):
+            self._deadlines.append(deadline)
+        return _Timer(after_s, expire)
+
+    def time_passes(self, client: tuple[str, int]) -> None:
+        """The request of this client has taken too long."""
+        for deadline in list(self._deadlines):
+            if _client(deadline) == client:
+                deadline.expire()
 
     def respond(self, handler: _Handler) -> None:
         """Answer one request."""
@@ -125,6 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """The tests say what matters."""
+
+
+def _client(deadline: _Deadline) -> tuple[str, int] | None:
+    """The address that the deadline's request comes from; None if it has ended."""
+    with deadline._lock:
+        return None if deadline._socket is None else deadline._socket.getsockname()
 
 
 def _normal(path: str) -> Any:

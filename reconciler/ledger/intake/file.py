@@ -6,6 +6,7 @@ came.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
 from collections.abc import Callable
@@ -99,6 +100,8 @@ def open_or_replace(path: Path, damage: sqlite3.Error | None) -> IntakeFile:
             return _replace(path, damage)
         file: IntakeFile | None = None
         try:
+            if not path.stat().st_size:
+                _keep_apart(path)
             file = _open(path)
             file.conn.execute(_OLDEST, (_CHECKED,)).fetchone()
         except sqlite3.DatabaseError as error:
@@ -200,6 +203,14 @@ def _replace(path: Path, error: sqlite3.Error) -> IntakeFile:
         reason=str(error), at=str(aside), copied=copied, lost=lost,
     )  # fmt: skip
     return _open(path)
+
+
+def _keep_apart(path: Path) -> None:
+    """The log of an intake that was moved without it must not be taken for that of the new file."""
+    left = f"{path.name}.left-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(path.with_name(left + suffix))
 
 
 def _copy(damaged: Path, made: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from standardwebhooks import Webhook
 
+from reconciler.cli.rendering import rendered
 from reconciler.events import times
 from reconciler.forwarding.http_batch import BatchFormat, batched
 from reconciler.forwarding.kind import attempt
@@ -159,6 +160,7 @@ class TestAnswers:
         with pytest.raises(DeliveryRejected, match="not JSON"):
             await http.send_batch([message(1, b"{}"), bad])
         assert (await attempt(http, bad, timeout_s=10)).rejected
+        assert "not JSON" in str(rendered(http, bad).error)
         assert server.requests == []
         await http.close()
 

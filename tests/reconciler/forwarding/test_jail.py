@@ -199,8 +199,8 @@ async def test_the_event_loop_goes_on_while_one_loops() -> None:
     destination = HttpDestination.model_validate({"name": "d", "url": "https://x", "transform": {"template": LOOP}})
     with closing(Formatter(destination, event_id=str, gitlab_url="https://x")) as formatter:
         event = Outgoing(1, "2026-11-24T10:00:00.000Z", "x", 1, None, {}, "{}", Summary(kind="push"))
-        due = Ready(Queued("lane", 1, 0, 0, 0, None, times.now()), event)
-        writing = asyncio.create_task(formatter.message_async(due, now=times.now()))
+        one = Ready(Queued("project:1", 1, 0, 0, 0, None, times.now()), event)
+        writing = asyncio.create_task(formatter.message_async(one, now=times.now()))
         await until_in_loop(children)  # asked again and again, by this loop
         assert not writing.done()
         with pytest.raises(TransformFailed):

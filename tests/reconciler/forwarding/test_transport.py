@@ -68,9 +68,11 @@ class TestConnections:
         assert "without an answer" in str(answer.error)
         assert len(server.requests) == 2
 
-    async def test_closing_closes_them(self, server: RawServer) -> None:
+    async def test_closing_closes_them(self, monkeypatch: pytest.MonkeyPatch, server: RawServer) -> None:
+        monkeypatch.setattr("reconciler.forwarding.transport.IDLE_S", 600)  # or it would be closed by itself
         http = client(server.url)
         assert (await http.send(message())).accepted
+        assert not server.closed.is_set()
         await http.close()
         await asyncio.wait_for(server.closed.wait(), 10)
 

@@ -111,6 +111,10 @@ class World:
         self.failed_at: dict[Key, float] = {}
         self.open_since: dict[Key, float] = {}
         self.in_flight: set[Key] = set()
+        self.halved: set[Key] = set()
+        """Those of a batch that was rejected: they are sent again at once, in its turn."""
+        self.answered: set[Key] = set()
+        """Those that are accepted, or rejected alone, and whose outcome is not in the ledger yet."""
         self.sent: Counter[Key] = Counter()
         self.overtaken: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         self.slow_sent_at = -1.0
@@ -162,6 +166,8 @@ class World:
         self.stopping = False
         self.in_flight.clear()
         self.overtaken.clear()
+        self.halved.clear()
+        self.answered.clear()
         self.failed_at.clear()
         self.read_trouble = self.write_trouble = -LONG_S
         for key in self.open_since:
@@ -215,6 +221,7 @@ class World:
             f"ON x.id = d.destination_id WHERE d.{OPEN}"
         ).fetchall()
         found = {(name, event_id): rest for name, event_id, *rest in rows}
+        self.answered &= found.keys()
         self.open_since = {key: self.open_since.get(key, now) for key in found}
         for key, (state, attempts, pause) in found.items():
             self.may_send.setdefault(key, True)
@@ -250,6 +257,12 @@ class World:
             return answer
         finally:
             self.in_flight.difference_update(keys)
+            self.halved.difference_update(keys)
+            self.answered.difference_update(keys)
+            if answer.rejected and len(keys) > 1:
+                self.halved.update(keys)
+            elif answer.accepted or answer.rejected:
+                self.answered.update(keys)
             if answer.error_class == "lost" and not self.stopping and self.loop.time() < began + TIMEOUT_S - 0.01:
                 self.broken.append(f"{keys} were given up while they were under way")
             if not answer.accepted:
@@ -275,7 +288,8 @@ class World:
         assert not [other for other in self.in_flight if other[0] == name and self.lane_of(other) == lane], (
             f"{key} goes out while another of its lane is under way"
         )
-        earlier = [one for one in self.waiting_in(name, lane) if one < event_id and (name, one) not in before]
+        done = {*before, *(self.answered if key in self.halved else ())}
+        earlier = [one for one in self.waiting_in(name, lane) if one < event_id and (name, one) not in done]
         assert all(self.open_since[name, one] >= now for one in earlier), f"{key} goes out before {earlier}"
         assert now >= self.not_before.get(key, 0) - 0.002, f"{key} was hurried"
         if name == "slow":
@@ -287,7 +301,7 @@ class World:
         if max(self.read_trouble, self.write_trouble) + 2 > now:
             ready = set()  # who can't be read, or noted, rests for a second
         lanes_of_batch = {self.lane_of(one) for one in batch}
-        if lane in {self.lane_of(one) for one in before}:
+        if key in self.halved or lane in {self.lane_of(one) for one in before}:
             return  # its lane's turn was counted
         waiting = self.overtaken[name]
         for gone in waiting.keys() - (ready - lanes_of_batch):

@@ -32,13 +32,16 @@ from reconciler.ledger.coverage import downtime, hooks, intervals, runs, source_
 from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.coverage.runs import Run
 from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.intake.intake import Place, ReceivedWebhook, lost
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.place import note_place
 from reconciler.ledger.recording.record import record
+from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
@@ -134,6 +137,9 @@ def fill(db: Database) -> None:
     runs.note_run(db, Run(7, "project_events", "poll", Millis(NOW - DAY), NOW, NOW, NOW, 1, 1, 1, 1))
     unreadable.note(db, 7, "project_events", [Unreadable("9", "no object", "[]")], now=NOW)
     failing_parts.note_parts(db, [Part("dashboard", NOW, 1, "no")])
+    webhook = ReceivedWebhook("default", NOW, {"X-Gitlab-Event": "Issue Hook"}, json.dumps(BODY | {"n": 1}).encode())
+    unrecorded.keep(db, [FailedWebhook(webhook, "no"), FailedWebhook(lost(NOW), "damaged")], now=NOW)
+    note_place(db, Place("abc", 3))
     index_step(db)
 
 
@@ -188,7 +194,8 @@ def webhooks(folder: Path) -> None:
                     ]
                     codes = [(await client.post("/webhooks/gitlab", json=body)).status_code for body in bodies]
             await ledger.close()
-            assert unrecorded.counted(db) is None
+            kept = unrecorded.counted(db)
+            assert kept is None or kept.count <= 2  # those that were there before, at most
             return codes
 
     assert asyncio.run(post()) == [200, 200]
@@ -205,6 +212,11 @@ def poll(folder: Path) -> None:
         assert unreadable.unreadable(db)
         assert unreadable.by_source(db)
         hooks.note_hooks(db, 7, hooks.project_hooks(db, 7), disabled=[1], now=NOW)
+
+
+def copied(folder: Path) -> None:
+    (folder / "copy.db").unlink(missing_ok=True)
+    cli("backup", str(folder / "copy.db"))(folder)
 
 
 def service(folder: Path) -> None:
@@ -243,6 +255,10 @@ FACES: dict[str, Callable[[Path], None]] = {
     "front": dashboard("/"),
     "events": dashboard("/events?q=issue"),
     "event": dashboard("/events/1"),
+    "intake list": cli("intake", "list"),
+    "intake show": cli("intake", "show", "1"),
+    "intake retry": cli("intake", "retry"),
+    "backup": copied,
     "dead": dashboard("/dead-letters"),
     "runs": dashboard("/runs"),
     "metrics": metrics,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
@@ -30,6 +31,12 @@ from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.intake.appender import SqliteAppender
+from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.intake.intake import Place, ReceivedWebhook
+from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
@@ -153,12 +160,9 @@ def gitlab() -> Iterator[FailingGitLab]:
 
 
 @pytest.fixture
-async def house(
-    gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> AsyncIterator[House]:
-    case = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    timeout = "500ms" if case.get("way") == "never answers" else "30s"  # who answers may be as slow as the machine
-    made = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": timeout})
+async def house(gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setattr(threading, "Timer", gitlab.timer)
+    made = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": "30s"})
     monkeypatch.setattr(times, "now", lambda: made.now)
     await made.wake()
     yield made
@@ -437,6 +441,83 @@ async def test_a_service_that_does_not_run_is_said_first(house: House) -> None:
     assert house.run("status")[1].splitlines()[2].startswith("  service gitlab-reconciler: not running")
     await house.wake()
     assert house.unknown() == []
+
+
+async def waits(house: House, *webhooks: ReceivedWebhook) -> None:
+    intake = SqliteAppender(intake_path(house.config.ledger.path))
+    for one in webhooks:
+        await intake.append(one)
+    await intake.close()
+
+
+def samples(house: House) -> dict[str, float]:
+    families = LedgerCollector(lambda: (house.config, None), house.known).collect()
+    return {one.name.removeprefix("gitlab_reconciler_"): one.value for family in families for one in family.samples}
+
+
+async def test_a_webhook_that_could_not_be_recorded(house: House) -> None:
+    await house.round()
+    await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
+    failed = FailedWebhook(ReceivedWebhook("default", house.now, {}, b"{}"), "KeyError: 'poisoned'")
+    place = Place("of another", 1)
+    await house.ledger.recording.record([], [failed], through=place, now=house.now)
+    await every_face_says(house, "intake", "webhooks")
+    assert "poisoned" in " ".join(house.run("status")[1].split())
+    shown = json.loads(house.run("status", "--json")[1])
+    assert [one["error"] for one in shown["unrecorded"]] == ["KeyError: 'poisoned'"]
+    assert shown["backlog"]["waiting"] == 1
+    found = samples(house)
+    assert (found["webhooks_unrecorded"], found["intake_pending"]) == (1, 1)
+    await house.alerting._review()
+    assert house.told() == [("webhooks_not_recorded", "intake", "opened")]
+    [due] = [one.id for one in unrecorded.unrecorded(house.reader)]
+    await house.ledger._write(lambda db: unrecorded.drop(db, [due]))
+    await house.alerting._review()
+    assert house.told()[1:] == [("webhooks_not_recorded", "intake", "over")]
+    assert all_is_known(house)
+
+
+async def test_webhooks_that_wait_for_long(house: House) -> None:
+    await house.round()
+    received = ReceivedWebhook("default", house.now, {}, b"{}")
+    await waits(house, received, received)
+    await house.alerting._review()
+    assert all_is_known(house)  # they have just come
+    await house.round(2 * MINUTE)
+    await every_face_says(house, "intake", "webhooks")
+    assert "2 webhooks wait" in " ".join(house.run("gaps")[1].split())
+    found = samples(house)
+    assert (found["intake_pending"], found["intake_oldest_seconds"]) == (2, 120)
+    assert house.told() == []
+    await house.round(4 * MINUTE)
+    assert house.told() == [("webhooks_not_recorded", "intake", "opened")]
+    with closing(SqliteReader(intake_path(house.config.ledger.path))) as intake:
+        await house.ledger.recording.record([], [], through=Place(intake.intake_id, 2), now=house.now)
+    await house.alerting._review()
+    assert house.told()[1:] == [("webhooks_not_recorded", "intake", "over")]
+    assert all_is_known(house)
+
+
+async def test_a_start_that_finds_webhooks_waiting_is_no_alert(house: House) -> None:
+    await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
+    house.now = Millis(house.now + HOUR)
+    await house.wake()
+    await house.alerting._review()
+    assert house.told() == []
+    await house.round(6 * MINUTE)  # and it records none of them
+    assert house.told() == [("webhooks_not_recorded", "intake", "opened")]
+
+
+async def test_an_intake_that_can_t_be_read(house: House) -> None:
+    await house.round()
+    intake_path(house.config.ledger.path).write_bytes(b"not a database" * 100)
+    [one] = house.unknown()
+    assert (one.kind, one.trouble) == ("intake", "not readable")
+    assert "is no SQLite database" in one.why
+    assert "is no SQLite database" in " ".join(house.run("status")[1].split())
+    assert house.run("gaps", "--exit-code")[0] == 1
+    assert house.metric("intake") == 1
+    assert house.run("intake", "list")[0] == 0
 
 
 async def test_names_that_the_service_has_not_taken_up(house: House) -> None:

@@ -1,0 +1,86 @@
+"""A backup while webhooks wait: whoever starts with the copy records them, once."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.upkeep.backup import backup, restore
+from reconciler.recorder.recorder import LOST
+from tests.reconciler.recorder.world import append, kept, life, make, numbered, record_all, rows, titles, webhook
+from tests.support.damage import overwrite, pages_of
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "ledger.db"
+    make(made)
+    return made
+
+
+def remove_intake(ledger: Path) -> None:
+    for one in ledger.parent.glob(f"{intake_path(ledger).name}*"):
+        one.unlink()
+
+
+async def restored(copy: Path, path: Path) -> None:
+    """Replace the ledger, start, and wait until everything is recorded."""
+    restore(copy, path)
+    async with life(path) as made:
+        await made.recorded()
+        await until(lambda: rows(path, "SELECT count(*) FROM unrecorded WHERE due = 1") == [(0,)])
+
+
+@pytest.mark.parametrize("intake", ["the same", "another"])
+async def test_what_waits_is_in_the_copy(path: Path, tmp_path: Path, intake: str) -> None:
+    await append(path, *numbered([1, 2]))
+    await record_all(path)
+    await append(path, *numbered([3, 4, 5]))
+    backup(path, tmp_path / "copy.db")
+    assert titles(path) == ["1", "2"]
+    await record_all(path)  # by the service, after the copy
+    if intake == "another":
+        remove_intake(path)
+    await restored(tmp_path / "copy.db", path)
+    assert titles(path) == ["1", "2", "3", "4", "5"]
+    assert kept(path) == []
+
+
+async def test_a_copy_beside_a_service_that_records(path: Path, tmp_path: Path) -> None:
+    async with life(path) as made:
+        for n in range(40):
+            await append(path, webhook(n))
+            if n == 20:
+                made.recorder.wake()
+                backup(path, tmp_path / "copy.db")
+        await made.recorded()
+    await restored(tmp_path / "copy.db", path)  # the rest is in the same intake
+    assert sorted(titles(path), key=int) == [f"{n}" for n in range(40)]
+
+
+async def test_what_came_after_the_copy_and_is_in_the_intake_still(path: Path, tmp_path: Path) -> None:
+    await append(path, *numbered([1, 2]))
+    backup(path, tmp_path / "copy.db")
+    await append(path, webhook(3))
+    await restored(tmp_path / "copy.db", path)
+    assert sorted(titles(path)) == ["1", "2", "3"]
+
+
+async def test_a_damaged_intake_is_copied_but_for_what_can_t_be_read(path: Path, tmp_path: Path) -> None:
+    await append(path, *numbered([f"{n}:{'x' * 3000}" for n in range(1, 21)]))
+    pages = pages_of(intake_path(path), "webhooks")
+    overwrite(intake_path(path), [pages[len(pages) // 2]])
+    backup(path, tmp_path / "copy.db")
+    with closing(SqliteReader(intake_path(path))), closing(connect(tmp_path / "copy.db")) as copy:
+        [(waiting,)] = copy.execute("SELECT count(*) FROM unrecorded").fetchall()
+    assert waiting == 20
+    await restored(tmp_path / "copy.db", path)
+    lost = kept(path)
+    assert {error for _, error, _ in lost} == {LOST}
+    assert len(titles(path)) == 20 - len(lost) >= 17

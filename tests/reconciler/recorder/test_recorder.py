@@ -1,0 +1,294 @@
+"""What was acknowledged is recorded once and in order, whatever one webhook, the intake or the ledger does."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.events.hook_tests import ExpectedTests
+from reconciler.events.times import Millis
+from reconciler.ledger import beside
+from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.intake.intake import StoredWebhook
+from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.recording import writer
+from reconciler.ledger.storage.connection import connect
+from reconciler.recorder import reading, recorder
+from reconciler.recorder.recorder import LOST
+from reconciler.recorder.trimmer import Trimmer
+from tests.reconciler.recorder.world import (
+    NOW,
+    antidote,
+    append,
+    kept,
+    life,
+    make,
+    numbered,
+    poison,
+    record_all,
+    rows,
+    titles,
+    webhook,
+)
+from tests.support.damage import overwrite, pages_of
+from tests.support.waiting import until
+
+MIXED = [1, 2, "poison", 3, 4]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "ledger.db"
+    make(made)
+    return made
+
+
+@pytest.fixture(params=["a bug", "the ledger"])
+def broken(request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Something that fails for one body. Calling it mends that."""
+    if request.param == "the ledger":
+        poison(path)
+        return partial(antidote, path)
+    real = reading.webhook_sighting
+
+    def fails(body: Any, **more: Any) -> Any:
+        if body["object_attributes"]["title"] == "poison":
+            raise KeyError("poisoned")
+        return real(body, **more)
+
+    monkeypatch.setattr(reading, "webhook_sighting", fails)
+    return partial(monkeypatch.setattr, reading, "webhook_sighting", real)
+
+
+async def test_one_that_breaks_something_is_kept_and_stops_no_other(path: Path, broken: Any) -> None:
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
+        await made.recorded()
+        assert titles(path) == ["1", "2", "3", "4"]
+        [(title, error, tries)] = kept(path)
+        assert (title, "poisoned" in error, tries) == ("poison", True, 1)
+        await append(path, webhook(5))
+        await made.recorded()
+    assert titles(path) == ["1", "2", "3", "4", "5"]
+
+
+async def test_a_start_tries_it_again(path: Path, broken: Any) -> None:
+    await append(path, *numbered(MIXED))
+    await record_all(path)
+    async with life(path) as made:
+        await made.recorded()
+        await until(lambda: [tries for *_, tries in kept(path)] == [2])
+        assert rows(path, "SELECT count(*) FROM unrecorded WHERE due = 1") == [(0,)]
+    broken()
+    await record_all(path)
+    assert kept(path) == []
+    assert titles(path) == ["1", "2", "3", "4", "poison"]
+
+
+async def test_it_is_tried_again_when_someone_asks(path: Path, broken: Any) -> None:
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
+        await made.recorded()
+        broken()
+        with closing(connect(path)) as db:
+            assert beside.retry_unrecorded(db, None) == 1
+        made.recorder.look_again()
+        await until(lambda: not kept(path))
+    assert titles(path) == ["1", "2", "3", "4", "poison"]
+
+
+async def test_what_can_t_even_be_kept_waits_in_the_intake(path: Path) -> None:
+    poison(path)
+    with closing(connect(path)) as db:
+        db.execute("CREATE TRIGGER full BEFORE INSERT ON unrecorded BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
+        with pytest.raises(Exception, match="no room"):
+            await made.recorded()
+    assert titles(path) == ["1", "2"]
+    antidote(path)
+    await record_all(path)
+    assert titles(path) == ["1", "2", "poison", "3", "4"]
+
+
+async def test_a_ledger_that_is_locked_is_recorded_in_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "BUSY_PATIENCE_S", 0.02)
+    monkeypatch.setattr(recorder, "LEDGER_PAUSE_S", 0.01)
+    async with life(path) as made:
+        await made.recorded()
+        troubles: list[str | None] = []
+        made.ledger._writer.listener.trouble = troubles.append  # type: ignore[method-assign]
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await append(path, *numbered([1, 2, 3]))
+            await until(lambda: troubles)
+            assert titles(path) == []
+            other.execute("ROLLBACK")
+        await made.recorded()
+    assert titles(path) == ["1", "2", "3"]
+    assert kept(path) == []
+
+
+async def test_a_restart_goes_on_where_it_was(path: Path) -> None:
+    for n in range(3):
+        await append(path, webhook(n))
+        await record_all(path)
+    assert titles(path) == ["0", "1", "2"]
+
+
+async def test_another_intake_is_read_from_its_beginning(path: Path) -> None:
+    await append(path, *numbered([1, 2, 3]))
+    async with life(path) as made:
+        await made.recorded()
+        intake_path(path).rename(path.with_name("aside"))
+        await append(path, webhook(4))
+        await until(lambda: titles(path) == ["1", "2", "3", "4"])
+    await append(path, webhook(5))
+    await record_all(path)
+    assert titles(path) == ["1", "2", "3", "4", "5"]
+
+
+async def test_nothing_is_left_in_a_file_that_is_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last webhook is acknowledged after the recorder has read the file, and before it sees that it was moved."""
+    real = SqliteReader.is_replaced
+    last = [webhook("last")]
+
+    def is_replaced(self: SqliteReader) -> bool:
+        if last:
+            one = last.pop()
+            with closing(sqlite3.connect(intake_path(path))) as conn:
+                conn.execute(
+                    "INSERT INTO webhooks (received_at, hook, headers, body) VALUES ('', 'default', '{}', ?)",
+                    (one.body,),
+                )
+                conn.commit()
+            intake_path(path).rename(path.with_name("aside"))
+        return real(self)
+
+    await append(path, webhook(1))
+    monkeypatch.setattr(SqliteReader, "is_replaced", is_replaced)
+    async with life(path) as made:
+        await until(lambda: not last)
+        await append(path, webhook(2))
+        await made.recorded()
+        await until(lambda: titles(path)[-1] == "2")
+    assert titles(path) == ["1", "last", "2"]
+
+
+async def test_an_intake_that_lost_its_end_is_read_again(path: Path) -> None:
+    await append(path, *numbered([1, 2, 3]))
+    await record_all(path)
+    with closing(sqlite3.connect(intake_path(path))) as conn:  # as an older copy of the file has it
+        conn.execute("DELETE FROM webhooks")
+        conn.execute("UPDATE sqlite_sequence SET seq = 0")
+        conn.commit()
+    await append(path, webhook(4))
+    await record_all(path)
+    assert titles(path) == ["1", "2", "3", "4"]
+
+
+async def test_a_read_that_fails_repeats_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails while the batch before it is being committed."""
+    monkeypatch.setattr(recorder, "BATCH", 2)
+    real, asked = SqliteReader.read, 0
+
+    def read(self: SqliteReader, *, after: int, limit: int) -> list[StoredWebhook]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise IntakeUnavailable("the disk reports an error")
+        return real(self, after=after, limit=limit)
+
+    monkeypatch.setattr(SqliteReader, "read", read)
+    await append(path, *numbered([1, 2, 3]))
+    async with life(path) as made:
+        with pytest.raises(IntakeUnavailable):
+            await made.running
+        made.running = asyncio.create_task(made.recorder.run())
+        await made.recorded()
+    assert titles(path) == ["1", "2", "3"]
+
+
+async def test_a_damaged_intake_is_recorded_but_for_what_can_t_be_read(path: Path) -> None:
+    await append(path, *numbered([f"{n}:{'x' * 3000}" for n in range(1, 21)]))
+    pages = pages_of(intake_path(path), "webhooks")
+    overwrite(intake_path(path), [pages[len(pages) // 2]])
+    async with life(path) as made:
+        await made.recorded()
+        await append(path, webhook("21:"))
+        await made.recorded()
+    lost = kept(path)
+    assert lost
+    assert {(title, error) for title, error, _ in lost} == {("", LOST)}
+    assert len(titles(path)) == 21 - len(lost)
+    assert titles(path)[-1] == "21:"
+    await record_all(path)  # a start tries them again
+    assert [error for _, error, _ in kept(path)] == [LOST] * len(lost)
+
+
+async def test_a_damaged_file_that_was_replaced_repeats_nothing(path: Path) -> None:
+    await append(path, *numbered([f"{n}:{'x' * 3000}" for n in range(1, 21)]))
+    await record_all(path)
+    overwrite(intake_path(path), pages_of(intake_path(path), "webhooks")[-1:])
+    await append(path, webhook("21:"), webhook("22:"))
+    await record_all(path)
+    assert [title.partition(":")[0] for title in titles(path)] == [f"{n}" for n in range(1, 23)]
+    assert kept(path) == []
+
+
+async def test_what_is_recorded_is_trimmed_and_nothing_else(path: Path) -> None:
+    poison(path)
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
+        await made.recorded()
+        await append(path, webhook(5))
+        trimming = asyncio.create_task(Trimmer(intake_path(path), ledger=made.ledger).run())
+        await made.recorded()
+
+        def left() -> int:
+            with closing(sqlite3.connect(intake_path(path))) as conn:
+                return int(conn.execute("SELECT count(*) FROM webhooks").fetchone()[0])
+
+        await until(lambda: left() == 0)
+        await made.kill()
+        await append(path, webhook(6))
+        place = made.ledger.recording.place()
+        assert place is not None
+        with closing(SqliteReader(intake_path(path))) as intake:
+            intake.trim(through=place.position)
+        trimming.cancel()
+        await asyncio.gather(trimming, return_exceptions=True)
+        assert left() == 1
+    await record_all(path)
+    assert titles(path) == ["1", "2", "3", "4", "5", "6"]
+
+
+async def test_a_project_that_one_webhook_names_is_known_to_the_next(path: Path) -> None:
+    named = {"project": {"id": 42, "path_with_namespace": "group/project"}}
+    await append(path, webhook(1, **named), webhook(2, project={"path_with_namespace": "group/project"}))
+    await record_all(path)
+    await append(path, webhook(3, project={"path_with_namespace": "group/project"}))
+    await record_all(path)  # known from the ledger
+    assert rows(path, "SELECT project_id FROM sightings ORDER BY id") == [(42,)] * 3
+
+
+async def test_a_test_webhook_that_waited_is_still_a_test(path: Path) -> None:
+    """The monitor has long given up waiting; a push that came after that is a push."""
+    push: dict[str, Any] = {"object_kind": "push", "before": "a" * 40, "after": "b" * 40, "project_id": 42}
+    push["commits"] = [{"id": "a" * 40}]
+    expected = ExpectedTests()
+    expected.add("default", 42)
+    await append(path, webhook("test", at=1000, **push))
+    expected.discard("default", 42, now=Millis(NOW + 2000))
+    await append(path, webhook("push", at=3000, **push))
+    async with life(path, expected) as made:
+        await made.recorded()
+    found = rows(path, "SELECT kind FROM sightings ORDER BY id")
+    assert found == [("hook_test",), ("push",)]

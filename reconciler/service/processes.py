@@ -19,6 +19,7 @@ import structlog
 
 from reconciler.config.models import Config
 from reconciler.service.changes import fixed_keys
+from reconciler.service.forking import until_alone
 from reconciler.service.notify import notify
 from reconciler.service.port import ReceiverPort
 from reconciler.service.role import Link, Role, Said
@@ -118,6 +119,7 @@ class _Parent:
         """Start a process. Returns its role in that process, None in this one."""
         if one.name == RECEIVER:
             self._port.listen_again()
+        until_alone()  # a config was read in a thread
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the new process has no handlers of the parent
         try:
             ours, theirs = socket.socketpair()

@@ -77,7 +77,10 @@ class Service:
         """SIGTERM, and wait for it to end; its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not stop: {self.logs[-20:]}") from None
 
     def kill(self) -> None:
         """SIGKILL, and wait until all of its processes are gone."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +24,8 @@ import pytest
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.lock import service_process
 from reconciler.ledger.upkeep.reloads import last_reload
+from reconciler.service.errors import ServiceError
+from reconciler.service.port import ReceiverPort
 from reconciler.service.ports import trouble
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
@@ -121,6 +125,13 @@ def restarted(service: Service, part: str, number: int, *, before: int = 0) -> i
 def reload_number(service: Service) -> int:
     with closing(connect(service.ledger, readonly=True)) as db:
         return last_reload(db).number
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [pending] = re.findall(r"^ShdPnd:\s*(\w+)", status, re.MULTILINE)
+    return bool(int(pending, 16) & 1 << number - 1)
 
 
 # Kills
@@ -299,8 +310,26 @@ def test_a_process_that_does_not_stop_is_killed(make_service: MakeService, part:
 def test_a_stop_during_the_start_is_no_failure(make_service: MakeService) -> None:
     service = make_service()
     service.launch()
-    service.wait_for_log("process started", process="worker")
-    assert service.stop() == 0
+    assert service.process is not None
+    worker = int(service.wait_for_log("process started", process="worker")["pid"])
+    os.kill(worker, signal.SIGSTOP)  # at its beginning
+    service.process.terminate()
+    until(lambda: is_pending(worker, signal.SIGTERM))
+    os.kill(worker, signal.SIGCONT)
+    assert service.process.wait(30) == 0
+
+
+def test_a_start_waits_for_a_port_that_is_just_being_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        number = before.getsockname()[1]
+        with pytest.raises(ServiceError, match="Address already in use"):
+            ReceiverPort("127.0.0.1", number)
+        closing_it = threading.Timer(0.1, before.close)
+        closing_it.start()
+        port = ReceiverPort("127.0.0.1", number)
+        closing_it.join()
+    assert port.number == number
+    port.close()
 
 
 # Reloads
@@ -365,8 +394,11 @@ def test_a_reload_while_the_worker_starts_is_not_missed(make_service: MakeServic
     service = make_service().start()
     assert service.process is not None
     with_another_hook(service, consumer)
-    restarted(service, "worker", signal.SIGKILL)
+    worker = restarted(service, "worker", signal.SIGKILL)
+    os.kill(worker, signal.SIGSTOP)  # at its beginning
     service.process.send_signal(signal.SIGHUP)
+    until(lambda: is_pending(worker, signal.SIGHUP))
+    os.kill(worker, signal.SIGCONT)
     until(lambda: reload_number(service) == 1)
     assert [line.get("event") for line in service.logs].count(ENDED) == 1
     assert post(service, "a", path="/webhooks/gitlab/second").status_code == 200

@@ -108,8 +108,13 @@ class Recorder:
             try:
                 await asyncio.sleep(0)  # the statements run now, so that the next batch is read during their commit
                 batch = self._prepare(intake, place)
-            finally:  # whoever runs this again begins where it has ended
+            except asyncio.CancelledError:
+                recording.cancel()
+                raise
+            except Exception:  # whoever runs this again begins where it has ended
                 await recording
+                raise
+            await recording
 
     async def _first_place(self, intake: Reader) -> Place:
         """Where to begin. Another intake than the one that was recorded before is read from its beginning."""

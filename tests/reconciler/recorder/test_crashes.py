@@ -70,7 +70,7 @@ def template() -> Iterator[Path]:
         yield Path(folder)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 150), st.booleans()), min_size=1, max_size=4))
 @example([(n, after) for n in (2, 30, 60) for after in (False, True)])
 def test_a_kill_anywhere(template: Path, kills: list[tuple[int, bool]]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.times import Millis
+from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger import beside
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import intake_path
@@ -56,15 +57,14 @@ def broken(request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.Monke
     if request.param == "the ledger":
         poison(path)
         return partial(antidote, path)
-    real = reading.webhook_sighting
 
     def fails(body: Any, **more: Any) -> Any:
         if body["object_attributes"]["title"] == "poison":
             raise KeyError("poisoned")
-        return real(body, **more)
+        return webhook_sighting(body, **more)
 
     monkeypatch.setattr(reading, "webhook_sighting", fails)
-    return partial(monkeypatch.setattr, reading, "webhook_sighting", real)
+    return partial(monkeypatch.setattr, reading, "webhook_sighting", webhook_sighting)
 
 
 async def test_one_that_breaks_something_is_kept_and_stops_no_other(path: Path, broken: Any) -> None:
@@ -124,7 +124,7 @@ async def test_a_ledger_that_is_locked_is_recorded_in_later(path: Path, monkeypa
     async with life(path) as made:
         await made.recorded()
         troubles: list[str | None] = []
-        made.ledger._writer.listener.trouble = troubles.append  # type: ignore[method-assign]
+        made.ledger._writer.listener.trouble = troubles.append
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await append(path, *numbered([1, 2, 3]))

@@ -77,6 +77,7 @@ class Life:
 async def life(path: Path, expected: ExpectedTests | None = None) -> AsyncIterator[Life]:
     """Begin recording. At the end, whatever is not on disk is gone."""
     with closing(connect(path)) as db, closing(connect(path, readonly=True)) as reader:
+        db.execute("PRAGMA synchronous = OFF")  # processes are killed here, not machines
         made = Life(db, reader, path, ExpectedTests() if expected is None else expected)
         try:
             yield made

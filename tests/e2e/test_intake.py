@@ -51,11 +51,11 @@ async def test_a_backup_has_what_waits(make_service: MakeService, consumer: Cons
     restored = service.run("restore", str(tmp_path / "copy.db"), "-y")
     assert restored.returncode == 0, restored.stderr
     service.start()
-    assert consumer.wait_for(lambda c: len(c.taken) == 2)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 2)
     assert service.run("backup", str(tmp_path / "beside.db")).returncode == 0  # nothing waits
     with closing(sqlite3.connect(tmp_path / "beside.db")) as db:
         until(lambda: db.execute("SELECT count(*) FROM unrecorded").fetchone() == (0,))
-    assert [json.loads(r.body)["object_attributes"]["title"] for r in consumer.taken] == ["1", "2"]
+    assert [json.loads(r.body)["object_attributes"]["title"] for r in consumer.accepted] == ["1", "2"]
 
 
 def remove(service: Service) -> None:

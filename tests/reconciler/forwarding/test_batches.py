@@ -247,7 +247,7 @@ class TestInTheOutbox:
         ).fetchall()
         assert [state for _, state, _ in rows] == ["delivered", "retrying", "retrying", "delivered", "delivered"]
         assert rows[1][2] > 10
-        assert rows[2][2] <= ALONE_AFTER
+        assert rows[2][2] <= 3
 
     def test_a_limited_rate_counts_events(self, world: World) -> None:
         slow = destination("batched").model_copy(update={"rate_limit": 2.0})

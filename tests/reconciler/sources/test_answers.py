@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -273,6 +274,7 @@ def test_threads_may_use_a_type_for_the_first_time_together() -> None:
     """Polls of several projects begin at once, and each reads its first answer in a thread of its own."""
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-m", "tests.support.first_use"],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=False,

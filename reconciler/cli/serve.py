@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,6 +38,7 @@ def serve(
     """
     loaded = read_config(config)
     logs.set_up(log_level)
+    faulthandler.enable()  # a crash of a library in C says where
     for hook in loaded.receiver.hooks:
         for weakness in weaknesses(hook):
             log.warning("anyone could post events", hook=hook.name, why=weakness)

@@ -78,9 +78,12 @@ class Service:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=30)
+            code = self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not stop: {self.logs[-20:]}") from None
+        if code:
+            print(*self.logs[-20:], sep="\n")  # pytest shows it if the test fails
+        return code
 
     def kill(self) -> None:
         """SIGKILL, and wait until all of its processes are gone."""

@@ -7,9 +7,11 @@ came.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,8 +102,7 @@ def open_or_replace(path: Path, damage: sqlite3.Error | None) -> IntakeFile:
             return _replace(path, damage)
         file: IntakeFile | None = None
         try:
-            if not path.stat().st_size:
-                _keep_apart(path)
+            _keep_apart(path)
             file = _open(path)
             file.conn.execute(_OLDEST, (_CHECKED,)).fetchone()
         except sqlite3.DatabaseError as error:
@@ -118,7 +119,6 @@ def open_or_replace(path: Path, damage: sqlite3.Error | None) -> IntakeFile:
 def _opening(path: Path, open_it: Callable[[], IntakeFile]) -> IntakeFile:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_private(path)
         return open_it()
     except sqlite3.Error as error:
         raise IntakeUnavailable(f"{path}: {explain(error)}") from error
@@ -133,11 +133,14 @@ def look_into(path: Path) -> IntakeFile | None:
     conn: sqlite3.Connection | None = None
     file: IntakeFile | None = None
     try:
-        conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        if conn.execute("PRAGMA user_version").fetchone()[0]:
-            file = IntakeFile(conn, path)
+        with _alone(path):
+            conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            if conn.execute("PRAGMA user_version").fetchone()[0]:
+                file = IntakeFile(conn, path)
     except sqlite3.Error as error:
         raise IntakeUnavailable(f"{path}: {explain(error)}") from error
+    except OSError as error:
+        raise IntakeUnavailable(f"{path}: can't be opened: {error.strerror}") from error
     finally:
         if file is None and conn is not None:
             conn.close()
@@ -145,6 +148,12 @@ def look_into(path: Path) -> IntakeFile | None:
 
 
 def _open(path: Path) -> IntakeFile:
+    with _alone(path):
+        return _open_alone(path)
+
+
+def _open_alone(path: Path) -> IntakeFile:
+    make_private(path)
     conn = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False)
     try:
         version = conn.execute("PRAGMA user_version").fetchone()[0]
@@ -191,13 +200,13 @@ def _replace(path: Path, error: sqlite3.Error) -> IntakeFile:
     made = path.with_name(f"{path.name}.replacing")
     for suffix in _SUFFIXES:
         made.with_name(made.name + suffix).unlink(missing_ok=True)
-    make_private(made)
     copied, lost = _copy(path, made)
-    for suffix in _SUFFIXES:
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            file.rename(aside.with_name(aside.name + suffix))
-    made.rename(path)
+    with _alone(path):
+        for suffix in _SUFFIXES:
+            file = path.with_name(path.name + suffix)
+            if file.exists():
+                file.rename(aside.with_name(aside.name + suffix))
+        made.rename(path)
     log.error(
         "intake damaged: another one was begun, the damaged file is kept",
         reason=str(error), at=str(aside), copied=copied, lost=lost,
@@ -205,11 +214,27 @@ def _replace(path: Path, error: sqlite3.Error) -> IntakeFile:
     return _open(path)
 
 
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """No other process opens an intake in this folder, or replaces one, while the block lasts.
+
+    Whoever opened one file while its log is exchanged would share that log with the next file. Raises OSError.
+    """
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _keep_apart(path: Path) -> None:
     """The log of an intake that was moved without it must not be taken for that of the new file."""
+    if path.exists() and path.stat().st_size:
+        return
     left = f"{path.name}.left-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     for suffix in ("-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), _alone(path):
             path.with_name(path.name + suffix).rename(path.with_name(left + suffix))
 
 

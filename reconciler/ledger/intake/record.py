@@ -20,7 +20,7 @@ from reconciler.ledger.intake.neighbourhood import Changed
 from reconciler.ledger.queue.known import paths
 from reconciler.ledger.queue.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.queue.routes import Candidate, Route, delivery
-from reconciler.ledger.storage import columns
+from reconciler.ledger.storage import columns, hashes
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -53,16 +53,23 @@ _SIGHTING = """
                            recovery, raw)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_HASHES = "INSERT INTO sighting_hashes (sighting_id, id_hash, key_hash, happened_ms) VALUES (?, ?, ?, ?)"
 _ORIGINAL = """
     UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
-     WHERE source_id = ? AND source = ? AND recovery IS NOT NULL
+     WHERE id IN (SELECT sighting_id FROM sighting_hashes WHERE id_hash = ?) AND source = ? AND source_id = ?
+       AND recovery IS NOT NULL
 """
-_ONE_KNOWN = """
-    SELECT source, source_id, event_id, payload_sha, recovery FROM sightings WHERE source_id = ? AND source = ?
-"""
-_KNOWN = """
+ONE_KNOWN = """
     SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
-      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.source_id = asked.value
+      FROM sighting_hashes AS h CROSS JOIN sightings AS s ON s.id = h.sighting_id
+     WHERE h.id_hash = ? AND s.source = ? AND s.source_id = ?
+"""
+KNOWN = """
+    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
+      FROM json_each(?) AS asked
+      CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value ->> 0
+      CROSS JOIN sightings AS s ON s.id = h.sighting_id
+     WHERE s.source = asked.value ->> 1 AND s.source_id = asked.value ->> 2
 """
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
 _PROJECT = """
@@ -127,6 +134,7 @@ class _Writing:
         self._insert_events()
         event_of = {label: event for one in assignments for label, event in one.event_of.items()}
         db.conn.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
+        db.conn.executemany(_HASHES, [_hashes(label, one) for label, one in ids.items()])
         for assignment in assignments:
             assignment.apply(db)
         self._note_projects(fresh)
@@ -256,11 +264,11 @@ def _known(db: Database, sightings: Sequence[Sighting]) -> tuple[_Names, list[Si
 
 
 def _look_up(db: Database, sightings: Sequence[Sighting]) -> _Names:
-    if len(sightings) == 1:
-        only = sightings[0]
-        rows = db.conn.execute(_ONE_KNOWN, (only.source_id, only.source))
+    asked = [_named(one) for one in sightings]
+    if len(asked) == 1:
+        rows = db.conn.execute(ONE_KNOWN, asked[0])
     else:
-        rows = db.conn.execute(_KNOWN, (orjson.dumps([s.source_id for s in sightings]).decode(),))
+        rows = db.conn.execute(KNOWN, (orjson.dumps(asked).decode(),))
     return {
         (source, source_id): _Reported(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
         for source, source_id, event_id, sha, recovery in rows
@@ -282,8 +290,23 @@ def _as_seen(label: int, s: Sighting) -> Seen:
     return Seen(at, s.source, s.source_id, precision, s.payload_sha, label)
 
 
-def _original(s: Sighting) -> tuple[str, ...]:
-    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), s.source_id, s.source)
+def _named(s: Sighting) -> tuple[int, str, str]:
+    """What finds a sighting of the same source and source id: their hash, and themselves."""
+    return hashes.id_hash(s.source, s.source_id), s.source, s.source_id
+
+
+def _original(s: Sighting) -> tuple[str | int, ...]:
+    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), *_named(s))
+
+
+def _hashes(sighting_id: int, s: Sighting) -> tuple[int, ...]:
+    about = s.identity
+    return (
+        sighting_id,
+        hashes.id_hash(s.source, s.source_id),
+        hashes.key_hash(about.key),
+        hashes.stored(about.happened_at),
+    )
 
 
 def _next_event_id(db: Database) -> int:

@@ -18,8 +18,7 @@ from reconciler.ledger import alerts
 from reconciler.ledger.coverage import hooks, intervals, source_state
 from reconciler.ledger.coverage import watched as names
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.intake import neighbourhood
-from reconciler.ledger.intake.record import record
+from reconciler.ledger.intake import neighbourhood, record
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
@@ -28,7 +27,7 @@ from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 
 HOT = (
-    *("events", "sightings", "deliveries", "lanes", "coverage"),
+    *("events", "sightings", "sighting_hashes", "deliveries", "lanes", "coverage"),
     *("projects", "sources", "downtimes", "hooks", "attempts", "watched"),
 )
 BACK = {"destination": 1, "now": 0, "longest": 0, "latest": "x", "limit": 5}
@@ -87,6 +86,7 @@ def plans(db: Database, watched: Watched) -> dict[str, list[str]]:
 
 def scans(plan: list[str]) -> list[str]:
     aliases = {"e": "events", "s": "sightings", "d": "deliveries", "f": "sightings", "a": "attempts"}
+    aliases |= {"h": "sighting_hashes", "n": "sightings"}
     return [
         step
         for step in plan
@@ -100,12 +100,12 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     watched = Watched(db.conn)
     db.conn = watched
     with transaction(db):
-        record(db, [sighting(n) for n in range(50)], now=times.now(), routes=ROUTES)
-        record(db, [sighting(99)], now=times.now(), routes=ROUTES)
-        record(
+        record.record(db, [sighting(n) for n in range(50)], now=times.now(), routes=ROUTES)
+        record.record(db, [sighting(99)], now=times.now(), routes=ROUTES)
+        record.record(
             db, [sighting(1, "project_events", "note:7"), sighting(2, "project_events", "note:7")], now=times.now()
         )
-        record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
+        record.record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
     deliveries.next_lanes(db, 1, now=times.now(), limit=1000)
     deliveries.next_due(db, 1, after=times.now())
     deliveries.outgoing(db, 1)
@@ -165,5 +165,11 @@ def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
     assert any("INDEX deliveries_retrying (destination_id=? AND next_attempt_at>?)" in step for step in back)
     for side in (neighbourhood.EARLIER, neighbourhood.LATER):
         around = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + side, ("[]", 5))]
-        assert any("COVERING INDEX sightings_by_moment (key=? AND happened_at" in step for step in around)
+        by_moment = "h USING COVERING INDEX sighting_hashes_by_moment (key_hash=? AND happened_ms"
+        assert any(by_moment in step for step in around)
+        assert "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)" in around
         assert not any("TEMP B-TREE" in step for step in around)
+    for known, values in ((record.KNOWN, ("[]",)), (record.ONE_KNOWN, (1, "x", "x"))):
+        by_id = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + known, values)]
+        assert "SEARCH h USING COVERING INDEX sighting_hashes_by_id (id_hash=?)" in by_id
+        assert "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)" in by_id

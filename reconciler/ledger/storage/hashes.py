@@ -1,8 +1,8 @@
 """Finds sightings by 64-bit hashes of their texts: of source and source id, and of the key.
 
-Indexes of the texts themselves are large, and a new sighting goes into each at a random place, which is seldom in memory
-and seldom shared with another one. An index of hashes is a fifth of that. Different texts may have the same hash, so
-whoever finds a sighting by a hash must compare the text too.
+Indexes of the texts themselves are large, and a new sighting goes into each at a random place, which is seldom in
+memory and seldom shared with another one. An index of hashes is a fifth of that. Different texts may have the same
+hash, so whoever finds a sighting by a hash must compare the text too.
 
 The hashes are in the ledger's file: changing one of these functions needs a migration.
 """

@@ -18,7 +18,8 @@ from reconciler.ledger import alerts
 from reconciler.ledger.coverage import hooks, intervals, source_state
 from reconciler.ledger.coverage import watched as names
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.intake import neighbourhood, record
+from reconciler.ledger.intake import neighbourhood, reported
+from reconciler.ledger.intake.record import record
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
@@ -100,12 +101,12 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     watched = Watched(db.conn)
     db.conn = watched
     with transaction(db):
-        record.record(db, [sighting(n) for n in range(50)], now=times.now(), routes=ROUTES)
-        record.record(db, [sighting(99)], now=times.now(), routes=ROUTES)
-        record.record(
+        record(db, [sighting(n) for n in range(50)], now=times.now(), routes=ROUTES)
+        record(db, [sighting(99)], now=times.now(), routes=ROUTES)
+        record(
             db, [sighting(1, "project_events", "note:7"), sighting(2, "project_events", "note:7")], now=times.now()
         )
-        record.record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
+        record(db, [sighting(60, "webhook:b", "note:7")], now=times.now())
     deliveries.next_lanes(db, 1, now=times.now(), limit=1000)
     deliveries.next_due(db, 1, after=times.now())
     deliveries.outgoing(db, 1)
@@ -169,7 +170,7 @@ def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
         assert any(by_moment in step for step in around)
         assert "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)" in around
         assert not any("TEMP B-TREE" in step for step in around)
-    for known, values in ((record.KNOWN, ("[]",)), (record.ONE_KNOWN, (1, "x", "x"))):
+    for known, values in ((reported.KNOWN, ("[]",)), (reported.ONE_KNOWN, (1, "x", "x"))):
         by_id = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + known, values)]
         assert "SEARCH h USING COVERING INDEX sighting_hashes_by_id (id_hash=?)" in by_id
         assert "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)" in by_id

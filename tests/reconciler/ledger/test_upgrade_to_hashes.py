@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from reconciler.ledger.intake.record import ONE_KNOWN
+from reconciler.ledger.intake.reported import ONE_KNOWN
 from reconciler.ledger.storage import hashes, schema
 from reconciler.ledger.storage.connection import connect
 from tests.support.released_ledger import FOLDER

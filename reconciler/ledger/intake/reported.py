@@ -1,0 +1,86 @@
+"""Rule 1: what a source reports again, under the same id, is not new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import orjson
+from sqlite_utils import Database
+
+from reconciler.events.sighting import Recovery, Sighting
+from reconciler.ledger.intake.assign import richness
+from reconciler.ledger.storage import columns, hashes
+
+ONE_KNOWN = """
+    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
+      FROM sighting_hashes AS h CROSS JOIN sightings AS s ON s.id = h.sighting_id
+     WHERE h.id_hash = ? AND s.source = ? AND s.source_id = ?
+"""
+KNOWN = """
+    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
+      FROM json_each(?) AS asked
+      CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value ->> 0
+      CROSS JOIN sightings AS s ON s.id = h.sighting_id
+     WHERE s.source = asked.value ->> 1 AND s.source_id = asked.value ->> 2
+"""
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What the ledger has under a source's id: its event, and its body's fingerprint.
+
+    `sha` is None if the stored body is not complete.
+    """
+
+    event_id: int
+    sha: str | None
+
+
+Names = dict[tuple[str, str], Reported]
+
+
+def known(db: Database, sightings: Sequence[Sighting]) -> tuple[Names, list[Sighting]]:
+    """Which of these sightings their source has reported before. Returns them too, each with a unique id.
+
+    A proxy may send different deliveries under one `Idempotency-Key`, so a body that differs gets an id of its own.
+    """
+    found = _look_up(db, sightings)
+    own = list(sightings)
+    if not found and len(own) == 1:
+        return found, own
+    bodies = {name: one.sha for name, one in found.items()}
+    others = []
+    for index, sighting in enumerate(sightings):
+        sha = _sha(sighting)
+        first = bodies.setdefault((sighting.source, sighting.source_id), sha)
+        if sha != first and sha is not None and first is not None:
+            own[index] = msgspec.structs.replace(sighting, source_id=f"{sighting.source_id}:{sha[:32]}")
+            others.append(own[index])
+    return found | _look_up(db, others) if others else found, own
+
+
+def _look_up(db: Database, sightings: Sequence[Sighting]) -> Names:
+    asked = [named(one) for one in sightings]
+    if len(asked) == 1:
+        rows = db.conn.execute(ONE_KNOWN, asked[0])
+    else:
+        rows = db.conn.execute(KNOWN, (orjson.dumps(asked).decode(),))
+    return {
+        (source, source_id): Reported(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
+        for source, source_id, event_id, sha, recovery in rows
+    }
+
+
+def _sha(s: Sighting) -> str | None:
+    """The fingerprint of a delivery's complete body. None for what GitLab may word differently at each request."""
+    return None if not richness(s.source) or _is_cut(s.recovery) else s.payload_sha
+
+
+def _is_cut(recovery: Recovery | None) -> bool:
+    """Whether a body is incomplete: GitLab's hook log redacts some fields."""
+    return recovery is not None and (recovery.by != "hook_log" or bool(recovery.redacted))
+
+
+def named(s: Sighting) -> tuple[int, str, str]:
+    """What finds a sighting of the same source and source id: their hash, and themselves."""
+    return hashes.id_hash(s.source, s.source_id), s.source, s.source_id

@@ -17,7 +17,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.intake import neighbourhood
 from reconciler.ledger.intake.assign import Assignment, NewEvent, assign_events, known_events, richness
 from reconciler.ledger.intake.neighbourhood import Changed
-from reconciler.ledger.intake.reported import known, named
+from reconciler.ledger.intake.reported import known
 from reconciler.ledger.queue.known import paths
 from reconciler.ledger.queue.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.queue.routes import Candidate, Route, delivery
@@ -225,7 +225,8 @@ def _as_seen(label: int, s: Sighting) -> Seen:
 
 
 def _original(s: Sighting) -> tuple[str | int, ...]:
-    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), *named(s))
+    found = (hashes.id_hash(s.source, s.source_id), s.source, s.source_id)
+    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), *found)
 
 
 def _hashes(sighting_id: int, s: Sighting) -> tuple[int, ...]:

@@ -12,18 +12,12 @@ from reconciler.events.sighting import Recovery, Sighting
 from reconciler.ledger.intake.assign import richness
 from reconciler.ledger.storage import columns, hashes
 
-ONE_KNOWN = """
+_WITH_HASH = """
     SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
-      FROM sighting_hashes AS h CROSS JOIN sightings AS s ON s.id = h.sighting_id
-     WHERE h.id_hash = ? AND s.source = ? AND s.source_id = ?
+      FROM {} CROSS JOIN sightings AS s ON s.id = h.sighting_id
 """
-KNOWN = """
-    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
-      FROM json_each(?) AS asked
-      CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value ->> 0
-      CROSS JOIN sightings AS s ON s.id = h.sighting_id
-     WHERE s.source = asked.value ->> 1 AND s.source_id = asked.value ->> 2
-"""
+ONE_KNOWN = _WITH_HASH.format("sighting_hashes AS h") + " WHERE h.id_hash = ?"
+KNOWN = _WITH_HASH.format("json_each(?) AS asked CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value")
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -60,11 +54,13 @@ def known(db: Database, sightings: Sequence[Sighting]) -> tuple[Names, list[Sigh
 
 
 def _look_up(db: Database, sightings: Sequence[Sighting]) -> Names:
-    asked = [named(one) for one in sightings]
-    if len(asked) == 1:
-        rows = db.conn.execute(ONE_KNOWN, asked[0])
-    else:
-        rows = db.conn.execute(KNOWN, (orjson.dumps(asked).decode(),))
+    """What the ledger has under these names, and under those that happen to have the same hash."""
+    asked = [hashes.id_hash(one.source, one.source_id) for one in sightings]
+    rows = (
+        db.conn.execute(ONE_KNOWN, asked)
+        if len(asked) == 1
+        else db.conn.execute(KNOWN, (orjson.dumps(asked).decode(),))
+    )
     return {
         (source, source_id): Reported(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
         for source, source_id, event_id, sha, recovery in rows
@@ -79,8 +75,3 @@ def _sha(s: Sighting) -> str | None:
 def _is_cut(recovery: Recovery | None) -> bool:
     """Whether a body is incomplete: GitLab's hook log redacts some fields."""
     return recovery is not None and (recovery.by != "hook_log" or bool(recovery.redacted))
-
-
-def named(s: Sighting) -> tuple[int, str, str]:
-    """What finds a sighting of the same source and source id: their hash, and themselves."""
-    return hashes.id_hash(s.source, s.source_id), s.source, s.source_id

@@ -170,7 +170,7 @@ def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
         assert any(by_moment in step for step in around)
         assert "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)" in around
         assert not any("TEMP B-TREE" in step for step in around)
-    for known, values in ((reported.KNOWN, ("[]",)), (reported.ONE_KNOWN, (1, "x", "x"))):
+    for known, values in ((reported.KNOWN, ("[]",)), (reported.ONE_KNOWN, (1,))):
         by_id = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + known, values)]
         assert "SEARCH h USING COVERING INDEX sighting_hashes_by_id (id_hash=?)" in by_id
         assert "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)" in by_id

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.support.collisions import few_digests, no_digest
 NOW = Millis(1_790_000_000_000)
 
 
-@pytest.fixture(params=[no_digest, few_digests, hashes.blake2b], ids=["one hash", "a few hashes", "hashes"])
+@pytest.fixture(params=[no_digest, few_digests, blake2b], ids=["one hash", "a few hashes", "hashes"])
 def db(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Collisions of hashes change nothing."""
     monkeypatch.setattr(hashes, "blake2b", request.param)

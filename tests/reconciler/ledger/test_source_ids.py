@@ -104,3 +104,10 @@ def test_what_another_source_has_told_under_the_same_id_is_something_else(db: Da
     first = delivery("a")
     other = msgspec.structs.replace(delivery("b"), source="webhook:other")
     assert recorded(db, [[first], [other], [first, other]]) == 2
+
+
+def test_a_delivery_s_own_bytes_replace_no_other_body(db: Database) -> None:
+    logged = [delivery("a", recovered=True), delivery("b", recovered=True)]
+    assert recorded(db, [logged, [delivery("a")]]) == 2
+    shown = db.execute("SELECT ref, payload ->> 'ref', recovery IS NULL FROM sightings ORDER BY ref").fetchall()
+    assert shown == [("refs/heads/a", "refs/heads/a", 1), ("refs/heads/b", "refs/heads/b", 0)]

@@ -1,4 +1,5 @@
-"""`python -m benchmarks [name …]`: measure, and print a table."""
+"""`python -m benchmarks [name …]`: measure, and print a table. `ledger-5m` takes a quarter of an hour, so that it is
+only measured by name."""
 
 from __future__ import annotations
 
@@ -22,18 +23,20 @@ PARTS = {
     "ledger": ledger.measure,
     "dashboard": dashboard.measure,
 }
+ONLY_BY_NAME = {"ledger-5m": ledger.measure_largest}
 
 
 def main() -> None:
     wanted = sys.argv[1:] or list(PARTS)
-    unknown = set(wanted) - set(PARTS)
+    parts = PARTS | ONLY_BY_NAME
+    unknown = set(wanted) - set(parts)
     if unknown:
-        sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     logs.set_up("error")
     rows = []
     for name in wanted:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
-        rows += PARTS[name]()
+        rows += parts[name]()
     print(
         f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
         f"{os.cpu_count()} cores\n"

@@ -22,6 +22,7 @@ from reconciler.events.matching import NEAR, CutDecision, History
 from reconciler.events.pairing import Seen, pair
 from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
+from reconciler.ledger.storage import hashes
 
 _ROWS = 6 * NEAR
 """How many sightings are loaded on each side at first. Most keys have fewer, and a busy key rarely needs more."""
@@ -30,8 +31,10 @@ _GROWTH = 4
 _AROUND = """
     SELECT s.id, s.event_id, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, asked.value ->> 0
       FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.id IN (
-           SELECT n.id FROM sightings AS n WHERE n.key = asked.value ->> 1 AND n.happened_at {} asked.value ->> 2
-            ORDER BY n.happened_at {} LIMIT ?)
+           SELECT n.id FROM sighting_hashes AS h
+             CROSS JOIN sightings AS n ON n.id = h.sighting_id AND n.key = asked.value ->> 1
+            WHERE h.key_hash = asked.value ->> 2 AND h.happened_ms {} asked.value ->> 3
+            ORDER BY h.happened_ms {} LIMIT ?)
 """
 EARLIER, LATER = _AROUND.format("<=", "DESC"), _AROUND.format(">=", "ASC")
 OF_EVENTS = """
@@ -212,7 +215,10 @@ def _load(db: Database, windows: Sequence[_Window]) -> None:
         lacking = [window for window in windows if side in window.lacks]
         if lacking:
             limit = max(window.rows[side] for window in lacking)
-            asked = [(number, one.key, times.iso(one.edge(side))) for number, one in enumerate(lacking)]
+            asked = [
+                (number, one.key, hashes.key_hash(one.key), hashes.stored(one.edge(side)))
+                for number, one in enumerate(lacking)
+            ]
             rows: list[list[Any]] = [[] for _ in lacking]
             for row in db.conn.execute(side, (orjson.dumps(asked).decode(), limit)):
                 rows[row[7]].append(row)

@@ -12,7 +12,7 @@ from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.pairing import Seen
-from reconciler.events.sighting import Recovery, Sighting
+from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.queue.known import paths
 from reconciler.ledger.queue.opening import Opened, candidates_of, open_deliveries
@@ -20,7 +20,8 @@ from reconciler.ledger.queue.routes import Candidate, Route, delivery
 from reconciler.ledger.recording import neighbourhood
 from reconciler.ledger.recording.assign import Assignment, NewEvent, assign_events, known_events, richness
 from reconciler.ledger.recording.neighbourhood import Changed
-from reconciler.ledger.storage import columns
+from reconciler.ledger.recording.reported import known
+from reconciler.ledger.storage import hashes
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -55,16 +56,11 @@ _SIGHTING = """
                            recovery, raw)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_HASHES = "INSERT INTO sighting_hashes (sighting_id, id_hash, key_hash, happened_ms) VALUES (?, ?, ?, ?)"
 _ORIGINAL = """
     UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
-     WHERE source_id = ? AND source = ? AND recovery IS NOT NULL
-"""
-_ONE_KNOWN = """
-    SELECT source, source_id, event_id, payload_sha, recovery FROM sightings WHERE source_id = ? AND source = ?
-"""
-_KNOWN = """
-    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
-      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.source_id = asked.value
+     WHERE id IN (SELECT sighting_id FROM sighting_hashes WHERE id_hash = ?) AND source = ? AND source_id = ?
+       AND recovery IS NOT NULL
 """
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
 _PROJECT = """
@@ -90,13 +86,13 @@ def record(
 
     With `only_known`, sightings that would make a new event are held: they are not recorded.
     """
-    known, own = _known(db, sightings) if sightings else ({}, list[Sighting]())
+    before, own = known(db, sightings) if sightings else ({}, list[Sighting]())
     fresh: dict[tuple[str, str], Sighting] = {}
     for sighting in own:
         name = (sighting.source, sighting.source_id)
-        if name not in known:
+        if name not in before:
             fresh.setdefault(name, sighting)
-    originals = [s for s in own if (s.source, s.source_id) in known and s.source.startswith("webhook:")]
+    originals = [s for s in own if (s.source, s.source_id) in before and s.source.startswith("webhook:")]
     db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
     written = _Writing(db, list(fresh.values()), times.iso(now), only_known=only_known) if fresh else None
     opened = [] if written is None else written.open_deliveries(routes)
@@ -110,13 +106,13 @@ def record(
         if written is not None and name in written.held:
             held.append(index)
             continue
-        if written is None or name in known:
-            event_id = known[name].event_id
+        if written is None or name in before:
+            event_id = before[name].event_id
         else:
             event_id = written.event_of[name]
         is_new = written is not None and event_id in written.new_events and event_id not in reported
         reported.add(event_id)
-        recorded.append(Recorded(event_id, is_new, shares_id, repeated=name in known or name in seen))
+        recorded.append(Recorded(event_id, is_new, shares_id, repeated=name in before or name in seen))
         seen.add(name)
     return BatchResult(recorded, opened, 0 if written is None else len(written.new_events), held)
 
@@ -145,6 +141,7 @@ class _Writing:
         self._insert_events()
         event_of = {label: event for one in assignments for label, event in one.event_of.items()}
         db.conn.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
+        db.conn.executemany(_HASHES, [_hashes(label, one) for label, one in ids.items()])
         for assignment in assignments:
             assignment.apply(db)
         self._note_projects(ids.values())
@@ -252,68 +249,24 @@ def preview(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> Batc
         db.conn.execute("RELEASE preview")
 
 
-class _Reported(msgspec.Struct, frozen=True):
-    """What the ledger has under a source's id: its event, and its body's fingerprint.
-
-    `sha` is None if the stored body is not complete.
-    """
-
-    event_id: int
-    sha: str | None
-
-
-_Names = dict[tuple[str, str], _Reported]
-
-
-def _known(db: Database, sightings: Sequence[Sighting]) -> tuple[_Names, list[Sighting]]:
-    """Rule 1: which of these sightings their source has reported before. Returns them too, each with a unique id.
-
-    A proxy may send different deliveries under one `Idempotency-Key`, so a body that differs gets an id of its own.
-    """
-    known = _look_up(db, sightings)
-    own = list(sightings)
-    if not known and len(own) == 1:
-        return known, own
-    bodies = {name: one.sha for name, one in known.items()}
-    others = []
-    for index, sighting in enumerate(sightings):
-        sha = _sha(sighting)
-        first = bodies.setdefault((sighting.source, sighting.source_id), sha)
-        if sha != first and sha is not None and first is not None:
-            own[index] = msgspec.structs.replace(sighting, source_id=f"{sighting.source_id}:{sha[:32]}")
-            others.append(own[index])
-    return known | _look_up(db, others) if others else known, own
-
-
-def _look_up(db: Database, sightings: Sequence[Sighting]) -> _Names:
-    if len(sightings) == 1:
-        only = sightings[0]
-        rows = db.conn.execute(_ONE_KNOWN, (only.source_id, only.source))
-    else:
-        rows = db.conn.execute(_KNOWN, (orjson.dumps([s.source_id for s in sightings]).decode(),))
-    return {
-        (source, source_id): _Reported(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
-        for source, source_id, event_id, sha, recovery in rows
-    }
-
-
-def _sha(s: Sighting) -> str | None:
-    """The fingerprint of a delivery's complete body. None for what GitLab may word differently at each request."""
-    return None if not richness(s.source) or _is_cut(s.recovery) else s.payload_sha
-
-
-def _is_cut(recovery: Recovery | None) -> bool:
-    """Whether a body is incomplete: GitLab's hook log redacts some fields."""
-    return recovery is not None and (recovery.by != "hook_log" or bool(recovery.redacted))
-
-
 def _as_seen(label: int, s: Sighting) -> Seen:
     at, precision = s.identity.happened_at, s.identity.precision
     return Seen(at, s.source, s.source_id, precision, s.payload_sha, label)
 
 
-def _original(s: Sighting) -> tuple[str, ...]:
-    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), s.source_id, s.source)
+def _original(s: Sighting) -> tuple[str | int, ...]:
+    found = (hashes.id_hash(s.source, s.source_id), s.source, s.source_id)
+    return (s.payload, s.payload_sha, orjson.dumps(s.headers).decode(), *found)
+
+
+def _hashes(sighting_id: int, s: Sighting) -> tuple[int, ...]:
+    about = s.identity
+    return (
+        sighting_id,
+        hashes.id_hash(s.source, s.source_id),
+        hashes.key_hash(about.key),
+        hashes.stored(about.happened_at),
+    )
 
 
 def _next_event_id(db: Database) -> int:

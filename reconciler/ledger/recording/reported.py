@@ -1,18 +1,89 @@
-"""Which keys have sightings, without matching them."""
+"""Rule 1: what a source reports again, under the same id, is not new. And which keys have sightings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import msgspec
 import orjson
 from sqlite_utils import Database
 
-REPORTED = """
-    SELECT asked.value FROM json_each(?) AS asked
-     WHERE EXISTS (SELECT 1 FROM sightings AS s WHERE s.key = asked.value)
+from reconciler.events.sighting import Recovery, Sighting
+from reconciler.ledger.recording.assign import richness
+from reconciler.ledger.storage import columns, hashes
+
+_WITH_HASH = """
+    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
+      FROM {} CROSS JOIN sightings AS s ON s.id = h.sighting_id
 """
+ONE_KNOWN = _WITH_HASH.format("sighting_hashes AS h") + " WHERE h.id_hash = ?"
+KNOWN = _WITH_HASH.format("json_each(?) AS asked CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value")
+
+KEYS = """
+    SELECT asked.value ->> 1 FROM json_each(?) AS asked
+     WHERE EXISTS (SELECT 1 FROM sighting_hashes AS h CROSS JOIN sightings AS s ON s.id = h.sighting_id
+                    WHERE h.key_hash = asked.value ->> 0 AND s.key = asked.value ->> 1)
+"""
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What the ledger has under a source's id: its event, and its body's fingerprint.
+
+    `sha` is None if the stored body is not complete.
+    """
+
+    event_id: int
+    sha: str | None
+
+
+Names = dict[tuple[str, str], Reported]
+
+
+def known(db: Database, sightings: Sequence[Sighting]) -> tuple[Names, list[Sighting]]:
+    """Which of these sightings their source has reported before. Returns them too, each with a unique id.
+
+    A proxy may send different deliveries under one `Idempotency-Key`, so a body that differs gets an id of its own.
+    """
+    found = _look_up(db, sightings)
+    own = list(sightings)
+    if not found and len(own) == 1:
+        return found, own
+    bodies = {name: one.sha for name, one in found.items()}
+    others = []
+    for index, sighting in enumerate(sightings):
+        sha = _sha(sighting)
+        first = bodies.setdefault((sighting.source, sighting.source_id), sha)
+        if sha != first and sha is not None and first is not None:
+            own[index] = msgspec.structs.replace(sighting, source_id=f"{sighting.source_id}:{sha[:32]}")
+            others.append(own[index])
+    return found | _look_up(db, others) if others else found, own
 
 
 def reported_keys(db: Database, keys: Iterable[str]) -> set[str]:
     """Those of these keys of which the ledger has a sighting."""
-    return {key for (key,) in db.conn.execute(REPORTED, (orjson.dumps(list(keys)).decode(),))}
+    asked = orjson.dumps([(hashes.key_hash(key), key) for key in keys]).decode()
+    return {key for (key,) in db.conn.execute(KEYS, (asked,))}
+
+
+def _look_up(db: Database, sightings: Sequence[Sighting]) -> Names:
+    """What the ledger has under these names, and under those that happen to have the same hash."""
+    asked = [hashes.id_hash(one.source, one.source_id) for one in sightings]
+    rows = (
+        db.conn.execute(ONE_KNOWN, asked)
+        if len(asked) == 1
+        else db.conn.execute(KNOWN, (orjson.dumps(asked).decode(),))
+    )
+    return {
+        (source, source_id): Reported(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
+        for source, source_id, event_id, sha, recovery in rows
+    }
+
+
+def _sha(s: Sighting) -> str | None:
+    """The fingerprint of a delivery's complete body. None for what GitLab may word differently at each request."""
+    return None if not richness(s.source) or _is_cut(s.recovery) else s.payload_sha
+
+
+def _is_cut(recovery: Recovery | None) -> bool:
+    """Whether a body is incomplete: GitLab's hook log redacts some fields."""
+    return recovery is not None and (recovery.by != "hook_log" or bool(recovery.redacted))

@@ -10,9 +10,21 @@ from sqlite_utils import Database
 from reconciler import __version__
 from reconciler.ledger.errors import LedgerBehind, LedgerVersion
 from reconciler.ledger.storage import meta
-from reconciler.ledger.storage.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, m0012, migrations
+from reconciler.ledger.storage.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, m0012, m0013, migrations
 
-__all__ = ["OPEN", "TIME", "UNREAD", "m0001", "m0005", "m0011", "m0012", "migration_names", "migrations", "upgrade"]
+__all__ = [
+    "OPEN",
+    "TIME",
+    "UNREAD",
+    "m0001",
+    "m0005",
+    "m0011",
+    "m0012",
+    "m0013",
+    "migration_names",
+    "migrations",
+    "upgrade",
+]
 
 
 def upgrade(db: Database) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
-from reconciler.ledger.storage import schema
+from reconciler.ledger.storage import hashes, schema
 from reconciler.ledger.storage.connection import LedgerDatabase, connect, explain, is_damage, transaction
 from reconciler.ledger.storage.damage import forget_damage
 from reconciler.ledger.storage.lock import only_service
@@ -100,6 +100,7 @@ def _fill(db: LedgerDatabase, path: Path, report: Callable[[str], None]) -> None
             report(f"copying {table}")
             _copy(db, table, path)
         report("building the indexes")
+        hashes.fill(db)
         for *_, made_by in derived:
             db.conn.execute(made_by)
         forget_damage(db)
@@ -108,9 +109,10 @@ def _fill(db: LedgerDatabase, path: Path, report: Callable[[str], None]) -> None
 
 _TABLES = """
     SELECT name FROM sqlite_master
-     WHERE type = 'table' AND name <> '_sqlite_migrations' AND substr(name, 1, 6) <> 'search'
+     WHERE type = 'table' AND name NOT IN ('_sqlite_migrations', 'sighting_hashes') AND substr(name, 1, 6) <> 'search'
 """
-"""All but the search index, which a service fills again in the background."""
+"""All but the hashes, which are made of the sightings, and the search index, which a service fills again in the
+background."""
 _DERIVED = """
     SELECT type, name, sql FROM sqlite_master
      WHERE type IN ('index', 'trigger') AND sql NOT NULL AND tbl_name <> '_sqlite_migrations'

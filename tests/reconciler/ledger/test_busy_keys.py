@@ -156,7 +156,7 @@ def test_what_stays_as_it_is_is_not_written(db: Database) -> None:
     cost = cost_of(db, [report("webhook:a", 200, 200 * MINUTE, Precision.RECEIVED_TIME, "new")])
     once = dict.fromkeys(cost.statements)  # a statement whose trigger looks at its row is traced for that too
     written = [sql.split()[0] for sql in once if sql.split()[0] not in ("SELECT", "BEGIN", "COMMIT")]
-    assert written == ["INSERT", "INSERT", "INSERT"]  # the event, the sighting, its project
+    assert written == ["INSERT", "INSERT", "INSERT", "INSERT"]  # the event, the sighting, its hashes, its project
 
 
 def test_events_of_an_earlier_rule_are_taken_apart_whole(db: Database) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlite_utils import Database
@@ -19,8 +22,10 @@ from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
+from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.connection import connect, transaction
 from tests.support import outcomes
+from tests.support.collisions import few_digests, no_digest
 from tests.support.history import (
     HOUR,
     MINUTE,
@@ -137,6 +142,17 @@ def test_nothing_is_told_twice_when_things_come_as_they_do(told: Told, poll: int
     assert fed.grouping == truth
     assert fed.attempts == [1] * len(truth)
     assert fed.absorbed == 0
+
+
+@settings(relaxed, max_examples=50)
+@given(told=histories(), seed=st.integers(0, 2**32), digest=st.sampled_from([no_digest, few_digests]))
+def test_collisions_of_hashes_change_nothing(told: Told, seed: int, digest: Callable[..., Any]) -> None:
+    truth = partition(lambda: [(number, name) for name, number in told.truth.items()])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hashes, "blake2b", digest)
+        fed = feed(shuffled(told.sightings, seed), told_after=1 + seed % 4)
+    assert fed.grouping == truth
+    assert fed.attempts == [1] * len(truth)
 
 
 times_near = st.one_of(

@@ -29,7 +29,7 @@ from reconciler.ledger.views import browse, dead_letters, overview, search, stat
 from tests.support import outcomes
 
 HOT = (
-    *("events", "sightings", "deliveries", "lanes", "coverage"),
+    *("events", "sightings", "sighting_hashes", "deliveries", "lanes", "coverage"),
     *("projects", "sources", "downtimes", "hooks", "attempts", "watched"),
 )
 BACK = {"destination": 1, "now": 0, "longest": 0, "latest": "x", "limit": 5}
@@ -88,6 +88,7 @@ def plans(db: Database, watched: Watched) -> dict[str, list[str]]:
 
 def scans(plan: list[str]) -> list[str]:
     aliases = {"e": "events", "s": "sightings", "d": "deliveries", "f": "sightings", "a": "attempts"}
+    aliases |= {"h": "sighting_hashes", "n": "sightings"}
     return [
         step
         for step in plan
@@ -175,5 +176,11 @@ def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
     assert any("INDEX deliveries_retrying (destination_id=? AND next_attempt_at>?)" in step for step in back)
     for side in (neighbourhood.EARLIER, neighbourhood.LATER):
         around = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + side, ("[]", 5))]
-        assert any("COVERING INDEX sightings_by_moment (key=? AND happened_at" in step for step in around)
+        by_moment = "h USING COVERING INDEX sighting_hashes_by_moment (key_hash=? AND happened_ms"
+        assert any(by_moment in step for step in around)
+        assert "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)" in around
         assert not any("TEMP B-TREE" in step for step in around)
+    for known, values in ((reported.KNOWN, ("[]",)), (reported.ONE_KNOWN, (1,))):
+        by_id = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + known, values)]
+        assert "SEARCH h USING COVERING INDEX sighting_hashes_by_id (id_hash=?)" in by_id
+        assert "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)" in by_id

@@ -66,7 +66,7 @@ def schema_of(path: Path) -> set[str]:
         return {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master")}
 
 
-@pytest.mark.parametrize("name", [*named("index"), *WORDS])
+@pytest.mark.parametrize("name", [*named("index"), *WORDS, "sighting_hashes"])
 def test_what_is_made_of_the_tables_is_made_anew(ledger: Path, sound: Path, name: str) -> None:
     overwrite(ledger, pages_of(ledger, name))
     damaged = ledger.read_bytes()

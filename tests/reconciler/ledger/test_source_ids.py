@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.recording.record import record
+from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.connection import connect, transaction
+from tests.support.collisions import few_digests, no_digest
 
 NOW = Millis(1_790_000_000_000)
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
+@pytest.fixture(params=[no_digest, few_digests, blake2b], ids=["one hash", "a few hashes", "hashes"])
+def db(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Collisions of hashes change nothing."""
+    monkeypatch.setattr(hashes, "blake2b", request.param)
     with closing(connect(tmp_path / "ledger.db")) as opened:
         yield opened
 
@@ -93,3 +98,16 @@ def test_records_of_the_api_change_and_stay_the_same_ones(db: Database) -> None:
 
     assert recorded(db, [[one("before")], [one("after")], [one("a"), one("b")]]) == 1
     assert db.execute("SELECT count(*) FROM sightings").fetchone()[0] == 1
+
+
+def test_what_another_source_has_told_under_the_same_id_is_something_else(db: Database) -> None:
+    first = delivery("a")
+    other = msgspec.structs.replace(delivery("b"), source="webhook:other")
+    assert recorded(db, [[first], [other], [first, other]]) == 2
+
+
+def test_a_delivery_s_own_bytes_replace_no_other_body(db: Database) -> None:
+    logged = [delivery("a", recovered=True), delivery("b", recovered=True)]
+    assert recorded(db, [logged, [delivery("a")]]) == 2
+    shown = db.execute("SELECT ref, payload ->> 'ref', recovery IS NULL FROM sightings ORDER BY ref").fetchall()
+    assert shown == [("refs/heads/a", "refs/heads/a", 1), ("refs/heads/b", "refs/heads/b", 0)]

@@ -124,7 +124,7 @@ async def test_a_ledger_that_is_locked_is_recorded_in_later(path: Path, monkeypa
     async with life(path) as made:
         await made.recorded()
         troubles: list[str | None] = []
-        made.ledger._writer.listener.trouble = troubles.append
+        monkeypatch.setattr(made.ledger._writer.listener, "trouble", troubles.append)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await append(path, *numbered([1, 2, 3]))
@@ -271,8 +271,8 @@ async def test_what_is_recorded_is_trimmed_and_nothing_else(path: Path) -> None:
 
 
 async def test_a_project_that_one_webhook_names_is_known_to_the_next(path: Path) -> None:
-    named = {"project": {"id": 42, "path_with_namespace": "group/project"}}
-    await append(path, webhook(1, **named), webhook(2, project={"path_with_namespace": "group/project"}))
+    named = webhook(1, project={"id": 42, "path_with_namespace": "group/project"})
+    await append(path, named, webhook(2, project={"path_with_namespace": "group/project"}))
     await record_all(path)
     await append(path, webhook(3, project={"path_with_namespace": "group/project"}))
     await record_all(path)  # known from the ledger

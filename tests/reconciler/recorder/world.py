@@ -124,5 +124,5 @@ def antidote(path: Path) -> None:
         db.execute("DROP TRIGGER poison")
 
 
-def numbered(texts: Sequence[int | str]) -> list[ReceivedWebhook]:
+def numbered(texts: Sequence[object]) -> list[ReceivedWebhook]:
     return [webhook(text, at=n) for n, text in enumerate(texts)]

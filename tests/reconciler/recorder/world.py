@@ -28,7 +28,7 @@ NOW = times.from_iso("2026-11-24T12:00:00.000Z")
 EVERYTHING = Route(1, "none", lambda _: True)
 
 
-def webhook(n: int | str, *, at: int = 0, headers: dict[str, str] | None = None, **more: Any) -> ReceivedWebhook:
+def webhook(n: object, *, at: int = 0, headers: dict[str, str] | None = None, **more: Any) -> ReceivedWebhook:
     """Without an id of GitLab's: whoever records it twice makes two events of it."""
     body = {"object_kind": "issue", "object_attributes": {"id": 1, "action": "update", "title": f"{n}"}} | more
     return ReceivedWebhook("default", Millis(NOW + at), headers or {}, json.dumps(body).encode())

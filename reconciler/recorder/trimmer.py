@@ -12,7 +12,8 @@ from reconciler.ledger.ledger import Ledger
 
 TRIM_S = 0.5
 """How often it looks."""
-TRIM_PAUSE_S = 0.002
+TRIM_PAUSE_S = 0.005
+"""The pause between two steps, if a step takes no longer: whoever waits for a lock of SQLite tries it only now and then."""
 
 
 class Trimmer:
@@ -36,6 +37,8 @@ class Trimmer:
 
 
 def _trim(intake: SqliteReader, through: int) -> None:
+    began = time.monotonic()
     while intake.trim(through=through):
-        time.sleep(TRIM_PAUSE_S)  # the receiver appends meanwhile
+        time.sleep(max(TRIM_PAUSE_S, time.monotonic() - began))  # the receiver appends meanwhile
+        began = time.monotonic()
     intake.checkpoint()

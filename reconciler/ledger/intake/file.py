@@ -162,6 +162,7 @@ def _open_alone(path: Path) -> IntakeFile:
         conn.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
+        conn.execute("PRAGMA secure_delete = OFF")  # else each body that is trimmed is written again, as zeros
         conn.execute(f"PRAGMA wal_autocheckpoint = {WAL_LIMIT_BYTES // PAGE_SIZE}")
         conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         if version < VERSION:
@@ -236,6 +237,22 @@ def _keep_apart(path: Path) -> None:
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError), _alone(path):
             path.with_name(path.name + suffix).rename(path.with_name(left + suffix))
+
+
+def copy_after(file: IntakeFile, after: int, made: Path) -> None:
+    """Copy the webhooks after a position to a new intake with the same id. Raises sqlite3.Error and IntakeUnavailable.
+
+    Each read is short, so that no log has to grow for it.
+    """
+    last = last_position(file.conn)
+    with closing(open_intake(made)) as new:
+        new.conn.execute("PRAGMA synchronous = OFF")  # a crash removes this copy's purpose too
+        new.conn.execute("BEGIN IMMEDIATE")
+        new.conn.execute("UPDATE intake SET id = ?", (file.id,))
+        while after < last and (some := read_after(file.conn, after=after, limit=_COPIED_AT_ONCE)):
+            new.conn.executemany(_COPY, [(one.position, *as_row(one.webhook)) for one in some])
+            after = some[-1].position
+        new.conn.execute("COMMIT")
 
 
 def _copy(damaged: Path, made: Path) -> tuple[int, int]:

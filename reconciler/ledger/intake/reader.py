@@ -14,10 +14,13 @@ from reconciler.ledger.intake.intake import Place, StoredWebhook
 from reconciler.ledger.intake.rows import last_position, read_after
 
 TRIM = 200
-"""So many webhooks are removed at once: the receiver waits meanwhile."""
+"""At most so many webhooks are removed at once: the receiver waits meanwhile."""
+TRIM_BYTES = 2 * 1024 * 1024
+"""A step ends when the bodies that it removes have so many bytes."""
 
 FIRST = "SELECT received_at FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
-TRIMMED = "DELETE FROM webhooks WHERE position IN (SELECT position FROM webhooks WHERE position <= ? LIMIT ?)"
+SIZES = "SELECT position, length(body) FROM webhooks WHERE position <= ? ORDER BY position LIMIT ?"
+TRIMMED = "DELETE FROM webhooks WHERE position <= ?"
 
 T = TypeVar("T")
 
@@ -49,16 +52,18 @@ class SqliteReader:
 
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
-        return self._run(lambda conn: conn.execute(TRIMMED, (through, TRIM)).rowcount == TRIM)
+        return self._run(partial(_trim, through=through))
 
     def checkpoint(self) -> None:
-        """Move the WAL's content into the file, so that appending need not."""
+        """Move the WAL's content into the file, so that appending need not. It waits for nobody."""
+        self._run(_checkpoint)
         wal = self._path.with_name(self._path.name + "-wal")
         try:
             is_long = wal.stat().st_size > WAL_LIMIT_BYTES // 2
         except OSError:
             return
-        self._run(lambda conn: conn.execute(f"PRAGMA wal_checkpoint({'RESTART' if is_long else 'PASSIVE'})"))
+        if is_long:
+            self._run(_begin_log_anew)
 
     def close(self) -> None:
         """Close the file."""
@@ -69,6 +74,34 @@ class SqliteReader:
             return ask(self._file.conn)
         except sqlite3.Error as error:
             raise IntakeUnavailable(f"{self._path}: {explain(error)}") from error
+
+
+def _trim(conn: sqlite3.Connection, through: int) -> bool:
+    last, rows, size = 0, 0, 0
+    for position, length in conn.execute(SIZES, (through, TRIM)):
+        last, rows, size = position, rows + 1, size + length
+        if size >= TRIM_BYTES:
+            break
+    if rows:
+        conn.execute(TRIMMED, (last,))
+    return rows == TRIM or size >= TRIM_BYTES
+
+
+def _checkpoint(conn: sqlite3.Connection) -> None:
+    conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _begin_log_anew(conn: sqlite3.Connection) -> None:
+    """Let the next append begin at the start of the WAL, unless somebody reads or writes it now.
+
+    This holds the write lock. With a busy timeout it would hold it for as long as a reader's snapshot lasts.
+    """
+    [[patience]] = conn.execute("PRAGMA busy_timeout")
+    conn.execute("PRAGMA busy_timeout = 0")
+    try:
+        conn.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    finally:
+        conn.execute(f"PRAGMA busy_timeout = {patience}")
 
 
 def waiting(place: Place | None, file: IntakeFile) -> tuple[int, str | None]:

@@ -17,13 +17,13 @@ import msgspec
 
 from reconciler.events import times
 from reconciler.ledger.errors import LedgerDamaged, LedgerError
-from reconciler.ledger.intake.file import IntakeFile, intake_path, look_into
+from reconciler.ledger.intake.file import IntakeFile, copy_after, intake_path, look_into, open_intake
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.intake.rows import read_after
 from reconciler.ledger.recording.place import note_place, place
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
-from reconciler.ledger.storage.connection import REPAIR, connect, explain, is_damage, transaction
+from reconciler.ledger.storage.connection import REPAIR, LedgerDatabase, connect, explain, is_damage, transaction
 from reconciler.ledger.storage.files import make_private
 from reconciler.ledger.storage.ids import rename_from_here
 from reconciler.ledger.storage.lock import only_service
@@ -50,7 +50,7 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
     """Copy a ledger, as it is at one moment, to a new file, and check the copy.
 
     Webhooks that wait in the intake are in the copy too: a service that is started with it records them. Writers do
-    not wait: the copy is read in one snapshot. The file gets its name when it is complete and on disk.
+    not wait: the ledger is read in one snapshot. The file gets its name when it is complete and on disk.
     `progress` is called with the pages done and the total.
 
     Raises LedgerError if the ledger can't be read, or the copy can't be written.
@@ -61,20 +61,12 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
         raise LedgerError(f"{target}: is there already; give another name, or a folder to have one made")
     part = target.with_name(target.name + ".part")
     try:
-        # The intake's snapshot first: what is recorded from now on is in the ledger's copy.
-        with _snapshot(intake_path(source)) as intake, closing(connect(source, readonly=True)) as db:
-            # One snapshot for the whole copy: otherwise a commit in between would restart it.
-            db.conn.execute("BEGIN")
-            db.conn.execute("SELECT 1 FROM events LIMIT 1").fetchone()
-            part.unlink(missing_ok=True)
-            make_private(part)
-            with closing(sqlite3.connect(part)) as copy:
-                db.conn.backup(
-                    copy, pages=PAGES_A_STEP, progress=lambda _status, left, total: progress(total - left, total)
-                )
-            db.conn.execute("COMMIT")
-            if intake is not None:
-                _add_waiting(part, intake)
+        part.unlink(missing_ok=True)
+        make_private(part)
+        with closing(connect(source, readonly=True)) as db, _waiting(source, db, target) as waiting:
+            _copy_ledger(db, part, progress)
+            if waiting is not None:
+                _add_waiting(part, waiting)
         found = _inspect(part, called=source)
         _sync(part)
         part.rename(target)
@@ -90,24 +82,52 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
     return msgspec.structs.replace(found, path=str(target))
 
 
+def _copy_ledger(db: LedgerDatabase, part: Path, progress: Callable[[int, int], None]) -> None:
+    # One snapshot for the whole copy: otherwise a commit in between would restart it.
+    db.conn.execute("BEGIN")
+    db.conn.execute("SELECT 1 FROM events LIMIT 1").fetchone()
+    with closing(sqlite3.connect(part)) as copy:
+        db.conn.backup(copy, pages=PAGES_A_STEP, progress=lambda _status, left, total: progress(total - left, total))
+    db.conn.execute("COMMIT")
+
+
 @contextmanager
-def _snapshot(path: Path) -> Iterator[IntakeFile | None]:
-    """An intake as it is now, whatever is removed from it meanwhile; None if there is none."""
-    file = look_into(path)
+def _waiting(source: Path, db: LedgerDatabase, target: Path) -> Iterator[IntakeFile | None]:
+    """What waits in the intake, in a file that is there during the block; None if there is no intake.
+
+    It is copied before the ledger: what is removed from the intake meanwhile is in the ledger's copy. So no snapshot
+    of the intake is open while the ledger is copied, for which its log would grow.
+    """
+    file = look_into(intake_path(source))
     if file is None:
         yield None
         return
-    with closing(file):
-        file.conn.execute("BEGIN")
-        file.conn.execute("SELECT 1 FROM webhooks LIMIT 1").fetchone()
-        yield file
+    part = target.with_name(f"{target.name}.intake.part")
+    try:
+        with closing(file):
+            _remove(part)
+            copy_after(file, _recorded(db, file), part)
+        with closing(open_intake(part)) as waiting:
+            yield waiting
+    finally:
+        _remove(part)
+
+
+def _recorded(db: LedgerDatabase, intake: IntakeFile) -> int:
+    """The position up to which an intake is recorded."""
+    at = place(db)
+    return at.position if at is not None and at.intake_id == intake.id else 0
+
+
+def _remove(part: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        _beside(part, suffix).unlink(missing_ok=True)
 
 
 def _add_waiting(copy: Path, intake: IntakeFile) -> None:
     """Add the webhooks to a copy that are not recorded in it: a service that is started with it records them."""
     with closing(connect(copy)) as db, transaction(db):
-        at = place(db)
-        after = at.position if at is not None and at.intake_id == intake.id else 0
+        after = _recorded(db, intake)
         while some := read_after(intake.conn, after=after, limit=WEBHOOKS_A_STEP):
             keep(db, [FailedWebhook(one.webhook, NOT_YET) for one in some], now=times.now(), due=True)
             after = some[-1].position

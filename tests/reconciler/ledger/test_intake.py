@@ -142,6 +142,18 @@ async def test_it_is_trimmed_in_steps(kind: Kind, path: Path, monkeypatch: pytes
         assert not intake.trim(through=middle)
 
 
+async def test_a_step_of_trimming_has_a_limit_in_bytes(
+    kind: Kind, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "TRIM_BYTES", 1000)
+    await append(kind, path, *("x" * 400 for _ in range(7)), "y" * 5000)
+    with closing(kind.reader(path)) as intake:
+        last, left = intake.last_position(), []
+        while intake.trim(through=last):
+            left.append(len(intake.read(after=0, limit=100)))
+        assert left[:3] == [5, 2, 0]
+
+
 async def test_no_position_is_used_twice(kind: Kind, path: Path) -> None:
     """Even after everything was removed, and the intake was opened again by both sides."""
     await append(kind, path, "one", "two")

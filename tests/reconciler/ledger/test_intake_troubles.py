@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake import file
+from reconciler.ledger.intake import file, reader
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import look_into, open_intake
 from reconciler.ledger.intake.intake import StoredWebhook
@@ -91,7 +91,7 @@ def said(path: Path) -> Iterator[None]:
 async def test_another_file_or_none_is_in_its_place(path: Path, what: str) -> None:
     intake = SqliteAppender(path)
     await intake.append(webhook("one"))
-    reader = SqliteReader(path)
+    old = SqliteReader(path)
     aside = path.with_name("aside")
     if what == "removed":
         for one in files(path):
@@ -100,11 +100,11 @@ async def test_another_file_or_none_is_in_its_place(path: Path, what: str) -> No
         move(path, aside)
     if what == "replaced":
         await append(SQLITE, path, "of another")
-    assert reader.is_replaced()
+    assert old.is_replaced()
     await intake.append(webhook("two"))
-    assert bodies_of(reader.read(after=0, limit=10)) == ["one"]  # the old one is read to its end
-    assert identity(path) != reader.intake_id
-    reader.close()
+    assert bodies_of(old.read(after=0, limit=10)) == ["one"]  # the old one is read to its end
+    assert identity(path) != old.intake_id
+    old.close()
     await intake.append(webhook("three"))
     await intake.close()
     assert bodies(path) == (["of another"] if what == "replaced" else []) + ["two", "three"]
@@ -129,11 +129,11 @@ async def test_only_the_file_itself_was_moved(path: Path) -> None:
     """Its log, which stays, is kept for it, and is not taken for that of the new file."""
     intake = SqliteAppender(path)
     await intake.append(webhook("one"))
-    reader = SqliteReader(path)
+    old = SqliteReader(path)
     rename(path, path.with_name("aside"))
     await intake.append(webhook("two"))
-    assert bodies_of(reader.read(after=0, limit=10)) == ["one"]
-    reader.close()
+    assert bodies_of(old.read(after=0, limit=10)) == ["one"]
+    old.close()
     await intake.close()
     assert bodies(path) == ["two"]
     assert damaged_aside(path) == []
@@ -250,6 +250,34 @@ async def test_another_process_holds_its_lock(path: Path, monkeypatch: pytest.Mo
     await intake.close()
     assert bodies(path) == ["one", "three"]
     assert [why is None for why in troubles] == [False, True]
+
+
+async def test_trimming_does_not_write_the_bodies_again(path: Path) -> None:
+    await append(SQLITE, path, "x" * 1_000_000)
+    with closing(SqliteReader(path)) as intake:
+        intake.trim(through=intake.last_position())
+        assert files(path)[0].stat().st_size < 200_000
+
+
+async def test_a_long_log_waits_for_no_reader(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that waited for a snapshot would keep the receiver waiting too."""
+    monkeypatch.setattr(file, "PATIENCE_S", 600)
+    monkeypatch.setattr(reader, "WAL_LIMIT_BYTES", 0)
+    intake = SqliteAppender(path)
+    await intake.append(webhook("one"))
+    with closing(SqliteReader(path)) as trimming, closing(sqlite3.connect(path, isolation_level=None)) as snapshot:
+        snapshot.execute("BEGIN")
+        snapshot.execute("SELECT 1 FROM webhooks").fetchone()
+        await intake.append(webhook("two"))
+        checkpoint = asyncio.create_task(asyncio.to_thread(trimming.checkpoint))
+        try:
+            await asyncio.wait([checkpoint], timeout=20)
+            assert checkpoint.done()
+        finally:
+            snapshot.execute("COMMIT")
+            await checkpoint
+        assert trimming._file.conn.execute("PRAGMA busy_timeout").fetchone() == (600_000,)
+    await intake.close()
 
 
 FULL = """

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.intake.file import IntakeFile, copy_after, intake_path
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.recorder.recorder import LOST
 from tests.reconciler.recorder.world import append, kept, life, make, numbered, record_all, rows, titles, webhook
@@ -62,6 +66,44 @@ async def test_a_copy_beside_a_service_that_records(path: Path, tmp_path: Path) 
         await made.recorded()
     await restored(tmp_path / "copy.db", path)  # the rest is in the same intake
     assert sorted(titles(path), key=int) == [f"{n}" for n in range(40)]
+
+
+async def test_the_intake_is_not_held_while_the_ledger_is_copied(path: Path, tmp_path: Path) -> None:
+    """A snapshot would let its log grow, and the receiver wait for a checkpoint."""
+    await append(path, *numbered([1, 2]))
+    busy: list[int] = []
+
+    def look(_done: int, _total: int) -> None:
+        with closing(sqlite3.connect(intake_path(path))) as conn:
+            conn.execute("PRAGMA busy_timeout = 0")
+            conn.execute("UPDATE intake SET checked = checked + 1")
+            conn.commit()
+            busy.append(conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+    backup(path, tmp_path / "copy.db", look)
+    assert set(busy) == {0}
+    assert sorted(one.name for one in tmp_path.iterdir() if "copy" in one.name) == ["copy.db"]
+    await restored(tmp_path / "copy.db", path)
+    assert titles(path) == ["1", "2"]
+
+
+async def test_what_is_recorded_and_trimmed_during_the_copy_is_there_once(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(path, *numbered(range(1, 6)))
+
+    def copy_after_trimming(file: IntakeFile, after: int, made: Path) -> None:
+        other.submit(asyncio.run, record_all(path)).result()
+        with closing(SqliteReader(intake_path(path))) as intake:
+            intake.trim(through=3)
+        copy_after(file, after, made)
+
+    with ThreadPoolExecutor(1) as other, monkeypatch.context() as patched:
+        patched.setattr(copying, "copy_after", copy_after_trimming)
+        backup(path, tmp_path / "copy.db")
+    remove_intake(path)
+    await restored(tmp_path / "copy.db", path)
+    assert titles(path) == ["1", "2", "3", "4", "5"]
 
 
 async def test_what_came_after_the_copy_and_is_in_the_intake_still(path: Path, tmp_path: Path) -> None:

@@ -81,8 +81,9 @@ class IntakeFile:
 
 
 def intake_path(ledger: Path) -> Path:
-    """Where the intake of a ledger is: beside it."""
-    return ledger.with_name(f"{ledger.name}.intake")
+    """Where the intake of a ledger is: beside the file itself, not beside a link to it."""
+    real = ledger.resolve()
+    return real.with_name(f"{real.name}.intake")
 
 
 def open_intake(path: Path) -> IntakeFile:

@@ -189,6 +189,7 @@ def restore(copy: Path, path: Path) -> tuple[Copy, Path | None]:
 
     Raises LedgerError if the copy can't be used, or a service has the ledger.
     """
+    path = path.resolve()  # a link stays one: the intake is beside the file itself
     with only_service(path):
         found = inspect(copy)
         part = path.with_name(path.name + ".restoring")

@@ -44,6 +44,7 @@ def repair(path: Path, report: Callable[[str], None] = lambda _: None) -> Path |
     """
     if not path.exists():
         raise LedgerError(f"{path}: there is no such file")
+    path = path.resolve()  # a link stays one: the intake is beside the file itself
     with only_service(path):
         report("checking the ledger")
         try:

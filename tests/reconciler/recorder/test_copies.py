@@ -126,3 +126,17 @@ async def test_a_damaged_intake_is_copied_but_for_what_can_t_be_read(path: Path,
     lost = kept(path)
     assert {error for _, error, _ in lost} == {LOST}
     assert len(titles(path)) == 20 - len(lost) >= 17
+
+
+async def test_a_link_to_a_ledger_has_the_same_intake(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "folder" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    await append(link, *numbered([1, 2]))
+    await record_all(path)
+    assert titles(path) == ["1", "2"]
+    await append(path, webhook(3))
+    backup(link, tmp_path / "copy.db")
+    await restored(tmp_path / "copy.db", link)
+    assert link.is_symlink()
+    assert titles(path) == ["1", "2", "3"]

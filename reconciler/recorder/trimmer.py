@@ -13,7 +13,7 @@ from reconciler.ledger.ledger import Ledger
 TRIM_S = 0.5
 """How often it looks."""
 TRIM_PAUSE_S = 0.005
-"""The pause between two steps, if a step takes no longer: whoever waits for a lock of SQLite tries it only now and then."""
+"""The pause between two steps, if a step takes no longer: who waits for SQLite's lock tries it only now and then."""
 
 
 class Trimmer:

@@ -22,7 +22,7 @@ from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.rows import INSERT, as_row, last_position, read_after
 from reconciler.ledger.storage.connection import explain as storage_explain
 from reconciler.ledger.storage.connection import is_damage
-from reconciler.ledger.storage.files import Files, make_private
+from reconciler.ledger.storage.files import Files, identity, make_private, sync
 
 VERSION = 1
 PAGE_SIZE = 8192
@@ -103,8 +103,7 @@ def open_or_replace(path: Path, damage: sqlite3.Error | None) -> IntakeFile:
             return _replace(path, damage)
         file: IntakeFile | None = None
         try:
-            _keep_apart(path)
-            file = _open(path)
+            file = _open(path, anew=True)
             file.conn.execute(_OLDEST, (_CHECKED,)).fetchone()
         except sqlite3.DatabaseError as error:
             if file is not None:
@@ -148,8 +147,12 @@ def look_into(path: Path) -> IntakeFile | None:
     return file
 
 
-def _open(path: Path) -> IntakeFile:
+def _open(path: Path, *, anew: bool = False) -> IntakeFile:
+    """With `anew`, a log that is there without its file is put aside."""
     with _alone(path):
+        _finish(path)
+        if anew and not (path.exists() and path.stat().st_size):
+            _leave_log(path)
         return _open_alone(path)
 
 
@@ -196,24 +199,75 @@ def explain(error: sqlite3.Error) -> str:
 def _replace(path: Path, error: sqlite3.Error) -> IntakeFile:
     """Put a damaged intake aside and begin another one, with what can be read of the damaged one.
 
-    The new file is complete before the damaged one is moved.
+    The new file is complete and on disk before the damaged one is moved. Nothing is appended to that one meanwhile,
+    and if another receiver replaces it first, that is the file which is opened.
     """
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
-    made = path.with_name(f"{path.name}.replacing")
-    for suffix in _SUFFIXES:
-        made.with_name(made.name + suffix).unlink(missing_ok=True)
-    copied, lost = _copy(path, made)
-    with _alone(path):
-        for suffix in _SUFFIXES:
-            file = path.with_name(path.name + suffix)
-            if file.exists():
-                file.rename(aside.with_name(aside.name + suffix))
-        made.rename(path)
-    log.error(
-        "intake damaged: another one was begun, the damaged file is kept",
-        reason=str(error), at=str(aside), copied=copied, lost=lost,
-    )  # fmt: skip
+    made = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
+    damaged = identity(path)
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S)) as old:
+            _keep_from_appending(old)
+            copied, lost = _copy(old, made)
+            sync(made)
+            with _alone(path):
+                if identity(path) == damaged:
+                    log.error(
+                        "intake damaged: another one is begun, the damaged file is kept",
+                        reason=str(error), at=str(aside), copied=copied, lost=lost,
+                    )  # fmt: skip
+                    _exchange(path, made, aside)
+    finally:
+        _remove(made)
     return _open(path)
+
+
+def _keep_from_appending(damaged: sqlite3.Connection) -> None:
+    """Take the write lock, if the damage allows that: then nobody can append either. Raises sqlite3.Error."""
+    try:
+        damaged.execute("BEGIN IMMEDIATE")
+    except sqlite3.DatabaseError as error:
+        if not is_unusable(error):
+            raise
+
+
+def _exchange(path: Path, made: Path, aside: Path) -> None:
+    """Replace an intake. After a kill anywhere in here, the next that opens it finishes this (`_finish`)."""
+    made.replace(_replacing(path))
+    sync(path.parent)
+    for suffix in ("", "-wal", "-shm"):  # the file first: while it is there, the new one does not count
+        with contextlib.suppress(FileNotFoundError):
+            _beside(path, suffix).rename(_beside(aside, suffix))
+    sync(path.parent)
+    _finish(path)
+    for left in path.parent.glob(f"{path.name}.new-*"):  # of kills, or of a receiver that came too late
+        left.unlink(missing_ok=True)
+
+
+def _finish(path: Path) -> None:
+    """Move the new file of `_exchange` to the path, if the damaged one has gone from there. Raises OSError."""
+    made = _replacing(path)
+    if not made.exists():
+        return
+    if path.exists():  # a kill came before the damaged file was moved: what was copied may have grown since
+        made.unlink()
+        return
+    _leave_log(path)
+    made.rename(path)
+    sync(path.parent)
+
+
+def _replacing(path: Path) -> Path:
+    return path.with_name(f"{path.name}.replacing")
+
+
+def _remove(path: Path) -> None:
+    for suffix in _SUFFIXES:
+        _beside(path, suffix).unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 @contextlib.contextmanager
@@ -230,14 +284,12 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _keep_apart(path: Path) -> None:
+def _leave_log(path: Path) -> None:
     """The log of an intake that was moved without it must not be taken for that of the new file."""
-    if path.exists() and path.stat().st_size:
-        return
-    left = f"{path.name}.left-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    left = path.with_name(f"{path.name}.left-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
     for suffix in ("-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError), _alone(path):
-            path.with_name(path.name + suffix).rename(path.with_name(left + suffix))
+        with contextlib.suppress(FileNotFoundError):
+            _beside(path, suffix).rename(_beside(left, suffix))
 
 
 def copy_after(file: IntakeFile, after: int, made: Path) -> None:
@@ -256,14 +308,14 @@ def copy_after(file: IntakeFile, after: int, made: Path) -> None:
         new.conn.execute("COMMIT")
 
 
-def _copy(damaged: Path, made: Path) -> tuple[int, int]:
+def _copy(old: sqlite3.Connection, made: Path) -> tuple[int, int]:
     """Copy what can be read of a damaged intake to a new one. Returns how many webhooks were read, and how many not.
 
     If its id and its last position can be read, the copy is the same intake: what was recorded of it is not recorded
     again.
     """
     copied = lost = after = 0
-    with closing(_open(made)) as new, closing(sqlite3.connect(damaged, isolation_level=None)) as old:
+    with closing(_open(made)) as new:
         new.conn.execute("BEGIN IMMEDIATE")
         before = _identity(old)
         try:

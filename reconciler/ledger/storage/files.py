@@ -69,6 +69,15 @@ def identity(path: Path) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _advice(path: Path, suffix: str, *, gone: bool) -> str:
     what = "was moved or removed while it was in use" if gone else "is another file than the one in use"
     if not suffix:

@@ -24,7 +24,7 @@ from reconciler.ledger.recording.place import note_place, place
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import REPAIR, LedgerDatabase, connect, explain, is_damage, transaction
-from reconciler.ledger.storage.files import make_private
+from reconciler.ledger.storage.files import make_private, sync
 from reconciler.ledger.storage.ids import rename_from_here
 from reconciler.ledger.storage.lock import only_service
 
@@ -68,9 +68,9 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
             if waiting is not None:
                 _add_waiting(part, waiting)
         found = _inspect(part, called=source)
-        _sync(part)
+        sync(part)
         part.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
     except sqlite3.Error as error:
         part.unlink(missing_ok=True)
         raise LedgerError(f"{target}: the copy failed: {explain(error)}") from error
@@ -215,9 +215,9 @@ def exchange(new: Path, path: Path, why: str) -> Path | None:
     if _beside(new, "-wal").exists():  # SQLite could not write the log into the file, and does not report that
         raise OSError(errno.EIO, "its last changes can't be written into its file")
     if not path.exists():
-        _sync(new)
+        sync(new)
         new.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
         return None
     old, made = path.stat(), new.stat()
     if (old.st_uid, old.st_gid) != (
@@ -226,20 +226,20 @@ def exchange(new: Path, path: Path, why: str) -> Path | None:
     ):  # seccomp may forbid a service to call it
         with contextlib.suppress(PermissionError):
             os.chown(new, old.st_uid, old.st_gid)
-    _sync(new)
+    sync(new)
     _fold_in(path)
     aside = _unused(path.with_name(f"{path.name}.before-{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
     try:
         for suffix in ("", "-wal"):
             if _beside(path, suffix).exists():
                 _keep(_beside(path, suffix), _beside(aside, suffix))
-        _sync(path.parent)
+        sync(path.parent)
         _without_log(path)  # SQLite would use it for the new file
         new.replace(path)
     except OSError:
         _give_back(aside, path)
         raise
-    _sync(path.parent)
+    sync(path.parent)
     return aside
 
 
@@ -260,7 +260,7 @@ def _keep(file: Path, aside: Path) -> None:
         make_private(aside)
         shutil.copyfile(file, aside)
         shutil.copystat(file, aside)
-        _sync(aside)
+        sync(aside)
 
 
 def _unused(path: Path) -> Path:
@@ -285,12 +285,3 @@ def _without_log(path: Path) -> None:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -234,6 +235,66 @@ async def test_no_room_for_another_file_loses_nothing(path: Path, monkeypatch: p
     assert damaged_aside(path) == []
     await append(SQLITE, path, "new")
     assert [one.position for one in read(path)] == list(range(1, 42))
+
+
+KILLED = """
+import os, sqlite3, sys
+from pathlib import Path
+from reconciler.ledger.intake.file import open_or_replace
+
+left, rename = int(sys.argv[2]), Path.rename
+
+def counted(change):
+    def run(self, *arguments):
+        global left
+        if not left:
+            os._exit(9)
+        left -= 1
+        return change(self, *arguments)
+    return run
+
+Path.rename, Path.replace = counted(Path.rename), counted(Path.replace)
+open_or_replace(Path(sys.argv[1]), sqlite3.DatabaseError("malformed"))
+"""
+
+
+@pytest.mark.parametrize("renames", range(5))
+@pytest.mark.parametrize("first", ["receiver", "recorder"])
+async def test_a_kill_while_it_is_replaced_loses_nothing(path: Path, renames: int, first: str) -> None:
+    living = SqliteAppender(path)  # so that the log has to be moved too
+    for n in range(1, 41):
+        await living.append(webhook(f"{n}:{BIG}"))
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, str(path), str(renames)])
+    assert done.returncode == (9 if renames < 5 else 0)
+    if renames < 2:
+        await living.append(webhook("41"))
+    if first == "recorder":
+        assert len(bodies(path)) == (41 if renames < 2 else 40)
+    await append(SQLITE, path, "new")
+    await living.close()
+    expected = [*(f"{n}:{BIG}" for n in range(1, 41)), *(["41"] if renames < 2 else []), "new"]
+    assert bodies(path) == expected
+    assert not list(path.parent.glob("*.replacing*"))
+
+
+async def test_nothing_is_appended_to_one_that_is_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two receivers, of which one has met damage."""
+    other = SqliteAppender(path)
+    await other.append(webhook("one"))
+    waiting: list[asyncio.Future[None]] = []
+    copy, loop = file._copy, asyncio.get_running_loop()
+
+    def copy_and_append(*arguments: Any) -> tuple[int, int]:
+        result = copy(*arguments)
+        loop.call_soon_threadsafe(lambda: waiting.append(other.append(webhook("two"))))
+        return result
+
+    monkeypatch.setattr(file, "_copy", copy_and_append)
+    opened = await asyncio.to_thread(file.open_or_replace, path, sqlite3.DatabaseError("malformed"))
+    opened.close()
+    await waiting[0]
+    await other.close()
+    assert bodies(path) == ["one", "two"]
 
 
 async def test_another_process_holds_its_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

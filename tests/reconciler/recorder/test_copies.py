@@ -33,6 +33,10 @@ def remove_intake(ledger: Path) -> None:
         one.unlink()
 
 
+def names(folder: Path, like: str) -> list[str]:
+    return sorted(one.name for one in folder.glob(like))
+
+
 async def restored(copy: Path, path: Path) -> None:
     """Replace the ledger, start, and wait until everything is recorded."""
     restore(copy, path)
@@ -82,7 +86,7 @@ async def test_the_intake_is_not_held_while_the_ledger_is_copied(path: Path, tmp
 
     backup(path, tmp_path / "copy.db", look)
     assert set(busy) == {0}
-    assert sorted(one.name for one in tmp_path.iterdir() if "copy" in one.name) == ["copy.db"]
+    assert names(tmp_path, "copy*") == ["copy.db"]
     await restored(tmp_path / "copy.db", path)
     assert titles(path) == ["1", "2"]
 

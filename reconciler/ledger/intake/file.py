@@ -293,7 +293,7 @@ def _leave_log(path: Path) -> None:
 
 
 def copy_after(file: IntakeFile, after: int, made: Path) -> None:
-    """Copy the webhooks after a position to a new intake with the same id. Raises sqlite3.Error and IntakeUnavailable.
+    """Copy the webhooks after a position to a new intake with the same id. Raises sqlite3.Error, IntakeUnavailable.
 
     Each read is short, so that no log has to grow for it.
     """

@@ -71,8 +71,7 @@ def template() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.skip(reason="not finished: one of the fixed kills waits until a time-out; why is not known yet")
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 150), st.booleans()), min_size=1, max_size=4))
 @example([(n, after) for n in (2, 30, 60) for after in (False, True)])
 def test_a_kill_anywhere(template: Path, kills: list[tuple[int, bool]]) -> None:
@@ -100,11 +99,14 @@ async def one_life(path: Path, fate: Fate, statements: int, after: bool) -> None
         recorded = asyncio.create_task(made.recorder.drain(60))
         killed = asyncio.create_task(fate.killed.wait())
         ends = {recorded, killed, made.running}
-        await asyncio.wait(ends, timeout=2, return_when=asyncio.FIRST_COMPLETED)  # a kill at any time will do
+        await asyncio.wait(ends, timeout=20, return_when=asyncio.FIRST_COMPLETED)  # a kill at any time will do
         recorded.cancel()
         killed.cancel()
         await made.kill()
         made.ledger._writer._disk.shutdown()
+        # As the kernel does. Closing is not enough: a cursor that a traceback keeps would keep the connection's lock.
+        for dead in (made.db, made.reader):
+            dead.conn.rollback()
         fate.left = None
 
 

@@ -18,6 +18,7 @@ READ_BYTES = 8 * 1024 * 1024
 READ = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE position > ? ORDER BY position LIMIT ?"
 INSERT = "INSERT INTO webhooks (received_at, hook, headers, body) VALUES (?, ?, ?, ?)"
 _ONE = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE position = ?"
+_FOLLOWING = "SELECT position FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
 _LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'webhooks'"
 
 
@@ -57,16 +58,29 @@ def _one_by_one(conn: sqlite3.Connection, after: int, limit: int) -> list[Stored
     """The first webhooks after a position. Those that can't be read are there as lost ones."""
     found: list[StoredWebhook] = []
     near, size = times.now(), 0
-    for position in range(after + 1, last_position(conn) + 1):
+    last = last_position(conn)
+    position = _next(conn, after, last)
+    while position is not None:
         one = _read_one(conn, position, near)
-        if one is None:
-            continue
-        found.append(one)
-        near = one.webhook.received_at
-        size += len(one.webhook.body)
-        if len(found) >= limit or size >= READ_BYTES:
-            break
+        if one is not None:
+            found.append(one)
+            near = one.webhook.received_at
+            size += len(one.webhook.body)
+            if len(found) >= limit or size >= READ_BYTES:
+                break
+        position = _next(conn, position, last)
     return found
+
+
+def _next(conn: sqlite3.Connection, position: int, last: int) -> int | None:
+    """The next position where something is, or may be: damage hides what is there. None if there is nothing."""
+    try:
+        row = conn.execute(_FOLLOWING, (position,)).fetchone()
+    except sqlite3.Error as error:
+        if not _concerns_rows(error):
+            raise
+        return position + 1 if position < last else None
+    return None if row is None else int(row[0])
 
 
 def _read_one(conn: sqlite3.Connection, position: int, near: Millis) -> StoredWebhook | None:

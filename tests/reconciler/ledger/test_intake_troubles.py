@@ -21,6 +21,7 @@ from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import look_into, open_intake
 from reconciler.ledger.intake.intake import StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.intake.rows import read_after
 from tests.reconciler.ledger.test_intake import KINDS, append, webhook
 from tests.reconciler.ledger.test_intake import bodies as bodies_of
 from tests.support.damage import overwrite, pages_of
@@ -218,6 +219,18 @@ async def test_a_text_that_can_t_be_read(path: Path) -> None:
         conn.commit()
     found = read(path) + read(path, after=1)
     assert {(one.position, one.webhook.is_lost) for one in found} == {(1, False), (2, True), (3, False)}
+
+
+async def test_positions_that_were_trimmed_are_skipped_when_rows_are_read_one_by_one(path: Path) -> None:
+    await append(SQLITE, path, "1", "2")
+    asked: list[str] = []
+    with closing(open_intake(path)) as found:
+        found.conn.execute("UPDATE webhooks SET headers = CAST(x'7bff' AS TEXT), position = position * 20000")
+        found.conn.execute("UPDATE sqlite_sequence SET seq = 40000")
+        found.conn.set_trace_callback(asked.append)
+        rows = read_after(found.conn, after=0, limit=10)
+    assert [(one.position, one.webhook.is_lost) for one in rows] == [(20_000, True), (40_000, True)]
+    assert len(asked) < 20
 
 
 async def test_no_room_for_another_file_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

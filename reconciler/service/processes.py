@@ -224,7 +224,9 @@ class _Parent:
                 if one.name == WORKER:
                     self._reloaded(refused=what is Said.REFUSED)
                 elif self._reloading is not None:
-                    self._reloading = 0.0
+                    self._reloading = 0.0  # the worker reads it in any case, and says what it thinks of it
+                    if what is Said.REFUSED:
+                        self._read = None
 
     def _look(self) -> None:
         """Do what is due."""

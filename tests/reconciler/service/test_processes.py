@@ -31,7 +31,7 @@ from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.reconciler.dashboard.test_app import free_port
 from tests.support.damage import overwrite, pages_of
-from tests.support.service import COMMAND, TOKEN, Service, children, runs, until, until_recorded
+from tests.support.service import COMMAND, TOKEN, Service, children, run, runs, until, until_recorded
 
 ENDED = "process ended by itself: it is started again"
 PARTS = ["receiver", "worker"]
@@ -503,6 +503,28 @@ def test_each_unit_reloads(make_service: MakeService, consumer: Consumer) -> Non
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert {line["event"] for line in worker.logs}.isdisjoint({"listening", "process started"})
     assert {line["event"] for line in receiver.logs}.isdisjoint({"ready", "process started"})
+
+
+def test_reload_asks_both_units_and_tells_what_became_of_each(make_service: MakeService) -> None:
+    receiver = make_service().start("receiver")
+    worker = make_service(ledger={"path": str(receiver.ledger)}).start("worker")
+    receiver.config["receiver"]["hooks"].append({"name": "second", "token": TOKEN})
+    receiver.write_config()
+    assert receiver.process is not None
+    assert worker.process is not None
+    done = receiver.run("reload")
+    assert done.returncode == 0, done.stderr
+    assert f"The worker (process {worker.process.pid}) now uses" in done.stdout
+    assert f"The receiver (process {receiver.process.pid}) now uses" in done.stdout
+    assert post(receiver, "a", path="/webhooks/gitlab/second").status_code == 200
+    # The command reads a config without mistakes, as the worker does; the receiver's is broken.
+    (receiver.folder / "good.yaml").write_text(receiver.file.read_text())
+    receiver.file.write_text("nonsense: 1")
+    done = run("reload", "-c", str(receiver.folder / "good.yaml"))
+    assert done.returncode == 1
+    assert f"The worker (process {worker.process.pid}) now uses" in done.stdout
+    assert f"the receiver (process {receiver.process.pid}) refused the config" in done.stderr
+    assert "nonsense" in done.stderr
 
 
 # systemd

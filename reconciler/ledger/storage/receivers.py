@@ -1,5 +1,5 @@
-"""The receivers of an intake, in a file beside it: which processes they are, when each was last alive, and what became
-of its last reload.
+"""The receivers of an intake, in a file beside it: which processes they are, when each was last alive, and what
+became of its last reload.
 
 It is no database, and no lock that keeps others out: several receivers may append to one intake. Each holds a record
 lock on a byte of its own, which the kernel releases however the process ends, so that nobody signals a process that
@@ -77,7 +77,7 @@ class ReceiverFile:
     def _opened(self) -> int:
         if self._file is not None:
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._file), os.stat(self._path)):
+                if os.path.samestat(os.fstat(self._file), self._path.stat()):
                     return self._file
             os.close(self._file)
             self._file = None

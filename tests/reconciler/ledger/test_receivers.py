@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +53,7 @@ def test_several_receivers_share_the_file_and_one_that_was_killed_does_not_run(t
         assert [one.pid for one in running(intake)] == [second.pid]
     assert running(intake) == []
     assert last_alive(intake) is not None
-    assert os.stat(receivers_path(intake)).st_mode & 0o777 == 0o600
+    assert receivers_path(intake).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_file_that_is_no_file_of_ours_says_nothing(tmp_path: Path) -> None:

@@ -542,7 +542,9 @@ def test_systemd_is_told_by_the_parent_alone(make_service: MakeService, monkeypa
         monkeypatch.setenv("NOTIFY_SOCKET", str(service.folder / "notify"))
         service.start()
         assert service.process is not None
-        told = [said_to(systemd) for _ in range(3)]
+        told = [said_to(systemd)]
+        while told[-1][0] != "WATCHDOG=1":
+            told.append(said_to(systemd))
         restarted(service, "worker", signal.SIGKILL)
         restarted(service, "receiver", signal.SIGKILL)
         assert service.stop() == 0
@@ -551,9 +553,57 @@ def test_systemd_is_told_by_the_parent_alone(make_service: MakeService, monkeypa
         systemd.setblocking(False)
         with pytest.raises(BlockingIOError):
             said_to(systemd)
-    assert [what for what, _ in told[:3]] == ["EXTEND_TIMEOUT_USEC=60000000", "READY=1", "WATCHDOG=1"]
-    assert {what for what, _ in told[3:-1]} <= {"WATCHDOG=1"}
+    said = [what for what, _ in told]
+    assert set(said[: said.index("READY=1")]) <= {"EXTEND_TIMEOUT_USEC=60000000"}  # the repair has not ended by then
+    assert set(said[said.index("READY=1") + 1 : -1]) == {"WATCHDOG=1"}
     assert {pid for _, pid in told} == {service.process.pid}
+
+
+@contextmanager
+def locked(ledger: Path) -> Iterator[None]:
+    """As another process does that upgrades it, or copies it back."""
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("only", [None, "worker"])
+def test_systemd_waits_for_a_worker_that_opens_the_ledger_and_not_with_the_receiver(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, only: str | None
+) -> None:
+    service = make_service()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, locked(service.ledger):
+        systemd.bind(str(service.folder / "notify"))
+        systemd.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        systemd.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(service.folder / "notify"))
+        service.launch(only)
+        told = [said_to(systemd)[0]]  # of a worker alone, that it needs time
+        if only is None:
+            while told[-1] != "READY=1":
+                told.append(said_to(systemd)[0])
+            service.port = service.wait_for_log("listening")["port"]
+            assert post(service, "a").status_code == 200
+        assert set(told) - {"READY=1"} <= {"EXTEND_TIMEOUT_USEC=60000000"}
+        assert (told[-1] == "READY=1") == (only is None)
+        service.wait_for_log("ledger not available yet: webhooks wait in the intake")
+    service.wait_for_log("ready")
+    assert service.stop() == 0
+
+
+def test_a_worker_that_is_killed_during_its_first_start_does_not_stop_the_receiver(make_service: MakeService) -> None:
+    service = make_service()
+    with locked(service.ledger):
+        service.launch()
+        service.port = service.wait_for_log("listening")["port"]
+        restarted(service, "worker", signal.SIGKILL)
+        assert post(service, "a").status_code == 200
+    service.wait_for_log("ready")
+    until_recorded(service.ledger)
+    assert recorded(service) == {"a"}
+    assert service.stop() == 0
 
 
 def said_to(systemd: socket.socket) -> tuple[str, int]:

@@ -151,6 +151,7 @@ def test_the_receiver_ends_and_no_connection_is_refused(make_service: MakeServic
     assert posted.statuses == {200}
     assert all_recorded(service, posted)
     until(lambda: figure(metrics, 'gitlab_reconciler_process_restarts_total{process="receiver"}') == "3.0")
+    until(lambda: figure(metrics, 'gitlab_reconciler_part_up{part="receiver"}') == "0.0")  # it ends again and again
     assert service.stop() == 0
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -32,6 +33,9 @@ from reconciler.supervisor import Supervisor, words
 RECEIVER_PAUSE_S = 1.0
 """The longest pause before the receiver restarts. Connections meanwhile wait to be accepted."""
 ALIVE_S = 5.0
+HANGS_S = 10.0
+"""A write to the intake that takes longer hangs: nobody is answered meanwhile."""
+LOOK_S = 1.0
 HEARTBEAT_S = 10.0
 """How often the receiver notes beside the intake that it is alive."""
 
@@ -68,6 +72,7 @@ class _Receiving:
             appended=(lambda: None) if self._role.link is None else self._role.link.wake,
             trouble=self._note_trouble,
         )
+        self._trouble: str | None = None
         self._note_trouble(None)  # that of an earlier process
         self._switch = Switch(self._app(config))
         self._server = WebServer(
@@ -85,6 +90,7 @@ class _Receiving:
         tasks = [
             start("receiver", self._server.run, longest_pause_s=RECEIVER_PAUSE_S),
             start("alive", self._stay_alive),
+            start("disk", self._watch_disk),
             start("reload", self._reload_on_signal),
         ]
         if self._role.is_alone and (port := config.metrics.port) is not None:
@@ -110,7 +116,23 @@ class _Receiving:
         return receiver_app(config.receiver, intake=self._intake, observer=self._counts)
 
     def _note_trouble(self, why: str | None) -> None:
-        self._counts.trouble = why
+        self._trouble = self._counts.trouble = why
+
+    async def _watch_disk(self) -> None:
+        """A disk that hangs gives no error: say that nothing can be acknowledged while a write does not end."""
+        hung = False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            since = self._intake.busy_since
+            hangs = since is not None and time.monotonic() - since > HANGS_S
+            if hangs and not hung:
+                why = f"a write to the intake has not ended for {HANGS_S:.0f} s: its disk hangs, or is far too slow"
+                self._counts.trouble = why
+                log.error("webhooks can't be appended to the intake", reason=why)
+            elif hung and not hangs:
+                self._counts.trouble = self._trouble
+                log.info("the intake's disk answers again")
+            hung = hangs
 
     async def _serve_metrics(self, host: str, port: int) -> None:
         registry = CollectorRegistry()

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.lock import service_process
 from reconciler.ledger.upkeep.reloads import last_reload
@@ -225,6 +226,21 @@ def test_everything_is_killed_at_once(make_service: MakeService) -> None:
         posted.until_more()
     assert all_recorded(service, posted)
     assert service.stop() == 0
+
+
+def test_an_intake_whose_disk_hangs_is_seen(make_service: MakeService) -> None:
+    metrics = free_port()
+    service = make_service(metrics={"port": metrics}).start(module="tests.support.impatient")
+    assert post(service, "a").status_code == 200
+    with locked(intake_path(service.ledger)):  # a write does not end
+        asking = threading.Thread(target=post, args=(service, "b"))
+        asking.start()
+        told = service.wait_for_log("webhooks can't be appended to the intake")
+        assert "hangs" in told["reason"]
+        until(lambda: figure(metrics, 'gitlab_reconciler_part_up{part="receiver"}') == "0.0")
+    asking.join()
+    service.wait_for_log("the intake's disk answers again")
+    until(lambda: figure(metrics, 'gitlab_reconciler_part_up{part="receiver"}') == "1.0")
 
 
 # Stops

@@ -135,8 +135,9 @@ def _without_secrets(value: Any, *, longest: int = TEXT_LENGTH) -> Any:
     return without_credentials(text)
 
 
-def _in_short(_logger: object, _name: str, line: Any) -> str:
+def _in_short(_logger: object, _name: str, made: Any) -> str:
     """The line of JSON with its longest texts and lists cut until it fits into one write."""
+    line = str(made)
     while len(line.encode("utf-8", "backslashreplace")) >= LINE_BYTES:
         shorter = json.dumps(_shorter(json.loads(line)))
         if len(shorter) >= len(line):

@@ -1,4 +1,4 @@
-"""The command line with a parent that waits only seconds for a process that is silent or does not stop, or for a disk:
+"""The command line with a parent that waits only seconds for a process that is silent or does not stop, or a disk:
 `python -m tests.support.impatient serve -c …`.
 """
 

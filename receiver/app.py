@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import structlog
@@ -17,6 +18,9 @@ from receiver.ready import SharedCheck
 from reconciler.config.models import Receiver
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.intake import Appender
+
+PROOF_S = 4.0
+"""A disk that has not written by then counts as hung."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +45,11 @@ def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> A
     async def readyz(_: Request) -> Response:
         """Webhooks can be written to disk: a commit less than a second ago proves it."""
         try:
-            await prove()
+            async with asyncio.timeout(PROOF_S):
+                await prove()
+        except TimeoutError:
+            why = f"a write has not ended within {PROOF_S:.0f} s: the disk hangs"
+            return PlainTextResponse(f"webhooks can't be written to disk: {why}\n", 503, {"Retry-After": "30"})
         except IntakeUnavailable as error:
             return PlainTextResponse(f"webhooks can't be written to disk: {error}\n", 503, {"Retry-After": "30"})
         return PlainTextResponse("ready\n")

@@ -26,7 +26,13 @@ PENDING_BYTES = 256 * 1024
 
 TEXT_LENGTH = 2000
 """Of each text in a line, in characters: an answer of 100 KB in an error's text must not make a line of 100 KB."""
+FEW = 5
+"""A list of so few is not cut, but what is in it."""
 TRACEBACK_LENGTH = 16_000
+LINE_BYTES = 4096
+"""At most so many in a line of JSON: several processes share a pipe, where a longer write would mix with theirs
+(PIPE_BUF, on Linux).
+"""
 
 
 class LogStream:
@@ -68,10 +74,14 @@ class LogStream:
     def _write_pending(self) -> None:
         while self._pending and self._file is not None and _is_writable(self._file):
             try:
-                written = os.write(self._file, self._pending[: select.PIPE_BUF])
+                written = os.write(self._file, self._pending[: self._whole_lines()])
             except OSError:
                 return
             self._pending = self._pending[written:]
+
+    def _whole_lines(self) -> int:
+        """How many bytes can be written at once that end with a line."""
+        return self._pending.rfind(b"\n", 0, select.PIPE_BUF) + 1 or select.PIPE_BUF
 
 
 def _is_writable(file: int) -> bool:
@@ -125,6 +135,33 @@ def _without_secrets(value: Any, *, longest: int = TEXT_LENGTH) -> Any:
     return without_credentials(text)
 
 
+def _in_short(_logger: object, _name: str, made: Any) -> str:
+    """The line of JSON with its longest texts and lists cut until it fits into one write."""
+    line = str(made)
+    while len(line.encode("utf-8", "backslashreplace")) >= LINE_BYTES:
+        shorter = json.dumps(_shorter(json.loads(line)))
+        if len(shorter) >= len(line):
+            return json.dumps({"event": line[:TEXT_LENGTH], "unshown": "too long"})
+        line = shorter
+    return line
+
+
+def _shorter(value: Any) -> Any:
+    """Without a part of what is longest in it. Of a list of frames the last ones stay: they are where it happened."""
+    if isinstance(value, dict) and value:
+        longest = max(value, key=lambda key: len(json.dumps(value[key])))
+        return value | {longest: _shorter(value[longest])}
+    if isinstance(value, list) and len(value) > FEW:
+        return value[len(value) // 4 or 1 :]
+    if isinstance(value, list) and value:
+        longest = max(range(len(value)), key=lambda at: len(json.dumps(value[at])))
+        return [_shorter(one) if at == longest else one for at, one in enumerate(value)]
+    if isinstance(value, str) and len(value) > 2 * FEW:
+        part = len(value) * 3 // 8
+        return f"{value[:part]}…{value[-part:]}"
+    return value
+
+
 def _for_a_terminal(_logger: object, _name: str, event: EventDict) -> EventDict:
     """Every value in a form that a terminal can't act on; only a traceback has several lines."""
     return {key: printable(value) if key == "exception" else _in_one_line(value) for key, value in event.items()}
@@ -172,7 +209,7 @@ def set_up(level: str = "info") -> None:
         tracebacks = structlog.processors.ExceptionRenderer(
             structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
         )
-        safe = _never_raising(tracebacks, _quiet, structlog.processors.JSONRenderer())
+        safe = _never_raising(tracebacks, _quiet, structlog.processors.JSONRenderer(), _in_short)
     structlog.configure(
         processors=[*shared, safe],
         wrapper_class=structlog.make_filtering_bound_logger(level),

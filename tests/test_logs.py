@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from reconciler import logs
-from reconciler.logs import PENDING_BYTES, LogStream
+from reconciler.logs import LINE_BYTES, PENDING_BYTES, LogStream
 
 SCRIPT = """
 import logging, structlog
@@ -98,3 +98,39 @@ def test_it_is_what_structlog_and_logging_want(monkeypatch: pytest.MonkeyPatch) 
     stream = logs.stderr()
     structlog.PrintLogger(stream).msg("x")  # type: ignore[arg-type]
     logging.StreamHandler(stream).emit(logging.makeLogRecord({"msg": "x"}))
+
+
+PROCESSES = """
+import os, structlog
+from reconciler import logs
+logs.set_up()
+log = structlog.get_logger("x")
+os.fork()
+os.fork()
+
+def deep(left):
+    if left:
+        deep(left - 1)
+    raise ValueError("ä" * 3000)
+
+for number in range(100):
+    log.error("long", number=number, error="y" * 1900, other=["z" * 1900] * 3)
+    log.error("short", number=number)
+    try:
+        deep(30)
+    except ValueError:
+        log.exception("failed", number=number)
+os._exit(0)
+"""
+
+
+def test_lines_of_several_processes_never_mix_on_a_pipe() -> None:
+    done = subprocess.run([sys.executable, "-c", PROCESSES], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    dropped = sum(line["lines"] for line in lines if line["event"] == "log lines were dropped")
+    assert len([line for line in lines if "number" in line]) + dropped <= 1200
+    assert {"long", "short", "failed"} <= {line["event"] for line in lines}
+    assert max(len(line.encode()) for line in done.stderr.splitlines()) < LINE_BYTES
+    [failed, *_] = [line for line in lines if line["event"] == "failed"]
+    assert failed["exception"][0]["exc_type"] == "ValueError"
+    assert failed["exception"][0]["frames"][-1]["name"] == "deep"

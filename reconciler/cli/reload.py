@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
-from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, out, read_config
+from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, out, read_config, say
+from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.lock import service_process
-from reconciler.ledger.upkeep.reloads import last_reload
+from reconciler.ledger.storage.receivers import Receiver, running
+from reconciler.ledger.upkeep.reloads import Reload, last_reload
 
 PATIENCE_S = 60.0
 LOOK_S = 0.05
@@ -18,21 +21,68 @@ LOOK_S = 0.05
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Make the running service read its config again, without missing a webhook. Same as SIGHUP.
 
-    Destinations, hooks, projects and all settings for GitLab can be changed this way. A config with mistakes is
-    refused, and the service continues with the old one.
+    A receiver and a worker that run alone (`serve --only`) are both asked, and each is reported. Destinations, hooks,
+    projects and all settings for GitLab can be changed this way. A config with mistakes is refused, and the service
+    continues with the old one.
     """
-    loaded = read_config(config)
-    process = service_process(loaded.ledger.path)
-    if process is None:
-        fail(f"no service is running on {loaded.ledger.path}")
-    with opened(loaded.ledger.path, readonly=True) as db:
-        before = last_reload(db)
+    path = read_config(config).ledger.path
+    service, receivers = service_process(path), running(intake_path(path))
+    if service is None and not receivers:
+        fail(f"no service is running on {path}")
+    before = None if service is None else _last(path)
+    alone = [one for one in receivers if one.service != service]
+    for process in {one.service for one in receivers} | ({service} if service is not None else set()):
         os.kill(process, signal.SIGHUP)
-        deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
+    results: list[tuple[str, str | None]] = []
+    if service is not None and before is not None:
+        # Below a parent the receiver is first, so it has reported before the worker.
+        who = f"worker (process {service})" if alone else f"service (process {service})"
+        results.append((who, _outcome(path, before, deadline)))
+    for one in receivers:
+        error = _receiver_outcome(path, one, deadline)
+        if one in alone or error is not None:
+            results.append((f"receiver (process {one.pid})", error))
+    for who, error in results:
+        if error is None:
+            out.print(f"The {who} now uses {config}.")
+    if not receivers:
+        say("no receiver was found running here: one that runs elsewhere must be asked there, by SIGHUP")
+    wrong = [f"the {who} {error}" for who, error in results if error is not None]
+    if wrong:
+        fail("; ".join(wrong))
+
+
+def _last(path: Path) -> Reload:
+    with opened(path, readonly=True) as db:
+        return last_reload(db)
+
+
+def _outcome(path: Path, before: Reload, deadline: float) -> str | None:
+    """What went wrong with the service's reload; None if nothing did."""
+    with opened(path, readonly=True) as db:
         while (done := last_reload(db)).number == before.number:
             if time.monotonic() > deadline:
-                fail(f"the service (process {process}) did not report back within {PATIENCE_S:.0f} s")
+                return _late()
             time.sleep(LOOK_S)
-    if done.error is not None:
-        fail(f"the service refused the config and continues with the old one: {done.error}")
-    out.print(f"The service (process {process}) now uses {config}.")
+    return _refused(done.error)
+
+
+def _receiver_outcome(path: Path, before: Receiver, deadline: float) -> str | None:
+    while True:
+        [*found] = [one for one in running(intake_path(path)) if one.pid == before.pid]
+        if not found:
+            return "ended meanwhile: it reads the config when it starts again"
+        if found[0].reloads != before.reloads:
+            return _refused(found[0].error)
+        if time.monotonic() > deadline:
+            return _late()
+        time.sleep(LOOK_S)
+
+
+def _refused(error: str | None) -> str | None:
+    return None if error is None else f"refused the config and continues with the old one: {error}"
+
+
+def _late() -> str:
+    return f"did not report back within {PATIENCE_S:.0f} s"

@@ -24,8 +24,10 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.reading import LedgerReader
+from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
-from reconciler.ledger.views.unknowns import Asked, Unknown
+from reconciler.ledger.views.receiving import no_receiver
+from reconciler.ledger.views.unknowns import RECEIVER, Asked, Unknown
 
 What = Literal[
     "destination_down",
@@ -37,6 +39,7 @@ What = Literal[
     "group_not_read",
     "project_not_read",
     "webhooks_not_recorded",
+    "receiver_down",
 ]
 
 DEAD_LETTERS = "SELECT min(finished_at), count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
@@ -45,7 +48,9 @@ MANY_FAILURES = 10
 
 
 LATE = Millis(5 * MINUTE)
-"""Webhooks that wait longer to be recorded are an alert."""
+"""Webhooks that wait longer to be recorded, while a service runs, are an alert."""
+RESTART = Millis(2 * MINUTE)
+"""A downtime that is no longer is only a restart."""
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -107,19 +112,43 @@ def _dead_letters(db: Database, one: DestinationState) -> list[Condition]:
 
 
 def recording_conditions(db: Database, *, now: Millis) -> list[Condition]:
-    """Webhooks that were acknowledged and could not be recorded, or wait for long."""
-    failed, waits = unrecorded.counted(db), backlog(db)
-    if failed is not None:
+    """Webhooks that were acknowledged and could not be recorded, and those that wait for long. One can hide nothing
+    of the other.
+    """
+    found = []
+    if (failed := unrecorded.counted(db)) is not None:
         many = f"{failed.count} webhooks" if failed.count > 1 else "a webhook"
         text = f"{many} could not be recorded: {failed.error}; `intake list` shows them, `intake retry` tries again"
-        return [Condition("webhooks_not_recorded", "intake", times.from_iso(failed.since), text)]
-    if waits.oldest_at is None:
-        return []
-    since = times.from_iso(waits.oldest_at)
-    if now - max(since, downtime.life(db).started_at or since) > LATE:  # a start has just begun to record them
+        found.append(Condition("webhooks_not_recorded", "intake", times.from_iso(failed.since), text))
+    waits = backlog(db)
+    if waits.oldest_at is not None and _served(db, times.from_iso(waits.oldest_at), now) > LATE:
         text = f"webhooks wait to be recorded since {waits.oldest_at}: see the log of the service"
-        return [Condition("webhooks_not_recorded", "intake", since, text)]
-    return []
+        found.append(Condition("webhooks_not_recorded", "recorder", times.from_iso(waits.oldest_at), text))
+    return found
+
+
+def _served(db: Database, since: Millis, now: Millis) -> int:
+    """How long a service ran since then: one that was stopped for an hour has just begun to record. One that only
+    restarts, again and again, counts as running.
+    """
+    served = now - since
+    if served > LATE:
+        for one in downtime.downtimes(db):
+            start, end = max(one.during.start, since), min(one.during.end, now)
+            served -= end - start if end - start > RESTART else 0
+    return served
+
+
+def receiver_conditions(db: Database, *, now: Millis) -> list[Condition]:
+    """No receiver runs, or it fails: its process ends again and again, or it can't write to the intake."""
+    if (absent := no_receiver(db, now=now)) is not None:
+        text = f"no receiver has run since {times.iso(absent.since)}: {absent.why}"
+        return [Condition("receiver_down", RECEIVER, absent.since, text)]
+    return [
+        Condition("receiver_down", RECEIVER, one.failing_since, f"the receiver fails: {one.error}")
+        for one in failing_parts.failing(db)
+        if one.name == RECEIVER and one.failing_since is not None
+    ]
 
 
 class Missed(msgspec.Struct, frozen=True):
@@ -222,7 +251,8 @@ _OVER = {
     "gitlab_not_read": "GitLab at {subject} can be read again (it could not be read since {since})",
     "group_not_read": "{subject} can be read again, or is no longer watched (it could not be read since {since})",
     "project_not_read": "{subject} can be read again, or is no longer watched (it could not be read since {since})",
-    "webhooks_not_recorded": "all acknowledged webhooks are recorded (some were not since {since})",
+    "webhooks_not_recorded": "{subject}: no acknowledged webhook is left unrecorded (some were since {since})",
+    "receiver_down": "the receiver runs again (it did not since {since})",
     "gap_expiring": "{subject}: the gap that was about to become final (since {since}) is closed, or is final",
 }
 
@@ -252,6 +282,10 @@ class AlertOperations:
     def recording_conditions(self, now: Millis) -> list[Condition]:
         """Webhooks that were acknowledged and could not be recorded, or wait for long."""
         return self._read(lambda db: recording_conditions(db, now=now))
+
+    def receiver_conditions(self, now: Millis) -> list[Condition]:
+        """No receiver runs, or it fails."""
+        return self._read(lambda db: receiver_conditions(db, now=now))
 
     def changes(self, found: Sequence[Condition]) -> bool:
         """Whether `note` would change anything."""

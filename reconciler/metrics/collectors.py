@@ -23,7 +23,7 @@ from reconciler.ledger.storage.connection import look_at
 from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.status import destination_statuses
-from reconciler.ledger.views.unknowns import KINDS, Known, Unknown
+from reconciler.ledger.views.unknowns import KINDS, RECEIVER, Known, Unknown
 from reconciler.metrics import PREFIX
 from reconciler.sources.client import Client
 from reconciler.sources.table import keeps
@@ -92,6 +92,10 @@ def _unknowns(found: list[Unknown]) -> Metric:
 def _from_ledger(db: Database, known: Known, now: Millis) -> Iterator[Metric]:
     yield _unknowns(known.unknowns)
     yield from _gaps(known.gaps, now)
+    down = any((one.kind, one.name) == ("part", RECEIVER) for one in known.unknowns)
+    yield GaugeMetricFamily(
+        PREFIX + "receiver_up", "1 if a receiver runs and accepts webhooks, 0 if none does.", value=not down
+    )
     disabled = len(disabled_hooks(db))
     yield GaugeMetricFamily(PREFIX + "hooks_disabled", "Webhooks that GitLab has disabled.", value=disabled)
     nothing = sum(len(some) for some in known.switched_off.values())
@@ -106,13 +110,13 @@ def _from_ledger(db: Database, known: Known, now: Millis) -> Iterator[Metric]:
 
 def _intake(db: Database, now: Millis) -> Iterator[Metric]:
     waits, failed = backlog(db), counted(db)
-    yield GaugeMetricFamily(
-        PREFIX + "intake_pending", "Acknowledged webhooks that wait to be recorded.", value=waits.waiting
-    )
-    waited = 0 if waits.oldest_at is None else max(0, now - times.from_iso(waits.oldest_at))
-    yield GaugeMetricFamily(
-        PREFIX + "intake_oldest_seconds", "How long the oldest of them has been waiting.", value=waited / 1000
-    )
+    pending = GaugeMetricFamily(PREFIX + "intake_pending", "Acknowledged webhooks that wait to be recorded.")
+    oldest = GaugeMetricFamily(PREFIX + "intake_oldest_seconds", "How long the oldest of them has been waiting.")
+    if waits.error is None:  # else nobody knows: a 0 would say that all is well
+        waited = 0 if waits.oldest_at is None else max(0, now - times.from_iso(waits.oldest_at))
+        pending.add_metric([], waits.waiting)
+        oldest.add_metric([], waited / 1000)
+    yield from (pending, oldest)
     yield GaugeMetricFamily(
         PREFIX + "webhooks_unrecorded", "Acknowledged webhooks that could not be recorded.",
         value=0 if failed is None else failed.count,

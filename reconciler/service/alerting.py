@@ -63,6 +63,7 @@ class Alerting:
         found = self._ledger.alerts.destination_conditions(hold=hold, now=now)
         try:
             found += self._ledger.alerts.recording_conditions(now)
+            found += self._ledger.alerts.receiver_conditions(now)
             found += await self._not_known(config, now)
         except (LedgerError, sqlite3.Error) as error:
             self._ledger.report_damage(error)

@@ -50,8 +50,8 @@ class _Process:
     pid: int = 0
     """0 if it does not run."""
     ours: socket.socket | None = None
-    was_ready: bool = False
-    """Whether it, or one before it, was ready."""
+    is_kept: bool = False
+    """Whether it is started again when it ends: it, or one before it, was ready. A worker is too if it was killed."""
     is_ready: bool = False
     heard_at: float = 0.0
     started_at: float = 0.0
@@ -217,14 +217,16 @@ class _Parent:
         one.heard_at = time.monotonic()
         for what in (Said(bytes([byte])) for byte in said):
             if what is Said.READY:
-                one.is_ready = one.was_ready = True
-            elif what is Said.STARTING:
+                one.is_ready = one.is_kept = True
+            elif what is Said.STARTING and not self._is_ready:
                 notify("EXTEND_TIMEOUT_USEC=60000000")
             elif what in (Said.RELOADED, Said.REFUSED):
                 if one.name == WORKER:
                     self._reloaded(refused=what is Said.REFUSED)
                 elif self._reloading is not None:
-                    self._reloading = 0.0
+                    self._reloading = 0.0  # the worker reads it in any case, and says what it thinks of it
+                    if what is Said.REFUSED:
+                        self._read = None
 
     def _look(self) -> None:
         """Do what is due."""
@@ -248,7 +250,7 @@ class _Parent:
                 log.error("process does not stop: it is killed", process=one.name, pid=one.pid)
                 one.kill_at = None
                 self._send(one.name, signal.SIGKILL)
-        if not self._is_ready and all(one.is_ready for one in self._processes.values()):
+        if not self._is_ready and self._processes[RECEIVER].is_ready:  # the worker may upgrade the ledger for an hour
             self._is_ready = True
             notify("READY=1")
         if self._is_ready and now - self._notified_at >= NOTIFY_S:
@@ -281,10 +283,11 @@ class _Parent:
                 self._stop_process(WORKER)
             if code not in (0, -signal.SIGTERM, -signal.SIGQUIT):  # before it could take the signal, it ended by it
                 self._code = self._code or max(code, 1)
-        elif not one.was_ready:  # it has said why
+        elif not one.is_kept and (code >= 0 or one.name == RECEIVER):  # it has said why
             self._code = max(code, 1)
             self._stop()
         else:
+            one.is_kept = True
             self._pause_before(one)
             self._link.counts.restarted(one.name)
             how = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}

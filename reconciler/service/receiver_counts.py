@@ -46,6 +46,10 @@ class ReceiverCounts(Collector):
         """A process of the service has ended and is started again."""
         self._numbers[_RESTARTS + PROCESSES.index(process)] += 1
 
+    def restarts(self, process: str) -> int:
+        """How often a process of the service was started again."""
+        return int(self._numbers[_RESTARTS + PROCESSES.index(process)])
+
     @property
     def trouble(self) -> str | None:
         """Why webhooks can't be acknowledged; None if they can."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 
 from reconciler.service.role import Link
 from reconciler.supervisor import Supervisor
 
 LOOK_S = 0.5
+MANY_RESTARTS = 3
+"""A receiver whose process was started again so often within `RESTARTS_WITHIN_S` is failing."""
+RESTARTS_WITHIN_S = 60.0
 RECEIVER = "receiver"
 
 
@@ -24,11 +29,30 @@ async def watch_receiver(link: Link, wake: Callable[[], None], supervisor: Super
     try:
         supervisor.well(RECEIVER)
         noted: str | None = None
+        restarts = _Restarts(link)
         while True:
-            trouble = link.counts.trouble
+            trouble = link.counts.trouble or restarts.trouble()
             if trouble != noted:
                 noted = trouble
                 supervisor.note(RECEIVER, trouble)
             await asyncio.sleep(LOOK_S)
     finally:
         loop.remove_reader(link.woken)
+
+
+class _Restarts:
+    """How often the receiver's process was started again of late."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._known = link.counts.restarts(RECEIVER)
+        self._at: deque[float] = deque(maxlen=MANY_RESTARTS)
+
+    def trouble(self) -> str | None:
+        """Why the receiver counts as failing; None if it does not."""
+        now, count = time.monotonic(), self._link.counts.restarts(RECEIVER)
+        self._at.extend([now] * min(MANY_RESTARTS, count - self._known))
+        self._known = count
+        if len(self._at) == MANY_RESTARTS and now - self._at[0] <= RESTARTS_WITHIN_S:
+            return f"its process ended {MANY_RESTARTS} times within {RESTARTS_WITHIN_S:.0f} s, and is started again"
+        return None

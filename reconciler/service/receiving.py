@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 import uvloop
@@ -17,6 +20,7 @@ from reconciler.config.load import ConfigError
 from reconciler.config.models import Config
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.storage.receivers import ReceiverFile
 from reconciler.metrics.collectors import PartsCollector
 from reconciler.service.admin import serve_metrics
 from reconciler.service.changes import fixed_keys
@@ -29,6 +33,11 @@ from reconciler.supervisor import Supervisor, words
 RECEIVER_PAUSE_S = 1.0
 """The longest pause before the receiver restarts. Connections meanwhile wait to be accepted."""
 ALIVE_S = 5.0
+HANGS_S = 10.0
+"""A write to the intake that takes longer hangs: nobody is answered meanwhile."""
+LOOK_S = 1.0
+HEARTBEAT_S = 10.0
+"""How often the receiver notes beside the intake that it is alive."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +59,9 @@ class _Receiving:
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
         self._supervisor = Supervisor()
+        service = os.getpid() if role.is_alone else role.service_pid
+        self._file = ReceiverFile(intake_path(config.ledger.path), service=service)
+        self._file_error: str | None = None
         self._counts = ReceiverCounts() if role.link is None else role.link.counts
 
     async def run(self) -> None:
@@ -60,6 +72,7 @@ class _Receiving:
             appended=(lambda: None) if self._role.link is None else self._role.link.wake,
             trouble=self._note_trouble,
         )
+        self._trouble: str | None = None
         self._note_trouble(None)  # that of an earlier process
         self._switch = Switch(self._app(config))
         self._server = WebServer(
@@ -77,13 +90,16 @@ class _Receiving:
         tasks = [
             start("receiver", self._server.run, longest_pause_s=RECEIVER_PAUSE_S),
             start("alive", self._stay_alive),
+            start("disk", self._watch_disk),
             start("reload", self._reload_on_signal),
         ]
         if self._role.is_alone and (port := config.metrics.port) is not None:
             tasks.append(start("metrics", lambda: self._serve_metrics(config.metrics.host, port)))
         with contextlib.suppress(Exception):  # it opens the intake; what fails is logged and answered with 503
             await self._intake.check_writable()
+        await self._note(self._file.alive)
         self._role.say(Said.READY)
+        tasks.append(start("heartbeat", self._heartbeat))
         log.info("listening", host=host, port=self._port, intake=str(intake_path(config.ledger.path)))
         await self._stop.wait()
         log.info("receiver stopping")
@@ -100,7 +116,23 @@ class _Receiving:
         return receiver_app(config.receiver, intake=self._intake, observer=self._counts)
 
     def _note_trouble(self, why: str | None) -> None:
-        self._counts.trouble = why
+        self._trouble = self._counts.trouble = why
+
+    async def _watch_disk(self) -> None:
+        """A disk that hangs gives no error: say that nothing can be acknowledged while a write does not end."""
+        hung = False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            since = self._intake.busy_since
+            hangs = since is not None and time.monotonic() - since > HANGS_S
+            if hangs and not hung:
+                why = f"a write to the intake has not ended for {HANGS_S:.0f} s: its disk hangs, or is far too slow"
+                self._counts.trouble = why
+                log.error("webhooks can't be appended to the intake", reason=why)
+            elif hung and not hangs:
+                self._counts.trouble = self._trouble
+                log.info("the intake's disk answers again")
+            hung = hangs
 
     async def _serve_metrics(self, host: str, port: int) -> None:
         registry = CollectorRegistry()
@@ -114,16 +146,31 @@ class _Receiving:
             self._role.say(Said.ALIVE)
             await asyncio.sleep(ALIVE_S)
 
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            await self._note(self._file.alive)
+
+    async def _note(self, note: Callable[[], None]) -> None:
+        """Note something in the file beside the intake, in a thread: its disk may be slow."""
+        error: str | None = None
+        try:
+            await asyncio.to_thread(note)
+        except OSError as failed:
+            error = words(failed)
+        if error is not None and error != self._file_error:
+            log.warning("the receiver can't note that it is alive", reason=error)
+        self._file_error = error
+
     async def _reload_on_signal(self) -> None:
         while True:
             await self._hang_up.wait()
             self._hang_up.clear()
-            try:
-                refusal = await self._reload()
-                if refusal is not None:
-                    log.error("config not reloaded: the receiver keeps the old one", why=refusal)
-            finally:
-                self._role.say(Said.RELOADED)  # or refused: the worker reads it in any case
+            refusal = await self._reload()
+            if refusal is not None:
+                log.error("config not reloaded: the receiver keeps the old one", why=refusal)
+            await self._note(partial(self._file.reloaded, refusal))
+            self._role.say(Said.RELOADED if refusal is None else Said.REFUSED)
 
     async def _reload(self) -> str | None:
         """Read the config again. Returns why it is refused."""

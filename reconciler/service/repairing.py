@@ -54,7 +54,7 @@ async def while_asking_for_time(role: Role, work: Callable[[], Done]) -> Done:
     """
     for number in (signal.SIGTERM, signal.SIGINT) if role.is_alone else (signal.SIGTERM,):
         asyncio.get_running_loop().add_signal_handler(number, _end)
-    asking = asyncio.create_task(_ask_for_time(role))
+    asking = asyncio.create_task(ask_for_time(role))
     try:
         return await asyncio.to_thread(work)
     finally:
@@ -62,7 +62,8 @@ async def while_asking_for_time(role: Role, work: Callable[[], Done]) -> Done:
         await asyncio.gather(asking, return_exceptions=True)
 
 
-async def _ask_for_time(role: Role) -> None:
+async def ask_for_time(role: Role) -> None:
+    """Ask systemd to wait for the start, again and again. Never ends."""
     while True:
         role.say(Said.STARTING)
         await asyncio.sleep(EXTEND_EVERY_S)

@@ -46,7 +46,7 @@ from reconciler.service.jobs import ScheduledJobs
 from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.notify import notify
 from reconciler.service.receiver_watch import watch_receiver
-from reconciler.service.repairing import leave_note, repair_if_damaged
+from reconciler.service.repairing import ask_for_time, leave_note, repair_if_damaged
 from reconciler.service.role import Role, Said
 from reconciler.service.watchers import LEDGER, LedgerListener, Watchers, start_traces
 from reconciler.service.web import DRAIN_S
@@ -108,6 +108,7 @@ class _Worker:
         supervisor = self._supervisor
         stop = asyncio.create_task(self._stop.wait())
         opening = asyncio.create_task(self._opened())
+        self._asking = asyncio.create_task(ask_for_time(self._role))
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
             return
@@ -139,9 +140,9 @@ class _Worker:
         await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
         if dashboard is not None:
             await _stop_part("dashboard", dashboard)
-        for task in (*tasks, begin, stop):
+        for task in (*tasks, begin, stop, self._asking):
             task.cancel()
-        await asyncio.gather(*tasks, stop, return_exceptions=True)
+        await asyncio.gather(*tasks, stop, self._asking, return_exceptions=True)
         if self._begun.is_set():  # else the last heartbeat is that of the previous run
             await _stop_part("ledger", self._ledger.note_stop(times.now()))
         await self._ledger.close()
@@ -251,6 +252,7 @@ class _Worker:
         await self._when_writable(lambda: self._forwarder.apply(built.destinations))
         await self._when_writable(lambda: note_start(self._ledger))
         self._filters.look(built.config)
+        self._asking.cancel()
         self._role.say(Said.READY)
         log.info("ready", ledger=str(built.config.ledger.path))
         self._begun.set()

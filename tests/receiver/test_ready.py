@@ -10,10 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver import app as app_module
 from receiver.app import receiver_app
 from receiver.ready import SharedCheck
 from reconciler.config.models import Receiver
@@ -101,3 +103,18 @@ async def test_who_goes_away_takes_no_answer_from_the_others() -> None:
     await asyncio.gather(first, return_exceptions=True)
     go_on.set()
     await second
+
+
+async def test_a_disk_that_hangs_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "PROOF_S", 0.05)
+    intake = SqliteAppender(tmp_path / "intake")
+    await intake.check_writable()
+    app = receiver_app(Receiver.model_validate({"hooks": [{"token": "t"}]}), intake=intake, observer=ReceiverCounts())
+    with closing(sqlite3.connect(tmp_path / "intake", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver") as client:
+            answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert "hangs" in answer.text
+        db.execute("ROLLBACK")
+    await intake.close()

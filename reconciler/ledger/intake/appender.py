@@ -65,6 +65,12 @@ class SqliteAppender:
         self._rows: deque[tuple[Row | None, asyncio.Future[None]]] = deque()
         self._scheduled = False
         self._writing: asyncio.Future[str | None] | None = None
+        self._busy_since: float | None = None
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the write that goes on was begun (monotonic time); None if none does."""
+        return self._busy_since
 
     def append(self, webhook: ReceivedWebhook) -> asyncio.Future[None]:
         """Append a webhook. The future is done when it is on disk; it fails with IntakeUnavailable."""
@@ -98,6 +104,7 @@ class SqliteAppender:
         self._scheduled = False
         batch = [self._rows.popleft() for _ in range(min(self.most, len(self._rows)))]
         rows = [row for row, _ in batch if row is not None]
+        self._busy_since = time.monotonic()
         self._writing = self._loop.run_in_executor(self._disk, self._write, rows)
         self._writing.add_done_callback(lambda writing: self._written(batch, len(rows), writing))
 
@@ -107,7 +114,7 @@ class SqliteAppender:
         appended: int,
         writing: asyncio.Future[str | None],
     ) -> None:
-        self._writing = None
+        self._writing = self._busy_since = None
         self.waiting -= appended
         why = writing.result()
         for _, future in batch:

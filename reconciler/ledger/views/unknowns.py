@@ -25,15 +25,17 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
+from reconciler.ledger.views.receiving import no_receiver
 
 KINDS = ("service", "part", "intake", "config", "gitlab", "group", "project", "source", "record", "webhook")
 """What can be unknown, in the order in which it is shown.
 
-`part`: a part of the service fails. `intake`: acknowledged webhooks are not recorded. `record`: a record from GitLab
-could not be understood, and is kept unchanged. `webhook`: a project was never seen to have a webhook of ours, so
-there is no log of it to read.
+`part`: a part of the service fails, or no receiver runs. `intake`: acknowledged webhooks are not recorded. `record`:
+a record from GitLab could not be understood, and is kept unchanged. `webhook`: a project was never seen to have a
+webhook of ours, so there is no log of it to read.
 """
 NOT_READ_YET = "not read yet"
+RECEIVER = "receiver"
 SLOW = HOUR
 """A reading that has not ended after so long is reported as slow."""
 LAG = MINUTE
@@ -105,6 +107,12 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
         how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: see its log"
         why, since = f"{how}; nothing is recorded, read or delivered: start it", times.iso(life.alive_at)
     yield Unknown("service", "gitlab-reconciler", Name("gitlab", asked.url), "not running", why, since)
+
+
+def _receiver(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
+    """Whether a receiver runs, while the rest of the service does."""
+    if (found := no_receiver(db, now=now)) is not None:
+        yield Unknown("part", RECEIVER, Name("gitlab", asked.url), "not running", found.why, times.iso(found.since))
 
 
 def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
@@ -286,6 +294,7 @@ def _named(names: Iterable[str]) -> str:
 
 CONTRIBUTORS: tuple[Callable[[Database, Asked, Millis], Iterable[Unknown]], ...] = (
     _service,
+    _receiver,
     _parts,
     _intake,
     _config,

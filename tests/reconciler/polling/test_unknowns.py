@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import structlog
 import yaml
@@ -25,7 +26,7 @@ from reconciler.config.load import load
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
-from reconciler.events.times import HOUR, MINUTE, Millis
+from reconciler.events.times import HOUR, MINUTE, SECOND, Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
@@ -38,6 +39,7 @@ from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.receivers import Receiver, receivers_path
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
 from reconciler.metrics.collectors import LedgerCollector
@@ -101,7 +103,12 @@ class House(conftest.House):
         super().start()
         self.parts.client._tries = 1
 
+    def receiver_is_alive(self) -> None:
+        file = receivers_path(intake_path(self.config.ledger.path))
+        file.write_bytes(msgspec.json.encode([Receiver(1, 1, self.now)]))
+
     async def wake(self) -> None:
+        self.receiver_is_alive()
         await self.ledger.note_start(self.now)
         specs = [as_spec(one) for one in self.config.destinations]
         states = await self.ledger.queue.sync_destinations(specs, self.now)
@@ -113,12 +120,14 @@ class House(conftest.House):
     def unknown(self) -> list[Unknown]:
         return self.known().unknowns
 
-    async def round(self, after: int = MINUTE) -> None:
+    async def round(self, after: int = MINUTE, *, received: bool = True) -> None:
         """Everything is asked once, some time later, and it is looked whether that is worth an alert."""
         self.now = Millis(self.now + after)
         self.parts.poller._refused.clear()  # the quarter of an hour is over
         self.parts.rounds._groups_read_at = None
         await self.ledger.heartbeat(self.now)
+        if received:
+            self.receiver_is_alive()
         await self.parts.rounds.catch_up()
         await self.alerting._review()
 
@@ -490,11 +499,11 @@ async def test_webhooks_that_wait_for_long(house: House) -> None:
     assert (found["intake_pending"], found["intake_oldest_seconds"]) == (2, 120)
     assert house.told() == []
     await house.round(4 * MINUTE)
-    assert house.told() == [("webhooks_not_recorded", "intake", "opened")]
+    assert house.told() == [("webhooks_not_recorded", "recorder", "opened")]
     with closing(SqliteReader(intake_path(house.config.ledger.path))) as intake:
         await house.ledger.recording.record([], [], through=Place(intake.intake_id, 2), now=house.now)
     await house.alerting._review()
-    assert house.told()[1:] == [("webhooks_not_recorded", "intake", "over")]
+    assert house.told()[1:] == [("webhooks_not_recorded", "recorder", "over")]
     assert all_is_known(house)
 
 
@@ -505,7 +514,54 @@ async def test_a_start_that_finds_webhooks_waiting_is_no_alert(house: House) -> 
     await house.alerting._review()
     assert house.told() == []
     await house.round(6 * MINUTE)  # and it records none of them
-    assert house.told() == [("webhooks_not_recorded", "intake", "opened")]
+    assert house.told() == [("webhooks_not_recorded", "recorder", "opened")]
+
+
+async def test_a_webhook_that_could_not_be_recorded_hides_none_that_wait(house: House) -> None:
+    await house.round()
+    failed = FailedWebhook(ReceivedWebhook("default", house.now, {}, b"{}"), "KeyError: 'poisoned'")
+    await house.ledger.recording.record([], [failed], through=Place("of another", 1), now=house.now)
+    await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
+    await house.round(6 * MINUTE)
+    assert sorted(house.told()) == [
+        ("webhooks_not_recorded", "intake", "opened"),
+        ("webhooks_not_recorded", "recorder", "opened"),
+    ]
+
+
+async def test_a_service_that_dies_every_minute_does_not_hide_that_webhooks_wait(house: House) -> None:
+    await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
+    for _ in range(6):
+        assert house.told() == []
+        house.now = Millis(house.now + MINUTE)
+        await house.wake()
+        await house.alerting._review()
+    assert house.told() == [("webhooks_not_recorded", "recorder", "opened")]
+
+
+async def test_a_receiver_that_does_not_run(house: House) -> None:
+    await house.round()
+    await house.round(30 * SECOND, received=False)
+    assert all_is_known(house)
+    assert samples(house)["receiver_up"] == 1
+    last = times.iso(Millis(house.now - 30 * SECOND))
+    await house.round(20 * SECOND, received=False)
+    await every_face_says(house, "part", "receiver")
+    [one] = house.unknown()
+    assert (one.trouble, one.since) == ("not running", last)
+    assert samples(house)["receiver_up"] == 0
+    assert house.told() == [("receiver_down", "receiver", "opened")]
+    await house.round(SECOND)
+    assert house.told()[1:] == [("receiver_down", "receiver", "over")]
+    assert all_is_known(house)
+
+
+async def test_no_receiver_has_ever_run(house: House) -> None:
+    receivers_path(intake_path(house.config.ledger.path)).unlink()
+    await house.round(received=False)
+    [one] = house.unknown()
+    assert (one.kind, one.name, one.trouble) == ("part", "receiver", "not running")
+    assert "none has run" in one.why
 
 
 async def test_an_intake_that_can_t_be_read(house: House) -> None:
@@ -517,6 +573,7 @@ async def test_an_intake_that_can_t_be_read(house: House) -> None:
     assert "is no SQLite database" in " ".join(house.run("status")[1].split())
     assert house.run("gaps", "--exit-code")[0] == 1
     assert house.metric("intake") == 1
+    assert samples(house).keys().isdisjoint({"intake_pending", "intake_oldest_seconds"})  # 0 would be a lie
     assert house.run("intake", "list")[0] == 0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.lock import service_process
 from reconciler.ledger.upkeep.reloads import last_reload
@@ -31,7 +32,7 @@ from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.reconciler.dashboard.test_app import free_port
 from tests.support.damage import overwrite, pages_of
-from tests.support.service import COMMAND, TOKEN, Service, children, runs, until, until_recorded
+from tests.support.service import COMMAND, TOKEN, Service, children, run, runs, until, until_recorded
 
 ENDED = "process ended by itself: it is started again"
 PARTS = ["receiver", "worker"]
@@ -151,6 +152,7 @@ def test_the_receiver_ends_and_no_connection_is_refused(make_service: MakeServic
     assert posted.statuses == {200}
     assert all_recorded(service, posted)
     until(lambda: figure(metrics, 'gitlab_reconciler_process_restarts_total{process="receiver"}') == "3.0")
+    until(lambda: figure(metrics, 'gitlab_reconciler_part_up{part="receiver"}') == "0.0")  # it ends again and again
     assert service.stop() == 0
 
 
@@ -224,6 +226,21 @@ def test_everything_is_killed_at_once(make_service: MakeService) -> None:
         posted.until_more()
     assert all_recorded(service, posted)
     assert service.stop() == 0
+
+
+def test_an_intake_whose_disk_hangs_is_seen(make_service: MakeService) -> None:
+    metrics = free_port()
+    service = make_service(metrics={"port": metrics}).start(module="tests.support.impatient")
+    assert post(service, "a").status_code == 200
+    with locked(intake_path(service.ledger)):  # a write does not end
+        asking = threading.Thread(target=post, args=(service, "b"))
+        asking.start()
+        told = service.wait_for_log("webhooks can't be appended to the intake")
+        assert "hangs" in told["reason"]
+        until(lambda: figure(metrics, 'gitlab_reconciler_part_up{part="receiver"}') == "0.0")
+    asking.join()
+    service.wait_for_log("the intake's disk answers again")
+    until(lambda: figure(metrics, 'gitlab_reconciler_part_up{part="receiver"}') == "1.0")
 
 
 # Stops
@@ -505,6 +522,28 @@ def test_each_unit_reloads(make_service: MakeService, consumer: Consumer) -> Non
     assert {line["event"] for line in receiver.logs}.isdisjoint({"ready", "process started"})
 
 
+def test_reload_asks_both_units_and_tells_what_became_of_each(make_service: MakeService) -> None:
+    receiver = make_service().start("receiver")
+    worker = make_service(ledger={"path": str(receiver.ledger)}).start("worker")
+    receiver.config["receiver"]["hooks"].append({"name": "second", "token": TOKEN})
+    receiver.write_config()
+    assert receiver.process is not None
+    assert worker.process is not None
+    done = receiver.run("reload")
+    assert done.returncode == 0, done.stderr
+    assert f"The worker (process {worker.process.pid}) now uses" in done.stdout
+    assert f"The receiver (process {receiver.process.pid}) now uses" in done.stdout
+    assert post(receiver, "a", path="/webhooks/gitlab/second").status_code == 200
+    # The command reads a config without mistakes, as the worker does; the receiver's is broken.
+    (receiver.folder / "good.yaml").write_text(receiver.file.read_text())
+    receiver.file.write_text("nonsense: 1")
+    done = run("reload", "-c", str(receiver.folder / "good.yaml"))
+    assert done.returncode == 1
+    assert f"The worker (process {worker.process.pid}) now uses" in done.stdout
+    assert f"the receiver (process {receiver.process.pid}) refused the config" in done.stderr
+    assert "nonsense" in done.stderr
+
+
 # systemd
 
 
@@ -520,7 +559,9 @@ def test_systemd_is_told_by_the_parent_alone(make_service: MakeService, monkeypa
         monkeypatch.setenv("NOTIFY_SOCKET", str(service.folder / "notify"))
         service.start()
         assert service.process is not None
-        told = [said_to(systemd) for _ in range(3)]
+        told = [said_to(systemd)]
+        while told[-1][0] != "WATCHDOG=1":
+            told.append(said_to(systemd))
         restarted(service, "worker", signal.SIGKILL)
         restarted(service, "receiver", signal.SIGKILL)
         assert service.stop() == 0
@@ -529,9 +570,57 @@ def test_systemd_is_told_by_the_parent_alone(make_service: MakeService, monkeypa
         systemd.setblocking(False)
         with pytest.raises(BlockingIOError):
             said_to(systemd)
-    assert [what for what, _ in told[:3]] == ["EXTEND_TIMEOUT_USEC=60000000", "READY=1", "WATCHDOG=1"]
-    assert {what for what, _ in told[3:-1]} <= {"WATCHDOG=1"}
+    said = [what for what, _ in told]
+    assert set(said[: said.index("READY=1")]) <= {"EXTEND_TIMEOUT_USEC=60000000"}  # the repair has not ended by then
+    assert set(said[said.index("READY=1") + 1 : -1]) == {"WATCHDOG=1"}
     assert {pid for _, pid in told} == {service.process.pid}
+
+
+@contextmanager
+def locked(ledger: Path) -> Iterator[None]:
+    """As another process does that upgrades it, or copies it back."""
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("only", [None, "worker"])
+def test_systemd_waits_for_a_worker_that_opens_the_ledger_and_not_with_the_receiver(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, only: str | None
+) -> None:
+    service = make_service()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, locked(service.ledger):
+        systemd.bind(str(service.folder / "notify"))
+        systemd.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        systemd.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(service.folder / "notify"))
+        service.launch(only)
+        told = [said_to(systemd)[0]]  # of a worker alone, that it needs time
+        if only is None:
+            while told[-1] != "READY=1":
+                told.append(said_to(systemd)[0])
+            service.port = service.wait_for_log("listening")["port"]
+            assert post(service, "a").status_code == 200
+        assert set(told) - {"READY=1"} <= {"EXTEND_TIMEOUT_USEC=60000000"}
+        assert (told[-1] == "READY=1") == (only is None)
+        service.wait_for_log("ledger not available yet: webhooks wait in the intake")
+    service.wait_for_log("ready")
+    assert service.stop() == 0
+
+
+def test_a_worker_that_is_killed_during_its_first_start_does_not_stop_the_receiver(make_service: MakeService) -> None:
+    service = make_service()
+    with locked(service.ledger):
+        service.launch()
+        service.port = service.wait_for_log("listening")["port"]
+        restarted(service, "worker", signal.SIGKILL)
+        assert post(service, "a").status_code == 200
+    service.wait_for_log("ready")
+    until_recorded(service.ledger)
+    assert recorded(service) == {"a"}
+    assert service.stop() == 0
 
 
 def said_to(systemd: socket.socket) -> tuple[str, int]:

@@ -1,0 +1,34 @@
+"""Whether anybody receives webhooks, as far as the service that records them can tell."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlite_utils import Database
+
+from reconciler.events.times import Millis
+from reconciler.ledger.coverage import downtime
+from reconciler.ledger.coverage.downtime import QUIET
+from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.storage.connection import LedgerDatabase
+from reconciler.ledger.storage.receivers import last_alive
+
+
+class NoReceiver(msgspec.Struct, frozen=True):
+    """No receiver runs since then, and what that means."""
+
+    since: Millis
+    why: str
+
+
+def no_receiver(db: Database, *, now: Millis) -> NoReceiver | None:
+    """None if a receiver is alive, if the service has just started and it may come, or if no service runs at all."""
+    life = downtime.life(db)
+    if not isinstance(db, LedgerDatabase) or life.started_at is None or not life.runs(now):
+        return None
+    alive_at = last_alive(intake_path(db.files.path))
+    if now - max(alive_at or life.started_at, life.started_at) <= QUIET:
+        return None
+    ends = "GitLab's webhooks are not accepted: start it (`serve`, or `serve --only receiver`), or see its log"
+    if alive_at is None:
+        return NoReceiver(life.started_at, f"none has run with this ledger since then: {ends}")
+    return NoReceiver(alive_at, f"it was stopped or killed, or is wedged: {ends}")

@@ -1,0 +1,62 @@
+"""The file in which receivers say that they are alive."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from reconciler.ledger.storage.receivers import last_alive, receivers_path, running
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from reconciler.ledger.storage.receivers import ReceiverFile
+file = ReceiverFile(Path(sys.argv[1]), service=7)
+file.alive()
+print("alive", flush=True)
+for line in sys.stdin:
+    file.reloaded(line.strip() or None)
+    print("noted", flush=True)
+"""
+
+
+def receiver(intake: Path) -> subprocess.Popen[str]:
+    one = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(intake)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    told(one, "alive")
+    return one
+
+
+def told(one: subprocess.Popen[str], what: str) -> None:
+    assert one.stdout is not None
+    assert one.stdout.readline() == what + "\n"
+
+
+def test_several_receivers_share_the_file_and_one_that_was_killed_does_not_run(tmp_path: Path) -> None:
+    intake = tmp_path / "ledger.db.intake"
+    assert running(intake) == []
+    assert last_alive(intake) is None
+    with receiver(intake) as first, receiver(intake) as second:
+        assert {(one.pid, one.service) for one in running(intake)} == {(first.pid, 7), (second.pid, 7)}
+        assert second.stdin is not None
+        second.stdin.write("a mistake\n")
+        second.stdin.flush()
+        told(second, "noted")
+        assert {one.pid: (one.reloads, one.error) for one in running(intake)} == {
+            first.pid: (0, None),
+            second.pid: (1, "a mistake"),
+        }
+        first.kill()
+        first.wait()
+        assert [one.pid for one in running(intake)] == [second.pid]
+    assert running(intake) == []
+    assert last_alive(intake) is not None
+    assert receivers_path(intake).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_no_file_of_ours_says_nothing(tmp_path: Path) -> None:
+    receivers_path(tmp_path / "intake").write_text("{")
+    assert running(tmp_path / "intake") == []
+    assert last_alive(tmp_path / "intake") is None

@@ -1,7 +1,8 @@
 """Records what the intake holds, in order and in batches.
 
 How far it came is noted in the transaction that records, so that a kill anywhere repeats nothing and skips nothing.
-A webhook that can't be recorded is kept in the ledger with its error, and stops no other.
+A webhook that can't be recorded is kept in the ledger with its error, and stops no other. If damage to the ledger is
+the reason, it stays in the intake instead, and the next start tries it again.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import structlog
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.intake import Place, Reader, ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.intake import Reader, ReceivedWebhook, StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.recording.place import Progress
 from reconciler.ledger.recording.record import BatchResult
 from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.recorder.reading import WebhookReader
@@ -31,6 +33,8 @@ LOOK_S = 0.05
 """How often the intake is looked into without a notification."""
 LEDGER_PAUSE_S = 0.2
 LOST = "the intake is damaged here: this webhook can't be read any more"
+MOST_HELD = 1000
+"""So many ranges of webhooks are held at most, since all of them are noted with each commit."""
 RETRIED = 100
 """So many webhooks that could not be recorded are tried again at once."""
 
@@ -59,6 +63,8 @@ class Recorder:
         self._retries = True
         """Whether webhooks may be due that could not be recorded before. A start tries them all again."""
         self._has_started = False
+        self._progress = Progress("")
+        """How far the intake was read, as the ledger has it."""
         self._shared_ids: set[str] = set()
         """The sources that sent different bodies with one id. Each is logged once."""
         self._bugs: set[str] = set()
@@ -88,8 +94,9 @@ class Recorder:
 
     async def _record_all(self, intake: SqliteReader) -> None:
         """Record until another file is at the intake's path, and this one was read to its end."""
-        place = await self._first_place(intake)
-        batch = self._prepare(intake, place)
+        self._progress = await self._first_progress(intake)
+        after = self._progress.place.position
+        batch = self._prepare(intake, after)
         while True:
             if self._retries:
                 await self._try_again()
@@ -98,16 +105,16 @@ class Recorder:
                     self._empty.set()
                 await self._notified()
                 replaced = intake.is_replaced()  # before it is read: nothing is appended to it after that
-                batch = self._prepare(intake, place)
+                batch = self._prepare(intake, after)
                 if replaced and not batch:
                     log.warning("the intake was replaced: going on with the file that is there now")
                     return
                 continue
-            place = Place(place.intake_id, batch[-1].position)
-            recording = asyncio.ensure_future(self._record(batch, place.intake_id))
+            recording = asyncio.ensure_future(self._record(batch, after))
+            after = batch[-1].position
             try:
                 await asyncio.sleep(0)  # the statements run now, so that the next batch is read during their commit
-                batch = self._prepare(intake, place)
+                batch = self._prepare(intake, after)
             except asyncio.CancelledError:
                 recording.cancel()
                 raise
@@ -116,19 +123,22 @@ class Recorder:
                 raise
             await recording
 
-    async def _first_place(self, intake: Reader) -> Place:
+    async def _first_progress(self, intake: Reader) -> Progress:
         """Where to begin. Another intake than the one that was recorded before is read from its beginning."""
         if not self._has_started:
-            await self._when_writable(self._recording.make_all_due)
+            with contextlib.suppress(LedgerDamaged):
+                await self._when_writable(self._recording.make_all_due)
             self._has_started = True
-        noted = self._recording.place()
+        noted = self._recording.progress()
         if noted is None or noted.intake_id != intake.intake_id:
-            return Place(intake.intake_id, 0)
-        if noted.position > (last := intake.last_position()):
+            if noted is not None and noted.held:
+                log.error("the intake was replaced, and the one before has webhooks that are not recorded")
+            return Progress(intake.intake_id)
+        if noted.through > (last := intake.last_position()):
             log.warning(
-                "the intake has lost its end: it is read from its beginning", recorded=noted.position, last=last
+                "the intake has lost its end: it is read from its beginning", recorded=noted.through, last=last
             )
-            return Place(intake.intake_id, 0)
+            return Progress(intake.intake_id)
         return noted
 
     async def _notified(self) -> None:
@@ -136,10 +146,14 @@ class Recorder:
             async with asyncio.timeout(LOOK_S):
                 await self._woken.wait()
 
-    def _prepare(self, intake: Reader, place: Place) -> list[_Prepared]:
-        """Read the next webhooks into sightings."""
+    def _prepare(self, intake: Reader, after: int) -> list[_Prepared]:
+        """Read the next webhooks into sightings, without those that are recorded: they lie behind held ones."""
         self._woken.clear()
-        return list(self._prepared(intake.read(after=place.position, limit=BATCH)))
+        while some := intake.read(after=after, limit=BATCH):
+            if left := [one for one in some if not self._progress.has(one.position)]:
+                return list(self._prepared(left))
+            after = some[-1].position
+        return []
 
     def _prepared(self, webhooks: Sequence[StoredWebhook]) -> Iterator[_Prepared]:
         for one in webhooks:
@@ -151,25 +165,41 @@ class Recorder:
             except Exception as error:
                 yield _Prepared(one.position, one.webhook, None, self._bug(error))
 
-    async def _record(self, batch: Sequence[_Prepared], intake_id: str) -> None:
+    async def _record(self, batch: Sequence[_Prepared], after: int) -> None:
+        """Record the webhooks that follow a position. Raises LedgerDamaged if too many have to be held."""
         try:
-            await self._record_batch(batch, intake_id)
+            await self._record_batch(batch, after)
         except (ChangeFailed, LedgerDamaged):
             for one in batch:  # each alone: one must not take the others with it
-                await self._record_alone(one, intake_id)
+                await self._record_alone(one, after)
+                after = one.position
 
-    async def _record_alone(self, one: _Prepared, intake_id: str) -> None:
+    async def _record_alone(self, one: _Prepared, after: int) -> None:
         try:
-            await self._record_batch([one], intake_id)
-        except (ChangeFailed, LedgerDamaged) as error:
+            await self._record_batch([one], after)
+        except ChangeFailed as error:
             failed = msgspec.structs.replace(one, sighting=None, error=str(error))
-            await self._record_batch([failed], intake_id)
+            try:
+                await self._record_batch([failed], after)
+            except LedgerDamaged as damage:
+                await self._hold(one, after, damage)
+        except LedgerDamaged as damage:
+            await self._hold(one, after, damage)
 
-    async def _record_batch(self, batch: Sequence[_Prepared], intake_id: str) -> None:
+    async def _hold(self, one: _Prepared, after: int, damage: LedgerDamaged) -> None:
+        """Leave a webhook in the intake, which is sound: the ledger may be replaced by a backup."""
+        found = self._progress.hold(after, one.position)
+        if len(found.held) > MOST_HELD:
+            raise damage
+        await self._when_writable(lambda: self._recording.note_progress(found))
+        self._progress = found
+        log.error("webhook not recorded: it waits in the intake", hook=one.webhook.hook, error=str(damage))
+
+    async def _record_batch(self, batch: Sequence[_Prepared], after: int) -> None:
         """Record some webhooks, as soon as the ledger can be written. Raises ChangeFailed and LedgerDamaged."""
         sightings = [one.sighting for one in batch if one.sighting is not None]
         failed = [FailedWebhook(one.webhook, one.error) for one in batch if one.sighting is None]
-        through = Place(intake_id, batch[-1].position)
+        through = self._progress.recorded(after, batch[-1].position)
         while True:
             try:
                 result = await self._recording.record(sightings, failed, through=through, now=times.now())
@@ -179,6 +209,7 @@ class Recorder:
                 await asyncio.sleep(LEDGER_PAUSE_S)
             else:
                 break
+        self._progress = through
         for one in failed:
             log.error("webhook not recorded: it is kept, see `intake list`", hook=one.webhook.hook, error=one.error)
         self._log(sightings, result)
@@ -208,11 +239,12 @@ class Recorder:
             self._retries = True
 
     async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
+        """Do this as soon as the ledger can be written. Raises LedgerDamaged."""
         while True:
             try:
                 await do()
             except LedgerDamaged:
-                return
+                raise
             except LedgerUnavailable:
                 await asyncio.sleep(LEDGER_PAUSE_S)
             else:

@@ -155,7 +155,7 @@ def until_recorded(ledger: Path) -> None:
                 [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall()
         except sqlite3.OperationalError:  # not made yet, or moved
             return False
-        of, _, position = (place or " 0").partition(" ")
+        of, position, *_ = (place or " 0").split(" ")
         return bool(of == ident and int(position) >= last)
 
     until(lambda: not last or is_recorded(), pause_s=0.002)

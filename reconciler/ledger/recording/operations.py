@@ -10,7 +10,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.recording import unrecorded
-from reconciler.ledger.recording.place import note_place, place
+from reconciler.ledger.recording.place import Progress, note_progress, place, progress
 from reconciler.ledger.recording.record import BatchResult
 from reconciler.ledger.recording.unrecorded import DueWebhook, FailedWebhook
 from reconciler.ledger.recording.writer import Writer
@@ -28,17 +28,27 @@ class RecordingOperations:
         self._read = read
 
     def place(self) -> Place | None:
-        """How far which intake was recorded; None if nothing was recorded from one."""
+        """Up to where which intake is in the ledger; None if nothing was recorded from one."""
         return self._read(place)
 
+    def progress(self) -> Progress | None:
+        """How far which intake was read; None if nothing was recorded from one."""
+        return self._read(progress)
+
+    def note_progress(self, found: Progress) -> Awaitable[None]:
+        """An intake was read so far."""
+        return self._write(lambda db: note_progress(db, found))
+
     def record(
-        self, sightings: Sequence[Sighting], failed: Sequence[FailedWebhook], *, through: Place, now: Millis
+        self, sightings: Sequence[Sighting], failed: Sequence[FailedWebhook], *, through: Progress, now: Millis
     ) -> Awaitable[BatchResult]:
-        """Record what the intake holds up to a place, in one transaction. `failed` can't be recorded, and is kept."""
+        """Record what the intake has, in one transaction with how far it was read. `failed` can't be recorded: it is
+        kept.
+        """
 
         def write(db: Database) -> None:
             unrecorded.keep(db, failed, now=now)
-            note_place(db, through)
+            note_progress(db, through)
 
         return self._writer.record(sightings, also=write)
 

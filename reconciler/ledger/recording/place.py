@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from sqlite_utils import Database
 
 from reconciler.ledger.intake.intake import Place
@@ -10,12 +11,71 @@ from reconciler.ledger.storage import meta
 _NAME = "intake"
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far an intake was read, and which of its webhooks are held: damage to the ledger keeps them from being
+    recorded, so they stay in the intake. Everything else up to `through` is in the ledger.
+
+    `held` are the first and the last positions of ranges, in order.
+    """
+
+    intake_id: str
+    through: int = 0
+    held: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """The end of what may be removed from the intake: everything up to it is in the ledger."""
+        return Place(self.intake_id, self.held[0][0] - 1 if self.held else self.through)
+
+    def has(self, position: int) -> bool:
+        """Whether the ledger has the webhook at this position."""
+        return position <= self.through and not any(first <= position <= last for first, last in self.held)
+
+    def recorded(self, after: int, upto: int) -> Progress:
+        """This progress once everything after a position, up to and with another one, is in the ledger."""
+        return Progress(self.intake_id, max(self.through, upto), _without(self.held, after + 1, upto))
+
+    def hold(self, after: int, position: int) -> Progress:
+        """This progress once the next webhook after a position can't be recorded."""
+        ranges = [*_without(self.held, after + 1, position), (position, position)]
+        joined: list[tuple[int, int]] = []
+        for first, last in sorted(ranges):
+            if joined and joined[-1][1] + 1 == first:
+                joined[-1] = (joined[-1][0], last)
+            else:
+                joined.append((first, last))
+        return Progress(self.intake_id, max(self.through, position), tuple(joined))
+
+
+def _without(ranges: tuple[tuple[int, int], ...], first: int, last: int) -> tuple[tuple[int, int], ...]:
+    pieces = [piece for a, b in ranges for piece in ((a, min(b, first - 1)), (max(a, last + 1), b))]
+    return tuple(sorted({(a, b) for a, b in pieces if a <= b}))
+
+
+def progress(db: Database) -> Progress | None:
+    """How far which intake was read; None if nothing was recorded from one."""
+    found = (meta.get(db, _NAME) or "").split(" ")
+    if len(found) < 2 or not found[1].isdecimal():
+        return None
+    try:
+        held = tuple((int(a), int(b)) for a, _, b in (one.partition("-") for one in found[2:]))
+    except ValueError:  # somebody has changed it
+        held = ()
+    return Progress(found[0], int(found[1]), held)
+
+
 def place(db: Database) -> Place | None:
-    """How far which intake was recorded; None if nothing was recorded from one."""
-    intake_id, _, position = (meta.get(db, _NAME) or "").partition(" ")
-    return Place(intake_id, int(position)) if position.isdecimal() else None
+    """Up to where which intake is in the ledger; None if nothing was recorded from one."""
+    found = progress(db)
+    return None if found is None else found.place
+
+
+def note_progress(db: Database, found: Progress) -> None:
+    """An intake was read so far."""
+    held = [f"{first}-{last}" for first, last in found.held]
+    meta.put(db, _NAME, " ".join([found.intake_id, f"{found.through}", *held]))
 
 
 def note_place(db: Database, place: Place) -> None:
     """An intake was recorded up to and with this position."""
-    meta.put(db, _NAME, f"{place.intake_id} {place.position}")
+    note_progress(db, Progress(place.intake_id, place.position))

@@ -20,7 +20,7 @@ from reconciler.ledger.errors import LedgerDamaged, LedgerError
 from reconciler.ledger.intake.file import IntakeFile, copy_after, intake_path, look_into, open_intake
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.intake.rows import read_after
-from reconciler.ledger.recording.place import note_place, place
+from reconciler.ledger.recording.place import note_place, place, progress
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import REPAIR, LedgerDatabase, connect, explain, is_damage, transaction
@@ -127,9 +127,13 @@ def _remove(part: Path) -> None:
 def _add_waiting(copy: Path, intake: IntakeFile) -> None:
     """Add the webhooks to a copy that are not recorded in it: a service that is started with it records them."""
     with closing(connect(copy)) as db, transaction(db):
-        after = _recorded(db, intake)
+        at = progress(db)
+        if at is not None and at.intake_id != intake.id:
+            at = None
+        after = 0 if at is None else at.place.position
         while some := read_after(intake.conn, after=after, limit=WEBHOOKS_A_STEP):
-            keep(db, [FailedWebhook(one.webhook, NOT_YET) for one in some], now=times.now(), due=True)
+            left = [one for one in some if at is None or not at.has(one.position)]
+            keep(db, [FailedWebhook(one.webhook, NOT_YET) for one in left], now=times.now(), due=True)
             after = some[-1].position
         if after:
             note_place(db, Place(intake.id, after))  # a service that finds the same intake goes on behind them

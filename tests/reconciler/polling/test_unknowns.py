@@ -34,9 +34,10 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.intake.intake import Place, ReceivedWebhook
+from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.place import Progress
 from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.receivers import Receiver, receivers_path
@@ -468,7 +469,7 @@ async def test_a_webhook_that_could_not_be_recorded(house: House) -> None:
     await house.round()
     await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
     failed = FailedWebhook(ReceivedWebhook("default", house.now, {}, b"{}"), "KeyError: 'poisoned'")
-    place = Place("of another", 1)
+    place = Progress("of another", 1)
     await house.ledger.recording.record([], [failed], through=place, now=house.now)
     await every_face_says(house, "intake", "webhooks")
     assert "poisoned" in " ".join(house.run("status")[1].split())
@@ -501,7 +502,7 @@ async def test_webhooks_that_wait_for_long(house: House) -> None:
     await house.round(4 * MINUTE)
     assert house.told() == [("webhooks_not_recorded", "recorder", "opened")]
     with closing(SqliteReader(intake_path(house.config.ledger.path))) as intake:
-        await house.ledger.recording.record([], [], through=Place(intake.intake_id, 2), now=house.now)
+        await house.ledger.recording.record([], [], through=Progress(intake.intake_id, 2), now=house.now)
     await house.alerting._review()
     assert house.told()[1:] == [("webhooks_not_recorded", "recorder", "over")]
     assert all_is_known(house)

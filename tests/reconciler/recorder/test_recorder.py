@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -20,7 +21,10 @@ from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import writer
-from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.recording.place import Progress, note_progress, progress
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.upkeep.backup import backup, restore
+from reconciler.ledger.upkeep.repair import repair
 from reconciler.recorder import reading, recorder
 from reconciler.recorder.recorder import LOST
 from reconciler.recorder.trimmer import Trimmer
@@ -268,6 +272,73 @@ async def test_what_is_recorded_is_trimmed_and_nothing_else(path: Path) -> None:
         assert left() == 1
     await record_all(path)
     assert titles(path) == ["1", "2", "3", "4", "5", "6"]
+
+
+def damaged_in_part(path: Path) -> None:
+    """600 events, and a page is lost of the index that finds them by their source ids."""
+    asyncio.run(append(path, *(webhook(n, at=n, headers={"Idempotency-Key": f"{n}"}) for n in range(600))))
+    asyncio.run(record_all(path))
+    pages = pages_of(path, "sighting_hashes_by_id")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    overwrite(path, [pages[len(pages) // 2]])
+
+
+def test_what_a_damaged_ledger_can_t_take_waits_in_the_intake(path: Path) -> None:
+    """And so a backup that is restored, or a repair, has all of it. What lies behind it is recorded once."""
+    damaged_in_part(path)
+    asyncio.run(append(path, *(webhook(f"new{n}", headers={"Idempotency-Key": f"new{n}"}) for n in range(40))))
+    asyncio.run(append(path, webhook("no id")))  # nothing but the note says that it is recorded
+    asyncio.run(record_all(path))
+    assert as_noted(path).held
+    assert kept(path) == []
+    assert 600 < len(titles_unordered(path)) < 641
+    asyncio.run(append(path, webhook("last")))
+    asyncio.run(record_all(path))  # still damaged
+    assert as_noted(path).held
+    assert kept(path) == []
+    repair(path)
+    asyncio.run(record_all(path))
+    assert as_noted(path).held == ()
+    expected = [*(f"{n}" for n in range(600)), *(f"new{n}" for n in range(40)), "no id", "last"]
+    assert sorted(titles_unordered(path)) == sorted(expected)
+
+
+def test_a_restored_backup_has_what_the_damaged_ledger_could_not_take(path: Path, tmp_path: Path) -> None:
+    asyncio.run(append(path, *numbered(["old1", "old2"])))
+    asyncio.run(record_all(path))
+    backup(path, tmp_path / "copy.db")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    overwrite(path, pages_of(path, "sightings"))
+    asyncio.run(append(path, *numbered(["new1", "new2", "new3"])))
+    asyncio.run(record_all(path))
+    assert rows(path, "SELECT count(*) FROM unrecorded") == [(0,)]
+    with closing(SqliteReader(intake_path(path))) as intake:
+        intake.trim(through=as_noted(path).place.position)
+    restore(tmp_path / "copy.db", path)
+    asyncio.run(record_all(path))
+    assert titles(path) == ["old1", "old2", "new1", "new2", "new3"]
+
+
+def test_a_copy_has_no_webhook_twice_that_is_recorded_behind_a_held_one(path: Path, tmp_path: Path) -> None:
+    asyncio.run(append(path, *numbered([1, 2, 3])))
+    asyncio.run(record_all(path))
+    with closing(connect(path)) as db, transaction(db):
+        note_progress(db, Progress(as_noted(path).intake_id, 3, ((2, 2),)))
+    backup(path, tmp_path / "copy.db")
+    assert [title for title, *_ in kept(tmp_path / "copy.db")] == ["2"]
+
+
+def as_noted(path: Path) -> Progress:
+    with closing(connect(path, readonly=True)) as db:
+        found = progress(db)
+    assert found is not None
+    return found
+
+
+def titles_unordered(path: Path) -> list[str]:
+    return [json.loads(one)["object_attributes"]["title"] for (one,) in rows(path, "SELECT payload FROM sightings")]
 
 
 async def test_a_project_that_one_webhook_names_is_known_to_the_next(path: Path) -> None:

@@ -34,7 +34,7 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.intake.intake import ReceivedWebhook
+from reconciler.ledger.intake.intake import Place, ReceivedWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.place import Progress

@@ -34,7 +34,7 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.intake.intake import Place, ReceivedWebhook
+from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.place import Progress
@@ -521,7 +521,7 @@ async def test_a_start_that_finds_webhooks_waiting_is_no_alert(house: House) -> 
 async def test_a_webhook_that_could_not_be_recorded_hides_none_that_wait(house: House) -> None:
     await house.round()
     failed = FailedWebhook(ReceivedWebhook("default", house.now, {}, b"{}"), "KeyError: 'poisoned'")
-    await house.ledger.recording.record([], [failed], through=Place("of another", 1), now=house.now)
+    await house.ledger.recording.record([], [failed], through=Progress("of another", 1), now=house.now)
     await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
     await house.round(6 * MINUTE)
     assert sorted(house.told()) == [

@@ -24,6 +24,7 @@ from reconciler.ledger.coverage.operations import CoverageOperations, WatchlistO
 from reconciler.ledger.listener import Committed
 from reconciler.ledger.queue.operations import QueueOperations
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording import trying
 from reconciler.ledger.recording.operations import RecordingOperations
 from reconciler.ledger.recording.record import BatchResult, preview, record
 from reconciler.ledger.recording.reported import reported_keys
@@ -103,6 +104,7 @@ class Ledger:
 
         def write(db: Database) -> None:
             downtime.note_stop(db, now)
+            trying.note_stop(db)
             failing_parts.note_parts(db, [])
 
         return self._write(write)

@@ -12,6 +12,7 @@ import contextlib
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -24,7 +25,7 @@ from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.place import Progress
 from reconciler.ledger.recording.record import BatchResult
-from reconciler.ledger.recording.unrecorded import FailedWebhook
+from reconciler.ledger.recording.unrecorded import ENDED, DueWebhook, FailedWebhook
 from reconciler.recorder.reading import WebhookReader
 
 BATCH = 256
@@ -35,8 +36,14 @@ LEDGER_PAUSE_S = 0.2
 LOST = "the intake is damaged here: this webhook can't be read any more"
 MOST_HELD = 1000
 """So many ranges of webhooks are held at most, since all of them are noted with each commit."""
+CAREFUL = 2 * BATCH
+"""After a process that did not stop in order, so many webhooks are recorded one by one: it had read no more."""
+TRIES = 2
+"""A webhook that ends the worker so often is kept."""
 RETRIED = 100
 """So many webhooks that could not be recorded are tried again at once."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +70,8 @@ class Recorder:
         self._retries = True
         """Whether webhooks may be due that could not be recorded before. A start tries them all again."""
         self._has_started = False
+        self._careful = 0
+        """So many webhooks are still to be recorded one by one: one of them may have ended the process before."""
         self._progress = Progress("")
         """How far the intake was read, as the ledger has it."""
         self._shared_ids: set[str] = set()
@@ -95,7 +104,10 @@ class Recorder:
     async def _record_all(self, intake: SqliteReader) -> None:
         """Record until another file is at the intake's path, and this one was read to its end."""
         self._progress = await self._first_progress(intake)
-        after = self._progress.place.position
+        await self._record_untried()
+        if self._careful:
+            await self._try_again()
+        after = await self._record_carefully(intake, self._progress.place.position)
         batch = self._prepare(intake, after)
         while True:
             if self._retries:
@@ -127,7 +139,8 @@ class Recorder:
         """Where to begin. Another intake than the one that was recorded before is read from its beginning."""
         if not self._has_started:
             with contextlib.suppress(LedgerDamaged):
-                await self._when_writable(self._recording.make_all_due)
+                if await self._when_writable(self._recording.note_start):
+                    self._careful = CAREFUL
             self._has_started = True
         noted = self._recording.progress()
         if noted is None or noted.intake_id != intake.intake_id:
@@ -140,6 +153,60 @@ class Recorder:
             )
             return Progress(intake.intake_id)
         return noted
+
+    async def _record_untried(self) -> None:
+        """Record what waited when the ledger was copied. It came before whatever the intake has."""
+        after = 0
+        try:
+            while some := self._recording.untried(after=after, limit=1 if self._careful else RETRIED):
+                ended = await self._has_ended_worker(f"copied {some[0].id}")
+                await self._record_kept(some, ended=ended)
+                after = some[-1].id
+        except (ChangeFailed, LedgerDamaged) as error:  # what the intake has must not wait for them
+            log.error("webhooks of a copy not recorded", error=str(error))
+
+    async def _record_kept(self, some: Sequence[DueWebhook], *, ended: bool) -> None:
+        """Record webhooks that are kept in the ledger: together, or else each alone."""
+        prepared = [] if ended else list(self._prepared([StoredWebhook(one.id, one.webhook) for one in some]))
+        error = ENDED if ended else "".join(one.error for one in prepared[:1])
+        sightings = [one.sighting for one in prepared if one.sighting is not None]
+        if len(sightings) == len(some):
+            try:
+                await self._when_writable(lambda: self._recording.record_again([one.id for one in some], sightings))
+            except (ChangeFailed, LedgerDamaged) as failure:
+                error = str(failure)
+            else:
+                log.info("webhooks recorded that were kept in the ledger", ids=[one.id for one in some])
+                return
+        if len(some) == 1:
+            await self._when_writable(lambda: self._recording.note_failure(some[0].id, error, now=times.now()))
+            return
+        for one in some:
+            await self._record_kept([one], ended=False)
+
+    async def _record_carefully(self, intake: Reader, after: int) -> int:
+        """Record the next webhooks one by one, to find one that ends the worker. Returns the last one's position."""
+        while self._careful and (some := intake.read(after=after, limit=1)):
+            [one] = some
+            if not self._progress.has(one.position):
+                if await self._has_ended_worker(f"{intake.intake_id} {one.position}"):
+                    [prepared] = [_Prepared(one.position, one.webhook, None, ENDED)]
+                else:
+                    [prepared] = self._prepared(some)
+                await self._record([prepared], after)
+            after = one.position
+        self._careful = 0
+        return after
+
+    async def _has_ended_worker(self, what: str) -> bool:
+        """Whether reading this webhook has ended the worker too often. That it is read now is noted before."""
+        if not self._careful:
+            return False
+        self._careful -= 1
+        try:
+            return await self._when_writable(lambda: self._recording.note_try(what)) >= TRIES
+        except (ChangeFailed, LedgerDamaged):
+            return False
 
     async def _notified(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -220,11 +287,14 @@ class Recorder:
         try:
             due = self._recording.due(limit=RETRIED)
             for one in due:
+                if await self._has_ended_worker(f"kept {one.id}"):
+                    await self._recording.note_failure(one.id, ENDED, now=times.now())
+                    continue
                 [prepared] = self._prepared([StoredWebhook(0, one.webhook)])
                 error = prepared.error
                 if prepared.sighting is not None:
                     try:
-                        await self._recording.record_again(one.id, prepared.sighting)
+                        await self._recording.record_again([one.id], [prepared.sighting])
                     except (ChangeFailed, LedgerDamaged) as failure:
                         error = str(failure)
                     else:
@@ -238,17 +308,15 @@ class Recorder:
             log.debug("webhooks not tried again yet", error=str(error))
             self._retries = True
 
-    async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
+    async def _when_writable(self, do: Callable[[], Awaitable[T]]) -> T:
         """Do this as soon as the ledger can be written. Raises LedgerDamaged."""
         while True:
             try:
-                await do()
+                return await do()
             except LedgerDamaged:
                 raise
             except LedgerUnavailable:
                 await asyncio.sleep(LEDGER_PAUSE_S)
-            else:
-                return
 
     def _log(self, sightings: Sequence[Sighting], result: BatchResult) -> None:
         for sighting, recorded in zip(sightings, result.recorded, strict=True):

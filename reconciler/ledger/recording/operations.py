@@ -9,7 +9,7 @@ from sqlite_utils import Database
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.intake import Place
-from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording import trying, unrecorded
 from reconciler.ledger.recording.place import Progress, note_progress, place, progress
 from reconciler.ledger.recording.record import BatchResult
 from reconciler.ledger.recording.unrecorded import DueWebhook, FailedWebhook
@@ -56,13 +56,28 @@ class RecordingOperations:
         """Webhooks that could not be recorded and are to be tried again, oldest first."""
         return self._read(lambda db: unrecorded.due(db, limit=limit))
 
-    def make_all_due(self) -> Awaitable[int]:
-        """Have all webhooks that could not be recorded tried again. Returns how many there are."""
-        return self._write(unrecorded.make_due)
+    def note_start(self) -> Awaitable[bool]:
+        """The recorder starts: all webhooks that could not be recorded are tried again, but for those that ended the
+        worker. Returns whether the process before this one did not stop in order.
+        """
 
-    def record_again(self, ident: int, sighting: Sighting) -> Awaitable[BatchResult]:
-        """Record a webhook that could not be recorded before."""
-        return self._writer.record([sighting], also=lambda db: unrecorded.drop(db, [ident]))
+        def write(db: Database) -> bool:
+            unrecorded.make_due(db)
+            return trying.note_start(db)
+
+        return self._write(write)
+
+    def note_try(self, what: str) -> Awaitable[int]:
+        """The recorder is about to read this. Returns after how many such notes about it the process ended."""
+        return self._write(lambda db: trying.note_try(db, what))
+
+    def untried(self, *, after: int, limit: int) -> list[DueWebhook]:
+        """The next webhooks that came with a copy and were not tried yet, in the order of arrival."""
+        return self._read(lambda db: unrecorded.untried(db, after=after, limit=limit))
+
+    def record_again(self, ids: Sequence[int], sightings: Sequence[Sighting]) -> Awaitable[BatchResult]:
+        """Record webhooks that could not be recorded before, or came with a copy."""
+        return self._writer.record(sightings, also=lambda db: unrecorded.drop(db, ids))
 
     def note_failure(self, ident: int, error: str, *, now: Millis) -> Awaitable[None]:
         """A webhook could not be recorded this time either."""

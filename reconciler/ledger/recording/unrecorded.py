@@ -18,7 +18,13 @@ from reconciler.ledger.storage import columns
 
 ERROR_CHARS = 500
 
+ENDED = "the worker ended while this webhook was read: `intake retry` tries it again"
+
 DUE = "SELECT id, received_at, hook, headers, body FROM unrecorded WHERE due = 1 ORDER BY id LIMIT ?"
+_UNTRIED = """
+    SELECT id, received_at, hook, headers, body FROM unrecorded
+     WHERE due = 1 AND tries = 0 AND id > ? ORDER BY id LIMIT ?
+"""
 _INSERT = """
     INSERT INTO unrecorded (received_at, hook, headers, body, error, tried_at, tries, due)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -83,16 +89,25 @@ def keep(db: Database, failed: Sequence[FailedWebhook], *, now: Millis, due: boo
 
 def due(db: Database, *, limit: int) -> list[DueWebhook]:
     """The webhooks to be tried again, oldest first."""
+    return _webhooks(db, DUE, limit)
+
+
+def untried(db: Database, *, after: int, limit: int) -> list[DueWebhook]:
+    """The next webhooks that were not tried yet: they waited when the ledger was copied. In the order of arrival."""
+    return _webhooks(db, _UNTRIED, after, limit)
+
+
+def _webhooks(db: Database, sql: str, *values: int) -> list[DueWebhook]:
     return [
         DueWebhook(ident, ReceivedWebhook(str(hook), times.from_iso(at), columns.headers(headers), _whole(body)))
-        for ident, at, hook, headers, body in db.conn.execute(DUE, (limit,)).fetchall()
+        for ident, at, hook, headers, body in db.conn.execute(sql, values).fetchall()
     ]
 
 
 def make_due(db: Database, ids: Sequence[int] | None = None) -> int:
-    """Have these webhooks tried again, or all. Returns how many there are."""
+    """Have these webhooks tried again, or all but those that ended the worker. Returns how many there are."""
     if ids is None:
-        return db.conn.execute("UPDATE unrecorded SET due = 1").rowcount
+        return db.conn.execute("UPDATE unrecorded SET due = 1 WHERE error <> ?", (ENDED,)).rowcount
     asked = orjson.dumps(ids).decode()
     return db.conn.execute(
         "UPDATE unrecorded SET due = 1 WHERE id IN (SELECT value FROM json_each(?))", (asked,)
@@ -140,11 +155,11 @@ def body(db: Database, ident: int) -> bytes | None:
 
 
 def counted(db: Database) -> UnrecordedCount | None:
-    """All webhooks that could not be recorded; None if there are none."""
-    count, since = db.conn.execute("SELECT count(*), min(received_at) FROM unrecorded").fetchone()
+    """All webhooks that were tried and could not be recorded; None if there are none."""
+    count, since = db.conn.execute("SELECT count(*), min(received_at) FROM unrecorded WHERE tries > 0").fetchone()
     if not count:
         return None
-    last = db.conn.execute("SELECT error FROM unrecorded ORDER BY id DESC LIMIT 1").fetchone()[0]
+    last = db.conn.execute("SELECT error FROM unrecorded WHERE tries > 0 ORDER BY id DESC LIMIT 1").fetchone()[0]
     return UnrecordedCount(count, since, last)
 
 

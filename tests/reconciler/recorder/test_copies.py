@@ -12,11 +12,23 @@ import pytest
 
 from reconciler.ledger.intake.file import IntakeFile, copy_after, intake_path
 from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.recorder.recorder import LOST
-from tests.reconciler.recorder.world import append, kept, life, make, numbered, record_all, rows, titles, webhook
+from tests.reconciler.recorder.world import (
+    append,
+    kept,
+    life,
+    make,
+    numbered,
+    poison,
+    record_all,
+    rows,
+    titles,
+    webhook,
+)
 from tests.support.damage import overwrite, pages_of
 from tests.support.waiting import until
 
@@ -116,6 +128,19 @@ async def test_what_came_after_the_copy_and_is_in_the_intake_still(path: Path, t
     await append(path, webhook(3))
     await restored(tmp_path / "copy.db", path)
     assert sorted(titles(path)) == ["1", "2", "3"]
+
+
+async def test_what_waited_is_recorded_in_order_and_before_what_came_later(path: Path, tmp_path: Path) -> None:
+    await append(path, *numbered(range(130)))
+    backup(path, tmp_path / "copy.db")
+    with closing(connect(tmp_path / "copy.db", readonly=True)) as copy:
+        assert unrecorded.counted(copy) is None  # they wait: nothing has failed
+    await append(path, *numbered(range(130, 150)))
+    restore(tmp_path / "copy.db", path)
+    poison(path, "7")
+    await record_all(path)
+    assert titles(path) == [f"{n}" for n in range(150) if n != 7]
+    assert [(title, tries) for title, _, tries in kept(path)] == [("7", 1)]
 
 
 async def test_a_damaged_intake_is_copied_but_for_what_can_t_be_read(path: Path, tmp_path: Path) -> None:

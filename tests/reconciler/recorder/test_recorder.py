@@ -20,8 +20,9 @@ from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
-from reconciler.ledger.recording import writer
+from reconciler.ledger.recording import unrecorded, writer
 from reconciler.ledger.recording.place import Progress, note_progress, progress
+from reconciler.ledger.recording.unrecorded import ENDED, FailedWebhook
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.ledger.upkeep.repair import repair
@@ -272,6 +273,66 @@ async def test_what_is_recorded_is_trimmed_and_nothing_else(path: Path) -> None:
         assert left() == 1
     await record_all(path)
     assert titles(path) == ["1", "2", "3", "4", "5", "6"]
+
+
+class Dead(BaseException):
+    """The process is gone."""
+
+
+@pytest.fixture
+def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one of the webhooks ends the process."""
+
+    def ends(body: Any, **more: Any) -> Any:
+        if body["object_attributes"]["title"] == "poison":
+            raise Dead
+        return webhook_sighting(body, **more)
+
+    monkeypatch.setattr(reading, "webhook_sighting", ends)
+
+
+def survives(path: Path) -> bool:
+    try:
+        asyncio.run(record_all(path))
+    except Dead:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("deadly")
+def test_one_that_ends_the_worker_is_kept_at_last(path: Path) -> None:
+    asyncio.run(append(path, *numbered(MIXED)))
+    assert [survives(path) for _ in range(5)] == [False, False, False, True, True]
+    assert titles(path) == ["1", "2", "3", "4"]
+    assert kept(path) == [("poison", ENDED, 1)]
+
+
+@pytest.mark.usefixtures("deadly")
+@pytest.mark.parametrize("error", ["asked for by hand", "waits in a copy"])
+def test_one_that_is_kept_and_ends_the_worker(path: Path, error: str) -> None:
+    with closing(connect(path)) as db, transaction(db):
+        failed = [FailedWebhook(one, error) for one in numbered(["poison", 1])]
+        unrecorded.keep(db, failed, now=NOW, due=error == "waits in a copy")
+        unrecorded.make_due(db)
+    asyncio.run(append(path, webhook(2)))
+    assert [survives(path) for _ in range(5)] == [False, False, False, True, True]
+    assert titles(path) == ["1", "2"]
+    assert [(title, error) for title, error, _ in kept(path)] == [("poison", ENDED)]
+
+
+def test_after_a_stop_in_order_nothing_is_tried_one_by_one(path: Path) -> None:
+    async def lives() -> list[bool]:
+        found = []
+        for n in range(3):
+            async with life(path) as made:
+                await append(path, webhook(n))
+                await made.recorded()
+                found.append(bool(rows(path, "SELECT * FROM meta WHERE name = 'recorder trying'")))
+                if n == 1:
+                    await made.ledger.note_stop(NOW)
+        return found
+
+    assert asyncio.run(lives()) == [False, True, False]
 
 
 def damaged_in_part(path: Path) -> None:

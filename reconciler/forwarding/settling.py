@@ -30,6 +30,8 @@ class _Group:
     def __init__(self, outcomes: Sequence[Outcome] = ()) -> None:
         self.outcomes = list(outcomes)
         self.settlement: Settlement | None = None
+        self.noted = Breaker()
+        """The breaker's state in the ledger before that."""
 
 
 class Settling:
@@ -97,6 +99,8 @@ class Settling:
                     break
                 lanes = _by_lane(group.outcomes)
                 if len(lanes) > 1:
+                    if group.settlement is not None and group.settlement.breaker is not None:
+                        self.noted = group.noted  # one of these writes it
                     for outcomes in lanes:
                         self._start(_Group(outcomes))
                     return
@@ -123,7 +127,7 @@ class Settling:
                 breaker=None if state == self.noted else state,
                 gone_at=gone[0] if gone else None,
             )
-            self.noted = state
+            group.noted, self.noted = self.noted, state
         return group.settlement
 
 

@@ -6,7 +6,9 @@ cookies and ignores the environment. Errors are httpx's.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import select
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -30,6 +32,7 @@ MOST_HEADERS = 1000
 PART_BYTES = 1 << 20
 """Large bodies are written in parts, so that other requests are not held up."""
 _LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+_CLOSED = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _NOT_AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
@@ -69,10 +72,10 @@ class Transport(httpx.AsyncBaseTransport):
     async def _send(
         self, session: aiohttp.ClientSession, request: httpx.Request, body: bytes
     ) -> aiohttp.ClientResponse:
-        """Send a request once. A kept connection that turns out to be closed before anything was written to it is
+        """Send a request once. Kept connections that turn out to be closed before anything was written to them are
         left for another one.
         """
-        for may_repeat in (True, False):
+        for tries_left in reversed(range(self._connections + 1)):
             whole = _Whole(body)
             try:
                 return await session.request(
@@ -86,7 +89,7 @@ class Transport(httpx.AsyncBaseTransport):
             except (aiohttp.ClientError, TimeoutError) as problem:
                 error = problem
                 lost = isinstance(error, _LOST) and not isinstance(error, aiohttp.ClientConnectorError)
-                if whole.given or not (lost and may_repeat):
+                if whole.given or not (lost and tries_left):
                     break
         raise _as_httpx(error) from error.__cause__ or error
 
@@ -158,12 +161,24 @@ class _Whole(aiohttp.Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         # aiohttp writes the head together with the first part, so nothing was written before.
-        self.given = writer.transport is not None and not writer.transport.is_closing()
+        self.given = writer.transport is not None and not _is_closed(writer.transport)
+        if not self.given:
+            raise aiohttp.ClientConnectionResetError("the server has closed the connection")
         for start in range(0, max(1, len(self._value)), PART_BYTES):
             await writer.write(self._value[start : start + PART_BYTES])
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return bytes(self._value).decode(encoding, errors)
+
+
+def _is_closed(transport: asyncio.WriteTransport) -> bool:
+    """Whether the other side has closed a connection, also if the event loop has not read that yet."""
+    one = transport.get_extra_info("socket")
+    if transport.is_closing() or one is None or one.fileno() < 0:
+        return transport.is_closing()
+    asked = select.poll()
+    asked.register(one.fileno(), _CLOSED)
+    return bool(asked.poll(0))
 
 
 class _Body(httpx.AsyncByteStream):

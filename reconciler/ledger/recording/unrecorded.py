@@ -163,6 +163,12 @@ def counted(db: Database) -> UnrecordedCount | None:
     return UnrecordedCount(count, since, last)
 
 
+def waiting(db: Database) -> tuple[int, str | None]:
+    """How many webhooks of a copy wait to be recorded for the first time, and when the first of them came."""
+    count, since = db.conn.execute("SELECT count(*), min(received_at) FROM unrecorded WHERE tries = 0").fetchone()
+    return count, since
+
+
 def _whole(body: object) -> bytes:
     """A body, whatever a person has made of it."""
     return body if isinstance(body, bytes) else str(body).encode()

@@ -11,6 +11,7 @@ from sqlite_utils import Database
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import explain, intake_path, look_into
 from reconciler.ledger.intake.reader import waiting
+from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.place import place
 from reconciler.ledger.storage.connection import LedgerDatabase
 
@@ -24,16 +25,18 @@ class Backlog(msgspec.Struct, frozen=True):
 
 
 def backlog(db: Database) -> Backlog:
-    """The webhooks that wait to be recorded in this ledger."""
+    """The webhooks that wait to be recorded in this ledger: in its intake, or in itself if it is a restored copy."""
+    copied, since = unrecorded.waiting(db)
     if not isinstance(db, LedgerDatabase):
-        return Backlog()
+        return Backlog(copied, since)
     path, recorded = intake_path(db.files.path), place(db)
     try:
         file = look_into(path)
         if file is None:
-            return Backlog()
+            return Backlog(copied, since)
         with closing(file):
-            return Backlog(*waiting(recorded, file))
+            count, oldest_at = waiting(recorded, file)
+            return Backlog(copied + count, min(filter(None, (since, oldest_at)), default=None))
     except IntakeUnavailable as error:
         return Backlog(error=str(error))
     except sqlite3.Error as error:

@@ -16,6 +16,7 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import backup, restore
+from reconciler.ledger.views.backlog import backlog
 from reconciler.recorder.recorder import LOST
 from tests.reconciler.recorder.world import (
     append,
@@ -63,6 +64,8 @@ async def test_what_waits_is_in_the_copy(path: Path, tmp_path: Path, intake: str
     await record_all(path)
     await append(path, *numbered([3, 4, 5]))
     backup(path, tmp_path / "copy.db")
+    with closing(connect(tmp_path / "copy.db", readonly=True)) as db:
+        assert backlog(db).waiting == 3
     assert titles(path) == ["1", "2"]
     await record_all(path)  # by the service, after the copy
     if intake == "another":

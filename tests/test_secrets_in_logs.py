@@ -30,14 +30,14 @@ SECRETS = {
 NEVER_SHOWN = [*SECRETS.values(), "signing-key-of-a-test", "url-password", "url-token"]
 
 FAULTS = [
-    "receiver.endpoint:json_object",
-    "receiver.endpoint:webhook_sighting",
+    "receiver.endpoint:check_json_object",
+    "reconciler.recorder.reading:webhook_sighting",
     "receiver.guard:HookGuard.rejection_by_headers",
-    "reconciler.ledger.recording.record:_known",
+    "reconciler.ledger.recording.record:known",
     "reconciler.forwarding.formats:Formatter.message",
     "reconciler.forwarding.kinds.http:Http.headers",
     "reconciler.forwarding.kinds.http:Http.send",
-    "reconciler.ledger.queue.deliveries:outgoing",
+    "reconciler.ledger.queue.deliveries:ready",
     "reconciler.dashboard.views:front",
     "reconciler.dashboard.guard:form_of",
     "reconciler.dashboard.guard:AdminGuard.is_token",

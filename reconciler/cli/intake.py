@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     FAILED,
+    LARGEST_ID,
     ConfigOption,
     JsonOption,
     fail,
@@ -32,6 +34,12 @@ PATIENCE_S = 30.0
 LOOK_S = 0.05
 
 app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
+
+
+def _identifier(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > LARGEST_ID:
+        raise typer.BadParameter(f"{text[:40]!r} is none of the idents that `intake list` shows")
+    return int(text)
 
 
 @app.callback()
@@ -64,7 +72,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 @app.command()
 def show(
-    ident: Annotated[int, typer.Argument(metavar="ID", help="As `intake list` shows it.")],
+    ident: Annotated[int, typer.Argument(metavar="ID", help="As `intake list` shows it.", parser=_identifier)],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Write the body of a webhook that could not be recorded to stdout, unchanged."""
@@ -78,8 +86,9 @@ def show(
 
 @app.command()
 def retry(
-    ids: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID]…", help="As `intake list` shows them; all by default.")
+    idents: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[ID]…", help="As `intake list` shows them; all by default.", parser=_identifier),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
@@ -91,7 +100,7 @@ def retry(
     path = read_config(config).ledger.path
     with opened(path) as db:
         known = unrecorded.idents(db)
-        asked = set(ids) if ids else known
+        asked = set(idents) if idents else known
         if unknown := sorted(asked - known):
             fail(f"there is no webhook {', '.join(map(str, unknown))}: `intake list` shows them")
         marked = beside.retry_unrecorded(db, sorted(asked))

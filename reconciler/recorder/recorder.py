@@ -38,7 +38,7 @@ MOST_HELD = 1000
 """So many ranges of webhooks are held at most, since all of them are noted with each commit."""
 CAREFUL = 2 * BATCH
 """After a process that did not stop in order, so many webhooks are recorded one by one: it had read no more."""
-TRIES = 2
+TRIES = 5
 """A webhook that ends the worker so often is kept."""
 RETRIED = 100
 """So many webhooks that could not be recorded are tried again at once."""

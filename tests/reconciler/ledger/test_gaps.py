@@ -150,7 +150,7 @@ def test_many_projects_cost_no_more_statements_than_few(tmp_path: Path, face: st
             db.conn = db.conn._conn  # type: ignore[attr-defined]
             return asked
 
-    assert 0 < statements(2) == statements(60) < 30
+    assert 0 < statements(2) == statements(60) < 35
 
 
 def test_sources_without_a_gap_are_left_to_sql(db: Database) -> None:

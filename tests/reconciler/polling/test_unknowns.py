@@ -289,6 +289,7 @@ async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
 async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
     await house.parts.projects.begin()
     house.now = Millis(house.now + 2 * HOUR)
+    house.receiver_is_alive()
     await house.ledger.heartbeat(house.now)
     assert {(one.trouble, one.pending) for one in house.unknown()} == {("slow", False)}
     await house.alerting._review()
@@ -608,6 +609,7 @@ async def test_what_waited_for_gitlab_is_no_trouble_of_its_own(house: House, git
         await house.round()
     gitlab.recover()
     house.now = Millis(house.now + MINUTE)
+    house.receiver_is_alive()
     await house.ledger.heartbeat(house.now)
     await house.parts.poller.poll("group/other")
     await house.alerting._review()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -115,20 +115,23 @@ class RabbitMQ(Connected[Channels]):
             raise
 
     async def publish(self, connection: Channels, message: Message) -> None:
-        async with connection.exchange() as exchange:
-            await self._publish(exchange, message)
+        with _answers():
+            async with connection.exchange() as exchange:
+                await self._publish(exchange, message)
 
     async def publish_batch(self, connection: Channels, messages: Sequence[Message]) -> Sequence[Answer]:
         """A batch has a channel of its own: when RabbitMQ closes it because of one message, what it had not confirmed
         fails together.
         """
-        async with connection.exchange() as exchange:
-            return await in_rounds(messages, partial(self._publish_all, exchange))
+        with _answers():
+            async with connection.exchange() as exchange:
+                return await in_rounds(messages, partial(self._publish_all, exchange))
 
     async def _publish_all(self, exchange: AbstractExchange, messages: Sequence[Message]) -> list[Answer]:
         async def publish(message: Message) -> Answer:
             try:
-                await self._publish(exchange, message)
+                with _answers():
+                    await self._publish(exchange, message)
             except (DeliveryRejected, NotAccepted) as error:
                 return answer_to(error)
             return ACCEPTED
@@ -137,7 +140,6 @@ class RabbitMQ(Connected[Channels]):
 
     async def _publish(self, exchange: AbstractExchange, message: Message) -> None:
         import aio_pika
-        from aio_pika import exceptions
 
         made = aio_pika.Message(
             message.body,
@@ -152,14 +154,23 @@ class RabbitMQ(Connected[Channels]):
         key = render(self._destination.routing_key, message, word)
         try:
             await exchange.publish(made, key, mandatory=True)
-        except exceptions.PublishError:
+        except aio_pika.exceptions.PublishError:
             raise NotAccepted(f"no queue accepts messages with the routing key {key}") from None
-        except exceptions.DeliveryError as error:
-            raise NotAccepted(f"the broker did not confirm: {error}") from None
-        except exceptions.ChannelPreconditionFailed as error:
-            raise DeliveryRejected(f"the broker rejected it: {error}") from None
-        except exceptions.ChannelClosed as error:
-            raise NotAccepted(f"the broker did not accept it: {error}") from None
 
     async def disconnect(self, connection: Channels) -> None:
         await connection.connection.close()
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """What aio-pika raises about one message, or about its channel, as an answer: the connection is not to blame."""
+    from aio_pika import exceptions
+
+    try:
+        yield
+    except exceptions.DeliveryError as error:
+        raise NotAccepted(f"the broker did not confirm: {error}") from None
+    except exceptions.ChannelPreconditionFailed as error:
+        raise DeliveryRejected(f"the broker rejected it: {error}") from None
+    except exceptions.ChannelClosed as error:
+        raise NotAccepted(f"the broker did not accept it: {error}") from None

@@ -21,7 +21,7 @@ from reconciler.simulator.world import Happening
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
 from tests.support.service import TOKEN, Service, until_recorded
 
-ROUNDS = 20
+ROUNDS = 8
 VICTIMS = ["parent", "receiver", "receiver", "worker", "worker"]
 """Who is killed in each round, in any order. A parent takes the others with it."""
 KILLS = ROUNDS * len(VICTIMS)

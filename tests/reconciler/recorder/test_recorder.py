@@ -242,7 +242,7 @@ async def test_a_damaged_file_that_was_replaced_repeats_nothing(path: Path) -> N
     await append(path, *numbered([f"{n}:{'x' * 3000}" for n in range(1, 21)]))
     await record_all(path)
     overwrite(intake_path(path), pages_of(intake_path(path), "webhooks")[-1:])
-    await append(path, webhook("21:"), webhook("22:"))
+    await append(path, webhook("21:", at=21), webhook("22:", at=22))
     await record_all(path)
     assert [title.partition(":")[0] for title in titles(path)] == [f"{n}" for n in range(1, 23)]
     assert kept(path) == []

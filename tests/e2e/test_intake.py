@@ -44,7 +44,7 @@ def test_one_that_the_ledger_refuses_is_kept_and_tried_again(make_service: MakeS
 async def test_a_backup_has_what_waits(make_service: MakeService, consumer: Consumer, tmp_path: Path) -> None:
     service = make_service(destinations=[to_consumer(consumer)]).start()
     service.stop()
-    await append(service.ledger, webhook(1), webhook(2, at=1))
+    await append(service.ledger, webhook(1), webhook(2))
     copied = service.run("backup", str(tmp_path / "copy.db"))
     assert copied.returncode == 0, copied.stderr
     remove(service)

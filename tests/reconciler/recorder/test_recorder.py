@@ -242,7 +242,7 @@ async def test_a_damaged_file_that_was_replaced_repeats_nothing(path: Path) -> N
     await append(path, *numbered([f"{n}:{'x' * 3000}" for n in range(1, 21)]))
     await record_all(path)
     overwrite(intake_path(path), pages_of(intake_path(path), "webhooks")[-1:])
-    await append(path, webhook("21:", at=21), webhook("22:", at=22))
+    await append(path, webhook("21:"), webhook("22:"))
     await record_all(path)
     assert [title.partition(":")[0] for title in titles(path)] == [f"{n}" for n in range(1, 23)]
     assert kept(path) == []
@@ -424,3 +424,16 @@ async def test_a_test_webhook_that_waited_is_still_a_test(path: Path) -> None:
         await made.recorded()
     found = rows(path, "SELECT kind FROM sightings ORDER BY id")
     assert found == [("hook_test",), ("push",)]
+
+
+async def test_events_are_numbered_in_the_order_of_arrival(path: Path) -> None:
+    """Also those of one key among others, and those of one key with the very same time."""
+    ids = [1, 2, 1, 3, 2, 1, 1]
+    changes = [
+        webhook(n, object_attributes={"id": ident, "action": "update", "title": f"{n}"})
+        for n, ident in enumerate(ids)
+    ]
+    await append(path, *changes)
+    await record_all(path)
+    sql = "SELECT s.title FROM events e JOIN sightings s ON s.id = e.sighting_id ORDER BY e.id"
+    assert [title for (title,) in rows(path, sql)] == [f"{n}" for n in range(len(ids))]

@@ -170,8 +170,7 @@ class Recorder:
         prepared = [] if ended else list(self._prepared([StoredWebhook(one.id, one.webhook) for one in some]))
         error = ENDED if ended else "".join(one.error for one in prepared[:1])
         sightings = [one.sighting for one in prepared if one.sighting is not None]
-        keys = {one.identity.key for one in sightings}  # see `_without_repeats`
-        if len(keys) == len(some):
+        if len(sightings) == len(some):
             try:
                 await self._when_writable(lambda: self._recording.record_again([one.id for one in some], sightings))
             except (ChangeFailed, LedgerDamaged) as failure:
@@ -235,11 +234,6 @@ class Recorder:
 
     async def _record(self, batch: Sequence[_Prepared], after: int) -> None:
         """Record the webhooks that follow a position. Raises LedgerDamaged if too many have to be held."""
-        for part in _without_repeats(batch):
-            await self._record_part(part, after)
-            after = part[-1].position
-
-    async def _record_part(self, batch: Sequence[_Prepared], after: int) -> None:
         try:
             await self._record_batch(batch, after)
         except (ChangeFailed, LedgerDamaged):
@@ -345,20 +339,3 @@ class Recorder:
             log.error("webhook not understood because of a bug in this program", exc_info=error)
         return f"{type(error).__name__}: {error}"
 
-
-def _without_repeats(batch: Sequence[_Prepared]) -> Iterator[list[_Prepared]]:
-    """The parts of a batch in which no key occurs twice.
-
-    The ledger numbers the new events of a transaction key by key: so they are numbered in the order of arrival.
-    """
-    part: list[_Prepared] = []
-    keys: set[str] = set()
-    for one in batch:
-        key = f"{one.position}" if one.sighting is None else one.sighting.identity.key
-        if key in keys:
-            yield part
-            part, keys = [], set()
-        part.append(one)
-        keys.add(key)
-    if part:
-        yield part

@@ -46,6 +46,16 @@ class Assignment(msgspec.Struct):
     restored: list[int] = []
     """Events that were merged before, and are separate events after all."""
 
+    def numbered(self, ids: Mapping[int, int]) -> Assignment:
+        """The same with the new events' ids in place of the ones that they were planned with."""
+        return Assignment(
+            {label: ids.get(event, event) for label, event in self.event_of.items()},
+            [(label, ids.get(event, event)) for label, event in self.moved],
+            self.payloads,
+            [(event, ids.get(survivor, survivor)) for event, survivor in self.merged],
+            self.restored,
+        )
+
     def apply(self, db: Database) -> None:
         """Write the changes to existing rows. The caller has written the new rows."""
         db.conn.executemany(

@@ -52,10 +52,6 @@ class Changed(msgspec.Struct):
     recovered: set[int]
     """Their recorded sightings whose payload did not come from a webhook."""
 
-    def first_new(self) -> int:
-        """The label of the first new sighting: new events get their ids in this order."""
-        return min(seen.label for group in self.groups for seen in group if seen.label not in self.event_of)
-
 
 def changed(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[Changed]:
     """Group new sightings, given by key, with those around them in the ledger. Groups that do not change are left
@@ -68,8 +64,7 @@ def changed(db: Database, fresh: Mapping[str, Sequence[Seen]]) -> list[Changed]:
         if uncertain:
             _load(db, uncertain)
         elif not _reach_further(db, windows):
-            found = [window.changed for window in windows if window.changed is not None]
-            return sorted(found, key=Changed.first_new)
+            return [window.changed for window in windows if window.changed is not None]
 
 
 class _Window:

@@ -127,7 +127,6 @@ class _Writing:
         self.new_events: dict[int, NewEvent] = {}
         self.held: set[tuple[str, str]] = set()
         self._fresh_of: dict[int, Sighting] = {}
-        self._next_event = _next_event_id(db)
         self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
 
         ids = {self._take_sighting_id(): sighting for sighting in fresh}
@@ -137,6 +136,8 @@ class _Writing:
         assignments = self._assignments(neighbourhood.changed(db, by_key), ids)
         if only_known:
             assignments = self._without_new_events(assignments, ids)
+        elif self.new_events:
+            assignments = self._numbered(assignments)
         # Events first: other rows refer to them. Sightings that move are rare and come last.
         self._insert_events()
         event_of = {label: event for one in assignments for label, event in one.event_of.items()}
@@ -165,7 +166,7 @@ class _Writing:
         """Which sightings belong to which events, and what that changes."""
         events = {event for one in changed for event in one.event_of.values()}
         known = known_events(self.db, events) if events else {}
-        return [assign_events(self.db, one, known=known, fresh=fresh, create=self._create_event) for one in changed]
+        return [assign_events(self.db, one, known=known, fresh=fresh, create=self._plan_event) for one in changed]
 
     def _without_new_events(self, assignments: list[Assignment], ids: dict[int, Sighting]) -> list[Assignment]:
         """The assignments that make no new event. The sightings of the others are taken out of `ids` and held."""
@@ -179,11 +180,21 @@ class _Writing:
         self.new_events.clear()
         return kept
 
-    def _create_event(self, new: NewEvent) -> int:
-        event_id = self._next_event
-        self._next_event += 1
-        self.new_events[event_id] = new
-        return event_id
+    def _plan_event(self, new: NewEvent) -> int:
+        """A new event. It is known by a negative number until all new events are numbered."""
+        planned = -1 - len(self.new_events)
+        self.new_events[planned] = new
+        return planned
+
+    def _numbered(self, assignments: list[Assignment]) -> list[Assignment]:
+        """Number the new events in the order of their first sightings, whatever their keys are."""
+        first: dict[int, int] = {}
+        for label, event in sorted((label, event) for one in assignments for label, event in one.event_of.items()):
+            if event in self.new_events:
+                first.setdefault(event, label)
+        ids = {planned: event_id for event_id, planned in enumerate(first, _next_event_id(self.db))}
+        self.new_events = {event_id: self.new_events[planned] for planned, event_id in ids.items()}
+        return [one.numbered(ids) for one in assignments]
 
     def _take_sighting_id(self) -> int:
         taken: int = self._next_sighting

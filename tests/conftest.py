@@ -16,9 +16,11 @@ from hypothesis import settings
 
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
+from tests.support.effort import THOROUGH, tries
 from tests.support.service import TOKEN, Service
 
-settings.register_profile("any machine", deadline=None)  # how long an example takes proves nothing
+# How long an example takes proves nothing.
+settings.register_profile("any machine", deadline=None, max_examples=tries(50))
 settings.load_profile("any machine")
 
 IN_MEMORY = Path("/dev/shm")
@@ -34,8 +36,18 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first: one that begins last would run alone in the end."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """The longest tests first, and in different workers: one that begins last would run alone in the end."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):  # each gets one part of the list at first
+        ordered += long[worker::workers]
+        ordered += rest[worker * len(rest) // workers : (worker + 1) * len(rest) // workers]
+    items[:] = ordered
+    if THOROUGH:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(3600), append=False)
 
 
 PAYLOADS = Path(__file__).parent / "data" / "payloads"

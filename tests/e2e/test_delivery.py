@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 import psutil
+import pytest
 
 from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
@@ -103,6 +104,7 @@ def test_while_down_one_probe_at_a_time_goes_out(make_service: MakeService, cons
     assert consumer.wait_for(lambda c: len(c.accepted) == 200)
 
 
+@pytest.mark.long
 def test_a_backlog_is_on_disk_not_in_memory(make_service: MakeService, consumer: Consumer) -> None:
     service = make_service(destinations=[to_consumer(consumer, ordering="none")]).start()
     post(service, 1, 0)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import time
 
+import pytest
+
 from tests.support.service import run
 
 
+@pytest.mark.long
 def test_demo() -> None:
     began = time.monotonic()
     done = run("demo")

@@ -19,9 +19,10 @@ from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import Happening
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
+from tests.support.effort import tries
 from tests.support.service import TOKEN, Service, until_recorded
 
-ROUNDS = 8
+ROUNDS = tries(4)
 VICTIMS = ["parent", "receiver", "receiver", "worker", "worker"]
 """Who is killed in each round, in any order. A parent takes the others with it."""
 KILLS = ROUNDS * len(VICTIMS)

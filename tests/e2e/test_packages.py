@@ -63,6 +63,7 @@ def test_what_is_in_them(built: Path) -> None:
     } <= inside
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_it_installs_and_runs_on_a_clean_machine(built: Path, tmp_path: Path, kind: str) -> None:
     """A new virtual environment, an empty folder, nothing of this source tree on any path."""

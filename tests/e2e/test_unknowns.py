@@ -21,6 +21,7 @@ def unknown(service: Service) -> list[dict[str, Any]]:
     return [one for one in shown["unknown"] if one["kind"] != "webhook"]  # there is none in these
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dies", ["the token", "GitLab"])
 def test_it_is_told_once_and_once_when_it_is_over(
     make_service: MakeService, gitlab: Simulator, consumer: Consumer, dies: str
@@ -59,6 +60,7 @@ def test_it_is_told_once_and_once_when_it_is_over(
         assert unknown(service)[0]["kind"] == "service"
 
 
+@pytest.mark.long
 def test_nothing_was_ever_read(make_service: MakeService, consumer: Consumer) -> None:
     """Nobody listens where GitLab should be, from the start."""
     service = make_service(

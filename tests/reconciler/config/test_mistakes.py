@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from reconciler.config.guessing import guessable, guessable_key
 from reconciler.config.load import ConfigError, load
+from tests.support.effort import tries
 from tests.support.service import run
 
 HOOK = "receiver: {hooks: [{token: t}]}\n"
@@ -274,7 +275,8 @@ VALUES: st.SearchStrategy[Any] = (
 )  # fmt: skip
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.long
+@settings(max_examples=tries(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
         st.tuples(st.sampled_from(WAYS), st.sampled_from(["set", "rename", "drop"]), VALUES), max_size=4

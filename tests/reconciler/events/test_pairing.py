@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from reconciler.events.pairing import Report, best_pairing
 from reconciler.events.sighting import Precision
 from reconciler.events.times import MINUTE, Millis
+from tests.support.effort import tries
 
 Worth = tuple[int, int]
 
@@ -44,7 +45,7 @@ def best_worth(left: list[Report], right: list[Report]) -> Worth:
     return table[0][0]
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=tries(200))
 @given(left=several, right=several)
 def test_no_pairing_has_more_pairs_or_a_smaller_distance(left: list[Report], right: list[Report]) -> None:
     pairs = best_pairing(left, right)

@@ -86,6 +86,7 @@ class TestFormats:
             read = from_http({"content-type": "application/cloudevents+json"}, json.dumps(event).encode())
             assert (read["id"], read.data) == (f"evt_{n}", {"n": n})
 
+    @pytest.mark.long
     @given(
         st.lists(
             st.recursive(

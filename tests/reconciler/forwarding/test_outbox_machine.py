@@ -50,6 +50,7 @@ from tests.reconciler.forwarding.world import (
     World,
     destination,
 )
+from tests.support.effort import tries
 
 names = st.sampled_from(NAMES)
 
@@ -311,6 +312,9 @@ def _unless_closed(work: Callable[[], Any]) -> Callable[[], None]:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("sink_kind")
 def test_whatever_happens() -> None:
-    run_state_machine_as_test(Machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=30))
+    run_state_machine_as_test(
+        Machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=tries(15))
+    )

@@ -18,6 +18,7 @@ from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from tests.reconciler.ledger.test_matching_histories import feed, pure
 from tests.support.cost import Cost, counted
+from tests.support.effort import tries
 from tests.support.history import START, Partition, partition
 
 SOURCES = {
@@ -59,7 +60,7 @@ def busy(dice: random.Random, *, pace: int, sources: list[str], precise: str, ed
     return told
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=tries(15))
 @given(
     seed=st.integers(0, 2**32),
     pace=st.sampled_from([0, 5, SECOND, MINUTE, 20 * MINUTE, 3 * HOUR, DAY]),
@@ -84,7 +85,7 @@ def test_any_order_and_any_batches_come_to_what_one_computation_comes_to(
     assert feed(batches, told_after=dice.choice([0, 1, 5])).grouping == pure(told)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=tries(5))
 @given(seed=st.integers(0, 2**32), pace=st.sampled_from([6 * MINUTE, 12 * MINUTE]), failing=st.booleans())
 def test_what_others_tell_of_a_long_history_of_one_source_now_and_then(seed: int, pace: int, failing: bool) -> None:
     """Partners may be hours apart: what comes may change what is hours away, and nothing beyond."""

@@ -23,6 +23,7 @@ from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import look_into
 from reconciler.ledger.intake.intake import Appender, ReceivedWebhook, StoredWebhook
 from reconciler.ledger.intake.intake import Reader as AnyReader
+from tests.support.effort import tries
 
 NOW = times.from_iso("2026-11-24T12:00:00.123Z")
 
@@ -295,7 +296,9 @@ def test_any_history(kind: Kind) -> None:
         pass
 
     OfKind.kind = kind
-    run_state_machine_as_test(OfKind, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(
+        OfKind, settings=settings(max_examples=tries(15), stateful_step_count=20, deadline=None)
+    )
 
 
 def test_there_is_nothing_to_look_into(path: Path) -> None:

@@ -26,6 +26,7 @@ from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.connection import connect, transaction
 from tests.support import outcomes
 from tests.support.collisions import few_digests, no_digest
+from tests.support.effort import tries
 from tests.support.history import (
     HOUR,
     MINUTE,
@@ -40,7 +41,7 @@ from tests.support.history import (
 )
 
 relaxed = settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    deadline=None, max_examples=tries(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -133,6 +134,7 @@ def test_one_event_for_each_thing_that_happened(told: Told, seed: int) -> None:
     assert fed.attempts == [1] * len(truth)
 
 
+@pytest.mark.long
 @relaxed
 @given(told=histories(), poll=st.sampled_from([MINUTE, 10 * MINUTE, 12 * HOUR]))
 def test_nothing_is_told_twice_when_things_come_as_they_do(told: Told, poll: int) -> None:
@@ -144,7 +146,7 @@ def test_nothing_is_told_twice_when_things_come_as_they_do(told: Told, poll: int
     assert fed.absorbed == 0
 
 
-@settings(relaxed, max_examples=50)
+@settings(relaxed, max_examples=tries(20))
 @given(told=histories(), seed=st.integers(0, 2**32), digest=st.sampled_from([no_digest, few_digests]))
 def test_collisions_of_hashes_change_nothing(told: Told, seed: int, digest: Callable[..., Any]) -> None:
     truth = partition(lambda: [(number, name) for name, number in told.truth.items()])
@@ -207,6 +209,7 @@ def pure(sightings: list[Sighting]) -> Partition:
     return {frozenset((s.source, s.source_id) for s in members) for members in groups}
 
 
+@pytest.mark.long
 @relaxed
 @given(sightings=anything(), seed=st.integers(0, 2**32))
 def test_grouping_depends_on_the_set_alone(sightings: list[Sighting], seed: int) -> None:

@@ -37,6 +37,7 @@ async def test_few_projects_are_all_polled_in_every_interval(make_house: MakeHou
     assert house.asked == 0
 
 
+@pytest.mark.long
 async def test_many_projects_active_ones_first_and_all_within_a_round(make_house: MakeHouse) -> None:
     house = many(make_house)
     await house.parts.rounds.catch_up()
@@ -57,6 +58,7 @@ async def test_many_projects_active_ones_first_and_all_within_a_round(make_house
     assert house.asked - before < looks + details + 15 * 15 + quiet + lists_of_hooks + 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
     """Things happen all over for an hour, and no webhook arrives: a round later all of it is known."""

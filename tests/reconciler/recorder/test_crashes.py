@@ -21,6 +21,7 @@ from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.storage.texts import AnyText
 from reconciler.recorder import recorder
 from tests.reconciler.recorder.world import append, kept, life, make, numbered, poison, record_all, titles
+from tests.support.effort import tries
 
 TEXTS: list[int | str] = [1, 2, 3, "poison", 4, 5, 6, 7]
 
@@ -71,7 +72,7 @@ def template() -> Iterator[Path]:
         yield Path(folder)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=tries(10), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 150), st.booleans()), min_size=1, max_size=4))
 @example([(n, after) for n in (2, 30, 60) for after in (False, True)])
 def test_a_kill_anywhere(template: Path, kills: list[tuple[int, bool]]) -> None:

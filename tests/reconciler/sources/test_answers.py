@@ -34,6 +34,7 @@ from reconciler.sources.hooks import Hooks
 from reconciler.sources.source import Source
 from reconciler.sources.table import make_sources
 from tests.support.all_kinds import PROJECT, let_everything_happen
+from tests.support.effort import tries
 
 HOOK = "http://127.0.0.1:9/webhooks/gitlab"
 DEEP: list[Any] = [json.loads("[" * depth + "]" * depth) for depth in (245, 250, 251, 252, 253, 254, 600)]
@@ -148,7 +149,7 @@ def spoilt(value: Any, draw: st.DataObject, *, inside: tuple[Any, ...] = ()) -> 
 
 THOROUGH = settings(
     deadline=None,
-    max_examples=40,
+    max_examples=tries(20),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -23,6 +23,7 @@ from reconciler.sources.client import Client
 from reconciler.sources.errors import GitLabRefused, Stopped, Unavailable
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Slice
+from tests.support.effort import tries
 
 PROJECT = Project(42, "group/project")
 NOW = times.from_iso("2026-11-24T12:00:00Z")
@@ -122,6 +123,7 @@ def test_days_are_the_server_s_own(past: Past, gitlab: Simulator, hours: int) ->
             assert seen_until >= sum(start <= at < part.covered.end for at in moments)
 
 
+@pytest.mark.long
 def test_long_ranges_go_by_days_and_waste_little(
     past: Past, gitlab: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +204,7 @@ class TestTrouble:
             client_of(gitlab).get("/nowhere", answers.Version)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=tries(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ages=st.lists(st.integers(0, 20 * 24), max_size=40),
     window=st.tuples(st.integers(0, 20 * 24), st.integers(1, 20 * 24)),

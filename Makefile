@@ -37,7 +37,7 @@ format: $(VENV)/.installed ## Fix the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## Measure, and print the table of docs/benchmarks.md
+bench: $(VENV)/.installed ## Measure, and print the table of docs/benchmarks.md; QUICK=1: in two minutes
 	$(BIN)/python -m benchmarks
 
 schema: $(VENV)/.installed ## Regenerate docs/config.schema.json

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.quick import size
 from benchmarks.table import Row
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 
-EVENTS = 20_000
+EVENTS = size(20_000, 2_000)
 DAYS = 30
 DAY_MS = 86_400_000
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -19,12 +18,12 @@ import uvloop
 import yaml
 
 from benchmarks.load import TOKEN, Load
+from benchmarks.quick import size
 from benchmarks.receiver import running
 from benchmarks.table import Row
 
-QUICK = bool(os.environ.get("QUICK"))
-BURST = 20_000 if QUICK else 200_000
-SECONDS = 10.0 if QUICK else 60.0
+BURST = size(200_000, 10_000)
+SECONDS = size(60.0, 5.0)
 RATE = 1_000
 CONNECTIONS = 64
 

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 
 from benchmarks.material import fill, ledger, sightings
+from benchmarks.quick import size
 from benchmarks.table import Row
 from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
@@ -24,13 +25,13 @@ from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.views.search import index_step
 from reconciler.ledger.views.unknowns import Known
 
-EVENTS = 1_000_000
+EVENTS = size(1_000_000, 50_000)
 REPEATS = 15
 PAGES = {
     "overview": "/",
     "events": "/events",
-    "events, half way back": "/events?before=500000",
-    "an event": "/events/500000",
+    "events, half way back": f"/events?before={EVENTS // 2}",
+    "an event": f"/events/{EVENTS // 2}",
     "search, everywhere": "/events?q=group/7+ada",
     "search, one commit": "/events?q=commit:{commit}",
     "search, nothing found": "/events?q=author:nobody",
@@ -81,5 +82,7 @@ def measure() -> list[Row]:
         while more:
             with transaction(db):
                 more = index_step(db).more
-        [commit] = db.execute("SELECT json_extract(payload, '$.after') FROM sightings WHERE id = 500000").fetchone()
+        [commit] = db.execute(
+            "SELECT json_extract(payload, '$.after') FROM sightings WHERE id = ?", [EVENTS // 2]
+        ).fetchone()
         return asyncio.run(pages(Path(folder) / "ledger.db", commit))

@@ -15,6 +15,7 @@ import redis
 import uvloop
 
 from benchmarks.material import fill, ledger, sightings
+from benchmarks.quick import size
 from benchmarks.receiver import running
 from benchmarks.table import Row
 from reconciler.config.destinations import Destination
@@ -30,9 +31,11 @@ from reconciler.ledger.storage.connection import connect
 from reconciler.supervisor import Supervisor
 from tests.support.brokers import PORTS, listens
 
-EVENTS = 4_000
-BATCHED_EVENTS = 20_000
+EVENTS = size(4_000, 1_000)
+BATCHED_EVENTS = size(20_000, 3_000)
 CONCURRENCY = 8
+BATCHED = 7.4
+"""The aim for batches: 10,000/s on a machine on which httpx's bare loop makes 1,360/s."""
 BATCH = 100
 STREAM = "gitlab-reconciler-benchmark"
 
@@ -160,7 +163,8 @@ def measure() -> list[Row]:
                 one = destination(kind, ordering, batch={"max": BATCH}, **keys)
                 rate = runner.run(drain(one, folder / f"{kind}-{ordering}.db", BATCHED_EVENTS))
                 what = f"forwarder: drain, kind: {kind}, batches of {BATCH}, ordering: {ordering}"
-                rows.append(Row(what, f"{rate:,.0f}/s", "10,000/s", rate / 10_000, ">= 1"))
+                against = f"{ceiling:,.0f}/s (httpx, bare loop)"
+                rows.append(Row(what, f"{rate:,.0f}/s", against, rate / ceiling, f">= {BATCHED:g}"))
     return rows
 
 

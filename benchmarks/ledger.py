@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sqlite_utils import Database
 
+from benchmarks import quick
 from benchmarks.material import everything, fill, ledger, sightings
 from benchmarks.table import Row
 from reconciler.events import times
@@ -24,13 +25,13 @@ from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import CHECKPOINT_PAGES, LedgerDatabase, transaction
 from reconciler.ledger.views.search import index_step
 
-SMALL, LARGE, LARGEST = 10_000, 1_000_000, 5_000_000
+SMALL, LARGE, LARGEST = 10_000, quick.size(1_000_000, 50_000), 5_000_000
 BATCHES = (64, 500)
-MEASURED, THOUSAND = 9_000, 1_000
+MEASURED, THOUSAND = quick.size(9_000, 3_000), 1_000
 FILLER = 200
 """Bytes of a body that only fills the ledger: the indexes are as large as with larger bodies, and the file fits on a
 disk. What is measured has bodies of 4 KB."""
-SIZED = 10_000
+SIZED = quick.size(10_000, 2_000)
 _FRAME_HEADER, _LOG_HEADER = 24, 32
 
 

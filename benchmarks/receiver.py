@@ -16,6 +16,7 @@ from typing import Any
 import uvloop
 
 from benchmarks.load import TOKEN, Result
+from benchmarks.quick import size
 from benchmarks.table import Row
 from receiver.app import receiver_app
 from reconciler import logs
@@ -25,7 +26,7 @@ from reconciler.service.receiver_counts import ReceiverCounts
 from reconciler.service.web import web_server
 
 CONNECTIONS = 64
-SECONDS = 6.0
+SECONDS = size(6.0, 2.0)
 
 
 class OneCommitEach(SqliteAppender):

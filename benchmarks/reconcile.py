@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from unittest import mock
 
+from benchmarks.quick import size
 from benchmarks.table import Row
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -20,8 +21,8 @@ from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.table import SOURCES
 
-QUIET, ACTIVE = 950, 50
-MINUTES = 15
+QUIET, ACTIVE = size(950, 95), size(50, 5)
+MINUTES = size(15, 5)
 EVENTS = 30
 
 

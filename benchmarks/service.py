@@ -16,11 +16,12 @@ import uvloop
 from benchmarks.burst import service
 from benchmarks.load import KEY_MARK, TOKEN
 from benchmarks.material import fill, ledger, sightings
+from benchmarks.quick import size
 from benchmarks.table import Row
 
 RATE = 200
-SECONDS = 10
-PENDING = 100_000
+SECONDS = size(10, 3)
+PENDING = size(100_000, 10_000)
 
 
 class _Destination(asyncio.Protocol):

@@ -27,8 +27,9 @@ from reconciler.ledger.storage.files import Files, identity, make_private, sync
 VERSION = 1
 PAGE_SIZE = 8192
 """Measured: most webhooks of 4 KB fit into one page (docs/benchmarks.md)."""
-WAL_LIMIT_BYTES = 64 * 1024 * 1024
-"""The size that the WAL may reach before an append checkpoints it. The recorder does that earlier, if it runs."""
+WAL_LIMIT_BYTES = 8 * 1024 * 1024
+"""The size that the WAL may reach before an append checkpoints it: the longer the WAL, the longer that append waits
+(docs/benchmarks.md). The worker does it earlier, if it runs."""
 PATIENCE_S = 5.0
 """How long a statement waits for another process's lock. The recorder holds it for milliseconds."""
 

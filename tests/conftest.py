@@ -36,13 +36,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, and in different workers: one that begins last would run alone in the end."""
+    """The longest tests first, those of different files in different workers: one that begins last would run alone in
+    the end.
+    """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = [item for item in items if item.get_closest_marker("long")]
+    files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in long))}
     rest = [item for item in items if not item.get_closest_marker("long")]
     ordered: list[pytest.Item] = []
     for worker in range(workers):  # each gets one part of the list at first
-        ordered += long[worker::workers]
+        ordered += [item for item in long if files[item.path] % workers == worker]
         ordered += rest[worker * len(rest) // workers : (worker + 1) * len(rest) // workers]
     items[:] = ordered
     if THOROUGH:

@@ -24,6 +24,7 @@ from reconciler.events.kinds import MIRRORED, UNMIRRORED
 from reconciler.events.webhooks import WEBHOOKS
 from reconciler.metrics import PREFIX
 from reconciler.metrics.meters import Meters
+from reconciler.service.receiver_counts import ReceiverCounts
 from reconciler.sources.source import FOREVER
 from reconciler.sources.table import SOURCES
 from tests.support.made import check_made
@@ -174,7 +175,9 @@ def _shown(command: Any, context: Any) -> list[str]:
 def test_the_metrics_page_shows_every_metric() -> None:
     meters = Meters()
     rows = ["| metric | type | what |", "|---|---|---|"]
-    families = [(f.name, f.type, f.documentation) for f in meters.registry.collect()]
+    families = [
+        (f.name, f.type, f.documentation) for f in [*meters.registry.collect(), *ReceiverCounts().collect()]
+    ]
     text = (ROOT / "reconciler" / "metrics" / "collectors.py").read_text()
     pattern = r'(gauge|(?:Gauge|Counter|Info)MetricFamily)\(\s*(?:PREFIX \+ )?"(\w+)",\s*"([^"]+)"'
     found = re.findall(pattern, text)

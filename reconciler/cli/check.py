@@ -166,7 +166,9 @@ def _hooks(config: Config) -> Iterator[Finding]:
 
 def _gitlab(config: Config) -> Iterator[Finding]:
     if config.gitlab.token is None:
-        yield Finding("gitlab.token", False, "without a token, events that webhooks miss can't be recovered")
+        yield Finding(
+            "gitlab.token", False, "without a token, events that webhooks miss can't be recovered", is_warning=True
+        )
         return
     client = Client(config.gitlab, tries=1)
     reachable = _attempt(

@@ -37,7 +37,7 @@ def init(
         fail(f"{path}: can't be written: {error.strerror}")
     out.print(f"Wrote {path} and {schema_path}.")
     out.print("Next:")
-    out.print("  1. fill in gitlab.url, gitlab.token (scope read_api), projects and destinations")
+    out.print("  1. set gitlab.url, projects, destinations, and GITLAB_TOKEN (scope api, or read_api)")
     which = "" if path == DEFAULT_CONFIG else f" --config {path}"
     out.print(f"  2. gitlab-reconciler check{which}")
     out.print(f"  3. gitlab-reconciler serve{which}")

@@ -27,10 +27,10 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
-        _print(found)
+        _print(found, is_configured=bool(loaded.destinations))
 
 
-def _print(found: Status) -> None:
+def _print(found: Status, *, is_configured: bool) -> None:
     print_unknown(found.unknown)
     waits = f" {found.backlog.waiting:,} more to be recorded." if found.backlog.waiting else ""
     out.print(f"{found.events:,} event{'s' if found.events != 1 else ''}.{waits} Times are UTC.\n")
@@ -42,7 +42,7 @@ def _print(found: Status) -> None:
             shown(project.last_webhook_at),
             shown(project.last_poll_at),
             shown(project.covered_through),
-            f"{len(project.gaps):,}" if project.gaps else "none",
+            f"{len(project.gaps):,}" if project.gaps else "-" if project.last_poll_at is None else "none",
         )
     out.print(projects or "No projects yet.")
     for words in grouped((_name(project), note) for project in found.projects for note in _notes(project)):
@@ -59,7 +59,10 @@ def _print(found: Status) -> None:
             f"{destination.dead:,}",
             destination.last_error or "-",
         )
-    out.print(destinations or "No destination is configured.")
+    none = "No destination is configured."
+    if is_configured:
+        none = "No destination is in use yet: `serve` applies the config, and `reload` while it runs."
+    out.print(destinations or none)
     for destination in found.destinations:
         if destination.blocked_by is not None:
             out.print(f"\n{destination.name}: {destination.blocked_by.text}")

@@ -28,7 +28,7 @@ def _expression(text: str) -> str:
     except JMESPathError as error:
         raise ValueError(f"not valid JMESPath: {str(error).splitlines()[0]}") from None
     except RecursionError:
-        raise ValueError("not valid JMESPath: it is nested too deep") from None
+        raise ValueError("not valid JMESPath: it is nested too deeply") from None
     return text
 
 

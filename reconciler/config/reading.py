@@ -71,7 +71,7 @@ def _check_depth(file: Path, text: str, loader: Any) -> None:
     for event in yaml.parse(text, Loader=loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
-            raise _unusable(file, event.start_mark.line + 1 if event.start_mark else 1, "is nested too deep")
+            raise _unusable(file, event.start_mark.line + 1 if event.start_mark else 1, "is nested too deeply")
 
 
 def _unusable(file: Path, line: int, what: str) -> ConfigError:

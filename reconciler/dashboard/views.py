@@ -180,7 +180,8 @@ class _Line:
             hour = self._by_hour.get(start, Hour())
             total = hour.webhook + hour.recovered
             open_ = any(gap.during.start < start + HOUR and gap.during.end > start for gap in self._gaps)
-            state = "gap" if open_ else "recovered" if hour.recovered else "webhook" if total else "quiet"
+            nothing = "unread" if self._row["last_poll_at"] is None else "quiet"
+            state = "gap" if open_ else "recovered" if hour.recovered else "webhook" if total else nothing
             cells.append(Cell(start, state, total, max(2, round(24 * total / most)) if total else 0))
         return ProjectRow(
             id=self._row["id"],

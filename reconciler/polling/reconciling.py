@@ -44,7 +44,7 @@ def reconciling(
     expected_tests: ExpectedTests | None = None,
     details: bool = True,
 ) -> Reconciling:
-    """Build them. `expected_tests` is shared with the receiver (see HookMonitor); for `details` see WindowReader."""
+    """Build them. `expected_tests` is shared with the recorder (see HookMonitor); for `details` see WindowReader."""
     client = Client(config.gitlab)
     hooks = Hooks(client, config.receiver)
     watchlist = Watchlist(config, probe=Client(config.gitlab, tries=1), ledger=ledger)

@@ -1,6 +1,6 @@
 """The processes of the service: a receiver and a worker, forked from a parent that does nothing but start them.
 
-The receiver goes on while the worker restarts, is wedged or upgrades the ledger, and the other way round. The parent
+The receiver goes on while the worker restarts, hangs or upgrades the ledger, and the other way round. The parent
 has the receiver's socket, so no connection is refused while the receiver restarts.
 """
 
@@ -29,7 +29,7 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = {"receiver": 1.0, "worker": 30.0}
 WELL_AFTER_S = 10.0
 SILENCE_S = 60.0
-"""A process that was ready and has said nothing for so long is wedged: it is killed, and started again."""
+"""A process that was ready and has said nothing for so long hangs: it is killed, and started again."""
 STOP_S = {"receiver": 25.0, "worker": 30.0}
 """A process that was asked to stop and runs so much longer is killed."""
 LATE_S = 5.0
@@ -291,7 +291,7 @@ class _Parent:
             self._pause_before(one)
             self._link.counts.restarted(one.name)
             how = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
-            log.error("process ended by itself: it is started again", process=one.name, pause_s=one.pause_s, **how)
+            log.error("process exited unexpectedly: restarting it", process=one.name, pause_s=one.pause_s, **how)
 
     def _pause_before(self, one: _Process) -> None:
         """Pause before a process is started again, longer each time."""

@@ -69,7 +69,7 @@ class ReceiverCounts(Collector):
             so_far += count
             found.append((_bound(bound), so_far))
         ack = HistogramMetricFamily(
-            PREFIX + "webhook_ack_seconds", "Time from a webhook's arrival until it is on disk.", labels=[]
+            PREFIX + "webhook_ack_seconds", "Time from reading a webhook's body until it is on disk.", labels=[]
         )
         ack.add_metric([], found, numbers[len(ACK_SECONDS) + 1])
         yield ack

@@ -117,7 +117,7 @@ class Role:
 
 
 def _die_with_parent() -> None:
-    """Have Linux kill this process when the parent ends (prctl(2)), even if it is stopped or wedged."""
+    """Have Linux kill this process when the parent ends (prctl(2)), even if it is stopped or hung."""
     with contextlib.suppress(OSError, AttributeError):  # elsewhere the thread must do
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

@@ -31,4 +31,4 @@ def no_receiver(db: Database, *, now: Millis) -> NoReceiver | None:
     ends = "GitLab's webhooks are not accepted: start it (`serve`, or `serve --only receiver`), or see its log"
     if alive_at is None:
         return NoReceiver(life.started_at, f"none has run with this ledger since then: {ends}")
-    return NoReceiver(alive_at, f"it was stopped or killed, or is wedged: {ends}")
+    return NoReceiver(alive_at, f"it was stopped or killed, or hangs: {ends}")

@@ -152,7 +152,7 @@ def _config(_: Database, asked: Asked, __: Millis) -> Iterator[Unknown]:
         why = "neither projects nor groups are configured: missed webhooks are not recovered"
         yield Unknown("config", "projects", of, "not configured", why, None)
     elif not asked.has_token:
-        why = f"without it none of the {len(asked.names)} projects and groups in the config can be read"
+        why = "without it no project or group can be read: what webhooks miss is not recovered"
         yield Unknown("config", "gitlab.token", of, "not configured", why, None, count=len(asked.names))
 
 

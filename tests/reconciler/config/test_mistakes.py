@@ -122,7 +122,7 @@ WRONG = {
     "gitlab: {url: 2026-99-99}\n": "2: gitlab.url: can't be read: month must be in 1..12; if it is text, put it in",
     "projects: &a [*a]\n": "2: projects[0]: contains itself",
     "a: \x00\n": "2: not valid YAML: the character U+0000",
-    "a: " + "[" * 3000 + "]" * 3000 + "\n": "2: is nested too deep",
+    "a: " + "[" * 3000 + "]" * 3000 + "\n": "2: is nested too deeply",
 }
 
 

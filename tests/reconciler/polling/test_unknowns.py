@@ -281,7 +281,7 @@ async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
     }
     assert {one.since for one in house.unknown()} == {times.iso(NOW)}
     assert house.run("gaps", "--exit-code")[0] == 1
-    assert "could not be read yet" in await house.page()
+    assert "3 items could not be read yet" in await house.page()
     await house.alerting._review()
     assert house.told() == []
 

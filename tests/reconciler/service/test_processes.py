@@ -34,7 +34,7 @@ from tests.reconciler.dashboard.test_app import free_port
 from tests.support.damage import overwrite, pages_of
 from tests.support.service import COMMAND, TOKEN, Service, children, run, runs, until, until_recorded
 
-ENDED = "process ended by itself: it is started again"
+ENDED = "process exited unexpectedly: restarting it"
 PARTS = ["receiver", "worker"]
 
 

@@ -338,4 +338,3 @@ class Recorder:
             self._bugs.add(kind)
             log.error("webhook not understood because of a bug in this program", exc_info=error)
         return f"{type(error).__name__}: {error}"
-

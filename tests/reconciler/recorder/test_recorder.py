@@ -324,8 +324,8 @@ def test_after_a_stop_in_order_nothing_is_tried_one_by_one(path: Path) -> None:
     async def lives() -> list[bool]:
         found = []
         for n in range(3):
+            await append(path, webhook(n))  # before the start: what comes later ended no process before it
             async with life(path) as made:
-                await append(path, webhook(n))
                 await made.recorded()
                 found.append(bool(rows(path, "SELECT * FROM meta WHERE name = 'recorder trying'")))
                 if n == 1:

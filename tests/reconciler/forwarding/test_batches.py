@@ -69,6 +69,34 @@ def test_nothing_is_sent_after_a_failure_that_may_pass(found: list[Answer], halv
 
 
 @given(
+    st.integers(1, 20).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))),
+    st.integers(1, 20),
+)
+async def test_what_was_answered_before_a_cancellation_is_known(case: tuple[int, set[int]], hangs: int) -> None:
+    size, bad = case
+    asked: list[set[int]] = []
+    waits = asyncio.Event()
+
+    async def send(some: Sequence[Message]) -> list[Answer]:
+        asked.append({int(one.id.removeprefix("evt_x_")) for one in some})
+        if len(asked) == hangs:
+            waits.set()
+            await asyncio.Event().wait()
+        return [REJECTED if asked[-1] & bad else ACCEPTED] * len(some)
+
+    sending = asyncio.create_task(sent_in_parts(messages([1] * size), send, halve=True))
+    waiting = asyncio.create_task(waits.wait())
+    await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    sending.cancel()
+    waiting.cancel()
+    await asyncio.wait({sending})
+    known = {n for some in asked[: hangs - 1] if not some & bad or len(some) == 1 for n in some}
+    assert sending.cancelled() is not bool(known)
+    if known:
+        assert {n for n, answer in enumerate(sending.result()) if answer is not NOT_SENT} == known
+
+
+@given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans()), min_size=1, max_size=30), st.booleans()
 )
 def test_none_overtakes_another_of_its_lane(plan: list[tuple[int, int, bool]], by_target: bool) -> None:
@@ -209,6 +237,26 @@ class TestInTheOutbox:
             "WHERE x.name = 'batched' ORDER BY event_id"
         ).fetchall()
         assert rows == [(n, "dead" if n in (2, 6) else "delivered", 1, 1) for n in range(1, 7)]
+
+    def test_a_stop_between_two_halves_settles_the_first(self, world: World) -> None:
+        sent: list[list[int]] = []
+        is_hung = True
+
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            sent.append([int(one.id.rpartition("_")[2]) for one in some])
+            if is_hung and sent[-1] == [2, 3]:
+                await asyncio.Event().wait()
+            return [REJECTED if 3 in sent[-1] else ACCEPTED] * len(some)
+
+        Sink.behave_batch = behave
+        world.run(world.record([1, 1, 1]))
+        world.wait(MOMENT_S)
+        assert sent == [[1, 2, 3], [1], [2, 3]]
+        world.stop(patience_s=1)
+        is_hung = False
+        world.start()
+        world.wait(MOMENT_S)
+        assert sent[3:] == [[2, 3], [2], [3]]
 
     def test_a_batch_that_fails_counts_once_and_is_retried_together(self, world: World) -> None:
         later = RetryConfig.model_validate({"schedule": ["5s"]})

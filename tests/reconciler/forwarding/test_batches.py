@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -277,6 +278,40 @@ class TestInTheOutbox:
         world.mode["batched"] = "up"
         world.wait(LONG_S)
         assert sizes == [3]
+
+    @pytest.mark.parametrize("poisoned", [1, 2, 3])
+    def test_an_outcome_that_can_t_be_written_takes_no_other_and_not_the_breaker_with_it(
+        self, world: World, poisoned: int
+    ) -> None:
+        """Each lane is written on its own then, and one of those that are written has the breaker's change."""
+        later = RetryConfig.model_validate({"schedule": ["5s"] * 9})
+        world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": later})}))
+        sql = f"""
+            CREATE TRIGGER poison BEFORE UPDATE ON deliveries WHEN NEW.event_id = {poisoned}
+            BEGIN SELECT RAISE(ABORT, 'poisoned'); END
+        """
+        with world.beside(noticed=False) as db:
+            db.execute(sql)
+        world.mode["batched"] = "down"
+        world.run(world.record([1, 2, 3]))
+        world.wait(MOMENT_S)
+        assert self.noted(world, poisoned) == [("pending", 0), ("retrying", 1), ("retrying", 1), "closed", 1]
+        world.mode["batched"] = "up"
+        world.wait(8)  # the others are tried again; then the breaker is as new
+        assert self.noted(world, poisoned) == [("pending", 0), ("delivered", 2), ("delivered", 2), "closed", 0]
+        with world.beside(noticed=False) as db:
+            db.execute("DROP TRIGGER poison")
+        world.wait(LONG_S)
+        assert self.noted(world, poisoned) == [("delivered", 2)] * 3 + ["closed", 0]
+
+    def noted(self, world: World, poisoned: int) -> list[Any]:
+        """The deliveries, the poisoned one first, and the breaker's state and failures."""
+        sql = """
+            SELECT d.state, d.attempts FROM deliveries d JOIN destinations x ON x.id = d.destination_id
+             WHERE x.name = 'batched' ORDER BY d.event_id <> ?, d.event_id
+        """
+        breaker = "SELECT breaker, breaker_failures FROM destinations WHERE name = 'batched'"
+        return [*world.monitor.execute(sql, [poisoned]), *world.monitor.execute(breaker).fetchone()]
 
     def test_one_that_fails_every_batch_leaves_it(self, world: World) -> None:
         """It is tried again alone: the others are delivered, and what is behind it in its lane fails no more."""

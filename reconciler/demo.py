@@ -101,7 +101,7 @@ class Demo:
         self._say("the destination is back")
         self._watch(2)
         self._kill_service()
-        self._say("the service is killed (SIGKILL); GitLab gets no answer, does not retry, and switches the hook off")
+        self._say("the service is killed (SIGKILL); GitLab gets no answer, does not retry, and disables the hook")
         self._watch(3)
         self._start_service(port)
         self._say("the service is started again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
@@ -141,13 +142,19 @@ async def sent_in_parts(messages: Sequence[Message], send: SendBatch, *, halve: 
     """Send a batch. With `halve`, what is rejected is sent again in halves, until the rejected messages are alone.
 
     Returns one Answer for each message. After a failure that may pass nothing more is sent: what is left gets
-    NOT_SENT.
+    NOT_SENT. So does what is left if the task is cancelled when there are answers already, since they must be noted;
+    else the cancellation is raised.
     """
     answers = [NOT_SENT] * len(messages)
     parts = [list(range(len(messages)))]
     while parts:
         part = parts.pop()
-        found = await send([messages[position] for position in part])
+        try:
+            found = await send([messages[position] for position in part])
+        except asyncio.CancelledError:
+            if all(answer is NOT_SENT for answer in answers):
+                raise
+            break
         rejected = [position for position, answer in zip(part, found, strict=True) if answer.rejected]
         undecided = set(rejected) if halve and len(part) > 1 and len(rejected) > 1 else set()
         for position, answer in zip(part, found, strict=True):

@@ -29,9 +29,8 @@ class _Group:
 
     def __init__(self, outcomes: Sequence[Outcome] = ()) -> None:
         self.outcomes = list(outcomes)
-        self.settlement: Settlement | None = None
-        self.noted = Breaker()
-        """The breaker's state in the ledger before that."""
+        self.breaker: Breaker | None = None
+        """The breaker's state that is written with them, if the ledger has another one."""
 
 
 class Settling:
@@ -94,13 +93,12 @@ class Settling:
             except LedgerUnavailable:
                 await asyncio.sleep(LEDGER_PAUSE_S)
             except LedgerError as error:
+                group.breaker = None
                 if self._stopping.is_set():
                     log.error("outcomes not recorded", events=len(group.outcomes), error=str(error))
                     break
                 lanes = _by_lane(group.outcomes)
                 if len(lanes) > 1:
-                    if group.settlement is not None and group.settlement.breaker is not None:
-                        self.noted = group.noted  # one of these writes it
                     for outcomes in lanes:
                         self._start(_Group(outcomes))
                     return
@@ -109,26 +107,29 @@ class Settling:
                         await self._stopping.wait()
                 pause = min(2 * pause, LONGEST_LEDGER_PAUSE_S)
             else:
+                if group.breaker is not None:
+                    self.noted = group.breaker
                 break
         try:
-            self._settled(group.outcomes, group.settlement is not None and group.settlement.breaker is not None)
+            self._settled(group.outcomes, group.breaker is not None)
         except Exception:  # a bug of ours must not end the outbox
             log.exception("outcomes not reported")
 
     def _settlement(self, group: _Group) -> Settlement:
-        """What a group writes. From the first call on it takes no more outcomes."""
-        if group.settlement is None:
-            if self._open is group:
-                self._open = None
-            state = self._breaker.state
-            gone = [one.attempt.ended_at for one in group.outcomes if one.gone]
-            group.settlement = Settlement(
-                [one.settled for one in group.outcomes],
-                breaker=None if state == self.noted else state,
-                gone_at=gone[0] if gone else None,
-            )
-            group.noted, self.noted = self.noted, state
-        return group.settlement
+        """What a group writes. From the first call on it takes no more outcomes.
+
+        Until a change of the breaker is on disk, each group has it: any of them may fail.
+        """
+        if self._open is group:
+            self._open = None
+        state = self._breaker.state
+        gone = [one.attempt.ended_at for one in group.outcomes if one.gone]
+        group.breaker = None if state == self.noted else state
+        return Settlement(
+            [one.settled for one in group.outcomes],
+            breaker=group.breaker,
+            gone_at=gone[0] if gone else None,
+        )
 
 
 def _by_lane(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:

@@ -49,8 +49,6 @@ MANY_FAILURES = 10
 
 LATE = Millis(5 * MINUTE)
 """Webhooks that wait longer to be recorded, while a service runs, are an alert."""
-RESTART = Millis(2 * MINUTE)
-"""A downtime that is no longer is only a restart."""
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -131,11 +129,12 @@ def _served(db: Database, since: Millis, now: Millis) -> int:
     """How long a service ran since then: one that was stopped for an hour has just begun to record. One that only
     restarts, again and again, counts as running.
     """
+    since = max(since, downtime.resumed_at(db) or since)
     served = now - since
     if served > LATE:
         for one in downtime.downtimes(db):
             start, end = max(one.during.start, since), min(one.during.end, now)
-            served -= end - start if end - start > RESTART else 0
+            served -= end - start if end - start > downtime.RESTART else 0
     return served
 
 

@@ -15,6 +15,7 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.alerts import AlertOperations
@@ -91,9 +92,13 @@ class Ledger:
 
     # The service
 
-    def note_start(self, now: Millis) -> Awaitable[Downtime | None]:
-        """The service starts. Returns how long it was down; None at its first start."""
-        return self._write(lambda db: downtime.note_start(db, now))
+    def note_start(
+        self, now: Millis, *, received: Callable[[Interval], bool] = lambda _: False
+    ) -> Awaitable[Downtime | None]:
+        """The service starts. Returns how long it was down; None at its first start. `received` says whether a
+        receiver accepted webhooks all the while.
+        """
+        return self._write(lambda db: downtime.note_start(db, now, received=received))
 
     def heartbeat(self, now: Millis) -> Awaitable[None]:
         """The service is alive."""

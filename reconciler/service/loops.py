@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from reconciler.events import times
+from reconciler.events.intervals import Interval
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.upkeep.prune import Keep, Pruned
@@ -23,12 +24,14 @@ INDEX_S = 2.0
 log = structlog.get_logger(__name__)
 
 
-async def note_start(ledger: Ledger) -> None:
-    """Record the start, and log how long the service was down."""
-    found = await ledger.note_start(times.now())
-    if found is not None:
-        start, end = times.iso(found.during.start), times.iso(found.during.end)
-        log.info("service was down", since=start, until=end, how=found.how)
+async def note_start(ledger: Ledger, received: Callable[[Interval], bool]) -> None:
+    """Record the start, and log how long the service was down, or only its worker."""
+    found = await ledger.note_start(times.now(), received=received)
+    if found is None:
+        return
+    start, end = times.iso(found.during.start), times.iso(found.during.end)
+    what = "worker was down: webhooks were accepted meanwhile" if found.received else "service was down"
+    log.info(what, since=start, until=end, how=found.how)
 
 
 async def heartbeat(ledger: Ledger, alive: Callable[[], None]) -> None:

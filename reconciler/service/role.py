@@ -13,6 +13,8 @@ import threading
 from dataclasses import dataclass
 from enum import Enum
 
+from reconciler.events import times
+from reconciler.events.times import Millis
 from reconciler.service.notify import notify
 from reconciler.service.receiver_counts import ReceiverCounts
 
@@ -49,6 +51,8 @@ class Link:
     """The end of a pipe that the worker reads: a byte arrives after webhooks were appended."""
     wakes: int
     """The other end, for the receiver."""
+    since: Millis
+    """When the parent began, with the receiver's port bound: no connection is refused from then on."""
 
     @classmethod
     def make(cls) -> Link:
@@ -56,7 +60,7 @@ class Link:
         woken, wakes = os.pipe()
         os.set_blocking(woken, False)
         os.set_blocking(wakes, False)
-        return cls(ReceiverCounts(), woken, wakes)
+        return cls(ReceiverCounts(), woken, wakes, times.now())
 
     def wake(self) -> None:
         """Webhooks were appended."""

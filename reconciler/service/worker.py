@@ -21,6 +21,7 @@ from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
+from reconciler.events.intervals import Interval
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.intake.file import intake_path
@@ -31,6 +32,7 @@ from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_dam
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep.repair import RESTORE
+from reconciler.ledger.views.receiving import received
 from reconciler.metrics.collectors import LedgerCollector, PartsCollector
 from reconciler.metrics.meters import Meters
 from reconciler.polling.knowledge import SharedLook
@@ -203,6 +205,13 @@ class _Worker:
             parts["metrics"] = lambda: serve_metrics(config.metrics.host, port, meters.registry)
         return parts
 
+    def _received(self, during: Interval) -> bool:
+        """Whether webhooks were accepted all the while. A parent has the receiver's port from its own start on."""
+        link = self._role.link
+        if link is not None:
+            return link.since <= during.start
+        return received(intake_path(self._config.ledger.path), during)
+
     def _deliveries_opened(self, deliveries: Iterable[Opened]) -> None:
         self._forwarder.opened(deliveries)
 
@@ -250,7 +259,7 @@ class _Worker:
     async def _begin(self, built: _Built) -> None:
         """Start the parts that need the ledger. Nothing may be recorded before it knows the destinations."""
         await self._when_writable(lambda: self._forwarder.apply(built.destinations))
-        await self._when_writable(lambda: note_start(self._ledger))
+        await self._when_writable(lambda: note_start(self._ledger, self._received))
         self._filters.look(built.config)
         self._asking.cancel()
         self._role.say(Said.READY)

@@ -82,7 +82,7 @@ class HookApi:
         return not_found() if hook is None else paged(request, hook.kept_log()[::-1], most=LOG_PAGE)
 
     async def test(self, request: Request) -> Response:
-        """A test delivery, made while the caller waits; a success switches the hook on again."""
+        """A test delivery, made while the caller waits; a success enables the hook again."""
         hook = self._hook(request)
         if hook is None:
             return not_found()

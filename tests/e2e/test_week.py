@@ -21,7 +21,7 @@ DOWN = [
     (Millis(50 * HOUR), Millis(50 * HOUR + 20 * MINUTE)),  # an upgrade
     (Millis(80 * HOUR), Millis(81 * HOUR)),
     (Millis(82 * HOUR), Millis(82 * HOUR + 40 * MINUTE)),
-    (Millis(100 * HOUR), Millis(131 * HOUR)),  # a day and a bit: GitLab switches the webhooks off for hours
+    (Millis(100 * HOUR), Millis(131 * HOUR)),  # a day and a bit: GitLab disables the webhooks for hours
 ]
 # What docs/recovery.md lists under "What cannot be recovered", by the keys of such events.
 LOST = {

@@ -93,7 +93,7 @@ class QueueOperations:
         """Record the outcomes of attempts in one transaction.
 
         `settlement` is called when the transaction begins: what became ready while it waited can be in it. If the
-        transaction is repeated it is called again, and must return the same.
+        transaction is repeated it is called again: its last result is what is on disk.
         """
 
         def write(db: Database) -> None:

@@ -32,7 +32,7 @@ _TRIES = 5
 
 class Receiver(msgspec.Struct, frozen=True):
     """A receiver. `service` is the process to ask for a reload: itself, or its parent. `reloads` grows with each
-    reload, and `error` says why the last one was refused.
+    reload, and `error` says why the last one was refused. `since` is when it began; None in earlier versions.
     """
 
     pid: int
@@ -40,6 +40,7 @@ class Receiver(msgspec.Struct, frozen=True):
     alive_at: Millis
     reloads: int = 0
     error: str | None = None
+    since: Millis | None = None
 
 
 _RECEIVERS = msgspec.json.Decoder(list[Receiver])
@@ -50,7 +51,7 @@ class ReceiverFile:
 
     def __init__(self, intake: Path, *, service: int) -> None:
         self._path = receivers_path(intake)
-        self._own = Receiver(os.getpid(), service, times.now())
+        self._own = Receiver(os.getpid(), service, times.now(), since=times.now())
         self._file: int | None = None
         self._lock = threading.Lock()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 from sqlite_utils import Database
 
+from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import QUIET
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import LedgerDatabase
-from reconciler.ledger.storage.receivers import last_alive
+from reconciler.ledger.storage.receivers import last_alive, running
 
 
 class NoReceiver(msgspec.Struct, frozen=True):
@@ -32,3 +35,13 @@ def no_receiver(db: Database, *, now: Millis) -> NoReceiver | None:
     if alive_at is None:
         return NoReceiver(life.started_at, f"none has run with this ledger since then: {ends}")
     return NoReceiver(alive_at, f"it was stopped or killed, or hangs: {ends}")
+
+
+def has_receiver(db: Database) -> bool:
+    """Whether a receiver runs. One in another container is not seen."""
+    return isinstance(db, LedgerDatabase) and bool(running(intake_path(db.files.path)))
+
+
+def received(intake: Path, during: Interval) -> bool:
+    """Whether a receiver that runs now was there all the while. One in another container is not seen."""
+    return any(one.since is not None and one.since <= during.start for one in running(intake))

@@ -25,7 +25,7 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
-from reconciler.ledger.views.receiving import no_receiver
+from reconciler.ledger.views.receiving import has_receiver, no_receiver
 
 KINDS = ("service", "part", "intake", "config", "gitlab", "group", "project", "source", "record", "webhook")
 """What can be unknown, in the order in which it is shown.
@@ -97,8 +97,8 @@ def unknowns(db: Database, asked: Asked, *, now: Millis) -> list[Unknown]:
 
 
 def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
-    """Whether a service runs."""
-    life = downtime.life(db)
+    """Whether a service runs, or at least its receiver."""
+    life, name = downtime.life(db), "gitlab-reconciler"
     if life.runs(now):
         return
     if life.alive_at is None:
@@ -106,7 +106,9 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
     else:
         how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: see its log"
         why, since = f"{how}; nothing is recorded, read or delivered: start it", times.iso(life.alive_at)
-    yield Unknown("service", "gitlab-reconciler", Name("gitlab", asked.url), "not running", why, since)
+        if has_receiver(db):
+            name, why = "worker", f"{why}. Webhooks are accepted and wait in the intake"
+    yield Unknown("service", name, Name("gitlab", asked.url), "not running", why, since)
 
 
 def _receiver(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,34 @@ def test_nothing_is_sent_after_a_failure_that_may_pass(found: list[Answer], halv
     answers = asyncio.run(sent_in_parts(messages([1] * len(found)), send, halve=halve))
     for answer, expected in zip(answers, found, strict=True):
         assert answer is expected or (answer is NOT_SENT and expected is REJECTED and halve and failed)
+
+
+@given(
+    st.integers(1, 20).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))),
+    st.integers(1, 20),
+)
+async def test_what_was_answered_before_a_cancellation_is_known(case: tuple[int, set[int]], hangs: int) -> None:
+    size, bad = case
+    asked: list[set[int]] = []
+    waits = asyncio.Event()
+
+    async def send(some: Sequence[Message]) -> list[Answer]:
+        asked.append({int(one.id.removeprefix("evt_x_")) for one in some})
+        if len(asked) == hangs:
+            waits.set()
+            await asyncio.Event().wait()
+        return [REJECTED if asked[-1] & bad else ACCEPTED] * len(some)
+
+    sending = asyncio.create_task(sent_in_parts(messages([1] * size), send, halve=True))
+    waiting = asyncio.create_task(waits.wait())
+    await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    sending.cancel()
+    waiting.cancel()
+    await asyncio.wait({sending})
+    known = {n for some in asked[: hangs - 1] if not some & bad or len(some) == 1 for n in some}
+    assert sending.cancelled() is not bool(known)
+    if known:
+        assert {n for n, answer in enumerate(sending.result()) if answer is not NOT_SENT} == known
 
 
 @given(
@@ -210,6 +239,26 @@ class TestInTheOutbox:
         ).fetchall()
         assert rows == [(n, "dead" if n in (2, 6) else "delivered", 1, 1) for n in range(1, 7)]
 
+    def test_a_stop_between_two_halves_settles_the_first(self, world: World) -> None:
+        sent: list[list[int]] = []
+        is_hung = True
+
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            sent.append([int(one.id.rpartition("_")[2]) for one in some])
+            if is_hung and sent[-1] == [2, 3]:
+                await asyncio.Event().wait()
+            return [REJECTED if 3 in sent[-1] else ACCEPTED] * len(some)
+
+        Sink.behave_batch = behave
+        world.run(world.record([1, 1, 1]))
+        world.wait(MOMENT_S)
+        assert sent == [[1, 2, 3], [1], [2, 3]]
+        world.stop(patience_s=1)
+        is_hung = False
+        world.start()
+        world.wait(MOMENT_S)
+        assert sent[3:] == [[2, 3], [2], [3]]
+
     def test_a_batch_that_fails_counts_once_and_is_retried_together(self, world: World) -> None:
         later = RetryConfig.model_validate({"schedule": ["5s"]})
         world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": later})}))
@@ -229,6 +278,40 @@ class TestInTheOutbox:
         world.mode["batched"] = "up"
         world.wait(LONG_S)
         assert sizes == [3]
+
+    @pytest.mark.parametrize("poisoned", [1, 2, 3])
+    def test_an_outcome_that_can_t_be_written_takes_no_other_and_not_the_breaker_with_it(
+        self, world: World, poisoned: int
+    ) -> None:
+        """Each lane is written on its own then, and one of those that are written has the breaker's change."""
+        later = RetryConfig.model_validate({"schedule": ["5s"] * 9})
+        world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": later})}))
+        sql = f"""
+            CREATE TRIGGER poison BEFORE UPDATE ON deliveries WHEN NEW.event_id = {poisoned}
+            BEGIN SELECT RAISE(ABORT, 'poisoned'); END
+        """
+        with world.beside(noticed=False) as db:
+            db.execute(sql)
+        world.mode["batched"] = "down"
+        world.run(world.record([1, 2, 3]))
+        world.wait(MOMENT_S)
+        assert self.noted(world, poisoned) == [("pending", 0), ("retrying", 1), ("retrying", 1), "closed", 1]
+        world.mode["batched"] = "up"
+        world.wait(8)  # the others are tried again; then the breaker is as new
+        assert self.noted(world, poisoned) == [("pending", 0), ("delivered", 2), ("delivered", 2), "closed", 0]
+        with world.beside(noticed=False) as db:
+            db.execute("DROP TRIGGER poison")
+        world.wait(LONG_S)
+        assert self.noted(world, poisoned) == [("delivered", 2)] * 3 + ["closed", 0]
+
+    def noted(self, world: World, poisoned: int) -> list[Any]:
+        """The deliveries, the poisoned one first, and the breaker's state and failures."""
+        sql = """
+            SELECT d.state, d.attempts FROM deliveries d JOIN destinations x ON x.id = d.destination_id
+             WHERE x.name = 'batched' ORDER BY d.event_id <> ?, d.event_id
+        """
+        breaker = "SELECT breaker, breaker_failures FROM destinations WHERE name = 'batched'"
+        return [*world.monitor.execute(sql, [poisoned]), *world.monitor.execute(breaker).fetchone()]
 
     def test_one_that_fails_every_batch_leaves_it(self, world: World) -> None:
         """It is tried again alone: the others are delivered, and what is behind it in its lane fails no more."""

@@ -18,7 +18,7 @@ from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.message import ACCEPTED, Answer, Message
-from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.listener import Listener
 from reconciler.ledger.queue.opening import Opened
@@ -155,7 +155,7 @@ class World:
         """End the service: in order, or, without patience, as a kill does."""
         self.stopping = True
         if patience_s:
-            self.run(self.forwarder.drain(patience_s))
+            self.run(self._stop_in_order(patience_s))
         self.running.cancel()
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
@@ -175,6 +175,11 @@ class World:
             self.not_before.pop(key, None)
         self.slow_sent_at = -1.0
         self.look_at_ledger()
+
+    async def _stop_in_order(self, patience_s: float) -> None:
+        await self.forwarder.drain(patience_s)
+        with contextlib.suppress(LedgerError):
+            await self.ledger.note_stop(times.now())  # written after what the outboxes have handed over
 
     def run(self, work: Any) -> Any:
         with self.clock.in_force():

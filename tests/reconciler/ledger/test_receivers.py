@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from reconciler.events import times
+from reconciler.events.intervals import Interval
+from reconciler.events.times import Millis
 from reconciler.ledger.storage.receivers import last_alive, receivers_path, running
+from reconciler.ledger.views.receiving import received
+from tests.support.service import until
 
 SCRIPT = """
 import sys
@@ -54,6 +60,36 @@ def test_several_receivers_share_the_file_and_one_that_was_killed_does_not_run(t
     assert running(intake) == []
     assert last_alive(intake) is not None
     assert receivers_path(intake).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_receiver_was_there_since_it_began_and_until_it_ended(tmp_path: Path) -> None:
+    intake = tmp_path / "ledger.db.intake"
+    with receiver(intake) as one:
+        [first] = running(intake)
+        assert first.since is not None
+        until(lambda: times.now() > first.alive_at)
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+        told(one, "noted")
+        [later] = running(intake)
+        assert (later.since, later.alive_at > first.alive_at) == (first.since, True)
+        assert received(intake, Interval(first.since, later.alive_at))
+        assert not received(intake, Interval(Millis(first.since - 1), later.alive_at))
+        one.kill()
+    assert last_alive(intake) == later.alive_at
+    assert not received(intake, Interval(first.since, later.alive_at))
+
+
+def test_a_receiver_of_an_earlier_version_does_not_say_since_when(tmp_path: Path) -> None:
+    intake = tmp_path / "ledger.db.intake"
+    with receiver(intake) as one:
+        [found] = running(intake)
+        old = {"pid": found.pid, "service": 7, "alive_at": found.alive_at, "reloads": 0, "error": None}
+        receivers_path(intake).write_text(json.dumps([old]))
+        assert [one.since for one in running(intake)] == [None]
+        assert not received(intake, Interval(found.alive_at, found.alive_at))
+        one.kill()
 
 
 def test_a_file_that_is_no_file_of_ours_says_nothing(tmp_path: Path) -> None:

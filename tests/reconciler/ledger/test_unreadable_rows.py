@@ -126,7 +126,7 @@ def fill(db: Database) -> None:
     watched.note_read(db, Name("member", "8"), NOW)
     source_state.unwatch(db, 7, keep=["project_events"], until=NOW)
     downtime.heartbeat(db, Millis(NOW - 2 * HOUR))
-    downtime.note_start(db, NOW)
+    downtime.note_start(db, NOW, received=lambda _: False)
     downtime.note_stop(db, NOW)
     hook = HookState(7, 1, "default", "http://x", ["push_events"], "disabled", times.iso(NOW))
     hooks.note_hooks(db, 7, [hook], disabled=[1], now=NOW)
@@ -224,7 +224,7 @@ def service(folder: Path) -> None:
     config = load(folder / "config.yaml", {})
     with closing(connect(config.ledger.path)) as db:
         with transaction(db):
-            downtime.note_start(db, NOW)
+            downtime.note_start(db, NOW, received=lambda _: False)
             destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two")], now=NOW)
             reloads.note_reload(db, None)
             alerts.note(db, alerts.destination_conditions(db, hold={}, now=NOW), now=NOW, routes=[])

@@ -116,7 +116,7 @@ async def test_a_token_that_may_not_test_says_so(make_house: MakeHouse) -> None:
 
 
 async def test_a_test_that_fails_is_no_event_and_not_repeated_at_once(make_house: MakeHouse) -> None:
-    """GitLab can't reach us. Each failed test is one more failure for GitLab: 40 switch a webhook off for good."""
+    """GitLab can't reach us. Each failed test is one more failure: after 40, GitLab disables a webhook for good."""
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, _ = await disabled_hook(house)
     for _ in range(3):

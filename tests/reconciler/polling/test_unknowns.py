@@ -108,9 +108,10 @@ class House(conftest.House):
         file = receivers_path(intake_path(self.config.ledger.path))
         file.write_bytes(msgspec.json.encode([Receiver(1, 1, self.now)]))
 
-    async def wake(self) -> None:
+    async def wake(self, *, received: bool = False) -> None:
+        """The service starts, or, if a receiver `received` meanwhile, only its worker."""
         self.receiver_is_alive()
-        await self.ledger.note_start(self.now)
+        await self.ledger.note_start(self.now, received=lambda _: received)
         specs = [as_spec(one) for one in self.config.destinations]
         states = await self.ledger.queue.sync_destinations(specs, self.now)
         self.ledger.set_routes(routes(self.config.destinations, {one.name: one.id for one in states}))
@@ -509,10 +510,11 @@ async def test_webhooks_that_wait_for_long(house: House) -> None:
     assert all_is_known(house)
 
 
-async def test_a_start_that_finds_webhooks_waiting_is_no_alert(house: House) -> None:
+@pytest.mark.parametrize("received", [False, True])
+async def test_a_start_that_finds_webhooks_waiting_is_no_alert(house: House, received: bool) -> None:
     await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
     house.now = Millis(house.now + HOUR)
-    await house.wake()
+    await house.wake(received=received)
     await house.alerting._review()
     assert house.told() == []
     await house.round(6 * MINUTE)  # and it records none of them
@@ -531,12 +533,15 @@ async def test_a_webhook_that_could_not_be_recorded_hides_none_that_wait(house: 
     ]
 
 
-async def test_a_service_that_dies_every_minute_does_not_hide_that_webhooks_wait(house: House) -> None:
+@pytest.mark.parametrize("received", [False, True])
+async def test_a_service_that_dies_every_minute_does_not_hide_that_webhooks_wait(
+    house: House, received: bool
+) -> None:
     await waits(house, ReceivedWebhook("default", house.now, {}, b"{}"))
     for _ in range(6):
         assert house.told() == []
         house.now = Millis(house.now + MINUTE)
-        await house.wake()
+        await house.wake(received=received)
         await house.alerting._review()
     assert house.told() == [("webhooks_not_recorded", "recorder", "opened")]
 

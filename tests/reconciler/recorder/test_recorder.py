@@ -324,8 +324,8 @@ def test_after_a_stop_in_order_nothing_is_tried_one_by_one(path: Path) -> None:
     async def lives() -> list[bool]:
         found = []
         for n in range(3):
+            await append(path, webhook(n))  # before the start: what comes later ended no process before it
             async with life(path) as made:
-                await append(path, webhook(n))
                 await made.recorded()
                 found.append(bool(rows(path, "SELECT * FROM meta WHERE name = 'recorder trying'")))
                 if n == 1:
@@ -411,15 +411,60 @@ async def test_a_project_that_one_webhook_names_is_known_to_the_next(path: Path)
     assert rows(path, "SELECT project_id FROM sightings ORDER BY id") == [(42,)] * 3
 
 
-async def test_a_test_webhook_that_waited_is_still_a_test(path: Path) -> None:
-    """The monitor has long given up waiting; a push that came after that is a push."""
-    push: dict[str, Any] = {"object_kind": "push", "before": "a" * 40, "after": "b" * 40, "project_id": 42}
-    push["commits"] = [{"id": "a" * 40}]
+PUSH: dict[str, Any] = {"object_kind": "push", "before": "a" * 40, "after": "b" * 40, "project_id": 42}
+PUSH["commits"] = [{"id": "a" * 40}]
+
+
+def kinds(path: Path) -> list[tuple[str, str]]:
+    found = rows(path, "SELECT payload, kind FROM sightings ORDER BY id")
+    return [(json.loads(payload)["object_attributes"]["title"], kind) for payload, kind in found]
+
+
+async def test_a_test_webhook_that_can_t_be_recorded_at_once_is_still_a_test(path: Path) -> None:
+    """And no other webhook is that test instead."""
+    poison(path)
     expected = ExpectedTests()
     expected.add("default", 42)
-    await append(path, webhook("test", at=1000, **push))
+    await append(path, webhook("poison", at=1000, **PUSH), webhook("push", at=2000, **PUSH))
+    async with life(path, expected) as made:
+        await made.recorded()
+        assert kinds(path) == [("push", "push")]
+        antidote(path)
+        with closing(connect(path)) as db:
+            beside.retry_unrecorded(db, None)
+        made.recorder.look_again()
+        await until(lambda: not kept(path))
+    assert kinds(path) == [("push", "push"), ("poison", "hook_test")]
+
+
+async def test_a_recorder_that_fails_before_the_commit_reads_a_test_as_a_test(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BUSY_PATIENCE_S", 0.02)
+    expected = ExpectedTests()
+    expected.add("default", 42)
+    async with life(path, expected) as made:
+        await made.recorded()
+        troubles: list[str | None] = []
+        monkeypatch.setattr(made.ledger._writer.listener, "trouble", troubles.append)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await append(path, webhook("test", at=1000, **PUSH))
+            await until(lambda: troubles)
+            await made.kill()
+            other.execute("ROLLBACK")
+        made.running = asyncio.create_task(made.recorder.run())
+        await made.recorded()
+    assert kinds(path) == [("test", "hook_test")]
+
+
+async def test_a_test_webhook_that_waited_is_still_a_test(path: Path) -> None:
+    """The monitor has long given up waiting; a push that came after that is a push."""
+    expected = ExpectedTests()
+    expected.add("default", 42)
+    await append(path, webhook("test", at=1000, **PUSH))
     expected.discard("default", 42, now=Millis(NOW + 2000))
-    await append(path, webhook("push", at=3000, **push))
+    await append(path, webhook("push", at=3000, **PUSH))
     async with life(path, expected) as made:
         await made.recorded()
     found = rows(path, "SELECT kind FROM sightings ORDER BY id")

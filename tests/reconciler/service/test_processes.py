@@ -174,6 +174,59 @@ def test_the_worker_is_wedged_then_killed_and_nothing_is_missing(
     assert service.stop() == 0
 
 
+WORKER_WAS_DOWN = "worker was down: webhooks were accepted meanwhile"
+
+
+def downtimes(service: Service) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(service.ledger)) as db:
+        return db.execute("SELECT started_at, how FROM downtimes").fetchall()
+
+
+def starts(service: Service) -> list[str]:
+    """What the log says of the time before a start."""
+    return [line["event"] for line in service.logs if line["event"] in ("service was down", WORKER_WAS_DOWN)]
+
+
+def test_only_the_worker_was_down(make_service: MakeService) -> None:
+    """The receiver was not, even if it was started again meanwhile: the parent has its port."""
+    service = make_service().start()
+    for part in ("worker", "receiver", "worker"):
+        lines = len(service.logs)
+        restarted(service, part, signal.SIGKILL)
+        service.wait_for_log("listening" if part == "receiver" else "ready", after=lines)
+    assert starts(service) == [WORKER_WAS_DOWN] * 2
+    assert downtimes(service) == []
+    service.kill()
+    service.start()
+    assert starts(service) == ["service was down"]
+    assert [how for _, how in downtimes(service)] == ["killed"]
+
+
+def test_a_worker_and_a_receiver_that_run_alone(make_service: MakeService) -> None:
+    """The receiver's file says whether it was there while the worker was not."""
+    worker = make_service()
+    receiver = make_service(ledger={"path": str(worker.ledger)}).start("receiver")
+    worker.start("worker")
+    assert worker.stop() == 0
+    status = worker.run("status").stdout
+    assert "service worker: not running" in status
+    assert "Webhooks are accepted and wait in the intake" in status
+    worker.start("worker")
+    assert starts(worker) == [WORKER_WAS_DOWN]
+    assert downtimes(worker) == []
+    assert worker.stop() == 0
+    receiver.kill()
+    assert "service gitlab-reconciler: not running" in worker.run("status").stdout
+    worker.start("worker")  # nobody receives
+    assert starts(worker) == ["service was down"]
+    assert [how for _, how in downtimes(worker)] == ["stopped"]
+    worker.kill()
+    receiver.start("receiver")  # it was not there when the worker ended
+    worker.start("worker")
+    assert starts(worker) == ["service was down"]
+    assert [how for _, how in downtimes(worker)] == ["stopped", "killed"]
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_process_that_says_nothing_is_killed_and_started_again(make_service: MakeService, part: str) -> None:
     service = make_service().start(module="tests.support.impatient")

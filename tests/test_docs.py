@@ -175,9 +175,7 @@ def _shown(command: Any, context: Any) -> list[str]:
 def test_the_metrics_page_shows_every_metric() -> None:
     meters = Meters()
     rows = ["| metric | type | what |", "|---|---|---|"]
-    families = [
-        (f.name, f.type, f.documentation) for f in [*meters.registry.collect(), *ReceiverCounts().collect()]
-    ]
+    families = [(f.name, f.type, f.documentation) for f in [*meters.registry.collect(), *ReceiverCounts().collect()]]
     text = (ROOT / "reconciler" / "metrics" / "collectors.py").read_text()
     pattern = r'(gauge|(?:Gauge|Counter|Info)MetricFamily)\(\s*(?:PREFIX \+ )?"(\w+)",\s*"([^"]+)"'
     found = re.findall(pattern, text)

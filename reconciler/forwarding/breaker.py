@@ -43,9 +43,6 @@ class CircuitBreaker:
         """How many more attempts may be in flight."""
         return max(0, (self._concurrency if self.is_closed else 1) - self.in_flight)
 
-    def may_start(self, now: Millis) -> bool:
-        return self.room > 0 and self.wait(now) == 0
-
     def wait(self, now: Millis) -> Millis:
         """How long until an attempt may start, if a slot is free."""
         return Millis(max(0, self._not_before - now, self.state.until - now))
@@ -86,7 +83,7 @@ class CircuitBreaker:
         changed_at = at if self.is_closed else self.state.changed_at
         self._change("open", failures, until=Millis(now + self._pause(failures)), changed_at=changed_at)
 
-    def gave_up(self) -> None:
+    def not_attempted(self) -> None:
         """An attempt could not be made, which says nothing about the destination."""
         self.in_flight -= 1
         if self.state.state == "half_open":

@@ -90,7 +90,7 @@ class Outbox:
             self._resumes = state.resumes
             self._breaker.take_over(state.breaker)
             self._settling.noted = state.breaker
-            self._log.info("destination resumed")
+            self._log.info("destination resumed" if was_paused else "destination is tried now, as requested")
         self._lanes.forget()
         self._woken.set()
 
@@ -223,7 +223,7 @@ class Outbox:
         try:
             outcomes = await self._sender.attempt(some)
         except BaseException as error:  # a bug of ours must not block the other lanes
-            self._breaker.gave_up()
+            self._breaker.not_attempted()
             if not isinstance(error, Exception):
                 raise
             self._log.exception("attempt failed", event_id=some[0].queued.event_id)
@@ -249,7 +249,7 @@ class Outbox:
         was_up = self._breaker.is_closed
         found = verdict(outcomes)
         if found.failed is None:
-            self._breaker.gave_up()
+            self._breaker.not_attempted()
         elif found.failed:
             self._breaker.failed(
                 generation, now=self._clock(), at=found.at, retry_after=found.retry_after, counts=found.counts

@@ -24,6 +24,10 @@ def breaker(state: Breaker | None = None, **more: Any) -> CircuitBreaker:
     return CircuitBreaker(destination, Breaker() if state is None else state, now=Millis(0))
 
 
+def may_start(one: CircuitBreaker, now: Millis) -> bool:
+    return one.room > 0 and one.wait(now) == 0
+
+
 def state(one: CircuitBreaker) -> str:
     return one.state.state
 
@@ -51,19 +55,19 @@ def test_while_open_one_probe_at_a_time_goes_out() -> None:
     open_it(one)
     now = one.state.until
     assert now > 0
-    assert not one.may_start(Millis(now - 1))
-    assert one.may_start(now)
+    assert not may_start(one, Millis(now - 1))
+    assert may_start(one, now)
     probe = one.started()
     assert state(one) == "half_open"
-    assert not one.may_start(Millis(10**9))
+    assert not may_start(one, Millis(10**9))
     one.failed(probe, now=now, at=now)
     assert state(one) == "open"
     assert one.state.changed_at == 0  # since when it is down
-    assert not one.may_start(now)
+    assert not may_start(one, now)
     now = one.state.until
     one.succeeded(one.started(), at=now)
     assert (one.state.state, one.state.failures, one.state.changed_at) == ("closed", 0, now)
-    assert one.may_start(now)
+    assert may_start(one, now)
 
 
 def test_what_was_sent_before_it_opened_says_nothing_more() -> None:
@@ -89,7 +93,7 @@ def test_who_asks_for_a_pause_gets_it_and_is_not_down() -> None:
         one.failed(one.started(), now=Millis(0), at=Millis(0), retry_after=Millis(5000), counts=False)
     assert one.is_closed
     assert one.wait(Millis(0)) == 5000
-    assert one.may_start(Millis(5000))
+    assert may_start(one, Millis(5000))
     open_it(one, now=5000)
     now = one.state.until
     one.failed(one.started(), now=now, at=now, retry_after=Millis(3000), counts=False)
@@ -103,9 +107,9 @@ def test_it_goes_on_after_a_restart_where_it_was() -> None:
     again = breaker(one.state)
     assert again.wait(Millis(0)) == one.state.until
     half = breaker(Breaker("half_open", 3, Millis(0), Millis(0)))  # killed with a probe on its way
-    assert half.may_start(Millis(1))
+    assert may_start(half, Millis(1))
     half.started()
-    assert not half.may_start(Millis(1))
+    assert not may_start(half, Millis(1))
 
 
 @given(st.integers(1, 60))
@@ -129,7 +133,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.now = 0
         self.flying: list[int] = []
 
-    @precondition(lambda self: self.one.may_start(self.now))
+    @precondition(lambda self: may_start(self.one, self.now))
     @rule()
     def start(self) -> None:
         self.flying.append(self.one.started())
@@ -141,7 +145,7 @@ class AnyOrder(RuleBasedStateMachine):
         if outcome == "taken":
             self.one.succeeded(generation, at=Millis(self.now))
         elif outcome == "none":
-            self.one.gave_up()
+            self.one.not_attempted()
         else:
             later = outcome == "later"
             self.one.failed(
@@ -163,7 +167,7 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def never_stuck(self) -> None:
         if not self.flying:
-            assert self.one.may_start(Millis(self.now + self.one.wait(Millis(self.now))))
+            assert may_start(self.one, Millis(self.now + self.one.wait(Millis(self.now))))
 
 
 TestAnyOrder = AnyOrder.TestCase

@@ -164,6 +164,8 @@ def _open_alone(path: Path) -> IntakeFile:
         if version > VERSION:
             raise IntakeUnavailable(f"{path}: was written by a later version of this program: install that version")
         conn.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        if version < VERSION:  # before anything is written, and never again: it writes to the file each time
+            conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA secure_delete = OFF")  # else each body that is trimmed is written again, as zeros

@@ -258,6 +258,7 @@ FACES: dict[str, Callable[[Path], None]] = {
     "intake list": cli("intake", "list"),
     "intake show": cli("intake", "show", "1"),
     "intake retry": cli("intake", "retry"),
+    "intake discard": cli("intake", "discard", "1"),
     "backup": copied,
     "dead": dashboard("/dead-letters"),
     "runs": dashboard("/runs"),

@@ -261,6 +261,7 @@ FACES: dict[str, Callable[[Path], None]] = {
     "intake discard": cli("intake", "discard", "1"),
     "backup": copied,
     "dead": dashboard("/dead-letters"),
+    "unrecorded": dashboard("/unrecorded"),
     "runs": dashboard("/runs"),
     "metrics": metrics,
     "service": service,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -26,6 +27,7 @@ from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.tables import Listing
 from reconciler.ledger import beside
 from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.unrecorded import UnrecordedRow
 from reconciler.ledger.storage.connection import LedgerDatabase, opened
 from reconciler.ledger.storage.lock import service_process
 from reconciler.ledger.views.backlog import backlog
@@ -44,7 +46,7 @@ def _identifier(text: str) -> int:
 
 @app.callback()
 def webhooks() -> None:
-    """List webhooks that were acknowledged and could not be recorded, and try again."""
+    """List webhooks that were acknowledged and could not be recorded, try again, or give them up."""
 
 
 @app.command("list")
@@ -59,15 +61,7 @@ def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         out.print(f"The intake can't be read: {waits.error}")
     elif waits.waiting:
         out.print(f"{_webhooks(waits.waiting)} waiting to be recorded, the first since {shown(waits.oldest_at)}.")
-    rows = Listing(
-        "id", "received", "hook", "bytes", "tries", "error", right=("id", "bytes", "tries"), texts=("error",)
-    )
-    for one in found:
-        rows.add(
-            str(one.id), shown(one.received_at), one.hook, f"{one.bytes:,}", f"{one.tries}",
-            "to be tried again" if one.due else one.error,
-        )  # fmt: skip
-    out.print(rows or "No webhook failed to be recorded.")
+    out.print(_listing(found) or "No webhook failed to be recorded.")
 
 
 @app.command()
@@ -79,7 +73,7 @@ def show(
     with opened(read_config(config).ledger.path, readonly=True) as db:
         found = unrecorded.body(db, ident)
     if found is None:
-        fail(f"there is no webhook {ident}: `intake list` shows them")
+        fail(_no_such([ident]))
     sys.stdout.buffer.write(found)
     sys.stdout.buffer.flush()
 
@@ -102,7 +96,7 @@ def retry(
         known = unrecorded.idents(db)
         asked = set(idents) if idents else known
         if unknown := sorted(asked - known):
-            fail(f"there is no webhook {', '.join(map(str, unknown))}: `intake list` shows them")
+            fail(_no_such(unknown))
         marked = beside.retry_unrecorded(db, sorted(asked))
         runs = service_process(path) is not None
         left = _wait(db, asked) if runs and marked else marked
@@ -123,6 +117,46 @@ def retry(
         out.print(f"{marked:,} webhook{'s' if marked > 1 else ''} recorded.")
 
 
+@app.command()
+def discard(
+    idents: Annotated[
+        list[int], typer.Argument(metavar="ID…", help="As `intake list` shows them.", parser=_identifier)
+    ],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Give up webhooks that could not be recorded: they are deleted, with their bodies. Does not ask.
+
+    `intake show` writes the body of one, for example to a file. Those that are still to be tried are not discarded.
+    """
+    path = read_config(config).ledger.path
+    if not path.exists():
+        fail(f"{path}: there is no ledger yet")
+    with opened(path) as db:
+        done = beside.discard_unrecorded(db, idents, is_served=lambda: service_process(path) is not None)
+    if done.unknown:
+        fail(f"{_no_such(done.unknown)}; nothing was changed")
+    if done.untried:
+        fail(f"still to be tried by the service: {_names(done.untried)}; nothing was changed")
+    if as_json:
+        print_json({"discarded": msgspec.to_builtins(done.discarded)})
+        return
+    out.print(f"{_webhooks(len(done.discarded))} discarded:")
+    out.print(_listing(done.discarded))
+
+
+def _listing(found: Sequence[UnrecordedRow]) -> Listing:
+    rows = Listing(
+        "id", "received", "hook", "bytes", "tries", "error", right=("id", "bytes", "tries"), texts=("error",)
+    )
+    for one in found:
+        rows.add(
+            str(one.id), shown(one.received_at), one.hook, f"{one.bytes:,}", f"{one.tries}",
+            "to be tried again" if one.due else one.error,
+        )  # fmt: skip
+    return rows
+
+
 def _wait(db: LedgerDatabase, asked: set[int]) -> int:
     """Wait until the service has tried them all. Returns how many it has not."""
     deadline = time.monotonic() + PATIENCE_S
@@ -133,3 +167,11 @@ def _wait(db: LedgerDatabase, asked: set[int]) -> int:
 
 def _webhooks(count: int) -> str:
     return f"{count:,} webhook{'s are' if count > 1 else ' is'}"
+
+
+def _no_such(idents: Sequence[int]) -> str:
+    return f"there is no webhook {_names(idents)}: `intake list` shows them"
+
+
+def _names(idents: Sequence[int]) -> str:
+    return ", ".join(map(str, idents))

@@ -53,6 +53,7 @@ def dashboard_app(
         Route("/dead-letters", pages.dead_letters),
         Route("/dead-letters/replay", pages.replay_dead_letters, methods=["POST"]),
         Route("/destinations/{name}/{act}", pages.change_destination, methods=["POST"]),
+        Route("/unrecorded", pages.unrecorded),
         Route("/runs", pages.runs),
         Route("/stream", pages.stream),
         Route("/login", pages.login, methods=["GET", "POST"]),
@@ -125,6 +126,9 @@ class _Pages:
         destination, kind = request.query_params.get("destination"), request.query_params.get("kind")
         look = partial(views.dead, config=self._current(), destination=destination, kind=kind)
         return await self._page(request, "dead_letters.html", look)
+
+    async def unrecorded(self, request: Request) -> Response:
+        return await self._page(request, "unrecorded.html", views.webhooks_not_recorded)
 
     async def runs(self, request: Request) -> Response:
         before = _number(request, "before", views.FAR)

@@ -14,6 +14,7 @@ from reconciler.events.fields import parsed
 from reconciler.events.times import HOUR, Millis
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.queue import destinations
+from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from reconciler.ledger.views.browse import Filter
 from reconciler.ledger.views.overview import DeliveryRecord, Hour
@@ -147,6 +148,11 @@ def dead(db: Database, config: Config, *, destination: str | None, kind: str | N
     )
     names = [one.name for one in config.destinations]
     return {"letters": rows[::-1], "destination": destination, "kind": kind, "names": names, "most": ROWS_A_PAGE}
+
+
+def webhooks_not_recorded(db: Database) -> dict[str, Any]:
+    """Webhooks that were acknowledged and could not be recorded, newest first."""
+    return {"webhooks": unrecorded.unrecorded(db, limit=ROWS_A_PAGE), "most": ROWS_A_PAGE}
 
 
 def runs(db: Database, *, before: int) -> dict[str, Any]:

@@ -116,7 +116,8 @@ def recording_conditions(db: Database, *, now: Millis) -> list[Condition]:
     found = []
     if (failed := unrecorded.counted(db)) is not None:
         many = f"{failed.count} webhooks" if failed.count > 1 else "a webhook"
-        text = f"{many} could not be recorded: {failed.error}; `intake list` shows them, `intake retry` tries again"
+        do = "`intake list` shows them, `intake retry` tries again, `intake discard` gives one up"
+        text = f"{many} could not be recorded: {failed.error}; {do}"
         found.append(Condition("webhooks_not_recorded", "intake", times.from_iso(failed.since), text))
     waits = backlog(db)
     if waits.oldest_at is not None and _served(db, times.from_iso(waits.oldest_at), now) > LATE:

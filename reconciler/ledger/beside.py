@@ -6,7 +6,7 @@ raise LedgerUnavailable if the ledger can't be written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from sqlite_utils import Database
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import destinations, in_the_way
 from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.unrecorded import Discard
 from reconciler.ledger.storage import connection, damage
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
@@ -46,6 +47,12 @@ def retry_unrecorded(db: Database, ids: Sequence[int] | None) -> int:
     """Have the service try again to record these webhooks, or all. Returns how many there are."""
     with transaction(db):
         return unrecorded.make_due(db, ids)
+
+
+def discard_unrecorded(db: Database, ids: Sequence[int], *, is_served: Callable[[], bool]) -> Discard:
+    """Give up webhooks that could not be recorded: all of these or none. Returns which, or why none."""
+    with transaction(db):
+        return unrecorded.discard(db, ids, is_served=is_served)
 
 
 def remove(db: Database, destination_id: int) -> None:

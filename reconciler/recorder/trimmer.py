@@ -1,10 +1,13 @@
-"""Removes from the intake what was recorded."""
+"""Removes from the intake what was recorded, and gives the disk back what that leaves free."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from reconciler.ledger.intake.reader import SqliteReader
@@ -17,8 +20,8 @@ TRIM_PAUSE_S = 0.005
 
 
 class Trimmer:
-    """Removes from the intake at `path` what was recorded, and keeps its WAL short. `run` never ends; if it raises,
-    it may be run again.
+    """Removes from the intake at `path` what was recorded, and keeps its file small and its WAL short. `run` never
+    ends; if it raises, it may be run again.
     """
 
     def __init__(self, path: Path, *, ledger: Ledger) -> None:
@@ -37,8 +40,13 @@ class Trimmer:
 
 
 def _trim(intake: SqliteReader, through: int) -> None:
-    began = time.monotonic()
-    while intake.trim(through=through):
-        time.sleep(max(TRIM_PAUSE_S, time.monotonic() - began))  # the receiver appends meanwhile
-        began = time.monotonic()
+    _in_steps(partial(intake.trim, through=through))
+    _in_steps(intake.give_back, at_most_s=TRIM_S)  # then it is trimmed again
     intake.checkpoint()
+
+
+def _in_steps(step: Callable[[], bool], *, at_most_s: float = math.inf) -> None:
+    """Do a step until it returns False or so much time has passed."""
+    end = time.monotonic() + at_most_s
+    while (began := time.monotonic()) < end and step():
+        time.sleep(max(TRIM_PAUSE_S, time.monotonic() - began))  # the receiver appends meanwhile

@@ -228,7 +228,7 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#main"
-    for path in ("/", "/events", "/events/1", "/dead-letters", "/runs"):
+    for path in ("/", "/events", "/events/1", "/dead-letters", "/unrecorded", "/runs"):
         page.goto(scene.url + path)
         assert page.locator("h1").count() == 1
         assert page.evaluate(

@@ -41,6 +41,29 @@ def test_one_that_the_ledger_refuses_is_kept_and_tried_again(make_service: MakeS
     assert json.loads(service.run("intake", "list", "--json").stdout)["unrecorded"] == []
 
 
+def test_one_that_is_given_up_while_the_service_runs(make_service: MakeService, consumer: Consumer) -> None:
+    service = make_service(destinations=[to_consumer(consumer)]).start()
+    with closing(sqlite3.connect(service.ledger)) as db:
+        db.execute(POISON)
+    for number in (1, 2):
+        post(service, 1, number, what="poison")
+    post(service, 1, 3)
+    assert consumer.wait_for(lambda c: numbers(c) == [3])
+    older, newer = sorted(
+        one["id"] for one in json.loads(service.run("intake", "list", "--json").stdout)["unrecorded"]
+    )
+    refused = service.run("intake", "discard", str(older), "77")
+    assert (refused.returncode, "there is no webhook 77" in refused.stderr) == (1, True)
+    done = service.run("intake", "discard", str(older))
+    assert (done.returncode, "poisoned" in done.stdout) == (0, True)
+    antidote(service.ledger)
+    assert service.run("intake", "retry").stdout == "1 webhook recorded.\n"
+    assert service.run("intake", "discard", str(newer)).returncode == 1
+    post(service, 1, 4)
+    assert consumer.wait_for(lambda c: numbers(c) == [3, 2, 4])
+    assert json.loads(service.run("intake", "list", "--json").stdout)["unrecorded"] == []
+
+
 async def test_a_backup_has_what_waits(make_service: MakeService, consumer: Consumer, tmp_path: Path) -> None:
     service = make_service(destinations=[to_consumer(consumer)]).start()
     service.stop()

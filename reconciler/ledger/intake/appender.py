@@ -17,8 +17,9 @@ from pathlib import Path
 import structlog
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.file import IntakeFile, explain, is_unusable, open_or_replace
+from reconciler.ledger.intake.file import IntakeFile, explain, is_unusable
 from reconciler.ledger.intake.intake import ReceivedWebhook
+from reconciler.ledger.intake.replacing import open_or_replace
 from reconciler.ledger.intake.rows import INSERT, Row, as_row
 from reconciler.ledger.storage.files import Identity
 

@@ -6,23 +6,18 @@ came.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.rows import INSERT, as_row, last_position, read_after
+from reconciler.ledger.intake.exchange import alone, finish, leave_log
 from reconciler.ledger.storage.connection import explain as storage_explain
 from reconciler.ledger.storage.connection import is_damage
-from reconciler.ledger.storage.files import Files, identity, make_private, sync
+from reconciler.ledger.storage.files import Files, make_private
 
 VERSION = 1
 PAGE_SIZE = 8192
@@ -47,13 +42,6 @@ _TABLES = """
     PRAGMA user_version = {version};
     COMMIT
 """
-_COPY = "INSERT INTO webhooks (position, received_at, hook, headers, body) VALUES (?, ?, ?, ?, ?)"
-_COPIED_AT_ONCE = 500
-_CHECKED = 1000
-"""So many of the oldest webhooks are read when the receiver opens the file: where trimming stops, there is damage."""
-_SUFFIXES = ("-wal", "-shm", "")
-_OLDEST = "SELECT count(*) FROM (SELECT 1 FROM webhooks ORDER BY position LIMIT ?)"
-
 log = structlog.get_logger(__name__)
 
 
@@ -89,35 +77,10 @@ def intake_path(ledger: Path) -> Path:
 
 def open_intake(path: Path) -> IntakeFile:
     """Open an intake. It is created if there is none. Raises IntakeUnavailable, with what to do."""
-    return _opening(path, lambda: _open(path))
+    return opening(path, lambda: open_file(path))
 
 
-def open_or_replace(path: Path, damage: sqlite3.Error | None) -> IntakeFile:
-    """Open an intake for the receiver. `damage` is what was met in it before.
-
-    A damaged one is kept under another name and replaced, so that webhooks can be acknowledged again; what can still
-    be read of it is copied. Raises IntakeUnavailable, with what to do.
-    """
-
-    def open_it() -> IntakeFile:
-        if damage is not None:
-            return _replace(path, damage)
-        file: IntakeFile | None = None
-        try:
-            file = _open(path, anew=True)
-            file.conn.execute(_OLDEST, (_CHECKED,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            if file is not None:
-                file.close()
-            if not is_unusable(error):
-                raise
-            return _replace(path, error)
-        return file
-
-    return _opening(path, open_it)
-
-
-def _opening(path: Path, open_it: Callable[[], IntakeFile]) -> IntakeFile:
+def opening(path: Path, open_it: Callable[[], IntakeFile]) -> IntakeFile:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return open_it()
@@ -134,7 +97,7 @@ def look_into(path: Path) -> IntakeFile | None:
     conn: sqlite3.Connection | None = None
     file: IntakeFile | None = None
     try:
-        with _alone(path):
+        with alone(path):
             conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
             if conn.execute("PRAGMA user_version").fetchone()[0]:
                 file = IntakeFile(conn, path)
@@ -148,12 +111,12 @@ def look_into(path: Path) -> IntakeFile | None:
     return file
 
 
-def _open(path: Path, *, anew: bool = False) -> IntakeFile:
+def open_file(path: Path, *, anew: bool = False) -> IntakeFile:
     """With `anew`, a log that is there without its file is put aside."""
-    with _alone(path):
-        _finish(path)
+    with alone(path):
+        finish(path)
         if anew and not (path.exists() and path.stat().st_size):
-            _leave_log(path)
+            leave_log(path)
         return _open_alone(path)
 
 
@@ -165,6 +128,8 @@ def _open_alone(path: Path) -> IntakeFile:
         if version > VERSION:
             raise IntakeUnavailable(f"{path}: was written by a later version of this program: install that version")
         conn.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        if version < VERSION:  # before anything is written, and never again: it writes to the file each time
+            conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA secure_delete = OFF")  # else each body that is trimmed is written again, as zeros
@@ -195,155 +160,3 @@ def explain(error: sqlite3.Error) -> str:
             "this, at the latest when it is restarted, and keeps the damaged one"
         )
     return storage_explain(error)
-
-
-def _replace(path: Path, error: sqlite3.Error) -> IntakeFile:
-    """Put a damaged intake aside and begin another one, with what can be read of the damaged one.
-
-    The new file is complete and on disk before the damaged one is moved. Nothing is appended to that one meanwhile,
-    and if another receiver replaces it first, that is the file which is opened.
-    """
-    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
-    made = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
-    damaged = identity(path)
-    try:
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S)) as old:
-            _keep_from_appending(old)
-            copied, lost = _copy(old, made)
-            sync(made)
-            with _alone(path):
-                if identity(path) == damaged:
-                    log.error(
-                        "intake damaged: another one is begun, the damaged file is kept",
-                        reason=str(error), at=str(aside), copied=copied, lost=lost,
-                    )  # fmt: skip
-                    _exchange(path, made, aside)
-    finally:
-        _remove(made)
-    return _open(path)
-
-
-def _keep_from_appending(damaged: sqlite3.Connection) -> None:
-    """Take the write lock, if the damage allows that: then nobody can append either. Raises sqlite3.Error."""
-    try:
-        damaged.execute("BEGIN IMMEDIATE")
-    except sqlite3.DatabaseError as error:
-        if not is_unusable(error):
-            raise
-
-
-def _exchange(path: Path, made: Path, aside: Path) -> None:
-    """Replace an intake. After a kill anywhere in here, the next that opens it finishes this (`_finish`)."""
-    made.replace(_replacing(path))
-    sync(path.parent)
-    for suffix in ("", "-wal", "-shm"):  # the file first: while it is there, the new one does not count
-        with contextlib.suppress(FileNotFoundError):
-            _beside(path, suffix).rename(_beside(aside, suffix))
-    sync(path.parent)
-    _finish(path)
-    for left in path.parent.glob(f"{path.name}.new-*"):  # of kills, or of a receiver that came too late
-        left.unlink(missing_ok=True)
-
-
-def _finish(path: Path) -> None:
-    """Move the new file of `_exchange` to the path, if the damaged one has gone from there. Raises OSError."""
-    made = _replacing(path)
-    if not made.exists():
-        return
-    if path.exists():  # a kill came before the damaged file was moved: what was copied may have grown since
-        made.unlink()
-        return
-    _leave_log(path)
-    made.rename(path)
-    sync(path.parent)
-
-
-def _replacing(path: Path) -> Path:
-    return path.with_name(f"{path.name}.replacing")
-
-
-def _remove(path: Path) -> None:
-    for suffix in _SUFFIXES:
-        _beside(path, suffix).unlink(missing_ok=True)
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """No other process opens an intake in this folder, or replaces one, while the block lasts.
-
-    Whoever opened one file while its log is exchanged would share that log with the next file. Raises OSError.
-    """
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _leave_log(path: Path) -> None:
-    """The log of an intake that was moved without it must not be taken for that of the new file."""
-    left = path.with_name(f"{path.name}.left-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}")
-    for suffix in ("-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            _beside(path, suffix).rename(_beside(left, suffix))
-
-
-def copy_after(file: IntakeFile, after: int, made: Path) -> None:
-    """Copy the webhooks after a position to a new intake with the same id. Raises sqlite3.Error, IntakeUnavailable.
-
-    Each read is short, so that no log has to grow for it.
-    """
-    last = last_position(file.conn)
-    with closing(open_intake(made)) as new:
-        new.conn.execute("PRAGMA synchronous = OFF")  # a crash removes this copy's purpose too
-        new.conn.execute("BEGIN IMMEDIATE")
-        new.conn.execute("UPDATE intake SET id = ?", (file.id,))
-        while after < last and (some := read_after(file.conn, after=after, limit=_COPIED_AT_ONCE)):
-            new.conn.executemany(_COPY, [(one.position, *as_row(one.webhook)) for one in some])
-            after = some[-1].position
-        new.conn.execute("COMMIT")
-
-
-def _copy(old: sqlite3.Connection, made: Path) -> tuple[int, int]:
-    """Copy what can be read of a damaged intake to a new one. Returns how many webhooks were read, and how many not.
-
-    If its id and its last position can be read, the copy is the same intake: what was recorded of it is not recorded
-    again.
-    """
-    copied = lost = after = 0
-    with closing(_open(made)) as new:
-        new.conn.execute("BEGIN IMMEDIATE")
-        before = _identity(old)
-        try:
-            while some := read_after(old, after=after, limit=_COPIED_AT_ONCE):
-                rows = [as_row(one.webhook) for one in some]
-                if before is None:
-                    new.conn.executemany(INSERT, [row for row in rows if row[-1]])
-                else:
-                    new.conn.executemany(_COPY, [(one.position, *row) for one, row in zip(some, rows, strict=True)])
-                after = some[-1].position
-                lost += sum(one.webhook.is_lost for one in some)
-                copied += len(some)
-        except sqlite3.Error as error:
-            log.warning("damaged intake not read to its end", read=copied, reason=str(error))
-        if before is not None:
-            intake_id, last = before
-            new.conn.execute("UPDATE intake SET id = ?", (intake_id,))
-            new.conn.execute("DELETE FROM sqlite_sequence WHERE name = 'webhooks'")
-            new.conn.execute("INSERT INTO sqlite_sequence VALUES ('webhooks', ?)", (max(last, after),))
-        new.conn.execute("COMMIT")
-    return copied - lost, lost
-
-
-def _identity(damaged: sqlite3.Connection) -> tuple[str, int] | None:
-    """The id and the last position of a damaged intake; None if they can't be read."""
-    try:
-        [(intake_id,)] = damaged.execute("SELECT id FROM intake").fetchall()
-        return str(intake_id), last_position(damaged)
-    except (sqlite3.Error, ValueError):
-        return None

@@ -12,6 +12,7 @@ from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, explain, open_intake
 from reconciler.ledger.intake.intake import Place, StoredWebhook
 from reconciler.ledger.intake.rows import last_position, read_after
+from reconciler.ledger.intake.shrinking import give_back
 
 TRIM = 200
 """At most so many webhooks are removed at once: the receiver waits meanwhile."""
@@ -53,6 +54,13 @@ class SqliteReader:
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
         return self._run(partial(_trim, through=through))
+
+    def give_back(self) -> bool:
+        """Give some of the file's free pages back to the disk. Returns whether there are more to be given back.
+
+        The file itself becomes smaller at the next checkpoint.
+        """
+        return self._run(give_back)
 
     def checkpoint(self) -> None:
         """Move the WAL's content into the file, so that appending need not. It waits for nobody."""

@@ -5,7 +5,7 @@ The caller holds the transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import orjson
@@ -25,6 +25,9 @@ _UNTRIED = """
     SELECT id, received_at, hook, headers, body FROM unrecorded
      WHERE due = 1 AND tries = 0 AND id > ? ORDER BY id LIMIT ?
 """
+_ROW = "SELECT id, received_at, hook, length(body), error, tried_at, tries + 0, due FROM unrecorded"
+_NEWEST = f"{_ROW} ORDER BY id DESC LIMIT ?"
+_NAMED = f"{_ROW} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
 _INSERT = """
     INSERT INTO unrecorded (received_at, hook, headers, body, error, tried_at, tries, due)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -56,6 +59,14 @@ class UnrecordedRow(msgspec.Struct, frozen=True):
     tried_at: str
     tries: int
     due: bool
+
+
+class Discard(msgspec.Struct, frozen=True):
+    """What was given up: everything that was asked for, or nothing, because of `unknown` ids or `untried` ones."""
+
+    discarded: list[UnrecordedRow] = []
+    unknown: list[int] = []
+    untried: list[int] = []
 
 
 class UnrecordedCount(msgspec.Struct, frozen=True):
@@ -123,19 +134,32 @@ def note_failure(db: Database, ident: int, error: str, *, now: Millis) -> None:
 
 
 def drop(db: Database, ids: Sequence[int]) -> None:
-    """These webhooks were recorded."""
+    """These webhooks were recorded, or given up."""
     db.conn.executemany("DELETE FROM unrecorded WHERE id = ?", [(one,) for one in ids])
+
+
+def discard(db: Database, ids: Sequence[int], *, is_served: Callable[[], bool]) -> Discard:
+    """Give these webhooks up, unless one of them is unknown or is still to be tried.
+
+    A service may be reading one that is due, and would record it nevertheless.
+    """
+    found = _rows(db, _NAMED, orjson.dumps(ids).decode())
+    if unknown := sorted(set(ids) - {one.id for one in found}):
+        return Discard(unknown=unknown)
+    served = any(one.due for one in found) and is_served()
+    if untried := [one.id for one in found if not one.tries or (one.due and served)]:
+        return Discard(untried=untried)
+    drop(db, ids)
+    return Discard(found)
 
 
 def unrecorded(db: Database, *, limit: int = 100) -> list[UnrecordedRow]:
     """The webhooks that could not be recorded, newest first."""
-    rows = db.conn.execute(
-        """
-        SELECT id, received_at, hook, length(body), error, tried_at, tries + 0, due
-          FROM unrecorded ORDER BY id DESC LIMIT ?
-        """,
-        (limit,),
-    ).fetchall()
+    return _rows(db, _NEWEST, limit)
+
+
+def _rows(db: Database, sql: str, value: int | str) -> list[UnrecordedRow]:
+    rows = db.conn.execute(sql, (value,)).fetchall()
     return [
         UnrecordedRow(ident, received_at, hook, size, error, tried_at, tries, bool(is_due))
         for ident, received_at, hook, size, error, tried_at, tries, is_due in rows

@@ -17,7 +17,8 @@ import msgspec
 
 from reconciler.events import times
 from reconciler.ledger.errors import LedgerDamaged, LedgerError
-from reconciler.ledger.intake.file import IntakeFile, copy_after, intake_path, look_into, open_intake
+from reconciler.ledger.intake.copying import copy_after
+from reconciler.ledger.intake.file import IntakeFile, intake_path, look_into, open_intake
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.intake.rows import read_after
 from reconciler.ledger.recording.place import note_place, place, progress

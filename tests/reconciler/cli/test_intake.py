@@ -62,7 +62,7 @@ def test_there_is_nothing_to_list(ledger: Path) -> None:
 
 
 def test_there_is_no_ledger(ledger: Path) -> None:
-    for arguments in (("list",), ("show", "1")):
+    for arguments in (("list",), ("show", "1"), ("discard", "1")):
         assert "there is no ledger yet" in why(run(ledger, *arguments))
         assert not ledger.exists()
 
@@ -116,3 +116,54 @@ def test_a_service_that_does_not_try_is_an_error(
     else:
         assert isinstance(shown.exception, Failed)
         assert "did not try" in why(shown)
+
+
+def kept(ledger: Path) -> set[int]:
+    with closing(connect(ledger, readonly=True)) as db:
+        return unrecorded.idents(db)
+
+
+def test_one_is_discarded(ledger: Path) -> None:
+    keep(ledger, b"{1}", b"{22}", b"{333}")
+    shown = run(ledger, "discard", "3", "1", "3")
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, "2 webhooks are discarded:")
+    assert "broken: b'{333}'" in shown.stdout
+    assert "broken: b'{22}'" not in shown.stdout
+    assert kept(ledger) == {2}
+    [found] = json.loads(run(ledger, "discard", "2", "--json").stdout)["discarded"]
+    assert (found["id"], found["hook"], found["bytes"], found["error"]) == (2, "default", 4, "broken: b'{22}'")
+    assert kept(ledger) == set()
+
+
+def test_nothing_is_discarded_if_one_is_unknown(ledger: Path) -> None:
+    keep(ledger, b"{1}", b"{2}")
+    shown = run(ledger, "discard", "1", "9", "8", "2")
+    assert (shown.exit_code, "there is no webhook 8, 9" in why(shown)) == (1, True)
+    assert kept(ledger) == {1, 2}
+
+
+@pytest.mark.parametrize("arguments", [(), ("x",), ("-1",), ("1", "99999999999999999999")])
+def test_it_must_be_said_which_are_discarded(ledger: Path, arguments: tuple[str, ...]) -> None:
+    keep(ledger, b"{1}")
+    assert run(ledger, "discard", *arguments).exit_code == 2
+    assert kept(ledger) == {1}
+
+
+def test_what_a_service_may_be_reading_is_not_discarded(ledger: Path) -> None:
+    """It would record it nevertheless."""
+    keep(ledger, b"{1}", b"{2}")
+    run(ledger, "retry", "2")
+    with only_service(ledger):
+        assert "still to be tried by the service: 2;" in why(run(ledger, "discard", "1", "2"))
+        assert kept(ledger) == {1, 2}
+        assert run(ledger, "discard", "1").exit_code == 0
+    assert run(ledger, "discard", "2").exit_code == 0
+    assert kept(ledger) == set()
+
+
+def test_what_was_never_tried_is_not_discarded(ledger: Path) -> None:
+    """It came with a copy of the ledger, and nothing is wrong with it."""
+    with closing(connect(ledger)) as db, transaction(db):
+        unrecorded.keep(db, [FailedWebhook(ReceivedWebhook("default", NOW, {}, b"{}"), "")], now=NOW, due=True)
+    assert "still to be tried" in why(run(ledger, "discard", "1"))
+    assert kept(ledger) == {1}

@@ -7,7 +7,9 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,13 +18,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
+from reconciler.config.models import Config
+from reconciler.dashboard.app import dashboard_app
+from reconciler.dashboard.stream import Stream
+from reconciler.events import times
+from reconciler.events.times import Millis
+from reconciler.ledger.intake.intake import ReceivedWebhook
+from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage import schema
+from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import search
+from reconciler.polling.knowledge import SharedLook
 from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post
 from tests.e2e.test_destinations import rows
 from tests.support.service import Service, run, until
+
+NOW = times.from_iso("2026-11-24T12:00:00.000Z")
 
 
 def free_port() -> int:
@@ -141,6 +155,7 @@ def test_pages_say_what_the_ledger_says(dash: Dash, consumer: Consumer) -> None:
     assert dash.get("/nothing").status_code == 404
     assert "Nothing yet" in dash.get("/runs").text
     assert "There are no dead letters" in dash.get("/dead-letters").text
+    assert "There are no unrecorded webhooks" in dash.get("/unrecorded").text
     older = dash.get("/events", params={"before": 2}).text
     assert re.findall(r'href="/events/(\d+)"', older) == ["1"]
 
@@ -194,7 +209,7 @@ def test_with_a_token_who_shows_it_comes_in(make_service: MakeService) -> None:
     service = make_service(admin={"port": free_port(), "token": "open-sesame-open-sesame"}).start()
     service.wait_for_log("dashboard ready")
     dash = Dash(service)
-    for path in ("/", "/events", "/events/1", "/dead-letters", "/runs"):
+    for path in ("/", "/events", "/events/1", "/dead-letters", "/unrecorded", "/runs"):
         answer = dash.get(path)
         assert (answer.status_code, answer.headers.get("location")) == (303, "/login")
     assert dash.get("/stream").status_code == 401
@@ -284,14 +299,56 @@ def test_payloads_stay_words(dash: Dash) -> None:
     ]
     pages += [f"/events/{n + 1}" for n in range(len(NASTY))] + ["/?message=%3Cscript%3Ealert(1)%3C/script%3E"]
     for path in pages:
-        text = dash.get(path).text
-        page = Page()
-        page.feed(text)
-        assert page.tags <= OURS, path
-        assert page.scripts == ["/static/htmx.min.js", "/static/sse.min.js"], path
-        assert [name for name in page.attributes if name.startswith(("on", "style", "srcdoc"))] == [], path
-        assert all(link.startswith(("/", "#")) for link in page.links), path
-        assert "49{%" not in text
+        checked(dash.get(path).text, path)
+
+
+def checked(text: str, path: str) -> str:
+    """A page that has only our own elements, scripts and links."""
+    page = Page()
+    page.feed(text)
+    assert page.tags <= OURS, path
+    assert page.scripts == ["/static/htmx.min.js", "/static/sse.min.js"], path
+    assert [name for name in page.attributes if name.startswith(("on", "style", "srcdoc"))] == [], path
+    assert all(link.startswith(("/", "#")) for link in page.links), path
+    assert "49{%" not in text
+    return text
+
+
+def test_unrecorded_webhooks_stay_words(dash: Dash) -> None:
+    """Whatever is in their bodies, headers and errors, and whatever the hook in the URL is named."""
+    deliver(dash, {"object_kind": "push"})  # so that the start of the service tries none of them again
+    until(lambda: "/events/1" in dash.get("/events").text)
+    with closing(connect(dash.service.ledger)) as db, transaction(db):
+        failed = [
+            FailedWebhook(ReceivedWebhook(word, Millis(1), {"X-Gitlab-Event": word}, word.encode()), word)
+            for word in NASTY
+        ]
+        unrecorded.keep(db, failed, now=NOW)
+    found = checked(dash.get("/unrecorded").text, "/unrecorded")
+    assert all(word in unescape(found) for word in NASTY)
+    for n in range(len(NASTY)):
+        assert f"<code>gitlab-reconciler intake retry {n + 1}</code>" in found
+    until(lambda: 'href="/unrecorded"' in dash.get("/").text.partition("</header>")[2])
+    checked(dash.get("/").text, "/")
+
+
+async def test_an_unrecorded_webhook_is_listed_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    config = Config.model_validate({"ledger": {"path": path}, "receiver": {"hooks": [{"token": "t"}]}})
+    with closing(connect(config.ledger.path)) as db, transaction(db):
+        one = ReceivedWebhook("default", times.from_iso("2026-11-24T11:00:00.000Z"), {}, b"secret body")
+        unrecorded.keep(db, [FailedWebhook(one, "KeyError: 'id'"), FailedWebhook(one, "broken " * 100)], now=NOW)
+        unrecorded.note_failure(db, 1, "KeyError: 'iid'", now=NOW)
+        unrecorded.make_due(db, [2])
+    made = dashboard_app(lambda: config, known=SharedLook(lambda: config), stream=Stream(config.ledger.path))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://localhost") as client:
+        text = unescape((await client.get("/unrecorded")).text)
+    for word in ("default", "2026-11-24 11:00:00", "2026-11-24 12:00:00", "KeyError: 'iid'", "intake retry 1<"):
+        assert word in text
+    assert '<td class="num">2</td>' in text
+    assert "to be tried again" in text
+    assert "intake retry 2<" not in text
+    assert "secret body" not in text
 
 
 def test_every_answer_has_the_strict_headers(dash: Dash) -> None:

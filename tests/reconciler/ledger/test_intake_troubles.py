@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake import file, reader
+from reconciler.ledger.intake import copying, file, reader, replacing
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import look_into, open_intake
 from reconciler.ledger.intake.intake import StoredWebhook
@@ -242,7 +242,7 @@ async def test_no_room_for_another_file_loses_nothing(path: Path, monkeypatch: p
         def full(*_: object) -> tuple[int, int]:
             raise OSError(28, "No space left on device")
 
-        patched.setattr(file, "_copy", full)
+        patched.setattr(replacing, "copy_damaged", full)
         with pytest.raises(IntakeUnavailable, match="No space left"):
             await append(SQLITE, path, "new")
     assert damaged_aside(path) == []
@@ -253,7 +253,7 @@ async def test_no_room_for_another_file_loses_nothing(path: Path, monkeypatch: p
 KILLED = """
 import os, sqlite3, sys
 from pathlib import Path
-from reconciler.ledger.intake.file import open_or_replace
+from reconciler.ledger.intake.replacing import open_or_replace
 
 left, rename = int(sys.argv[2]), Path.rename
 
@@ -295,15 +295,15 @@ async def test_nothing_is_appended_to_one_that_is_replaced(path: Path, monkeypat
     other = SqliteAppender(path)
     await other.append(webhook("one"))
     waiting: list[asyncio.Future[None]] = []
-    copy, loop = file._copy, asyncio.get_running_loop()
+    copy, loop = copying.copy_damaged, asyncio.get_running_loop()
 
     def copy_and_append(*arguments: Any) -> tuple[int, int]:
         result = copy(*arguments)
         loop.call_soon_threadsafe(lambda: waiting.append(other.append(webhook("two"))))
         return result
 
-    monkeypatch.setattr(file, "_copy", copy_and_append)
-    opened = await asyncio.to_thread(file.open_or_replace, path, sqlite3.DatabaseError("malformed"))
+    monkeypatch.setattr(replacing, "copy_damaged", copy_and_append)
+    opened = await asyncio.to_thread(replacing.open_or_replace, path, sqlite3.DatabaseError("malformed"))
     opened.close()
     await waiting[0]
     await other.close()

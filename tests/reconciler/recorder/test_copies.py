@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.ledger.intake.file import IntakeFile, copy_after, intake_path
+from reconciler.ledger.intake.copying import copy_after
+from reconciler.ledger.intake.file import IntakeFile, intake_path
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.connection import connect

@@ -1,0 +1,73 @@
+"""Copies webhooks from one intake to another: for a backup, or what can be read of a damaged one."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import structlog
+
+from reconciler.ledger.intake.file import IntakeFile, open_file, open_intake
+from reconciler.ledger.intake.rows import INSERT, as_row, last_position, read_after
+
+_COPY = "INSERT INTO webhooks (position, received_at, hook, headers, body) VALUES (?, ?, ?, ?, ?)"
+_COPIED_AT_ONCE = 500
+
+log = structlog.get_logger(__name__)
+
+
+def copy_after(file: IntakeFile, after: int, made: Path) -> None:
+    """Copy the webhooks after a position to a new intake with the same id. Raises sqlite3.Error, IntakeUnavailable.
+
+    Each read is short, so that no log has to grow for it.
+    """
+    last = last_position(file.conn)
+    with closing(open_intake(made)) as new:
+        new.conn.execute("PRAGMA synchronous = OFF")  # a crash removes this copy's purpose too
+        new.conn.execute("BEGIN IMMEDIATE")
+        new.conn.execute("UPDATE intake SET id = ?", (file.id,))
+        while after < last and (some := read_after(file.conn, after=after, limit=_COPIED_AT_ONCE)):
+            new.conn.executemany(_COPY, [(one.position, *as_row(one.webhook)) for one in some])
+            after = some[-1].position
+        new.conn.execute("COMMIT")
+
+
+def copy_damaged(old: sqlite3.Connection, made: Path) -> tuple[int, int]:
+    """Copy what can be read of a damaged intake to a new one. Returns how many webhooks were read, and how many not.
+
+    If its id and its last position can be read, the copy is the same intake: what was recorded of it is not recorded
+    again.
+    """
+    copied = lost = after = 0
+    with closing(open_file(made)) as new:
+        new.conn.execute("BEGIN IMMEDIATE")
+        before = _identity(old)
+        try:
+            while some := read_after(old, after=after, limit=_COPIED_AT_ONCE):
+                rows = [as_row(one.webhook) for one in some]
+                if before is None:
+                    new.conn.executemany(INSERT, [row for row in rows if row[-1]])
+                else:
+                    new.conn.executemany(_COPY, [(one.position, *row) for one, row in zip(some, rows, strict=True)])
+                after = some[-1].position
+                lost += sum(one.webhook.is_lost for one in some)
+                copied += len(some)
+        except sqlite3.Error as error:
+            log.warning("damaged intake not read to its end", read=copied, reason=str(error))
+        if before is not None:
+            intake_id, last = before
+            new.conn.execute("UPDATE intake SET id = ?", (intake_id,))
+            new.conn.execute("DELETE FROM sqlite_sequence WHERE name = 'webhooks'")
+            new.conn.execute("INSERT INTO sqlite_sequence VALUES ('webhooks', ?)", (max(last, after),))
+        new.conn.execute("COMMIT")
+    return copied - lost, lost
+
+
+def _identity(damaged: sqlite3.Connection) -> tuple[str, int] | None:
+    """The id and the last position of a damaged intake; None if they can't be read."""
+    try:
+        [(intake_id,)] = damaged.execute("SELECT id FROM intake").fetchall()
+        return str(intake_id), last_position(damaged)
+    except (sqlite3.Error, ValueError):
+        return None

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from receiver.endpoint import PATH, Observer, WebhookEndpoint
+from receiver.endpoint import PATH, Observer, WebhookEndpoint, named
 from receiver.guard import HookGuard
 from receiver.ready import SharedCheck
 from reconciler.config.models import Receiver
@@ -57,7 +57,7 @@ def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> A
     async def elsewhere(request: Request) -> Response:
         """Any other path. A POST to one is logged: somebody has configured a wrong URL."""
         path = request.url.path
-        hooks = " or ".join(PATH if name == "default" else f"{PATH}/{name}" for name in guards)
+        hooks = named(PATH if name == "default" else f"{PATH}/{name}" for name in guards)
         why = f"there is nothing at {path[:200]}: post webhooks to {hooks}"
         if request.method == "POST":
             log.warning("webhook rejected", status=404, why=why, path=path)

@@ -6,8 +6,9 @@ than everything else here (docs/benchmarks.md).
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -21,6 +22,8 @@ from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.intake import Appender, ReceivedWebhook
 
 PATH = "/webhooks/gitlab"
+NAMED = 5
+"""So many hooks are named at most."""
 MAX_WAITING = 10_000
 """How many webhooks may wait for their commit before more are rejected."""
 STRANGERS_SHARE = 4
@@ -115,7 +118,7 @@ class WebhookEndpoint:
         name = path.removeprefix(PATH).strip("/") or "default"
         guard = self._guards.get(name)
         if guard is None:
-            known = ", ".join(self._guards)
+            known = named(self._guards)
             raise RequestRejected(
                 404, f"there is no hook named {name!r} in receiver.hooks: the URL must end with one of {known}"
             )
@@ -128,6 +131,12 @@ class WebhookEndpoint:
             await self._intake.append(webhook)
         except IntakeUnavailable as error:
             raise RequestRejected(503, f"the webhook can't be written to disk: {error}", retry_after_s=30) from error
+
+
+def named(hooks: Iterable[str]) -> str:
+    """Some of the hooks, for whoever has configured a wrong URL: it may also be anybody."""
+    first = list(itertools.islice(hooks, NAMED + 1))
+    return ", ".join(first[:NAMED]) + (", …" if len(first) > NAMED else "")
 
 
 def _ignore() -> None:

@@ -15,7 +15,11 @@ LONGEST = 1000
 
 
 def bounded(key: str) -> str:
-    """The key, shortened with a hash if it is longer than any that GitLab causes: keys are indexed."""
+    """The key, shortened with a hash if it is longer than any that GitLab causes: keys are indexed.
+
+    Without NUL, after which SQLite's functions see nothing of a text.
+    """
+    key = key.replace("\x00", "\ufffd")
     if len(key) <= LONGEST:
         return key
     return f"{key[:LONGEST]}…{hashlib.sha256(key.encode()).hexdigest()}"

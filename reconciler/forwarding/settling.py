@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.outcome import Outcome
-from reconciler.ledger.errors import LedgerError, LedgerUnavailable
+from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.queue.destinations import Breaker
 from reconciler.ledger.queue.operations import QueueOperations, Settlement
 
@@ -83,16 +83,18 @@ class Settling:
         task.add_done_callback(self._tasks.discard)
 
     async def _write(self, group: _Group) -> None:
-        """Write a group. If that fails because of a bug of ours, each lane is written on its own, so that one does
-        not hold up the others, and retried with growing pauses: a lane waits, so that nothing is sent twice.
+        """Write a group. If that fails because of a bug of ours, or of damage, each lane is written on its own, so
+        that one does not hold up the others, and retried with growing pauses: a lane waits, so that nothing is sent
+        twice.
         """
         pause = LEDGER_PAUSE_S
         while True:
             try:
                 await self._queue.settle(self._destination_id, partial(self._settlement, group))
-            except LedgerUnavailable:
-                await asyncio.sleep(LEDGER_PAUSE_S)
             except LedgerError as error:
+                if isinstance(error, LedgerUnavailable) and not isinstance(error, LedgerDamaged):
+                    await asyncio.sleep(LEDGER_PAUSE_S)
+                    continue
                 group.breaker = None
                 if self._stopping.is_set():
                     log.error("outcomes not recorded", events=len(group.outcomes), error=str(error))

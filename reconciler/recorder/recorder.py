@@ -301,7 +301,7 @@ class Recorder:
                         log.info("webhook recorded that could not be recorded before", id=one.id)
                         continue
                 await self._recording.note_failure(one.id, error, now=times.now())
-            self._retries = len(due) == RETRIED
+            self._retries = bool(due)
         except (ChangeFailed, LedgerDamaged) as error:  # they stay due until the next start
             log.error("webhooks not tried again", error=str(error))
         except LedgerUnavailable as error:

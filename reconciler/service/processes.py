@@ -278,6 +278,8 @@ class _Parent:
                 self._waiting.unregister(one.ours)
             one.ours.close()
             one.ours = None
+        if one.name == WORKER and self._reloading is None:
+            self._reloaded(refused=False)  # it ended in the middle of a reload: the next one begins with the config
         if self._stopping:
             if one.name == RECEIVER:
                 self._stop_process(WORKER)
@@ -290,7 +292,7 @@ class _Parent:
             one.is_kept = True
             self._pause_before(one)
             self._link.counts.restarted(one.name)
-            how = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
+            how = {"signal": _signal_name(-code)} if code < 0 else {"code": code}
             log.error("process exited unexpectedly: restarting it", process=one.name, pause_s=one.pause_s, **how)
 
     def _pause_before(self, one: _Process) -> None:
@@ -301,6 +303,14 @@ class _Parent:
     def _send(self, name: str, number: int) -> None:
         if pid := self._processes[name].pid:
             os.kill(pid, number)
+
+
+def _signal_name(number: int) -> str:
+    """Real-time signals have no names."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"{number}"
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)

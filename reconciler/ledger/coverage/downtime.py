@@ -43,8 +43,10 @@ class Life(msgspec.Struct, frozen=True):
     stopped: bool
 
     def runs(self, now: Millis) -> bool:
-        """Whether the service is running, as far as its heartbeat tells."""
-        return self.alive_at is not None and not self.stopped and now - self.alive_at <= QUIET
+        """Whether the service is running, as far as its heartbeat tells. One in the future tells nothing: the clock
+        was set back since.
+        """
+        return self.alive_at is not None and not self.stopped and abs(now - self.alive_at) <= QUIET
 
 
 def life(db: Database) -> Life:

@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.intake import ReceivedWebhook
+from reconciler.ledger.intake.rows import READ_BYTES
 from reconciler.ledger.storage import columns
 
 ERROR_CHARS = 500
@@ -109,10 +110,18 @@ def untried(db: Database, *, after: int, limit: int) -> list[DueWebhook]:
 
 
 def _webhooks(db: Database, sql: str, *values: int) -> list[DueWebhook]:
-    return [
-        DueWebhook(ident, ReceivedWebhook(str(hook), times.from_iso(at), columns.headers(headers), _whole(body)))
-        for ident, at, hook, headers, body in db.conn.execute(sql, values).fetchall()
-    ]
+    """At least one, if there is any, and not many more bytes than the recorder reads at once."""
+    found: list[DueWebhook] = []
+    size = 0
+    for ident, at, hook, headers, body in db.conn.execute(sql, values):
+        whole = _whole(body)
+        found.append(
+            DueWebhook(ident, ReceivedWebhook(str(hook), times.from_iso(at), columns.headers(headers), whole))
+        )
+        size += len(whole)
+        if size >= READ_BYTES:
+            break
+    return found
 
 
 def make_due(db: Database, ids: Sequence[int] | None = None) -> int:

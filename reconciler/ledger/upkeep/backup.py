@@ -137,7 +137,8 @@ def _add_waiting(copy: Path, intake: IntakeFile) -> None:
             keep(db, [FailedWebhook(one.webhook, NOT_YET) for one in left], now=times.now(), due=True)
             after = some[-1].position
         if after:
-            note_place(db, Place(intake.id, after))  # a service that finds the same intake goes on behind them
+            through = after if at is None else max(after, at.through)
+            note_place(db, Place(intake.id, through))  # a service that finds the same intake goes on behind them
 
 
 def inspect(path: Path) -> Copy:

@@ -29,12 +29,12 @@ def no_receiver(db: Database, *, now: Millis) -> NoReceiver | None:
     if not isinstance(db, LedgerDatabase) or life.started_at is None or not life.runs(now):
         return None
     alive_at = last_alive(intake_path(db.files.path))
-    if now - max(alive_at or life.started_at, life.started_at) <= QUIET:
+    if any(one is not None and abs(now - one) <= QUIET for one in (alive_at, life.started_at)):
         return None
     ends = "GitLab's webhooks are not accepted: start it (`serve`, or `serve --only receiver`), or see its log"
     if alive_at is None:
         return NoReceiver(life.started_at, f"none has run with this ledger since then: {ends}")
-    return NoReceiver(alive_at, f"it was stopped or killed, or hangs: {ends}")
+    return NoReceiver(min(alive_at, now), f"it was stopped or killed, or hangs: {ends}")
 
 
 def has_receiver(db: Database) -> bool:

@@ -156,9 +156,8 @@ class Recorder:
 
     async def _record_kept(self, some: Sequence[DueWebhook], *, ended: bool) -> None:
         """Record webhooks that are kept in the ledger: together, or else each alone."""
-        prepared = (
-            [] if ended else list(self._preparer.prepared([StoredWebhook(one.id, one.webhook) for one in some]))
-        )
+        webhooks = [] if ended else [StoredWebhook(one.id, one.webhook) for one in some]
+        prepared = list(self._preparer.prepared(webhooks))
         error = ENDED if ended else "".join(one.error for one in prepared[:1])
         sightings = [one.sighting for one in prepared if one.sighting is not None]
         if len(sightings) == len(some):

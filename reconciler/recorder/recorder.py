@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,12 +19,13 @@ import structlog
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.intake.intake import Reader, ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.intake import Reader, StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.place import Progress
 from reconciler.ledger.recording.record import BatchResult
 from reconciler.ledger.recording.unrecorded import ENDED, DueWebhook, FailedWebhook
+from reconciler.recorder.preparing import Prepared, Preparer
 from reconciler.recorder.reading import WebhookReader
 
 BATCH = 256
@@ -33,7 +33,6 @@ BATCH = 256
 LOOK_S = 0.05
 """How often the intake is looked into without a notification."""
 LEDGER_PAUSE_S = 0.2
-LOST = "the intake is damaged here: this webhook can't be read any more"
 MOST_HELD = 1000
 """So many ranges of webhooks are held at most, since all of them are noted with each commit."""
 CAREFUL = 2 * BATCH
@@ -48,15 +47,6 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class _Prepared(msgspec.Struct, frozen=True):
-    """A webhook, and its sighting or why there is none."""
-
-    position: int
-    webhook: ReceivedWebhook
-    sighting: Sighting | None
-    error: str = ""
-
-
 class Recorder:
     """Records the intake at `path`. `run` never ends; if it raises, it may be run again."""
 
@@ -64,7 +54,7 @@ class Recorder:
         self._path = path
         self._ledger = ledger
         self._recording = ledger.recording
-        self._reader = reader
+        self._preparer = Preparer(reader)
         self._woken = asyncio.Event()
         self._empty = asyncio.Event()
         self._retries = True
@@ -76,7 +66,6 @@ class Recorder:
         """How far the intake was read, as the ledger has it."""
         self._shared_ids: set[str] = set()
         """The sources that sent different bodies with one id. Each is logged once."""
-        self._bugs: set[str] = set()
 
     def wake(self) -> None:
         """Webhooks were appended."""
@@ -167,7 +156,8 @@ class Recorder:
 
     async def _record_kept(self, some: Sequence[DueWebhook], *, ended: bool) -> None:
         """Record webhooks that are kept in the ledger: together, or else each alone."""
-        prepared = [] if ended else list(self._prepared([StoredWebhook(one.id, one.webhook) for one in some]))
+        webhooks = [] if ended else [StoredWebhook(one.id, one.webhook) for one in some]
+        prepared = list(self._preparer.prepared(webhooks))
         error = ENDED if ended else "".join(one.error for one in prepared[:1])
         sightings = [one.sighting for one in prepared if one.sighting is not None]
         if len(sightings) == len(some):
@@ -190,9 +180,9 @@ class Recorder:
             [one] = some
             if not self._progress.has(one.position):
                 if await self._has_ended_worker(f"{intake.intake_id} {one.position}"):
-                    [prepared] = [_Prepared(one.position, one.webhook, None, ENDED)]
+                    [prepared] = [Prepared(one.position, one.webhook, None, ENDED)]
                 else:
-                    [prepared] = self._prepared(some)
+                    [prepared] = self._preparer.prepared(some)
                 await self._record([prepared], after)
             after = one.position
         self._careful = 0
@@ -213,26 +203,16 @@ class Recorder:
             async with asyncio.timeout(LOOK_S):
                 await self._woken.wait()
 
-    def _prepare(self, intake: Reader, after: int) -> list[_Prepared]:
+    def _prepare(self, intake: Reader, after: int) -> list[Prepared]:
         """Read the next webhooks into sightings, without those that are recorded: they lie behind held ones."""
         self._woken.clear()
         while some := intake.read(after=after, limit=BATCH):
             if left := [one for one in some if not self._progress.has(one.position)]:
-                return list(self._prepared(left))
+                return list(self._preparer.prepared(left))
             after = some[-1].position
         return []
 
-    def _prepared(self, webhooks: Sequence[StoredWebhook]) -> Iterator[_Prepared]:
-        for one in webhooks:
-            if one.webhook.is_lost:
-                yield _Prepared(one.position, one.webhook, None, LOST)
-                continue
-            try:
-                yield _Prepared(one.position, one.webhook, self._reader.sighting(one.webhook))
-            except Exception as error:
-                yield _Prepared(one.position, one.webhook, None, self._bug(error))
-
-    async def _record(self, batch: Sequence[_Prepared], after: int) -> None:
+    async def _record(self, batch: Sequence[Prepared], after: int) -> None:
         """Record the webhooks that follow a position. Raises LedgerDamaged if too many have to be held."""
         try:
             await self._record_batch(batch, after)
@@ -241,7 +221,7 @@ class Recorder:
                 await self._record_alone(one, after)
                 after = one.position
 
-    async def _record_alone(self, one: _Prepared, after: int) -> None:
+    async def _record_alone(self, one: Prepared, after: int) -> None:
         try:
             await self._record_batch([one], after)
         except ChangeFailed as error:
@@ -253,7 +233,7 @@ class Recorder:
         except LedgerDamaged as damage:
             await self._hold(one, after, damage)
 
-    async def _hold(self, one: _Prepared, after: int, damage: LedgerDamaged) -> None:
+    async def _hold(self, one: Prepared, after: int, damage: LedgerDamaged) -> None:
         """Leave a webhook in the intake, which is sound: the ledger may be replaced by a backup."""
         found = self._progress.hold(after, one.position)
         if len(found.held) > MOST_HELD:
@@ -262,7 +242,7 @@ class Recorder:
         self._progress = found
         log.error("webhook not recorded: it waits in the intake", hook=one.webhook.hook, error=str(damage))
 
-    async def _record_batch(self, batch: Sequence[_Prepared], after: int) -> None:
+    async def _record_batch(self, batch: Sequence[Prepared], after: int) -> None:
         """Record some webhooks, as soon as the ledger can be written. Raises ChangeFailed and LedgerDamaged."""
         sightings = [one.sighting for one in batch if one.sighting is not None]
         failed = [FailedWebhook(one.webhook, one.error) for one in batch if one.sighting is None]
@@ -290,7 +270,7 @@ class Recorder:
                 if await self._has_ended_worker(f"kept {one.id}"):
                     await self._recording.note_failure(one.id, ENDED, now=times.now())
                     continue
-                [prepared] = self._prepared([StoredWebhook(0, one.webhook)])
+                [prepared] = self._preparer.prepared([StoredWebhook(0, one.webhook)])
                 error = prepared.error
                 if prepared.sighting is not None:
                     try:
@@ -330,11 +310,3 @@ class Recorder:
             log.debug(
                 "webhook recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id
             )
-
-    def _bug(self, error: Exception) -> str:
-        """An error of ours, as text. It is logged with its traceback the first time."""
-        kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
-        if kind not in self._bugs:
-            self._bugs.add(kind)
-            log.error("webhook not understood because of a bug in this program", exc_info=error)
-        return f"{type(error).__name__}: {error}"

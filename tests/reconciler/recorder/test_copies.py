@@ -18,7 +18,7 @@ from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.ledger.views.backlog import backlog
-from reconciler.recorder.recorder import LOST
+from reconciler.recorder.preparing import LOST
 from tests.reconciler.recorder.world import (
     append,
     kept,

@@ -27,7 +27,7 @@ from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.ledger.upkeep.repair import repair
 from reconciler.recorder import reading, recorder
-from reconciler.recorder.recorder import LOST
+from reconciler.recorder.preparing import LOST
 from reconciler.recorder.trimmer import Trimmer
 from tests.reconciler.recorder.world import (
     NOW,

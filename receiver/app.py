@@ -57,7 +57,7 @@ def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> A
     async def elsewhere(request: Request) -> Response:
         """Any other path. A POST to one is logged: somebody has configured a wrong URL."""
         path = request.url.path
-        hooks = named(PATH if name == "default" else f"{PATH}/{name}" for name in guards)
+        hooks = named((PATH if name == "default" else f"{PATH}/{name}" for name in guards), " or ")
         why = f"there is nothing at {path[:200]}: post webhooks to {hooks}"
         if request.method == "POST":
             log.warning("webhook rejected", status=404, why=why, path=path)

@@ -133,10 +133,10 @@ class WebhookEndpoint:
             raise RequestRejected(503, f"the webhook can't be written to disk: {error}", retry_after_s=30) from error
 
 
-def named(hooks: Iterable[str]) -> str:
+def named(hooks: Iterable[str], between: str = ", ") -> str:
     """Some of the hooks, for whoever has configured a wrong URL: it may also be anybody."""
     first = list(itertools.islice(hooks, NAMED + 1))
-    return ", ".join(first[:NAMED]) + (", …" if len(first) > NAMED else "")
+    return between.join(first[:NAMED]) + (f"{between}…" if len(first) > NAMED else "")
 
 
 def _ignore() -> None:

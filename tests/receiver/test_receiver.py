@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
+from receiver.endpoint import named
 from reconciler.events.webhooks import KIND_OF, WEBHOOKS
 from reconciler.ledger.intake.file import intake_path
 from tests.conftest import PAYLOADS
@@ -81,6 +82,11 @@ def test_no_path_redirects(service: Service, path: str) -> None:
     assert service.post(PUSH, path=path, Idempotency_Key=str(uuid.uuid4())).status_code == 200
     for elsewhere in ("/healthz/", "/readyz/", "/", "/webhooks"):
         assert httpx.get(service.url + elsewhere).status_code == 404
+
+
+def test_a_stranger_is_told_of_a_few_hooks_only() -> None:
+    assert named(["a", "b"]) == "a, b"
+    assert named(str(n) for n in range(2000)) == "0, 1, 2, 3, 4, …"
 
 
 def test_the_path_tells_which_hook(service: Service) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.events import times
+from reconciler.events import keys, times
 from reconciler.events.kinds import MIRRORED
 from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Precision, Sighting
@@ -212,3 +212,8 @@ def test_precisions_of_older_versions_are_read_by_their_new_names() -> None:
     ]
     assert len(old) == len(Precision)
     assert Precision("of a later version") is Precision.RECEIVED_REPEATABLE
+
+
+def test_a_key_has_no_nul() -> None:
+    """SQLite's functions see nothing of a text after it: such a sighting would not be found again."""
+    assert keys.bounded("push:1:a\x00b") == "push:1:a\ufffdb"

@@ -30,6 +30,7 @@ from reconciler.events.times import HOUR, MINUTE, SECOND, Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
+from reconciler.ledger.coverage.downtime import Life
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.intake.appender import SqliteAppender
@@ -561,6 +562,12 @@ async def test_a_receiver_that_does_not_run(house: House) -> None:
     await house.round(SECOND)
     assert house.told()[1:] == [("receiver_down", "receiver", "over")]
     assert all_is_known(house)
+
+
+def test_a_heartbeat_in_the_future_is_no_sign_of_life() -> None:
+    """The clock was ahead, and was set back since."""
+    assert Life(NOW, Millis(NOW + 5_000), False).runs(NOW)
+    assert not Life(NOW, Millis(NOW + HOUR), False).runs(NOW)
 
 
 async def test_no_receiver_has_ever_run(house: House) -> None:

@@ -18,7 +18,7 @@ from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger import beside
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.intake.intake import StoredWebhook
+from reconciler.ledger.intake.intake import ReceivedWebhook, StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded, writer
 from reconciler.ledger.recording.place import Progress, note_progress, progress
@@ -482,3 +482,13 @@ async def test_events_are_numbered_in_the_order_of_arrival(path: Path) -> None:
     await record_all(path)
     sql = "SELECT s.title FROM events e JOIN sightings s ON s.id = e.sighting_id ORDER BY e.id"
     assert [title for (title,) in rows(path, sql)] == [f"{n}" for n in range(len(ids))]
+
+
+def test_kept_webhooks_are_read_within_bounds(path: Path) -> None:
+    """Few at once if they are large; at least one."""
+    with closing(connect(path)) as db, transaction(db):
+        large = ReceivedWebhook("default", NOW, {}, b"x" * 5 * 2**20)
+        unrecorded.keep(db, [FailedWebhook(large, "no")] * 5, now=NOW, due=True)
+        assert len(unrecorded.due(db, limit=100)) == 2
+        assert len(unrecorded.untried(db, after=2, limit=100)) == 2
+        assert len(unrecorded.untried(db, after=4, limit=100)) == 1

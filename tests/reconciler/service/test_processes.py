@@ -138,7 +138,7 @@ def is_pending(pid: int, number: int) -> bool:
 # Kills
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGRTMIN + 1])
 def test_the_receiver_ends_and_no_connection_is_refused(make_service: MakeService, number: int) -> None:
     metrics = free_port()
     service = make_service(metrics={"port": metrics}).start()
@@ -433,6 +433,23 @@ def test_all_processes_reload_and_those_started_later_have_the_same_config(
         service.wait_for_log("listening" if part == "receiver" else "ready", after=lines)
     assert post(service, "b", path="/webhooks/gitlab/second").status_code == 200
     assert consumer.wait_for(lambda c: len(c.accepted) == 2)
+    assert service.stop() == 0
+
+
+def test_a_worker_that_ends_in_the_middle_of_a_reload_is_followed_by_one_with_the_new_config(
+    make_service: MakeService, consumer: Consumer
+) -> None:
+    service = make_service().start()
+    assert service.process is not None
+    with_another_hook(service, consumer)
+    worker = service.pid_of("worker")
+    os.kill(worker, signal.SIGSTOP)
+    service.process.send_signal(signal.SIGHUP)
+    until(lambda: is_pending(worker, signal.SIGHUP))  # the receiver has reloaded by now
+    restarted(service, "worker", signal.SIGKILL)
+    restarted(service, "receiver", signal.SIGKILL)
+    until(lambda: post(service, "a", path="/webhooks/gitlab/second").status_code == 200)
+    assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert service.stop() == 0
 
 

@@ -127,8 +127,10 @@ class Pruning:
     def _vacuum(self, db: Database) -> bool:
         """Return free pages to the disk, some at a time."""
         free = db.conn.execute("PRAGMA freelist_count").fetchone()[0]
-        if free:
-            db.conn.execute(f"PRAGMA incremental_vacuum({PAGES_A_STEP})").fetchall()
+        for _ in range(min(free, PAGES_A_STEP)):
+            db.conn.execute(
+                "PRAGMA incremental_vacuum(1)"
+            )  # Python's sqlite3 gives one page back, whatever is asked for
         left = db.conn.execute("PRAGMA freelist_count").fetchone()[0]
         self.pruned.pages += free - left
         return bool(0 < left < free)

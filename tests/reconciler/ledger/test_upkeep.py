@@ -124,6 +124,23 @@ def test_the_file_gets_smaller_and_ids_are_never_given_again(tmp_path: Path) -> 
         assert db.execute("SELECT max(id) FROM events").fetchone() == (4001,)
 
 
+def test_free_pages_are_given_back_many_in_a_step(tmp_path: Path) -> None:
+    with closing(ledger(tmp_path)) as db:
+        with transaction(db):
+            record(db, list(made(2000, at=Millis(NOW - 40 * DAY))), now=Millis(NOW - 40 * DAY))
+        pruning, steps = Pruning(Keep(DAY, None, None, None), now=NOW), 0
+        while not db.execute("PRAGMA freelist_count").fetchone()[0]:
+            with transaction(db):
+                pruning.step(db)
+        is_done = False
+        while not is_done:
+            with transaction(db):
+                is_done = pruning.step(db)
+            steps += 1
+        assert pruning.pruned.pages > 100
+        assert steps < 25
+
+
 def test_attempts_and_runs_have_ages_of_their_own(tmp_path: Path) -> None:
     with closing(ledger(tmp_path)) as db:
         with transaction(db):

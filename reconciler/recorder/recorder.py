@@ -136,11 +136,18 @@ class Recorder:
             if noted is not None and noted.held:
                 log.error("the intake was replaced, and the one before has webhooks that are not recorded")
             return Progress(intake.intake_id)
-        if noted.through > (last := intake.last_position()):
+        opened_after, last = intake.opened_after(), intake.last_position()
+        if opened_after is not None and self._recording.opening_seen(intake.intake_id, opened_after):
+            opened_after = None
+        known = last if opened_after is None else min(opened_after, last)
+        if noted.through > known:
             log.warning(
-                "the intake has lost its end: it is read from its beginning", recorded=noted.through, last=last
-            )
-            return Progress(intake.intake_id)
+                "the intake has lost its end, or is an older copy: what came since is read",
+                recorded=noted.through, last=known,
+            )  # fmt: skip
+            noted = noted.cut(known)
+            await self._when_writable(lambda: self._recording.note_progress(noted))
+        intake.opening_seen()
         return noted
 
     async def _record_untried(self) -> None:
@@ -206,6 +213,8 @@ class Recorder:
     def _prepare(self, intake: Reader, after: int) -> list[Prepared]:
         """Read the next webhooks into sightings, without those that are recorded: they lie behind held ones."""
         self._woken.clear()
+        if intake.opened_after() is not None:  # what comes after it is about to be recorded
+            intake.opening_seen()
         while some := intake.read(after=after, limit=BATCH):
             if left := [one for one in some if not self._progress.has(one.position)]:
                 return list(self._preparer.prepared(left))

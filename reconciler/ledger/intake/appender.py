@@ -183,6 +183,7 @@ class SqliteAppender:
         file = open_or_replace(self._path, self._damage)
         if self._left is not None and self._left == file.files.database:  # its log is another one
             file.renew()
+        file.note_opening()
         self._damage = self._left = None
         return file
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from reconciler.ledger.intake.file import IntakeFile, open_file, open_intake
-from reconciler.ledger.intake.rows import INSERT, as_row, last_position, read_after
+from reconciler.ledger.intake.rows import INSERT, as_row, last_position, opened_after, read_after
 
 _COPY = "INSERT INTO webhooks (position, received_at, hook, headers, body) VALUES (?, ?, ?, ?, ?)"
 _COPIED_AT_ONCE = 500
@@ -26,7 +26,7 @@ def copy_after(file: IntakeFile, after: int, made: Path) -> None:
     with closing(open_intake(made)) as new:
         new.conn.execute("PRAGMA synchronous = OFF")  # a crash removes this copy's purpose too
         new.conn.execute("BEGIN IMMEDIATE")
-        new.conn.execute("UPDATE intake SET id = ?", (file.id,))
+        new.conn.execute("UPDATE intake SET id = ?, opened_after = ?", (file.id, opened_after(file.conn)))
         while after < last and (some := read_after(file.conn, after=after, limit=_COPIED_AT_ONCE)):
             new.conn.executemany(_COPY, [(one.position, *as_row(one.webhook)) for one in some])
             after = some[-1].position

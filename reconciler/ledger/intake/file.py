@@ -15,11 +15,12 @@ import structlog
 
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.exchange import alone, finish, leave_log
+from reconciler.ledger.intake.rows import last_position
 from reconciler.ledger.storage.connection import explain as storage_explain
 from reconciler.ledger.storage.connection import is_damage
 from reconciler.ledger.storage.files import Files, make_private
 
-VERSION = 1
+VERSION = 2
 PAGE_SIZE = 8192
 """Measured: most webhooks of 4 KB fit into one page (docs/benchmarks.md)."""
 WAL_LIMIT_BYTES = 8 * 1024 * 1024
@@ -37,11 +38,23 @@ _TABLES = """
         headers TEXT NOT NULL,  -- JSON
         body BLOB NOT NULL
     );
-    CREATE TABLE IF NOT EXISTS intake (id TEXT NOT NULL, checked INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE IF NOT EXISTS intake (
+        id TEXT NOT NULL,
+        checked INTEGER NOT NULL DEFAULT 0,
+        opened_after INTEGER  -- the last position when a receiver opened this, until the recorder has looked
+    );
     INSERT INTO intake (id) SELECT '{id}' WHERE NOT EXISTS (SELECT 1 FROM intake);
     PRAGMA user_version = {version};
     COMMIT
 """
+_UPGRADE = """
+    BEGIN IMMEDIATE;
+    ALTER TABLE intake ADD COLUMN opened_after INTEGER;
+    PRAGMA user_version = 2;
+    COMMIT
+"""
+_OPENED = "UPDATE intake SET opened_after = min(coalesce(opened_after, ?1), ?1)"
+
 log = structlog.get_logger(__name__)
 
 
@@ -55,6 +68,12 @@ class IntakeFile:
         self.conn = conn
         self.id = str(row[0])
         self.files = Files(path)  # now: the first statement opened them all
+
+    def note_opening(self) -> None:
+        """A receiver is about to append. If this is an older copy, positions are used again from here on, and only
+        the recorder can tell: it knows how far it came. Raises sqlite3.Error.
+        """
+        self.conn.execute(_OPENED, (last_position(self.conn),))
 
     def renew(self) -> None:
         """Give it another id: its end may be missing, and positions be used again. Raises sqlite3.Error."""
@@ -128,14 +147,16 @@ def _open_alone(path: Path) -> IntakeFile:
         if version > VERSION:
             raise IntakeUnavailable(f"{path}: was written by a later version of this program: install that version")
         conn.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        if version < VERSION:  # before anything is written, and never again: it writes to the file each time
+        if not version:  # before anything is written, and never again: it writes to the file each time
             conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA secure_delete = OFF")  # else each body that is trimmed is written again, as zeros
         conn.execute(f"PRAGMA wal_autocheckpoint = {WAL_LIMIT_BYTES // PAGE_SIZE}")
         conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        if version < VERSION:
+        if version == 1:
+            conn.executescript(_UPGRADE)
+        elif not version:
             conn.executescript(_TABLES.format(id=_new_id(), version=VERSION))
         return IntakeFile(conn, path)
     except BaseException:

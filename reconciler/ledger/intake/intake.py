@@ -82,5 +82,14 @@ class Reader(Protocol):
     def last_position(self) -> int:
         """The position of the last webhook that was appended, recorded or not; 0 if there was none."""
 
+    def opened_after(self) -> int | None:
+        """The last position when a receiver opened the intake; None if `opening_seen` was called since.
+
+        In an older copy of the intake that is before what was recorded: the positions after it are used again.
+        """
+
+    def opening_seen(self) -> None:
+        """The recorder knows which positions were used again."""
+
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, explain, open_intake
 from reconciler.ledger.intake.intake import Place, StoredWebhook
-from reconciler.ledger.intake.rows import last_position, read_after
+from reconciler.ledger.intake.rows import last_position, opened_after, read_after
 from reconciler.ledger.intake.shrinking import give_back
 
 TRIM = 200
@@ -21,7 +21,11 @@ TRIM_BYTES = 2 * 1024 * 1024
 
 FIRST = "SELECT received_at FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
 SIZES = "SELECT position, length(body) FROM webhooks WHERE position <= ? ORDER BY position LIMIT ?"
-TRIMMED = "DELETE FROM webhooks WHERE position <= ?"
+TRIMMED = """
+    DELETE FROM webhooks WHERE position <= ?1 AND NOT EXISTS (SELECT 1 FROM intake WHERE opened_after < ?1)
+"""
+"""Nothing that came after an opening that the recorder has not looked at: positions may have been used again."""
+_SEEN = "UPDATE intake SET opened_after = NULL"
 
 T = TypeVar("T")
 
@@ -50,6 +54,14 @@ class SqliteReader:
     def last_position(self) -> int:
         """The position of the last webhook that was appended; 0 if there was none."""
         return self._run(last_position)
+
+    def opened_after(self) -> int | None:
+        """The last position when a receiver opened the intake; None if `opening_seen` was called since."""
+        return self._run(opened_after)
+
+    def opening_seen(self) -> None:
+        """The recorder knows which positions were used again."""
+        self._run(lambda conn: conn.execute(_SEEN))
 
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
@@ -90,8 +102,8 @@ def _trim(conn: sqlite3.Connection, through: int) -> bool:
         last, rows, size = position, rows + 1, size + length
         if size >= TRIM_BYTES:
             break
-    if rows:
-        conn.execute(TRIMMED, (last,))
+    if not rows or not conn.execute(TRIMMED, (last,)).rowcount:
+        return False
     return rows == TRIM or size >= TRIM_BYTES
 
 

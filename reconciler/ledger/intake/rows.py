@@ -19,6 +19,7 @@ READ = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE po
 INSERT = "INSERT INTO webhooks (received_at, hook, headers, body) VALUES (?, ?, ?, ?)"
 _ONE = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE position = ?"
 _FOLLOWING = "SELECT position FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
+_OPENED_AFTER = "SELECT opened_after FROM intake"
 _LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'webhooks'"
 
 
@@ -52,6 +53,16 @@ def last_position(conn: sqlite3.Connection) -> int:
     """The position of the last webhook that was appended; 0 if there was none. Raises sqlite3.Error."""
     last: int = conn.execute(_LAST).fetchone()[0]
     return last
+
+
+def opened_after(conn: sqlite3.Connection) -> int | None:
+    """The last position when a receiver opened the intake; None if the recorder has looked since, and in an intake of
+    an earlier version. Raises sqlite3.Error.
+    """
+    if conn.execute("PRAGMA user_version").fetchone()[0] < 2:
+        return None
+    found: int | None = conn.execute(_OPENED_AFTER).fetchone()[0]
+    return found
 
 
 def _one_by_one(conn: sqlite3.Connection, after: int, limit: int) -> list[StoredWebhook]:

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.storage import meta
 
-_NAME = "intake"
+_NAME, _OPENING = "intake", "intake_opening"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -34,6 +34,11 @@ class Progress(msgspec.Struct, frozen=True):
     def recorded(self, after: int, upto: int) -> Progress:
         """This progress once everything after a position, up to and with another one, is in the ledger."""
         return Progress(self.intake_id, max(self.through, upto), _without(self.held, after + 1, upto))
+
+    def cut(self, position: int) -> Progress:
+        """This progress without what comes after a position, which is used again."""
+        held = tuple((first, min(last, position)) for first, last in self.held if first <= position)
+        return Progress(self.intake_id, min(self.through, position), held)
 
     def hold(self, after: int, position: int) -> Progress:
         """This progress once the next webhook after a position can't be recorded."""
@@ -74,6 +79,16 @@ def note_progress(db: Database, found: Progress) -> None:
     """An intake was read so far."""
     held = [f"{first}-{last}" for first, last in found.held]
     meta.put(db, _NAME, " ".join([found.intake_id, f"{found.through}", *held]))
+
+
+def opening_seen(db: Database, intake_id: str, opened_after: int) -> bool:
+    """Whether what came after this opening of an intake is counted in how far it was recorded."""
+    return meta.get(db, _OPENING) == f"{intake_id} {opened_after}"
+
+
+def note_opening(db: Database, intake_id: str, opened_after: int) -> None:
+    """What came after this opening of an intake is in the ledger, though no recorder has looked at the intake."""
+    meta.put(db, _OPENING, f"{intake_id} {opened_after}")
 
 
 def note_place(db: Database, place: Place) -> None:

@@ -20,8 +20,8 @@ from reconciler.ledger.errors import LedgerDamaged, LedgerError
 from reconciler.ledger.intake.copying import copy_after
 from reconciler.ledger.intake.file import IntakeFile, intake_path, look_into, open_intake
 from reconciler.ledger.intake.intake import Place
-from reconciler.ledger.intake.rows import read_after
-from reconciler.ledger.recording.place import note_place, place, progress
+from reconciler.ledger.intake.rows import opened_after, read_after
+from reconciler.ledger.recording.place import note_opening, note_place, place, progress
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import REPAIR, LedgerDatabase, connect, explain, is_damage, transaction
@@ -138,6 +138,9 @@ def _add_waiting(copy: Path, intake: IntakeFile) -> None:
             after = some[-1].position
         if after:
             through = after if at is None else max(after, at.through)
+            opened = opened_after(intake.conn)
+            if opened is not None:
+                note_opening(db, intake.id, opened)
             note_place(db, Place(intake.id, through))  # a service that finds the same intake goes on behind them
 
 

@@ -492,3 +492,20 @@ def test_kept_webhooks_are_read_within_bounds(path: Path) -> None:
         assert len(unrecorded.due(db, limit=100)) == 2
         assert len(unrecorded.untried(db, after=2, limit=100)) == 2
         assert len(unrecorded.untried(db, after=4, limit=100)) == 1
+
+
+@pytest.mark.parametrize("first", ["recorder", "receiver"])
+async def test_an_older_copy_of_the_intake_loses_nothing_that_is_appended_to_it(path: Path, first: str) -> None:
+    """Its positions are used again, up to and beyond where the recorder was."""
+    await append(path, *numbered(range(1, 6)))
+    older = intake_path(path).read_bytes()  # closed in order: there is no log
+    await append(path, *numbered(range(6, 11)))
+    await record_all(path)
+    intake_path(path).write_bytes(older)
+    if first == "recorder":
+        await record_all(path)
+    await append(path, *numbered(range(101, 108)))
+    async with life(path) as made:
+        await made.recorded()
+    found = set(titles(path))
+    assert found >= {f"{n}" for n in [*range(1, 11), *range(101, 108)]}

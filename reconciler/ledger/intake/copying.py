@@ -8,7 +8,9 @@ from pathlib import Path
 
 import structlog
 
+from reconciler.events import times
 from reconciler.ledger.intake.file import IntakeFile, open_file, open_intake
+from reconciler.ledger.intake.intake import lost as lost_webhook
 from reconciler.ledger.intake.rows import INSERT, as_row, last_position, opened_after, read_after
 
 _COPY = "INSERT INTO webhooks (position, received_at, hook, headers, body) VALUES (?, ?, ?, ?, ?)"
@@ -34,12 +36,14 @@ def copy_after(file: IntakeFile, after: int, made: Path) -> None:
 
 
 def copy_damaged(old: sqlite3.Connection, made: Path) -> tuple[int, int]:
-    """Copy what can be read of a damaged intake to a new one. Returns how many webhooks were read, and how many not.
+    """Copy what can be read of a damaged intake to a new one. Returns how many webhooks were read, and how many not,
+    at least.
 
     If its id and its last position can be read, the copy is the same intake: what was recorded of it is not recorded
     again.
     """
     copied = lost = after = 0
+    broke_off = False
     with closing(open_file(made)) as new:
         new.conn.execute("BEGIN IMMEDIATE")
         before = _identity(old)
@@ -55,13 +59,16 @@ def copy_damaged(old: sqlite3.Connection, made: Path) -> tuple[int, int]:
                 copied += len(some)
         except sqlite3.Error as error:
             log.warning("damaged intake not read to its end", read=copied, reason=str(error))
+            broke_off = True
         if before is not None:
             intake_id, last = before
             new.conn.execute("UPDATE intake SET id = ?", (intake_id,))
             new.conn.execute("DELETE FROM sqlite_sequence WHERE name = 'webhooks'")
             new.conn.execute("INSERT INTO sqlite_sequence VALUES ('webhooks', ?)", (max(last, after),))
+        if broke_off:  # nobody knows how many: the recorder keeps this one, so that all faces show it
+            new.conn.execute(INSERT, as_row(lost_webhook(times.now())))
         new.conn.execute("COMMIT")
-    return copied - lost, lost
+    return copied - lost, lost + broke_off
 
 
 def _identity(damaged: sqlite3.Connection) -> tuple[str, int] | None:

@@ -40,7 +40,7 @@ app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
 def _identifier(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > LARGEST_ID:
-        raise typer.BadParameter(f"{text[:40]!r} is none of the idents that `intake list` shows")
+        raise typer.BadParameter(f"{text[:40]!r} is none of the ids that `intake list` shows")
     return int(text)
 
 

@@ -70,6 +70,7 @@ GIVEN = {
     ("restore",): ["source"],
     ("hooks", "resend"): ["--project", "1"],
     ("backfill",): ["--from", "1d"],
+    ("intake", "discard"): ["1"],
 }
 """What a command can't do without."""
 

@@ -13,6 +13,7 @@ from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, explain, 
 from reconciler.ledger.intake.intake import Place, StoredWebhook
 from reconciler.ledger.intake.rows import last_position, opened_after, read_after
 from reconciler.ledger.intake.shrinking import give_back
+from reconciler.ledger.storage.connection import is_busy
 
 TRIM = 200
 """At most so many webhooks are removed at once: the receiver waits meanwhile."""
@@ -26,6 +27,8 @@ TRIMMED = """
 """
 """Nothing that came after an opening that the recorder has not looked at: positions may have been used again."""
 _SEEN = "UPDATE intake SET opened_after = NULL"
+
+SEEN_PATIENCE_MS = 20
 
 T = TypeVar("T")
 
@@ -60,8 +63,8 @@ class SqliteReader:
         return self._run(opened_after)
 
     def opening_seen(self) -> None:
-        """The recorder knows which positions were used again."""
-        self._run(lambda conn: conn.execute(_SEEN))
+        """The recorder knows which positions were used again. While the intake is locked nothing is noted."""
+        self._run(_opening_seen)
 
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
@@ -105,6 +108,19 @@ def _trim(conn: sqlite3.Connection, through: int) -> bool:
     if not rows or not conn.execute(TRIMMED, (last,)).rowcount:
         return False
     return rows == TRIM or size >= TRIM_BYTES
+
+
+def _opening_seen(conn: sqlite3.Connection) -> None:
+    """This is called on the event loop, which must not wait for a disk that hangs: it is called again soon."""
+    [[patience]] = conn.execute("PRAGMA busy_timeout")
+    conn.execute(f"PRAGMA busy_timeout = {SEEN_PATIENCE_MS}")
+    try:
+        conn.execute(_SEEN)
+    except sqlite3.Error as error:
+        if not is_busy(error):
+            raise
+    finally:
+        conn.execute(f"PRAGMA busy_timeout = {patience}")
 
 
 def _checkpoint(conn: sqlite3.Connection) -> None:

@@ -206,6 +206,7 @@ async def test_one_of_an_earlier_version_shrinks_once_little_of_it_is_used(path:
         trim_all(intake, last - 10)
         step = asyncio.create_task(asyncio.to_thread(shrink, intake))
         await asyncio.gather(step, *(appender.append(webhook(f"{n}:")) for n in range(3)))
+        shrink(intake)  # an append may have kept the log in use
         assert size(path) < SMALL_BYTES
     await appender.append(webhook("b:"))
     await appender.close()

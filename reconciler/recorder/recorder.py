@@ -137,7 +137,7 @@ class Recorder:
                 log.error("the intake was replaced, and the one before has webhooks that are not recorded")
             return Progress(intake.intake_id)
         opened_after, last = intake.opened_after(), intake.last_position()
-        if opened_after is not None and self._recording.opening_seen(intake.intake_id, opened_after):
+        if opened_after is not None and self._recording.is_opening_recorded(intake.intake_id, opened_after):
             opened_after = None
         known = last if opened_after is None else min(opened_after, last)
         if noted.through > known:

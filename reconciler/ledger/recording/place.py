@@ -81,7 +81,7 @@ def note_progress(db: Database, found: Progress) -> None:
     meta.put(db, _NAME, " ".join([found.intake_id, f"{found.through}", *held]))
 
 
-def opening_seen(db: Database, intake_id: str, opened_after: int) -> bool:
+def is_opening_recorded(db: Database, intake_id: str, opened_after: int) -> bool:
     """Whether what came after this opening of an intake is counted in how far it was recorded."""
     return meta.get(db, _OPENING) == f"{intake_id} {opened_after}"
 

@@ -26,7 +26,7 @@ from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.reading import LedgerReader
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
-from reconciler.ledger.views.receiving import no_receiver
+from reconciler.ledger.views.receiving import NOT_RUNNING, receiver_trouble
 from reconciler.ledger.views.unknowns import RECEIVER, Asked, Unknown
 
 What = Literal[
@@ -141,14 +141,16 @@ def _served(db: Database, since: Millis, now: Millis) -> int:
 
 def receiver_conditions(db: Database, *, now: Millis) -> list[Condition]:
     """No receiver runs, or it fails: its process ends again and again, or it can't write to the intake."""
-    if (absent := no_receiver(db, now=now)) is not None:
-        text = f"no receiver has run since {times.iso(absent.since)}: {absent.why}"
-        return [Condition("receiver_down", RECEIVER, absent.since, text)]
-    return [
-        Condition("receiver_down", RECEIVER, one.failing_since, f"the receiver fails: {one.error}")
-        for one in failing_parts.failing(db)
-        if one.name == RECEIVER and one.failing_since is not None
-    ]
+    found = receiver_trouble(db, now=now)
+    if found is not None and found.trouble == NOT_RUNNING:
+        text = f"no receiver has run since {times.iso(found.since)}: {found.why}"
+        return [Condition("receiver_down", RECEIVER, found.since, text)]
+    for one in failing_parts.failing(db):
+        if one.name == RECEIVER and one.failing_since is not None:
+            return [Condition("receiver_down", RECEIVER, one.failing_since, f"the receiver fails: {one.error}")]
+    if found is not None:
+        return [Condition("receiver_down", RECEIVER, found.since, f"the receiver fails: {found.why}")]
+    return []
 
 
 class Missed(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = {"receiver": 1.0, "worker": 30.0}
 WELL_AFTER_S = 10.0
 SILENCE_S = 60.0
-"""A process that was ready and has said nothing for so long hangs: it is killed, and started again."""
+"""A process that has said nothing for so long hangs: it is killed, and started again. Not before one was ready."""
 STOP_S = {"receiver": 25.0, "worker": 30.0}
 """A process that was asked to stop and runs so much longer is killed."""
 LATE_S = 5.0
@@ -64,7 +64,8 @@ class _Process:
 def split(
     config: Config, read_again: Callable[[], Config], *, silence_s: float = SILENCE_S
 ) -> tuple[Role, Config] | int:
-    """Run the service in its processes. A process that was ready and says nothing for `silence_s` is killed.
+    """Run the service in its processes. One that says nothing for `silence_s` is killed and started again, if it, or
+    one before it, was ready.
 
     Returns more than once: in the parent, when all have ended, the exit code; in each process, its role and its
     config, which is the one of the last successful reload. Raises ServiceError if the receiver's port can't be bound.
@@ -242,7 +243,7 @@ class _Parent:
                 one.pause_s = 0.0
             if was_late:
                 one.heard_at = now
-            if one.pid and one.is_ready and now - one.heard_at > self._silence_s:
+            if one.pid and one.is_kept and now - one.heard_at > self._silence_s:
                 log.error("process does not answer: it is killed and started again", process=one.name, pid=one.pid)
                 one.heard_at = now
                 self._send(one.name, signal.SIGKILL)

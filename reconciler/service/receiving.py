@@ -15,9 +15,10 @@ import uvloop
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from receiver.app import receiver_app
+from receiver.app import PROOF_S, receiver_app
 from reconciler.config.load import ConfigError
 from reconciler.config.models import Config
+from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.receivers import ReceiverFile
@@ -35,6 +36,7 @@ RECEIVER_PAUSE_S = 1.0
 ALIVE_S = 5.0
 HANGS_S = 10.0
 """A write to the intake that takes longer hangs: nobody is answered meanwhile."""
+_HANGS = f"a write to the intake has not ended for {HANGS_S:.0f} s: its disk hangs, or is far too slow"
 LOOK_S = 1.0
 HEARTBEAT_S = 10.0
 """How often the receiver notes beside the intake that it is alive."""
@@ -62,6 +64,10 @@ class _Receiving:
         service = os.getpid() if role.is_alone else role.service_pid
         self._file = ReceiverFile(intake_path(config.ledger.path), service=service)
         self._file_error: str | None = None
+        self._trouble: str | None = None
+        """Why webhooks can't be appended."""
+        self._hangs = False
+        self._changed = asyncio.Event()
         self._counts = ReceiverCounts() if role.link is None else role.link.counts
 
     async def run(self) -> None:
@@ -72,7 +78,6 @@ class _Receiving:
             appended=(lambda: None) if self._role.link is None else self._role.link.wake,
             trouble=self._note_trouble,
         )
-        self._trouble: str | None = None
         self._note_trouble(None)  # that of an earlier process
         self._switch = Switch(self._app(config))
         self._server = WebServer(
@@ -95,9 +100,8 @@ class _Receiving:
         ]
         if self._role.is_alone and (port := config.metrics.port) is not None:
             tasks.append(start("metrics", lambda: self._serve_metrics(config.metrics.host, port)))
-        with contextlib.suppress(Exception):  # it opens the intake; what fails is logged and answered with 503
-            await self._intake.check_writable()
-        await self._note(self._file.alive)
+        await self._try_to_write()  # it opens the intake; what fails is answered with 503
+        await self._note_alive()
         self._role.say(Said.READY)
         tasks.append(start("heartbeat", self._heartbeat))
         log.info("listening", host=host, port=self._port, intake=str(intake_path(config.ledger.path)))
@@ -116,23 +120,30 @@ class _Receiving:
         return receiver_app(config.receiver, intake=self._intake, observer=self._counts)
 
     def _note_trouble(self, why: str | None) -> None:
-        self._trouble = self._counts.trouble = why
+        self._trouble = why
+        self._show_trouble()
+
+    def _show_trouble(self) -> None:
+        """Show it to the worker, in the receiver's own metrics, and in the file beside the intake."""
+        why = _HANGS if self._hangs else self._trouble
+        self._counts.trouble = why
+        self._supervisor.note("receiver", why)
+        self._changed.set()
 
     async def _watch_disk(self) -> None:
         """A disk that hangs gives no error: say that nothing can be acknowledged while a write does not end."""
-        hung = False
         while True:
             await asyncio.sleep(LOOK_S)
             since = self._intake.busy_since
             hangs = since is not None and time.monotonic() - since > HANGS_S
-            if hangs and not hung:
-                why = f"a write to the intake has not ended for {HANGS_S:.0f} s: its disk hangs, or is far too slow"
-                self._counts.trouble = why
-                log.error("webhooks can't be appended to the intake", reason=why)
-            elif hung and not hangs:
-                self._counts.trouble = self._trouble
+            if hangs == self._hangs:
+                continue
+            self._hangs = hangs
+            self._show_trouble()
+            if hangs:
+                log.error("webhooks can't be appended to the intake", reason=_HANGS)
+            else:
                 log.info("the intake's disk answers again")
-            hung = hangs
 
     async def _serve_metrics(self, host: str, port: int) -> None:
         registry = CollectorRegistry()
@@ -147,9 +158,24 @@ class _Receiving:
             await asyncio.sleep(ALIVE_S)
 
     async def _heartbeat(self) -> None:
+        """Note that the receiver is alive, and at once what keeps it from accepting webhooks, or no longer does."""
         while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            await self._note(self._file.alive)
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                await self._try_to_write()
+            await self._note_alive()
+
+    async def _try_to_write(self) -> None:
+        """What fails, hangs or works again is seen before a webhook comes."""
+        with contextlib.suppress(IntakeUnavailable, TimeoutError):  # it is logged
+            async with asyncio.timeout(PROOF_S):
+                await self._intake.check_writable()
+
+    async def _note_alive(self) -> None:
+        self._changed.clear()
+        await self._note(partial(self._file.alive, self._counts.trouble))
 
     async def _note(self, note: Callable[[], None]) -> None:
         """Note something in the file beside the intake, in a thread: its disk may be slow."""

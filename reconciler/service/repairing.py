@@ -22,8 +22,8 @@ from reconciler.ledger.storage.damage import beyond_repair, is_noted
 from reconciler.ledger.upkeep.repair import look, repair
 from reconciler.service.role import Role, Said
 
-EXTEND_EVERY_S = 15
-"""How often systemd is asked to wait for the start: each time for a minute."""
+EXTEND_EVERY_S = 15.0
+"""How often the parent and systemd are asked to wait for the start: each time for a minute."""
 
 Done = TypeVar("Done")
 
@@ -36,21 +36,16 @@ def repair_if_damaged(path: Path, role: Role) -> str | None:
 
     Raises LedgerInUse if a service uses it, LedgerVersion if a later version wrote it.
     """
-    why = _given_up(path)
-    if why is None:
-        if not _is_damaged(path):
-            return None
-        log.error("ledger damaged: checking and repairing it")
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            why = runner.run(while_asking_for_time(role, partial(_repair, path)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        why = runner.run(while_asking_for_time(role, partial(_repair_if_damaged, path)))
     if why is not None:
         log.error("ledger not repaired", reason=why)
     return why
 
 
 async def while_asking_for_time(role: Role, work: Callable[[], Done]) -> Done:
-    """Run long work in a thread before the worker starts. Meanwhile systemd is asked for time. Returns or raises what
-    `work` does.
+    """Run work that may be long in a thread before the worker starts. Meanwhile it says that it is starting. Returns
+    or raises what `work` does.
     """
     for number in (signal.SIGTERM, signal.SIGINT) if role.is_alone else (signal.SIGTERM,):
         asyncio.get_running_loop().add_signal_handler(number, _end)
@@ -63,7 +58,7 @@ async def while_asking_for_time(role: Role, work: Callable[[], Done]) -> Done:
 
 
 async def ask_for_time(role: Role) -> None:
-    """Ask systemd to wait for the start, again and again. Never ends."""
+    """Have the parent and systemd wait for the start, again and again. Never ends."""
     while True:
         role.say(Said.STARTING)
         await asyncio.sleep(EXTEND_EVERY_S)
@@ -71,7 +66,7 @@ async def ask_for_time(role: Role) -> None:
 
 def _end() -> None:
     """Exit at once: a thread can't be stopped, and an interrupted repair leaves a usable ledger (see `exchange`)."""
-    log.info("stopped during the repair: the next start begins again")
+    log.info("stopped while the ledger was checked or repaired: the next start begins again")
     os._exit(0)
 
 
@@ -79,6 +74,15 @@ def leave_note(path: Path, what: str, *, beyond_repair: bool = False) -> None:
     """Note for the next start that the ledger is damaged, if that can be written."""
     with contextlib.suppress(LedgerError):
         beside.note_damage(path, what, beyond_repair=beyond_repair)
+
+
+def _repair_if_damaged(path: Path) -> str | None:
+    """Returns why the ledger can't be repaired, else None."""
+    why = _given_up(path)
+    if why is not None or not _is_damaged(path):
+        return why
+    log.error("ledger damaged: checking and repairing it")
+    return _repair(path)
 
 
 def _repair(path: Path) -> str | None:

@@ -1,5 +1,5 @@
-"""The receivers of an intake, in a file beside it: which processes they are, when each was last alive, and what
-became of its last reload.
+"""The receivers of an intake, in a file beside it: which processes they are, when each was last alive, why it can't
+accept webhooks, and what became of its last reload.
 
 It is no database, and no lock that keeps others out: several receivers may append to one intake. Each holds a record
 lock on a byte of its own, which the kernel releases however the process ends, so that nobody signals a process that
@@ -33,6 +33,7 @@ _TRIES = 5
 class Receiver(msgspec.Struct, frozen=True):
     """A receiver. `service` is the process to ask for a reload: itself, or its parent. `reloads` grows with each
     reload, and `error` says why the last one was refused. `since` is when it began; None in earlier versions.
+    `failure` says why webhooks can't be appended to the intake, since `failing_since`.
     """
 
     pid: int
@@ -41,6 +42,8 @@ class Receiver(msgspec.Struct, frozen=True):
     reloads: int = 0
     error: str | None = None
     since: Millis | None = None
+    failure: str | None = None
+    failing_since: Millis | None = None
 
 
 _RECEIVERS = msgspec.json.Decoder(list[Receiver])
@@ -55,9 +58,11 @@ class ReceiverFile:
         self._file: int | None = None
         self._lock = threading.Lock()
 
-    def alive(self) -> None:
-        """The receiver is alive."""
+    def alive(self, failure: str | None = None) -> None:
+        """The receiver is alive. `failure` says why it can't append webhooks to the intake."""
         with self._lock:
+            since = None if failure is None else self._own.failing_since or times.now()
+            self._own = msgspec.structs.replace(self._own, failure=failure, failing_since=since)
             self._write()
 
     def reloaded(self, error: str | None) -> None:
@@ -94,10 +99,10 @@ def running(intake: Path) -> list[Receiver]:
         return [] if file is None else [one for one in _read(file) if _holds(file, one.pid)]
 
 
-def last_alive(intake: Path) -> Millis | None:
-    """When a receiver was last alive; None if none has ever run."""
+def noted(intake: Path) -> Sequence[Receiver]:
+    """All that the file says: also of receivers in other containers, and of those that ended last."""
     with _reading(intake) as file:
-        return None if file is None else max((one.alive_at for one in _read(file)), default=None)
+        return [] if file is None else _read(file)
 
 
 def receivers_path(intake: Path) -> Path:

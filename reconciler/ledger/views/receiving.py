@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,31 +11,50 @@ from sqlite_utils import Database
 from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage import downtime
-from reconciler.ledger.coverage.downtime import QUIET
+from reconciler.ledger.coverage.downtime import QUIET, Life
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import LedgerDatabase
-from reconciler.ledger.storage.receivers import last_alive, running
+from reconciler.ledger.storage.receivers import Receiver, noted, running
+
+NOT_RUNNING, FAILING = "not running", "failing"
 
 
-class NoReceiver(msgspec.Struct, frozen=True):
-    """No receiver runs since then, and what that means."""
+class ReceiverTrouble(msgspec.Struct, frozen=True):
+    """Webhooks are not accepted since then: no receiver runs (`NOT_RUNNING`), or one answers 503 (`FAILING`)."""
 
+    trouble: str
     since: Millis
     why: str
 
 
-def no_receiver(db: Database, *, now: Millis) -> NoReceiver | None:
-    """None if a receiver is alive, if the service has just started and it may come, or if no service runs at all."""
-    life = downtime.life(db)
-    if not isinstance(db, LedgerDatabase) or life.started_at is None or not life.runs(now):
+def receiver_trouble(db: Database, *, now: Millis) -> ReceiverTrouble | None:
+    """None if a receiver is alive and works, if the service has just started and it may come, or if neither runs."""
+    if not isinstance(db, LedgerDatabase):
         return None
-    alive_at = last_alive(intake_path(db.files.path))
+    there = noted(intake_path(db.files.path))
+    return _not_running(downtime.life(db), there, now) or _failing(there, now)
+
+
+def _not_running(life: Life, there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
+    if life.started_at is None or not life.runs(now):
+        return None
+    alive_at = max((one.alive_at for one in there), default=None)
     if any(one is not None and abs(now - one) <= QUIET for one in (alive_at, life.started_at)):
         return None
     ends = "GitLab's webhooks are not accepted: start it (`serve`, or `serve --only receiver`), or see its log"
     if alive_at is None:
-        return NoReceiver(life.started_at, f"none has run with this ledger since then: {ends}")
-    return NoReceiver(min(alive_at, now), f"it was stopped or killed, or hangs: {ends}")
+        return ReceiverTrouble(NOT_RUNNING, life.started_at, f"none has run with this ledger since then: {ends}")
+    return ReceiverTrouble(NOT_RUNNING, min(alive_at, now), f"it was stopped or killed, or hangs: {ends}")
+
+
+def _failing(there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
+    """Of several, the one that has failed for the longest time."""
+    found = [
+        ReceiverTrouble(FAILING, one.failing_since, f"GitLab's webhooks are answered with 503: {one.failure}")
+        for one in there
+        if one.failing_since is not None and abs(now - one.alive_at) <= QUIET
+    ]
+    return min(found, key=lambda one: one.since, default=None)
 
 
 def has_receiver(db: Database) -> bool:

@@ -25,7 +25,7 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
-from reconciler.ledger.views.receiving import has_receiver, no_receiver
+from reconciler.ledger.views.receiving import FAILING, NOT_RUNNING, has_receiver, receiver_trouble
 
 KINDS = ("service", "part", "intake", "config", "gitlab", "group", "project", "source", "record", "webhook")
 """What can be unknown, in the order in which it is shown.
@@ -107,14 +107,17 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
         how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: see its log"
         why, since = f"{how}; nothing is recorded, read or delivered: start it", times.iso(life.alive_at)
         if has_receiver(db):
-            name, why = "worker", f"{why}. Webhooks are accepted and wait in the intake"
-    yield Unknown("service", name, Name("gitlab", asked.url), "not running", why, since)
+            accepted = receiver_trouble(db, now=now) is None
+            name, why = "worker", f"{why}. Webhooks are accepted and wait in the intake" if accepted else why
+    yield Unknown("service", name, Name("gitlab", asked.url), NOT_RUNNING, why, since)
 
 
 def _receiver(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
-    """Whether a receiver runs, while the rest of the service does."""
-    if (found := no_receiver(db, now=now)) is not None:
-        yield Unknown("part", RECEIVER, Name("gitlab", asked.url), "not running", found.why, times.iso(found.since))
+    """Whether webhooks are accepted. `_parts` has what the worker sees of a receiver of its own service."""
+    found = receiver_trouble(db, now=now)
+    if found is None or (found.trouble == FAILING and any(one.name == RECEIVER for one in failing_parts.failing(db))):
+        return
+    yield Unknown("part", RECEIVER, Name("gitlab", asked.url), found.trouble, found.why, times.iso(found.since))
 
 
 def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
@@ -123,7 +126,7 @@ def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
     for one in failing_parts.failing(db):
         since = None if one.failing_since is None else times.iso(one.failing_since)
         again = f"it restarted {one.restarts} times; see the log" if one.restarts else "see the log"
-        yield Unknown("part", one.name, of, "failing", f"{one.error} ({again})", since)
+        yield Unknown("part", one.name, of, FAILING, f"{one.error} ({again})", since)
 
 
 def _intake(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:

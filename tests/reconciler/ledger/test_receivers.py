@@ -10,7 +10,7 @@ from pathlib import Path
 from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
-from reconciler.ledger.storage.receivers import last_alive, receivers_path, running
+from reconciler.ledger.storage.receivers import Receiver, noted, receivers_path, running
 from reconciler.ledger.views.receiving import received
 from tests.support.service import until
 
@@ -22,7 +22,7 @@ file = ReceiverFile(Path(sys.argv[1]), service=7)
 file.alive()
 print("alive", flush=True)
 for line in sys.stdin:
-    file.reloaded(line.strip() or None)
+    file.reloaded(line.strip() or None) if line != "fails\\n" else file.alive("the disk is full")
     print("noted", flush=True)
 """
 
@@ -43,7 +43,7 @@ def told(one: subprocess.Popen[str], what: str) -> None:
 def test_several_receivers_share_the_file_and_one_that_was_killed_does_not_run(tmp_path: Path) -> None:
     intake = tmp_path / "ledger.db.intake"
     assert running(intake) == []
-    assert last_alive(intake) is None
+    assert noted(intake) == []
     with receiver(intake) as first, receiver(intake) as second:
         assert {(one.pid, one.service) for one in running(intake)} == {(first.pid, 7), (second.pid, 7)}
         assert second.stdin is not None
@@ -58,7 +58,7 @@ def test_several_receivers_share_the_file_and_one_that_was_killed_does_not_run(t
         first.wait()
         assert [one.pid for one in running(intake)] == [second.pid]
     assert running(intake) == []
-    assert last_alive(intake) is not None
+    assert len(noted(intake)) == 2
     assert receivers_path(intake).stat().st_mode & 0o777 == 0o600
 
 
@@ -77,8 +77,26 @@ def test_a_receiver_was_there_since_it_began_and_until_it_ended(tmp_path: Path) 
         assert received(intake, Interval(first.since, later.alive_at))
         assert not received(intake, Interval(Millis(first.since - 1), later.alive_at))
         one.kill()
-    assert last_alive(intake) == later.alive_at
+    assert [one.alive_at for one in noted(intake)] == [later.alive_at]
     assert not received(intake, Interval(first.since, later.alive_at))
+
+
+def test_a_receiver_says_since_when_and_why_it_can_t_append(tmp_path: Path) -> None:
+    intake = tmp_path / "ledger.db.intake"
+
+    def tell(what: str) -> Receiver:
+        assert one.stdin is not None
+        one.stdin.write(what + "\n")
+        one.stdin.flush()
+        told(one, "noted")
+        return noted(intake)[0]
+
+    with receiver(intake) as one:
+        first, later = tell("fails"), tell("fails")
+        assert (first.failure, first.failing_since) == ("the disk is full", first.alive_at)
+        assert (later.failure, later.failing_since) == ("the disk is full", first.failing_since)
+        assert tell("works").failure == "the disk is full"  # a reload changes nothing
+        one.kill()
 
 
 def test_a_receiver_of_an_earlier_version_does_not_say_since_when(tmp_path: Path) -> None:
@@ -95,4 +113,4 @@ def test_a_receiver_of_an_earlier_version_does_not_say_since_when(tmp_path: Path
 def test_a_file_that_is_no_file_of_ours_says_nothing(tmp_path: Path) -> None:
     receivers_path(tmp_path / "intake").write_text("{")
     assert running(tmp_path / "intake") == []
-    assert last_alive(tmp_path / "intake") is None
+    assert noted(tmp_path / "intake") == []

@@ -42,6 +42,7 @@ from reconciler.ledger.recording.place import Progress
 from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.receivers import Receiver, receivers_path
+from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
 from reconciler.metrics.collectors import LedgerCollector
@@ -105,9 +106,9 @@ class House(conftest.House):
         super().start()
         self.parts.client._tries = 1
 
-    def receiver_is_alive(self) -> None:
+    def receiver_is_alive(self, failure: str | None = None, since: Millis | None = None) -> None:
         file = receivers_path(intake_path(self.config.ledger.path))
-        file.write_bytes(msgspec.json.encode([Receiver(1, 1, self.now)]))
+        file.write_bytes(msgspec.json.encode([Receiver(1, 1, self.now, failure=failure, failing_since=since)]))
 
     async def wake(self, *, received: bool = False) -> None:
         """The service starts, or, if a receiver `received` meanwhile, only its worker."""
@@ -560,6 +561,26 @@ async def test_a_receiver_that_does_not_run(house: House) -> None:
     assert samples(house)["receiver_up"] == 0
     assert house.told() == [("receiver_down", "receiver", "opened")]
     await house.round(SECOND)
+    assert house.told()[1:] == [("receiver_down", "receiver", "over")]
+    assert all_is_known(house)
+
+
+async def test_a_receiver_that_can_t_append_webhooks(house: House) -> None:
+    await house.round()
+    since = house.now
+    await house.round(received=False)
+    house.receiver_is_alive("the disk is full", since)
+    await every_face_says(house, "part", "receiver")
+    [one] = house.unknown()
+    assert (one.trouble, one.since) == ("failing", times.iso(since))
+    assert "503: the disk is full" in one.why
+    assert samples(house)["receiver_up"] == 0
+    await house.alerting._review()
+    assert house.told() == [("receiver_down", "receiver", "opened")]
+    await house.ledger.note_parts([Part("receiver", house.now, 0, "seen by the worker, too")])
+    assert len(house.unknown()) == 1
+    await house.ledger.note_parts([])
+    await house.round()
     assert house.told()[1:] == [("receiver_down", "receiver", "over")]
     assert all_is_known(house)
 

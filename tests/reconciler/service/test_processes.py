@@ -245,6 +245,20 @@ def test_a_process_that_says_nothing_is_killed_and_started_again(make_service: M
     assert service.stop() == 0
 
 
+def test_a_worker_that_hangs_while_it_starts_again_is_killed(make_service: MakeService) -> None:
+    service = make_service().start(module="tests.support.impatient")
+    with locked(service.ledger):
+        lines = len(service.logs)
+        restarted(service, "worker", signal.SIGKILL)
+        service.wait_for_log("ledger not available yet: webhooks wait in the intake", after=lines)
+        starting = service.pid_of("worker")
+        os.kill(starting, signal.SIGSTOP)
+        told = service.wait_for_log("process does not answer: it is killed and started again", after=lines)
+        assert (told["process"], told["pid"]) == ("worker", starting)
+    service.wait_for_log("ready", after=lines)
+    assert service.stop() == 0
+
+
 @pytest.mark.parametrize("stopped", [None, "worker", "receiver"])
 def test_the_parent_is_killed_and_another_service_starts_at_once(
     make_service: MakeService, stopped: str | None
@@ -294,6 +308,19 @@ def test_an_intake_whose_disk_hangs_is_seen(make_service: MakeService) -> None:
     asking.join()
     service.wait_for_log("the intake's disk answers again")
     until(lambda: figure(metrics, 'gitlab_reconciler_part_up{part="receiver"}') == "1.0")
+
+
+def test_a_receiver_that_runs_alone_and_can_t_write(make_service: MakeService) -> None:
+    """Seen by the commands, though no worker looks at it, and before a webhook comes."""
+    service = make_service().start("worker")  # there is a ledger
+    assert service.stop() == 0
+    service.start("receiver", module="tests.support.impatient")
+    assert "part receiver" not in service.run("status").stdout
+    with locked(intake_path(service.ledger)):
+        until(lambda: "part receiver: failing" in service.run("status").stdout)
+        assert "answered with 503" in " ".join(service.run("status").stdout.split())
+    until(lambda: "part receiver" not in service.run("status").stdout)
+    service.stop()
 
 
 # Stops

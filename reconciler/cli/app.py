@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -94,6 +95,8 @@ def _asked(first: list[str]) -> Iterable[str]:
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] == ["serve"]:  # a SIGHUP waits until the service takes it: without a handler it ends the process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         with output_failures():
             code = ending(command_line(_asked(sys.argv[1:2])), prog_name="gitlab-reconciler")

@@ -103,6 +103,7 @@ class _Parent:
         for number in _SIGNALS:
             signal.signal(number, _remember)
         signal.set_wakeup_fd(self._wake.fileno())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # the command line holds SIGHUP back
         self._waiting.register(self._signals, selectors.EVENT_READ, self._on_signal)
         while True:
             for one in self._processes.values():
@@ -231,6 +232,7 @@ class _Parent:
 
     def _look(self) -> None:
         """Do what is due."""
+        self._reap()  # a signal that finds the wakeup descriptor full is not told
         now = time.monotonic()
         was_late, self._looked_at = now - self._looked_at > LOOK_S + LATE_S, now
         if self._reloading is not None and now >= self._reloading:

@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import struct
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -341,6 +342,30 @@ def test_the_receiver_stops_first_and_then_the_worker(make_service: MakeService)
     assert ENDED not in told
     assert trouble("127.0.0.1", service.port) is None
     assert service_process(service.ledger) is None
+
+
+HANGUP = """
+import os, signal
+from reconciler.cli import main, serve
+
+def read_config(file, read=serve.read_config):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return read(file)
+
+serve.read_config = read_config
+main()
+"""
+
+
+@pytest.mark.parametrize("only", [None, *PARTS])
+def test_a_sighup_before_the_service_can_take_it(make_service: MakeService, only: str | None) -> None:
+    service = make_service()
+    service.write_config()
+    options = [] if only is None else ["--only", only]
+    command = [sys.executable, "-c", HANGUP, "serve", "-c", str(service.file), "--log-level", "debug", *options]
+    service.watch(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    service.wait_for_log("receiver reloaded" if only == "receiver" else "config reloaded")
+    assert service.stop() == 0
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from reconciler.forwarding.rounds import in_rounds
 from reconciler.forwarding.sending import ALONE_AFTER, sent_in_parts, together
 from reconciler.ledger.queue.deliveries import Outgoing, Queued, Ready
 from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, World, destination
+from tests.support.damage import overwrite, pages_of
 from tests.support.sink import Sink
 
 REJECTED = Answer("http_4xx", "no", status=422, rejected=True)
@@ -279,19 +280,24 @@ class TestInTheOutbox:
         world.wait(LONG_S)
         assert sizes == [3]
 
+    @pytest.mark.parametrize("damaged", [False, True])
     @pytest.mark.parametrize("poisoned", [1, 2, 3])
     def test_an_outcome_that_can_t_be_written_takes_no_other_and_not_the_breaker_with_it(
-        self, world: World, poisoned: int
+        self, world: World, poisoned: int, damaged: bool
     ) -> None:
         """Each lane is written on its own then, and one of those that are written has the breaker's change."""
         later = RetryConfig.model_validate({"schedule": ["5s"] * 9})
         world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": later})}))
+        poison = "count(*) FROM broken" if damaged else "RAISE(ABORT, 'poisoned')"
         sql = f"""
+            CREATE TABLE broken (id);
             CREATE TRIGGER poison BEFORE UPDATE ON deliveries WHEN NEW.event_id = {poisoned}
-            BEGIN SELECT RAISE(ABORT, 'poisoned'); END
+            BEGIN SELECT {poison}; END
         """
         with world.beside(noticed=False) as db:
-            db.execute(sql)
+            db.executescript(sql)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        overwrite(world.path, pages_of(world.path, "broken"))
         world.mode["batched"] = "down"
         world.run(world.record([1, 2, 3]))
         world.wait(MOMENT_S)

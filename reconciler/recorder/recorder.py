@@ -136,10 +136,8 @@ class Recorder:
             if noted is not None and noted.held:
                 log.error("the intake was replaced, and the one before has webhooks that are not recorded")
             return Progress(intake.intake_id)
-        opened_after, last = intake.opened_after(), intake.last_position()
-        if opened_after is not None and self._recording.is_opening_recorded(intake.intake_id, opened_after):
-            opened_after = None
-        known = last if opened_after is None else min(opened_after, last)
+        last, reused = intake.last_position(), self._recording.used_again(intake.intake_id, intake.opened_after())
+        known = last if reused is None else min(reused, last)
         if noted.through > known:
             log.warning(
                 "the intake has lost its end, or is an older copy: what came since is read",

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, explain, open_intake
-from reconciler.ledger.intake.intake import Place, StoredWebhook
+from reconciler.ledger.intake.intake import StoredWebhook
 from reconciler.ledger.intake.rows import last_position, opened_after, read_after
 from reconciler.ledger.intake.shrinking import give_back
 from reconciler.ledger.storage.connection import is_busy
@@ -140,8 +140,7 @@ def _begin_log_anew(conn: sqlite3.Connection) -> None:
         conn.execute(f"PRAGMA busy_timeout = {patience}")
 
 
-def waiting(place: Place | None, file: IntakeFile) -> tuple[int, str | None]:
-    """How many webhooks wait to be recorded, and when the first of them came. `place` is how far a ledger is."""
-    position = place.position if place is not None and place.intake_id == file.id else 0
-    row = file.conn.execute(FIRST, (position,)).fetchone()
-    return (0, None) if row is None else (last_position(file.conn) - position, row[0])
+def waiting(file: IntakeFile, *, after: int) -> tuple[int, str | None]:
+    """How many webhooks there are after a position, and when the first of them came."""
+    row = file.conn.execute(FIRST, (after,)).fetchone()
+    return (0, None) if row is None else (last_position(file.conn) - after, row[0])

@@ -10,7 +10,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.recording import trying, unrecorded
-from reconciler.ledger.recording.place import Progress, is_opening_recorded, note_progress, place, progress
+from reconciler.ledger.recording.place import Progress, note_progress, place, progress, used_again
 from reconciler.ledger.recording.record import BatchResult
 from reconciler.ledger.recording.unrecorded import DueWebhook, FailedWebhook
 from reconciler.ledger.recording.writer import Writer
@@ -35,9 +35,9 @@ class RecordingOperations:
         """How far which intake was read; None if nothing was recorded from one."""
         return self._read(progress)
 
-    def is_opening_recorded(self, intake_id: str, opened_after: int) -> bool:
-        """Whether what came after this opening of an intake is counted in `progress`: it came with a copy."""
-        return self._read(lambda db: is_opening_recorded(db, intake_id, opened_after))
+    def used_again(self, intake_id: str, opened_after: int | None) -> int | None:
+        """The position after which an intake uses positions again that `progress` counts; None if it does not."""
+        return self._read(lambda db: used_again(db, intake_id, opened_after))
 
     def note_progress(self, found: Progress) -> Awaitable[None]:
         """An intake was read so far."""

@@ -81,9 +81,22 @@ def note_progress(db: Database, found: Progress) -> None:
     meta.put(db, _NAME, " ".join([found.intake_id, f"{found.through}", *held]))
 
 
-def is_opening_recorded(db: Database, intake_id: str, opened_after: int) -> bool:
-    """Whether what came after this opening of an intake is counted in how far it was recorded."""
-    return meta.get(db, _OPENING) == f"{intake_id} {opened_after}"
+def used_again(db: Database, intake_id: str, opened_after: int | None) -> int | None:
+    """The position after which an intake uses positions again that the ledger counts as recorded; None if it does
+    not. It does if it is an older copy, and was opened by a receiver (`Reader.opened_after`) and by no recorder yet.
+    """
+    found = progress(db)
+    if found is None or found.intake_id != intake_id or opened_after is None or opened_after >= found.through:
+        return None
+    return None if meta.get(db, _OPENING) == f"{intake_id} {opened_after}" else opened_after
+
+
+def recorded_through(db: Database, intake_id: str, opened_after: int | None) -> int:
+    """Up to which position an intake is recorded without a hole. The arguments are those of `used_again`."""
+    found, reused = place(db), used_again(db, intake_id, opened_after)
+    if found is None or found.intake_id != intake_id:
+        return 0
+    return found.position if reused is None else min(found.position, reused)
 
 
 def note_opening(db: Database, intake_id: str, opened_after: int) -> None:

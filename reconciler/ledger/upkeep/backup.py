@@ -21,7 +21,7 @@ from reconciler.ledger.intake.copying import copy_after
 from reconciler.ledger.intake.file import IntakeFile, intake_path, look_into, open_intake
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.intake.rows import opened_after, read_after
-from reconciler.ledger.recording.place import note_opening, note_place, place, progress
+from reconciler.ledger.recording.place import note_opening, note_place, progress, recorded_through, used_again
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import REPAIR, LedgerDatabase, connect, explain, is_damage, transaction
@@ -92,9 +92,18 @@ def _copy_ledger(db: LedgerDatabase, part: Path, progress: Callable[[int, int], 
     db.conn.execute("COMMIT")
 
 
+class _Waiting(msgspec.Struct, frozen=True):
+    """Webhooks that wait in the intake, in a file of their own. The ledger may count positions after `reused` as
+    recorded that are used again since (`used_again`).
+    """
+
+    file: IntakeFile
+    reused: int | None
+
+
 @contextmanager
-def _waiting(source: Path, db: LedgerDatabase, target: Path) -> Iterator[IntakeFile | None]:
-    """What waits in the intake, in a file that is there during the block; None if there is no intake.
+def _waiting(source: Path, db: LedgerDatabase, target: Path) -> Iterator[_Waiting | None]:
+    """What waits in the intake, during the block; None if there is no intake.
 
     It is copied before the ledger: what is removed from the intake meanwhile is in the ledger's copy. So no snapshot
     of the intake is open while the ledger is copied, for which its log would grow.
@@ -107,17 +116,13 @@ def _waiting(source: Path, db: LedgerDatabase, target: Path) -> Iterator[IntakeF
     try:
         with closing(file):
             _remove(part)
-            copy_after(file, _recorded(db, file), part)
+            opened = opened_after(file.conn)
+            reused = used_again(db, file.id, opened)
+            copy_after(file, recorded_through(db, file.id, opened), part)
         with closing(open_intake(part)) as waiting:
-            yield waiting
+            yield _Waiting(waiting, reused)
     finally:
         _remove(part)
-
-
-def _recorded(db: LedgerDatabase, intake: IntakeFile) -> int:
-    """The position up to which an intake is recorded."""
-    at = place(db)
-    return at.position if at is not None and at.intake_id == intake.id else 0
 
 
 def _remove(part: Path) -> None:
@@ -125,12 +130,15 @@ def _remove(part: Path) -> None:
         _beside(part, suffix).unlink(missing_ok=True)
 
 
-def _add_waiting(copy: Path, intake: IntakeFile) -> None:
+def _add_waiting(copy: Path, waiting: _Waiting) -> None:
     """Add the webhooks to a copy that are not recorded in it: a service that is started with it records them."""
+    intake = waiting.file
     with closing(connect(copy)) as db, transaction(db):
         at = progress(db)
         if at is not None and at.intake_id != intake.id:
             at = None
+        elif at is not None and waiting.reused is not None:
+            at = at.cut(waiting.reused)
         after = 0 if at is None else at.place.position
         while some := read_after(intake.conn, after=after, limit=WEBHOOKS_A_STEP):
             left = [one for one in some if at is None or not at.has(one.position)]

@@ -11,8 +11,9 @@ from sqlite_utils import Database
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import explain, intake_path, look_into
 from reconciler.ledger.intake.reader import waiting
+from reconciler.ledger.intake.rows import opened_after
 from reconciler.ledger.recording import unrecorded
-from reconciler.ledger.recording.place import place
+from reconciler.ledger.recording.place import recorded_through
 from reconciler.ledger.storage.connection import LedgerDatabase
 
 
@@ -29,13 +30,13 @@ def backlog(db: Database) -> Backlog:
     copied, since = unrecorded.waiting(db)
     if not isinstance(db, LedgerDatabase):
         return Backlog(copied, since)
-    path, recorded = intake_path(db.files.path), place(db)
+    path = intake_path(db.files.path)
     try:
         file = look_into(path)
         if file is None:
             return Backlog(copied, since)
         with closing(file):
-            count, oldest_at = waiting(recorded, file)
+            count, oldest_at = waiting(file, after=recorded_through(db, file.id, opened_after(file.conn)))
             return Backlog(copied + count, min(filter(None, (since, oldest_at)), default=None))
     except IntakeUnavailable as error:
         return Backlog(error=str(error))

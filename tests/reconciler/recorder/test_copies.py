@@ -12,9 +12,11 @@ import pytest
 
 from reconciler.ledger.intake.copying import copy_after
 from reconciler.ledger.intake.file import IntakeFile, intake_path
+from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded
-from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.recording.place import Progress, note_progress, place, progress
+from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.ledger.views.backlog import backlog
@@ -74,6 +76,45 @@ async def test_what_waits_is_in_the_copy(path: Path, tmp_path: Path, intake: str
     await restored(tmp_path / "copy.db", path)
     assert titles(path) == ["1", "2", "3", "4", "5"]
     assert kept(path) == []
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+async def test_an_older_intake_that_no_recorder_has_looked_at_is_in_the_copy(
+    path: Path, tmp_path: Path, trimmed: bool
+) -> None:
+    """A receiver runs alone with it: it uses positions again that the ledger counts as recorded."""
+    await append(path, *numbered([1, 2]))
+    await record_all(path)
+    older = intake_path(path).read_bytes()
+    await append(path, *numbered([3, 4, 5]))
+    await record_all(path)
+    intake_path(path).write_bytes(older)
+    await append(path, *numbered([6, 7]))
+    with closing(connect(path, readonly=True)) as db:
+        assert backlog(db).waiting == 2
+    backup(path, tmp_path / "copy.db")
+    if trimmed:
+        remove_intake(path)
+    await restored(tmp_path / "copy.db", path)
+    assert titles(path) == [f"{n}" for n in range(1, 8)]
+
+
+async def test_a_copy_never_counts_less_as_recorded_than_the_ledger(path: Path, tmp_path: Path) -> None:
+    """What is held lies before what was recorded after it."""
+    await append(path, *numbered([1, 2, 3, 4]))
+    await record_all(path)
+    with closing(connect(path)) as db, transaction(db):
+        found = progress(db)
+        assert found is not None
+        note_progress(db, Progress(found.intake_id, 4, ((2, 2),)))
+    with closing(SqliteReader(path)) as intake:
+        intake.trim(through=1)
+    with closing(sqlite3.connect(intake_path(path))) as conn:
+        conn.execute("DELETE FROM webhooks WHERE position > 2")
+        conn.commit()
+    backup(path, tmp_path / "copy.db")
+    with closing(connect(tmp_path / "copy.db", readonly=True)) as db:
+        assert place(db) == Place(found.intake_id, 4)
 
 
 async def test_a_copy_beside_a_service_that_records(path: Path, tmp_path: Path) -> None:

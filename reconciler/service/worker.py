@@ -28,7 +28,7 @@ from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_damage, may_come_right
+from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_damage
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep.repair import RESTORE
@@ -47,6 +47,7 @@ from reconciler.service.filters import FilterWatch
 from reconciler.service.jobs import ScheduledJobs
 from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.notify import notify
+from reconciler.service.opening import open_ledger, when_writable
 from reconciler.service.receiver_watch import watch_receiver
 from reconciler.service.repairing import ask_for_time, leave_note, repair_if_damaged
 from reconciler.service.role import Role, Said
@@ -56,8 +57,6 @@ from reconciler.supervisor import Run, Supervisor, words, writable
 
 RECORDER_PAUSE_S = 1.0
 """The longest pause before the recorder restarts."""
-BEGIN_PAUSE_S = 1.0
-OPEN_PATIENCE_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +108,7 @@ class _Worker:
         self._catch_signals()
         supervisor = self._supervisor
         stop = asyncio.create_task(self._stop.wait())
-        opening = asyncio.create_task(self._opened())
+        opening = asyncio.create_task(open_ledger(self._config.ledger.path))
         self._asking = asyncio.create_task(ask_for_time(self._role))
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
@@ -230,36 +229,10 @@ class _Worker:
         self._forwarder.look_again()
         self._recorder.look_again()
 
-    async def _opened(self) -> LedgerDatabase:
-        """Open the ledger as soon as possible. Raises LedgerError if waiting does not help."""
-        said = False
-        while True:
-            try:
-                return await asyncio.to_thread(connect, self._config.ledger.path, patience_s=OPEN_PATIENCE_S)
-            except LedgerUnavailable as error:
-                if not may_come_right(error.__cause__):
-                    raise
-                if not said:
-                    log.error("ledger not available yet: webhooks wait in the intake", reason=str(error))
-                said = True
-            await asyncio.sleep(BEGIN_PAUSE_S)
-
-    async def _when_writable(self, do: Callable[[], Awaitable[object]]) -> None:
-        """Call `do` as soon as the ledger can be written."""
-        while True:
-            try:
-                await do()
-            except LedgerDamaged:
-                raise
-            except LedgerUnavailable:  # logged by the writer
-                await asyncio.sleep(BEGIN_PAUSE_S)
-            else:
-                return
-
     async def _begin(self, built: _Built) -> None:
         """Start the parts that need the ledger. Nothing may be recorded before it knows the destinations."""
-        await self._when_writable(lambda: self._forwarder.apply(built.destinations))
-        await self._when_writable(lambda: note_start(self._ledger, self._received))
+        await when_writable(lambda: self._forwarder.apply(built.destinations))
+        await when_writable(lambda: note_start(self._ledger, self._received))
         self._filters.look(built.config)
         self._asking.cancel()
         self._role.say(Said.READY)

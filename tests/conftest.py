@@ -15,6 +15,7 @@ import structlog
 from hypothesis import settings
 
 from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.support.effort import THOROUGH, tries
 from tests.support.service import TOKEN, Service
@@ -96,7 +97,7 @@ def make_service(tmp_path: Path) -> Iterator[MakeService]:
         folder = tmp_path / f"service-{next(numbers)}"
         folder.mkdir()
         config: dict[str, Any] = {
-            "receiver": {"port": 0, "hooks": [{"name": "default", "token": TOKEN}]},
+            "receiver": {"port": free_port(), "hooks": [{"name": "default", "token": TOKEN}]},
             "ledger": {"path": "ledger.db"},
         }
         service = Service(folder, config | sections)

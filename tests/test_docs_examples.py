@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import confluent_kafka
 import pytest
 
 from reconciler.config.kinds import BUILT_IN
+from reconciler.simulator.ports import free_port
 from tests.support.brokers import broker
 
 PAGES = sorted(Path(__file__).parents[1].glob("docs/**/*.md"))
@@ -23,17 +23,11 @@ EXAMPLES = [page for page in PAGES if 'title="run.sh"' in page.read_text()]
 VARIABLES = {"nats": "NATS_PORT", "rabbitmq": "RABBITMQ_PORT", "redis": "REDIS_PORT"}
 
 
-def free_port() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
 @pytest.fixture
 def environ(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """What a page's example needs around it."""
     name = request.getfixturevalue("page").stem
-    made = {name: free_port() for name in ("PORT", "ADMIN_PORT", "CONSUMER_PORT")}
+    made = {name: str(free_port()) for name in ("PORT", "ADMIN_PORT", "CONSUMER_PORT")}
     with ExitStack() as stack:
         if name in VARIABLES:
             port = stack.enter_context(broker(name, tmp_path / "broker"))

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from reconciler.simulator.background import BackgroundServer
+from reconciler.simulator.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Consumer:
 
     def start(self) -> None:
         """Listen: on the same port as before, if there was one."""
+        self.port = self.port or free_port()
         self._server = BackgroundServer(self._app, name="consumer", port=self.port)
-        self.port = self._server.port
         self._server.start()
 
     def stop(self) -> None:

@@ -21,9 +21,10 @@ from playwright.sync_api import Browser, Page, expect
 from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
 from reconciler.simulator.consumer import ACCEPTED, Consumer
+from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.conftest import MakeService
-from tests.reconciler.dashboard.test_app import NASTY, free_port, nasty_body
+from tests.reconciler.dashboard.test_app import NASTY, nasty_body
 from tests.support.browser import chromium
 from tests.support.service import Service, until
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 
@@ -12,7 +11,6 @@ from tests.support.service import run
 
 @pytest.mark.long
 def test_demo() -> None:
-    began = time.monotonic()
     done = run("demo")
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {
@@ -23,4 +21,3 @@ def test_demo() -> None:
     assert figures["lost"] == 0
     assert figures["recovered by API"] > 10
     assert figures["duplicates removed"] > 0
-    assert time.monotonic() - began < 60

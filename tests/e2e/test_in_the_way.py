@@ -13,10 +13,10 @@ from reconciler.events import times
 from reconciler.ledger.queue import deliveries, in_the_way
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.simulator.consumer import ACCEPTED, Consumer
+from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post, states
 from tests.e2e.test_destinations import alerts_to, said
-from tests.reconciler.dashboard.test_app import free_port
 from tests.support import outcomes
 from tests.support.service import Service, until
 

@@ -15,10 +15,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.simulator.consumer import ACCEPTED, Consumer
+from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PROJECT, MakeService, at_gitlab, to_consumer
 from tests.e2e.test_delivery import post
-from tests.reconciler.dashboard.test_app import free_port
 from tests.support.service import until
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from reconciler.config.load import load
+from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService
-from tests.reconciler.dashboard.test_app import free_port
 from tests.support.service import until
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ import pytest
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.upkeep.reloads import Reload, last_reload
 from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
-from tests.reconciler.dashboard.test_app import free_port
 from tests.support.broken_kinds import BROKEN, install
 from tests.support.descriptors import kill_listener
 from tests.support.service import COMMAND, Service, until, until_recorded

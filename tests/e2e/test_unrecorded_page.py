@@ -15,9 +15,10 @@ from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService
 from tests.e2e.test_dashboard import CONTRAST
-from tests.reconciler.dashboard.test_app import NASTY, free_port
+from tests.reconciler.dashboard.test_app import NASTY
 from tests.support.browser import chromium
 from tests.support.service import until_recorded
 

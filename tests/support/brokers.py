@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.simulator.ports import free_port
+
 PORTS = {"nats": 4222, "rabbitmq": 5672, "redis": 6379}
 
 
@@ -39,9 +41,7 @@ def broker(name: str, folder: Path) -> Iterator[int]:
         if os.environ.get("CI"):
             pytest.fail(f"{name} does not listen on {PORTS[name]}, and CI must not skip this")
         pytest.skip(f"NOT TESTED: no {name} listens on 127.0.0.1:{PORTS[name]}, and it is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = [part.format(port=port) for part in command[1:]]
     process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
     try:

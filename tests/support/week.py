@@ -8,7 +8,6 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from reconciler.ledger.storage.connection import connect
 from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook
+from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.things import Thing
 from reconciler.simulator.world import World
@@ -239,9 +239,8 @@ async def live_through(
     world = World(seed=seed, clock=lambda: now)
     for number, path in PROJECTS.items():
         world.add_project(number, path)
-    with Simulator(world) as gitlab, closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port = probe.getsockname()[1]
-        probe.close()
+    port = free_port()
+    with Simulator(world) as gitlab:
         life = Life(folder, gitlab, port)
         for number in PROJECTS:
             gitlab.add_hook(number, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)

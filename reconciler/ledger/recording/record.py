@@ -90,8 +90,10 @@ def record(
     fresh: dict[tuple[str, str], Sighting] = {}
     for sighting in own:
         name = (sighting.source, sighting.source_id)
-        if name not in before:
-            fresh.setdefault(name, sighting)
+        if name in before:
+            continue
+        if fresh.setdefault(name, sighting).recovery is not None and sighting.recovery is None:
+            fresh[name] = sighting  # GitLab's hook log was read, and the webhook itself comes in the same batch
     originals = [s for s in own if (s.source, s.source_id) in before and s.source.startswith("webhook:")]
     db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
     written = _Writing(db, list(fresh.values()), times.iso(now), only_known=only_known) if fresh else None

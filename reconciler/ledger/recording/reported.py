@@ -52,8 +52,11 @@ def known(db: Database, sightings: Sequence[Sighting]) -> tuple[Names, list[Sigh
     others = []
     for index, sighting in enumerate(sightings):
         sha = _sha(sighting)
-        first = bodies.setdefault((sighting.source, sighting.source_id), sha)
-        if sha != first and sha is not None and first is not None:
+        name = (sighting.source, sighting.source_id)
+        first = bodies.get(name)
+        if first is None:
+            bodies[name] = sha
+        elif sha is not None and sha != first:
             own[index] = msgspec.structs.replace(sighting, source_id=f"{sighting.source_id}:{sha[:32]}")
             others.append(own[index])
     return found | _look_up(db, others) if others else found, own

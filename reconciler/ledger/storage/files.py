@@ -31,7 +31,7 @@ class Files:
             try:
                 now = identity(path)
             except OSError as error:
-                return f"{path}: can't be looked at: {error.strerror}: nothing is acknowledged until it can"
+                return f"{path}: can't be looked at: {error.strerror}: nothing is written until it can"
             if now != opened:
                 return _advice(path, suffix, gone=now is None)
         return None
@@ -87,4 +87,4 @@ def _advice(path: Path, suffix: str, *, gone: bool) -> str:
         )
     else:
         do = "stop the service, which then writes what it still holds into the ledger, and start it again"
-    return f"{path}: {what}: nothing is acknowledged; {do}"
+    return f"{path}: {what}: nothing is written to it; {do}"

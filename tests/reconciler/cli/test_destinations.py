@@ -14,9 +14,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.conftest import MakeService, at_gitlab, to_consumer
-from tests.reconciler.forwarding.test_reach import closed_port
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
@@ -50,7 +50,7 @@ def findings(out: str, name: str) -> list[dict[str, Any]]:
 def test_check_connects_to_each_and_asks_all_at_once(make_service: MakeService, consumer: Consumer) -> None:
     """The patient one lets nobody go before both are there: who asks one after the other waits in vain."""
     with patient(2) as port:
-        away = closed_port()
+        away = free_port()
         destinations = [
             to_consumer(consumer, name="there"),
             {"name": "closed", "url": f"http://127.0.0.1:{away}/", "allow_private": True},
@@ -82,7 +82,7 @@ def test_one_that_never_answers_is_not_waited_for_long(make_service: MakeService
 
 
 def test_brokers_clients_do_not_log_into_it(make_service: MakeService) -> None:
-    port = closed_port()
+    port = free_port()
     kinds: list[tuple[str, str, Any]] = [
         ("nats", "servers", [f"127.0.0.1:{port}"]),
         ("kafka", "servers", [f"127.0.0.1:{port}"]),
@@ -187,7 +187,7 @@ class TestSend:
 
 def test_a_gitlab_that_is_there_and_a_destination_that_is_not(make_service: MakeService, gitlab: Simulator) -> None:
     """The destination's trouble is told among the rest, and the rest is looked at all the same."""
-    destination = {"name": "d", "url": f"http://127.0.0.1:{closed_port()}/", "allow_private": True}
+    destination = {"name": "d", "url": f"http://127.0.0.1:{free_port()}/", "allow_private": True}
     service = make_service(destinations=[destination], **at_gitlab(gitlab))
     service.write_config()
     done = service.run("check")

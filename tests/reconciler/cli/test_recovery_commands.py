@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import sqlite3
 from urllib.request import urlopen
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
 from tests.support.service import TOKEN, Service
@@ -141,8 +141,7 @@ def test_a_group_is_all_its_projects(make_service: MakeService, gitlab: Simulato
 
 
 def test_metrics(make_service: MakeService, gitlab: Simulator) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     service = make_service(metrics={"port": port}, **at_gitlab(gitlab)).start()
     service.wait_for_log("caught up with GitLab")
     with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:

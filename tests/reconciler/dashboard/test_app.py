@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import closing
 from html import unescape
@@ -31,18 +30,13 @@ from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import search
 from reconciler.polling.knowledge import SharedLook
 from reconciler.simulator.consumer import ACCEPTED, Consumer
+from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post
 from tests.e2e.test_destinations import rows
 from tests.support.service import Service, run, until
 
 NOW = times.from_iso("2026-11-24T12:00:00.000Z")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Dash:

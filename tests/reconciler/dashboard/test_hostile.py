@@ -18,8 +18,9 @@ from reconciler.config.models import Admin
 from reconciler.dashboard.guard import GUESS_EVERY_S, GUESSES, MOST_GUESSERS, AdminGuard, Guesses
 from reconciler.dashboard.views import LARGEST_SHOWN
 from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
-from tests.reconciler.dashboard.test_app import Dash, deliver, free_port
+from tests.reconciler.dashboard.test_app import Dash, deliver
 from tests.support.service import until
 
 TOKEN = "open-sesame-open-sesame"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,7 @@ import trustme
 from reconciler.config.destinations import Destination
 from reconciler.config.kinds import find_kind
 from reconciler.forwarding.reach import Unreachable
-
-
-def closed_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+from reconciler.simulator.ports import free_port
 
 
 async def check(**keys: Any) -> str:
@@ -106,7 +99,7 @@ async def test_a_server_without_tls(tmp_path: Path) -> None:
     ids=lambda keys: f"{keys.get('kind', 'http')} {len(str(keys))}",
 )
 async def test_a_closed_port_is_told_alike_by_every_kind(keys: dict[str, Any]) -> None:
-    port = closed_port()
+    port = free_port()
     made = {name: value.replace("{}", str(port)) if isinstance(value, str) else value for name, value in keys.items()}
     if "servers" in made:
         made["servers"] = [server.replace("{}", str(port)) for server in made["servers"]]

@@ -91,6 +91,29 @@ def test_what_the_log_has_blotted_out_is_no_other_body(db: Database) -> None:
     assert db.execute("SELECT payload FROM sightings WHERE source_id = 'other'").fetchall() == [(webhook.payload,)]
 
 
+@pytest.mark.parametrize("order", sorted(itertools.permutations(["log", "webhook", "log again"])))
+@pytest.mark.parametrize("together", [True, False])
+def test_a_delivery_s_own_bytes_win_wherever_they_come(db: Database, order: tuple[str, ...], together: bool) -> None:
+    """The recorder and a poll of the hook log may share one transaction."""
+    log = delivery("a", recovered=True, redacted=["user_name"], user_name=REDACTED)
+    webhook = delivery("a", user_name="a person")
+    told = [webhook if what == "webhook" else log for what in order]
+    assert recorded(db, [told] if together else [[one] for one in told]) == 1
+    shown = db.execute("SELECT payload, recovery FROM sightings").fetchall()
+    assert shown == [(webhook.payload, None)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_another_body_under_the_id_of_a_redacted_one_is_a_delivery_of_its_own(db: Database, together: bool) -> None:
+    log = delivery("a", recovered=True, redacted=["user_name"], user_name=REDACTED)
+    told = [log, delivery("a", user_name="a person"), delivery("b")]
+    assert recorded(db, [told] if together else [told[:1], told[1:]]) == 2
+    assert db.execute("SELECT ref FROM sightings WHERE recovery IS NULL ORDER BY ref").fetchall() == [
+        ("refs/heads/a",),
+        ("refs/heads/b",),
+    ]
+
+
 def test_records_of_the_api_change_and_stay_the_same_ones(db: Database) -> None:
     def one(title: str) -> Sighting:
         raw = {"id": 1, "created_at": "2026-11-24T12:00:00Z", "action_name": "closed", "target_title": title}

@@ -160,9 +160,9 @@ async def test_each_file_is_watched(opened: Open, suffix: str, how: str) -> None
     file.unlink()
     if how != "removed":
         copy.rename(file)
-    with pytest.raises(LedgerUnavailable, match="nothing is acknowledged"):
+    with pytest.raises(LedgerUnavailable, match="nothing is written to it"):
         await opened.writer.run(put("x-lost"))
-    with pytest.raises(LedgerUnavailable, match="nothing is acknowledged"), transaction(opened.db) as db:
+    with pytest.raises(LedgerUnavailable, match="nothing is written to it"), transaction(opened.db) as db:
         put("x-lost")(db)
 
 

@@ -17,6 +17,7 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.polling.ensure import ensure
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook, webhook_bytes
+from reconciler.simulator.ports import free_port
 from tests.reconciler.polling.conftest import MakeHouse, SimulatedHouse
 from tests.support.receiving import receiving
 
@@ -25,8 +26,7 @@ TOKEN = "t"
 
 async def disabled_hook(house: SimulatedHouse) -> tuple[Hook, int]:
     """A hook that failed four times, at a port where nobody listens yet."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    port = free_port()
     hook = house.gitlab.add_hook(42, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)
     for _ in range(6):
         house.gitlab.world.push(42)

@@ -30,8 +30,8 @@ from reconciler.service.errors import ServiceError
 from reconciler.service.port import ReceiverPort
 from reconciler.service.ports import trouble
 from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
-from tests.reconciler.dashboard.test_app import free_port
 from tests.support.damage import overwrite, pages_of
 from tests.support.service import COMMAND, TOKEN, Service, children, run, runs, until, until_recorded
 

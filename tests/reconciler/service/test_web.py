@@ -19,8 +19,8 @@ from reconciler.service import probe
 from reconciler.service.admin import serve_metrics
 from reconciler.service.errors import ServiceError
 from reconciler.service.web import WebServer
+from reconciler.simulator.ports import free_port
 from reconciler.supervisor import Supervisor
-from tests.reconciler.dashboard.test_app import free_port
 from tests.support.waiting import until
 
 

@@ -44,20 +44,22 @@ class ByteBudget:
 
 
 class Reservation:
-    """The bytes that one body takes from a budget: from the strangers' budget until its sender is proven."""
+    """The bytes that one body takes from a budget: from the one for unauthenticated requests until its sender is
+    authenticated.
+    """
 
-    def __init__(self, budget: ByteBudget, strangers: ByteBudget) -> None:
+    def __init__(self, budget: ByteBudget, unauthenticated: ByteBudget) -> None:
         self.size = 0
         self._budget = budget
-        self._current = strangers
+        self._current = unauthenticated
 
     def take(self, size: int) -> None:
         """Reserve more bytes. Raises RequestRejected (503) where too few are left."""
         self._current.take(size)
         self.size += size
 
-    def mark_proven(self) -> None:
-        """Move the bytes to the main budget: the sender is proven.
+    def mark_authenticated(self) -> None:
+        """Move the bytes to the main budget: the sender is authenticated.
 
         Raises RequestRejected (503) where too few are left.
         """

@@ -26,12 +26,12 @@ NAMED = 5
 """So many hooks are named at most."""
 MAX_WAITING = 10_000
 """How many webhooks may wait for their commit before more are rejected."""
-STRANGERS_SHARE = 4
+UNAUTHENTICATED_SHARE = 4
 """Bodies whose signature is not checked yet have a budget of their own: `receiver.max_pending_bytes` divided by this.
 So senders without a valid token or signature can't block those with a token."""
-PROVEN = "reconciler.proven"
+AUTHENTICATED = "reconciler.authenticated"
 """The name of an extension in the ASGI scope: a function of the web server that is called when a request's headers
-prove its sender. The web server then keeps the connection open, however many others arrive."""
+authenticate its sender. The web server then keeps the connection open, however many others arrive."""
 
 _KEPT: dict[bytes, str] = {name.lower().encode(): name for name in KEPT_HEADERS}
 
@@ -69,10 +69,10 @@ class WebhookEndpoint:
         self._guards = guards
         self._max_body = max_body
         self._budget = ByteBudget(max_pending_bytes)
-        self._strangers = ByteBudget(max(max_body, max_pending_bytes // STRANGERS_SHARE))
+        self._unauthenticated = ByteBudget(max(max_body, max_pending_bytes // UNAUTHENTICATED_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reservation = Reservation(self._budget, self._strangers)
+        reservation = Reservation(self._budget, self._unauthenticated)
         try:
             webhook = await self._webhook(scope, receive, reservation)
             read_at = time.perf_counter()
@@ -101,15 +101,15 @@ class WebhookEndpoint:
         rejection = guard.rejection_by_headers(headers)
         if rejection is not None:
             raise RequestRejected(401, rejection)
-        if guard.is_proven(headers):
-            reservation.mark_proven()
-            scope.get("extensions", {}).get(PROVEN, _ignore)()
+        if guard.is_authenticated(headers):
+            reservation.mark_authenticated()
+            scope.get("extensions", {}).get(AUTHENTICATED, _ignore)()
         declared = headers.get(b"content-length")
         body = await read(receive, declared=declared, limit=self._max_body, reservation=reservation)
         rejection = guard.rejection_by_body(headers, body)
         if rejection is not None:
             raise RequestRejected(401, rejection)
-        reservation.mark_proven()
+        reservation.mark_authenticated()
         check_json_object(body)
         kept = {name: headers[raw].decode("latin-1") for raw, name in _KEPT.items() if raw in headers}
         return ReceivedWebhook(guard.source, times.now(), kept, body)

@@ -38,8 +38,8 @@ class HookGuard:
             return _form_rejection(headers)
         return self._token_rejection(headers)
 
-    def is_proven(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether the headers alone prove the sender. A signature proves it only with the body."""
+    def is_authenticated(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the headers alone authenticate the sender. A signature does so only together with the body."""
         return self._token is not None and self._shows_token(headers)
 
     def rejection_by_body(self, headers: dict[bytes, bytes], body: bytes) -> str | None:

@@ -84,7 +84,7 @@ def test_no_path_redirects(service: Service, path: str) -> None:
         assert httpx.get(service.url + elsewhere).status_code == 404
 
 
-def test_a_stranger_is_told_of_a_few_hooks_only() -> None:
+def test_an_unauthenticated_client_is_told_of_a_few_hooks_only() -> None:
     assert named(["a", "b"]) == "a, b"
     assert named(str(n) for n in range(2000)) == "0, 1, 2, 3, 4, …"
 

@@ -178,8 +178,8 @@ class TestRabbitMQ:
         assert (await queue.get(no_ack=True)).message_id == "evt_x_2"
         [missing] = await sent(made("rabbitmq", url=url, exchange="no-such"), message())
         assert "no-such" in (missing.error or "")
-        [stranger] = await sent(made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")), message())
-        assert not stranger.accepted
+        [wrong_password] = await sent(made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")), message())
+        assert not wrong_password.accepted
         assert "wrong" not in made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")).address
         await kind.close()
 

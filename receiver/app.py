@@ -60,7 +60,7 @@ def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> A
         hooks = named((PATH if name == "default" else f"{PATH}/{name}" for name in guards), " or ")
         why = f"there is nothing at {path[:200]}: post webhooks to {hooks}"
         if request.method == "POST":
-            log.warning("webhook rejected", status=404, why=why, path=path)
+            log.warning("webhook rejected", status=404, reason=why, path=path)
         return PlainTextResponse(f"{why}\n", 404)
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Mount("/", app=request_response(elsewhere))]

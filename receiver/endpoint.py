@@ -149,7 +149,7 @@ def _is_json(content_type: bytes) -> bool:
 
 
 async def _reject(scope: Scope, send: Send, rejection: RequestRejected) -> None:
-    log.warning("webhook rejected", status=rejection.status, why=rejection.why, path=scope["path"])
+    log.warning("webhook rejected", status=rejection.status, reason=rejection.why, path=scope["path"])
     words = rejection.why.encode("utf-8", "replace") + b"\n"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

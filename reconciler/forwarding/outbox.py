@@ -85,7 +85,7 @@ class Outbox:
         """The ledger may have changed: this destination may be paused or resumed, and other deliveries may be due."""
         was_paused, self._paused = self._paused, state.paused_at is not None
         if self._paused and not was_paused:
-            self._log.info("destination paused", why=state.paused_why)
+            self._log.info("destination paused", reason=state.paused_why)
         if state.resumes != self._resumes:
             self._resumes = state.resumes
             self._breaker.take_over(state.breaker)

@@ -62,7 +62,7 @@ class ScheduledJobs:
         if parts is None:
             log.warning(
                 "reconciliation is off: webhooks are recorded and forwarded, but missed events are not recovered",
-                why="no gitlab.token" if config().gitlab.token is None else "no projects",
+                reason="no gitlab.token" if config().gitlab.token is None else "no projects",
             )
             self._supervisor.forget("polling")
             if config().projects or config().groups:

@@ -192,7 +192,7 @@ def test_a_wrong_path_is_told_where_webhooks_are_posted(service: Service, path: 
     assert answer.status_code == 404
     assert "post webhooks to /webhooks/gitlab or /webhooks/gitlab/signed or" in answer.text
     line = service.wait_for_log("webhook rejected", path=path)
-    assert line["why"] == answer.text.strip()
+    assert line["reason"] == answer.text.strip()
     assert httpx.get(service.url + path).status_code == 404
     unknown = service.post(PUSH, path="/webhooks/gitlab/other")
     assert (unknown.status_code, "one of default, signed, moving" in unknown.text) == (404, True)

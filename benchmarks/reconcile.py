@@ -35,7 +35,7 @@ async def _measure() -> list[Row]:
 
 
 class _Clock:
-    """The time of both GitLab and the service: rounds need not be waited for."""
+    """The time of both GitLab and the service: the intervals between polls need not be waited for."""
 
     def __init__(self) -> None:
         self.now = times.now()
@@ -80,7 +80,7 @@ async def _thousand_projects() -> list[Row]:
         world.add_project(number, f"group/p{number}")
     with Simulator(world) as gitlab:
         async with _service(gitlab, clock, names) as parts:
-            await parts.rounds.catch_up()
+            await parts.schedule.catch_up()
             before, looks, found = _asked(gitlab), 0, 0
             for minute in range(MINUTES + 1):
                 clock.now += 60_000
@@ -88,7 +88,7 @@ async def _thousand_projects() -> list[Row]:
                     for number in names[:ACTIVE]:
                         world.push(number)
                 asked = _asked(gitlab)
-                due = await parts.rounds.due()
+                due = await parts.schedule.due()
                 looks += _asked(gitlab) - asked
                 for counts in await asyncio.gather(*(parts.poller.poll(name) for name in due)):
                     found += counts.new if counts else 0
@@ -110,11 +110,11 @@ async def _all_quiet() -> float:
         world.add_project(number, f"group/p{number}")
     with Simulator(world) as gitlab:
         async with _service(gitlab, clock, names) as parts:
-            await parts.rounds.catch_up()
+            await parts.schedule.catch_up()
             before = _asked(gitlab)
             for _ in range(MINUTES):
                 clock.now += 60_000
-                await asyncio.gather(*(parts.poller.poll(name) for name in await parts.rounds.due()))
+                await asyncio.gather(*(parts.poller.poll(name) for name in await parts.schedule.due()))
             return (_asked(gitlab) - before) / MINUTES
 
 

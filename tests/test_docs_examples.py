@@ -14,7 +14,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 
-from reconciler.config.kinds import BUILT_IN
+from reconciler.config.destination_kinds import BUILT_IN
 from tests.support.brokers import broker
 
 PAGES = sorted(Path(__file__).parents[1].glob("docs/**/*.md"))

@@ -11,6 +11,7 @@ import msgspec
 import typer
 from sqlite_utils import Database
 
+from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     LARGEST_ID,
@@ -25,14 +26,13 @@ from reconciler.cli.common import (
     shown,
 )
 from reconciler.cli.event_ids import EventArgument, numbers
-from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.resend import YesOption
 from reconciler.cli.tables import Listing
 from reconciler.cli.trial import send_trial
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import parts

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from reconciler import logs
+from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     FAILED,
@@ -29,7 +30,6 @@ from reconciler.cli.common import (
     shown,
 )
 from reconciler.cli.grouping import grouped, named
-from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import HOW, moment
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config

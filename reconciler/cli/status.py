@@ -14,7 +14,7 @@ from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views.status import ProjectStatus, Status
 from reconciler.ledger.views.status import status as read_status
 from reconciler.polling.knowledge import asked
-from reconciler.polling.rounds import expected
+from reconciler.polling.schedule import expected
 from reconciler.sources.table import keeps
 
 

@@ -18,9 +18,9 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.projects import Projects
-from reconciler.polling.reader import WindowReader
 from reconciler.polling.threads import in_thread
 from reconciler.polling.watchlist import FAILED, in_words
+from reconciler.polling.window_reader import WindowReader
 from reconciler.sources.client import Client
 from reconciler.sources.errors import GitLabRefused, NoHook, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.hook_log import HookLog

@@ -72,8 +72,8 @@ class ScheduledJobs:
             return
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)
         # One job: each turn spreads its polls over the interval.
-        self._schedule("polling", parts.rounds.turn, every)
-        self._catch_up = self._supervisor.until_done("catch-up", parts.rounds.catch_up)
+        self._schedule("polling", parts.schedule.turn, every)
+        self._catch_up = self._supervisor.until_done("catch-up", parts.schedule.catch_up)
 
     def stop(self) -> None:
         """Start no more jobs, and cancel the running ones: they run after the next start."""

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import time
 
-from reconciler.service import ports
+from reconciler.service import listen_addresses
 from reconciler.service.errors import ServiceError
 from reconciler.service.web import is_listening, listen
 
@@ -21,7 +21,7 @@ class ReceiverPort:
     def __init__(self, host: str, port: int) -> None:
         """Bind it. Raises ServiceError if it can't be bound."""
         deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and ports.is_taken(host, port):
+        while time.monotonic() < deadline and listen_addresses.is_taken(host, port):
             time.sleep(PAUSE_S)
         self.listener: socket.socket | None = listen(host, port)
         self.number: int = self.listener.getsockname()[1]

@@ -190,7 +190,7 @@ class Life:
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
         await self.ledger.note_start(times.now())
         self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=tests)
-        await self.parts.rounds.catch_up()
+        await self.parts.schedule.catch_up()
 
     async def poll(self) -> None:
         if self.parts is not None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination, RetryConfig
-from reconciler.config.kinds import find_kind
 from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.kind import Kind, attempt_batch

@@ -19,7 +19,7 @@ import pytest
 import redis.asyncio
 from nats.js.api import StreamConfig
 
-from reconciler.config.kinds import find_kind
+from reconciler.config.destination_kinds import find_kind
 from reconciler.events import times
 from reconciler.forwarding.kind import Kind, attempt_batch
 from reconciler.forwarding.message import NOT_SENT, Answer, Message

@@ -17,8 +17,8 @@ import pytest
 import redis.asyncio
 from nats.js.api import StreamConfig
 
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.events import times
 from reconciler.forwarding.kind import Connected, Kind, attempt
 from reconciler.forwarding.message import Answer, DeliveryRejected, Message, NotAccepted

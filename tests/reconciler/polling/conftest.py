@@ -18,7 +18,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.reconciling import reconciling
-from reconciler.polling.rounds import expected
+from reconciler.polling.schedule import expected
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.table import keeps

@@ -144,7 +144,7 @@ async def test_a_project_that_comes_back_is_watched_again(make_house: MakeHouse)
     house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
     world = house.gitlab.world
     world.add_project(43, "group/other")
-    await house.parts.rounds.catch_up()
+    await house.parts.schedule.catch_up()
     for archived in (True, False):
         world.projects[43].archived = archived
         house.now = Millis(house.now + HOUR)

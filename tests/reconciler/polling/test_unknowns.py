@@ -46,7 +46,7 @@ from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
 from reconciler.metrics.collectors import LedgerCollector
-from reconciler.polling import rounds
+from reconciler.polling import schedule
 from reconciler.polling.knowledge import SharedLook, look
 from reconciler.polling.reconciling import reconciling
 from reconciler.service.alerting import LOOK_S, Alerting
@@ -128,11 +128,11 @@ class House(conftest.House):
         """Everything is asked once, some time later, and it is looked whether that is worth an alert."""
         self.now = Millis(self.now + after)
         self.parts.poller._refused.clear()  # the quarter of an hour is over
-        self.parts.rounds._groups_read_at = None
+        self.parts.schedule._groups_read_at = None
         await self.ledger.heartbeat(self.now)
         if received:
             self.receiver_is_alive()
-        await self.parts.rounds.catch_up()
+        await self.parts.schedule.catch_up()
         await self.alerting._review()
 
     def told(self) -> list[tuple[str, str, str]]:
@@ -312,7 +312,7 @@ async def test_one_source_in_trouble_stops_no_other(house: House, gitlab: Failin
 async def test_a_group_that_hangs_holds_no_project_up(
     gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "GROUPS_PATIENCE_S", 0.01)
+    monkeypatch.setattr(schedule, "GROUPS_PATIENCE_S", 0.01)
     house = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": "30s"})
     monkeypatch.setattr(times, "now", lambda: house.now)
     await house.wake()

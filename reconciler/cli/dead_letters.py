@@ -140,7 +140,7 @@ def replay(
     if not (event_ids or every or destination or project or kind or since or until):
         fail("say which dead letters: give IDs, --destination, --project, --kind, --from and --to, or --all", USAGE)
     loaded = read_config(config)
-    wanted = ResendRequest(filter=_filter(project, kind, since, until), dead_only=True)
+    wanted = ResendRequest(filter=_filter(project, kind, since, until), dead_letters_only=True)
     resend(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
 
 

@@ -35,12 +35,12 @@ def routes(destinations: Iterable[Destination], ids: Mapping[str, int]) -> list[
 
 def make_filter(destination: Destination) -> Test:
     """A destination's whole filter as one test. The test may raise Undecided."""
-    tests = [test for _, test in parts(destination)]
+    tests = [test for _, test in conditions(destination)]
     return lambda candidate: all(test(candidate) for test in tests)
 
 
-def parts(destination: Destination) -> list[tuple[str, Test]]:
-    """The parts of a filter by name, cheap ones first."""
+def conditions(destination: Destination) -> list[tuple[str, Test]]:
+    """The conditions of a filter by name, cheap ones first."""
     wanted = destination.filter
     if destination.type == "alerts":
         found: list[tuple[str, Test]] = [("type: alerts", lambda c: c.summary.kind == ALERT)]

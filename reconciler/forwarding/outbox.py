@@ -272,7 +272,7 @@ class Outbox:
             self._log.debug("delivered", event_id=tried.event_id, status=tried.status, attempt=tried.number)
             return
         about = {"event_id": tried.event_id, "status": tried.status, "attempt": tried.number}
-        if one.is_dead:
+        if one.is_dead_letter:
             self._log.warning(f"dead letter: {one.why}", error=tried.error, **about)
         else:
             log_it = self._log.warning if was_up else self._log.debug
@@ -283,7 +283,7 @@ class Outbox:
         self._free({one.queued.lane for one in outcomes})
         if any(one.gone for one in outcomes):
             self._paused, self._is_gone = True, False
-        if breaker_changed or any(one.gone or one.is_dead for one in outcomes):
+        if breaker_changed or any(one.gone or one.is_dead_letter for one in outcomes):
             self._watcher.trouble()
         for one in outcomes:
             tried = one.attempt

@@ -128,7 +128,7 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(
 
 async def test_a_backfill_says_so_too(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
-    backfill = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
+    backfill = Backfill(house.polling, house.config.reconcile, ledger=house.ledger)
     report = await backfill.project(PROJECT, Interval(Millis(NOW - DAY), NOW), lambda *_: lambda *_: None)
     assert report.error is None
     assert sorted(report.skipped) == OFF

@@ -23,7 +23,7 @@ from reconciler.ledger.intake.intake import Appender, ReceivedWebhook
 
 PATH = "/webhooks/gitlab"
 NAMED = 5
-"""So many hooks are named at most."""
+"""At most this many hooks are named in an answer."""
 MAX_WAITING = 10_000
 """How many webhooks may wait for their commit before more are rejected."""
 UNAUTHENTICATED_SHARE = 4
@@ -46,7 +46,7 @@ class Observer(Protocol):
     """Counts webhooks."""
 
     def acknowledged(self, seconds: float) -> None:
-        """A webhook was acknowledged so long after its body was read."""
+        """A webhook was acknowledged this many seconds after its body was read."""
 
     def rejected(self, status: int) -> None:
         """A webhook was answered with this status."""
@@ -134,13 +134,13 @@ class WebhookEndpoint:
 
 
 def named(hooks: Iterable[str], between: str = ", ") -> str:
-    """Some of the hooks, for whoever has configured a wrong URL: it may also be anybody."""
+    """The first few hooks, for someone who has configured a wrong URL. Not all of them, because anyone can ask."""
     first = list(itertools.islice(hooks, NAMED + 1))
     return between.join(first[:NAMED]) + (f"{between}…" if len(first) > NAMED else "")
 
 
 def _ignore() -> None:
-    """Stands in where the web server has no such extension."""
+    """Used if the web server has no such extension."""
 
 
 def _is_json(content_type: bytes) -> bool:

@@ -89,7 +89,7 @@ def _kinds(words: Iterable[str]) -> Test:
 
 
 def path_matches(path: str, pattern: str) -> bool:
-    """Whether a pattern matches a project's path. GitLab's paths ignore case."""
+    """Whether a pattern matches a project's path. Paths in GitLab are case-insensitive."""
     return fnmatchcase(path.lower(), pattern.lower())
 
 
@@ -128,7 +128,7 @@ def _expression(text: str) -> Test:
 
 
 class _Limited(TreeInterpreter):
-    """JMESPath's interpreter with a time limit: a body can make nested projections loop very often."""
+    """JMESPath's interpreter with a time limit: a body can make nested projections loop a great many times."""
 
     def __init__(self) -> None:
         super().__init__()

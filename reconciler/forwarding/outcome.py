@@ -98,7 +98,7 @@ def classify(
 def classify_message_error(
     retry: RetryConfig, queued: Queued, attempt: Attempt, error: Exception, *, now: Millis
 ) -> Outcome:
-    """Classify an error that prevented the message: the destination was not asked, so nothing is known of it.
+    """Classify an error that prevented the message: the destination was not asked, so this says nothing about it.
 
     A transform that fails for an event would fail at every attempt: a dead letter, to be resent once the transform
     is fixed. Any other error is a bug in this program that a later version may fix, so it is retried.

@@ -24,14 +24,14 @@ SendBatch = Callable[[Sequence[Message]], Awaitable[Sequence[Answer]]]
 
 
 ALONE_AFTER = 3
-"""A delivery that failed so often leaves its batch."""
+"""A delivery that has failed this many times leaves its batch."""
 
 
 def together(ready: Sequence[Ready]) -> list[list[Ready]]:
     """What goes out together: a batch, and each delivery that has failed often alone.
 
-    It may be what makes the destination fail a whole batch: it would take the others with it again and again, until
-    all of them are dead letters. What comes after it in its lane waits for it.
+    Such a delivery may be why whole batches fail. In a batch it would make the others fail again and again, until all
+    of them are dead letters. What comes after it in its lane waits for it.
     """
     batch: list[Ready] = []
     alone: list[list[Ready]] = []

@@ -26,7 +26,7 @@ RESERVED_FILES = 96
 """File descriptors reserved for the ledger, the log, destinations, and GitLab."""
 FEWEST_CONNECTIONS = 16
 LOG_AGAIN_S = 10.0
-"""The least time between two equal log lines, so that unauthenticated clients can't fill the log."""
+"""The minimum time between two equal log lines, so that unauthenticated clients can't fill the log."""
 
 _TLS = b"\x16\x03"
 """The first bytes of a TLS handshake. No HTTP request begins like this."""
@@ -115,7 +115,7 @@ class Bounded(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._waiting = self._timed = Waiting.REQUEST
         self._fruitless = 0
-        """Bytes received since a head began, or since the last byte of a body: a head or a trailer."""
+        """Bytes of the current head or trailer: received since a head began, or since the last byte of a body."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

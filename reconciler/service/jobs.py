@@ -76,7 +76,7 @@ class ScheduledJobs:
         self._catch_up = self._supervisor.until_done("catch-up", polling.schedule.catch_up)
 
     def stop(self) -> None:
-        """Start no more jobs, and cancel the running ones: they run after the next start."""
+        """Start no more jobs, and cancel the running ones: they run again after the next start."""
         self._scheduler.shutdown(wait=False)
         self._end()
 

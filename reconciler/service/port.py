@@ -1,4 +1,4 @@
-"""The receiver's port, as the parent has it: no connection is refused while the receiver restarts."""
+"""The receiver's port, which the parent holds: no connection is refused while the receiver restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReceiverPort:
         self._host = host
 
     def listen_again(self) -> None:
-        """Replace a socket that does not listen any more, though nobody closed it, if that can be done now."""
+        """Replace a socket that has stopped listening although nobody closed it, if that is possible now."""
         if self.listener is not None and not is_listening(self.listener):
             self.close()
         if self.listener is None:

@@ -284,8 +284,8 @@ def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
             continue
         for hook in found:
             until = times.parse(hook.disabled_until)
-            off_until = "-" if until is None or until < time.time() * 1000 else shown(times.iso(until))
-            listing.add(path, hook.name, str(hook.id), hook.alert_status or "-", off_until, hook.url)
+            disabled_until = "-" if until is None or until < time.time() * 1000 else shown(times.iso(until))
+            listing.add(path, hook.name, str(hook.id), hook.alert_status or "-", disabled_until, hook.url)
         if not found:
             bare.append(path)
     if listing:

@@ -18,8 +18,8 @@ from benchmarks.material import fill, ledger, sightings
 from benchmarks.quick import size
 from benchmarks.receiver import running
 from benchmarks.table import Row
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.events.times import Millis
 from reconciler.forwarding.forwarder import Forwarder
 from reconciler.forwarding.kinds.http import EVERYWHERE, Http, HttpDestination

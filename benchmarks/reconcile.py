@@ -35,7 +35,7 @@ async def _measure() -> list[Row]:
 
 
 class _Clock:
-    """The time of both GitLab and the service: rounds need not be waited for."""
+    """The time of both GitLab and the service: the intervals between polls need not be waited for."""
 
     def __init__(self) -> None:
         self.now = times.now()
@@ -60,11 +60,11 @@ async def _service(gitlab: Simulator, clock: _Clock, projects: list[int]) -> Asy
         db = stack.enter_context(closing(connect(path)))
         reader = stack.enter_context(closing(connect(path, readonly=True)))
         ledger = Ledger(Writer(db), reader)
-        parts = reconciling(config, ledger=ledger)
+        polling = reconciling(config, ledger=ledger)
         try:
-            yield parts
+            yield polling
         finally:
-            parts.stop()
+            polling.stop()
             await ledger.close()
 
 
@@ -79,8 +79,8 @@ async def _thousand_projects() -> list[Row]:
     for number in names:
         world.add_project(number, f"group/p{number}")
     with Simulator(world) as gitlab:
-        async with _service(gitlab, clock, names) as parts:
-            await parts.rounds.catch_up()
+        async with _service(gitlab, clock, names) as polling:
+            await polling.schedule.catch_up()
             before, looks, found = _asked(gitlab), 0, 0
             for minute in range(MINUTES + 1):
                 clock.now += 60_000
@@ -88,9 +88,9 @@ async def _thousand_projects() -> list[Row]:
                     for number in names[:ACTIVE]:
                         world.push(number)
                 asked = _asked(gitlab)
-                due = await parts.rounds.due()
+                due = await polling.schedule.due()
                 looks += _asked(gitlab) - asked
-                for counts in await asyncio.gather(*(parts.poller.poll(name) for name in due)):
+                for counts in await asyncio.gather(*(polling.poller.poll(name) for name in due)):
                     found += counts.new if counts else 0
             a_minute = (_asked(gitlab) - before) / (MINUTES + 1)
     each = len(names) * len(SOURCES)
@@ -109,12 +109,12 @@ async def _all_quiet() -> float:
     for number in names:
         world.add_project(number, f"group/p{number}")
     with Simulator(world) as gitlab:
-        async with _service(gitlab, clock, names) as parts:
-            await parts.rounds.catch_up()
+        async with _service(gitlab, clock, names) as polling:
+            await polling.schedule.catch_up()
             before = _asked(gitlab)
             for _ in range(MINUTES):
                 clock.now += 60_000
-                await asyncio.gather(*(parts.poller.poll(name) for name in await parts.rounds.due()))
+                await asyncio.gather(*(polling.poller.poll(name) for name in await polling.schedule.due()))
             return (_asked(gitlab) - before) / MINUTES
 
 
@@ -129,15 +129,15 @@ async def _recovered() -> list[Row]:
             hook.first_pause_s = 86_400.0 if off else 0.0
             hook.failures = 4 if off else 0
             hook.disabled_until = clock.now / 1000 + 86_400 if off else 0.0
-            async with _service(gitlab, clock, [1]) as parts:
-                await parts.poller.poll(1)
+            async with _service(gitlab, clock, [1]) as polling:
+                await polling.poller.poll(1)
                 for _ in range(EVENTS):
                     clock.now += 60_000
                     world.anything(1)
                 await asyncio.to_thread(gitlab.courier.settle)
                 clock.now += 60_000
                 before = _asked(gitlab)
-                counts = await parts.poller.poll(1)
+                counts = await polling.poller.poll(1)
                 asked = _asked(gitlab) - before
         new = counts.new if counts else 0
         rows.append(Row(f"requests per recovered event: {what}", f"{asked / max(new, 1):.2f}",

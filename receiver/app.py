@@ -36,17 +36,17 @@ def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> A
         observer=observer,
     )
 
-    prove = SharedCheck(intake.check_writable)
+    check = SharedCheck(intake.check_writable)
 
     async def healthz(_: Request) -> Response:
         """The process is alive."""
         return PlainTextResponse("alive\n")
 
     async def readyz(_: Request) -> Response:
-        """Webhooks can be written to disk: a commit less than a second ago proves it."""
+        """Webhooks can be written to disk: a commit within the last second has shown it."""
         try:
             async with asyncio.timeout(PROOF_S):
-                await prove()
+                await check()
         except TimeoutError:
             why = f"a write has not ended within {PROOF_S:.0f} s: the disk hangs"
             return PlainTextResponse(f"webhooks can't be written to disk: {why}\n", 503, {"Retry-After": "30"})
@@ -60,7 +60,7 @@ def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> A
         hooks = named((PATH if name == "default" else f"{PATH}/{name}" for name in guards), " or ")
         why = f"there is nothing at {path[:200]}: post webhooks to {hooks}"
         if request.method == "POST":
-            log.warning("webhook rejected", status=404, why=why, path=path)
+            log.warning("webhook rejected", status=404, reason=why, path=path)
         return PlainTextResponse(f"{why}\n", 404)
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Mount("/", app=request_response(elsewhere))]

@@ -32,7 +32,7 @@ class ByteBudget:
     def take(self, size: int) -> None:
         """Take `size` bytes from the budget.
 
-        Raises RequestRejected (503) where too few are left. GitLab then notes a failed delivery, and the
+        Raises RequestRejected (503) if too few are left. GitLab then notes a failed delivery, and the
         reconciler recovers the event.
         """
         if self.used + size > self.limit and self.used:
@@ -44,22 +44,24 @@ class ByteBudget:
 
 
 class Reservation:
-    """The bytes that one body takes from a budget: from the strangers' budget until its sender is proven."""
+    """The bytes that one body takes from a budget: from the one for unauthenticated requests until its sender is
+    authenticated.
+    """
 
-    def __init__(self, budget: ByteBudget, strangers: ByteBudget) -> None:
+    def __init__(self, budget: ByteBudget, unauthenticated: ByteBudget) -> None:
         self.size = 0
         self._budget = budget
-        self._current = strangers
+        self._current = unauthenticated
 
     def take(self, size: int) -> None:
-        """Reserve more bytes. Raises RequestRejected (503) where too few are left."""
+        """Reserve more bytes. Raises RequestRejected (503) if too few are left."""
         self._current.take(size)
         self.size += size
 
-    def mark_proven(self) -> None:
-        """Move the bytes to the main budget: the sender is proven.
+    def mark_authenticated(self) -> None:
+        """Move the bytes to the main budget: the sender is authenticated.
 
-        Raises RequestRejected (503) where too few are left.
+        Raises RequestRejected (503) if too few are left.
         """
         if self._current is not self._budget:
             self._budget.take(self.size)
@@ -80,8 +82,8 @@ async def read(
 ) -> bytes:
     """Read a body of at most `limit` bytes, and reserve its bytes.
 
-    Raises RequestRejected with 413 as soon as the body is known to be too large, with 503 where the budget is used
-    up, and Disconnected where the body ends early.
+    Raises RequestRejected with 413 as soon as the body is known to be too large, with 503 if the budget is used
+    up, and Disconnected if the body ends early.
     """
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)

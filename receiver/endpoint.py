@@ -23,15 +23,15 @@ from reconciler.ledger.intake.intake import Appender, ReceivedWebhook
 
 PATH = "/webhooks/gitlab"
 NAMED = 5
-"""So many hooks are named at most."""
+"""At most this many hooks are named in an answer."""
 MAX_WAITING = 10_000
 """How many webhooks may wait for their commit before more are rejected."""
-STRANGERS_SHARE = 4
+UNAUTHENTICATED_SHARE = 4
 """Bodies whose signature is not checked yet have a budget of their own: `receiver.max_pending_bytes` divided by this.
 So senders without a valid token or signature can't block those with a token."""
-PROVEN = "reconciler.proven"
+AUTHENTICATED = "reconciler.authenticated"
 """The name of an extension in the ASGI scope: a function of the web server that is called when a request's headers
-prove its sender. The web server then keeps the connection open, however many others arrive."""
+authenticate its sender. The web server then keeps the connection open, however many others arrive."""
 
 _KEPT: dict[bytes, str] = {name.lower().encode(): name for name in KEPT_HEADERS}
 
@@ -46,7 +46,7 @@ class Observer(Protocol):
     """Counts webhooks."""
 
     def acknowledged(self, seconds: float) -> None:
-        """A webhook was acknowledged so long after its body was read."""
+        """A webhook was acknowledged this many seconds after its body was read."""
 
     def rejected(self, status: int) -> None:
         """A webhook was answered with this status."""
@@ -69,10 +69,10 @@ class WebhookEndpoint:
         self._guards = guards
         self._max_body = max_body
         self._budget = ByteBudget(max_pending_bytes)
-        self._strangers = ByteBudget(max(max_body, max_pending_bytes // STRANGERS_SHARE))
+        self._unauthenticated = ByteBudget(max(max_body, max_pending_bytes // UNAUTHENTICATED_SHARE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reservation = Reservation(self._budget, self._strangers)
+        reservation = Reservation(self._budget, self._unauthenticated)
         try:
             webhook = await self._webhook(scope, receive, reservation)
             read_at = time.perf_counter()
@@ -101,15 +101,15 @@ class WebhookEndpoint:
         rejection = guard.rejection_by_headers(headers)
         if rejection is not None:
             raise RequestRejected(401, rejection)
-        if guard.is_proven(headers):
-            reservation.mark_proven()
-            scope.get("extensions", {}).get(PROVEN, _ignore)()
+        if guard.is_authenticated(headers):
+            reservation.mark_authenticated()
+            scope.get("extensions", {}).get(AUTHENTICATED, _ignore)()
         declared = headers.get(b"content-length")
         body = await read(receive, declared=declared, limit=self._max_body, reservation=reservation)
         rejection = guard.rejection_by_body(headers, body)
         if rejection is not None:
             raise RequestRejected(401, rejection)
-        reservation.mark_proven()
+        reservation.mark_authenticated()
         check_json_object(body)
         kept = {name: headers[raw].decode("latin-1") for raw, name in _KEPT.items() if raw in headers}
         return ReceivedWebhook(guard.source, times.now(), kept, body)
@@ -134,13 +134,13 @@ class WebhookEndpoint:
 
 
 def named(hooks: Iterable[str], between: str = ", ") -> str:
-    """Some of the hooks, for whoever has configured a wrong URL: it may also be anybody."""
+    """The first few hooks, for someone who has configured a wrong URL. Not all of them, because anyone can ask."""
     first = list(itertools.islice(hooks, NAMED + 1))
     return between.join(first[:NAMED]) + (f"{between}…" if len(first) > NAMED else "")
 
 
 def _ignore() -> None:
-    """Stands in where the web server has no such extension."""
+    """Used if the web server has no such extension."""
 
 
 def _is_json(content_type: bytes) -> bool:
@@ -149,7 +149,7 @@ def _is_json(content_type: bytes) -> bool:
 
 
 async def _reject(scope: Scope, send: Send, rejection: RequestRejected) -> None:
-    log.warning("webhook rejected", status=rejection.status, why=rejection.why, path=scope["path"])
+    log.warning("webhook rejected", status=rejection.status, reason=rejection.why, path=scope["path"])
     words = rejection.why.encode("utf-8", "replace") + b"\n"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

@@ -22,8 +22,8 @@ _SIGNATURE = re.compile(rb"v1,[A-Za-z0-9+/]{43}=")
 class HookGuard:
     """Checks one hook's webhooks.
 
-    Where a signing token is configured, a webhook with a signature must pass its check; the plain token does not
-    help it. A webhook without a signature may still use the plain token, while hooks are being migrated
+    Where a signing token is configured, a webhook with a signature must pass its check; the plain token is not
+    enough. A webhook without a signature may still use the plain token, while hooks are being migrated
     (docs/gitlab.md, "Webhook deliveries").
     """
 
@@ -33,17 +33,17 @@ class HookGuard:
         self._signed = Webhook(hook.signing_token.get_secret_value()) if hook.signing_token else None
 
     def rejection_by_headers(self, headers: dict[bytes, bytes]) -> str | None:
-        """Why the headers alone reject a webhook, so that its body need not be read; None where they don't."""
+        """Why the headers alone reject a webhook, so that its body need not be read; None if they don't."""
         if self._must_sign(headers):
             return _form_rejection(headers)
         return self._token_rejection(headers)
 
-    def is_proven(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether the headers alone prove the sender. A signature proves it only with the body."""
+    def is_authenticated(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the headers alone authenticate the sender. A signature does so only together with the body."""
         return self._token is not None and self._shows_token(headers)
 
     def rejection_by_body(self, headers: dict[bytes, bytes], body: bytes) -> str | None:
-        """Why the body rejects a webhook whose headers are valid; None where it doesn't."""
+        """Why the body rejects a webhook whose headers are valid; None if it doesn't."""
         if self._signed is None or not self._must_sign(headers):
             return None
         names = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -67,7 +67,7 @@ class HookGuard:
 
 
 def _form_rejection(headers: dict[bytes, bytes]) -> str | None:
-    """Why a signature can't be valid, as far as the headers tell; None where it can be."""
+    """Why a signature can't be valid, as far as the headers show; None if it may be valid."""
     if not headers.get(b"webhook-id"):
         return "the signature is not valid: webhook-id is missing"
     stamp = headers.get(b"webhook-timestamp", b"")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.config.kinds import BUILT_IN, GROUP, find_kind
+from reconciler.config.destination_kinds import BUILT_IN, GROUP, find_kind
 from reconciler.forwarding.kind import Connected
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,8 @@ import yaml
 from pydantic import BaseModel
 
 from reconciler.cli.app import command_line
+from reconciler.config.destination_kinds import BUILT_IN, find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import BUILT_IN, find_kind
 from reconciler.config.load import load
 from reconciler.config.models import Config
 from reconciler.events.kinds import MIRRORED, UNMIRRORED

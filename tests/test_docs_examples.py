@@ -13,7 +13,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 
-from reconciler.config.kinds import BUILT_IN
+from reconciler.config.destination_kinds import BUILT_IN
 from reconciler.simulator.ports import free_port
 from tests.support.brokers import broker
 

@@ -81,7 +81,7 @@ def test_a_fault_in_any_part_shows_no_secret(
         dashboard = service.line("dashboard ready")["url"]
 
         def poke() -> bool:
-            """Everything that a stranger, GitLab, and an admin do, secrets in hand."""
+            """Everything that an unauthenticated client, GitLab, and an admin do, secrets in hand."""
             headers = {"Content-Type": "application/json", "X-Gitlab-Token": SECRETS["hook"], "X-Gitlab-Event": "x"}
             headers["Authorization"] = f"Bearer {SECRETS['passing by']}"
             with httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0)) as client:
@@ -116,7 +116,7 @@ log.info("large", body="x" * 50_000_000)
 """
 
 
-def test_what_strangers_wrote_does_not_act_on_a_terminal(terminal: bool) -> None:
+def test_text_from_outside_does_not_act_on_a_terminal(terminal: bool) -> None:
     with Running("-c", SHOWING.format(nasty=NASTY), terminal=terminal) as shown:
         shown.wait()
         until(lambda: "large" in shown.logged)

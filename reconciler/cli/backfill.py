@@ -157,20 +157,20 @@ async def _backfill(
     async with open_beside(config.ledger.path) as ledger:
         if not no_forward and not dry_run:
             ledger.set_routes(await _routes(config, ledger))
-        parts = reconciling(config, ledger=ledger, details=details)
-        work = Backfill(parts, config.reconcile, ledger=ledger, dry_run=dry_run)
+        polling = reconciling(config, ledger=ledger, details=details)
+        work = Backfill(polling, config.reconcile, ledger=ledger, dry_run=dry_run)
         try:
             if not names:
-                await parts.projects.refresh_groups()
+                await polling.projects.refresh_groups()
             with _progress() as progress:
                 show = _shower(progress)
                 reports = await asyncio.gather(
-                    *(work.project(name, window, show) for name in names or parts.projects.names)
+                    *(work.project(name, window, show) for name in names or polling.projects.names)
                 )
-                unread = {} if names else parts.projects.unread
+                unread = {} if names else polling.projects.unread
                 return reports, {str(group): str(error) for group, error in unread.items()}
         finally:
-            parts.stop()
+            polling.stop()
 
 
 async def _routes(config: Config, ledger: Ledger) -> list[Route]:

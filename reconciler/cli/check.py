@@ -26,9 +26,9 @@ from reconciler.cli.ports import ports
 from reconciler.cli.unknown import together
 from reconciler.cli.weak_secrets import MAKE_A_KEY, weaknesses
 from reconciler.config.building import CLOSE_PATIENCE_S
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
 from reconciler.config.guessing import SHORTEST_KEY, guessable_key
-from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.texts import without_credentials

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from sqlite_utils import Database
 
+from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     LARGEST_ID,
@@ -22,7 +23,6 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
 from reconciler.cli.filter_hints import filter_hints, print_no_match
-from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.resend import RateOption, YesOption, resend
@@ -140,7 +140,7 @@ def replay(
     if not (event_ids or every or destination or project or kind or since or until):
         fail("say which dead letters: give IDs, --destination, --project, --kind, --from and --to, or --all", USAGE)
     loaded = read_config(config)
-    wanted = ResendRequest(filter=_filter(project, kind, since, until), dead_only=True)
+    wanted = ResendRequest(filter=_filter(project, kind, since, until), dead_letters_only=True)
     resend(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ import msgspec
 import typer
 from sqlite_utils import Database
 
+from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     LARGEST_ID,
@@ -25,17 +26,16 @@ from reconciler.cli.common import (
     shown,
 )
 from reconciler.cli.event_ids import EventArgument, numbers
-from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
 from reconciler.cli.resend import YesOption
 from reconciler.cli.tables import Listing
 from reconciler.cli.trial import send_trial
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.forwarding.filters import parts
+from reconciler.forwarding.filters import conditions
 from reconciler.ledger import beside
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.destinations import DestinationState
@@ -71,11 +71,11 @@ def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
     if as_json:
         print_json(rows)
         return
-    listing = Listing("name", "kind", "type", "to", "state", "pending", "dead", right=("pending", "dead"),
-                      texts=("name", "to", "state"), spare=("type",))  # fmt: skip
+    listing = Listing("name", "kind", "type", "to", "state", "pending", "dead letters",
+                      right=("pending", "dead letters"), texts=("name", "to", "state"), spare=("type",))  # fmt: skip
     for row in rows:
         listing.add(*(str("-" if row[key] is None else row[key]) for key in
-                          ("name", "kind", "type", "to", "state", "pending", "dead")))  # fmt: skip
+                          ("name", "kind", "type", "to", "state", "pending", "dead_letters")))  # fmt: skip
     out.print(listing or "No destination is configured.")
 
 
@@ -187,8 +187,8 @@ def remove(
             fail(f"{name} is not in {config}, but the service still delivers to it: run `reload` first")
         counts = next(s for s in status.destination_statuses(db) if s.name == name)
         err.print(
-            f"{name} has {counts.pending:,} pending events and {counts.dead:,} dead letters. They are removed with "
-            "it; the events themselves are kept.",
+            f"{name} has {counts.pending:,} pending events and {counts.dead_letters:,} dead letters. "
+            "They are removed with it; the events themselves are kept.",
         )
         if not yes and not typer.confirm("Remove it?", err=True):
             fail("nothing was changed")
@@ -226,7 +226,7 @@ def _row(name: str, wanted: Destination | None, known: status.DestinationStatus 
         to = find_kind(wanted.kind)(wanted).address
         found |= {"kind": wanted.kind, "type": wanted.type, "to": to}
     plain = {} if known is None else msgspec.to_builtins(known)
-    return found | {"pending": None, "dead": None} | plain
+    return found | {"pending": None, "dead_letters": None} | plain
 
 
 def _try(
@@ -256,7 +256,7 @@ def _try(
 
 
 def _refusal(destination: Destination, candidate: Candidate) -> str | None:
-    for name, accepts in parts(destination):
+    for name, accepts in conditions(destination):
         try:
             if not accepts(candidate):
                 return name

@@ -10,6 +10,7 @@ import typer
 from rich.highlighter import JSONHighlighter
 from sqlite_utils import Database
 
+from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     LARGEST_ID,
@@ -26,7 +27,6 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.filter_hints import filter_hints, print_no_match
-from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.tables import Listing
 from reconciler.events.texts import pretty_json

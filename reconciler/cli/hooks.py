@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from reconciler import logs
+from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     FAILED,
@@ -29,7 +30,6 @@ from reconciler.cli.common import (
     shown,
 )
 from reconciler.cli.grouping import grouped, named
-from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.moments import HOW, moment
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
@@ -78,11 +78,11 @@ def ensure(
     loaded = _read(config)
     names = _names(project, loaded)
 
-    async def work(parts: Reconciling) -> list[Ensured]:
+    async def work(polling: Reconciling) -> list[Ensured]:
         found = []
-        for name in await _chosen(parts, names):
+        for name in await _chosen(polling, names):
             for hook in loaded.receiver.hooks:
-                found.append(await ensure_one(parts, name, hook, dry_run=dry_run))
+                found.append(await ensure_one(polling, name, hook, dry_run=dry_run))
         return found
 
     results = _run(loaded, work)
@@ -102,12 +102,12 @@ def list_hooks(
     loaded = _read(config)
     names = _names(project, loaded)
 
-    async def work(parts: Reconciling) -> list[tuple[str, list[Hook] | str]]:
+    async def work(polling: Reconciling) -> list[tuple[str, list[Hook] | str]]:
         found: list[tuple[str, list[Hook] | str]] = []
-        for name in await _chosen(parts, names):
+        for name in await _chosen(polling, names):
             try:
-                known = await parts.projects.find(name)
-                there = await in_thread(partial(parts.hooks.of, known.id, fresh=True))
+                known = await polling.projects.find(name)
+                there = await in_thread(partial(polling.hooks.of, known.id, fresh=True))
                 found.append((known.path or str(name), there))
             except SourceError as error:
                 found.append((str(name), str(error)))
@@ -147,19 +147,19 @@ def resend(
     wanted, start = set(delivery or ()), moment(since)
     name = project_name(project)
 
-    async def work(parts: Reconciling) -> list[dict[str, Any]]:
+    async def work(polling: Reconciling) -> list[dict[str, Any]]:
         assert name is not None  # noqa: S101 - the option is required
-        known = await parts.projects.find(name)
+        known = await polling.projects.find(name)
         chosen: list[tuple[Hook, Delivery]] = []
-        for hook in await in_thread(lambda: parts.hooks.of(known.id, fresh=True)):
-            for record in (await in_thread(partial(_deliveries, parts, hook)))[::-1]:
+        for hook in await in_thread(lambda: polling.hooks.of(known.id, fresh=True)):
+            for record in (await in_thread(partial(_deliveries, polling, hook)))[::-1]:
                 if (record.id in wanted) if wanted else _is_wanted(record, start):
                     chosen.append((hook, record))
         if missing := sorted(wanted - {record.id for _, record in chosen}):
             numbers = ", ".join(map(str, missing))
             fail(f"delivery {numbers}: not in GitLab's log of our webhooks in {project}; nothing was resent")
         if not dry_run:
-            await _resend(parts, chosen)
+            await _resend(polling, chosen)
         return [
             {"delivery": record.id, "hook": hook.name, "event": record.hook_event, "status": record.status}
             for hook, record in chosen
@@ -177,15 +177,15 @@ def resend(
         out.print("Dry run: nothing was resent." if dry_run else f"Resent: {len(done)}.")
 
 
-def _deliveries(parts: Reconciling, hook: Hook) -> list[Delivery]:
-    return [Delivery(record.shown) for page in parts.hooks.log(hook) for record in page.records]
+def _deliveries(polling: Reconciling, hook: Hook) -> list[Delivery]:
+    return [Delivery(record.shown) for page in polling.hooks.log(hook) for record in page.records]
 
 
 def _is_wanted(record: Delivery, start: int | None) -> bool:
     return record.failed and (start is None or (record.made_at or start) >= start)
 
 
-async def _resend(parts: Reconciling, chosen: list[tuple[Hook, Delivery]]) -> None:
+async def _resend(polling: Reconciling, chosen: list[tuple[Hook, Delivery]]) -> None:
     if len(chosen) > 1:
         wait = _duration(RESEND_PAUSE_S * (len(chosen) - 1))
         err.print(f"{len(chosen):,} to resend: GitLab allows 5 per minute, so this takes {wait}.")
@@ -193,7 +193,7 @@ async def _resend(parts: Reconciling, chosen: list[tuple[Hook, Delivery]]) -> No
         if done:
             err.print(f"{done:,} of {len(chosen):,} sent; waiting {RESEND_PAUSE_S:g} s …")
             await asyncio.sleep(RESEND_PAUSE_S)
-        await in_thread(partial(parts.hooks.resend, hook, record.id))
+        await in_thread(partial(polling.hooks.resend, hook, record.id))
 
 
 def _duration(seconds: float) -> str:
@@ -214,11 +214,11 @@ def _names(project: list[str] | None, config: Config) -> list[int | str]:
     return [name for text in project or [] if (name := project_name(text)) is not None]
 
 
-async def _chosen(parts: Reconciling, names: list[int | str]) -> list[int | str]:
+async def _chosen(polling: Reconciling, names: list[int | str]) -> list[int | str]:
     """The given projects, or all that are configured."""
     if not names:
-        await parts.projects.refresh_groups()
-    return names or parts.projects.names
+        await polling.projects.refresh_groups()
+    return names or polling.projects.names
 
 
 def _run(config: Config, work: Callable[[Reconciling], Coroutine[Any, Any, T]]) -> T:
@@ -226,11 +226,11 @@ def _run(config: Config, work: Callable[[Reconciling], Coroutine[Any, Any, T]]) 
 
     async def main() -> T:
         async with open_beside(config.ledger.path) as ledger:
-            parts = reconciling(config, ledger=ledger)
+            polling = reconciling(config, ledger=ledger)
             try:
-                return await work(parts)
+                return await work(polling)
             finally:
-                parts.stop()
+                polling.stop()
 
     return asyncio.run(main())
 
@@ -284,8 +284,8 @@ def _print_hooks(results: list[tuple[str, list[Hook] | str]]) -> None:
             continue
         for hook in found:
             until = times.parse(hook.disabled_until)
-            off_until = "-" if until is None or until < time.time() * 1000 else shown(times.iso(until))
-            listing.add(path, hook.name, str(hook.id), hook.alert_status or "-", off_until, hook.url)
+            disabled_until = "-" if until is None or until < time.time() * 1000 else shown(times.iso(until))
+            listing.add(path, hook.name, str(hook.id), hook.alert_status or "-", disabled_until, hook.url)
         if not found:
             bare.append(path)
     if listing:

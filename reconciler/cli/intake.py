@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     FAILED,
@@ -23,7 +24,6 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
-from reconciler.cli.groups import ListUnlessNamed
 from reconciler.cli.tables import Listing
 from reconciler.ledger import beside
 from reconciler.ledger.recording import unrecorded

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from reconciler.config.models import Config
 from reconciler.ledger.storage.lock import service_process
-from reconciler.service.ports import listening, trouble
+from reconciler.service.listen_addresses import listening, trouble
 
 
 def ports(config: Config) -> Iterator[tuple[str, str | None]]:

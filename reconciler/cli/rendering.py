@@ -8,8 +8,8 @@ import msgspec
 from sqlite_utils import Database
 
 from reconciler.cli.common import out
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.formats import Formatter

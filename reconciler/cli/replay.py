@@ -47,6 +47,6 @@ def replay(
     start, end = time_range(since, until)
     wanted = ResendRequest(
         filter=Filter(project=project_name(project), kind=kind, since=start, until=end),
-        dead_only=dead,
+        dead_letters_only=dead,
     )
     resend(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)

@@ -68,7 +68,7 @@ def resend(
                 if wanted.event_ids:
                     letters.add(one.event_id)
         none = sorted(set(wanted.event_ids) - letters)
-        if wanted.dead_only and none:
+        if wanted.dead_letters_only and none:
             of = "" if destination is None else f" of {destination}"
             fail(f"{_ids(none)}: no dead letter{of}{_NOTHING_SENT}")
         total = sum(counts.values())

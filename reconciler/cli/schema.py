@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from reconciler.cli.common import fail
-from reconciler.config.kinds import BUILT_IN, find_kind
+from reconciler.config.destination_kinds import BUILT_IN, find_kind
 from reconciler.config.models import Config
 
 

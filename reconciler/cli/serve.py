@@ -41,7 +41,7 @@ def serve(
     faulthandler.enable()  # a crash of a library in C says where
     for hook in loaded.receiver.hooks:
         for weakness in weaknesses(hook):
-            log.warning("anyone could post events", hook=hook.name, why=weakness)
+            log.warning("anyone could post events", hook=hook.name, reason=weakness)
     if only is not None:
         _run(Role(only), loaded, config)
         return

@@ -14,7 +14,7 @@ from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views.status import ProjectStatus, Status
 from reconciler.ledger.views.status import status as read_status
 from reconciler.polling.knowledge import asked
-from reconciler.polling.rounds import expected
+from reconciler.polling.schedule import expected
 from reconciler.sources.table import keeps
 
 
@@ -48,15 +48,15 @@ def _print(found: Status, *, is_configured: bool) -> None:
     for words in grouped((_name(project), note) for project in found.projects for note in _notes(project)):
         out.print(f"  {words}")
     out.print()
-    destinations = Listing("destination", "state", "pending", "oldest", "dead", "last error",
-                           right=("pending", "dead"), texts=("destination", "last error"))  # fmt: skip
+    destinations = Listing("destination", "state", "pending", "oldest", "dead letters", "last error",
+                           right=("pending", "dead letters"), texts=("destination", "last error"))  # fmt: skip
     for destination in found.destinations:
         destinations.add(
             destination.name,
             destination.state,
             f"{destination.pending:,}",
             shown(destination.oldest_pending_at),
-            f"{destination.dead:,}",
+            f"{destination.dead_letters:,}",
             destination.last_error or "-",
         )
     none = "No destination is configured."

@@ -9,8 +9,8 @@ import typer
 
 from reconciler.cli.common import FAILED, fail, out, print_json, without_logs
 from reconciler.cli.rendering import Rendered, print_request, rendered
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.jail import TransformFailed

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from reconciler.config.destination_kinds import find_kind, kind_error
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind, kind_error
 
 CLOSE_PATIENCE_S = 2.0
 

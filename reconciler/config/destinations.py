@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from reconciler.config import filter_values
 from reconciler.config.basics import Name, Section, check_header_value
-from reconciler.config.kinds import UnknownKind, find_kind, kind_error
+from reconciler.config.destination_kinds import UnknownKind, find_kind, kind_error
 from reconciler.config.mistakes import Misplaced
 from reconciler.config.templates import compiled_template
 from reconciler.config.units import Duration, DurationOrNone, Rate

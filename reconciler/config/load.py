@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from reconciler.config.building import unbuildable
-from reconciler.config.keys import unknown_key
 from reconciler.config.messages import message_for
 from reconciler.config.mistakes import ConfigError, Misplaced, Mistake, Path_, spell
 from reconciler.config.models import Config
-from reconciler.config.reading import Reader, read_yaml
+from reconciler.config.unknown_keys import unknown_key
+from reconciler.config.yaml_reader import Reader, read_yaml
 
 __all__ = ["ConfigError", "Mistake", "load"]
 

@@ -22,7 +22,7 @@ def replay_event(config: Config, event_id: int, destination: str) -> str:
 
 def replay_dead_letters(config: Config, destination: str | None, kind: str | None) -> str:
     """Resend all dead letters that match a filter. Returns a text that says what was done."""
-    count = _replay(config, ResendRequest(filter=Filter(kind=kind), dead_only=True), destination)
+    count = _replay(config, ResendRequest(filter=Filter(kind=kind), dead_letters_only=True), destination)
     if not count:
         return "There is nothing to resend."
     return f"{count:,} dead letter{'s' if count != 1 else ''} resent."

@@ -124,7 +124,7 @@ class _Pages:
 
     async def dead_letters(self, request: Request) -> Response:
         destination, kind = request.query_params.get("destination"), request.query_params.get("kind")
-        look = partial(views.dead, config=self._current(), destination=destination, kind=kind)
+        look = partial(views.dead_letters_page, config=self._current(), destination=destination, kind=kind)
         return await self._page(request, "dead_letters.html", look)
 
     async def unrecorded(self, request: Request) -> Response:

@@ -27,7 +27,7 @@ MOST_GUESSERS = 4096
 TOO_MANY = "too many wrong tokens: try again later\n"
 OPEN_PATHS = ("/login", "/static/")
 HEADERS = {
-    # Only resources of this server: payloads come from strangers and must never become markup or script.
+    # Only resources of this server: payloads come from unknown people and must never become markup or script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",

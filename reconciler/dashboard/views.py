@@ -89,13 +89,13 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
         "more_projects": len(lines) > (page + 1) * PROJECTS_A_PAGE,
         "page": page,
         "all_projects": len(lines),
-        "destinations": [row for row in rows if row.status.active or row.status.pending or row.status.dead],
+        "destinations": [row for row in rows if row.status.active or row.status.pending or row.status.dead_letters],
         "unserved": sorted(wanted - ids.keys()),
         "alerts": status.open_alerts(db),
         "open_gaps": sum(not gap.is_final for gap in known.gaps),
         "lost_gaps": sum(gap.is_final for gap in known.gaps),
         "stuck": [row.status.name for row in rows if row.status.active and row.status.state != "up"],
-        "dead": sum(row.status.dead for row in rows),
+        "dead_letters": sum(row.status.dead_letters for row in rows),
         "pending": sum(row.status.pending for row in rows),
         "events": browse.last_id(db),
         "newest": browse.newest(db, Filter(), limit=15)[::-1],
@@ -141,7 +141,7 @@ def _payload(text: str) -> dict[str, Any]:
         return shown | {"raw": text}
 
 
-def dead(db: Database, config: Config, *, destination: str | None, kind: str | None) -> dict[str, Any]:
+def dead_letters_page(db: Database, config: Config, *, destination: str | None, kind: str | None) -> dict[str, Any]:
     """Dead letters, newest first."""
     rows = dead_letters.dead_letters(
         db, Filter(kind=kind or None), destination=destination or None, limit=ROWS_A_PAGE

@@ -11,7 +11,7 @@ _PARAMETERS = re.compile(
 )
 
 
-_STRANGER = re.compile("self[- ]signed certificate|unable to get local issuer")
+_UNKNOWN_CA = re.compile("self[- ]signed certificate|unable to get local issuer")
 _DANGEROUS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -57,7 +57,7 @@ def without_credentials(text: str) -> str:
 
 def certificate_advice(error: str, key: str) -> str:
     """Advice to put before a certificate error about an unknown CA, else empty. `key` names the setting."""
-    if _STRANGER.search(error):
+    if _UNKNOWN_CA.search(error):
         return f"its certificate is signed by an unknown CA: if it is your own CA, set {key}: "
     return ""
 

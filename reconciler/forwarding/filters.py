@@ -35,12 +35,12 @@ def routes(destinations: Iterable[Destination], ids: Mapping[str, int]) -> list[
 
 def make_filter(destination: Destination) -> Test:
     """A destination's whole filter as one test. The test may raise Undecided."""
-    tests = [test for _, test in parts(destination)]
+    tests = [test for _, test in conditions(destination)]
     return lambda candidate: all(test(candidate) for test in tests)
 
 
-def parts(destination: Destination) -> list[tuple[str, Test]]:
-    """The parts of a filter by name, cheap ones first."""
+def conditions(destination: Destination) -> list[tuple[str, Test]]:
+    """The conditions of a filter by name, cheap ones first."""
     wanted = destination.filter
     if destination.type == "alerts":
         found: list[tuple[str, Test]] = [("type: alerts", lambda c: c.summary.kind == ALERT)]
@@ -89,7 +89,7 @@ def _kinds(words: Iterable[str]) -> Test:
 
 
 def path_matches(path: str, pattern: str) -> bool:
-    """Whether a pattern matches a project's path. GitLab's paths ignore case."""
+    """Whether a pattern matches a project's path. Paths in GitLab are case-insensitive."""
     return fnmatchcase(path.lower(), pattern.lower())
 
 
@@ -128,7 +128,7 @@ def _expression(text: str) -> Test:
 
 
 class _Limited(TreeInterpreter):
-    """JMESPath's interpreter with a time limit: a body can make nested projections loop very often."""
+    """JMESPath's interpreter with a time limit: a body can make nested projections loop a great many times."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ class Formatter:
 
 
 def _recovery_headers(recovery: Recovery | None) -> dict[str, str]:
-    """How the body was recovered. Long lists of fields are cut in headers; the envelope has them whole."""
+    """How the body was recovered. Long lists of fields are cut in headers; the envelope has the full lists."""
     if recovery is None:
         return {}
     headers: dict[str, str] = {"X-Reconciler-Recovered": recovery.by}

@@ -10,8 +10,8 @@ from functools import partial
 import msgspec
 import structlog
 
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.events import times
 from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.filters import Test, make_filter

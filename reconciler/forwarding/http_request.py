@@ -39,7 +39,7 @@ def keeps_body(response: httpx.Response) -> bool:
 def redirected(
     request: httpx.Request, response: httpx.Response, body: bytes, *, withheld: Iterable[str]
 ) -> httpx.Request:
-    """The request to where an answer redirects it. `withheld` headers are not for another host, nor is a login.
+    """The request that follows a redirect. To another host it has neither the `withheld` headers nor a login.
 
     Raises httpx.InvalidURL.
     """

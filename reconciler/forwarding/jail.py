@@ -1,4 +1,4 @@
-"""Runs a template or a JMESPath in a process of its own, with limits (see `jailed`), so that it can be killed.
+"""Runs a template or a JMESPath expression in a process of its own, with limits (see `jailed`). It can be killed.
 
 The process starts with the first event, and again after an event that ended it.
 """
@@ -30,7 +30,7 @@ class TransformFailed(Exception):
 
 
 _FROM_OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM})
-"""It was killed from outside (by the kernel, when memory is short), or got no CPU time for long."""
+"""It was killed from outside (by the kernel, when memory is short), or got no CPU time for a long time."""
 _OUT_OF_MEMORY = frozenset({-signal.SIGSEGV, -signal.SIGABRT})
 """How C libraries end when they get no memory."""
 
@@ -79,7 +79,7 @@ class Jail:
     def _ask(self, event: bytes, payload: bytes) -> bytes:
         try:
             return self._running().ask(event, payload)
-        except (_Died, _Unavailable):  # perhaps not by this event's doing, perhaps before it came
+        except (_Died, _Unavailable):  # maybe not because of this event: it may have ended before
             pass
         try:
             return self._running().ask(event, payload)
@@ -87,7 +87,7 @@ class Jail:
             raise TransformFailed(f"{self._language}: its process died twice: {error}") from None
 
     def _disconnect(self) -> None:
-        """Close the connection to a killed process. Whoever is still reading from it does so when done."""
+        """Close the connection to a killed process, unless a call still reads from it: that call then closes it."""
         if self._turn.acquire(blocking=False):
             try:
                 if self._process is not None:
@@ -137,8 +137,8 @@ class _Process:
         return not self._answers.closed and self._process.poll() is None
 
     def ask(self, event: bytes, payload: bytes) -> bytes:
-        """Transform one event. Raises TransformFailed, _Died or OSError. The process has ended then; after
-        TransformFailed it may still run.
+        """Transform one event. Raises TransformFailed, after which the process may still run; _Died or OSError
+        if it has ended.
         """
         self._memory = max(self._memory, jailed.memory_for(payload))
         try:
@@ -172,7 +172,7 @@ class _Process:
         self._line.close()
 
     def _end(self, error: Exception) -> Exception:
-        """What became of it."""
+        """The error that says how the process ended."""
         self.disconnect()
         if isinstance(error, TimeoutError):
             self.kill()

@@ -1,7 +1,7 @@
-"""Which of a destination's lanes have their turn next.
+"""Which of a destination's lanes are next.
 
-Some are read ahead, as names only. The ledger is asked again, when a lane has its turn, for what is sent: another
-process may have changed it meanwhile.
+Only the names of lanes are read ahead. What is sent is read when it is the lane's turn: another process may have
+changed the ledger meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from reconciler.ledger.queue.operations import QueueOperations
 AHEAD = 64
 """How many lanes are read at once."""
 AHEAD_FOR = Millis(100)
-"""How long they are used, so that a lane that becomes due does not wait for long."""
+"""How long the lanes that were read ahead are used, so that one that becomes due does not wait for long."""
 LOOK = Millis(5 * SECOND)
 """How often the ledger is read even without a notification, so that a missed one delays no delivery for longer."""
 
@@ -32,7 +32,7 @@ class DueLanes:
         self._none_until = Millis(0)
         """Until when no lane is due, unless one is freed or a delivery is opened."""
         self.is_fresh = False
-        """Whether what `next` returned was read for it."""
+        """Whether the last call of `next` read the lanes from the ledger."""
 
     def next(self, count: int, now: Millis, *, all_due: bool = False) -> list[str]:
         """Up to `count` lanes that are due and not busy; with `all_due`, fewer only if there are no more."""
@@ -47,19 +47,19 @@ class DueLanes:
         return [self._ahead.popleft() for _ in range(min(count, len(self._ahead)))]
 
     def pause(self, now: Millis) -> Millis:
-        """How long until a lane may be due, where none is."""
+        """How long until a lane may be due, if none is due now."""
         return Millis(max(0, self._none_until - now))
 
     def put_back(self, lanes: Iterable[str]) -> None:
-        """These were not used: they are next again."""
+        """These lanes were not used: they are next again."""
         self._ahead.extendleft(reversed(list(lanes)))
 
     def occupy(self, lanes: Iterable[str]) -> None:
-        """Hand out none of these until they are freed."""
+        """Don't hand out these lanes until they are freed."""
         self._busy.update(lanes)
 
     def free(self, lanes: Iterable[str]) -> None:
-        """These may be handed out again."""
+        """These lanes may be handed out again."""
         self._busy.difference_update(lanes)
         self._none_until = Millis(0)
 

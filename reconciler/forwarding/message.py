@@ -53,7 +53,7 @@ ACCEPTED = Answer()
 
 NOT_SENT = Answer("not_sent", "an earlier message of the batch failed")
 """The answer for a message of a batch that was not sent, since an earlier one of its lane failed. It stays due, and
-this counts as no attempt.
+this does not count as an attempt.
 """
 
 

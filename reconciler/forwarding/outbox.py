@@ -31,7 +31,7 @@ from reconciler.ledger.queue.destinations import DestinationState
 
 LOOK_S = LOOK / 1000
 MOST_BYTES = 4 * 1024 * 1024
-"""About how much payload is read at once, and how much a batch has, unless a single event has more."""
+"""Roughly how much payload is read at once, and how much a batch has, unless a single event is larger."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,10 +68,10 @@ class Outbox:
         self._settling = Settling(self._queue, state.id, self._breaker, settled=self._settled, stopping=self.stopping)
         self._paused = state.paused_at is not None
         self._is_gone = False
-        """Whether the destination answered 410 and the ledger does not have that yet."""
+        """Whether the destination answered 410 and that is not in the ledger yet."""
         self._resumes = state.resumes
         self._waits_since: Millis | None = None
-        """Since when a batch that is not full waits for more events."""
+        """Since when a batch that is not full has been waiting for more events."""
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = log.bind(destination=destination.name)
@@ -85,7 +85,7 @@ class Outbox:
         """The ledger may have changed: this destination may be paused or resumed, and other deliveries may be due."""
         was_paused, self._paused = self._paused, state.paused_at is not None
         if self._paused and not was_paused:
-            self._log.info("destination paused", why=state.paused_why)
+            self._log.info("destination paused", reason=state.paused_why)
         if state.resumes != self._resumes:
             self._resumes = state.resumes
             self._breaker.take_over(state.breaker)
@@ -153,7 +153,7 @@ class Outbox:
         each = 1 if self._batch is None else count
         due = self._queue.first_of_lanes(self.destination_id, lanes, now=now, limit=count, each=each)
         found = sum(map(len, due.values()))
-        if not found:  # these lanes are done since they were read
+        if not found:  # these lanes have finished since they were read
             return Millis(int(LEDGER_PAUSE_S * 1000)) if self._lanes.is_fresh else Millis(0)
         if found < count and (patience := self._patience(now)):
             self._lanes.put_back(lanes)
@@ -187,7 +187,7 @@ class Outbox:
         return Millis(max(0, self._waits_since + self._batch.wait - now))
 
     def _read(self, due: dict[str, list[int]]) -> list[Ready]:
-        """The deliveries that are due, with their events. What can't be read rests for a moment, with its lane."""
+        """The deliveries that are due, with their events. If one can't be read, its lane is paused briefly."""
         try:
             event_ids = [event_id for events in due.values() for event_id in events]
             return self._queue.ready(self.destination_id, event_ids, most_bytes=MOST_BYTES)
@@ -222,7 +222,7 @@ class Outbox:
         """Make an attempt, or send a batch, and hand its outcomes over to be written."""
         try:
             outcomes = await self._sender.attempt(some)
-        except BaseException as error:  # a bug of ours must not block the other lanes
+        except BaseException as error:  # a bug must not block the other lanes
             self._breaker.not_attempted()
             if not isinstance(error, Exception):
                 raise
@@ -272,7 +272,7 @@ class Outbox:
             self._log.debug("delivered", event_id=tried.event_id, status=tried.status, attempt=tried.number)
             return
         about = {"event_id": tried.event_id, "status": tried.status, "attempt": tried.number}
-        if one.is_dead:
+        if one.is_dead_letter:
             self._log.warning(f"dead letter: {one.why}", error=tried.error, **about)
         else:
             log_it = self._log.warning if was_up else self._log.debug
@@ -283,7 +283,7 @@ class Outbox:
         self._free({one.queued.lane for one in outcomes})
         if any(one.gone for one in outcomes):
             self._paused, self._is_gone = True, False
-        if breaker_changed or any(one.gone or one.is_dead for one in outcomes):
+        if breaker_changed or any(one.gone or one.is_dead_letter for one in outcomes):
             self._watcher.trouble()
         for one in outcomes:
             tried = one.attempt

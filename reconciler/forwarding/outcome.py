@@ -19,14 +19,14 @@ TOO_MANY_REQUESTS = 429
 class Outcome(msgspec.Struct, frozen=True):
     """An attempt at a delivery and what follows from it.
 
-    Delivered, unless `is_dead` (a dead letter; `why` says why) or there is a `pause` before the next attempt.
+    Delivered, unless it `is_dead_letter` (`why` says why) or there is a `pause` before the next attempt.
     """
 
     queued: Queued
     attempt: Attempt
     now: Millis
     """When it became known, by the steady clock."""
-    is_dead: bool = False
+    is_dead_letter: bool = False
     why: str = ""
     pause: Millis | None = None
     destination_was_asked: bool = True
@@ -38,7 +38,7 @@ class Outcome(msgspec.Struct, frozen=True):
     @property
     def settled(self) -> Settled:
         """What the ledger records."""
-        return Settled(self.attempt, self.now, dead=self.is_dead, pause=self.pause)
+        return Settled(self.attempt, self.now, is_dead_letter=self.is_dead_letter, pause=self.pause)
 
 
 def classify(
@@ -68,7 +68,7 @@ def classify(
     if answer.gone:
         return Outcome(queued, attempt, now, pause=MINUTE, destination_works=True, gone=True)
     if answer.rejected:
-        return Outcome(queued, attempt, now, is_dead=True, why="rejected by the destination")
+        return Outcome(queued, attempt, now, is_dead_letter=True, why="rejected by the destination")
     first = now if queued.first_attempt_at is None else queued.first_attempt_at
     pause = next_pause(retry, queued.failures + 1, age=Millis(now - first), uniform=uniform)
     # A destination that asks for a pause works: it understood the request.
@@ -78,7 +78,7 @@ def classify(
             queued,
             attempt,
             now,
-            is_dead=True,
+            is_dead_letter=True,
             why="not delivered in time",
             destination_works=False,
             counts_against_destination=counts,
@@ -98,13 +98,15 @@ def classify(
 def classify_message_error(
     retry: RetryConfig, queued: Queued, attempt: Attempt, error: Exception, *, now: Millis
 ) -> Outcome:
-    """Classify an error that prevented the message: the destination was not asked, so nothing is known of it.
+    """Classify an error that prevented the message: the destination was not asked, so this says nothing about it.
 
     A transform that fails for an event would fail at every attempt: a dead letter, to be resent once the transform
     is fixed. Any other error is a bug in this program that a later version may fix, so it is retried.
     """
     if isinstance(error, TransformFailed):
         attempt = msgspec.structs.replace(attempt, error_class="transform", error=str(error))
-        return Outcome(queued, attempt, now, is_dead=True, why="the transform failed", destination_was_asked=False)
+        return Outcome(
+            queued, attempt, now, is_dead_letter=True, why="the transform failed", destination_was_asked=False
+        )
     answer = Answer("message", excerpt(f"the message can't be built: {type(error).__name__}: {error}"))
     return msgspec.structs.replace(classify(retry, queued, answer, attempt, now=now), destination_was_asked=False)

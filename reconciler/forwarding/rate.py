@@ -6,7 +6,7 @@ from reconciler.events.times import Millis
 
 
 class SendRate:
-    """Computes how long to wait before the next event. Without a rate: never."""
+    """Computes how long to wait before the next event: not at all if there is no rate limit."""
 
     def __init__(self, per_second: float | None) -> None:
         self._spacing = 0.0 if per_second is None else 1000 / per_second

@@ -44,7 +44,7 @@ def is_rejection(status: int, retry: RetryConfig) -> bool:
 def next_pause(
     retry: RetryConfig, failures: int, *, age: Millis, uniform: random.Random | None = None
 ) -> Millis | None:
-    """The pause after so many failures, the first of which was `age` ago; None if there is no further retry.
+    """The pause after `failures` failures, the first of which was `age` ago; None if there is no further retry.
 
     The pauses of a schedule are varied by up to 10 %, so that many clients do not come back at once.
     """

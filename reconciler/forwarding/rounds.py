@@ -1,7 +1,7 @@
 """Sends a batch to a destination that confirms its messages one by one, so that none overtakes another of its lane.
 
 A round has the next messages of every lane; the following round begins when all of them are confirmed. A lane with a
-message that was not accepted has no part in it.
+message that was not accepted is left out of it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _run(messages: Sequence[Message], lane: list[int], target: Callable[[Message
 
 
 async def gathered(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all. If one raises, wait for the others and then raise its exception: none goes on unattended."""
+    """Await all. If one raises, wait for the others and then raise its exception: none is left running."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         await asyncio.wait(tasks)

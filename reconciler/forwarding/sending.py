@@ -24,14 +24,14 @@ SendBatch = Callable[[Sequence[Message]], Awaitable[Sequence[Answer]]]
 
 
 ALONE_AFTER = 3
-"""A delivery that failed so often leaves its batch."""
+"""A delivery that has failed this many times leaves its batch."""
 
 
 def together(ready: Sequence[Ready]) -> list[list[Ready]]:
     """What goes out together: a batch, and each delivery that has failed often alone.
 
-    It may be what makes the destination fail a whole batch: it would take the others with it again and again, until
-    all of them are dead letters. What comes after it in its lane waits for it.
+    Such a delivery may be why whole batches fail. In a batch it would make the others fail again and again, until all
+    of them are dead letters. What comes after it in its lane waits for it.
     """
     batch: list[Ready] = []
     alone: list[list[Ready]] = []
@@ -111,7 +111,7 @@ class Sender:
                 number = one.queued.attempts + 1
                 message.headers.update(stack.enter_context(self._watcher.attempting(message.id, self._name, number)))
             if self._is_batched:
-                answers = await sent_in_parts(messages, self._send_batch, halve=self._kind.batch_fails_whole)
+                answers = await sent_in_halves(messages, self._send_batch, halve=self._kind.batch_fails_whole)
             else:
                 answers = [await attempt(self._kind, messages[0], timeout_s=self._timeout_s)]
         ended, now, seed = times.now(), self._clock(), random.random()
@@ -138,7 +138,7 @@ class Sender:
         )
 
 
-async def sent_in_parts(messages: Sequence[Message], send: SendBatch, *, halve: bool) -> list[Answer]:
+async def sent_in_halves(messages: Sequence[Message], send: SendBatch, *, halve: bool) -> list[Answer]:
     """Send a batch. With `halve`, what is rejected is sent again in halves, until the rejected messages are alone.
 
     Returns one Answer for each message. After a failure that may pass nothing more is sent: what is left gets
@@ -146,25 +146,25 @@ async def sent_in_parts(messages: Sequence[Message], send: SendBatch, *, halve: 
     else the cancellation is raised.
     """
     answers = [NOT_SENT] * len(messages)
-    parts = [list(range(len(messages)))]
-    while parts:
-        part = parts.pop()
+    groups = [list(range(len(messages)))]
+    while groups:
+        group = groups.pop()
         try:
-            found = await send([messages[position] for position in part])
+            found = await send([messages[position] for position in group])
         except asyncio.CancelledError:
             if all(answer is NOT_SENT for answer in answers):
                 raise
             break
-        rejected = [position for position, answer in zip(part, found, strict=True) if answer.rejected]
-        undecided = set(rejected) if halve and len(part) > 1 and len(rejected) > 1 else set()
-        for position, answer in zip(part, found, strict=True):
+        rejected = [position for position, answer in zip(group, found, strict=True) if answer.rejected]
+        undecided = set(rejected) if halve and len(group) > 1 and len(rejected) > 1 else set()
+        for position, answer in zip(group, found, strict=True):
             if position not in undecided:
                 answers[position] = answer
         if any(not (answer.accepted or answer.rejected or answer is NOT_SENT) for answer in found):
             break
         if undecided:
             middle = len(rejected) // 2
-            parts += [rejected[middle:], rejected[:middle]]
+            groups += [rejected[middle:], rejected[:middle]]
     return answers
 
 

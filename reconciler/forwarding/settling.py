@@ -1,4 +1,4 @@
-"""Writes the outcomes of a destination's attempts to the ledger. Those that are ready while a commit is on its way
+"""Writes the outcomes of a destination's attempts to the ledger. Those that are ready while a commit is in progress
 share the next one.
 """
 
@@ -36,8 +36,8 @@ class _Group:
 class Settling:
     """Writes outcomes, however long that takes.
 
-    `settled` is called when some are on disk, or were given up because the outbox stops; with whether the breaker's
-    state was written too.
+    `settled` is called with outcomes that are on disk, or were given up because the outbox stops, and with whether
+    the breaker's state was written too.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Settling:
         task.add_done_callback(self._tasks.discard)
 
     async def _write(self, group: _Group) -> None:
-        """Write a group. If that fails because of a bug of ours, or of damage, each lane is written on its own, so
+        """Write a group. If that fails because of a bug or of damage, each lane is written on its own, so
         that one does not hold up the others, and retried with growing pauses: a lane waits, so that nothing is sent
         twice.
         """
@@ -114,13 +114,13 @@ class Settling:
                 break
         try:
             self._settled(group.outcomes, group.breaker is not None)
-        except Exception:  # a bug of ours must not end the outbox
+        except Exception:  # a bug must not end the outbox
             log.exception("outcomes not reported")
 
     def _settlement(self, group: _Group) -> Settlement:
         """What a group writes. From the first call on it takes no more outcomes.
 
-        Until a change of the breaker is on disk, each group has it: any of them may fail.
+        Each group includes a change of the breaker's state until that is on disk: any group may fail.
         """
         if self._open is group:
             self._open = None

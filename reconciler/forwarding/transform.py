@@ -1,4 +1,4 @@
-"""Transforms GitLab's body: to chosen fields, a JMESPath's result, or a template's."""
+"""Transforms GitLab's body: keeps some fields, or applies a JMESPath expression or a template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.forwarding.jail import Jail
 
 
 class Transformer(Protocol):
-    """Makes the bytes that are sent from an event's facts and GitLab's body."""
+    """Makes the body to be sent, from an event's facts and GitLab's body."""
 
     def __call__(self, event: dict[str, Any], payload: str) -> bytes:
         """Raises TransformFailed if it fails for this event."""

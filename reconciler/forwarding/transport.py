@@ -25,7 +25,7 @@ from reconciler.forwarding.addresses import look_up, require_allowed
 LOOKUP_KEPT_S = 30
 """How long a DNS answer is used, so that not every connection needs a look-up."""
 IDLE_S = 4.0
-"""How long an idle connection is kept. Many servers close theirs after 5 s: a request must not meet that."""
+"""How long an idle connection is kept. Many servers close theirs after 5 s: no request may be sent just then."""
 HEADER_BYTES = 64 * 1024
 """The longest header of an answer."""
 MOST_HEADERS = 1000
@@ -72,8 +72,8 @@ class Transport(httpx.AsyncBaseTransport):
     async def _send(
         self, session: aiohttp.ClientSession, request: httpx.Request, body: bytes
     ) -> aiohttp.ClientResponse:
-        """Send a request once. Kept connections that turn out to be closed before anything was written to them are
-        left for another one.
+        """Send a request once. If a kept connection turns out to be closed before anything was written to it, another
+        one is used.
         """
         for tries_left in reversed(range(self._connections + 1)):
             whole = _Whole(body)
@@ -125,7 +125,7 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 class _Resolver(AbstractResolver):
-    """Resolves to addresses all of which may be connected to."""
+    """Resolves names. Fails unless all of a name's addresses may be connected to."""
 
     def __init__(self, allowed: list[Network]) -> None:
         self._allowed = allowed
@@ -146,7 +146,7 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""
 
 
 class _Whole(aiohttp.Payload):

@@ -1,4 +1,4 @@
-"""Who is notified of attempts."""
+"""The interface of whoever is notified of attempts."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Watcher(Protocol):
 
     def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
         """An attempt was recorded. `outcome` is `delivered` or the error's class; `waited` is the time since the
-        delivery was opened, None where it was not delivered.
+        delivery was opened, None if it was not delivered.
         """

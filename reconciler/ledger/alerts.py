@@ -23,7 +23,7 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.reading import LedgerReader
+from reconciler.ledger.storage.ledger_reader import LedgerReader
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.receiving import NOT_RUNNING, receiver_trouble
@@ -159,14 +159,14 @@ class Missed(msgspec.Struct, frozen=True):
     """
 
     intervals: Millis
-    rounds: Millis
+    full_polls: Millis
 
 
 def reading_conditions(unknown: Sequence[Unknown], asked: Asked, missed: Missed) -> list[Condition]:
     """What can't be read from GitLab: a condition per name in the config, or a single one if nothing can be read."""
     late: dict[Name, list[Unknown]] = {}
     for one in unknown:
-        since = missed.rounds if one.kind in ("project", "source") else missed.intervals
+        since = missed.full_polls if one.kind in ("project", "source") else missed.intervals
         alarming = one.kind in ("gitlab", "group", "project", "source") and not one.pending
         at = one.own_since or one.since
         if alarming and at is not None and times.from_iso(at) <= since:

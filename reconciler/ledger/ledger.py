@@ -32,7 +32,7 @@ from reconciler.ledger.recording.reported import reported_keys
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import data_version, opened, touch
 from reconciler.ledger.storage.ids import event_ids
-from reconciler.ledger.storage.reading import LedgerReader
+from reconciler.ledger.storage.ledger_reader import LedgerReader
 from reconciler.ledger.upkeep import failing_parts, reloads
 from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning

@@ -146,7 +146,7 @@ def _destinations(db: Database, now: Millis) -> Iterator[Metric]:
 
     depth = gauge("queue_depth", "Events that are pending for a destination.")
     oldest = gauge("queue_oldest_seconds", "How long the oldest pending event has been waiting.")
-    dead = gauge("dead_letters", "Dead letters.")
+    dead_letters = gauge("dead_letters", "Dead letters.")
     down = gauge("destination_down", "1 if the circuit breaker is not closed.")
     paused = gauge("destination_paused", "1 if the destination is paused.")
     for one in destination_statuses(db):
@@ -156,10 +156,10 @@ def _destinations(db: Database, now: Millis) -> Iterator[Metric]:
         depth.add_metric(label, one.pending)
         waited = 0 if one.oldest_pending_at is None else max(0, now - times.from_iso(one.oldest_pending_at))
         oldest.add_metric(label, waited / 1000)
-        dead.add_metric(label, one.dead)
+        dead_letters.add_metric(label, one.dead_letters)
         down.add_metric(label, one.breaker != "closed")
         paused.add_metric(label, one.paused_at is not None)
-    yield from (depth, oldest, dead, down, paused)
+    yield from (depth, oldest, dead_letters, down, paused)
 
 
 def _ledger_bytes(config: Config) -> Metric:

@@ -22,8 +22,8 @@ from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Project, Slice, Source
 from reconciler.sources.webhook_payload import explain
 
-PART = 60 * DAY
-"""A longer window is split, and its parts are read concurrently. Each split costs reading a day or two twice."""
+PIECE = 60 * DAY
+"""A longer window is split, and its pieces are read concurrently. Each split costs reading a day or two twice."""
 
 
 class ProjectReport(msgspec.Struct):
@@ -54,10 +54,10 @@ Progress = Callable[[str, Slice, ProjectReport], None]
 
 
 class Backfill:
-    """Reads ranges of projects' pasts. It reads at most `reconcile.concurrency` parts at a time."""
+    """Reads ranges of projects' pasts. It reads at most `reconcile.concurrency` pieces of windows at a time."""
 
-    def __init__(self, parts: Reconciling, config: Reconcile, *, ledger: Ledger, dry_run: bool = False) -> None:
-        self._parts = parts
+    def __init__(self, polling: Reconciling, config: Reconcile, *, ledger: Ledger, dry_run: bool = False) -> None:
+        self._polling = polling
         self._concurrency = config.concurrency
         self._coverage = ledger.coverage
         self._slots = asyncio.Semaphore(config.concurrency)
@@ -76,7 +76,7 @@ class Backfill:
         """
         report = ProjectReport(str(name))
         try:
-            project = await self._parts.projects.find(name)
+            project = await self._polling.projects.find(name)
             report.project = project.path or report.project
             planned = await self._plan(name, project, wanted)
             progress = begin(report.project, sum(p.window.end - p.window.start for p in planned))
@@ -93,9 +93,9 @@ class Backfill:
 
     async def _plan(self, name: int | str, project: Project, wanted: Interval | None) -> list[Planned]:
         """The source with GitLab's own bodies comes first, so that fewer bodies have to be rebuilt."""
-        hooks = await self._parts.monitor.look(project)
-        sources = self._parts.poller.sources_of(name, project, hooks)
-        now, newest = times.now(), self._parts.poller.newest()
+        hooks = await self._polling.monitor.look(project)
+        sources = self._polling.poller.sources_of(name, project, hooks)
+        now, newest = times.now(), self._polling.poller.newest()
         if wanted is None:
             keeps = {source.name: source.keeps_for for source in sources}
             by_name = {source.name: source for source in sources}
@@ -111,10 +111,10 @@ class Backfill:
     async def _read(
         self, project: Project, source: Source, windows: list[Interval], report: ProjectReport, progress: Progress
     ) -> None:
-        """Read a source's windows, in concurrent parts. If one part fails, the others go on."""
-        parts = [part for window in windows for part in cut(window, self._concurrency)]
+        """Read a source's windows, in concurrent pieces. If one piece fails, the others go on."""
+        pieces = [piece for window in windows for piece in cut(window, self._concurrency)]
         results = await asyncio.gather(
-            *(self._part(project, source, part, report, progress) for part in parts), return_exceptions=True
+            *(self._read_piece(project, source, piece, report, progress) for piece in pieces), return_exceptions=True
         )
         for result in results:
             if isinstance(result, GitLabRefused | NoHook) and source.name != ProjectEvents.name:
@@ -126,13 +126,13 @@ class Backfill:
             elif isinstance(result, BaseException):
                 raise result
 
-    async def _part(
+    async def _read_piece(
         self, project: Project, source: Source, window: Interval, report: ProjectReport, progress: Progress
     ) -> None:
         shown = Counts()
 
-        def show(part: Slice, counts: Counts) -> None:
-            """Add what this part has found since it was last shown to the source's counts."""
+        def show(found: Slice, counts: Counts) -> None:
+            """Add what this piece has found since it was last shown to the source's counts."""
             nonlocal shown
             counts.known = max(0, counts.seen - counts.new)
             before = report.sources.get(source.name, Counts())
@@ -144,17 +144,17 @@ class Backfill:
                 unreadable=before.unreadable + counts.unreadable - shown.unreadable,
             )
             shown = msgspec.structs.replace(counts)
-            progress(source.name, part, report)
+            progress(source.name, found, report)
 
         async with self._slots:
-            await self._parts.reader.read(
+            await self._polling.reader.read(
                 project, source, window, purpose="backfill", progress=show, dry_run=self._dry_run
             )
 
 
 def cut(window: Interval, most: int) -> list[Interval]:
-    """A long window in up to `most` parts of equal length; a short one as it is."""
+    """A long window in up to `most` pieces of equal length; a short one as it is."""
     length = window.end - window.start
-    parts = max(1, min(most, length // PART))
-    edges = [Millis(window.start + length * n // parts) for n in range(parts)] + [window.end]
+    pieces = max(1, min(most, length // PIECE))
+    edges = [Millis(window.start + length * n // pieces) for n in range(pieces)] + [window.end]
     return [Interval(start, end) for start, end in itertools.pairwise(edges)]

@@ -29,23 +29,23 @@ class Ensured(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-async def ensure(parts: Reconciling, name: int | str, hook: HookConfig, *, dry_run: bool) -> Ensured:
+async def ensure(polling: Reconciling, name: int | str, hook: HookConfig, *, dry_run: bool) -> Ensured:
     """Create or update a project's webhook. With `dry_run` nothing is changed. Raises nothing but Stopped."""
     shown_as = str(name)
     try:
-        project = await parts.projects.find(name)
+        project = await polling.projects.find(name)
         shown_as = project.path or shown_as
-        return await _ensure(parts, project, hook, dry_run=dry_run)
+        return await _ensure(polling, project, hook, dry_run=dry_run)
     except Stopped:
         raise
     except SourceError as error:
         return Ensured(shown_as, hook.name, "failed", error=str(error))
 
 
-async def _ensure(parts: Reconciling, project: Project, hook: HookConfig, *, dry_run: bool) -> Ensured:
-    there = await in_thread(lambda: parts.hooks.of(project.id, fresh=True))
+async def _ensure(polling: Reconciling, project: Project, hook: HookConfig, *, dry_run: bool) -> Ensured:
+    there = await in_thread(lambda: polling.hooks.of(project.id, fresh=True))
     mine = [one for one in there if one.name == hook.name]
-    url = mine[0].url if mine else parts.hooks.url_of(hook.name)
+    url = mine[0].url if mine else polling.hooks.url_of(hook.name)
     if url is None:
         raise SourceError("receiver.url is not set: under which URL does GitLab reach the receiver?")
     wanted = settings(hook, url)
@@ -53,14 +53,14 @@ async def _ensure(parts: Reconciling, project: Project, hook: HookConfig, *, dry
     if mine:
         found = differences(wanted, mine[0])
         did: Literal["created", "updated", "unchanged"] = "updated" if found else "unchanged"
-        change = partial(parts.hooks.update, mine[0], wanted)
+        change = partial(polling.hooks.update, mine[0], wanted)
     else:
         found, did = differences(wanted, None), "created"
-        change = partial(parts.hooks.create, project.id, wanted)
+        change = partial(polling.hooks.create, project.id, wanted)
     if not dry_run:
         await in_thread(change)
         mine = [
-            one for one in await in_thread(lambda: parts.hooks.of(project.id, fresh=True)) if one.name == hook.name
+            one for one in await in_thread(lambda: polling.hooks.of(project.id, fresh=True)) if one.name == hook.name
         ]
     warnings = restrictions(mine[0]) if mine else []
     trouble = unsigned(hook, mine[0]) if mine and not dry_run else None

@@ -16,7 +16,7 @@ from reconciler.ledger.coverage.gaps import gaps
 from reconciler.ledger.coverage.source_state import switched_off
 from reconciler.ledger.storage.connection import look_at
 from reconciler.ledger.views.unknowns import Asked, Known, unknowns
-from reconciler.polling.rounds import expected, pause
+from reconciler.polling.schedule import expected, pause
 from reconciler.polling.watchlist import names
 from reconciler.sources.table import keeps
 

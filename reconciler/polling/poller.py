@@ -18,9 +18,9 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.counts import Counts
 from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.projects import Projects
-from reconciler.polling.reader import WindowReader
 from reconciler.polling.threads import in_thread
 from reconciler.polling.watchlist import FAILED, in_words
+from reconciler.polling.window_reader import WindowReader
 from reconciler.sources.client import Client
 from reconciler.sources.errors import GitLabRefused, NoHook, SourceError, Stopped, SwitchedOff, TokenRefused
 from reconciler.sources.hook_log import HookLog
@@ -214,7 +214,7 @@ class Poller:
         if not isinstance(error, SwitchedOff):
             about.warning("a source can't be read", error=text, exc_info=error if trouble == FAILED else None)
         elif (before := self._coverage.source_state(project.id, source.name)) is None or before.trouble != trouble:
-            about.info("a source has nothing to read", why=text)
+            about.info("a source has nothing to read", reason=text)
         await self._coverage.note_trouble(project.id, source.name, trouble, text, times.now())
 
     async def _note_failure(self, name: int | str, error: Exception) -> None:

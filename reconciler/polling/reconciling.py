@@ -10,9 +10,9 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.polling.hook_monitor import HookMonitor
 from reconciler.polling.poller import Poller
 from reconciler.polling.projects import Projects
-from reconciler.polling.reader import WindowReader
-from reconciler.polling.rounds import Rounds
+from reconciler.polling.schedule import Schedule
 from reconciler.polling.watchlist import Watchlist
+from reconciler.polling.window_reader import WindowReader
 from reconciler.sources.activity import Activity
 from reconciler.sources.client import Client
 from reconciler.sources.hooks import Hooks
@@ -28,11 +28,11 @@ class Reconciling(msgspec.Struct, frozen=True):
     monitor: HookMonitor
     reader: WindowReader
     poller: Poller
-    rounds: Rounds
+    schedule: Schedule
 
     def stop(self) -> None:
         """Stop all requests. What a thread waits for is given up."""
-        self.rounds.stop()
+        self.schedule.stop()
         self.client.stop()
         self.projects.watchlist.stop()
 
@@ -66,5 +66,5 @@ def reconciling(
         ledger=ledger,
     )
     activity = Activity(client)
-    rounds = Rounds(config.reconcile, poller=poller, projects=projects, activity=activity, ledger=ledger)
-    return Reconciling(client, hooks, projects, monitor, reader, poller, rounds)
+    schedule = Schedule(config.reconcile, poller=poller, projects=projects, activity=activity, ledger=ledger)
+    return Reconciling(client, hooks, projects, monitor, reader, poller, schedule)

@@ -1,4 +1,4 @@
-"""Prepares webhooks of the intake for recording: a bug that one of them meets stops no other."""
+"""Prepares webhooks of the intake for recording: a bug that one of them triggers does not stop the others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Preparer:
         self._bugs: set[str] = set()
 
     def prepared(self, webhooks: Sequence[StoredWebhook]) -> Iterator[Prepared]:
-        """Each webhook with its sighting, or with the error that there was instead."""
+        """Each webhook with its sighting, or with the error that prevented one."""
         for one in webhooks:
             if one.webhook.is_lost:
                 yield Prepared(one.position, one.webhook, None, LOST)
@@ -45,7 +45,7 @@ class Preparer:
                 yield Prepared(one.position, one.webhook, None, self._bug(error))
 
     def _bug(self, error: Exception) -> str:
-        """An error of ours, as text. It is logged with its traceback the first time."""
+        """The text of an error that a bug raised. It is logged with its traceback the first time."""
         kind = f"{type(error).__name__} {traceback.extract_tb(error.__traceback__)[-1:]}"
         if kind not in self._bugs:
             self._bugs.add(kind)

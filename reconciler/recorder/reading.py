@@ -15,7 +15,7 @@ from reconciler.events.webhook_sighting import as_test, webhook_sighting
 from reconciler.ledger.intake.intake import ReceivedWebhook
 
 REMEMBERED = 1000
-"""So many tests are remembered. Only what could not be recorded is read again."""
+"""How many tests are remembered: only webhooks that could not be recorded are read again."""
 
 _Identity = tuple[str, Millis, str | None, bytes]
 
@@ -72,5 +72,5 @@ class WebhookReader:
 
 
 def _identity(webhook: ReceivedWebhook) -> _Identity:
-    """What a webhook still has in common with itself after it was kept in the ledger."""
+    """What identifies a webhook, in the intake as in the ledger."""
     return webhook.hook, webhook.received_at, webhook.headers.get("Idempotency-Key"), sha256(webhook.body).digest()

@@ -1,4 +1,4 @@
-"""Removes from the intake what was recorded, and gives the disk back what that leaves free."""
+"""Removes from the intake what was recorded, and gives the freed space back to the disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.ledger import Ledger
 
 TRIM_S = 0.5
-"""How often it looks."""
+"""How often the intake is trimmed."""
 TRIM_PAUSE_S = 0.005
-"""The pause between two steps, if a step takes no longer: who waits for SQLite's lock tries it only now and then."""
+"""The pause between two steps, if a step takes no longer: what waits for SQLite's lock retries only now and then."""
 
 
 class Trimmer:
@@ -29,7 +29,7 @@ class Trimmer:
         self._ledger = ledger
 
     async def run(self) -> None:
-        """Remove what was recorded, for ever. Raises IntakeUnavailable."""
+        """Remove what was recorded. Never ends. Raises IntakeUnavailable."""
         while True:
             with contextlib.closing(await asyncio.to_thread(SqliteReader, self._path)) as intake:
                 while not intake.is_replaced():

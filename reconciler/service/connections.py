@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from receiver.endpoint import PROVEN
+from receiver.endpoint import AUTHENTICATED
 from reconciler.events.times import Millis
 
 MOST_CONNECTIONS = 4096
@@ -26,7 +26,7 @@ RESERVED_FILES = 96
 """File descriptors reserved for the ledger, the log, destinations, and GitLab."""
 FEWEST_CONNECTIONS = 16
 LOG_AGAIN_S = 10.0
-"""The least time between two equal log lines, so that strangers can't fill the log."""
+"""The minimum time between two equal log lines, so that unauthenticated clients can't fill the log."""
 
 _TLS = b"\x16\x03"
 """The first bytes of a TLS handshake. No HTTP request begins like this."""
@@ -35,8 +35,8 @@ log = structlog.get_logger(__name__)
 
 
 class Connections:
-    """All connections of one server. If there are too many, the oldest one without a proven or complete request is
-    closed, so that strangers can't occupy connections with unfinished requests.
+    """All connections of one server. If there are too many, the oldest one without an authenticated or complete
+    request is closed, so that unauthenticated clients can't occupy connections with unfinished requests.
     """
 
     def __init__(self, name: str, *, most: int | None = None) -> None:
@@ -66,12 +66,12 @@ class Connections:
         self._waiting.pop(one, None)
 
     def waits(self, one: Bounded) -> None:
-        """The connection has no proven or complete request in progress."""
+        """The connection has no authenticated or complete request in progress."""
         if one in self._open:
             self._waiting[one] = None
 
     def works(self, one: Bounded) -> None:
-        """The connection's request is complete, or its sender is proven."""
+        """The connection's request is complete, or its sender is authenticated."""
         self._waiting.pop(one, None)
 
     def look(self) -> None:
@@ -82,7 +82,7 @@ class Connections:
             self.log_limited("no file descriptors left: connections are dropped", reason=error.strerror)
 
     def log_limited(self, what: str, **about: Any) -> None:
-        """Log something that strangers can cause, at most every LOG_AGAIN_S, with the number of suppressed lines."""
+        """Log something that anyone can cause, at most every LOG_AGAIN_S, with the number of suppressed lines."""
         last, more = self._logged.get(what, (-LOG_AGAIN_S, 0))
         now = time.monotonic()
         if now - last < LOG_AGAIN_S:
@@ -115,7 +115,7 @@ class Bounded(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._waiting = self._timed = Waiting.REQUEST
         self._fruitless = 0
-        """Bytes received since a head began, or since the last byte of a body: a head or a trailer."""
+        """Bytes of the current head or trailer: received since a head began, or since the last byte of a body."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -158,7 +158,7 @@ class Bounded(HttpToolsProtocol):
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > self.head_limit:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "request head too large")
             return
-        self.scope["extensions"] = {PROVEN: self._proven}  # type: ignore[dict-item]  # a function needs no dict around it
+        self.scope["extensions"] = {AUTHENTICATED: self._authenticated}  # type: ignore[dict-item]  # a function needs no dict around it
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -182,7 +182,7 @@ class Bounded(HttpToolsProtocol):
         """Close the connection at once."""
         self.transport.abort()
 
-    def _proven(self) -> None:
+    def _authenticated(self) -> None:
         self.all_of_them.works(self)
 
     def _stay_idle(self, until: float | None) -> None:

@@ -33,7 +33,7 @@ class FilterWatch:
             log.exception("filters not checked")
             return
         for destination, why in sorted(found - self._said):
-            log.warning("filter may not match as intended", destination=destination, why=why)
+            log.warning("filter may not match as intended", destination=destination, reason=why)
         self._said |= found
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""What has to be before a process forks."""
+"""What must happen before a process forks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _THREADS = Path("/proc/self/task")
 def until_alone() -> None:
     """Wait until this process has no thread but this one, on Linux.
 
-    A thread that was joined may still be ending, and hold a lock of a C library (OpenSSL has one). In a process that
-    is forked then, nobody releases it: it would hang at its end, if not before.
+    A thread that was joined may still be ending, and hold a lock of a C library (OpenSSL has one). A process
+    that is forked at that moment never sees the lock released, and would hang when it exits, if not before.
     """
     deadline = time.monotonic() + PATIENCE_S
     while _threads() > 1 and time.monotonic() < deadline:

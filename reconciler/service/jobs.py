@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 
 class ScheduledJobs:
-    """Runs the scheduled jobs. `apply` starts them, or restarts them with other parts.
+    """Runs the scheduled jobs. `apply` starts them, or restarts them with a new config.
 
-    `build` makes the parts that read from GitLab, as a config says.
+    `build` makes what polls GitLab, as a config says.
     """
 
     def __init__(self, *, ledger: Ledger, build: Callable[[Config], Reconciling], supervisor: Supervisor) -> None:
@@ -34,22 +34,22 @@ class ScheduledJobs:
         self._supervisor = supervisor
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._scheduler.start()
-        self._parts: Reconciling | None = None
+        self._polling: Reconciling | None = None
         self._catch_up: asyncio.Task[None] | None = None
 
     @property
     def client(self) -> Client | None:
         """The client that asks GitLab; None if nothing is polled."""
-        return None if self._parts is None else self._parts.client
+        return None if self._polling is None else self._polling.client
 
     def prepare(self, config: Config) -> Reconciling | None:
-        """Build the parts that poll GitLab; None if the config asks for none. Nothing runs yet."""
+        """Build what polls GitLab; None if the config asks for none. Nothing runs yet."""
         if config.gitlab.token is None or not (config.projects or config.groups):
             return None
         return self._build(config)
 
-    def apply(self, parts: Reconciling | None, config: Callable[[], Config]) -> None:
-        """Poll GitLab with these parts, beginning with every project. `config` returns the current config."""
+    def apply(self, polling: Reconciling | None, config: Callable[[], Config]) -> None:
+        """Poll GitLab, beginning with every project. `config` returns the current config."""
         self._end()
         self._scheduler.remove_all_jobs()
         self._schedule(
@@ -58,11 +58,11 @@ class ScheduledJobs:
             IntervalTrigger(hours=1, timezone=UTC),
             first=datetime.now(UTC) + timedelta(minutes=1),
         )
-        self._parts = parts
-        if parts is None:
+        self._polling = polling
+        if polling is None:
             log.warning(
                 "reconciliation is off: webhooks are recorded and forwarded, but missed events are not recovered",
-                why="no gitlab.token" if config().gitlab.token is None else "no projects",
+                reason="no gitlab.token" if config().gitlab.token is None else "no projects",
             )
             self._supervisor.forget("polling")
             if config().projects or config().groups:
@@ -72,11 +72,11 @@ class ScheduledJobs:
             return
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)
         # One job: each turn spreads its polls over the interval.
-        self._schedule("polling", parts.rounds.turn, every)
-        self._catch_up = self._supervisor.until_done("catch-up", parts.rounds.catch_up)
+        self._schedule("polling", polling.schedule.turn, every)
+        self._catch_up = self._supervisor.until_done("catch-up", polling.schedule.catch_up)
 
     def stop(self) -> None:
-        """Start no more jobs, and cancel the running ones: they run after the next start."""
+        """Start no more jobs, and cancel the running ones: they run again after the next start."""
         self._scheduler.shutdown(wait=False)
         self._end()
 
@@ -103,8 +103,8 @@ class ScheduledJobs:
     def _end(self) -> None:
         if self._catch_up is not None:
             self._catch_up.cancel()
-        if self._parts is not None:
-            self._parts.stop()
+        if self._polling is not None:
+            self._polling.stop()
 
     async def _unwatch_all(self) -> None:
         """Mark all sources as no longer watched."""

@@ -44,7 +44,7 @@ async def heartbeat(ledger: Ledger, alive: Callable[[], None]) -> None:
             await ledger.heartbeat(times.now())
         except LedgerUnavailable:  # logged by the writer
             pass
-        finally:  # a bug of ours must not get the service killed
+        finally:  # a bug must not get the service killed
             alive()
 
 
@@ -79,7 +79,7 @@ async def index(ledger: Ledger) -> None:
 
 
 async def prune(ledger: Ledger, keep: Keep) -> Pruned:
-    """Drop what is older than it is to be kept, in short steps between which others write."""
+    """Delete what is older than the retention allows, in short steps so that others can write in between."""
     pruned = Pruned()
     try:
         async for so_far in ledger.prune(keep, times.now()):

@@ -1,4 +1,4 @@
-"""The receiver's port, as the parent has it: no connection is refused while the receiver restarts."""
+"""The receiver's port, which the parent holds: no connection is refused while the receiver restarts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import socket
 import time
 
-from reconciler.service import ports
+from reconciler.service import listen_addresses
 from reconciler.service.errors import ServiceError
 from reconciler.service.web import is_listening, listen
 
@@ -21,14 +21,14 @@ class ReceiverPort:
     def __init__(self, host: str, port: int) -> None:
         """Bind it. Raises ServiceError if it can't be bound."""
         deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and ports.is_taken(host, port):
+        while time.monotonic() < deadline and listen_addresses.is_taken(host, port):
             time.sleep(PAUSE_S)
         self.listener: socket.socket | None = listen(host, port)
         self.number: int = self.listener.getsockname()[1]
         self._host = host
 
     def listen_again(self) -> None:
-        """Replace a socket that does not listen any more, though nobody closed it, if that can be done now."""
+        """Replace a socket that has stopped listening although nobody closed it, if that is possible now."""
         if self.listener is not None and not is_listening(self.listener):
             self.close()
         if self.listener is None:

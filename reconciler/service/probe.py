@@ -1,4 +1,4 @@
-"""Checks that a port of ours answers: a listening socket can be closed without its server noticing."""
+"""Checks that one of our ports answers: a listening socket can be closed without its server noticing."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class ReceiverCounts(Collector):
         self._numbers = memoryview(self._memory)[:_TROUBLE].cast("d")
 
     def acknowledged(self, seconds: float) -> None:
-        """A webhook was acknowledged so long after its body was read."""
+        """A webhook was acknowledged this many seconds after its body was read."""
         self._numbers[bisect_left(ACK_SECONDS, seconds)] += 1
         self._numbers[len(ACK_SECONDS) + 1] += seconds
 

@@ -1,4 +1,4 @@
-"""The worker's view of the receiver: woken by what it appends, and told what goes wrong with it."""
+"""How the worker follows the receiver: it is woken when webhooks are appended, and notes what fails."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from reconciler.supervisor import Supervisor
 
 LOOK_S = 0.5
 MANY_RESTARTS = 3
-"""A receiver whose process was started again so often within `RESTARTS_WITHIN_S` is failing."""
+"""A receiver whose process was restarted this many times within `RESTARTS_WITHIN_S` is failing."""
 RESTARTS_WITHIN_S = 60.0
 RECEIVER = "receiver"
 
 
 async def watch_receiver(link: Link, wake: Callable[[], None], supervisor: Supervisor) -> None:
-    """Call `wake` when webhooks were appended, and note why none can be. Never ends."""
+    """Call `wake` when webhooks were appended, and note why they can't be. Never ends."""
 
     def woken() -> None:
         link.read_all()
@@ -41,7 +41,7 @@ async def watch_receiver(link: Link, wake: Callable[[], None], supervisor: Super
 
 
 class _Restarts:
-    """How often the receiver's process was started again of late."""
+    """How often the receiver's process was restarted recently."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

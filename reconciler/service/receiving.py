@@ -194,7 +194,7 @@ class _Receiving:
             self._hang_up.clear()
             refusal = await self._reload()
             if refusal is not None:
-                log.error("config not reloaded: the receiver keeps the old one", why=refusal)
+                log.error("config not reloaded: the receiver keeps the old one", reason=refusal)
             await self._note(partial(self._file.reloaded, refusal))
             self._role.say(Said.RELOADED if refusal is None else Said.REFUSED)
 

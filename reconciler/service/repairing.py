@@ -44,8 +44,8 @@ def repair_if_damaged(path: Path, role: Role) -> str | None:
 
 
 async def while_asking_for_time(role: Role, work: Callable[[], Done]) -> Done:
-    """Run work that may be long in a thread before the worker starts. Meanwhile it says that it is starting. Returns
-    or raises what `work` does.
+    """Run work that may take long in a thread before the worker starts, and keep reporting that it is starting.
+    Returns or raises what `work` does.
     """
     for number in (signal.SIGTERM, signal.SIGINT) if role.is_alone else (signal.SIGTERM,):
         asyncio.get_running_loop().add_signal_handler(number, _end)

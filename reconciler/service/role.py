@@ -39,7 +39,7 @@ STATE = {
     Said.ALIVE: "WATCHDOG=1",
     Said.STARTING: "EXTEND_TIMEOUT_USEC=60000000",
 }
-"""The same in systemd's words (sd_notify(3)), for a process without a parent of ours."""
+"""The same for systemd (sd_notify(3)), for a process without a parent of ours."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Link:
 
     def wake(self) -> None:
         """Webhooks were appended."""
-        with contextlib.suppress(BlockingIOError):  # it is full: the worker has much to read
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, so the worker will be woken anyway
             os.write(self.wakes, b"w")
 
     def read_all(self) -> None:
@@ -107,7 +107,7 @@ class Role:
         return self._parent is None
 
     def take_reloads(self) -> None:
-        """Receive SIGHUP from now on, also one that came before: without a handler it ends the process."""
+        """Receive SIGHUP from now on, and one that was sent earlier. It ends a process that has no handler."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def say(self, what: Said) -> None:
@@ -116,18 +116,18 @@ class Role:
             if what in STATE:
                 notify(STATE[what])
             return
-        with contextlib.suppress(OSError):  # it ends, and so does this process; or it is stopped and reads nothing
+        with contextlib.suppress(OSError):  # the parent ends, and so will we; or it is stopped and reads nothing
             self._parent.send(what.value, socket.MSG_DONTWAIT)
 
 
 def _die_with_parent() -> None:
     """Have Linux kill this process when the parent ends (prctl(2)), even if it is stopped or hung."""
-    with contextlib.suppress(OSError, AttributeError):  # elsewhere the thread must do
+    with contextlib.suppress(OSError, AttributeError):  # on other systems the thread below does it alone
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _end_with(parent: socket.socket) -> None:
-    """A service is killed as one: whoever kills the parent must not find its port and its ledger still in use."""
+    """End with the parent: once it is killed, its port and its ledger must not stay in use."""
     with contextlib.suppress(OSError):
         while parent.recv(64):
             pass

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from reconciler.events.times import MINUTE, SECOND, Millis
 from reconciler.service.connections import Connections, protocol
 from reconciler.service.errors import ServiceError
-from reconciler.service.ports import family, reason
+from reconciler.service.listen_addresses import family, reason
 from reconciler.service.probe import watch_answers
 
 DRAIN_S = 10.0

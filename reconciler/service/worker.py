@@ -270,7 +270,7 @@ class _Worker:
             self._hang_up.clear()
             refusal = await self._reload()
             if refusal is not None:
-                log.error("config not reloaded: the service keeps the old one", why=refusal)
+                log.error("config not reloaded: the service keeps the old one", reason=refusal)
             self._role.say(Said.RELOADED if refusal is None else Said.REFUSED)
             with contextlib.suppress(LedgerUnavailable):
                 await self._ledger.note_reload(refusal)

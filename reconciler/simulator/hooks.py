@@ -25,10 +25,10 @@ import httpx
 from reconciler.simulator.core import Happening
 from reconciler.simulator.payloads import millis
 
-FAILURES_BEFORE_OFF = 4
+FAILURES_BEFORE_DISABLED = 4
 FIRST_PAUSE_S = 60.0
 LONGEST_PAUSE_S = 86_400.0
-FAILURES_BEFORE_OFF_FOR_GOOD = 40
+FAILURES_BEFORE_DISABLED_FOR_GOOD = 40
 LOG_KEPT_MS = 7 * 86_400_000
 
 TRIGGERS = {
@@ -97,7 +97,7 @@ class Hook:
 
     @property
     def alert_status(self) -> str:
-        if self.failures >= FAILURES_BEFORE_OFF_FOR_GOOD:
+        if self.failures >= FAILURES_BEFORE_DISABLED_FOR_GOOD:
             return "disabled"
         return "temporarily_disabled" if self.clock() / 1000 < self.disabled_until else "executable"
 
@@ -109,8 +109,8 @@ class Hook:
         if self.project_id < 0:
             return  # GitLab disables project webhooks only
         self.failures += 1
-        if self.failures >= FAILURES_BEFORE_OFF:
-            pause = self.first_pause_s * 2 ** (self.failures - FAILURES_BEFORE_OFF)
+        if self.failures >= FAILURES_BEFORE_DISABLED:
+            pause = self.first_pause_s * 2 ** (self.failures - FAILURES_BEFORE_DISABLED)
             self.disabled_until = self.clock() / 1000 + min(pause, LONGEST_PAUSE_S)
 
     def kept_log(self) -> list[dict[str, Any]]:

@@ -193,7 +193,7 @@ def _placed(hook: Hook, delivery: Delivery, at: Millis | None, *, after: Millis,
     """The sighting of a delivery at its time; without one, at an estimated time between two others."""
     if not delivery.has_body:
         why = "too large" if delivery.body else "not a JSON object"
-        log.warning("hook log has no body", hook=hook.name, delivery=delivery.id, why=why)
+        log.warning("hook log has no body", hook=hook.name, delivery=delivery.id, reason=why)
         return None
     if at is not None:
         return _sighting(hook, delivery, at)

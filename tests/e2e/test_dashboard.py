@@ -240,8 +240,8 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
         assert page.evaluate("[...document.querySelectorAll('svg')].every(s => s.getAttribute('aria-label'))")
 
 
-KEPT = ("overview-light", "overview-dark", "overview-dark-phone", "events-light", "event-dark", "dead-light")
-SHOTS = {"overview": "/", "events": "/events", "event": "", "dead": "/dead-letters", "runs": "/runs"}
+KEPT = ("overview-light", "overview-dark", "overview-dark-phone", "events-light", "event-dark", "dead-letters-light")
+SHOTS = {"overview": "/", "events": "/events", "event": "", "dead-letters": "/dead-letters", "runs": "/runs"}
 
 
 @pytest.mark.timeout(240)

@@ -1,4 +1,4 @@
-"""Strangers that hold connections: heads and bodies that do not end, and more connections than there are files."""
+"""Clients that hold connections: heads and bodies that do not end, and more connections than there are files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reconciler.service.connections import Connections, protocol
 from reconciler.service.receiver_counts import ReceiverCounts
 from reconciler.service.web import HEAD_LIMIT_BYTES, KEEP_ALIVE, listen, web_server
 from tests.conftest import PAYLOADS, MakeService
-from tests.receiver.test_strangers import KEY, NOBODY, shown
+from tests.receiver.test_unauthenticated import KEY, NOBODY, shown
 from tests.support.service import TOKEN, Service, until
 
 PUSH = (PAYLOADS / "go-playground+webhooks" / "push-event.json").read_bytes()
@@ -211,7 +211,7 @@ async def receiver(tmp_path: Path) -> AsyncIterator[ASGIApp]:
 
 UNREAD = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(PUSH)
 """The end of a head whose body is still to come. The answer to `Expect` says that the body is waited for."""
-PROVEN = HEAD + b"X-Gitlab-Token: hook-token\r\n" + UNREAD
+AUTHENTICATED = HEAD + b"X-Gitlab-Token: hook-token\r\n" + UNREAD
 
 
 def forged_head() -> bytes:
@@ -227,15 +227,15 @@ async def asking(port: int, head: bytes) -> tuple[asyncio.StreamReader, asyncio.
     return reader, writer
 
 
-async def test_what_is_neither_proven_nor_whole_gives_way(receiver: ASGIApp) -> None:
-    """A signature may be right, but proves nothing before its body is there."""
+async def test_a_request_neither_authenticated_nor_complete_gives_way(receiver: ASGIApp) -> None:
+    """A signature may be right, but authenticates nobody before the body is there."""
     async with serving(receiver, most=4) as (_, port):
-        proven = await asking(port, PROVEN)
+        authenticated = await asking(port, AUTHENTICATED)
         forged = [await asking(port, forged_head()) for _ in range(3)]
-        deliveries = [proven]
-        for stranger, _ in forged:
-            deliveries.append(await asking(port, PROVEN))
-            assert await stranger.read() == b""  # the oldest of them
+        deliveries = [authenticated]
+        for unauthenticated, _ in forged:
+            deliveries.append(await asking(port, AUTHENTICATED))
+            assert await unauthenticated.read() == b""  # the oldest of them
         for reader, writer in deliveries:
             writer.write(PUSH)
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
@@ -284,13 +284,13 @@ def test_no_file_descriptor_left_is_said_and_passes(make_service: MakeService) -
     assert service.post(PUSH, Idempotency_Key="before").status_code == 200
     usual = resource.prlimit(service.pid_of("receiver"), resource.RLIMIT_NOFILE)
     resource.prlimit(service.pid_of("receiver"), resource.RLIMIT_NOFILE, (40, usual[1]))
-    strangers = []
+    clients = []
     for _ in range(60):
         with contextlib.suppress(OSError):
-            strangers.append(connected(service))
+            clients.append(connected(service))
     said = service.wait_for_log("no file descriptors left: connections are dropped")
     assert (said["level"], said["server"]) == ("warning", "receiver")
-    for one in strangers:
+    for one in clients:
         one.close()
     until(lambda: _taken(service))
     resource.prlimit(service.pid_of("receiver"), resource.RLIMIT_NOFILE, usual)
@@ -304,7 +304,7 @@ def _taken(service: Service) -> bool:
         return False
 
 
-def test_strangers_do_not_fill_the_log(make_service: MakeService) -> None:
+def test_unauthenticated_clients_do_not_fill_the_log(make_service: MakeService) -> None:
     service = make_service().start()
     for _ in range(50):
         with connected(service) as one:
@@ -314,15 +314,15 @@ def test_strangers_do_not_fill_the_log(make_service: MakeService) -> None:
     assert 1 <= len(said) < 10
 
 
-def test_strangers_do_not_hold_genuine_deliveries_up(make_service: MakeService) -> None:
+def test_unauthenticated_clients_do_not_hold_up_genuine_deliveries(make_service: MakeService) -> None:
     """As many half-open requests as there may be connections: a delivery comes in all the same."""
     service = make_service().start()
     assert service.process is not None
-    strangers = []
+    clients = []
     for _ in range(300):
         one = connected(service)
         one.sendall(HEAD)
-        strangers.append(one)
+        clients.append(one)
     assert service.post(PUSH, Idempotency_Key="between").status_code == 200
-    for one in strangers:
+    for one in clients:
         one.close()

@@ -1,4 +1,4 @@
-"""/readyz proves by a commit that webhooks can be written to disk. Strangers can't make it commit all the time."""
+"""/readyz proves by a commit that webhooks can be written to disk. Clients can't make it commit all the time."""
 
 from __future__ import annotations
 

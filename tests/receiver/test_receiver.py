@@ -84,7 +84,7 @@ def test_no_path_redirects(service: Service, path: str) -> None:
         assert httpx.get(service.url + elsewhere).status_code == 404
 
 
-def test_a_stranger_is_told_of_a_few_hooks_only() -> None:
+def test_an_unauthenticated_client_is_told_of_a_few_hooks_only() -> None:
     assert named(["a", "b"]) == "a, b"
     assert named(str(n) for n in range(2000)) == "0, 1, 2, 3, 4, …"
 
@@ -192,7 +192,7 @@ def test_a_wrong_path_is_told_where_webhooks_are_posted(service: Service, path: 
     assert answer.status_code == 404
     assert "post webhooks to /webhooks/gitlab or /webhooks/gitlab/signed or" in answer.text
     line = service.wait_for_log("webhook rejected", path=path)
-    assert line["why"] == answer.text.strip()
+    assert line["reason"] == answer.text.strip()
     assert httpx.get(service.url + path).status_code == 404
     unknown = service.post(PUSH, path="/webhooks/gitlab/other")
     assert (unknown.status_code, "one of default, signed, moving" in unknown.text) == (404, True)

@@ -15,7 +15,7 @@ def deliver(db: Database, attempt: Attempt) -> None:
 
 def mark_dead(db: Database, attempt: Attempt) -> None:
     """The delivery is a dead letter."""
-    settle(db, [Settled(attempt, Millis(0), dead=True)])
+    settle(db, [Settled(attempt, Millis(0), is_dead_letter=True)])
 
 
 def retry(db: Database, attempt: Attempt, *, pause: Millis, now: Millis) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from reconciler.config import kinds
+from reconciler.config import destination_kinds
 from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.message import Answer, Message
@@ -44,7 +44,7 @@ def sink_installed(folder: Path) -> Iterator[None]:
     about = folder / "sink-1.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: sink\nVersion: 1\n")
-    (about / "entry_points.txt").write_text(f"[{kinds.GROUP}]\nsink = tests.support.sink:Sink\n")
+    (about / "entry_points.txt").write_text(f"[{destination_kinds.GROUP}]\nsink = tests.support.sink:Sink\n")
     sys.path.insert(0, str(folder))
     try:
         _forget()
@@ -55,5 +55,5 @@ def sink_installed(folder: Path) -> Iterator[None]:
 
 
 def _forget() -> None:
-    kinds.find_kind.cache_clear()
-    kinds._known.cache_clear()
+    destination_kinds.find_kind.cache_clear()
+    destination_kinds._known.cache_clear()

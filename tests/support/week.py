@@ -175,7 +175,7 @@ class Life:
                 "receiver": {"url": f"http://127.0.0.1:{port}", "hooks": [{"token": TOKEN}]},
             }
         )
-        self.parts: Reconciling | None = None
+        self.polling: Reconciling | None = None
 
     async def start(self) -> None:
         self.db = connect(self.path)
@@ -189,21 +189,21 @@ class Life:
         self.server = web_server(self.received.app)
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))
         await self.ledger.note_start(times.now())
-        self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=tests)
-        await self.parts.rounds.catch_up()
+        self.polling = reconciling(self.config, ledger=self.ledger, expected_tests=tests)
+        await self.polling.schedule.catch_up()
 
     async def poll(self) -> None:
-        if self.parts is not None:
+        if self.polling is not None:
             await self.received.recorded()
             await self.ledger.heartbeat(times.now())
-            names = self.parts.projects.names
-            await asyncio.gather(*(self.parts.poller.poll(name) for name in names))
+            names = self.polling.projects.names
+            await asyncio.gather(*(self.polling.poller.poll(name) for name in names))
 
     async def end(self) -> None:
-        if self.parts is None:
+        if self.polling is None:
             return
-        self.parts.stop()
-        self.parts = None
+        self.polling.stop()
+        self.polling = None
         self.server.should_exit = True
         await self.serving
         await self.receiving.__aexit__(None, None, None)
@@ -252,9 +252,9 @@ async def live_through(
         for at, does in sorted(steps, key=lambda step: step[0]):
             now = at
             is_down = any(start <= at - START < end for start, end in down)
-            if is_down and life.parts is not None:
+            if is_down and life.polling is not None:
                 await life.end()
-            elif not is_down and life.parts is None:
+            elif not is_down and life.polling is None:
                 await life.start()
             does()
             await asyncio.to_thread(gitlab.courier.settle)

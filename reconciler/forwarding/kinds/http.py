@@ -196,7 +196,7 @@ class Http(Kind):
 
     @cached_property
     def _client_headers(self) -> list[tuple[bytes, bytes]]:
-        """What a client has to say for itself, unless the config says something else."""
+        """The headers that this client adds, except those that the config sets."""
         made = {"Accept": b"*/*", "Accept-Encoding": b"identity", "Connection": b"keep-alive"}
         if self._url.userinfo:
             login = f"{self._url.username}:{self._url.password}"

@@ -1,4 +1,4 @@
-"""`kind: kafka`: produces with acks=all and an idempotent producer. Delivered means that the brokers acknowledged."""
+"""`kind: kafka`: produces with acks=all and an idempotent producer. Delivered means acknowledged by the brokers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Server = Annotated[str, AfterValidator(_server)]
 
 
 class KafkaDestination(BatchedDestination):
-    """A Kafka cluster, or what speaks its protocol."""
+    """A Kafka cluster, or anything that speaks its protocol."""
 
     kind: Literal["kafka"] = "kafka"
     servers: list[Server] = Field(min_length=1, description="Bootstrap servers, like 127.0.0.1:9092.")

@@ -1,4 +1,4 @@
-"""`kind: nats`: publishes to NATS JetStream. Delivered means that a stream acknowledged."""
+"""`kind: nats`: publishes to NATS JetStream. Delivered means that a stream acknowledged it."""
 
 from __future__ import annotations
 

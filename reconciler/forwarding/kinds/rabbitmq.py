@@ -1,4 +1,4 @@
-"""`kind: rabbitmq`: publishes persistently to an exchange. Delivered means that the broker confirmed."""
+"""`kind: rabbitmq`: publishes persistently to an exchange. Delivered means that the broker confirmed it."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ class RabbitMQ(Connected[Channels]):
                 await self._publish(exchange, message)
 
     async def publish_batch(self, connection: Channels, messages: Sequence[Message]) -> Sequence[Answer]:
-        """A batch has a channel of its own: when RabbitMQ closes it because of one message, what it had not confirmed
-        fails together.
+        """A batch has a channel of its own: when RabbitMQ closes it because of one message, all messages that it
+        had not confirmed fail.
         """
         with _answers():
             async with connection.exchange() as exchange:
@@ -163,7 +163,7 @@ class RabbitMQ(Connected[Channels]):
 
 @contextmanager
 def _answers() -> Iterator[None]:
-    """What aio-pika raises about one message, or about its channel, as an answer: the connection is not to blame."""
+    """Raise errors that are not the connection's fault as NotAccepted or DeliveryRejected."""
     from aio_pika import exceptions
 
     try:

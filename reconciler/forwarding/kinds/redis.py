@@ -32,7 +32,7 @@ ServerUrl = Annotated[SecretStr, AfterValidator(_server)]
 
 
 class RedisDestination(BatchedDestination):
-    """A Redis server, version 5 or newer, or what speaks its protocol."""
+    """A Redis server, version 5 or newer, or anything that speaks its protocol."""
 
     kind: Literal["redis"] = "redis"
     url: ServerUrl = Field(description="Server, like redis://user:password@127.0.0.1:6379/0, or rediss://….")
@@ -112,8 +112,8 @@ class Redis(Connected["Client"]):
         return await in_rounds(messages, partial(self._add_all, connection), target=self._stream)
 
     async def _add_all(self, connection: Client, messages: Sequence[Message]) -> list[Answer]:
-        """Append in one transaction: Redis runs all of it, in order, or refuses it whole, as when it has no memory
-        left. Only a key that is no stream fails alone.
+        """Append in one transaction: Redis runs all of it, in order, or refuses all of it, for example without free
+        memory. Only an entry whose key is not a stream fails alone.
         """
         from redis.exceptions import ReadOnlyError, ResponseError
 

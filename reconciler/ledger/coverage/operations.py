@@ -17,7 +17,7 @@ from reconciler.ledger.coverage.source_state import SourceState
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.queue import known
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.reading import LedgerReader
+from reconciler.ledger.storage.ledger_reader import LedgerReader
 
 MEMBERS_A_STEP = 1000
 """Short transactions: others write between them."""

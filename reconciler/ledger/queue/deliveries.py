@@ -138,13 +138,13 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """An attempt and what follows from it: delivered, unless it is `dead` (a dead letter) or is tried again `pause`
+    """An attempt and what follows from it: delivered, unless it `is_dead_letter` or is tried again `pause`
     after `now`, which is the steady clock's.
     """
 
     attempt: Attempt
     now: Millis
-    dead: bool = False
+    is_dead_letter: bool = False
     pause: Millis | None = None
 
 
@@ -249,8 +249,12 @@ def pull_back(db: Database, destination_id: int, *, longest: Millis, now: Millis
 def settle(db: Database, some: Sequence[Settled]) -> None:
     """Record attempts, and what follows from each."""
     db.conn.executemany(_ATTEMPT, [_attempt_row(one.attempt) for one in some])
-    finished = [_finish_row(one) for one in some if one.dead or one.pause is None]
-    retried = [_retry_row(one.attempt, one.pause, one.now) for one in some if not one.dead and one.pause is not None]
+    finished = [_finish_row(one) for one in some if one.is_dead_letter or one.pause is None]
+    retried = [
+        _retry_row(one.attempt, one.pause, one.now)
+        for one in some
+        if not one.is_dead_letter and one.pause is not None
+    ]
     if finished:
         db.conn.executemany(FINISH, finished)
     if retried:
@@ -279,12 +283,12 @@ def _finish_row(one: Settled) -> _Row:
     return (
         attempt.event_id,
         attempt.destination_id,
-        "dead" if one.dead else "delivered",
+        "dead" if one.is_dead_letter else "delivered",
         times.iso(attempt.started_at),
         times.iso(attempt.ended_at),
         attempt.status,
         attempt.error,
-        None if one.dead else attempt.sighting_id,
+        None if one.is_dead_letter else attempt.sighting_id,
     )
 
 

@@ -13,7 +13,7 @@ from reconciler.ledger.queue.deliveries import Ready, Settled
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec, DestinationState
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.reading import LedgerReader
+from reconciler.ledger.storage.ledger_reader import LedgerReader
 
 
 class Settlement(msgspec.Struct, frozen=True):

@@ -31,11 +31,11 @@ _REOPEN = """
 
 
 class ResendRequest(msgspec.Struct, frozen=True):
-    """Which events to resend: by id, or by a filter. `dead_only`: only those that are dead letters."""
+    """Which events to resend: by id, or by a filter. `dead_letters_only`: only those that are dead letters."""
 
     filter: Filter = Filter()
     event_ids: tuple[int, ...] = ()
-    dead_only: bool = False
+    dead_letters_only: bool = False
 
 
 def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
@@ -60,8 +60,8 @@ def find(db: Database, request: ResendRequest, route: Route) -> Iterator[Resend]
     An event that the destination never had a delivery of is included only if the request names its id, or if the
     destination's filter accepts it now.
     """
-    for part in _parts(db, request, route.destination_id):
-        event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in part}
+    for step in _steps(db, request, route.destination_id):
+        event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in step}
         for sighting_id, candidate in candidates_of(db, list(event_of)):
             event_id, had = event_of[sighting_id]
             named = bool(request.event_ids) and candidate.summary.kind not in OWN_KINDS
@@ -89,12 +89,12 @@ _Rows = list[tuple[int, int, bool]]
 """(event, its sighting, whether it has a delivery)"""
 
 
-def _parts(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+def _steps(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     """The events that a request means, in steps, in the order in which they happened or were recorded."""
     if request.event_ids:
         return _named(db, request, destination_id)
-    if request.dead_only:
-        return _dead(db, request, destination_id)
+    if request.dead_letters_only:
+        return _dead_letters(db, request, destination_id)
     return _of_time(db, request, destination_id)
 
 
@@ -104,7 +104,7 @@ def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterato
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
           FROM json_each(?) AS asked CROSS JOIN events e ON e.id = asked.value
           LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
-         WHERE e.merged_into IS NULL{where}{" AND d.state = 'dead'" if request.dead_only else ""}
+         WHERE e.merged_into IS NULL{where}{" AND d.state = 'dead'" if request.dead_letters_only else ""}
     """
     ids = sorted(set(request.event_ids))
     for start in range(0, len(ids), EVENTS_A_STEP):
@@ -112,7 +112,7 @@ def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterato
         yield db.conn.execute(sql, [asked, destination_id, *values]).fetchall()
 
 
-def _dead(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+def _dead_letters(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = request.filter.where()
     sql = f"""
         SELECT e.id, e.sighting_id, 1

@@ -14,7 +14,7 @@ from reconciler.ledger.recording.place import Progress, note_progress, place, pr
 from reconciler.ledger.recording.record import BatchResult
 from reconciler.ledger.recording.unrecorded import DueWebhook, FailedWebhook
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.reading import LedgerReader
+from reconciler.ledger.storage.ledger_reader import LedgerReader
 
 
 class RecordingOperations:

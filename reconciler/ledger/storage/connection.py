@@ -12,9 +12,9 @@ from sqlite_utils import Database
 
 from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
 from reconciler.ledger.storage import meta, schema
+from reconciler.ledger.storage.any_text import AnyText
 from reconciler.ledger.storage.files import Files, identity, make_private
 from reconciler.ledger.storage.lock import only_service
-from reconciler.ledger.storage.texts import AnyText
 
 PAGE_SIZE = 4096
 CHECKPOINT_PAGES = 1000

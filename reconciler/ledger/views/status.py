@@ -26,7 +26,7 @@ from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns
 
 BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
 OPENED_AT = "SELECT opened_at FROM deliveries WHERE event_id = ? AND destination_id = ?"
-DEAD = "SELECT count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
+DEAD_LETTERS = "SELECT count(*) FROM deliveries WHERE destination_id = ? AND state = 'dead'"
 LAST_ERROR = """
     SELECT last_error FROM deliveries
      WHERE destination_id = ? AND state = 'retrying' AND last_error IS NOT NULL
@@ -84,7 +84,7 @@ class DestinationStatus(msgspec.Struct, frozen=True):
     paused_at: str | None
     pending: int
     oldest_pending_at: str | None
-    dead: int
+    dead_letters: int
     last_error: str | None
     blocked_by: InTheWay | None = None
 
@@ -188,7 +188,7 @@ def _destination(db: Database, at: DestinationState) -> DestinationStatus:
         paused_at=None if at.paused_at is None else times.iso(at.paused_at),
         pending=pending,
         oldest_pending_at=None if oldest is None else one(OPENED_AT, oldest),
-        dead=one(DEAD),
+        dead_letters=one(DEAD_LETTERS),
         last_error=one(LAST_ERROR) or one(LAST_DEAD_ERROR),
         blocked_by=in_the_way(db, at.id, at.name),
     )

@@ -82,8 +82,8 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is known: what is not, and the gaps in what is. `off` has the sources of each project that are switched
-    off there, which leaves no gap.
+    """What is known: what is not, and the gaps in what is. `switched_off` has the sources of
+    each project that are switched off there, which leaves no gap.
     """
 
     unknowns: list[Unknown]

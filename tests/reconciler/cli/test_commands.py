@@ -332,7 +332,7 @@ def test_status(make_service: MakeService, gitlab: Simulator, consumer: Consumer
     assert projects[PROJECT]["gaps"] == []
     assert projects[4861503]["last_webhook_at"] is not None
     [destination] = found["destinations"]
-    assert (destination["pending"], destination["dead"]) == (1, 1)
+    assert (destination["pending"], destination["dead_letters"]) == (1, 1)
     assert destination["last_error"].startswith("HTTP 503")
     shown = service.run("status").stdout
     assert "group/project" in shown

@@ -129,7 +129,7 @@ def test_a_secret_to_sign_with_can_be_guessed_too(make_service: MakeService, con
 
 def test_the_service_logs_a_weak_token(make_service: MakeService) -> None:
     service = make_service(receiver={"port": 0, "hooks": [{"token": "hunter2"}]}).start()
-    assert "its token can be guessed" in service.wait_for_log("anyone could post events")["why"]
+    assert "its token can be guessed" in service.wait_for_log("anyone could post events")["reason"]
 
 
 class TestSend:

@@ -14,7 +14,7 @@ from reconciler.cli.app import command_line
 from reconciler.cli.failing import ending
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.ids import event_ids
-from tests.reconciler.cli.test_as_a_stranger import in_process
+from tests.reconciler.cli.test_usability import in_process
 from tests.support.filled import filled
 
 NOW = "2026-10-01T00:00:00.000Z"

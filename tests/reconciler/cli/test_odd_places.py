@@ -20,7 +20,7 @@ from reconciler.cli.failing import ending
 from reconciler.ledger.storage.lock import only_service
 from reconciler.service.errors import ServiceError
 from reconciler.service.web import listen
-from tests.reconciler.cli.test_as_a_stranger import in_process
+from tests.reconciler.cli.test_usability import in_process
 from tests.support.filled import filled
 from tests.support.service import COMMAND
 

@@ -11,7 +11,7 @@ from reconciler.cli.app import command_line
 from reconciler.cli.failing import ending
 from reconciler.simulator.server import Simulator
 from tests.conftest import MakeService, at_gitlab
-from tests.reconciler.cli.test_as_a_stranger import in_process
+from tests.reconciler.cli.test_usability import in_process
 from tests.support.filled import filled
 
 Monkey = pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from receiver.guard import HookGuard
 from reconciler.cli.schema import schema_text
-from reconciler.config.kinds import BUILT_IN
+from reconciler.config.destination_kinds import BUILT_IN
 from reconciler.config.load import ConfigError, load
 from reconciler.config.models import Config, SourceName, Trigger
 from reconciler.forwarding.kinds.http import HttpDestination

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.config.keys import section_in
-from reconciler.config.kinds import BUILT_IN, find_kind
+from reconciler.config.destination_kinds import BUILT_IN, find_kind
 from reconciler.config.load import ConfigError, load
 from reconciler.config.models import Config
 from reconciler.config.renamed import RENAMED, new_name
+from reconciler.config.unknown_keys import section_in
 
 RECEIVER = "receiver: {{hooks: [{{token: t}}]{more}}}\n"
 OTHERS = ("url: https://example.com", "servers: [h:1]", "path: x")

@@ -1,4 +1,4 @@
-"""The dashboard among strangers: guessed tokens, words put into its mouth, and bodies that break a page."""
+"""The dashboard under attack: guessed tokens, words put into its mouth, and bodies that break a page."""
 
 from __future__ import annotations
 

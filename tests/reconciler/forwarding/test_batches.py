@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination, RetryConfig
-from reconciler.config.kinds import find_kind
 from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.kind import Kind, attempt_batch
 from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, Message, NotAccepted
 from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.rounds import in_rounds
-from reconciler.forwarding.sending import ALONE_AFTER, sent_in_parts, together
+from reconciler.forwarding.sending import ALONE_AFTER, sent_in_halves, together
 from reconciler.ledger.queue.deliveries import Outgoing, Queued, Ready
 from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, World, destination
 from tests.support.damage import overwrite, pages_of
@@ -48,7 +48,7 @@ def test_a_rejected_batch_is_halved_until_the_bad_ones_are_alone(case: tuple[int
         return [ACCEPTED] * len(some)
 
     sent = messages([1] * size)
-    answers = asyncio.run(sent_in_parts(sent, send, halve=True))
+    answers = asyncio.run(sent_in_halves(sent, send, halve=True))
     assert [answer.rejected for answer in answers] == [n in bad for n in range(size)]
     assert accepted == [one.id for n, one in enumerate(sent) if n not in bad]  # once each, and in order
     assert requests <= 1 + 2 * len(bad) * (size - 1).bit_length()
@@ -65,7 +65,7 @@ def test_nothing_is_sent_after_a_failure_that_may_pass(found: list[Answer], halv
         failed = LATER in answers
         return answers
 
-    answers = asyncio.run(sent_in_parts(messages([1] * len(found)), send, halve=halve))
+    answers = asyncio.run(sent_in_halves(messages([1] * len(found)), send, halve=halve))
     for answer, expected in zip(answers, found, strict=True):
         assert answer is expected or (answer is NOT_SENT and expected is REJECTED and halve and failed)
 
@@ -86,7 +86,7 @@ async def test_what_was_answered_before_a_cancellation_is_known(case: tuple[int,
             await asyncio.Event().wait()
         return [REJECTED if asked[-1] & bad else ACCEPTED] * len(some)
 
-    sending = asyncio.create_task(sent_in_parts(messages([1] * size), send, halve=True))
+    sending = asyncio.create_task(sent_in_halves(messages([1] * size), send, halve=True))
     waiting = asyncio.create_task(waits.wait())
     await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
     sending.cancel()

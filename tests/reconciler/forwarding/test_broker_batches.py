@@ -19,11 +19,11 @@ import pytest
 import redis.asyncio
 from nats.js.api import StreamConfig
 
-from reconciler.config.kinds import find_kind
+from reconciler.config.destination_kinds import find_kind
 from reconciler.events import times
 from reconciler.forwarding.kind import Kind, attempt_batch
 from reconciler.forwarding.message import NOT_SENT, Answer, Message
-from reconciler.forwarding.sending import sent_in_parts
+from reconciler.forwarding.sending import sent_in_halves
 from tests.support.brokers import broker
 
 
@@ -47,7 +47,7 @@ async def sent(kind: Kind, messages: Sequence[Message], timeout_s: float = 3) ->
     async def send(some: Sequence[Message]) -> Sequence[Answer]:
         return await attempt_batch(kind, some, timeout_s=timeout_s)
 
-    return await sent_in_parts(messages, send, halve=kind.batch_fails_whole)
+    return await sent_in_halves(messages, send, halve=kind.batch_fails_whole)
 
 
 def errors(answers: Sequence[Answer]) -> list[str | None]:

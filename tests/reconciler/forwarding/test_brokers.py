@@ -17,8 +17,8 @@ import pytest
 import redis.asyncio
 from nats.js.api import StreamConfig
 
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.events import times
 from reconciler.forwarding.kind import Connected, Kind, attempt
 from reconciler.forwarding.message import Answer, DeliveryRejected, Message, NotAccepted
@@ -178,8 +178,8 @@ class TestRabbitMQ:
         assert (await queue.get(no_ack=True)).message_id == "evt_x_2"
         [missing] = await sent(made("rabbitmq", url=url, exchange="no-such"), message())
         assert "no-such" in (missing.error or "")
-        [stranger] = await sent(made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")), message())
-        assert not stranger.accepted
+        [wrong_password] = await sent(made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")), message())
+        assert not wrong_password.accepted
         assert "wrong" not in made("rabbitmq", url=url.replace("guest:guest", "guest:wrong")).address
         await kind.close()
 

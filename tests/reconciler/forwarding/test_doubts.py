@@ -82,7 +82,7 @@ def test_check_and_serve_say_so_and_go_on(make_service: MakeService) -> None:
     service = make_service(destinations=[one], projects=[{"project": PATH}, {"project": "group/other"}]).start()
     for word in ("grup/*", "requirement"):
         said = [line for line in service.logs if line["event"] == "filter may not match as intended"]
-        assert [line["destination"] for line in said if word in line["why"]] == ["out"]
+        assert [line["destination"] for line in said if word in line["reason"]] == ["out"]
     done = service.run("check")
     assert "grup/*" in done.stdout
     assert "requirement" in done.stdout

@@ -141,7 +141,7 @@ def test_bodies_of_many_small_things_are_transformed(filling: str) -> None:
         assert len(make({}, large)) > 13_000_000
 
 
-def test_what_strangers_write_comes_through(echo: Transformer) -> None:
+def test_text_from_outside_comes_through(echo: Transformer) -> None:
     large = "1" * 30
     assert (
         echo({"kind": "n\u00f6te \x1b"}, f'{{"n": {large}, "\\ud800": "\\ud800"}}')

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reconciler.config.kinds import BUILT_IN, find_kind, kind_names
+from reconciler.config.destination_kinds import BUILT_IN, find_kind, kind_names
 from reconciler.config.load import ConfigError, load
 from reconciler.events import times
 from reconciler.forwarding.kind import Kind, attempt

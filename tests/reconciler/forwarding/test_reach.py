@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trustme
 
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.kinds import find_kind
 from reconciler.forwarding.reach import Unreachable
 from reconciler.simulator.ports import free_port
 

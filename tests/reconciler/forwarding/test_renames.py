@@ -155,6 +155,6 @@ def test_the_service_says_it_once_and_delivers(
         assert service.post(sent, Idempotency_Key=str(number)).status_code == 200
     until(lambda: len(consumer.accepted) == 3)
     said = service.wait_for_log("filter may not match as intended")
-    assert f"{PATH} is new/place now" in said["why"]
+    assert f"{PATH} is new/place now" in said["reason"]
     assert f"{PATH} is new/place now" in service.run("check").stdout
     assert len([one for one in service.logs if one.get("event") == "filter may not match as intended"]) == 1

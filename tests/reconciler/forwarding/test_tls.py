@@ -77,9 +77,9 @@ async def test_a_private_ca_is_trusted_where_it_is_named(port: int, authority: t
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     tls = {"ca_file": str(tmp_path / "ca.pem")}
     assert (await send(port, "inside.example", tls=tls)).accepted
-    stranger = await send(port, "inside.example")
-    assert (stranger.accepted, stranger.error_class) == (False, "tls")
-    assert "set tls.ca_file" in str(stranger.error)
+    untrusted = await send(port, "inside.example")
+    assert (untrusted.accepted, untrusted.error_class) == (False, "tls")
+    assert "set tls.ca_file" in str(untrusted.error)
 
 
 async def test_the_certificate_is_checked_against_the_name(port: int, authority: trustme.CA, tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ LOOKED_UP: dict[str, Callable[[Database], Sequence[Any] | dict[str, Any] | None]
     "dead-letters list": lambda db: dead_letters.dead_letters(db, Filter(), destination=None, limit=5),
     "dead-letters list --destination": lambda db: dead_letters.dead_letters(db, Filter(), destination="one", limit=5),
     "dead-letters show": lambda db: dead_letters.dead_letters_of(db, 5),
-    "dead-letters replay --destination": lambda db: find(db, ResendRequest(dead_only=True), 0),
-    "dead-letters replay ID": lambda db: find(db, ResendRequest(event_ids=(5,), dead_only=True), 1),
+    "dead-letters replay --destination": lambda db: find(db, ResendRequest(dead_letters_only=True), 0),
+    "dead-letters replay ID": lambda db: find(db, ResendRequest(event_ids=(5,), dead_letters_only=True), 1),
     "replay ID": lambda db: find(db, ResendRequest(event_ids=(5,)), 1),
     "replay --from --to": lambda db: find(db, ResendRequest(Filter(since=Millis(START), until=EARLY)), 0),
 }
@@ -103,13 +103,16 @@ def test_looking_up_costs_the_same_in_a_ledger_of_any_size(db: Database, command
     assert costs[1] <= 1.2 * costs[0] + 2
 
 
-@pytest.mark.parametrize("dead_only", [False, True])
+@pytest.mark.parametrize("dead_letters_only", [False, True])
 @pytest.mark.parametrize("wanted", [Filter(), Filter(since=EARLY), Filter(until=Millis(START + DAY), kind="note")])
-def test_all_that_is_to_go_out_again_is_found_once(db: Database, wanted: Filter, dead_only: bool) -> None:
+def test_all_that_is_to_go_out_again_is_found_once(db: Database, wanted: Filter, dead_letters_only: bool) -> None:
     """It is found in steps, and more events than a step has happened in the same millisecond."""
     noon = Millis(START + 300 * MINUTE)
     fill(db, range(1200), lambda number: noon if number >= 20 else Millis(START + number * MINUTE))
-    found = [again.event_id for again in resend.find(db, ResendRequest(wanted, dead_only=dead_only), ROUTES[1])]
+    found = [
+        again.event_id
+        for again in resend.find(db, ResendRequest(wanted, dead_letters_only=dead_letters_only), ROUTES[1])
+    ]
     assert found == list(range(1 if wanted == Filter() else RARE + 1, 1201))
 
 

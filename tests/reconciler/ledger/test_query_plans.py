@@ -135,7 +135,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     dead_letters.dead_letters(db, browse.Filter(), destination="one", limit=5)
     past_deliveries.open_past_deliveries(db, ROUTES[0], now=Millis(0))
     destinations.note_breaker(db, 1, destinations.Breaker("open", 5, Millis(1), Millis(1)))
-    list(resend.find(db, resend.ResendRequest(dead_only=True), ROUTES[0]))
+    list(resend.find(db, resend.ResendRequest(dead_letters_only=True), ROUTES[0]))
     pruning = prune.Pruning(
         prune.Keep(events=Millis(1), dead_letters=Millis(1), attempts=Millis(1), runs=Millis(1)), now=Millis(0)
     )
@@ -148,7 +148,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     overview.runs(db, before=9, limit=9)
     search.find(db, "note", before=9, limit=9)
     search.index_step(db)
-    for sql in (status.BACKLOG, status.DEAD, status.LAST_ERROR, status.LAST_DEAD_ERROR):
+    for sql in (status.BACKLOG, status.DEAD_LETTERS, status.LAST_ERROR, status.LAST_DEAD_ERROR):
         db.conn.execute(sql, (1,)).fetchall()
     db.conn = watched._conn
     found = plans(db, watched)

@@ -17,8 +17,8 @@ from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided
 from reconciler.ledger.recording.record import record
+from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.connection import connect, transaction
-from reconciler.ledger.storage.texts import writable
 from tests.support import outcomes
 
 BAD = "caf\u00e9 \ud800 \udfff"

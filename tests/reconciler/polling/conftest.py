@@ -18,7 +18,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.polling.reconciling import reconciling
-from reconciler.polling.rounds import expected
+from reconciler.polling.schedule import expected
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
 from reconciler.sources.table import keeps
@@ -54,8 +54,8 @@ class House:
 
     def start(self) -> None:
         """Build what asks GitLab, as after a restart."""
-        self.parts = reconciling(self.config, ledger=self.ledger, expected_tests=self.expected_tests)
-        self.poll = self.parts.poller.poll
+        self.polling = reconciling(self.config, ledger=self.ledger, expected_tests=self.expected_tests)
+        self.poll = self.polling.poller.poll
 
     def later(self, by: int) -> None:
         """Let time pass."""
@@ -71,7 +71,7 @@ class House:
         return gaps.gaps(self.reader, keeps=keeps(), expected=expected(self.config, self.now), now=self.now)
 
     async def close(self) -> None:
-        self.parts.stop()
+        self.polling.stop()
         await self.writer.close()
         self.reader.close()
         self.db.close()

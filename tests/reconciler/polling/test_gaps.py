@@ -61,7 +61,7 @@ async def test_trouble_with_gitlab_names_the_gap(
 ) -> None:
     monkeypatch.setattr("reconciler.sources.client.TRIES", 2)
     house = make_house(reconcile=EVENTS)
-    house.parts.client._tries = 2
+    house.polling.client._tries = 2
     await house.poll(42)
     house.later(HOUR)
     if status == 403:
@@ -106,7 +106,7 @@ async def test_what_gitlab_forgot_is_final_and_what_it_will_forget_is_said(make_
     [alert] = expiring_gaps(house.ledger, house.gaps(), house.now)
     assert (alert.what, alert.subject, alert.since) == ("gap_expiring", "group/project", log.during.start)
     assert "hook_log" in alert.text
-    reading = LedgerCollector(lambda: (house.config, house.parts.client), SharedLook(lambda: house.config))
+    reading = LedgerCollector(lambda: (house.config, house.polling.client), SharedLook(lambda: house.config))
     metrics = [m for family in reading.collect() for m in family.samples]
     expiring = [m.value for m in metrics if m.name == "gitlab_reconciler_gaps" and m.labels["state"] == "expiring"]
     assert expiring == [1]
@@ -124,14 +124,14 @@ async def test_a_project_that_is_watched_no_more_has_no_new_gaps(make_house: Mak
     house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
     world = house.gitlab.world
     world.add_project(43, "group/sub/other")
-    await house.parts.projects.refresh_groups()
-    assert house.parts.projects.names == [42, 43]
-    for name in house.parts.projects.names:
+    await house.polling.projects.refresh_groups()
+    assert house.polling.projects.names == [42, 43]
+    for name in house.polling.projects.names:
         await house.poll(name)
     world.projects[43].archived = True
     house.later(HOUR)
-    await house.parts.projects.refresh_groups()
-    assert house.parts.projects.names == [42]
+    await house.polling.projects.refresh_groups()
+    assert house.polling.projects.names == [42]
     await house.poll(42)
     house.later(30 * DAY)
     assert {gap.project_id for gap in house.gaps()} == {42, 43}
@@ -144,12 +144,12 @@ async def test_a_project_that_comes_back_is_watched_again(make_house: MakeHouse)
     house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
     world = house.gitlab.world
     world.add_project(43, "group/other")
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     for archived in (True, False):
         world.projects[43].archived = archived
         house.now = Millis(house.now + HOUR)
-        await house.parts.projects.refresh_groups()
-        for name in house.parts.projects.names:
+        await house.polling.projects.refresh_groups()
+        for name in house.polling.projects.names:
             await house.poll(name)
     assert house.rows("SELECT watched_until FROM sources WHERE project_id = 43") == [(None,)]
     house.now = Millis(house.now + HOUR)
@@ -161,10 +161,10 @@ async def test_a_project_that_comes_back_is_watched_again(make_house: MakeHouse)
 
 async def test_a_group_that_can_t_be_read_keeps_its_projects(make_house: MakeHouse) -> None:
     house = make_house(projects=[], groups=["group", "nowhere"], reconcile=EVENTS)
-    await house.parts.projects.refresh_groups()
+    await house.polling.projects.refresh_groups()
     house.gitlab.api.faults.next = [(403, {}), (403, {})]
-    await house.parts.projects.refresh_groups()
-    assert house.parts.projects.names == [42]
+    await house.polling.projects.refresh_groups()
+    assert house.polling.projects.names == [42]
 
 
 async def test_backfill_closes_what_can_be_closed(make_house: MakeHouse) -> None:
@@ -174,7 +174,7 @@ async def test_backfill_closes_what_can_be_closed(make_house: MakeHouse) -> None
     house.gitlab.world.push(42)
     house.later(5 * HOUR)
     assert len(house.gaps()) == 1
-    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
+    work = Backfill(house.polling, house.config.reconcile, ledger=house.ledger)
     report = await work.project(42, None, lambda _name, _length: lambda *_: None)
     assert (report.error, report.counts.new) == (None, 1)
     assert house.gaps() == []
@@ -190,7 +190,7 @@ async def test_a_long_backfill_goes_in_parts_and_is_resumed(make_house: MakeHous
     house.now = NOW
     wanted = Interval(Millis(NOW - 301 * DAY), Millis(NOW - HOUR))
     assert len(cut(wanted, 4)) == 4
-    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
+    work = Backfill(house.polling, house.config.reconcile, ledger=house.ledger)
     reads = 0
 
     def fail_after_a_while(_: object) -> bool:

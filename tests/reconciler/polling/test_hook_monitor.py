@@ -99,7 +99,7 @@ async def test_a_moment_without_an_answer_changes_nothing(make_house: MakeHouse)
     hook.triggers = dict.fromkeys(hook.triggers, False) | {"push_events": True}
     await house.poll(42)
     house.gitlab.api.faults.forbidden_paths = {"/hooks": 403}
-    house.parts.hooks.forget(42)
+    house.polling.hooks.forget(42)
     await house.poll(42)
     assert house.rows("SELECT source FROM sources ORDER BY source") == [("hook_log",), ("project_events",)]
 
@@ -174,7 +174,7 @@ async def test_the_newest_in_the_log_need_not_be_the_test(
         house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
 
     hook.faults.during_test = push
-    ask = house.parts.hooks.test
+    ask = house.polling.hooks.test
 
     def test_then_push(*asked: Any) -> None:
         try:
@@ -182,7 +182,7 @@ async def test_the_newest_in_the_log_need_not_be_the_test(
         finally:
             push()
 
-    monkeypatch.setattr(house.parts.hooks, "test", test_then_push)
+    monkeypatch.setattr(house.polling.hooks, "test", test_then_push)
     await house.poll(42)
     house.later(6 * MINUTE)
     await house.poll(42)
@@ -197,14 +197,14 @@ async def test_where_gitlab_made_no_test_nothing_is_taken_for_one(
     house = make_house(receiver={"hooks": [{"token": TOKEN}]}, reconcile={"grace_period": "1ms"})
     hook, _ = await disabled_hook(house)
     hook.faults.untestable = frozenset({"push_events", "issues_events", "merge_requests_events", "note_events"})
-    ask = house.parts.hooks.test
+    ask = house.polling.hooks.test
 
     def test_then_push(*asked: Any) -> None:
         happening = house.gitlab.world.push(42)
         house.gitlab.courier.post(hook, str(happening.hook_event), webhook_bytes(happening.webhook))
         ask(*asked)
 
-    monkeypatch.setattr(house.parts.hooks, "test", test_then_push)
+    monkeypatch.setattr(house.polling.hooks, "test", test_then_push)
     await house.poll(42)
     asked = [path.rpartition("/")[2] for path in house.gitlab.api.requests if "/test/" in path]
     assert asked == ["push_events", "issues_events", "merge_requests_events", "note_events"]
@@ -242,7 +242,7 @@ async def test_no_more_tests_are_asked_for_than_gitlab_makes(make_house: MakeHou
 async def test_ensure_makes_mends_and_leaves_alone(make_house: MakeHouse, dry_run: bool) -> None:
     house = make_house()
     [wanted] = house.config.receiver.hooks
-    done = await ensure(house.parts, 42, wanted, dry_run=dry_run)
+    done = await ensure(house.polling, 42, wanted, dry_run=dry_run)
     assert (done.did, done.url) == ("created", "http://127.0.0.1:9/webhooks/gitlab/default")
     assert len(house.gitlab.courier.hooks) == (0 if dry_run else 1)
     if dry_run:
@@ -250,11 +250,11 @@ async def test_ensure_makes_mends_and_leaves_alone(make_house: MakeHouse, dry_ru
     [hook] = house.gitlab.courier.hooks.values()
     assert (hook.token, all(hook.triggers.values())) == (TOKEN, True)
     hook.triggers["note_events"], hook.token = False, "somebody's"
-    mended = await ensure(house.parts, 42, wanted, dry_run=False)
+    mended = await ensure(house.polling, 42, wanted, dry_run=False)
     assert (mended.did, [one.setting for one in mended.differences]) == ("updated", ["note_events"])
     assert hook.triggers["note_events"]
     hook.token = "somebody's again"
-    assert (await ensure(house.parts, 42, wanted, dry_run=False)).did == "unchanged"
+    assert (await ensure(house.polling, 42, wanted, dry_run=False)).did == "unchanged"
     assert hook.token == TOKEN  # GitLab does not show it: it is set each time
 
 
@@ -262,17 +262,17 @@ async def test_ensure_shows_what_keeps_events_from_us(make_house: MakeHouse) -> 
     """Somebody has set it in GitLab: it is left alone, and never called unchanged without a word."""
     house = make_house()
     [wanted] = house.config.receiver.hooks
-    await ensure(house.parts, 42, wanted, dry_run=False)
+    await ensure(house.polling, 42, wanted, dry_run=False)
     [hook] = house.gitlab.courier.hooks.values()
     hook.settings |= {"push_events_branch_filter": "release-*", "custom_webhook_template": '{"a": "{{object_kind}}"}'}
-    done = await ensure(house.parts, 42, wanted, dry_run=True)
+    done = await ensure(house.polling, 42, wanted, dry_run=True)
     assert (done.did, done.differences) == ("unchanged", [])
     assert [text.rpartition("(")[2] for text in done.warnings] == [
         "push_events_branch_filter, wildcard)",
         'custom_webhook_template: {"a": "{{object_kind}}"})',
     ]
     hook.settings |= {"branch_filter_strategy": "all_branches", "custom_webhook_template": ""}
-    assert (await ensure(house.parts, 42, wanted, dry_run=False)).warnings == []
+    assert (await ensure(house.polling, 42, wanted, dry_run=False)).warnings == []
     assert hook.settings["push_events_branch_filter"] == "release-*"
 
 
@@ -286,8 +286,8 @@ async def test_ensure_says_where_gitlab_keeps_no_signing_token(make_house: MakeH
     house = make_house(receiver=receiver)
     house.gitlab.courier.takes_signing_tokens = there
     signed, both = house.config.receiver.hooks
-    alone = await ensure(house.parts, 42, signed, dry_run=False)
-    beside = await ensure(house.parts, 42, both, dry_run=False)
+    alone = await ensure(house.polling, 42, signed, dry_run=False)
+    beside = await ensure(house.polling, 42, both, dry_run=False)
     if there:
         assert (alone.did, beside.did, alone.warnings, beside.warnings) == ("created", "created", [], [])
         return
@@ -295,14 +295,14 @@ async def test_ensure_says_where_gitlab_keeps_no_signing_token(make_house: MakeH
     assert "also set `token`" in str(alone.error)
     assert (beside.did, len(beside.warnings)) == ("created", 1)
     assert "webhook_signing_token" in beside.warnings[0]
-    [again] = (await ensure(house.parts, 42, both, dry_run=True)).differences
+    [again] = (await ensure(house.polling, 42, both, dry_run=True)).differences
     assert (again.setting, again.have, again.want) == ("signing_token", False, True)
 
 
 async def test_ensure_says_what_is_missing(make_house: MakeHouse) -> None:
     house = make_house(receiver={"hooks": [{"token": TOKEN}]})
     [wanted] = house.config.receiver.hooks
-    failed = await ensure(house.parts, 42, wanted, dry_run=False)
+    failed = await ensure(house.polling, 42, wanted, dry_run=False)
     assert (failed.did, "receiver.url" in str(failed.error)) == ("failed", True)
-    gone = await ensure(house.parts, "group/gone", wanted, dry_run=False)
+    gone = await ensure(house.polling, "group/gone", wanted, dry_run=False)
     assert (gone.did, "404" in str(gone.error)) == ("failed", True)

@@ -47,9 +47,9 @@ class Parts:
                 "reconcile": {"grace_period": "1ms", "overlap": "5m", "sources": ["project_events"]},
             }
         )
-        self.parts = reconciling(config, ledger=self.ledger)
-        self.source = ProjectEvents(self.parts.client)
-        self.poll = self.parts.poller.poll
+        self.polling = reconciling(config, ledger=self.ledger)
+        self.source = ProjectEvents(self.polling.client)
+        self.poll = self.polling.poller.poll
 
     def events(self) -> int:
         return int(self.reader.execute("SELECT count(*) FROM events").fetchone()[0])
@@ -70,7 +70,7 @@ def gitlab() -> Iterator[Simulator]:
 async def parts(gitlab: Simulator, tmp_path: Path) -> AsyncIterator[Parts]:
     made = Parts(gitlab, tmp_path)
     yield made
-    made.parts.stop()
+    made.polling.stop()
     await made.writer.close()
     with closing(made.db.conn), closing(made.reader.conn):
         pass
@@ -130,10 +130,10 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
         closing(sqlite3.connect(parts.folder / "ledger.db", isolation_level=None)) as other,
         pytest.raises(LedgerUnavailable),
     ):
-        await parts.parts.reader.read(PROJECT, parts.source, window, purpose="backfill", progress=break_after_two)
+        await parts.polling.reader.read(PROJECT, parts.source, window, purpose="backfill", progress=break_after_two)
     assert parts.covered() == [Interval(window.start, stretches[1].end)]
     [gap] = uncovered(parts.covered(), window)
-    await parts.parts.reader.read(PROJECT, parts.source, gap, purpose="backfill")
+    await parts.polling.reader.read(PROJECT, parts.source, gap, purpose="backfill")
     assert parts.covered() == [window]
     assert parts.events() == 240
 
@@ -141,7 +141,7 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
 async def test_a_rehearsal_leaves_no_trace(parts: Parts) -> None:
     now = times.now()
     push_at(parts.gitlab, now - 2 * HOUR, now - HOUR)
-    counts = await parts.parts.reader.read(
+    counts = await parts.polling.reader.read(
         PROJECT, parts.source, Interval(Millis(now - DAY), now), purpose="backfill", dry_run=True
     )
     assert (counts.seen, counts.new, parts.events(), parts.covered()) == (2, 2, 0, [])

@@ -128,7 +128,7 @@ async def test_it_is_asked_again_and_read_from_where_it_ended(
 
 async def test_a_backfill_says_so_too(house: SimulatedHouse) -> None:
     switch_off(house.gitlab, "builds", paths=CI)
-    backfill = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
+    backfill = Backfill(house.polling, house.config.reconcile, ledger=house.ledger)
     report = await backfill.project(PROJECT, Interval(Millis(NOW - DAY), NOW), lambda *_: lambda *_: None)
     assert report.error is None
     assert sorted(report.skipped) == OFF
@@ -150,7 +150,7 @@ def test_commands_and_the_log_say_it(make_service: MakeService, gitlab: Simulato
     switch_off(gitlab, "builds", paths=CI)
     service = make_service(**at_gitlab(gitlab, **WANTED)).start()
     line = service.wait_for_log("a source has nothing to read", source="deployments")
-    assert "switched off in the project (builds_access_level)" in line["why"]
+    assert "switched off in the project (builds_access_level)" in line["reason"]
     until(lambda: service.run("gaps", "--exit-code").returncode == 0)
     words = "deployments, jobs, pipelines: switched off in the project"
     for command in ("gaps", "status", "check"):

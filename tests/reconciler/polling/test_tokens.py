@@ -34,7 +34,7 @@ async def test_two_webhooks_tell_of_one_token(make_house: MakeHouse) -> None:
 async def test_our_webhook_is_subscribed_to_them(make_house: MakeHouse) -> None:
     house = make_house()
     [wanted] = house.config.receiver.hooks
-    await ensure(house.parts, 42, wanted, dry_run=False)
+    await ensure(house.polling, 42, wanted, dry_run=False)
     [hook] = house.gitlab.courier.hooks.values()
     assert hook.triggers["resource_deploy_token_events"]
     assert hook.triggers["resource_access_token_events"]

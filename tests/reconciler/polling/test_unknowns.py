@@ -46,7 +46,7 @@ from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
 from reconciler.metrics.collectors import LedgerCollector
-from reconciler.polling import rounds
+from reconciler.polling import schedule
 from reconciler.polling.knowledge import SharedLook, look
 from reconciler.polling.reconciling import reconciling
 from reconciler.service.alerting import LOOK_S, Alerting
@@ -104,7 +104,7 @@ class House(conftest.House):
 
     def start(self) -> None:
         super().start()
-        self.parts.client._tries = 1
+        self.polling.client._tries = 1
 
     def receiver_is_alive(self, failure: str | None = None, since: Millis | None = None) -> None:
         file = receivers_path(intake_path(self.config.ledger.path))
@@ -127,12 +127,12 @@ class House(conftest.House):
     async def round(self, after: int = MINUTE, *, received: bool = True) -> None:
         """Everything is asked once, some time later, and it is looked whether that is worth an alert."""
         self.now = Millis(self.now + after)
-        self.parts.poller._refused.clear()  # the quarter of an hour is over
-        self.parts.rounds._groups_read_at = None
+        self.polling.poller._refused.clear()  # the quarter of an hour is over
+        self.polling.schedule._groups_read_at = None
         await self.ledger.heartbeat(self.now)
         if received:
             self.receiver_is_alive()
-        await self.parts.rounds.catch_up()
+        await self.polling.schedule.catch_up()
         await self.alerting._review()
 
     def told(self) -> list[tuple[str, str, str]]:
@@ -276,7 +276,7 @@ async def test_a_gitlab_that_was_never_reached(
 
 async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
     """Before the first attempt has ended nobody knows anything, and nothing is wrong."""
-    await house.parts.projects.begin()
+    await house.polling.projects.begin()
     assert {(one.kind, one.name, one.trouble, one.pending) for one in house.unknown()} == {
         ("group", "team", "not read yet", True),
         ("project", "42", "not read yet", True),
@@ -290,7 +290,7 @@ async def test_what_was_not_read_yet_is_said_as_such(house: House) -> None:
 
 
 async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
-    await house.parts.projects.begin()
+    await house.polling.projects.begin()
     house.now = Millis(house.now + 2 * HOUR)
     house.receiver_is_alive()
     await house.ledger.heartbeat(house.now)
@@ -312,7 +312,7 @@ async def test_one_source_in_trouble_stops_no_other(house: House, gitlab: Failin
 async def test_a_group_that_hangs_holds_no_project_up(
     gitlab: FailingGitLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "GROUPS_PATIENCE_S", 0.01)
+    monkeypatch.setattr(schedule, "GROUPS_PATIENCE_S", 0.01)
     house = House(tmp_path, gitlab.url, gitlab={"url": gitlab.url, "token": "glpat-x", "timeout": "30s"})
     monkeypatch.setattr(times, "now", lambda: house.now)
     await house.wake()
@@ -325,7 +325,7 @@ async def test_a_group_that_hangs_holds_no_project_up(
 async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> None:
     await house.round()
     house.config = load(rewritten(house, projects=["group/other"], groups=[]), {})
-    house.parts.stop()
+    house.polling.stop()
     house.start()
     await house.round()
     rows = house.reader.execute("SELECT kind, name FROM watched ORDER BY kind").fetchall()
@@ -434,7 +434,7 @@ async def test_projects_below_a_group_are_read_though_the_group_is_not(house: Ho
     """After a restart they are known from the ledger."""
     await house.round()
     gitlab.fail("server error", *PLACES["a group"])
-    house.parts.stop()
+    house.polling.stop()
     house.start()
     before = gitlab.requests["/api/v4/projects/60/events"]
     await house.round()
@@ -645,7 +645,7 @@ async def test_what_waited_for_gitlab_is_no_trouble_of_its_own(house: House, git
     house.now = Millis(house.now + MINUTE)
     house.receiver_is_alive()
     await house.ledger.heartbeat(house.now)
-    await house.parts.poller.poll("group/other")
+    await house.polling.poller.poll("group/other")
     await house.alerting._review()
     assert [(what, state) for what, _, state in house.told()] == [
         ("gitlab_not_read", "opened"),

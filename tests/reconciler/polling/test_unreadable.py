@@ -79,7 +79,7 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
         return records
 
     spoil(house, "/projects/42/events", looked_at)
-    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger, dry_run=True)
+    work = Backfill(house.polling, house.config.reconcile, ledger=house.ledger, dry_run=True)
 
     async def rehearsed() -> tuple[int, int]:
         window = Interval(NOW, Millis(NOW + MINUTE))
@@ -217,7 +217,7 @@ async def test_backfill_says_it_and_goes_on(make_house: MakeHouse) -> None:
     house.gitlab.world.switch_flag(42)
     spoil(house, "/pipelines", lambda _: {"message": "?"})
     house.later(HOUR)
-    work = Backfill(house.parts, house.config.reconcile, ledger=house.ledger)
+    work = Backfill(house.polling, house.config.reconcile, ledger=house.ledger)
     window = Interval(Millis(NOW - DAY), Millis(NOW + MINUTE))
     report = await work.project(42, window, lambda name, length: lambda source, part, counts: None)
     assert "/pipelines: unexpected answer: expected a list" in str(report.error)
@@ -228,4 +228,4 @@ async def test_a_reader_that_is_told_no_answer_raises_it(make_house: MakeHouse) 
     house = make_house(**small())
     house.gitlab.api.faults.mangle = lambda path, value: b"<html>Sign in</html>"
     with pytest.raises(Unavailable, match="it is not JSON"):
-        await house.parts.projects.find(42)
+        await house.polling.projects.find(42)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.reader import SqliteReader
-from reconciler.ledger.storage.texts import AnyText
+from reconciler.ledger.storage.any_text import AnyText
 from reconciler.recorder import recorder
 from tests.reconciler.recorder.world import append, kept, life, make, numbered, poison, record_all, titles
 from tests.support.effort import tries

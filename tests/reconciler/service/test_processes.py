@@ -27,8 +27,8 @@ from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.lock import service_process
 from reconciler.ledger.upkeep.reloads import last_reload
 from reconciler.service.errors import ServiceError
+from reconciler.service.listen_addresses import trouble
 from reconciler.service.port import ReceiverPort
-from reconciler.service.ports import trouble
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer

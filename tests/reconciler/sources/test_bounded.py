@@ -106,7 +106,7 @@ def test_an_answer_that_trickles_is_given_up(what: str) -> None:
             client.get("/version", answers.Version)
 
 
-def test_so_is_one_through_tls_and_a_stranger_is_no_gitlab(tmp_path: Path) -> None:
+def test_so_is_one_through_tls_and_an_unknown_ca_is_refused(tmp_path: Path) -> None:
     authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from reconciler.events.times import HOUR, MINUTE
-from reconciler.polling.rounds import FEW
+from reconciler.polling.schedule import FEW
 from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 
 EVENTS = {"sources": ["project_events"], "interval": "60s", "full_poll_interval": "15m", "grace_period": "1ms"}
@@ -25,7 +25,7 @@ def many(make_house: MakeHouse, **reconcile: object) -> SimulatedHouse:
 async def turn(house: SimulatedHouse) -> list[int | str]:
     """One interval: as `turn`, without spreading its polls over a minute."""
     house.later(MINUTE)
-    due = await house.parts.rounds.due()
+    due = await house.polling.schedule.due()
     for name in due:
         await house.poll(name)
     return due
@@ -33,14 +33,14 @@ async def turn(house: SimulatedHouse) -> list[int | str]:
 
 async def test_few_projects_are_all_polled_in_every_interval(make_house: MakeHouse) -> None:
     house = make_house(projects=list(range(1, FEW + 1)), reconcile=EVENTS)
-    assert await house.parts.rounds.due() == list(range(1, FEW + 1))
+    assert await house.polling.schedule.due() == list(range(1, FEW + 1))
     assert house.asked == 0
 
 
 @pytest.mark.long
 async def test_many_projects_active_ones_first_and_all_within_a_round(make_house: MakeHouse) -> None:
     house = many(make_house)
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     before = house.asked
     active, seen = MANY[:15], set[int | str]()
     for _ in range(15):
@@ -64,7 +64,7 @@ async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
     """Things happen all over for an hour, and no webhook arrives: a round later all of it is known."""
     house = many(make_house)
     dice = random.Random(seed)
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     for _ in range(30):
         house.later(dice.randrange(2 * MINUTE))
         for _ in range(dice.randrange(4)):
@@ -79,7 +79,7 @@ async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
 
 async def test_a_project_that_went_quiet_is_left_to_the_round(make_house: MakeHouse) -> None:
     house = many(make_house)
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     house.gitlab.world.push(MANY[7])
     due = [MANY[7] in await turn(house) for _ in range(14)]
     assert due[0]
@@ -90,9 +90,9 @@ async def test_a_wall_clock_that_is_set_back_hides_nothing(make_house: MakeHouse
     """What is active is polled, and what a group has is read, without waiting for the two hours to pass again."""
     house = many(make_house)
     house.gitlab.world.add_group(7, "group")
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     house.later(2 * HOUR)
-    await house.parts.rounds.turn()
+    await house.polling.schedule.turn()
     house.later(-2 * HOUR)
     house.gitlab.world.push(MANY[7])
     assert MANY[7] in await turn(house)
@@ -101,17 +101,17 @@ async def test_a_wall_clock_that_is_set_back_hides_nothing(make_house: MakeHouse
 async def test_nor_are_groups_read_later_for_it(make_house: MakeHouse) -> None:
     house = make_house(projects=[], groups=["group"], reconcile={"grace_period": "1ms"})
     house.gitlab.world.add_group(7, "group")
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     house.later(-2 * HOUR)
     house.gitlab.world.add_project(43, "group/new")
-    await house.parts.rounds.turn()
-    assert await house.parts.rounds.due() == [42, 43]
+    await house.polling.schedule.turn()
+    assert await house.polling.schedule.due() == [42, 43]
 
 
 async def test_the_feed_of_events_is_not_trusted(make_house: MakeHouse) -> None:
     """A pipeline is in no feed, and moves no `last_activity_at`: the slower round finds it."""
     house = many(make_house, sources=["project_events", "pipelines"])
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     house.gitlab.world.pipeline(MANY[-1])
     found_after = 0
     while house.events() == 0 and found_after < 20:
@@ -125,7 +125,7 @@ async def test_a_project_that_the_token_s_user_is_no_member_of(make_house: MakeH
     house = many(make_house)
     public = MANY[-1]
     house.gitlab.world.members = set(MANY) - {public}
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     house.gitlab.world.push(public)
     house.gitlab.world.push(MANY[7])
     due = [await turn(house) for _ in range(15)]
@@ -141,13 +141,13 @@ async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -
     world.add_group(7, "group")
     world.add_project(43, "group/sub/other")
     house.gitlab.add_hook(-7, "http://127.0.0.1:9/webhooks/gitlab")
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     for project in (42, 43):
         world.push(project)
         world.vulnerability(project)  # only the log ever tells
     await asyncio.to_thread(house.gitlab.courier.settle)
     house.later(HOUR)
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     told = house.rows(
         "SELECT e.kind, count(*), min(s.recovery LIKE '%hook_log%') FROM events e "
         "JOIN sightings s ON s.id = e.sighting_id GROUP BY 1 ORDER BY 1"
@@ -162,21 +162,21 @@ async def test_the_log_of_a_group_s_own_webhook_is_read(make_house: MakeHouse) -
 
 async def test_a_group_without_a_webhook_of_ours_is_no_gap(make_house: MakeHouse) -> None:
     house = make_house(projects=[], groups=["group"], reconcile=EVENTS)
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     house.later(HOUR)
     assert {gap.project_id for gap in house.gaps()} == {42}
     house.gitlab.api.faults.next = [(403, {})]
-    await house.parts.rounds.catch_up()
+    await house.polling.schedule.catch_up()
     assert house.rows("SELECT count(*) FROM sources WHERE project_id < 0") == [(0,)]
 
 
 async def test_trouble_with_the_look_is_no_trouble_for_the_round(make_house: MakeHouse) -> None:
     house = many(make_house)
-    house.parts.client._tries = 1
-    await house.parts.rounds.catch_up()
+    house.polling.client._tries = 1
+    await house.polling.schedule.catch_up()
     house.gitlab.world.push(MANY[7])
     house.gitlab.api.faults.next = [(500, {})]
-    due = await house.parts.rounds.due()
+    due = await house.polling.schedule.due()
     assert len(due) == len(MANY) // 15
     house.later(MINUTE)
-    assert MANY[7] in await house.parts.rounds.due()  # the next look goes back to where the failed one began
+    assert MANY[7] in await house.polling.schedule.due()  # the next look goes back to where the failed one began

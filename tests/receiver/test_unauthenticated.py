@@ -1,4 +1,4 @@
-"""Who has proven nothing yet: what is read of him, and what room he takes."""
+"""Unauthenticated requests: what is read of them, and how much memory they get."""
 
 from __future__ import annotations
 
@@ -102,21 +102,21 @@ async def test_who_is_who(door: Door) -> None:
     assert await door.deliver([TOKEN, *signed(b"{}")], BODY) == 401
 
 
-async def test_strangers_fill_their_own_room_alone(door: Door) -> None:
+async def test_unauthenticated_bodies_fill_only_their_own_budget(door: Door) -> None:
     forged = shown(b"v1," + NOBODY)
-    strangers = [asyncio.create_task(door.deliver(forged, b" " * 1000, ends=False)) for _ in range(40)]
-    refused = [await one for one in islice(asyncio.as_completed(strangers), 36)]
+    unauthenticated = [asyncio.create_task(door.deliver(forged, b" " * 1000, ends=False)) for _ in range(40)]
+    refused = [await one for one in islice(asyncio.as_completed(unauthenticated), 36)]
     assert refused == [503] * 36  # 4 KiB hold the other four
     assert await door.deliver([TOKEN], BODY) == 200
     assert await door.deliver([TOKEN], b'{"pad":"' + b"x" * 4000 + b'"}') == 200
     assert await door.deliver([TOKEN, *signed(BODY)], BODY) == 200
-    for task in strangers:
+    for task in unauthenticated:
         task.cancel()
-    await asyncio.gather(*strangers, return_exceptions=True)
-    assert await door.deliver(signed(BODY), BODY) == 200  # the room was given back
+    await asyncio.gather(*unauthenticated, return_exceptions=True)
+    assert await door.deliver(signed(BODY), BODY) == 200  # the bytes were given back
 
 
-async def test_a_proven_body_leaves_the_strangers_room(door: Door) -> None:
+async def test_an_authenticated_body_leaves_the_budget_of_unauthenticated_ones(door: Door) -> None:
     for _ in range(20):
         body = b'{"pad":"' + b"x" * 3000 + b'"}'
         assert await door.deliver(signed(body), body) == 200

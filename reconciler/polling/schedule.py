@@ -39,7 +39,7 @@ def expected(config: Config, now: Millis) -> Millis:
     return Millis(now - config.reconcile.grace_period - 2 * pause(config))
 
 
-class Rounds:
+class Schedule:
     """Starts polls. `turn` is called once an interval."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The commands as somebody uses them who does not know them: wrong words, wrong ids, times as people say them."""
+"""The commands as used by somebody who does not know them: wrong words, wrong ids, times as people say them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.service import run
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A ledger with seven comments in five projects, of which event 2 is the same as event 1; nothing was sent."""
-    folder = tmp_path_factory.mktemp("stranger")
+    folder = tmp_path_factory.mktemp("usability")
     whole = {
         "receiver": {"port": 0, "hooks": [{"token": "t"}]},
         "destinations": [{"name": "archive", "kind": "file", "path": "out.ndjson"}],

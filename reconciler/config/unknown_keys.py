@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reconciler.config.kinds import BUILT_IN, UnknownKind, find_kind
+from reconciler.config.destination_kinds import BUILT_IN, UnknownKind, find_kind
 from reconciler.config.messages import NEAR, VERY_NEAR, meant
 from reconciler.config.mistakes import Path_
 from reconciler.config.models import Config

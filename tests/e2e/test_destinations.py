@@ -104,7 +104,7 @@ def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeServi
     assert (refused.returncode, "surprise" in refused.stderr) == (2, True)
     assert service.process is not None
     service.process.send_signal(1)  # SIGHUP without the command's own look at it
-    assert "surprise" in service.wait_for_log("config not reloaded: the service keeps the old one")["why"]
+    assert "surprise" in service.wait_for_log("config not reloaded: the service keeps the old one")["reason"]
     service.file.write_text(good.replace(f"port: {service.port}", "port: 1"))
     fixed = service.run("reload")
     assert fixed.returncode in (0, 1)

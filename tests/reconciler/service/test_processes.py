@@ -517,7 +517,7 @@ def test_a_refused_reload_changes_no_process(make_service: MakeService, consumer
         "config not reloaded: the service keeps the old one",
         "config not reloaded: the receiver keeps the old one",
     ):
-        assert what in service.wait_for_log(event)["why"]
+        assert what in service.wait_for_log(event)["reason"]
     for part in PARTS:
         lines = len(service.logs)
         restarted(service, part, signal.SIGKILL)

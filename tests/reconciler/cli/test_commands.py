@@ -128,7 +128,7 @@ class TestCheck:
         service.write_config()
         done = service.run("check")
         assert done.returncode == 0, done.stdout
-        assert (done.stdout.count("✓"), done.stdout.count("!")) == (6, 1)
+        assert (done.stdout.count("✓"), done.stdout.count("!")) == (7, 1)
         assert "none delivers here yet: `hooks ensure` creates one" in done.stdout
         assert "group/project, id 42" in done.stdout
         gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -37,6 +39,9 @@ for one in (log, logging.getLogger("library")):
         one.exception("failed")
 log.info("last")
 """
+
+ROOT = Path(__file__).parents[1]
+LEVELS = ("debug", "info", "warning", "error", "exception", "log_limited")
 
 
 @pytest.fixture
@@ -134,3 +139,16 @@ def test_lines_of_several_processes_never_mix_on_a_pipe() -> None:
     [failed, *_] = [line for line in lines if line["event"] == "failed"]
     assert failed["exception"][0]["exc_type"] == "ValueError"
     assert failed["exception"][0]["frames"][-1]["name"] == "deep"
+
+
+def test_a_cause_is_always_called_reason() -> None:
+    """With two names for it, a search of the log finds half."""
+    found = [
+        f"{file.relative_to(ROOT)}:{call.lineno}"
+        for package in ("reconciler", "receiver")
+        for file in sorted((ROOT / package).rglob("*.py"))
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in LEVELS
+        if any(keyword.arg == "why" for keyword in call.keywords)
+    ]
+    assert found == []

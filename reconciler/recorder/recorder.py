@@ -135,8 +135,10 @@ class Recorder:
         if noted is None or noted.intake_id != intake.intake_id:
             if noted is not None and noted.held:
                 log.error("the intake was replaced, and the one before has webhooks that are not recorded")
+            elif noted is not None:
+                log.warning("another intake than before: webhooks that still waited in that one are not here")
             return Progress(intake.intake_id)
-        last, reused = intake.last_position(), self._recording.used_again(intake.intake_id, intake.opened_after())
+        last, reused = intake.last_position(), self._recording.used_again(intake.intake_id, intake.openings())
         known = last if reused is None else min(reused, last)
         if noted.through > known:
             log.warning(
@@ -145,7 +147,7 @@ class Recorder:
             )  # fmt: skip
             noted = noted.cut(known)
             await self._when_writable(lambda: self._recording.note_progress(noted))
-        intake.opening_seen()
+        intake.openings_seen()
         return noted
 
     async def _record_untried(self) -> None:
@@ -211,8 +213,8 @@ class Recorder:
     def _prepare(self, intake: Reader, after: int) -> list[Prepared]:
         """Read the next webhooks into sightings, without those that are recorded: they lie behind held ones."""
         self._woken.clear()
-        if intake.opened_after() is not None:  # what comes after it is about to be recorded
-            intake.opening_seen()
+        if intake.openings():  # what comes after them is about to be recorded
+            intake.openings_seen()
         while some := intake.read(after=after, limit=BATCH):
             if left := [one for one in some if not self._progress.has(one.position)]:
                 return list(self._preparer.prepared(left))

@@ -20,7 +20,7 @@ from reconciler.ledger.storage.connection import explain as storage_explain
 from reconciler.ledger.storage.connection import is_damage
 from reconciler.ledger.storage.files import Files, make_private
 
-VERSION = 2
+VERSION = 3
 PAGE_SIZE = 8192
 """Measured: most webhooks of 4 KB fit into one page (docs/benchmarks.md)."""
 WAL_LIMIT_BYTES = 8 * 1024 * 1024
@@ -40,20 +40,30 @@ _TABLES = """
     );
     CREATE TABLE IF NOT EXISTS intake (
         id TEXT NOT NULL,
-        checked INTEGER NOT NULL DEFAULT 0,
-        opened_after INTEGER  -- the last position when a receiver opened this, until the recorder has looked
+        checked INTEGER NOT NULL DEFAULT 0
     );
+    {openings}
     INSERT INTO intake (id) SELECT '{id}' WHERE NOT EXISTS (SELECT 1 FROM intake);
     PRAGMA user_version = {version};
     COMMIT
 """
-_UPGRADE = """
-    BEGIN IMMEDIATE;
-    ALTER TABLE intake ADD COLUMN opened_after INTEGER;
-    PRAGMA user_version = 2;
-    COMMIT
+_OPENINGS = """
+    CREATE TABLE IF NOT EXISTS openings (  -- by receivers, until the recorder has looked
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        after INTEGER NOT NULL  -- the last position then
+    );
 """
-_OPENED = "UPDATE intake SET opened_after = min(coalesce(opened_after, ?1), ?1)"
+_UPGRADES = {
+    1: _OPENINGS,
+    2: _OPENINGS
+    + """
+    INSERT INTO openings (id, after)
+        SELECT lower(hex(randomblob(6))), opened_after FROM intake WHERE opened_after IS NOT NULL;
+    ALTER TABLE intake DROP COLUMN opened_after;
+    """,
+}
+OPENED = "INSERT INTO openings (id, after) VALUES (?, ?)"
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +83,7 @@ class IntakeFile:
         """A receiver is about to append. If this is an older copy, positions are used again from here on, and only
         the recorder can tell: it knows how far it came. Raises sqlite3.Error.
         """
-        self.conn.execute(_OPENED, (last_position(self.conn),))
+        self.conn.execute(OPENED, (_new_id(), last_position(self.conn)))
 
     def renew(self) -> None:
         """Give it another id: its end may be missing, and positions be used again. Raises sqlite3.Error."""
@@ -154,14 +164,24 @@ def _open_alone(path: Path) -> IntakeFile:
         conn.execute("PRAGMA secure_delete = OFF")  # else each body that is trimmed is written again, as zeros
         conn.execute(f"PRAGMA wal_autocheckpoint = {WAL_LIMIT_BYTES // PAGE_SIZE}")
         conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        if version == 1:
-            conn.executescript(_UPGRADE)
+        if version in _UPGRADES:
+            _upgrade(conn)
         elif not version:
-            conn.executescript(_TABLES.format(id=_new_id(), version=VERSION))
+            conn.executescript(_TABLES.format(id=_new_id(), version=VERSION, openings=_OPENINGS))
         return IntakeFile(conn, path)
     except BaseException:
         conn.close()
         raise
+
+
+def _upgrade(conn: sqlite3.Connection) -> None:
+    """Another process may do it at the same time."""
+    conn.execute("BEGIN IMMEDIATE")
+    [[version]] = conn.execute("PRAGMA user_version")
+    for statement in _UPGRADES.get(version, "").split(";"):
+        conn.execute(statement)
+    conn.execute(f"PRAGMA user_version = {VERSION}")
+    conn.execute("COMMIT")
 
 
 def _new_id() -> str:

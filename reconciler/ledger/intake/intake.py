@@ -50,6 +50,13 @@ class Place(msgspec.Struct, frozen=True):
     position: int
 
 
+class Opening(msgspec.Struct, frozen=True):
+    """A receiver has opened an intake. `after` is the last position then: what it appends comes after that."""
+
+    id: str
+    after: int
+
+
 class Appender(Protocol):
     """The receiver's side."""
 
@@ -82,13 +89,13 @@ class Reader(Protocol):
     def last_position(self) -> int:
         """The position of the last webhook that was appended, recorded or not; 0 if there was none."""
 
-    def opened_after(self) -> int | None:
-        """The last position when a receiver opened the intake; None if `opening_seen` was called since.
+    def openings(self) -> Sequence[Opening]:
+        """The openings by receivers since `openings_seen` was called, oldest first.
 
-        In an older copy of the intake that is before what was recorded: the positions after it are used again.
+        In an older copy of the intake one is before what was recorded: the positions after it are used again.
         """
 
-    def opening_seen(self) -> None:
+    def openings_seen(self) -> None:
         """The recorder knows which positions were used again."""
 
     def trim(self, *, through: int) -> bool:

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import WAL_LIMIT_BYTES, IntakeFile, explain, open_intake
-from reconciler.ledger.intake.intake import StoredWebhook
-from reconciler.ledger.intake.rows import last_position, opened_after, read_after
+from reconciler.ledger.intake.intake import Opening, StoredWebhook
+from reconciler.ledger.intake.rows import last_position, openings, read_after
 from reconciler.ledger.intake.shrinking import give_back
 from reconciler.ledger.storage.connection import is_busy
 
@@ -23,10 +23,10 @@ TRIM_BYTES = 2 * 1024 * 1024
 FIRST = "SELECT received_at FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
 SIZES = "SELECT position, length(body) FROM webhooks WHERE position <= ? ORDER BY position LIMIT ?"
 TRIMMED = """
-    DELETE FROM webhooks WHERE position <= ?1 AND NOT EXISTS (SELECT 1 FROM intake WHERE opened_after < ?1)
+    DELETE FROM webhooks WHERE position <= ?1 AND NOT EXISTS (SELECT 1 FROM openings WHERE after < ?1)
 """
 """Nothing that came after an opening that the recorder has not looked at: positions may have been used again."""
-_SEEN = "UPDATE intake SET opened_after = NULL"
+_SEEN = "DELETE FROM openings"
 
 SEEN_PATIENCE_MS = 20
 
@@ -58,13 +58,13 @@ class SqliteReader:
         """The position of the last webhook that was appended; 0 if there was none."""
         return self._run(last_position)
 
-    def opened_after(self) -> int | None:
-        """The last position when a receiver opened the intake; None if `opening_seen` was called since."""
-        return self._run(opened_after)
+    def openings(self) -> list[Opening]:
+        """The openings by receivers since `openings_seen` was called, oldest first."""
+        return self._run(openings)
 
-    def opening_seen(self) -> None:
+    def openings_seen(self) -> None:
         """The recorder knows which positions were used again. While the intake is locked nothing is noted."""
-        self._run(_opening_seen)
+        self._run(_openings_seen)
 
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
@@ -110,7 +110,7 @@ def _trim(conn: sqlite3.Connection, through: int) -> bool:
     return rows == TRIM or size >= TRIM_BYTES
 
 
-def _opening_seen(conn: sqlite3.Connection) -> None:
+def _openings_seen(conn: sqlite3.Connection) -> None:
     """This is called on the event loop, which must not wait for a disk that hangs: it is called again soon."""
     [[patience]] = conn.execute("PRAGMA busy_timeout")
     conn.execute(f"PRAGMA busy_timeout = {SEEN_PATIENCE_MS}")
@@ -140,7 +140,7 @@ def _begin_log_anew(conn: sqlite3.Connection) -> None:
         conn.execute(f"PRAGMA busy_timeout = {patience}")
 
 
-def waiting(file: IntakeFile, *, after: int) -> tuple[int, str | None]:
-    """How many webhooks there are after a position, and when the first of them came."""
+def first_received(file: IntakeFile, after: int) -> str | None:
+    """When the first webhook after a position came; None if there is none. Raises sqlite3.Error."""
     row = file.conn.execute(FIRST, (after,)).fetchone()
-    return (0, None) if row is None else (last_position(file.conn) - after, row[0])
+    return None if row is None else str(row[0])

@@ -8,7 +8,7 @@ import orjson
 
 from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger.intake.intake import ReceivedWebhook, StoredWebhook, lost
+from reconciler.ledger.intake.intake import Opening, ReceivedWebhook, StoredWebhook, lost
 from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.connection import is_damage, is_trouble
 
@@ -19,7 +19,9 @@ READ = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE po
 INSERT = "INSERT INTO webhooks (received_at, hook, headers, body) VALUES (?, ?, ?, ?)"
 _ONE = "SELECT position, received_at, hook, headers, body FROM webhooks WHERE position = ?"
 _FOLLOWING = "SELECT position FROM webhooks WHERE position > ? ORDER BY position LIMIT 1"
-_OPENED_AFTER = "SELECT opened_after FROM intake"
+_OPENINGS = "SELECT id, after FROM openings ORDER BY number"
+_OPENED_AFTER = "SELECT 'before', opened_after FROM intake WHERE opened_after IS NOT NULL"
+"""In an intake of version 2."""
 _LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'webhooks'"
 
 
@@ -55,14 +57,13 @@ def last_position(conn: sqlite3.Connection) -> int:
     return last
 
 
-def opened_after(conn: sqlite3.Connection) -> int | None:
-    """The last position when a receiver opened the intake; None if the recorder has looked since, and in an intake of
-    an earlier version. Raises sqlite3.Error.
-    """
-    if conn.execute("PRAGMA user_version").fetchone()[0] < 2:
-        return None
-    found: int | None = conn.execute(_OPENED_AFTER).fetchone()[0]
-    return found
+def openings(conn: sqlite3.Connection) -> list[Opening]:
+    """The openings by receivers since the recorder looked, oldest first. Raises sqlite3.Error."""
+    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    if version < 2:
+        return []
+    rows = conn.execute(_OPENINGS if version > 2 else _OPENED_AFTER)
+    return [Opening(ident, after) for ident, after in rows]
 
 
 def _one_by_one(conn: sqlite3.Connection, after: int, limit: int) -> list[StoredWebhook]:

@@ -8,7 +8,7 @@ from sqlite_utils import Database
 
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
-from reconciler.ledger.intake.intake import Place
+from reconciler.ledger.intake.intake import Opening, Place
 from reconciler.ledger.recording import trying, unrecorded
 from reconciler.ledger.recording.place import Progress, note_progress, place, progress, used_again
 from reconciler.ledger.recording.record import BatchResult
@@ -35,9 +35,9 @@ class RecordingOperations:
         """How far which intake was read; None if nothing was recorded from one."""
         return self._read(progress)
 
-    def used_again(self, intake_id: str, opened_after: int | None) -> int | None:
+    def used_again(self, intake_id: str, openings: Sequence[Opening]) -> int | None:
         """The position after which an intake uses positions again that `progress` counts; None if it does not."""
-        return self._read(lambda db: used_again(db, intake_id, opened_after))
+        return self._read(lambda db: used_again(db, intake_id, openings))
 
     def note_progress(self, found: Progress) -> Awaitable[None]:
         """An intake was read so far."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from sqlite_utils import Database
 
-from reconciler.ledger.intake.intake import Place
+from reconciler.ledger.intake.intake import Opening, Place
 from reconciler.ledger.storage import meta
 
 _NAME, _OPENING = "intake", "intake_opening"
@@ -34,6 +36,11 @@ class Progress(msgspec.Struct, frozen=True):
     def recorded(self, after: int, upto: int) -> Progress:
         """This progress once everything after a position, up to and with another one, is in the ledger."""
         return Progress(self.intake_id, max(self.through, upto), _without(self.held, after + 1, upto))
+
+    def waiting(self, last: int) -> int:
+        """How many webhooks up to and with the last position are not in the ledger."""
+        held = sum(min(b, last) - a + 1 for a, b in self.held if a <= last)
+        return max(0, last - self.through) + held
 
     def cut(self, position: int) -> Progress:
         """This progress without what comes after a position, which is used again."""
@@ -81,27 +88,32 @@ def note_progress(db: Database, found: Progress) -> None:
     meta.put(db, _NAME, " ".join([found.intake_id, f"{found.through}", *held]))
 
 
-def used_again(db: Database, intake_id: str, opened_after: int | None) -> int | None:
+def used_again(db: Database, intake_id: str, openings: Sequence[Opening]) -> int | None:
     """The position after which an intake uses positions again that the ledger counts as recorded; None if it does
-    not. It does if it is an older copy, and was opened by a receiver (`Reader.opened_after`) and by no recorder yet.
+    not. It does if it is an older copy, and was opened by a receiver and by no recorder yet (`Reader.openings`).
     """
     found = progress(db)
-    if found is None or found.intake_id != intake_id or opened_after is None or opened_after >= found.through:
-        return None
-    return None if meta.get(db, _OPENING) == f"{intake_id} {opened_after}" else opened_after
-
-
-def recorded_through(db: Database, intake_id: str, opened_after: int | None) -> int:
-    """Up to which position an intake is recorded without a hole. The arguments are those of `used_again`."""
-    found, reused = place(db), used_again(db, intake_id, opened_after)
     if found is None or found.intake_id != intake_id:
-        return 0
-    return found.position if reused is None else min(found.position, reused)
+        return None
+    ids = [one.id for one in openings]
+    known = meta.get(db, _OPENING)
+    later = openings[ids.index(known) + 1 :] if known in ids else openings
+    first = min((one.after for one in later), default=found.through)
+    return first if first < found.through else None
 
 
-def note_opening(db: Database, intake_id: str, opened_after: int) -> None:
-    """What came after this opening of an intake is in the ledger, though no recorder has looked at the intake."""
-    meta.put(db, _OPENING, f"{intake_id} {opened_after}")
+def known_progress(db: Database, intake_id: str, openings: Sequence[Opening]) -> Progress:
+    """How far an intake was read, without positions that are used again. Arguments as for `used_again`."""
+    found, reused = progress(db), used_again(db, intake_id, openings)
+    if found is None or found.intake_id != intake_id:
+        return Progress(intake_id)
+    return found if reused is None else found.cut(reused)
+
+
+def note_openings(db: Database, openings: Sequence[Opening]) -> None:
+    """What came after these openings is in the ledger, though no recorder has looked at the intake."""
+    if openings:
+        meta.put(db, _OPENING, openings[-1].id)
 
 
 def note_place(db: Database, place: Place) -> None:

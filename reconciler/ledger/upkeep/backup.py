@@ -20,8 +20,8 @@ from reconciler.ledger.errors import LedgerDamaged, LedgerError
 from reconciler.ledger.intake.copying import copy_after
 from reconciler.ledger.intake.file import IntakeFile, intake_path, look_into, open_intake
 from reconciler.ledger.intake.intake import Place
-from reconciler.ledger.intake.rows import opened_after, read_after
-from reconciler.ledger.recording.place import note_opening, note_place, progress, recorded_through, used_again
+from reconciler.ledger.intake.rows import openings, read_after
+from reconciler.ledger.recording.place import known_progress, note_openings, note_place, progress, used_again
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import REPAIR, LedgerDatabase, connect, explain, is_damage, transaction
@@ -116,9 +116,9 @@ def _waiting(source: Path, db: LedgerDatabase, target: Path) -> Iterator[_Waitin
     try:
         with closing(file):
             _remove(part)
-            opened = opened_after(file.conn)
+            opened = openings(file.conn)
             reused = used_again(db, file.id, opened)
-            copy_after(file, recorded_through(db, file.id, opened), part)
+            copy_after(file, known_progress(db, file.id, opened).place.position, part)
         with closing(open_intake(part)) as waiting:
             yield _Waiting(waiting, reused)
     finally:
@@ -146,9 +146,7 @@ def _add_waiting(copy: Path, waiting: _Waiting) -> None:
             after = some[-1].position
         if after:
             through = after if at is None else max(after, at.through)
-            opened = opened_after(intake.conn)
-            if opened is not None:
-                note_opening(db, intake.id, opened)
+            note_openings(db, openings(intake.conn))
             note_place(db, Place(intake.id, through))  # a service that finds the same intake goes on behind them
 
 

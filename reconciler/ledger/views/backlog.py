@@ -10,10 +10,10 @@ from sqlite_utils import Database
 
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import explain, intake_path, look_into
-from reconciler.ledger.intake.reader import waiting
-from reconciler.ledger.intake.rows import opened_after
+from reconciler.ledger.intake.reader import first_received
+from reconciler.ledger.intake.rows import last_position, openings
 from reconciler.ledger.recording import unrecorded
-from reconciler.ledger.recording.place import recorded_through
+from reconciler.ledger.recording.place import known_progress
 from reconciler.ledger.storage.connection import LedgerDatabase
 
 
@@ -36,7 +36,8 @@ def backlog(db: Database) -> Backlog:
         if file is None:
             return Backlog(copied, since)
         with closing(file):
-            count, oldest_at = waiting(file, after=recorded_through(db, file.id, opened_after(file.conn)))
+            known = known_progress(db, file.id, openings(file.conn))
+            count, oldest_at = known.waiting(last_position(file.conn)), first_received(file, known.place.position)
             return Backlog(copied + count, min(filter(None, (since, oldest_at)), default=None))
     except IntakeUnavailable as error:
         return Backlog(error=str(error))

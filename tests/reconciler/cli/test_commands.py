@@ -134,7 +134,8 @@ class TestCheck:
         gitlab.add_hook(PROJECT, "https://us.example/webhooks/gitlab")
         findings = json.loads(service.run("check", "--json").stdout)
         assert all(finding["ok"] for finding in findings)
-        assert "GitLab's log of webhook default: no delivery yet" in findings[4]["what"]
+        log = "GitLab's log of webhook default: no delivery yet"
+        assert any(log in finding["what"] for finding in findings)
 
     def test_what_keeps_events_from_a_webhook(
         self, make_service: MakeService, gitlab: Simulator, consumer: Consumer

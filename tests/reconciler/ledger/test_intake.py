@@ -78,7 +78,7 @@ def bodies(found: list[StoredWebhook]) -> list[str]:
 
 def trim_all(intake: Reader, through: int) -> int:
     """Returns in how many steps."""
-    intake.opening_seen()
+    intake.openings_seen()
     steps = 1
     while intake.trim(through=through):
         steps += 1
@@ -151,7 +151,7 @@ async def test_a_step_of_trimming_has_a_limit_in_bytes(
     await append(kind, path, *("x" * 400 for _ in range(7)), "y" * 5000)
     with closing(kind.reader(path)) as intake:
         last, left = intake.last_position(), []
-        intake.opening_seen()
+        intake.openings_seen()
         while intake.trim(through=last):
             left.append(len(intake.read(after=0, limit=100)))
         assert left[:3] == [5, 2, 0]
@@ -161,13 +161,15 @@ async def test_what_came_after_an_opening_is_kept_until_the_recorder_has_looked(
     """In an older copy of the intake, positions up to which the recorder came are used again."""
     await append(kind, path, "one", "two")
     with closing(kind.reader(path)) as intake:
-        assert intake.opened_after() == 0
+        assert [one.after for one in intake.openings()] == [0]
         last = intake.last_position()
         trim_all(intake, last)
-        assert intake.opened_after() is None
+        assert intake.openings() == []
         await append(kind, path, "three")
         await append(kind, path, "four")
-        assert intake.opened_after() == last  # of the first of both
+        opened = intake.openings()
+        assert [one.after for one in opened] == [last, last + 1]
+        assert len({one.id for one in opened}) == 2
         assert not intake.trim(through=last + 5)
         assert bodies(list(intake.read(after=0, limit=5))) == ["three", "four"]
         trim_all(intake, last + 1)

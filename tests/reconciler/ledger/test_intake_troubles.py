@@ -21,7 +21,7 @@ from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import look_into, open_intake
 from reconciler.ledger.intake.intake import StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
-from reconciler.ledger.intake.rows import opened_after, read_after
+from reconciler.ledger.intake.rows import openings, read_after
 from tests.reconciler.ledger.test_intake import KINDS, append, webhook
 from tests.reconciler.ledger.test_intake import bodies as bodies_of
 from tests.support.damage import overwrite, pages_of
@@ -197,7 +197,7 @@ async def test_a_damaged_page_that_trimming_has_reached(path: Path) -> None:
         await append(SQLITE, path, "new")
     with closing(SqliteReader(path)) as intake:
         assert bodies_of(intake.read(after=40, limit=10)) == ["new"]
-        intake.opening_seen()
+        intake.openings_seen()
         while intake.trim(through=40):
             pass
         assert [one.position for one in intake.read(after=0, limit=10)] == [41]
@@ -330,7 +330,7 @@ async def test_another_process_holds_its_lock(path: Path, monkeypatch: pytest.Mo
 async def test_trimming_does_not_write_the_bodies_again(path: Path) -> None:
     await append(SQLITE, path, "x" * 1_000_000)
     with closing(SqliteReader(path)) as intake:
-        intake.opening_seen()
+        intake.openings_seen()
         intake.trim(through=intake.last_position())
         assert files(path)[0].stat().st_size < 200_000
 
@@ -436,24 +436,30 @@ async def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
         await asyncio.wait_for(append(SQLITE, tmp_path / "file" / "intake", "one"), 60)
 
 
-async def test_one_of_version_1_is_upgraded_with_what_waits_in_it(path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+async def test_one_of_an_earlier_version_is_upgraded_with_what_waits_in_it(path: Path, version: int) -> None:
     with closing(sqlite3.connect(path)) as conn:
-        conn.executescript("""
+        opened = ", opened_after INTEGER" if version == 2 else ""
+        conn.executescript(f"""
             CREATE TABLE webhooks (
                 position INTEGER PRIMARY KEY AUTOINCREMENT, received_at TEXT NOT NULL, hook TEXT NOT NULL,
                 headers TEXT NOT NULL, body BLOB NOT NULL
             );
-            CREATE TABLE intake (id TEXT NOT NULL, checked INTEGER NOT NULL DEFAULT 0);
+            CREATE TABLE intake (id TEXT NOT NULL, checked INTEGER NOT NULL DEFAULT 0{opened});
             INSERT INTO intake (id) VALUES ('abc');
-            INSERT INTO webhooks VALUES (7, '2026-11-30T12:00:00.000Z', 'default', '{}', 'old');
-            PRAGMA user_version = 1;
+            INSERT INTO webhooks VALUES (7, '2026-11-30T12:00:00.000Z', 'default', '{{}}', 'old');
+            PRAGMA user_version = {version};
         """)
+        if version == 2:
+            conn.execute("UPDATE intake SET opened_after = 3")
+            conn.commit()
+    before = [3] if version == 2 else []
     file = look_into(path)
     assert file is not None
     with closing(file):
-        assert opened_after(file.conn) is None
+        assert [one.after for one in openings(file.conn)] == before
     await append(SQLITE, path, "new")
     with closing(SqliteReader(path)) as intake:
         assert intake.intake_id == "abc"
         assert bodies_of(intake.read(after=0, limit=10)) == ["old", "new"]
-        assert intake.opened_after() == 7
+        assert [one.after for one in intake.openings()] == [*before, 7]

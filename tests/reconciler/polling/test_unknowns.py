@@ -506,7 +506,7 @@ async def test_webhooks_that_wait_for_long(house: House) -> None:
     await house.round(4 * MINUTE)
     assert house.told() == [("webhooks_not_recorded", "recorder", "opened")]
     with closing(SqliteReader(intake_path(house.config.ledger.path))) as intake:
-        intake.opening_seen()
+        intake.openings_seen()
         await house.ledger.recording.record([], [], through=Progress(intake.intake_id, 2), now=house.now)
     await house.alerting._review()
     assert house.told()[1:] == [("webhooks_not_recorded", "recorder", "over")]

@@ -14,6 +14,7 @@ from reconciler.ledger.intake.copying import copy_after
 from reconciler.ledger.intake.file import IntakeFile, intake_path
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.intake.replacing import open_or_replace
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.place import Progress, note_progress, place, progress
 from reconciler.ledger.storage.connection import connect, transaction
@@ -97,6 +98,50 @@ async def test_an_older_intake_that_no_recorder_has_looked_at_is_in_the_copy(
         remove_intake(path)
     await restored(tmp_path / "copy.db", path)
     assert titles(path) == [f"{n}" for n in range(1, 8)]
+
+
+async def test_an_older_intake_beside_a_restored_copy_loses_nothing(path: Path, tmp_path: Path) -> None:
+    """A receiver alone opened the intake several times: the copy of the ledger knows the last opening."""
+    await append(path, *numbered([1, 2]))
+    await record_all(path)
+    await append(path, *numbered([3, 4]))
+    older = intake_path(path).read_bytes()
+    await append(path, *numbered([5, 6]))
+    backup(path, tmp_path / "copy.db")
+    remove_intake(path)
+    restore(tmp_path / "copy.db", path)
+    intake_path(path).write_bytes(older)
+    await append(path, *numbered([101, 102, 103]))
+    async with life(path) as made:
+        await made.recorded()
+    assert set(titles(path)) == {f"{n}" for n in [*range(1, 7), 101, 102, 103]}
+
+
+async def test_a_damaged_older_intake_that_no_recorder_has_looked_at_loses_nothing(path: Path) -> None:
+    await append(path, *numbered([1, 2]))
+    await record_all(path)
+    older = intake_path(path).read_bytes()
+    await append(path, *numbered([3, 4]))
+    await record_all(path)
+    intake_path(path).write_bytes(older)
+    await append(path, *numbered([5, 6]))
+    damage = sqlite3.DatabaseError("malformed")
+    damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    open_or_replace(intake_path(path), damage).close()
+    await append(path, *numbered([7]))
+    async with life(path) as made:
+        await made.recorded()
+    assert titles(path) == [f"{n}" for n in range(1, 8)]
+
+
+async def test_what_is_recorded_behind_what_is_held_does_not_wait(path: Path) -> None:
+    await append(path, *numbered(range(1, 11)))
+    await record_all(path)
+    with closing(connect(path)) as db, transaction(db):
+        found = progress(db)
+        assert found is not None
+        note_progress(db, Progress(found.intake_id, 8, ((3, 4),)))
+        assert backlog(db).waiting == 4
 
 
 async def test_a_copy_never_counts_less_as_recorded_than_the_ledger(path: Path, tmp_path: Path) -> None:

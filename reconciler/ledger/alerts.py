@@ -26,7 +26,7 @@ from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.ledger_reader import LedgerReader
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
-from reconciler.ledger.views.receiving import NOT_RUNNING, receiver_trouble
+from reconciler.ledger.views.receiving import FAILING, receiver_trouble
 from reconciler.ledger.views.unknowns import RECEIVER, Asked, Unknown
 
 What = Literal[
@@ -47,6 +47,7 @@ MANY_FAILURES = 10
 """An event that failed so often while others were delivered is not blocking its lane by chance."""
 
 
+RECORDER = "recorder"
 LATE = Millis(5 * MINUTE)
 """Webhooks that wait longer to be recorded, while a service runs, are an alert."""
 
@@ -123,7 +124,17 @@ def recording_conditions(db: Database, *, now: Millis) -> list[Condition]:
     if waits.oldest_at is not None and _served(db, times.from_iso(waits.oldest_at), now) > LATE:
         text = f"webhooks wait to be recorded since {waits.oldest_at}: see the log of the service"
         found.append(Condition("webhooks_not_recorded", "recorder", times.from_iso(waits.oldest_at), text))
+    elif waits.error is not None:
+        found.append(_unreadable_intake(db, waits.error, now))
     return found
+
+
+def _unreadable_intake(db: Database, error: str, now: Millis) -> Condition:
+    """Nobody knows what waits: no alert about it is over, and one begins if the recorder has failed for long."""
+    failing = [one.failing_since for one in failing_parts.failing(db) if one.name == RECORDER]
+    since = failing[0] if failing and failing[0] is not None else now
+    text = f"it is not known what waits to be recorded: {error}"
+    return Condition("webhooks_not_recorded", "recorder", since, text, only_lasts=now - since <= LATE)
 
 
 def _served(db: Database, since: Millis, now: Millis) -> int:
@@ -142,8 +153,8 @@ def _served(db: Database, since: Millis, now: Millis) -> int:
 def receiver_conditions(db: Database, *, now: Millis) -> list[Condition]:
     """No receiver runs, or it fails: its process ends again and again, or it can't write to the intake."""
     found = receiver_trouble(db, now=now)
-    if found is not None and found.trouble == NOT_RUNNING:
-        text = f"no receiver has run since {times.iso(found.since)}: {found.why}"
+    if found is not None and found.trouble != FAILING:
+        text = f"no sign of a receiver since {times.iso(found.since)}: {found.why}"
         return [Condition("receiver_down", RECEIVER, found.since, text)]
     for one in failing_parts.failing(db):
         if one.name == RECEIVER and one.failing_since is not None:

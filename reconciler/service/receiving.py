@@ -127,7 +127,7 @@ class _Receiving:
         """Show it to the worker, in the receiver's own metrics, and in the file beside the intake."""
         why = _HANGS if self._hangs else self._trouble
         self._counts.trouble = why
-        self._supervisor.note("receiver", why)
+        self._supervisor.note("intake", why)
         self._changed.set()
 
     async def _watch_disk(self) -> None:

@@ -16,11 +16,13 @@ from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import LedgerDatabase
 from reconciler.ledger.storage.receivers import Receiver, noted, running
 
-NOT_RUNNING, FAILING = "not running", "failing"
+NOT_RUNNING, NOT_ANSWERING, FAILING = "not running", "not answering", "failing"
 
 
 class ReceiverTrouble(msgspec.Struct, frozen=True):
-    """Webhooks are not accepted since then: no receiver runs (`NOT_RUNNING`), or one answers 503 (`FAILING`)."""
+    """Webhooks are not accepted since then: no receiver runs (`NOT_RUNNING`), none of those that run says that it is
+    alive (`NOT_ANSWERING`), or one answers 503 (`FAILING`).
+    """
 
     trouble: str
     since: Millis
@@ -31,8 +33,9 @@ def receiver_trouble(db: Database, *, now: Millis) -> ReceiverTrouble | None:
     """None if a receiver is alive and works, if the service has just started and it may come, or if neither runs."""
     if not isinstance(db, LedgerDatabase):
         return None
-    there = noted(intake_path(db.files.path))
-    return _not_running(downtime.life(db), there, now) or _failing(there, now)
+    path = intake_path(db.files.path)
+    there = noted(path)
+    return _not_running(downtime.life(db), there, now) or _hanging(running(path), now) or _failing(there, now)
 
 
 def _not_running(life: Life, there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
@@ -47,19 +50,32 @@ def _not_running(life: Life, there: Sequence[Receiver], now: Millis) -> Receiver
     return ReceiverTrouble(NOT_RUNNING, min(alive_at, now), f"it was stopped or killed, or hangs: {ends}")
 
 
+def _hanging(there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
+    """Receivers whose processes run, though none of them says that it is alive."""
+    if not there or any(_is_heard(one, now) for one in there):
+        return None
+    why = "its process runs, but has not said since then that it is alive: GitLab's webhooks may not be accepted"
+    return ReceiverTrouble(NOT_ANSWERING, min(max(one.alive_at for one in there), now), why)
+
+
+def _is_heard(one: Receiver, now: Millis) -> bool:
+    return abs(now - one.alive_at) <= QUIET
+
+
 def _failing(there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
     """Of several, the one that has failed for the longest time."""
     found = [
         ReceiverTrouble(FAILING, one.failing_since, f"GitLab's webhooks are answered with 503: {one.failure}")
         for one in there
-        if one.failing_since is not None and abs(now - one.alive_at) <= QUIET
+        if one.failing_since is not None and _is_heard(one, now)
     ]
     return min(found, key=lambda one: one.since, default=None)
 
 
-def has_receiver(db: Database) -> bool:
-    """Whether a receiver runs. One in another container is not seen."""
-    return isinstance(db, LedgerDatabase) and bool(running(intake_path(db.files.path)))
+def accepting(db: Database, *, now: Millis) -> bool | None:
+    """Whether a receiver accepts webhooks; None if none runs. One in another container is not seen."""
+    there = running(intake_path(db.files.path)) if isinstance(db, LedgerDatabase) else []
+    return any(_is_heard(one, now) and one.failing_since is None for one in there) if there else None
 
 
 def received(intake: Path, during: Interval) -> bool:

@@ -25,7 +25,7 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
-from reconciler.ledger.views.receiving import FAILING, NOT_RUNNING, has_receiver, receiver_trouble
+from reconciler.ledger.views.receiving import FAILING, NOT_RUNNING, accepting, receiver_trouble
 
 KINDS = ("service", "part", "intake", "config", "gitlab", "group", "project", "source", "record", "webhook")
 """What can be unknown, in the order in which it is shown.
@@ -106,8 +106,8 @@ def _service(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
     else:
         how = "it was stopped" if life.stopped else "it was killed, or can't write to the ledger: see its log"
         why, since = f"{how}; nothing is recorded, read or delivered: start it", times.iso(life.alive_at)
-        if has_receiver(db):
-            accepted = receiver_trouble(db, now=now) is None
+        accepted = accepting(db, now=now)
+        if accepted is not None:
             name, why = "worker", f"{why}. Webhooks are accepted and wait in the intake" if accepted else why
     yield Unknown("service", name, Name("gitlab", asked.url), NOT_RUNNING, why, since)
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
+from reconciler.ledger.coverage.downtime import QUIET
+from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.receivers import Receiver, noted, receivers_path, running
-from reconciler.ledger.views.receiving import received
+from reconciler.ledger.views.receiving import accepting, received, receiver_trouble
 from tests.support.service import until
 
 SCRIPT = """
 import sys
 from pathlib import Path
+from reconciler.ledger.coverage.downtime import QUIET
+from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.receivers import ReceiverFile
 file = ReceiverFile(Path(sys.argv[1]), service=7)
 file.alive()
@@ -97,6 +104,27 @@ def test_a_receiver_says_since_when_and_why_it_can_t_append(tmp_path: Path) -> N
         assert (later.failure, later.failing_since) == ("the disk is full", first.failing_since)
         assert tell("works").failure == "the disk is full"  # a reload changes nothing
         one.kill()
+
+
+def test_a_receiver_that_hangs_or_fails_accepts_nothing(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    with closing(connect(ledger)) as db:
+        assert accepting(db, now=times.now()) is None
+        with receiver(intake_path(ledger)) as one:
+            now = times.now()
+            assert (accepting(db, now=now), receiver_trouble(db, now=now)) == (True, None)
+            later = Millis(now + QUIET + 1000)
+            found = receiver_trouble(db, now=later)
+            assert (accepting(db, now=later), found and found.trouble) == (False, "not answering")
+            assert one.stdin is not None
+            one.stdin.write("fails\n")
+            one.stdin.flush()
+            told(one, "noted")
+            now = times.now()
+            found = receiver_trouble(db, now=now)
+            assert (accepting(db, now=now), found and found.trouble) == (False, "failing")
+            one.kill()
+        assert accepting(db, now=times.now()) is None
 
 
 def test_a_receiver_of_an_earlier_version_does_not_say_since_when(tmp_path: Path) -> None:

@@ -600,6 +600,28 @@ async def test_no_receiver_has_ever_run(house: House) -> None:
     assert "none has run" in one.why
 
 
+async def test_an_alert_about_what_waits_stays_while_nobody_can_look(house: House) -> None:
+    received = ReceivedWebhook("default", house.now, {}, b"{}")
+    await house.round()
+    await waits(house, received)
+    await house.round(7 * MINUTE)
+    opened = [("webhooks_not_recorded", "recorder", "opened")]
+    assert house.told() == opened
+    intake_path(house.config.ledger.path).write_bytes(b"not a database" * 100)
+    await house.round()
+    assert house.told() == opened
+
+
+async def test_an_intake_that_can_t_be_read_for_long_is_an_alert(house: House) -> None:
+    await house.round()
+    intake_path(house.config.ledger.path).write_bytes(b"not a database" * 100)
+    await house.ledger.note_parts([Part("recorder", house.now, 3, "the file is damaged")])
+    await house.round(4 * MINUTE)
+    assert house.told() == []
+    await house.round(2 * MINUTE)
+    assert house.told() == [("webhooks_not_recorded", "recorder", "opened")]
+
+
 async def test_an_intake_that_can_t_be_read(house: House) -> None:
     await house.round()
     intake_path(house.config.ledger.path).write_bytes(b"not a database" * 100)

@@ -16,8 +16,8 @@ from reconciler.demo import Demo, DemoError, Result
 def demo() -> None:
     """Run a demo: a simulated GitLab, the service, and a destination that goes down.
 
-    Takes less than 30 seconds, needs no account, and leaves no files behind. Exits with 1 if an event was lost or
-    recorded twice.
+    Takes about 20 seconds on an idle machine, needs no account, and leaves no files behind. Exits with 1 if an event
+    was lost or recorded twice.
     """
     start = time.monotonic()
 

@@ -87,9 +87,10 @@ def retry(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Try again to record webhooks that could not be recorded. A start of the service does this by itself.
+    """Try again to record webhooks that could not be recorded.
 
-    The running service does it at once. Without one, the next start does.
+    A running service does this at once, otherwise its next start. A start retries all of them by itself, except those
+    that ended the worker.
     """
     path = read_config(config).ledger.path
     with opened(path) as db:

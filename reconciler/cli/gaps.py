@@ -33,7 +33,7 @@ def gaps(
     config: ConfigOption = DEFAULT_CONFIG,
     exit_code: Annotated[
         bool,
-        typer.Option("--exit-code", help="Exit with 1 also if there is a gap or anything unknown."),
+        typer.Option("--exit-code", help="Exit with 1 if there is a gap or anything unknown."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed ## Run the demo, in about 20 seconds
+demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine
 	$(BIN)/gitlab-reconciler demo
 
 test: $(VENV)/.installed ## Run all tests: more at once than there are cores, since most wait

@@ -14,8 +14,10 @@ import pytest
 import typer
 import yaml
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 from reconciler.cli.app import command_line
+from reconciler.cli.moments import HOW
 from reconciler.config.destination_kinds import BUILT_IN, find_kind
 from reconciler.config.destinations import Destination
 from reconciler.config.load import load
@@ -155,7 +157,8 @@ def test_the_commands_page_shows_every_command() -> None:
 
 def _commands(group: Any, path: list[str]) -> list[tuple[list[str], Any]]:
     found = list[tuple[list[str], Any]]()
-    for name, one in group.commands.items():
+    for name in group.commands:
+        one = group.get_command(typer.Context(group), name)
         inner = [*path, name]
         found += _commands(one, inner) if hasattr(one, "commands") else [(inner, one)]
     return found
@@ -167,9 +170,26 @@ def _shown(command: Any, context: Any) -> list[str]:
     for one in command.get_params(context):
         if one.name == "help" or getattr(one, "hidden", False):
             continue
-        name = ", ".join(one.opts) if one.param_type_name == "option" else one.name.upper()
-        rows.append(f"| `{name}` | {(getattr(one, 'help', None) or '').replace('|', chr(92) + '|')} |")
-    return [*lines, "| | |", "|---|---|", *rows, ""] if rows else lines
+        name = (
+            " ".join([", ".join(one.opts), one.metavar]).strip() if one.param_type_name == "option" else one.metavar
+        )
+        name += "…" if one.nargs == -1 else ""
+        plain = not one.required and not isinstance(one.default, bool) and one.default not in (None, ())
+        default = f"`{one.default}`" if plain else "required" if one.required else ""
+        what = (one.help or "").replace(f": {HOW}", "")
+        rows.append(f"| {_cell(f'`{name}`')} | {default} | {_cell(what)} |")
+    return [*lines, "| | default | |", "|---|---|---|", *rows, ""] if rows else lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+@pytest.mark.parametrize("path", ["", "serve", "events list", "destinations skip", "intake retry", "hooks resend"])
+def test_help_calls_values_by_name_and_not_by_their_type(path: str) -> None:
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(command_line(), [*path.split(), "--help"], prog_name="reconciler")
+    assert (done.exit_code, "Usage: reconciler" in done.output) == (0, True), done.output
+    assert re.findall(r"<\w+|int range|EventId|\{[a-z]|list\[", done.output) == []
 
 
 def test_the_metrics_page_shows_every_metric() -> None:

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from reconciler import __version__
 from reconciler.cli.failing import ending
+from reconciler.cli.groups import Group
 from reconciler.cli.output import output_failures
 
 COMMANDS = {
@@ -41,7 +41,7 @@ RENAMED = {"dead": "dead-letters"}
 """Commands that had another name in earlier versions."""
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The top-level commands. The old name of one is refused, and the message gives the new one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

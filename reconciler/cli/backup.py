@@ -42,7 +42,8 @@ def restore(
     """Check a backup and replace the ledger with it. `serve` must not be running. Asks first.
 
     The current ledger is kept next to it. Events recorded since the backup are recovered from GitLab at the next
-    start and delivered again with new IDs, because the backup does not contain their old ones.
+    start, as far as GitLab still has them, and delivered again with new IDs, because the backup does not contain
+    their old ones.
     """
     loaded = read_config(config)
     found = copying.inspect(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,18 @@ ConfigOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def positive(text: str | int) -> int:
+    """A number on the command line, 1 or more."""
+    if not re.fullmatch(r"[0-9]{1,19}", str(text), re.ASCII) or not 0 < int(text) <= LARGEST_ID:
+        raise typer.BadParameter(f"{str(text)[:40]!r} is not a number from 1 on")
+    return int(text)
+
+
+LimitOption = Annotated[
+    int, typer.Option("--limit", "-n", parser=positive, help="Show at most this many, the newest ones.")
+]
 DEFAULT_CONFIG = Path("config.yaml")
 
 

@@ -10,10 +10,10 @@ from sqlite_utils import Database
 from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
-    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
+    LimitOption,
     fail,
     out,
     print_json,
@@ -57,9 +57,7 @@ def list_dead(
     kind: KindOption = None,
     since: FromOption = None,
     until: ToOption = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="Show at most this many, the newest ones.")
-    ] = 20,
+    limit: LimitOption = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters, newest last. With --json, print one JSON object per line."""
@@ -98,7 +96,9 @@ def list_dead(
 def show(
     event: EventArgument,
     config: ConfigOption = DEFAULT_CONFIG,
-    destination: DestinationOption = None,
+    destination: Annotated[
+        str | None, typer.Option(help="The destination, if the event is a dead letter of several.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a dead letter: each attempt with its response, and the request as it would be sent now.
@@ -136,7 +136,10 @@ def replay(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Deliver dead letters again: by ID, by filter, by time, or all. Shows the counts and asks first."""
+    """Deliver dead letters again: by ID, by filter, by time, or all. Shows the counts and asks first.
+
+    `replay --dead-letters` does the same.
+    """
     if not (event_ids or every or destination or project or kind or since or until):
         fail("say which dead letters: give IDs, --destination, --project, --kind, --from and --to, or --all", USAGE)
     loaded = read_config(config)

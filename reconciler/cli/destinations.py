@@ -14,13 +14,13 @@ from sqlite_utils import Database
 from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
-    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
     err,
     fail,
     out,
+    positive,
     print_json,
     read_config,
     shown,
@@ -87,9 +87,7 @@ def test(
     until: ToOption = None,
     limit: Annotated[
         int,
-        typer.Option(
-            "--limit", "-n", min=1, max=LARGEST_ID, help="Look at this many events at most, the newest ones."
-        ),
+        typer.Option("--limit", "-n", parser=positive, help="Look at this many events at most, the newest ones."),
     ] = 20,
     bodies: Annotated[bool, typer.Option("--bodies", help="Print what would be sent: headers and body.")] = False,
     send: Annotated[
@@ -97,7 +95,7 @@ def test(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which recorded events would be sent to this destination with its current config, and what.
+    """Show which recorded events would be sent to this destination with its current config, and what would be sent.
 
     Nothing is sent or changed. With --send, one test event is sent once, regardless of the filter: its ID begins with
     `test_`, its kind is `reconciler_test`, and it is not recorded in the ledger. Exits with 1 if it is not accepted.
@@ -156,7 +154,7 @@ def skip(
 ) -> None:
     """Skip an event that a destination does not accept. It becomes a dead letter, and the events behind it continue.
 
-    `status` names the event that blocks others. `dead-letters replay` delivers it again.
+    `status` names the event that blocks others. `dead-letters replay` delivers the skipped event later.
     """
     event_id = event.number
     with _destination(config, name) as (db, one):

@@ -35,7 +35,7 @@ def _event_id(text: str) -> EventId:
 EventArgument = Annotated[EventId, typer.Argument(help=f"Event: {BOTH}.", parser=_event_id)]
 EventsArgument = Annotated[
     list[EventId] | None,
-    typer.Argument(help=f"Events: each {BOTH}.", parser=_event_id),
+    typer.Argument(metavar="EVENT", help=f"Events: each {BOTH}.", parser=_event_id),
 ]
 
 

@@ -13,10 +13,10 @@ from sqlite_utils import Database
 from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
-    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
+    LimitOption,
     fail,
     line,
     out,
@@ -44,7 +44,7 @@ _COLUMNS = ("id", "happened", "project", "kind", "action", "author", "title", "s
 
 @app.callback()
 def events() -> None:
-    """List events, follow them, or show one in full.
+    """List events (with `--follow` also new ones), or show one in full.
 
     Without a subcommand, lists them. For its options see `events list --help`.
     """
@@ -62,9 +62,7 @@ def list_events(
     source: Annotated[
         str | None, typer.Option(help="Only events seen by this source: webhook, webhook:NAME, project_events, …")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=LARGEST_ID, help="Show at most this many, the newest ones.")
-    ] = 20,
+    limit: LimitOption = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events as they arrive.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -39,7 +39,8 @@ def gaps(
 ) -> None:
     """Show what is unknown and, for each project and source, which time is covered and every gap.
 
-    A gap that can still be closed is closed by the next poll of the service, or by `backfill --gaps`.
+    At each poll of a project, the service tries to close the gaps that can still be closed. `backfill --gaps` tries
+    it now.
     """
     loaded = read_config(config)
     with opened(loaded.ledger.path, readonly=True) as db:

@@ -17,13 +17,13 @@ from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
     DEFAULT_CONFIG,
     FAILED,
-    LARGEST_ID,
     USAGE,
     ConfigOption,
     JsonOption,
     err,
     fail,
     out,
+    positive,
     print_json,
     project_name,
     read_config,
@@ -50,8 +50,8 @@ RESEND_PAUSE_S = 12.5
 """GitLab allows 5 resends per minute, for each hook and user."""
 
 app = typer.Typer(
-    help="Set up and list our webhooks in GitLab, and have GitLab resend failed deliveries. Without a subcommand, "
-    "lists the webhooks.",
+    help="Set up and list the webhooks of this service in GitLab, and have GitLab resend failed deliveries. Without "
+    "a subcommand, lists the webhooks.",
     cls=ListUnlessNamed,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -69,7 +69,7 @@ def ensure(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, but change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create or update our webhook in every configured project, and in every project of the configured groups.
+    """Create or update the webhooks of this service in every configured project and every project of the groups.
 
     Sets the URL, triggers, secret token and signing token from the config. Other settings (filters, a template) are
     left unchanged, and shown. Requires `receiver.url`, and a token with the `api` scope and the Maintainer role. Safe
@@ -98,7 +98,7 @@ def ensure(
 def list_hooks(
     project: ProjectsOption = None, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
 ) -> None:
-    """List our webhooks in GitLab: their state and URL; with --json also their triggers."""
+    """List the webhooks of this service in GitLab: their state and URL; with --json also their triggers."""
     loaded = _read(config)
     names = _names(project, loaded)
 
@@ -130,9 +130,7 @@ def resend(
     ] = None,
     delivery: Annotated[
         list[int] | None,
-        typer.Option(
-            "--delivery", min=1, max=LARGEST_ID, help="Only this delivery, by its number in GitLab. Repeatable."
-        ),
+        typer.Option("--delivery", parser=positive, help="Only this delivery, by its number in GitLab. Repeatable."),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the deliveries, but resend nothing.")] = False,

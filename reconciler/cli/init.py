@@ -37,10 +37,11 @@ def init(
         fail(f"{path}: can't be written: {error.strerror}")
     out.print(f"Wrote {path} and {schema_path}.")
     out.print("Next:")
-    out.print("  1. set gitlab.url, projects, destinations, and GITLAB_TOKEN (scope api, or read_api)")
+    out.print("  1. set gitlab.url, projects, receiver.url, destinations, and GITLAB_TOKEN (scope api, or read_api)")
     which = "" if path == DEFAULT_CONFIG else f" --config {path}"
     out.print(f"  2. gitlab-reconciler check{which}")
     out.print(f"  3. gitlab-reconciler serve{which}")
+    out.print(f"  4. in a second terminal: gitlab-reconciler hooks ensure{which}")
 
 
 def _sample() -> str:

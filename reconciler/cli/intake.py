@@ -46,12 +46,15 @@ def _identifier(text: str) -> int:
 
 @app.callback()
 def webhooks() -> None:
-    """List webhooks that were acknowledged and could not be recorded, try again, or give them up."""
+    """List webhooks that were acknowledged and could not be recorded, try again, or delete them.
+
+    Without a subcommand, lists them.
+    """
 
 
 @app.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the webhooks that could not be recorded, newest first, and count those that wait."""
+    """List the webhooks that could not be recorded, newest first, and say how many wait to be recorded."""
     with opened(read_config(config).ledger.path, readonly=True) as db:
         waits, found = backlog(db), unrecorded.unrecorded(db)
     if as_json:
@@ -82,14 +85,15 @@ def show(
 def retry(
     idents: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[ID]…", help="As `intake list` shows them; all by default.", parser=_identifier),
+        typer.Argument(metavar="ID", help="As `intake list` shows them; all by default.", parser=_identifier),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Try again to record webhooks that could not be recorded. A start of the service does this by itself.
+    """Try again to record webhooks that could not be recorded.
 
-    The running service does it at once. Without one, the next start does.
+    A running service does this at once, otherwise its next start. A start retries all of them by itself, except those
+    that ended the worker.
     """
     path = read_config(config).ledger.path
     with opened(path) as db:
@@ -120,12 +124,12 @@ def retry(
 @app.command()
 def discard(
     idents: Annotated[
-        list[int], typer.Argument(metavar="ID…", help="As `intake list` shows them.", parser=_identifier)
+        list[int], typer.Argument(metavar="ID", help="As `intake list` shows them.", parser=_identifier)
     ],
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Give up webhooks that could not be recorded: they are deleted, with their bodies. Does not ask.
+    """Delete webhooks that could not be recorded, with their bodies. Does not ask.
 
     `intake show` writes the body of one, for example to a file. Those that are still to be tried are not discarded.
     """

@@ -21,9 +21,9 @@ LOOK_S = 0.05
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Make the running service read its config again, without missing a webhook. Same as SIGHUP.
 
-    A receiver and a worker that run alone (`serve --only`) are both asked, and each is reported. Destinations, hooks,
-    projects and all settings for GitLab can be changed this way. A config with mistakes is refused, and the service
-    continues with the old one.
+    A receiver and a worker that run alone (`serve --only`) are both asked, and each is reported. Ports, host names,
+    `admin.token`, `receiver.keep_alive`, `ledger.path` and `gitlab.url` need a restart. A config that changes one of
+    them, or has mistakes, is refused, and the service continues with the old one.
     """
     path = read_config(config).ledger.path
     service, receivers = service_process(path), running(intake_path(path))

@@ -39,7 +39,8 @@ def replay(
 
     A running service delivers them at once; otherwise they are delivered at its next start. IDs stay the same, so
     that consumers can tell which events they already have; the header X-Reconciler-Replay marks a replay. An event
-    that a destination's filter excludes is delivered to it only if you give its ID.
+    that a destination's filter excludes is delivered to it only if you give its ID. `--dead-letters` does the same as
+    `dead-letters replay`.
     """
     if not (event_ids or since or until or dead):
         fail("say which events: give IDs, --from and --to, or --dead-letters", USAGE)

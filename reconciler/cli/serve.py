@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import structlog
 import typer
@@ -25,10 +25,15 @@ Level = Literal["debug", "info", "warning", "error"]
 
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
-    log_level: Annotated[Level, typer.Option(help="Lowest level to log.")] = "info",
+    log_level: Annotated[
+        Level, typer.Option(help="Lowest level to log.", metavar="|".join(get_args(Level)))
+    ] = "info",
     only: Annotated[
         Only | None,
-        typer.Option(help="Run one part alone: the receiver, or the worker, which does everything else."),
+        typer.Option(
+            help="Run one part alone: the receiver, or the worker, which does everything else.",
+            metavar="|".join(get_args(Only)),
+        ),
     ] = None,
 ) -> None:
     """Run the service: receive webhooks, recover missed events from GitLab, and deliver every event.

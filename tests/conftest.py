@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -54,6 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3600), append=False)
 
 
+def pytest_collection_finish() -> None:
+    """What is here before the first test stays: the collector need not look at it after each."""
+    gc.collect()
+    gc.freeze()
+
+
 PAYLOADS = Path(__file__).parent / "data" / "payloads"
 PROJECT = 42
 PATH = "group/project"
@@ -69,6 +76,13 @@ def logging_of_its_own() -> Iterator[None]:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("reconciler", "receiver") and hasattr(module, "log"):
             vars(module.log).pop("bind", None)  # the logger that it keeps from its first use on
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """What a test forgot to close is found now, so that it fails this test and not a later one."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

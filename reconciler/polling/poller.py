@@ -166,7 +166,9 @@ class Poller:
             await in_thread(lambda: self._client.project(project.id))
         except Stopped:
             raise
-        except Exception:  # whatever it is, it was no answer
+        except Exception as error:  # whatever it is, it was no answer
+            if not isinstance(error, SourceError):
+                log.exception("a poll failed unexpectedly", project=project.path)
             return False
         return True
 

@@ -74,7 +74,7 @@ async def index(ledger: Ledger) -> None:
         else:
             more = step.more
             if step.skipped:
-                log.warning("events not indexed for search: skipped", events=step.skipped)
+                log.warning("events not indexed for search: skipped", events=step.skipped, error=step.why)
         await asyncio.sleep(0.05 if more else INDEX_S)
 
 

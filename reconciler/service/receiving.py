@@ -209,6 +209,7 @@ class _Receiving:
         except ConfigError as error:
             return str(error)
         except (Exception, SystemExit) as error:
+            log.error("config not usable", exc_info=error)
             return words(error)
         if config.receiver != self._config.receiver:
             self._switch.app = app

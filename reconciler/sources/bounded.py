@@ -106,6 +106,11 @@ class Bounded(HTTPAdapter):
                 adapter._deadline.watch(new)  # the deadline covers the proxy and the TLS handshake too
                 return new
 
+            def _tunnel(self) -> None:
+                super()._tunnel()
+                if adapter._deadline.has_expired:  # a proxy's answer looks complete when it is cut
+                    raise ConnectionAbortedError  # ssl, given the dead connection, would leave it open
+
             def putrequest(self, *arguments: Any, **named: Any) -> None:
                 if self.sock is not None:
                     adapter._deadline.watch(self.sock)  # a reused connection

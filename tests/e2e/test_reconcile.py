@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PROJECT, MakeService, at_gitlab, to_consumer
-from tests.support.service import TOKEN, Service
+from tests.support.service import TOKEN, Service, until
 
 
 def count(service: Service, sql: str) -> Any:
@@ -202,6 +201,5 @@ def test_a_stop_does_not_wait_for_gitlab(make_service: MakeService, gitlab: Simu
     sections = at_gitlab(gitlab)
     sections["gitlab"]["timeout"] = "10m"
     service = make_service(**sections).start()
-    while not gitlab.api.requests:
-        time.sleep(0.01)
+    until(lambda: bool(gitlab.api.requests))
     assert service.stop() == 0

@@ -239,6 +239,8 @@ async def test_a_request_neither_authenticated_nor_complete_gives_way(receiver: 
         for reader, writer in deliveries:
             writer.write(PUSH)
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        for _, end in (*forged, *deliveries):
+            end.close()
 
 
 async def test_each_that_comes_finds_another_to_give_way() -> None:
@@ -251,6 +253,8 @@ async def test_each_that_comes_finds_another_to_give_way() -> None:
         for reader, writer in come:
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        for _, end in (*held, *come):
+            end.close()
 
 
 IDLE = {

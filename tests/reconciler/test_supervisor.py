@@ -112,16 +112,17 @@ async def test_a_part_that_ends_by_itself_starts_again(quick: Supervisor) -> Non
 
 
 async def test_a_part_is_cancelled_when_the_service_ends(quick: Supervisor) -> None:
-    cleaned = []
+    begun, cleaned = asyncio.Event(), []
 
     async def part() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             cleaned.append(1)
 
     async with running(quick, one=part):
-        await asyncio.sleep(0)
+        await begun.wait()
     assert cleaned == [1]
 
 

@@ -139,6 +139,7 @@ class Service:
                 with self._logged:
                     self.logs.append(entry)
                     self._logged.notify_all()
+        process.wait()  # also if another has taken its place: nothing of it is left open
         with self._logged:
             self._logged.notify_all()
 

@@ -50,21 +50,23 @@ class Indexed(msgspec.Struct, frozen=True):
 
     more: bool
     skipped: list[int]
+    why: str | None
+    """What was wrong with the last of those skipped."""
 
 
 def index_step(db: Database) -> Indexed:
     """Index the next events, inside the open transaction. One that can't be indexed is skipped."""
     ids = [ident for (ident,) in db.conn.execute(_NEXT, (EVENTS_A_STEP,))]
-    skipped = []
-    if ids and not _index(db, ids):
-        skipped = [ident for ident in ids if not _index(db, [ident])]
-        for ident in skipped:  # an empty row, so that the next step continues after it
+    wrong: dict[int, str] = {}
+    if ids and _index(db, ids) is not None:
+        wrong = {ident: error for ident in ids if (error := _index(db, [ident])) is not None}
+        for ident in wrong:  # an empty row, so that the next step continues after it
             db.conn.execute(_INSERT, (ident, *[""] * 7))
-    return Indexed(len(ids) == EVENTS_A_STEP, skipped)
+    return Indexed(len(ids) == EVENTS_A_STEP, list(wrong), next(reversed(wrong.values()), None))
 
 
-def _index(db: Database, ids: list[int]) -> bool:
-    """Index all of these consecutive events, or none of them. False if one can't be indexed.
+def _index(db: Database, ids: list[int]) -> str | None:
+    """Index all of these consecutive events, or none of them. Returns the error if one can't be indexed.
 
     Raises sqlite3.Error if the ledger is at fault.
     """
@@ -77,8 +79,8 @@ def _index(db: Database, ids: list[int]) -> bool:
     except Exception as error:  # a value that is no text, or a body that is too deep
         if is_trouble(error):
             raise
-        return False
-    return True
+        return f"{type(error).__name__}: {error}"[:500]
+    return None
 
 
 @contextmanager

@@ -221,6 +221,7 @@ def test_with_a_token_who_shows_it_comes_in(make_service: MakeService) -> None:
     assert "open-sesame-open-sesame" not in cookie
     assert dash.get("/").status_code == 200
     assert dash.get("/", headers={"Host": "dash.example.com"}).status_code == 200  # it may be behind a proxy
+    dash.client.close()
 
 
 def test_an_exposed_dashboard_needs_a_token(make_service: MakeService) -> None:

@@ -20,6 +20,7 @@ def index_all(db: Database) -> list[int]:
         with transaction(db):
             step = search.index_step(db)
         skipped += step.skipped
+        assert (step.why is None) == (not step.skipped)
         more = step.more
     return skipped
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, ParamSpec
 
 import httpx
 import pytest
@@ -22,6 +24,21 @@ from reconciler.service.web import WebServer
 from reconciler.simulator.ports import free_port
 from reconciler.supervisor import Supervisor
 from tests.support.waiting import until
+
+P = ParamSpec("P")
+
+
+def on_uvloop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test on the service's loop. asyncio's own forgets a connection that comes just when a server closes, and
+    logs without end when a listener dies.
+    """
+
+    @functools.wraps(test)
+    def run(*arguments: P.args, **named: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(test(*arguments, **named))
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +105,7 @@ async def running(port: int = 0) -> AsyncIterator[Running]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+@on_uvloop
 async def test_a_server_that_ends_by_itself_is_replaced() -> None:
     async with running() as one:
         assert await one.get() == 200
@@ -99,6 +117,7 @@ async def test_a_server_that_ends_by_itself_is_replaced() -> None:
         assert one.server.listen()[1] == port
 
 
+@on_uvloop
 async def test_no_connection_is_refused_meanwhile() -> None:
     async with running() as one:
         assert await one.get() == 200
@@ -119,6 +138,7 @@ async def test_no_connection_is_refused_meanwhile() -> None:
         assert {status for some in await asyncio.gather(*asking) for status in some} == {200}
 
 
+@on_uvloop
 async def test_a_server_that_raises_is_replaced_and_its_requests_are_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -140,20 +160,18 @@ async def test_a_server_that_raises_is_replaced_and_its_requests_are_answered(
         assert await one.get() == 200
 
 
-def test_a_socket_that_dies_is_noticed_and_replaced_on_the_same_port() -> None:
-    async def scene() -> None:
-        async with running() as one:
-            assert await one.get() == 200
-            port = one.server.listen()[1]
-            one.server._listener.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-            await one.restarted(1)
-            assert one.server.listen()[1] == port
-            assert await one.get() == 200
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # asyncio's own would log without end
-        runner.run(scene())
+@on_uvloop
+async def test_a_socket_that_dies_is_noticed_and_replaced_on_the_same_port() -> None:
+    async with running() as one:
+        assert await one.get() == 200
+        port = one.server.listen()[1]
+        one.server._listener.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        await one.restarted(1)
+        assert one.server.listen()[1] == port
+        assert await one.get() == 200
 
 
+@on_uvloop
 async def test_a_server_that_no_longer_accepts_is_noticed() -> None:
     """As when the loop gives a listener up for want of memory: its socket listens, and nobody accepts."""
     async with running() as one:
@@ -164,6 +182,7 @@ async def test_a_server_that_no_longer_accepts_is_noticed() -> None:
         assert await one.get() == 200
 
 
+@on_uvloop
 async def test_a_port_that_is_taken_is_tried_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -179,6 +198,7 @@ async def test_a_port_that_is_taken_is_tried_again() -> None:
     task.cancel()
 
 
+@on_uvloop
 async def test_a_stop_waits_for_requests() -> None:
     async with running() as one:
         assert await one.get() == 200
@@ -194,6 +214,7 @@ async def test_a_stop_waits_for_requests() -> None:
         assert one.restarts == 0
 
 
+@on_uvloop
 async def test_the_metrics_port_is_had_again() -> None:
     port = free_port()
     supervisor = Supervisor(longest_pause_s=0.01, well_after_s=0.05)

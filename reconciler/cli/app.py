@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from reconciler import __version__
+from reconciler.cli.command_groups import Group
 from reconciler.cli.failing import ending
-from reconciler.cli.groups import Group
 from reconciler.cli.output import output_failures
 
 COMMANDS = {

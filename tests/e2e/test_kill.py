@@ -132,7 +132,9 @@ def test_killed_at_random_under_load(
 
 def test_a_second_service_on_one_ledger_is_refused(make_service: MakeService) -> None:
     service = make_service().start()
-    other = service.run("serve")
+    second = make_service(ledger={"path": str(service.ledger)})
+    second.write_config()
+    other = second.run("serve")
     assert other.returncode == 1
     assert "another `serve`" in other.stderr
     assert str(service.process.pid) in other.stderr if service.process else False

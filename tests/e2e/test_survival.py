@@ -119,7 +119,7 @@ def test_a_reload_that_can_t_be_done_changes_nothing(make_service: MakeService, 
             assert why is not None
             assert what in why
             assert str(service.file) in why
-            service.wait_for_log("config not reloaded: the service keeps the old one", why=why)
+            service.wait_for_log("config not reloaded: the service keeps the old one", reason=why)
         service.file.write_text(good)
         assert service.run("reload").returncode == 0
         more = len(answers) + 5

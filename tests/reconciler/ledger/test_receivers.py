@@ -100,7 +100,8 @@ def test_a_receiver_says_since_when_and_why_it_can_t_append(tmp_path: Path) -> N
 
     with receiver(intake) as one:
         first, later = tell("fails"), tell("fails")
-        assert (first.failure, first.failing_since) == ("the disk is full", first.alive_at)
+        assert first.failing_since is not None
+        assert (first.failure, first.failing_since <= first.alive_at) == ("the disk is full", True)
         assert (later.failure, later.failing_since) == ("the disk is full", first.failing_since)
         assert tell("works").failure == "the disk is full"  # a reload changes nothing
         one.kill()

@@ -25,11 +25,20 @@ log = structlog.get_logger(__name__)
 class ScheduledJobs:
     """Runs the scheduled jobs. `apply` starts them, or restarts them with a new config.
 
-    `build` makes what polls GitLab, as a config says.
+    `build` makes what polls GitLab, as a config says. `recorded` waits for a while until the webhooks in the intake
+    are recorded: GitLab's log would show the same ones with redacted bodies.
     """
 
-    def __init__(self, *, ledger: Ledger, build: Callable[[Config], Reconciling], supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        build: Callable[[Config], Reconciling],
+        recorded: Callable[[], Awaitable[object]],
+        supervisor: Supervisor,
+    ) -> None:
         self._ledger = ledger
+        self._recorded = recorded
         self._build = build
         self._supervisor = supervisor
         self._scheduler = AsyncIOScheduler(timezone=UTC)
@@ -72,8 +81,9 @@ class ScheduledJobs:
             return
         every = IntervalTrigger(seconds=max(1, round(config().reconcile.interval / 1000)), timezone=UTC)
         # One job: each turn spreads its polls over the interval.
-        self._schedule("polling", polling.schedule.turn, every)
-        self._catch_up = self._supervisor.until_done("catch-up", polling.schedule.catch_up)
+        begun = asyncio.Event()
+        self._schedule("polling", lambda: self._turn(polling, begun), every)
+        self._catch_up = self._supervisor.until_done("catch-up", lambda: self._begin(polling, begun))
 
     def stop(self) -> None:
         """Start no more jobs, and cancel the running ones: they run again after the next start."""
@@ -99,6 +109,17 @@ class ScheduledJobs:
             misfire_grace_time=None,
             **more,
         )
+
+    async def _begin(self, polling: Reconciling, begun: asyncio.Event) -> None:
+        """Read what was missed, once what was not missed is recorded."""
+        await self._recorded()
+        begun.set()
+        await polling.schedule.catch_up()
+
+    async def _turn(self, polling: Reconciling, begun: asyncio.Event) -> None:
+        if begun.is_set():  # else everything is about to be polled
+            await self._recorded()
+            await polling.schedule.turn()
 
     def _end(self) -> None:
         if self._catch_up is not None:

@@ -55,6 +55,8 @@ from reconciler.service.watchers import LEDGER, LedgerListener, Watchers, start_
 from reconciler.service.web import DRAIN_S
 from reconciler.supervisor import Run, Supervisor, words, writable
 
+RECORDED_FIRST_S = 10.0
+"""How long a poll waits for webhooks that are to be recorded."""
 RECORDER_PAUSE_S = 1.0
 """The longest pause before the recorder restarts."""
 
@@ -168,7 +170,12 @@ class _Worker:
         )
         self._ledger = ledger = Ledger(Writer(db, listener=listener), reader)
         build = partial(reconciling, ledger=ledger, expected_tests=self._expected_tests)
-        self._jobs = ScheduledJobs(ledger=ledger, build=build, supervisor=supervisor)
+        self._jobs = ScheduledJobs(
+            ledger=ledger,
+            build=build,
+            recorded=lambda: self._recorder.drain(RECORDED_FIRST_S),
+            supervisor=supervisor,
+        )
         known = SharedLook(lambda: self._config, db.files.trouble)
         alerting = Alerting(lambda: self._config, known=known, ledger=ledger)
         watcher = Watchers(alerting, meters, self._traced)

@@ -4,6 +4,7 @@ place, from the start and in the middle.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -340,12 +341,32 @@ async def test_names_that_leave_the_config_leave_the_ledger(house: House) -> Non
     ]
 
 
+def scheduled_jobs(house: House, supervisor: Supervisor) -> ScheduledJobs:
+    build = partial(reconciling, ledger=house.ledger)
+    return ScheduledJobs(ledger=house.ledger, build=build, recorded=lambda: asyncio.sleep(0), supervisor=supervisor)
+
+
+async def test_gitlab_is_asked_when_what_webhooks_brought_is_recorded(house: House, gitlab: FailingGitLab) -> None:
+    asked: list[int] = []
+
+    async def recorded() -> None:
+        await asyncio.sleep(0)
+        asked.append(gitlab.requests.total())
+
+    build = partial(reconciling, ledger=house.ledger)
+    jobs = ScheduledJobs(ledger=house.ledger, build=build, recorded=recorded, supervisor=Supervisor())
+    jobs.apply(jobs.prepare(house.config), lambda: house.config)
+    assert jobs._catch_up is not None
+    await jobs._catch_up
+    jobs.stop()
+    assert asked == [0]
+    assert gitlab.requests.total() > 0
+
+
 async def test_a_config_without_names_lets_all_go(house: House) -> None:
     await house.round()
     house.config = load(rewritten(house, projects=[], groups=[]), {})
-    jobs = ScheduledJobs(
-        ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=Supervisor()
-    )
+    jobs = scheduled_jobs(house, Supervisor())
     jobs.apply(jobs.prepare(house.config), lambda: house.config)
     assert jobs._catch_up is not None
     await jobs._catch_up
@@ -392,9 +413,7 @@ async def test_damage_that_alerting_meets_is_noted(house: House) -> None:
 
 
 async def test_a_reload_stops_the_client_that_asked_gitlab(house: House) -> None:
-    jobs = ScheduledJobs(
-        ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=Supervisor()
-    )
+    jobs = scheduled_jobs(house, Supervisor())
     jobs.apply(jobs.prepare(house.config), lambda: house.config)
     before = jobs.client
     house.config = load(rewritten(house, projects=["group/other"]), {})
@@ -412,7 +431,7 @@ async def test_a_reload_stops_the_client_that_asked_gitlab(house: House) -> None
 
 async def test_a_job_that_a_config_takes_away_fails_no_more(house: House) -> None:
     supervisor = Supervisor()
-    jobs = ScheduledJobs(ledger=house.ledger, build=partial(reconciling, ledger=house.ledger), supervisor=supervisor)
+    jobs = scheduled_jobs(house, supervisor)
     for name in ("polling", "catch-up", "prune"):
         supervisor.note(name, "broken")
     no_token = house.config.model_copy(update={"gitlab": house.config.gitlab.model_copy(update={"token": None})})

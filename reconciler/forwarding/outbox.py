@@ -61,7 +61,15 @@ class Outbox:
         self._kind = kind
         self._watcher = watcher
         self._clock = clock
-        self._sender = Sender(destination, state.id, formatter=formatter, kind=kind, watcher=watcher, clock=clock)
+        self._sender = Sender(
+            destination,
+            state.id,
+            formatter=formatter,
+            kind=kind,
+            watcher=watcher,
+            clock=clock,
+            is_stopping=self.stopping.is_set,
+        )
         self._breaker = CircuitBreaker(destination, state.breaker, now=clock())
         self._rate = SendRate(destination.rate_limit)
         self._lanes = DueLanes(self._queue, state.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -62,6 +62,9 @@ class File(Kind):
         if lines:
             await self._written(lines)
         return answers
+
+    def target(self, message: Message) -> Hashable:
+        return self.address
 
     async def close(self) -> None:
         if self._writing is not None:

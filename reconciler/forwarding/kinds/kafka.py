@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +12,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from reconciler.config.basics import Tls, check_address, host_and_port
 from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Connected, answer_to
-from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, DeliveryRejected, Message, NotAccepted
+from reconciler.forwarding.message import (
+    ACCEPTED,
+    NOT_SENT,
+    UNANSWERED,
+    Answer,
+    DeliveryRejected,
+    Message,
+    NotAccepted,
+)
 from reconciler.forwarding.names import Pattern, render, word
-from reconciler.forwarding.rounds import gathered, in_rounds
+from reconciler.forwarding.rounds import gathered
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -112,14 +119,10 @@ class Kafka(Connected["AIOKafkaProducer"]):
             await connection.send_and_wait(topic, message.body, key=_key(message), headers=_headers(message))
 
     async def publish_batch(self, connection: AIOKafkaProducer, messages: Sequence[Message]) -> Sequence[Answer]:
-        # Topics are independent of each other: one can fail while another, of the same lane, would not.
-        return await in_rounds(messages, partial(self._produce, connection), target=self._topic)
-
-    async def _produce(self, connection: AIOKafkaProducer, messages: Sequence[Message]) -> list[Answer]:
         """Produce to each partition. A lane's messages have one key, so that they go to the same one."""
         from aiokafka.partitioner import DefaultPartitioner
 
-        answers = [NOT_SENT] * len(messages)
+        answers = [UNANSWERED] * len(messages)
         partitions: dict[tuple[str, int], list[int]] = {}
         for position, message in enumerate(messages):
             topic = self._topic(message)
@@ -137,7 +140,7 @@ class Kafka(Connected["AIOKafkaProducer"]):
             for position, answer in zip(positions, found, strict=True):
                 answers[position] = answer
 
-        await gathered(to(where, positions) for where, positions in partitions.items())
+        await gathered((to(where, positions) for where, positions in partitions.items()), None)
         return answers
 
     async def _to_partition(
@@ -167,6 +170,10 @@ class Kafka(Connected["AIOKafkaProducer"]):
                 break
             answers += [ACCEPTED] * count
         return answers + [NOT_SENT] * (len(messages) - len(answers))
+
+    def target(self, message: Message) -> str:
+        # Topics are independent of each other: one can fail while another, of the same lane, would not.
+        return self._topic(message)
 
     def _topic(self, message: Message) -> str:
         return render(self._destination.topic, message, word)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config.destination_kinds import find_kind
-from reconciler.config.destinations import Destination, RetryConfig
+from reconciler.config.destinations import Batch, BreakerConfig, Destination, RetryConfig
 from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.kind import Kind, attempt_batch
@@ -21,7 +21,7 @@ from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.rounds import sent_in_parts
 from reconciler.forwarding.sending import ALONE_AFTER, together
 from reconciler.ledger.queue.deliveries import Outgoing, Queued, Ready
-from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, World, destination
+from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, MOST, World, destination
 from tests.support.damage import overwrite, pages_of
 from tests.support.sink import Sink
 
@@ -348,7 +348,7 @@ class TestInTheOutbox:
 
     def test_one_that_fails_every_batch_leaves_it(self, world: World) -> None:
         """It is tried again alone: the others are delivered, and what is behind it in its lane fails no more."""
-        soon = RetryConfig.model_validate({"schedule": ["10ms"] * 1000})
+        soon = RetryConfig.model_validate({"schedule": ["30ms"] * 1000})
         world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": soon})}))
 
         async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
@@ -367,6 +367,36 @@ class TestInTheOutbox:
         assert [state for _, state, _ in rows] == ["delivered", "retrying", "retrying", *["delivered"] * 20]
         assert rows[1][2] > 3
         assert rows[2][2] <= 3
+
+    def test_one_that_leaves_its_batch_does_not_wait_for_more(self, world: World) -> None:
+        """Only the batch that others wait in does, and it is not held up."""
+        settings = {
+            "batch": Batch.model_validate({"max": MOST, "wait": "2s"}),
+            "retry": RetryConfig.model_validate({"schedule": ["10ms"] * 1000}),
+            "breaker": BreakerConfig.model_validate({"failures": 1000}),
+        }
+        world.run(world.reload({"batched": destination("batched").model_copy(update=settings)}))
+        sent: list[tuple[float, list[int]]] = []
+        fails = True
+
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            sent.append((world.loop.time(), [int(one.id.rpartition("_")[2]) for one in some]))
+            return [LATER if fails else ACCEPTED] * len(some)
+
+        Sink.behave_batch = behave
+        world.run(world.record([1] * MOST))
+        while len(sent) < ALONE_AFTER:
+            world.wait(0.01)
+        world.wait(MOMENT_S)
+        fails = False
+        world.run(world.record([2]))
+        opened_at = world.loop.time()
+        world.wait(LONG_S)
+        ends = {ident: at for at, some in sent for ident in some}
+        took = [ends[ident] - opened_at for ident in (1, 2, 3)]
+        assert max(took) - min(took) < MOMENT_S
+        assert sent[-1][1] == [4]
+        assert ends[4] - opened_at == pytest.approx(2, abs=MOMENT_S)
 
     def test_a_limited_rate_counts_events(self, world: World) -> None:
         slow = destination("batched").model_copy(update={"rate_limit": 2.0})

@@ -73,10 +73,16 @@ class File(Kind):
     async def _written(self, lines: bytes) -> None:
         """Have lines written, and wait until they are on disk. Raises OSError."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((lines, done))
+        waiting = (lines, done)
+        self._waiting.append(waiting)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        await done
+        try:
+            await done
+        except asyncio.CancelledError:
+            if waiting in self._waiting:  # not begun: it would be there twice once it is sent again
+                self._waiting.remove(waiting)
+            raise
 
     async def _write(self) -> None:
         while self._waiting:

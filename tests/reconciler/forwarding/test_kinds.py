@@ -83,6 +83,24 @@ class TestFile:
         answer = await attempt(self.made(tmp_path), message(1), timeout_s=5)
         assert (answer.accepted, answer.rejected, answer.error_class) == (False, False, "connection")
 
+    async def test_a_line_that_was_given_up_before_its_write_began_is_not_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        disk_works, sync = threading.Event(), os.fsync
+
+        def hang(file: int) -> None:
+            disk_works.wait()
+            sync(file)
+
+        monkeypatch.setattr(os, "fsync", hang)
+        file = self.made(tmp_path)
+        tries = [await attempt(file, message(1), timeout_s=0.05) for _ in range(4)]
+        assert [answer.error_class for answer in tries] == ["timeout"] * 4
+        disk_works.set()
+        assert (await attempt(file, message(1), timeout_s=5)).accepted
+        assert len((tmp_path / "in/events.ndjson").read_text().splitlines()) == 2  # the first was being written
+        await file.close()
+
     @given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
     @example([10**400, -(2**64), "\ud800", {"\udfff": "\r\n"}])
     def test_any_body_is_one_line(self, value: Any) -> None:

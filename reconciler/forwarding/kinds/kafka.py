@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,13 +142,15 @@ class Kafka(Connected["AIOKafkaProducer"]):
                 answers[position] = answer
 
         await gathered((to(where, positions) for where, positions in partitions.items()), None)
+        if all(answer is UNANSWERED or answer is NOT_SENT for answer in answers):
+            raise TimeoutError  # the connection may be dead
         return answers
 
     async def _to_partition(
         self, connection: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message]
     ) -> list[Answer]:
         """Produce in as few record batches as max_message allows. Kafka accepts each whole or not at all; after one
-        that it did not accept, nothing more is sent.
+        that it did not accept, or not in time, nothing more is sent.
         """
         from aiokafka import errors
 
@@ -167,6 +170,14 @@ class Kafka(Connected["AIOKafkaProducer"]):
                     await (await connection.send_batch(records, topic, partition=partition))
             except (NotAccepted, DeliveryRejected) as error:
                 answers += [answer_to(error)] * count
+                break
+            except TimeoutError:
+                answers += [UNANSWERED] * count
+                break
+            except asyncio.CancelledError:
+                if not answers:
+                    raise
+                answers += [UNANSWERED] * count
                 break
             answers += [ACCEPTED] * count
         return answers + [NOT_SENT] * (len(messages) - len(answers))

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aio_pika
+import aiokafka
 import confluent_kafka
 import msgspec
 import nats
@@ -247,6 +249,80 @@ class TestKafka:
         for project in ("0", "1", "2"):
             mine = [dict(one.headers())["webhook-id"].decode() for one in got if one.key() == project.encode()]
             assert mine == [one.id for one in some if one.project == project and one is not some[30]]
+        await kind.close()
+        del owner
+
+    @pytest.mark.parametrize("hangs", [True, False])
+    async def test_what_was_accepted_before_a_timeout_is_known(
+        self, unique: str, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    ) -> None:
+        """The second record batch of a partition is not acknowledged: our timeout ends it, or aiokafka's."""
+        owner = confluent_kafka.Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "x:1"})
+        servers = [f"{one.host}:{one.port}" for one in owner.list_topics(timeout=10).brokers.values()]
+        kind = made("kafka", servers=servers, topic=unique, max_message=4000, timeout="10s")
+        assert errors(await sent(kind, [message(0)], timeout_s=10)) == [None]
+        send_batch, calls = aiokafka.AIOKafkaProducer.send_batch, Counter[int]()
+
+        async def unacknowledged(self: Any, batch: Any, topic: str, *, partition: int) -> Any:
+            calls[partition] += 1
+            if calls[partition] == 1:
+                return await send_batch(self, batch, topic, partition=partition)
+            future = asyncio.get_running_loop().create_future()
+            if not hangs:
+                future.set_exception(aiokafka.errors.KafkaTimeoutError())
+            return future
+
+        monkeypatch.setattr(aiokafka.AIOKafkaProducer, "send_batch", unacknowledged)
+        some = [message(n) for n in range(150)]
+        answers = await sent(kind, some, timeout_s=1)
+        accepted = errors(answers).index("timeout")
+        sent_now = len(some) - errors(answers).count("not_sent")
+        assert 0 < accepted < sent_now < len(some)
+        assert errors(answers) == [None] * accepted + ["timeout"] * (sent_now - accepted) + ["not_sent"] * (
+            len(some) - sent_now
+        )
+        monkeypatch.undo()
+        await kind.close()
+        got = await asyncio.to_thread(self.consumed, servers, unique, 1 + accepted)
+        assert len(got) == 1 + accepted
+        del owner
+
+    @pytest.mark.parametrize("hangs", [True, False])
+    async def test_one_late_partition_takes_no_other_with_it(
+        self, unique: str, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    ) -> None:
+        owner = confluent_kafka.Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "x:1"})
+        servers = [f"{one.host}:{one.port}" for one in owner.list_topics(timeout=10).brokers.values()]
+        kind = made("kafka", servers=servers, topic=unique, timeout="10s")
+        start, connections = aiokafka.AIOKafkaProducer.start, 0
+
+        async def counted(self: Any) -> None:
+            nonlocal connections
+            connections += 1
+            await start(self)
+
+        monkeypatch.setattr(aiokafka.AIOKafkaProducer, "start", counted)
+        assert errors(await sent(kind, [message(0)], timeout_s=10)) == [None]
+        send_batch, late = aiokafka.AIOKafkaProducer.send_batch, list[int]()
+
+        async def unacknowledged(self: Any, batch: Any, topic: str, *, partition: int) -> Any:
+            if not late:
+                late.append(partition)
+            if partition not in late:
+                return await send_batch(self, batch, topic, partition=partition)
+            future = asyncio.get_running_loop().create_future()
+            if not hangs:
+                future.set_exception(aiokafka.errors.KafkaTimeoutError())
+            return future
+
+        monkeypatch.setattr(aiokafka.AIOKafkaProducer, "send_batch", unacknowledged)
+        found = set(errors(await sent(kind, [message(n, project=n) for n in range(20)], timeout_s=1)))
+        assert found == {None, "timeout"}
+        assert connections == 1
+        assert errors(await sent(kind, [message(0, project=0)], timeout_s=1)) == ["timeout"]
+        late[:] = [-1]
+        assert errors(await sent(kind, [message(0, project=0)], timeout_s=10)) == [None]
+        assert connections == 2, "where nothing was acknowledged, the connection may be dead"
         await kind.close()
         del owner
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
@@ -20,6 +20,7 @@ from reconciler.config.destinations import Destination
 from reconciler.forwarding.message import (
     ACCEPTED,
     NOT_SENT,
+    UNANSWERED,
     Answer,
     DeliveryRejected,
     Message,
@@ -28,7 +29,7 @@ from reconciler.forwarding.message import (
     failure,
 )
 from reconciler.forwarding.reach import Unreachable, reach
-from reconciler.forwarding.rounds import gathered, in_rounds
+from reconciler.forwarding.rounds import gathered, is_cancelled
 
 log = structlog.get_logger(__name__)
 
@@ -65,10 +66,18 @@ class Kind(ABC):
     async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
         """Send several messages at once. Returns one Answer for each, in their order.
 
-        A message must not be accepted after an earlier one of its lane was not, unless that one was rejected: its
-        answer is then NOT_SENT. Exceptions and the timeout are those of `send`, and concern all messages.
+        There are several of one lane only if they have the same `target`. None may be accepted after an earlier one
+        of its lane was not, unless that one was rejected: its answer is then NOT_SENT. Exceptions and the timeout
+        are those of `send`, and concern all messages.
         """
-        return await in_rounds(messages, lambda some: gathered(_answer_of(self, one) for one in some))
+        return await gathered((_answer_of(self, one) for one in messages), UNANSWERED)
+
+    def target(self, message: Message) -> Hashable | None:
+        """What the destination applies messages to in their order, and none after one that it did not accept, if
+        they are in one `send_batch`; None if there is no such thing. The next messages of a lane that have
+        different targets, or None, are sent one after the other.
+        """
+        return None
 
     async def close(self) -> None:  # noqa: B027 - some kinds have nothing to close
         """Close all connections."""
@@ -123,7 +132,7 @@ class Connected(Kind, Generic[C]):
     async def publish_batch(self, connection: C, messages: Sequence[Message]) -> Sequence[Answer]:
         """Publish several messages, and wait until the broker has confirmed them. Returns one Answer for each.
 
-        Exceptions are those of `publish`, and concern all messages.
+        The messages are those of a `send_batch`. Exceptions are those of `publish`, and concern all messages.
         """
 
         async def publish(message: Message) -> Answer:
@@ -133,7 +142,7 @@ class Connected(Kind, Generic[C]):
                 return answer_to(error)
             return ACCEPTED
 
-        return await in_rounds(messages, lambda some: gathered(publish(one) for one in some))
+        return await gathered((publish(one) for one in messages), UNANSWERED)
 
     async def send(self, message: Message) -> Answer:
         async with self._connection() as connection:
@@ -232,18 +241,24 @@ async def attempt(kind: Kind, message: Message, *, timeout_s: float) -> Answer:
 
 
 async def attempt_batch(kind: Kind, messages: Sequence[Message], *, timeout_s: float) -> list[Answer]:
-    """Send a batch. Returns one Answer for each message: never raises, whatever the destination does."""
+    """Send messages at once. Returns one Answer for each: never raises, whatever the destination does.
+
+    If the task is cancelled, that is raised, unless the kind has answers already.
+    """
+    late = Answer("timeout", f"no answer within {timeout_s:g} s")
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as limit:
             answers = [_checked(kind, one) for one in await kind.send_batch(messages)]
         if len(answers) != len(messages):
             what = f"{len(answers)} answers to {len(messages)} messages"
             raise TypeError(f"{type(kind).__name__}.send_batch returned {what}")
         if answers[0] is NOT_SENT:
             raise TypeError(f"{type(kind).__name__}.send_batch did not send the first message")
-        return answers
+        if is_cancelled() and not limit.expired():
+            late = NOT_SENT  # as if it had not been attempted: it is sent again after the next start
+        return [late if one is UNANSWERED else one for one in answers]
     except TimeoutError:
-        same = Answer("timeout", f"no answer within {timeout_s:g} s")
+        same = late
     except (Exception, SystemExit) as error:
         same = answer_to(error)
     return [same] * len(messages)

@@ -42,13 +42,17 @@ class DueLanes:
         if not self._ahead or now - self._read_at > AHEAD_FOR or (all_due and len(self._ahead) < count):
             self._read(max(AHEAD, count), now)
         if not self._ahead:
-            due = self._queue.next_due(self._destination_id, after=now)
-            self._none_until = Millis(now + LOOK) if due is None else min(due, Millis(now + LOOK))
+            self._none_until = Millis(now + self.next_due_in(now))
         return [self._ahead.popleft() for _ in range(min(count, len(self._ahead)))]
 
     def pause(self, now: Millis) -> Millis:
         """How long until a lane may be due, if none is due now."""
         return Millis(max(0, self._none_until - now))
+
+    def next_due_in(self, now: Millis) -> Millis:
+        """How long until another lane becomes due, or until the ledger is read again."""
+        due = self._queue.next_due(self._destination_id, after=now)
+        return LOOK if due is None else Millis(min(due - now, LOOK))
 
     def put_back(self, lanes: Iterable[str]) -> None:
         """These lanes were not used: they are next again."""

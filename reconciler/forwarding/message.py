@@ -56,6 +56,11 @@ NOT_SENT = Answer("not_sent", "an earlier message of the batch failed")
 this does not count as an attempt.
 """
 
+UNANSWERED = Answer("timeout", "no answer in time")
+"""The answer of `send_batch` for a message that was sent when a timeout or a stop ended the wait for its answer, if
+others were answered. It may have been accepted.
+"""
+
 
 class DeliveryRejected(Exception):
     """The destination will never accept this message (too large, malformed). It becomes a dead letter at once."""

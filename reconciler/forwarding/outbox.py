@@ -21,7 +21,7 @@ from reconciler.forwarding.lanes import LOOK, DueLanes
 from reconciler.forwarding.outcome import Outcome
 from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.retry import longest_pause
-from reconciler.forwarding.sending import Sender, together, verdict
+from reconciler.forwarding.sending import ALONE_AFTER, Sender, together, verdict
 from reconciler.forwarding.settling import LEDGER_PAUSE_S, Settling
 from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.errors import LedgerError
@@ -61,7 +61,15 @@ class Outbox:
         self._kind = kind
         self._watcher = watcher
         self._clock = clock
-        self._sender = Sender(destination, state.id, formatter=formatter, kind=kind, watcher=watcher, clock=clock)
+        self._sender = Sender(
+            destination,
+            state.id,
+            formatter=formatter,
+            kind=kind,
+            watcher=watcher,
+            clock=clock,
+            is_stopping=self.stopping.is_set,
+        )
         self._breaker = CircuitBreaker(destination, state.breaker, now=clock())
         self._rate = SendRate(destination.rate_limit)
         self._lanes = DueLanes(self._queue, state.id)
@@ -155,9 +163,15 @@ class Outbox:
         found = sum(map(len, due.values()))
         if not found:  # these lanes have finished since they were read
             return Millis(int(LEDGER_PAUSE_S * 1000)) if self._lanes.is_fresh else Millis(0)
-        if found < count and (patience := self._patience(now)):
-            self._lanes.put_back(lanes)
-            return patience
+        patience = self._patience(now)
+        alone = self._alone(due) if patience else []
+        if patience and found - sum(len(due[lane]) for lane in alone) < count:  # the batch may grow
+            self._lanes.put_back(lane for lane in lanes if lane not in alone)
+            if not alone:
+                return min(patience, self._lanes.next_due_in(now))
+            due = {lane: due[lane][:1] for lane in alone}
+        else:
+            self._waits_since = None
         groups = [[one] for one in self._read(due)] if self._batch is None else together(self._read(due))
         self._start(groups[:room], now)
         started = {one.queued.lane for some in groups[:room] for one in some}
@@ -186,6 +200,12 @@ class Outbox:
             self._waits_since = now
         return Millis(max(0, self._waits_since + self._batch.wait - now))
 
+    def _alone(self, due: dict[str, list[int]]) -> list[str]:
+        """The lanes whose first delivery goes out alone, so that nothing of them is in a batch."""
+        heads = {lane: events[0] for lane, events in due.items() if events}
+        often = self._queue.failed_often(self.destination_id, list(heads.values()), failures=ALONE_AFTER)
+        return [lane for lane, head in heads.items() if head in often]
+
     def _read(self, due: dict[str, list[int]]) -> list[Ready]:
         """The deliveries that are due, with their events. If one can't be read, its lane is paused briefly."""
         try:
@@ -212,7 +232,6 @@ class Outbox:
         """Start an attempt at each of these: a delivery, or several as a batch."""
         for some in groups:
             self._lanes.occupy(one.queued.lane for one in some)
-            self._waits_since = None
             self._rate.take(now, len(some))
             task = asyncio.create_task(self._attempt(some, self._breaker.started()))
             self._tasks.add(task)

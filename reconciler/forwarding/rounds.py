@@ -1,6 +1,7 @@
-"""Sends a batch to a destination that confirms its messages one by one, so that none overtakes another of its lane.
+"""Sends a batch in parts: in rounds, so that no message overtakes another of its lane, and in halves where messages
+are rejected.
 
-A round has the next messages of every lane; the following round begins when all of them are confirmed. A lane with a
+A round has the next messages of every lane; the following round begins when all of them are answered. A lane with a
 message that was not accepted is left out of it.
 """
 
@@ -15,31 +16,90 @@ from reconciler.forwarding.message import NOT_SENT, Answer, Message
 
 T = TypeVar("T")
 
-Send = Callable[[Sequence[Message]], Awaitable[Sequence[Answer]]]
+SendPart = Callable[[Sequence[Message]], Awaitable[Sequence[Answer]]]
+Target = Callable[[Message], Hashable | None]
 
 
-async def in_rounds(
-    messages: Sequence[Message], send: Send, *, target: Callable[[Message], Hashable] | None = None
+async def sent_in_parts(
+    messages: Sequence[Message],
+    send: SendPart,
+    *,
+    target: Target,
+    halve: bool,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> list[Answer]:
-    """Send a batch in rounds. Returns one Answer for each message; NOT_SENT for those behind a failed one.
+    """Send a batch, one part after the other. Returns one Answer for each message.
 
-    A round has one message of each lane, or, with `target`, its next messages that have the same target: those to
-    which the destination applies messages in order, and none after one that it did not accept.
+    A round has one message of each lane, or its next messages that have the same `target`. With `halve`, what a
+    round rejects is sent again in halves, until the rejected messages are alone. After a failure that may pass, no
+    halves are sent, and nothing of the lanes that failed: these messages get NOT_SENT.
+
+    So do those that are left when `is_stopping`, or when the task is cancelled and there are answers already, since
+    they must be noted. If there are none, the cancellation is raised.
     """
-    answers = [NOT_SENT] * len(messages)
-    lanes = _lanes(messages)
-    while lanes:
-        runs = [_run(messages, lane, target) for lane in lanes]
-        positions = [position for run in runs for position in run]
-        found = await send([messages[position] for position in positions])
-        for position, answer in zip(positions, found, strict=True):
-            answers[position] = answer
-        lanes = [
-            lane[len(run) :]
-            for lane, run in zip(lanes, runs, strict=True)
-            if len(run) < len(lane) and all(answers[position].accepted for position in run)
-        ]
-    return answers
+    parts = _Parts(messages, target, halve=halve)
+    while not is_stopping() and (part := parts.next()):
+        try:
+            found = await send([messages[position] for position in part])
+        except asyncio.CancelledError:
+            if all(answer is NOT_SENT for answer in parts.answers):
+                raise
+            break
+        parts.note(part, found)
+        if is_cancelled():
+            break
+    return parts.answers
+
+
+def is_cancelled() -> bool:
+    """Whether this task was cancelled, also if something kept its answers and did not raise the cancellation."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class _Parts:
+    """The answers to a batch, and which of its messages are sent next. They are numbered by their position."""
+
+    def __init__(self, messages: Sequence[Message], target: Target, *, halve: bool) -> None:
+        self.answers = [NOT_SENT] * len(messages)
+        self._messages = messages
+        self._target = target
+        self._halve = halve
+        self._halves: list[list[int]] = []
+        self._lanes: list[tuple[list[int], list[int]]] = [([], lane) for lane in _lanes(messages)]
+        """What each lane had in the last round, and what is left of it."""
+
+    def next(self) -> list[int]:
+        """What is sent next; empty if nothing is."""
+        return self._halves.pop() if self._halves else self._next_round()
+
+    def note(self, part: Sequence[int], found: Sequence[Answer]) -> None:
+        """These are the answers to a part."""
+        rejected = [position for position, answer in zip(part, found, strict=True) if answer.rejected]
+        undecided = set(rejected) if self._halve and len(part) > 1 and len(rejected) > 1 else set()
+        for position, answer in zip(part, found, strict=True):
+            if position not in undecided:
+                self.answers[position] = answer
+        if any(not (answer.accepted or answer.rejected or answer is NOT_SENT) for answer in found):
+            self._halves.clear()
+        elif undecided:
+            middle = len(rejected) // 2
+            self._halves += [rejected[middle:], rejected[:middle]]
+
+    def _next_round(self) -> list[int]:
+        runs = []
+        for last, left in self._lanes:
+            if left and all(self.answers[position].accepted for position in last):
+                run = self._run(left)
+                runs.append((run, left[len(run) :]))
+        self._lanes = runs
+        return [position for run, _ in runs for position in run]
+
+    def _run(self, left: list[int]) -> list[int]:
+        first = self._target(self._messages[left[0]])
+        if first is None:
+            return left[:1]
+        return list(takewhile(lambda position: self._target(self._messages[position]) == first, left))
 
 
 def _lanes(messages: Sequence[Message]) -> list[list[int]]:
@@ -50,19 +110,21 @@ def _lanes(messages: Sequence[Message]) -> list[list[int]]:
     return list(lanes.values())
 
 
-def _run(messages: Sequence[Message], lane: list[int], target: Callable[[Message], Hashable] | None) -> list[int]:
-    if target is None:
-        return lane[:1]
-    first = target(messages[lane[0]])
-    return list(takewhile(lambda position: target(messages[position]) == first, lane))
+async def gathered(work: Iterable[Coroutine[Any, Any, T]], unanswered: T) -> list[T]:
+    """Await all. If one raises, wait for the others and then raise its exception: none is left running.
 
-
-async def gathered(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all. If one raises, wait for the others and then raise its exception: none is left running."""
+    On a cancellation, those that have ended keep their results, and `unanswered` is the others'. If none has
+    ended, the cancellation is raised.
+    """
     tasks = [asyncio.ensure_future(one) for one in work]
+    if not tasks:
+        return []
     try:
         await asyncio.wait(tasks)
-    finally:
+    except asyncio.CancelledError:
         for task in tasks:
             task.cancel()
-    return [task.result() for task in tasks]
+        await asyncio.wait(tasks)
+        if all(task.cancelled() for task in tasks):
+            raise
+    return [unanswered if task.cancelled() else task.result() for task in tasks]

@@ -1,10 +1,9 @@
-"""Makes attempts: one message, or a batch of them, which is halved while the destination rejects it."""
+"""Makes attempts: one message, or a batch of them."""
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import msgspec
@@ -17,11 +16,9 @@ from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.kind import Kind, attempt, attempt_batch
 from reconciler.forwarding.message import NOT_SENT, Answer, Message
 from reconciler.forwarding.outcome import Outcome, classify, classify_message_error
+from reconciler.forwarding.rounds import sent_in_parts
 from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.queue.deliveries import Attempt, Ready
-
-SendBatch = Callable[[Sequence[Message]], Awaitable[Sequence[Answer]]]
-
 
 ALONE_AFTER = 3
 """A delivery that has failed this many times leaves its batch."""
@@ -63,6 +60,7 @@ class Sender:
         kind: Kind,
         watcher: Watcher,
         clock: SteadyClock,
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._name = destination.name
         self._retry = destination.retry
@@ -73,12 +71,13 @@ class Sender:
         self._kind = kind
         self._watcher = watcher
         self._clock = clock
+        self._is_stopping = is_stopping
 
     async def attempt(self, some: Sequence[Ready]) -> list[Outcome]:
         """Attempt these deliveries: one, or a batch.
 
         Returns an outcome for each that was attempted. The others stay as they are: an earlier one of their lane
-        failed, or of their batch.
+        failed, or of their batch, or the outbox stops.
         """
         outcomes, written = await self._written(some)
         if written:
@@ -111,7 +110,13 @@ class Sender:
                 number = one.queued.attempts + 1
                 message.headers.update(stack.enter_context(self._watcher.attempting(message.id, self._name, number)))
             if self._is_batched:
-                answers = await sent_in_halves(messages, self._send_batch, halve=self._kind.batch_fails_whole)
+                answers = await sent_in_parts(
+                    messages,
+                    self._send_part,
+                    target=self._kind.target,
+                    halve=self._kind.batch_fails_whole,
+                    is_stopping=self._is_stopping,
+                )
             else:
                 answers = [await attempt(self._kind, messages[0], timeout_s=self._timeout_s)]
         ended, now, seed = times.now(), self._clock(), random.random()
@@ -128,7 +133,7 @@ class Sender:
             if answer is not NOT_SENT
         ]
 
-    async def _send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
+    async def _send_part(self, messages: Sequence[Message]) -> Sequence[Answer]:
         return await attempt_batch(self._kind, messages, timeout_s=self._timeout_s)
 
     def _attempt(self, one: Ready, began: Millis, ended: Millis) -> Attempt:
@@ -136,36 +141,6 @@ class Sender:
         return Attempt(
             queued.event_id, self._destination_id, one.event.sighting_id, queued.attempts + 1, began, ended
         )
-
-
-async def sent_in_halves(messages: Sequence[Message], send: SendBatch, *, halve: bool) -> list[Answer]:
-    """Send a batch. With `halve`, what is rejected is sent again in halves, until the rejected messages are alone.
-
-    Returns one Answer for each message. After a failure that may pass nothing more is sent: what is left gets
-    NOT_SENT. So does what is left if the task is cancelled when there are answers already, since they must be noted;
-    else the cancellation is raised.
-    """
-    answers = [NOT_SENT] * len(messages)
-    groups = [list(range(len(messages)))]
-    while groups:
-        group = groups.pop()
-        try:
-            found = await send([messages[position] for position in group])
-        except asyncio.CancelledError:
-            if all(answer is NOT_SENT for answer in answers):
-                raise
-            break
-        rejected = [position for position, answer in zip(group, found, strict=True) if answer.rejected]
-        undecided = set(rejected) if halve and len(group) > 1 and len(rejected) > 1 else set()
-        for position, answer in zip(group, found, strict=True):
-            if position not in undecided:
-                answers[position] = answer
-        if any(not (answer.accepted or answer.rejected or answer is NOT_SENT) for answer in found):
-            break
-        if undecided:
-            middle = len(rejected) // 2
-            groups += [rejected[middle:], rejected[:middle]]
-    return answers
 
 
 class Verdict(msgspec.Struct, frozen=True):

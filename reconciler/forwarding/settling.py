@@ -31,6 +31,8 @@ class _Group:
         self.outcomes = list(outcomes)
         self.breaker: Breaker | None = None
         """The breaker's state that is written with them, if the ledger has another one."""
+        self.written: asyncio.Future[None] | None = None
+        """The change of the ledger that has been handed over, done or not."""
 
 
 class Settling:
@@ -72,7 +74,7 @@ class Settling:
             await asyncio.wait(self._tasks)
 
     async def cancel(self) -> None:
-        """Stop waiting. What was handed to the ledger is still written."""
+        """Stop waiting. What was handed to the ledger is still written, if it can be."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -83,6 +85,14 @@ class Settling:
         task.add_done_callback(self._tasks.discard)
 
     async def _write(self, group: _Group) -> None:
+        try:
+            await self._write_patiently(group)
+        except asyncio.CancelledError:  # in a pause after a failure, or before it is known whether it is written
+            if group.written is not None:
+                group.written.add_done_callback(partial(_log_if_failed, group))
+            raise
+
+    async def _write_patiently(self, group: _Group) -> None:
         """Write a group. If that fails because of a bug or of damage, each lane is written on its own, so
         that one does not hold up the others, and retried with growing pauses: a lane waits, so that nothing is sent
         twice.
@@ -90,14 +100,17 @@ class Settling:
         pause = LEDGER_PAUSE_S
         while True:
             try:
-                await self._queue.settle(self._destination_id, partial(self._settlement, group))
+                settlement = partial(self._settlement, group)
+                written = asyncio.ensure_future(self._queue.settle(self._destination_id, settlement))
+                group.written = written
+                await asyncio.shield(written)
             except LedgerError as error:
                 if isinstance(error, LedgerUnavailable) and not isinstance(error, LedgerDamaged):
                     await asyncio.sleep(LEDGER_PAUSE_S)
                     continue
                 group.breaker = None
                 if self._stopping.is_set():
-                    log.error("outcomes not recorded", events=len(group.outcomes), error=str(error))
+                    _log_if_failed(group, written)
                     break
                 lanes = _by_lane(group.outcomes)
                 if len(lanes) > 1:
@@ -132,6 +145,12 @@ class Settling:
             breaker=group.breaker,
             gone_at=gone[0] if gone else None,
         )
+
+
+def _log_if_failed(group: _Group, written: asyncio.Future[None]) -> None:
+    """These events are sent again after the next start."""
+    if (error := written.exception()) is not None:
+        log.error("outcomes not recorded", events=len(group.outcomes), error=str(error))
 
 
 def _by_lane(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:

@@ -34,6 +34,9 @@ class Sink(Kind):
     async def send(self, message: Message) -> Answer:
         return await Sink.behave(self._name, message)
 
+    def target(self, message: Message) -> str:
+        return self._name
+
     async def send_batch(self, messages: Sequence[Message]) -> Sequence[Answer]:
         return await Sink.behave_batch(self._name, messages)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import structlog
 from pydantic import Field
 
 from reconciler.config.basics import FileToWrite
@@ -16,6 +18,8 @@ from reconciler.config.units import Size
 from reconciler.events.fields import parsed
 from reconciler.forwarding.kind import Kind, answer_to
 from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message
+
+log = structlog.get_logger(__name__)
 
 
 class FileDestination(BatchedDestination):
@@ -42,6 +46,8 @@ class File(Kind):
         self._max_files = destination.max_files
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._cannot_rotate = False
+        """Whether the last rotation failed, so that this was logged."""
 
     @property
     def address(self) -> str:
@@ -63,6 +69,9 @@ class File(Kind):
             await self._written(lines)
         return answers
 
+    def target(self, message: Message) -> Hashable:
+        return self.address
+
     async def close(self) -> None:
         if self._writing is not None:
             await self._writing
@@ -70,10 +79,16 @@ class File(Kind):
     async def _written(self, lines: bytes) -> None:
         """Have lines written, and wait until they are on disk. Raises OSError."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((lines, done))
+        waiting = (lines, done)
+        self._waiting.append(waiting)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        await done
+        try:
+            await done
+        except asyncio.CancelledError:
+            if waiting in self._waiting:  # not begun: it would be there twice once it is sent again
+                self._waiting.remove(waiting)
+            raise
 
     async def _write(self) -> None:
         while self._waiting:
@@ -97,16 +112,30 @@ class File(Kind):
             os.fsync(file.fileno())
             size = file.tell()
         if size >= self._rotate_size:
+            self._try_to_rotate()
+
+    def _try_to_rotate(self) -> None:
+        """A failure is no failure of the lines: they are on disk. The next write tries again."""
+        try:
             self._rotate()
+        except OSError as error:
+            if not self._cannot_rotate:
+                log.warning("file can't be rotated, so it grows", file=str(self._path), error=str(error))
+            self._cannot_rotate = True
+        else:
+            self._cannot_rotate = False
 
     def _rotate(self) -> None:
-        """Rename `events.ndjson` to `events.ndjson.1`, `.1` to `.2`, and so on."""
-        kept = sorted(self._rotated(), reverse=True)
-        for number in kept:
-            old = self._numbered(number)
-            if self._max_files and number >= self._max_files:
+        """Rename `events.ndjson` to `events.ndjson.1`, `.1` to `.2`, and so on up to the first number that is free:
+        a repetition after a failure moves, and removes, nothing more.
+        """
+        kept = self._rotated()
+        free = next(number for number in count(1) if number not in kept)
+        for number in sorted(kept, reverse=True):
+            old, last = self._numbered(number), self._max_files
+            if last and (number > last or number == last < free):
                 old.unlink()
-            else:
+            elif number < free:
                 old.rename(self._numbered(number + 1))
         self._path.rename(self._numbered(1))
 

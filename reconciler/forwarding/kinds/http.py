@@ -6,7 +6,7 @@ import base64
 import ipaddress
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -138,6 +138,9 @@ class Http(Kind):
         """One request with all of them: its answer is the answer to each. Raises DeliveryRejected."""
         answer = await self._post(self._batched(messages))
         return [answer] * len(messages)
+
+    def target(self, message: Message) -> Hashable:
+        return self._destination.url
 
     def as_sent(self, message: Message) -> Message:
         """A message as it goes out if it is sent alone: in a batch of one if there are batches."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +13,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from reconciler.config.basics import Tls, check_address, host_and_port
 from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Connected, answer_to
-from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, DeliveryRejected, Message, NotAccepted
+from reconciler.forwarding.message import (
+    ACCEPTED,
+    NOT_SENT,
+    UNANSWERED,
+    Answer,
+    DeliveryRejected,
+    Message,
+    NotAccepted,
+)
 from reconciler.forwarding.names import Pattern, render, word
-from reconciler.forwarding.rounds import gathered, in_rounds
+from reconciler.forwarding.rounds import gathered
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -112,14 +120,10 @@ class Kafka(Connected["AIOKafkaProducer"]):
             await connection.send_and_wait(topic, message.body, key=_key(message), headers=_headers(message))
 
     async def publish_batch(self, connection: AIOKafkaProducer, messages: Sequence[Message]) -> Sequence[Answer]:
-        # Topics are independent of each other: one can fail while another, of the same lane, would not.
-        return await in_rounds(messages, partial(self._produce, connection), target=self._topic)
-
-    async def _produce(self, connection: AIOKafkaProducer, messages: Sequence[Message]) -> list[Answer]:
         """Produce to each partition. A lane's messages have one key, so that they go to the same one."""
         from aiokafka.partitioner import DefaultPartitioner
 
-        answers = [NOT_SENT] * len(messages)
+        answers = [UNANSWERED] * len(messages)
         partitions: dict[tuple[str, int], list[int]] = {}
         for position, message in enumerate(messages):
             topic = self._topic(message)
@@ -137,14 +141,16 @@ class Kafka(Connected["AIOKafkaProducer"]):
             for position, answer in zip(positions, found, strict=True):
                 answers[position] = answer
 
-        await gathered(to(where, positions) for where, positions in partitions.items())
+        await gathered((to(where, positions) for where, positions in partitions.items()), None)
+        if all(answer is UNANSWERED or answer is NOT_SENT for answer in answers):
+            raise TimeoutError  # the connection may be dead
         return answers
 
     async def _to_partition(
         self, connection: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message]
     ) -> list[Answer]:
         """Produce in as few record batches as max_message allows. Kafka accepts each whole or not at all; after one
-        that it did not accept, nothing more is sent.
+        that it did not accept, or not in time, nothing more is sent.
         """
         from aiokafka import errors
 
@@ -165,8 +171,20 @@ class Kafka(Connected["AIOKafkaProducer"]):
             except (NotAccepted, DeliveryRejected) as error:
                 answers += [answer_to(error)] * count
                 break
+            except TimeoutError:
+                answers += [UNANSWERED] * count
+                break
+            except asyncio.CancelledError:
+                if not answers:
+                    raise
+                answers += [UNANSWERED] * count
+                break
             answers += [ACCEPTED] * count
         return answers + [NOT_SENT] * (len(messages) - len(answers))
+
+    def target(self, message: Message) -> str:
+        # Topics are independent of each other: one can fail while another, of the same lane, would not.
+        return self._topic(message)
 
     def _topic(self, message: Message) -> str:
         return render(self._destination.topic, message, word)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -14,9 +13,9 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import ReadFile, Tls, check_url, host_and_port
 from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Connected, answer_to
-from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message, NotAccepted
+from reconciler.forwarding.message import ACCEPTED, UNANSWERED, Answer, DeliveryRejected, Message, NotAccepted
 from reconciler.forwarding.names import Pattern, render, word
-from reconciler.forwarding.rounds import in_rounds
+from reconciler.forwarding.rounds import gathered
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -122,27 +121,19 @@ class Nats(Connected[Streams]):
             raise _too_large(message) from None
 
     async def publish_batch(self, connection: Streams, messages: Sequence[Message]) -> Sequence[Answer]:
-        return await in_rounds(messages, partial(self._publish_all, connection))
-
-    async def _publish_all(self, connection: Streams, messages: Sequence[Message]) -> list[Answer]:
         """Publish all, then wait for their acknowledgements."""
-        answers = [ACCEPTED] * len(messages)
-        acknowledged = []
+        answers = [UNANSWERED] * len(messages)
+        waiting = []
         for position, message in enumerate(messages):
             if len(message.body) > connection.client.max_payload:
                 answers[position] = answer_to(_too_large(message))
                 continue
             subject = self._subject(message)
             future = await connection.streams.publish_async(subject, message.body, headers=_headers(message))
-            acknowledged.append((position, subject, future))
-        found = await asyncio.gather(*(future for _, _, future in acknowledged), return_exceptions=True)
-        for (position, subject, _), result in zip(acknowledged, found, strict=True):
-            try:
-                with _translated(subject):
-                    if isinstance(result, BaseException):
-                        raise result
-            except NotAccepted as error:
-                answers[position] = answer_to(error)
+            waiting.append((position, subject, future))
+        found = await gathered((_acknowledged(subject, future) for _, subject, future in waiting), UNANSWERED)
+        for (position, _, _), answer in zip(waiting, found, strict=True):
+            answers[position] = answer
         return answers
 
     def _subject(self, message: Message) -> str:
@@ -150,6 +141,15 @@ class Nats(Connected[Streams]):
 
     async def disconnect(self, connection: Streams) -> None:
         await connection.close()
+
+
+async def _acknowledged(subject: str, future: asyncio.Future[Any]) -> Answer:
+    try:
+        with _translated(subject):
+            await future
+    except NotAccepted as error:
+        return answer_to(error)
+    return ACCEPTED
 
 
 def _headers(message: Message) -> dict[str, str]:

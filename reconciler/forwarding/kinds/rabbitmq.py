@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -14,9 +13,9 @@ from pydantic import AfterValidator, Field, SecretStr
 from reconciler.config.basics import Tls, check_url, host_and_port
 from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Connected, answer_to
-from reconciler.forwarding.message import ACCEPTED, Answer, DeliveryRejected, Message, NotAccepted
+from reconciler.forwarding.message import ACCEPTED, UNANSWERED, Answer, DeliveryRejected, Message, NotAccepted
 from reconciler.forwarding.names import Pattern, render, word
-from reconciler.forwarding.rounds import gathered, in_rounds
+from reconciler.forwarding.rounds import gathered
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
@@ -120,23 +119,20 @@ class RabbitMQ(Connected[Channels]):
                 await self._publish(exchange, message)
 
     async def publish_batch(self, connection: Channels, messages: Sequence[Message]) -> Sequence[Answer]:
-        """A batch has a channel of its own: when RabbitMQ closes it because of one message, all messages that it
+        """They have a channel of their own: when RabbitMQ closes it because of one message, all messages that it
         had not confirmed fail.
         """
         with _answers():
             async with connection.exchange() as exchange:
-                return await in_rounds(messages, partial(self._publish_all, exchange))
+                return await gathered((self._answer(exchange, one) for one in messages), UNANSWERED)
 
-    async def _publish_all(self, exchange: AbstractExchange, messages: Sequence[Message]) -> list[Answer]:
-        async def publish(message: Message) -> Answer:
-            try:
-                with _answers():
-                    await self._publish(exchange, message)
-            except (DeliveryRejected, NotAccepted) as error:
-                return answer_to(error)
-            return ACCEPTED
-
-        return await gathered(publish(one) for one in messages)
+    async def _answer(self, exchange: AbstractExchange, message: Message) -> Answer:
+        try:
+            with _answers():
+                await self._publish(exchange, message)
+        except (DeliveryRejected, NotAccepted) as error:
+            return answer_to(error)
+        return ACCEPTED
 
     async def _publish(self, exchange: AbstractExchange, message: Message) -> None:
         import aio_pika

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -15,7 +14,6 @@ from reconciler.config.destinations import BatchedDestination
 from reconciler.forwarding.kind import Connected, answer_to
 from reconciler.forwarding.message import ACCEPTED, Answer, Message, NotAccepted
 from reconciler.forwarding.names import Pattern, render
-from reconciler.forwarding.rounds import in_rounds
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as Client
@@ -108,10 +106,6 @@ class Redis(Connected["Client"]):
                     raise NotAccepted(f"{reached} of {wanted.replicas} replicas have it")
 
     async def publish_batch(self, connection: Client, messages: Sequence[Message]) -> Sequence[Answer]:
-        # Streams are independent of each other: one can fail while another, of the same lane, would not.
-        return await in_rounds(messages, partial(self._add_all, connection), target=self._stream)
-
-    async def _add_all(self, connection: Client, messages: Sequence[Message]) -> list[Answer]:
         """Append in one transaction: Redis runs all of it, in order, or refuses all of it, for example without free
         memory. Only an entry whose key is not a stream fails alone.
         """
@@ -141,6 +135,10 @@ class Redis(Connected["Client"]):
             answer_to(NotAccepted(f"Redis did not accept it: {one}")) if isinstance(one, Exception) else ACCEPTED
             for one in added
         ]
+
+    def target(self, message: Message) -> str:
+        # Streams are independent of each other: one can fail while another, of the same lane, would not.
+        return self._stream(message)
 
     def _stream(self, message: Message) -> str:
         return render(self._destination.stream, message, lambda text: text)

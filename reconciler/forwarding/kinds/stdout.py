@@ -6,7 +6,7 @@ import asyncio
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -48,6 +48,9 @@ class Stdout(Kind):
         lines, answers = lines_of(messages)
         await self._written(lines)
         return answers
+
+    def target(self, message: Message) -> Hashable:
+        return self.address
 
     async def close(self) -> None:
         for task in self._writing:

@@ -66,6 +66,11 @@ READY = f"""
       CROSS JOIN deliveries AS d ON d.event_id = asked.value AND d.destination_id = ?
       LEFT JOIN events AS e ON e.id = d.event_id LEFT JOIN sightings AS s ON s.id = e.sighting_id
 """
+FAILED_OFTEN = """
+    SELECT d.event_id FROM json_each(?) AS asked
+     CROSS JOIN deliveries AS d ON d.event_id = asked.value AND d.destination_id = ?
+     WHERE d.attempts - d.attempts_before >= ?
+"""
 FINISH = """
     UPDATE deliveries SET state = ?3, attempts = attempts + 1, first_attempt_at = coalesce(first_attempt_at, ?4),
                           finished_at = ?5, last_status = ?6, last_error = ?7, sighting_id = ?8
@@ -195,6 +200,12 @@ def ready(db: Database, destination_id: int, event_ids: Sequence[int], *, most_b
         if size >= most_bytes:
             break
     return found
+
+
+def failed_often(db: Database, destination_id: int, event_ids: Sequence[int], *, failures: int) -> set[int]:
+    """Those of these deliveries that have failed at least so many times."""
+    rows = db.conn.execute(FAILED_OFTEN, (orjson.dumps(event_ids).decode(), destination_id, failures))
+    return {event_id for (event_id,) in rows}
 
 
 def outgoing(db: Database, event_id: int) -> Outgoing:

@@ -82,6 +82,10 @@ class QueueOperations:
         """These deliveries with their events, in this order: at least one, and about `most_bytes` at most."""
         return self._read(lambda db: deliveries.ready(db, destination_id, event_ids, most_bytes=most_bytes))
 
+    def failed_often(self, destination_id: int, event_ids: Sequence[int], *, failures: int) -> set[int]:
+        """Those of these deliveries that have failed at least so many times."""
+        return self._read(lambda db: deliveries.failed_often(db, destination_id, event_ids, failures=failures))
+
     def pull_back(self, destination_id: int, *, longest: Millis, now: Millis) -> Awaitable[bool]:
         """Bring forward retries that are due later than their own pause from now: the wall clock was set back.
 

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.config.destination_kinds import find_kind
-from reconciler.config.destinations import Destination, RetryConfig
+from reconciler.config.destinations import Batch, BreakerConfig, Destination, RetryConfig
 from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.kind import Kind, attempt_batch
 from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, Message, NotAccepted
 from reconciler.forwarding.rate import SendRate
-from reconciler.forwarding.rounds import in_rounds
-from reconciler.forwarding.sending import ALONE_AFTER, sent_in_halves, together
+from reconciler.forwarding.rounds import sent_in_parts
+from reconciler.forwarding.sending import ALONE_AFTER, together
 from reconciler.ledger.queue.deliveries import Outgoing, Queued, Ready
-from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, World, destination
+from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, MOST, World, destination
 from tests.support.damage import overwrite, pages_of
 from tests.support.sink import Sink
 
@@ -31,6 +31,15 @@ LATER = Answer("http_5xx", "not now", status=503)
 
 def messages(lanes: Sequence[int]) -> list[Message]:
     return [Message(f"evt_x_{n}", "1", {}, {}, b"{}", Millis(0), f"lane:{lane}") for n, lane in enumerate(lanes)]
+
+
+def whole(message: Message) -> str:
+    """The target of a destination that takes batches as a whole."""
+    return "one"
+
+
+def alone(message: Message) -> None:
+    """The target of a destination that confirms messages one by one."""
 
 
 @given(st.integers(1, 100).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))))
@@ -48,7 +57,7 @@ def test_a_rejected_batch_is_halved_until_the_bad_ones_are_alone(case: tuple[int
         return [ACCEPTED] * len(some)
 
     sent = messages([1] * size)
-    answers = asyncio.run(sent_in_halves(sent, send, halve=True))
+    answers = asyncio.run(sent_in_parts(sent, send, target=whole, halve=True))
     assert [answer.rejected for answer in answers] == [n in bad for n in range(size)]
     assert accepted == [one.id for n, one in enumerate(sent) if n not in bad]  # once each, and in order
     assert requests <= 1 + 2 * len(bad) * (size - 1).bit_length()
@@ -65,7 +74,7 @@ def test_nothing_is_sent_after_a_failure_that_may_pass(found: list[Answer], halv
         failed = LATER in answers
         return answers
 
-    answers = asyncio.run(sent_in_halves(messages([1] * len(found)), send, halve=halve))
+    answers = asyncio.run(sent_in_parts(messages([1] * len(found)), send, target=whole, halve=halve))
     for answer, expected in zip(answers, found, strict=True):
         assert answer is expected or (answer is NOT_SENT and expected is REJECTED and halve and failed)
 
@@ -86,7 +95,7 @@ async def test_what_was_answered_before_a_cancellation_is_known(case: tuple[int,
             await asyncio.Event().wait()
         return [REJECTED if asked[-1] & bad else ACCEPTED] * len(some)
 
-    sending = asyncio.create_task(sent_in_halves(messages([1] * size), send, halve=True))
+    sending = asyncio.create_task(sent_in_parts(messages([1] * size), send, target=whole, halve=True))
     waiting = asyncio.create_task(waits.wait())
     await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
     sending.cancel()
@@ -120,7 +129,7 @@ def test_none_overtakes_another_of_its_lane(plan: list[tuple[int, int, bool]], b
         return plan[int(message.id.removeprefix("evt_x_"))][1]
 
     sent = messages([lane for lane, _, _ in plan])
-    answers = asyncio.run(in_rounds(sent, send, target=target if by_target else None))
+    answers = asyncio.run(sent_in_parts(sent, send, target=target if by_target else alone, halve=False))
     for lane in range(4):
         mine = [n for n, (other, _, _) in enumerate(plan) if other == lane]
         took = [answers[n].accepted for n in mine]
@@ -260,6 +269,24 @@ class TestInTheOutbox:
         world.wait(MOMENT_S)
         assert sent[3:] == [[2, 3], [2], [3]]
 
+    def test_a_stop_sends_no_other_half(self, world: World) -> None:
+        sent: list[list[int]] = []
+
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            sent.append([int(one.id.rpartition("_")[2]) for one in some])
+            if sent[-1] == [1]:
+                await asyncio.sleep(1)
+            return [REJECTED if 3 in sent[-1] else ACCEPTED] * len(some)
+
+        Sink.behave_batch = behave
+        world.run(world.record([1, 1, 1]))
+        world.wait(MOMENT_S)
+        world.stop(patience_s=5)
+        assert sent == [[1, 2, 3], [1]]
+        world.start()
+        world.wait(MOMENT_S)
+        assert sent[2:] == [[2, 3], [2], [3]]
+
     def test_a_batch_that_fails_counts_once_and_is_retried_together(self, world: World) -> None:
         later = RetryConfig.model_validate({"schedule": ["5s"]})
         world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": later})}))
@@ -321,7 +348,7 @@ class TestInTheOutbox:
 
     def test_one_that_fails_every_batch_leaves_it(self, world: World) -> None:
         """It is tried again alone: the others are delivered, and what is behind it in its lane fails no more."""
-        soon = RetryConfig.model_validate({"schedule": ["10ms"] * 1000})
+        soon = RetryConfig.model_validate({"schedule": ["30ms"] * 1000})
         world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": soon})}))
 
         async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
@@ -340,6 +367,37 @@ class TestInTheOutbox:
         assert [state for _, state, _ in rows] == ["delivered", "retrying", "retrying", *["delivered"] * 20]
         assert rows[1][2] > 3
         assert rows[2][2] <= 3
+
+    @pytest.mark.parametrize("recovers", [True, False])
+    def test_one_that_leaves_its_batch_does_not_wait_for_more(self, world: World, recovers: bool) -> None:
+        """Only the batch that others wait in does, and it is not held up."""
+        settings = {
+            "batch": Batch.model_validate({"max": MOST, "wait": "2s"}),
+            "retry": RetryConfig.model_validate({"schedule": ["10ms"] * 1000}),
+            "breaker": BreakerConfig.model_validate({"failures": 1000}),
+        }
+        world.run(world.reload({"batched": destination("batched").model_copy(update=settings)}))
+        sent: dict[int, float] = {}
+        fails = True
+
+        async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
+            ids = [int(one.id.rpartition("_")[2]) for one in some]
+            sent.update(dict.fromkeys(ids, world.loop.time()))
+            world.sent.update(("batched", one) for one in ids)
+            return [LATER if fails and 4 not in ids else ACCEPTED] * len(some)
+
+        Sink.behave_batch = behave
+        world.run(world.record([1] * MOST))
+        world.wait(MOMENT_S)
+        fails = not recovers
+        world.run(world.record([2]))
+        opened_at = world.loop.time()
+        world.wait(3)
+        assert sent[4] - opened_at == pytest.approx(2, abs=MOMENT_S)
+        if recovers:
+            assert max(sent[one] for one in (1, 2, 3)) < opened_at + MOMENT_S
+        else:
+            assert world.sent["batched", 1] > 100
 
     def test_a_limited_rate_counts_events(self, world: World) -> None:
         slow = destination("batched").model_copy(update={"rate_limit": 2.0})

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aio_pika
+import aiokafka
 import confluent_kafka
 import msgspec
 import nats
@@ -23,7 +25,7 @@ from reconciler.config.destination_kinds import find_kind
 from reconciler.events import times
 from reconciler.forwarding.kind import Kind, attempt_batch
 from reconciler.forwarding.message import NOT_SENT, Answer, Message
-from reconciler.forwarding.sending import sent_in_halves
+from reconciler.forwarding.rounds import sent_in_parts
 from tests.support.brokers import broker
 
 
@@ -47,7 +49,7 @@ async def sent(kind: Kind, messages: Sequence[Message], timeout_s: float = 3) ->
     async def send(some: Sequence[Message]) -> Sequence[Answer]:
         return await attempt_batch(kind, some, timeout_s=timeout_s)
 
-    return await sent_in_halves(messages, send, halve=kind.batch_fails_whole)
+    return await sent_in_parts(messages, send, target=kind.target, halve=kind.batch_fails_whole)
 
 
 def errors(answers: Sequence[Answer]) -> list[str | None]:
@@ -55,8 +57,11 @@ def errors(answers: Sequence[Answer]) -> list[str | None]:
 
 
 @asynccontextmanager
-async def dying(port: int, *, after: int) -> AsyncIterator[int]:
-    """A port that leads to a broker, and cuts the first connection that sends more than `after` bytes."""
+async def dying(port: int, *, after: int, hangs: bool = False) -> AsyncIterator[int]:
+    """A port that leads to a broker, and cuts the first connection that sends more than `after` bytes.
+
+    If it `hangs`, that connection stays open, and nothing more passes.
+    """
     cut = asyncio.Event()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int | None) -> None:
@@ -66,6 +71,8 @@ async def dying(port: int, *, after: int) -> AsyncIterator[int]:
                 passed += len(data)
                 if most is not None and passed > most and not cut.is_set():
                     cut.set()
+                    if hangs:
+                        await reader.read()
                     break
                 writer.write(data)
         writer.close()
@@ -83,6 +90,16 @@ async def dying(port: int, *, after: int) -> AsyncIterator[int]:
     async with server:
         yield server.sockets[0].getsockname()[1]
     assert cut.is_set()
+
+
+def check_broken_off(answers: Sequence[Answer], error: str) -> int:
+    """The messages of one lane: the first were accepted, one failed, the others were not sent. Returns how many were
+    accepted.
+    """
+    accepted = [answer.accepted for answer in answers].index(False)
+    assert accepted
+    assert errors(answers) == [None] * accepted + [error] + ["not_sent"] * (len(answers) - accepted - 1)
+    return accepted
 
 
 def check_repeats(got: list[str], expected: int) -> None:
@@ -124,14 +141,17 @@ class TestNats:
         assert found[0].rejected
         await kind.close()
 
-    async def test_a_broker_that_dies_in_the_middle(self, server: tuple[int, Any], unique: str) -> None:
-        async with dying(server[0], after=5_000) as port:
+    @pytest.mark.parametrize("hangs", [False, True])
+    async def test_a_broker_that_dies_in_the_middle(self, server: tuple[int, Any], unique: str, hangs: bool) -> None:
+        async with dying(server[0], after=5_000, hangs=hangs) as port:
             kind = made("nats", servers=[f"nats://127.0.0.1:{port}"], subject=unique + ".{kind}", timeout="1s")
             some = [message(n) for n in range(40)]
-            assert None not in errors(await sent(kind, some, timeout_s=1))
-            assert errors(await sent(kind, some)) == [None] * 40
+            accepted = check_broken_off(await sent(kind, some, timeout_s=1), "timeout")
+            assert errors(await sent(kind, some[accepted:])) == [None] * (40 - accepted)
             await kind.close()
-        check_repeats(await self.ids(server[1], unique), 40)
+        got = await self.ids(server[1], unique)
+        check_repeats(got, 40)
+        assert len(got) <= 41
 
 
 class TestRedis:
@@ -204,10 +224,12 @@ class TestRabbitMQ:
         async with dying(server[0], after=3_000) as port:
             kind = made("rabbitmq", url=f"amqp://guest:guest@127.0.0.1:{port}/", routing_key=unique)
             some = [message(n) for n in range(20)]
-            assert None not in errors(await sent(kind, some))
-            assert errors(await sent(kind, some)) == [None] * 20
+            accepted = check_broken_off(await sent(kind, some), "connection")
+            assert errors(await sent(kind, some[accepted:])) == [None] * (20 - accepted)
             await kind.close()
-        check_repeats(await self.ids(server[1]), 20)
+        got = await self.ids(server[1])
+        check_repeats(got, 20)
+        assert len(got) <= 21
 
 
 class TestKafka:
@@ -227,6 +249,80 @@ class TestKafka:
         for project in ("0", "1", "2"):
             mine = [dict(one.headers())["webhook-id"].decode() for one in got if one.key() == project.encode()]
             assert mine == [one.id for one in some if one.project == project and one is not some[30]]
+        await kind.close()
+        del owner
+
+    @pytest.mark.parametrize("hangs", [True, False])
+    async def test_what_was_accepted_before_a_timeout_is_known(
+        self, unique: str, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    ) -> None:
+        """The second record batch of a partition is not acknowledged: our timeout ends it, or aiokafka's."""
+        owner = confluent_kafka.Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "x:1"})
+        servers = [f"{one.host}:{one.port}" for one in owner.list_topics(timeout=10).brokers.values()]
+        kind = made("kafka", servers=servers, topic=unique, max_message=4000, timeout="10s")
+        assert errors(await sent(kind, [message(0)], timeout_s=10)) == [None]
+        send_batch, calls = aiokafka.AIOKafkaProducer.send_batch, Counter[int]()
+
+        async def unacknowledged(self: Any, batch: Any, topic: str, *, partition: int) -> Any:
+            calls[partition] += 1
+            if calls[partition] == 1:
+                return await send_batch(self, batch, topic, partition=partition)
+            future = asyncio.get_running_loop().create_future()
+            if not hangs:
+                future.set_exception(aiokafka.errors.KafkaTimeoutError())
+            return future
+
+        monkeypatch.setattr(aiokafka.AIOKafkaProducer, "send_batch", unacknowledged)
+        some = [message(n) for n in range(150)]
+        answers = await sent(kind, some, timeout_s=1)
+        accepted = errors(answers).index("timeout")
+        sent_now = len(some) - errors(answers).count("not_sent")
+        assert 0 < accepted < sent_now < len(some)
+        assert errors(answers) == [None] * accepted + ["timeout"] * (sent_now - accepted) + ["not_sent"] * (
+            len(some) - sent_now
+        )
+        monkeypatch.undo()
+        await kind.close()
+        got = await asyncio.to_thread(self.consumed, servers, unique, 1 + accepted)
+        assert len(got) == 1 + accepted
+        del owner
+
+    @pytest.mark.parametrize("hangs", [True, False])
+    async def test_one_late_partition_takes_no_other_with_it(
+        self, unique: str, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    ) -> None:
+        owner = confluent_kafka.Producer({"test.mock.num.brokers": 3, "bootstrap.servers": "x:1"})
+        servers = [f"{one.host}:{one.port}" for one in owner.list_topics(timeout=10).brokers.values()]
+        kind = made("kafka", servers=servers, topic=unique, timeout="10s")
+        start, connections = aiokafka.AIOKafkaProducer.start, 0
+
+        async def counted(self: Any) -> None:
+            nonlocal connections
+            connections += 1
+            await start(self)
+
+        monkeypatch.setattr(aiokafka.AIOKafkaProducer, "start", counted)
+        assert errors(await sent(kind, [message(0)], timeout_s=10)) == [None]
+        send_batch, late = aiokafka.AIOKafkaProducer.send_batch, list[int]()
+
+        async def unacknowledged(self: Any, batch: Any, topic: str, *, partition: int) -> Any:
+            if not late:
+                late.append(partition)
+            if partition not in late:
+                return await send_batch(self, batch, topic, partition=partition)
+            future = asyncio.get_running_loop().create_future()
+            if not hangs:
+                future.set_exception(aiokafka.errors.KafkaTimeoutError())
+            return future
+
+        monkeypatch.setattr(aiokafka.AIOKafkaProducer, "send_batch", unacknowledged)
+        found = set(errors(await sent(kind, [message(n, project=n) for n in range(20)], timeout_s=1)))
+        assert found == {None, "timeout"}
+        assert connections == 1
+        assert errors(await sent(kind, [message(0, project=0)], timeout_s=1)) == ["timeout"]
+        late[:] = [-1]
+        assert errors(await sent(kind, [message(0, project=0)], timeout_s=10)) == [None]
+        assert connections == 2, "where nothing was acknowledged, the connection may be dead"
         await kind.close()
         del owner
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from reconciler.config.destination_kinds import BUILT_IN, find_kind, kind_names
 from reconciler.config.load import ConfigError, load
@@ -82,6 +84,60 @@ class TestFile:
         (tmp_path / "in").write_text("a file, no folder")
         answer = await attempt(self.made(tmp_path), message(1), timeout_s=5)
         assert (answer.accepted, answer.rejected, answer.error_class) == (False, False, "connection")
+
+    async def test_a_line_that_was_given_up_before_its_write_began_is_not_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        disk_works, sync = threading.Event(), os.fsync
+
+        def hang(file: int) -> None:
+            disk_works.wait()
+            sync(file)
+
+        monkeypatch.setattr(os, "fsync", hang)
+        file = self.made(tmp_path)
+        tries = [await attempt(file, message(1), timeout_s=0.05) for _ in range(4)]
+        assert [answer.error_class for answer in tries] == ["timeout"] * 4
+        disk_works.set()
+        assert (await attempt(file, message(1), timeout_s=5)).accepted
+        assert len((tmp_path / "in/events.ndjson").read_text().splitlines()) == 2  # the first was being written
+        await file.close()
+
+    async def test_a_rotation_that_fails_is_a_warning_and_moves_nothing_twice(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, rename, is_mounted = tmp_path / "in/events.ndjson", Path.rename, True
+
+        def refuse(old: Path, new: Path) -> Path:
+            if is_mounted and old == path:
+                raise OSError(errno.EBUSY, "Device or resource busy")
+            return rename(old, new)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        path.parent.mkdir()
+        for number in (1, 2, 3):
+            (tmp_path / f"in/events.ndjson.{number}").write_text(f"{number}\n")
+        file = self.made(tmp_path, rotate_size="10B", max_files=3)
+        with capture_logs() as logs:
+            answers = [await attempt(file, message(n, b'{"n":%d}' % n), timeout_s=5) for n in range(10, 15)]
+        assert all(answer.accepted for answer in answers)
+        assert [json.loads(one)["n"] for one in path.read_text().splitlines()] == [10, 11, 12, 13, 14]
+        assert [(one["log_level"], one["event"]) for one in logs] == [
+            ("warning", "file can't be rotated, so it grows")
+        ]
+        is_mounted = False
+        assert (await attempt(file, message(15, b'{"n":15}'), timeout_s=5)).accepted
+        kept = {one.name: one.read_text().count("\n") for one in path.parent.iterdir()}
+        assert kept == {"events.ndjson.1": 6, "events.ndjson.2": 1, "events.ndjson.3": 1}
+        assert (tmp_path / "in/events.ndjson.3").read_text() == "2\n"
+
+    async def test_a_rotation_removes_all_beyond_max_files(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        for number in (1, 2, 4, 9):
+            (tmp_path / f"in/events.ndjson.{number}").write_text(f"{number}\n")
+        await self.made(tmp_path, rotate_size="1B", max_files=4).send(message(0))
+        kept = {path.suffix: path.read_text() for path in (tmp_path / "in").iterdir()}
+        assert kept == {".1": '{"a": 1}\n', ".2": "1\n", ".3": "2\n", ".4": "4\n"}
 
     @given(st.recursive(st.none() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
     @example([10**400, -(2**64), "\ud800", {"\udfff": "\r\n"}])

@@ -112,6 +112,7 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     lanes = deliveries.due_lanes(db, 1, now=times.now(), limit=1000)
     deliveries.first_of_lanes(db, 1, lanes, now=times.now(), limit=1000, each=10)
     deliveries.ready(db, 1, [1, 2], most_bytes=1000)
+    deliveries.failed_often(db, 1, [1, 2], failures=3)
     deliveries.next_due(db, 1, after=times.now())
     deliveries.outgoing(db, 1)
     attempt = deliveries.Attempt(1, 1, 1, 1, Millis(0), Millis(0), 500, "http_5xx", "no")

@@ -58,19 +58,26 @@ class Stdout(Kind):
         await asyncio.gather(*self._writing, return_exceptions=True)
 
     async def _written(self, lines: bytes) -> None:
-        task = asyncio.create_task(self._write(lines))
+        await self._one_at_a_time.acquire()  # given up here, nothing of it is written
+        task = asyncio.create_task(_write(lines))
         self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-        await asyncio.shield(task)  # a line is always finished, even after the timeout
+        task.add_done_callback(self._end)
+        await asyncio.shield(task)  # a line that was begun is finished, even after the timeout
 
-    async def _write(self, lines: bytes) -> None:
-        async with self._one_at_a_time:
-            file = sys.stdout.fileno()
-            for start in range(0, len(lines), select.PIPE_BUF):
-                piece = memoryview(lines)[start : start + select.PIPE_BUF]
-                while piece:
-                    await _writable(file)
-                    piece = piece[os.write(file, piece) :]
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        self._one_at_a_time.release()
+        if not task.cancelled():
+            task.exception()  # it is the answer of who still waits, and else nobody's
+
+
+async def _write(lines: bytes) -> None:
+    file = sys.stdout.fileno()
+    for start in range(0, len(lines), select.PIPE_BUF):
+        piece = memoryview(lines)[start : start + select.PIPE_BUF]
+        while piece:
+            await _writable(file)
+            piece = piece[os.write(file, piece) :]
 
 
 async def _writable(file: int) -> None:

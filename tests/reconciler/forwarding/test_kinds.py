@@ -223,6 +223,24 @@ class TestStdout:
             assert process.wait(30) == 0
             reading.join()
 
+    async def test_a_line_that_was_given_up_before_its_write_began_is_not_written(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, into = os.pipe()
+        stdout = find_kind("stdout")
+        pipe = stdout(stdout.config.model_validate({"name": "pipe", "kind": "stdout"}))
+        large = message(1, json.dumps("x" * 100_000).encode())  # no pipe holds it
+        with os.fdopen(into, "w") as file, os.fdopen(out) as reader:
+            monkeypatch.setattr(sys, "stdout", file)
+            tries = [await attempt(pipe, large, timeout_s=0.05) for _ in range(4)]
+            assert [answer.error_class for answer in tries] == ["timeout"] * 4
+            reading = asyncio.ensure_future(asyncio.to_thread(reader.read))
+            assert (await attempt(pipe, large, timeout_s=5)).accepted
+            await pipe.close()
+            monkeypatch.undo()
+            file.close()
+            assert len((await reading).splitlines()) == 2  # the first was being written
+
     def test_a_file_works_too_and_a_closed_pipe_is_no_loss(self, make_service: MakeService, tmp_path: Path) -> None:
         pipe = {"name": "pipe", "kind": "stdout", "retry": {"initial_delay": "50ms", "max_delay": "50ms"}}
         service = make_service(destinations=[pipe])

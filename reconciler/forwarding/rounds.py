@@ -27,6 +27,7 @@ async def sent_in_parts(
     target: Target,
     halve: bool,
     is_stopping: Callable[[], bool] = lambda: False,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> list[Answer]:
     """Send a batch, one part after the other. Returns one Answer for each message.
 
@@ -34,11 +35,12 @@ async def sent_in_parts(
     round rejects is sent again in halves, until the rejected messages are alone. After a failure that may pass, no
     halves are sent, and nothing of the lanes that failed: these messages get NOT_SENT.
 
-    So do those that are left when `is_stopping`, or when the task is cancelled and there are answers already, since
-    they must be noted. If there are none, the cancellation is raised.
+    No other round begins when `is_late`: the outcomes of those that were sent are to be noted. So does no part when
+    `is_stopping`, or when the task is cancelled and there are answers already. What is left gets NOT_SENT. If there
+    are no answers, the cancellation is raised.
     """
     parts = _Parts(messages, target, halve=halve)
-    while not is_stopping() and (part := parts.next()):
+    while not is_stopping() and (part := parts.next(is_late=is_late)):
         try:
             found = await send([messages[position] for position in part])
         except asyncio.CancelledError:
@@ -66,12 +68,15 @@ class _Parts:
         self._target = target
         self._halve = halve
         self._halves: list[list[int]] = []
+        self._begun = False
         self._lanes: list[tuple[list[int], list[int]]] = [([], lane) for lane in _lanes(messages)]
         """What each lane had in the last round, and what is left of it."""
 
-    def next(self) -> list[int]:
+    def next(self, *, is_late: Callable[[], bool]) -> list[int]:
         """What is sent next; empty if nothing is."""
-        return self._halves.pop() if self._halves else self._next_round()
+        if self._halves:  # always to their end: else a batch that is rejected slowly would never be decided
+            return self._halves.pop()
+        return [] if self._begun and is_late() else self._next_round()
 
     def note(self, part: Sequence[int], found: Sequence[Answer]) -> None:
         """These are the answers to a part."""
@@ -87,6 +92,7 @@ class _Parts:
             self._halves += [rejected[middle:], rejected[:middle]]
 
     def _next_round(self) -> list[int]:
+        self._begun = True
         runs = []
         for last, left in self._lanes:
             if left and all(self.answers[position].accepted for position in last):
@@ -119,12 +125,14 @@ async def gathered(work: Iterable[Coroutine[Any, Any, T]], unanswered: T) -> lis
     tasks = [asyncio.ensure_future(one) for one in work]
     if not tasks:
         return []
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        if all(task.cancelled() for task in tasks):
-            raise
+    cancellation: asyncio.CancelledError | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:  # a stop may follow a time-out
+            cancellation = error
+            for task in tasks:
+                task.cancel()
+    if cancellation is not None and all(task.cancelled() for task in tasks):
+        raise cancellation
     return [unanswered if task.cancelled() else task.result() for task in tasks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -110,12 +111,15 @@ class Sender:
                 number = one.queued.attempts + 1
                 message.headers.update(stack.enter_context(self._watcher.attempting(message.id, self._name, number)))
             if self._is_batched:
+                clock = asyncio.get_running_loop().time
+                late = clock() + self._timeout_s
                 answers = await sent_in_parts(
                     messages,
                     self._send_part,
                     target=self._kind.target,
                     halve=self._kind.batch_fails_whole,
                     is_stopping=self._is_stopping,
+                    is_late=lambda: clock() >= late,
                 )
             else:
                 answers = [await attempt(self._kind, messages[0], timeout_s=self._timeout_s)]

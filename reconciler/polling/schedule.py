@@ -55,6 +55,7 @@ class Schedule:
         self._groups: asyncio.Task[None] | None = None
         self._waiting: list[int | str] = []
         self._tasks: set[asyncio.Task[object]] = set()
+        self._stopped = asyncio.Event()
 
     async def catch_up(self) -> None:
         """After a start: poll every project, as many at a time as the config allows."""
@@ -78,11 +79,15 @@ class Schedule:
             log.info("caught up with GitLab", projects=len(names))
 
     async def turn(self) -> None:
-        """Start the polls of one interval, spread over it."""
+        """Start the polls of one interval, spread over it. After `stop`, none."""
+        if self._stopped.is_set():
+            return
         if self._groups is None or self._groups.done():
             self._groups = asyncio.create_task(self._read_groups())
             await asyncio.wait({self._groups}, timeout=self._config.interval / 1000)
         due = await self.due()
+        if self._stopped.is_set():  # meanwhile: these are names of an old config
+            return
         for index, name in enumerate(due):
             task = asyncio.create_task(self._later(name, self._config.interval * index / len(due) / 1000))
             self._tasks.add(task)
@@ -90,6 +95,7 @@ class Schedule:
 
     def stop(self) -> None:
         """Start no more polls."""
+        self._stopped.set()
         for task in (*self._tasks, *([self._groups] if self._groups else [])):
             task.cancel()
 

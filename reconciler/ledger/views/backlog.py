@@ -37,7 +37,9 @@ def backlog(db: Database) -> Backlog:
             return Backlog(copied, since)
         with closing(file):
             known = known_progress(db, file.id, openings(file.conn))
-            count, oldest_at = known.waiting(last_position(file.conn)), first_received(file, known.place.position)
+            oldest_at = first_received(file, known.place.position)
+            # None: what comes after the place was recorded and removed before this ledger was put back.
+            count = 0 if oldest_at is None else known.waiting(last_position(file.conn))
             return Backlog(copied + count, min(filter(None, (since, oldest_at)), default=None))
     except IntakeUnavailable as error:
         return Backlog(error=str(error))

@@ -14,7 +14,7 @@ from reconciler.config.destinations import Destination
 from reconciler.events.times import Millis
 from reconciler.forwarding.kind import Connected, Kind, attempt_batch
 from reconciler.forwarding.message import ACCEPTED, NOT_SENT, Answer, Message
-from reconciler.forwarding.rounds import sent_in_parts
+from reconciler.forwarding.rounds import gathered, sent_in_parts
 from tests.support.virtual import VirtualLoop
 
 T = TypeVar("T")
@@ -141,3 +141,37 @@ def test_no_round_begins_when_the_outbox_stops(loop: VirtualLoop) -> None:
     answers = run(loop, sent(kind, messages([1] * 5), is_stopping=lambda: len(kind.accepted) == 2))
     assert answers == [ACCEPTED, ACCEPTED, NOT_SENT, NOT_SENT, NOT_SENT]
     assert kind.began == [0, 1]
+
+
+def test_no_round_begins_late_but_halves_are_sent_to_their_end(loop: VirtualLoop) -> None:
+    kind = Slow({})
+    answers = run(loop, sent(kind, messages([1, 1, 1, 2]), is_late=lambda: True))
+    assert answers == [ACCEPTED, NOT_SENT, NOT_SENT, ACCEPTED]
+
+    async def send(part: Sequence[Message]) -> Sequence[Answer]:
+        bad = any(number(one) == 2 for one in part)
+        return [Answer("http_4xx", "no", status=422, rejected=True) if bad else ACCEPTED] * len(part)
+
+    late = sent_in_parts(messages([1, 2, 3, 4]), send, target=kind.target, halve=True, is_late=lambda: True)
+    assert [answer.accepted for answer in run(loop, late)] == [True, True, False, True]
+
+
+def test_a_stop_that_follows_a_timeout_forgets_no_answer(loop: VirtualLoop) -> None:
+    async def quick() -> str:
+        return "accepted"
+
+    async def slow_to_end() -> str:
+        try:
+            await asyncio.sleep(FOREVER_S)
+        finally:
+            await asyncio.sleep(1)
+        return "never"
+
+    async def cancelled_twice() -> list[str]:
+        task = asyncio.ensure_future(gathered([quick(), slow_to_end()], "unanswered"))
+        for _ in range(2):
+            await asyncio.sleep(0.1)
+            task.cancel()
+        return await task
+
+    assert run(loop, cancelled_twice()) == ["accepted", "unanswered"]

@@ -363,6 +363,12 @@ async def test_gitlab_is_asked_when_what_webhooks_brought_is_recorded(house: Hou
     assert gitlab.requests.total() > 0
 
 
+async def test_a_turn_that_was_held_up_polls_nothing_of_an_old_config(house: House) -> None:
+    house.polling.schedule.stop()
+    await house.polling.schedule.turn()
+    assert not house.polling.schedule._tasks
+
+
 async def test_a_config_without_names_lets_all_go(house: House) -> None:
     await house.round()
     house.config = load(rewritten(house, projects=[], groups=[]), {})

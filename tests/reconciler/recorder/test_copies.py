@@ -144,6 +144,20 @@ async def test_what_is_recorded_behind_what_is_held_does_not_wait(path: Path) ->
         assert backlog(db).waiting == 4
 
 
+async def test_what_was_recorded_and_trimmed_since_the_copy_does_not_wait(path: Path, tmp_path: Path) -> None:
+    await append(path, *numbered([1, 2]))
+    await record_all(path)
+    backup(path, tmp_path / "copy.db")
+    await append(path, *numbered([3, 4, 5]))
+    await record_all(path)
+    with closing(SqliteReader(intake_path(path))) as intake:
+        intake.trim(through=5)
+        assert intake.read(after=0, limit=5) == []
+    restore(tmp_path / "copy.db", path)
+    with closing(connect(path, readonly=True)) as db:
+        assert backlog(db).waiting == 0
+
+
 async def test_a_copy_never_counts_less_as_recorded_than_the_ledger(path: Path, tmp_path: Path) -> None:
     """What is held lies before what was recorded after it."""
     await append(path, *numbered([1, 2, 3, 4]))
@@ -152,7 +166,7 @@ async def test_a_copy_never_counts_less_as_recorded_than_the_ledger(path: Path, 
         found = progress(db)
         assert found is not None
         note_progress(db, Progress(found.intake_id, 4, ((2, 2),)))
-    with closing(SqliteReader(path)) as intake:
+    with closing(SqliteReader(intake_path(path))) as intake:
         intake.trim(through=1)
     with closing(sqlite3.connect(intake_path(path))) as conn:
         conn.execute("DELETE FROM webhooks WHERE position > 2")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.table import Table
 
 from reconciler.events.texts import one_line
@@ -50,8 +50,8 @@ class Listing:
         kept = [place for place, name in enumerate(self._columns) if name in widths]
         for place in kept:
             name = self._columns[place]
-            justify = "right" if name in self._right else "left"
-            table.add_column(name, justify=justify, width=widths[name], no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+            justify: JustifyMethod = "right" if name in self._right else "left"
+            table.add_column(name, justify=justify, width=widths[name], no_wrap=True, overflow="ellipsis")
         for row, style in zip(self._rows, self._styles, strict=True):
             table.add_row(*(self._cell(place, row[place], widths) for place in kept), style=style)
         yield table

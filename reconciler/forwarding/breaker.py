@@ -16,7 +16,7 @@ import msgspec
 
 from reconciler.config.destinations import Destination
 from reconciler.events.times import Millis
-from reconciler.ledger.queue.destinations import Breaker
+from reconciler.ledger.queue.destinations import Breaker, BreakerName
 
 NOTHING = Millis(0)
 
@@ -101,6 +101,6 @@ class CircuitBreaker:
         longest = min(self._settings.max_delay, self._first << max(exponent, 0))
         return Millis(round(random.uniform(longest / 2, longest)))
 
-    def _change(self, state: str, failures: int, *, until: Millis, changed_at: Millis | None = None) -> None:
+    def _change(self, state: BreakerName, failures: int, *, until: Millis, changed_at: Millis | None = None) -> None:
         kept = self.state.changed_at if changed_at is None else changed_at
-        self.state = Breaker(state, failures, until, kept)  # type: ignore[arg-type]
+        self.state = Breaker(state, failures, until, kept)

@@ -183,7 +183,7 @@ class Recorder:
 
     async def _record_carefully(self, intake: Reader, after: int) -> int:
         """Record the next webhooks one by one, to find one that ends the worker. Returns the last one's position."""
-        while self._careful and (some := intake.read(after=after, limit=1)):
+        while self._careful and (some := _read(intake, after=after, limit=1)):
             [one] = some
             if not self._progress.has(one.position):
                 if await self._has_ended_worker(f"{intake.intake_id} {one.position}"):
@@ -213,9 +213,7 @@ class Recorder:
     def _prepare(self, intake: Reader, after: int) -> list[Prepared]:
         """Read the next webhooks into sightings, without those that are recorded: they lie behind held ones."""
         self._woken.clear()
-        if intake.openings():  # what comes after them is about to be recorded
-            intake.openings_seen()
-        while some := intake.read(after=after, limit=BATCH):
+        while some := _read(intake, after=after, limit=BATCH):
             if left := [one for one in some if not self._progress.has(one.position)]:
                 return list(self._preparer.prepared(left))
             after = some[-1].position
@@ -319,3 +317,11 @@ class Recorder:
             log.debug(
                 "webhook recorded", event_id=recorded.event_id, new=recorded.new_event, delivery=sighting.source_id
             )
+
+
+def _read(intake: Reader, *, after: int, limit: int) -> Sequence[StoredWebhook]:
+    """The next webhooks. They are about to be recorded, so no opening before them may look like an older copy's."""
+    some = intake.read(after=after, limit=limit)
+    if some and intake.openings():
+        intake.openings_seen()
+    return some

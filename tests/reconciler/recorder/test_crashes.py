@@ -75,6 +75,7 @@ def template() -> Iterator[Path]:
 @settings(max_examples=tries(10), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 150), st.booleans()), min_size=1, max_size=4))
 @example([(n, after) for n in (2, 30, 60) for after in (False, True)])
+@example([(6, False), (31, False)])  # twice before an empty ledger has recorded more than one
 def test_a_kill_anywhere(template: Path, kills: list[tuple[int, bool]]) -> None:
     # The log is captured because writing tracebacks takes longer than everything else here.
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs():

@@ -12,8 +12,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from benchmarks import quick
 from benchmarks.material import everything, fill, ledger, sightings
 from benchmarks.table import Row
@@ -22,7 +20,8 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.queue import deliveries
 from reconciler.ledger.queue.deliveries import Attempt, Settled
 from reconciler.ledger.recording.record import record
-from reconciler.ledger.storage.connection import CHECKPOINT_PAGES, LedgerDatabase, transaction
+from reconciler.ledger.storage.connection import CHECKPOINT_PAGES, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.search import index_step
 
 SMALL, LARGE, LARGEST = 10_000, quick.size(1_000_000, 50_000), 5_000_000
@@ -42,7 +41,7 @@ class Cost(NamedTuple):
     pages: float
 
 
-def cost(db: LedgerDatabase, seed: int, batch: int) -> Cost:
+def cost(db: Database, seed: int, batch: int) -> Cost:
     """What an event costs with so many a commit, each on disk (synchronous=FULL): the median thousand of them, with
     the checkpoints among them.
     """
@@ -58,7 +57,7 @@ def cost(db: LedgerDatabase, seed: int, batch: int) -> Cost:
     return Cost(statistics.median(took) * 1e6, _pages(db, seed + 1, batch))
 
 
-def _pages(db: LedgerDatabase, seed: int, batch: int) -> float:
+def _pages(db: Database, seed: int, batch: int) -> float:
     """Pages that an event adds to the log."""
     log, routes = db.files.path.with_name(db.files.path.name + "-wal"), everything(db)
     db.execute("PRAGMA wal_autocheckpoint = 0")

@@ -6,14 +6,13 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlite_utils import Database
-
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
-from reconciler.ledger.storage.connection import LedgerDatabase, connect, transaction
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 
 PROJECTS = 50
 
@@ -54,7 +53,7 @@ def everything(db: Database) -> list[Route]:
     return [Route(*row, lambda _: True) for row in db.execute("SELECT id, ordering FROM destinations").fetchall()]
 
 
-def ledger(path: Path, *destinations: str, ordering: str = "project") -> LedgerDatabase:
+def ledger(path: Path, *destinations: str, ordering: str = "project") -> Database:
     """A new ledger with these destinations."""
     db = connect(path)
     with transaction(db):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from sqlite_utils import Database
 
 from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
@@ -31,6 +30,7 @@ from reconciler.config.models import Config
 from reconciler.ledger.queue import deliveries
 from reconciler.ledger.queue.resend import ResendRequest
 from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import dead_letters
 from reconciler.ledger.views.browse import Filter
 

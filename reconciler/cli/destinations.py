@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from sqlite_utils import Database
 
 from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
@@ -42,6 +41,7 @@ from reconciler.ledger.queue.destinations import DestinationState
 from reconciler.ledger.queue.opening import candidates_of
 from reconciler.ledger.queue.routes import Candidate, Undecided
 from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse, status
 from reconciler.ledger.views.browse import Filter
 

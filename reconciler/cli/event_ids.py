@@ -8,9 +8,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from sqlite_utils import Database
 
 from reconciler.cli.common import LARGEST_ID, fail
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 
 _ID = re.compile(r"(?:evt_[0-9a-z]+_)?([0-9]{1,19})", re.ASCII)

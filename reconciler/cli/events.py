@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.highlighter import JSONHighlighter
-from sqlite_utils import Database
 
 from reconciler.cli.command_groups import ListUnlessNamed
 from reconciler.cli.common import (
@@ -31,6 +30,7 @@ from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.tables import Listing
 from reconciler.events.texts import pretty_json
 from reconciler.ledger.storage.connection import data_version, opened
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.browse import Filter
 

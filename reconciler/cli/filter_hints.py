@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlite_utils import Database
-
 from reconciler.cli.common import err, out
 from reconciler.config.filter_values import likely_kind
 from reconciler.config.messages import meant
 from reconciler.ledger.queue import destinations, known
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.browse import Filter
 
 

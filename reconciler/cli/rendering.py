@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.cli.common import out
 from reconciler.config.destination_kinds import find_kind
@@ -18,6 +17,7 @@ from reconciler.forwarding.kind import Kind
 from reconciler.forwarding.kinds.http import Http
 from reconciler.forwarding.message import DeliveryRejected, Message
 from reconciler.ledger.queue.deliveries import Outgoing
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 
 

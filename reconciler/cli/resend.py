@@ -11,7 +11,6 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlite_utils import Database
 
 from reconciler.cli.common import USAGE, err, fail, out, print_json
 from reconciler.cli.event_ids import EventId, numbers
@@ -25,6 +24,7 @@ from reconciler.ledger.queue import resend as reopening
 from reconciler.ledger.queue.resend import EVENTS_A_STEP, ResendRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.database import Database
 
 STEPS_A_SECOND = 5
 LINE_EVERY_S = 5.0

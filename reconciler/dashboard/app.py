@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import structlog
-from sqlite_utils import Database
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -28,6 +27,7 @@ from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.storage.connection import explain, look_at
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.unknowns import Known
 
 log = structlog.get_logger(__name__)

@@ -6,7 +6,6 @@ from collections import defaultdict
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -15,6 +14,7 @@ from reconciler.events.times import HOUR, Millis
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from reconciler.ledger.views.browse import Filter
 from reconciler.ledger.views.overview import DeliveryRecord, Hour

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlite_utils import Database
-
 from reconciler.config import filter_values
 from reconciler.config.models import Config
 from reconciler.forwarding.filters import path_matches
 from reconciler.ledger.queue import known
 from reconciler.ledger.queue.known import Renamed
+from reconciler.ledger.storage.database import Database
 
 _WILD = "*?["
 _YET = " yet: is it misspelled?"

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.alerts import alert_sighting
@@ -23,6 +22,7 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.recording.writer import Writer
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ledger_reader import LedgerReader
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
@@ -102,7 +102,7 @@ def _stuck(one: DestinationState, stuck: InTheWay | None, now: Millis) -> list[C
 
 
 def _dead_letters(db: Database, one: DestinationState) -> list[Condition]:
-    since, count = db.conn.execute(DEAD_LETTERS, (one.id,)).fetchone()
+    since, count = db.execute(DEAD_LETTERS, (one.id,)).fetchone()
     if not count:
         return []
     letters = f"{count} dead letter{'s' if count > 1 else ''}"
@@ -234,9 +234,9 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
         if one.only_lasts:
             continue
         if key in reported:  # it stays open, with the present text
-            db.conn.execute("UPDATE alerts SET text = ? WHERE id = ?", (one.text, reported[key][0]))
+            db.execute("UPDATE alerts SET text = ? WHERE id = ?", (one.text, reported[key][0]))
         else:
-            db.conn.execute(
+            db.execute(
                 "INSERT INTO alerts (what, subject, since, text) VALUES (?, ?, ?, ?)",
                 (one.what, one.subject, times.iso(one.since), one.text),
             )
@@ -247,7 +247,7 @@ def note(db: Database, found: Sequence[Condition], *, now: Millis, routes: Seque
             )
     for what, subject in reported.keys() - current.keys():
         ident, since, _ = reported[what, subject]
-        db.conn.execute("UPDATE alerts SET over_at = ? WHERE id = ?", (times.iso(now), ident))
+        db.execute("UPDATE alerts SET over_at = ? WHERE id = ?", (times.iso(now), ident))
         text = _OVER.get(what, "{subject}: over").format(subject=subject, since=since)
         sightings.append(
             alert_sighting(what=what, subject=subject, state="over", text=text, since=times.from_iso(since), at=now)
@@ -277,7 +277,7 @@ def alerts(db: Database, *, limit: int = 100) -> list[dict[str, Any]]:
 
 def _open(db: Database) -> dict[tuple[What, str], tuple[int, str, str]]:
     """The open alerts: each one's id, since when, and text."""
-    rows = db.conn.execute("SELECT what, subject, id, since, text FROM alerts WHERE over_at IS NULL")
+    rows = db.execute("SELECT what, subject, id, since, text FROM alerts WHERE over_at IS NULL")
     return {(what, subject): (ident, since, text) for what, subject, ident, since, text in rows}
 
 

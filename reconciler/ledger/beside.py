@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sqlite_utils import Database
-
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import destinations, in_the_way
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import Discard
 from reconciler.ledger.storage import connection, damage
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
 
 BY_HAND = "by hand"

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.intervals import Interval
@@ -31,6 +30,7 @@ from reconciler.ledger.recording.record import BatchResult, preview, record
 from reconciler.ledger.recording.reported import reported_keys
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import data_version, opened, touch
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.ledger_reader import LedgerReader
 from reconciler.ledger.upkeep import failing_parts, reloads

@@ -9,7 +9,6 @@ from contextlib import suppress
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlite_utils import Database
 
 from reconciler import __version__
 from reconciler.config.models import Config
@@ -20,6 +19,7 @@ from reconciler.ledger.coverage.hooks import disabled_hooks
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.recording.unrecorded import counted
 from reconciler.ledger.storage.connection import look_at
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.status import destination_statuses

@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from sqlite_utils import Database
-
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.times import Millis
@@ -15,6 +13,7 @@ from reconciler.ledger.alerts import Missed
 from reconciler.ledger.coverage.gaps import gaps
 from reconciler.ledger.coverage.source_state import switched_off
 from reconciler.ledger.storage.connection import look_at
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.unknowns import Asked, Known, unknowns
 from reconciler.polling.schedule import expected, pause
 from reconciler.polling.watchlist import names

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.forwarding.doubts import doubts
 from reconciler.ledger.queue import known
+from reconciler.ledger.storage.database import Database
 
 LOOK_S = 5.0
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import structlog
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.storage.connection import LedgerDatabase, connect, may_come_right
+from reconciler.ledger.storage.connection import connect, may_come_right
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 PAUSE_S = 1.0
 PATIENCE_S = 1.0
@@ -17,7 +18,7 @@ PATIENCE_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-async def open_ledger(path: Path) -> LedgerDatabase:
+async def open_ledger(path: Path) -> SqliteDatabase:
     """Open the ledger as soon as possible. Raises LedgerError if waiting does not help."""
     is_logged = False
     while True:

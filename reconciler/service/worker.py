@@ -13,7 +13,6 @@ from functools import partial
 import msgspec
 import structlog
 import uvloop
-from sqlite_utils import Database
 
 from reconciler.config.load import ConfigError, Mistake
 from reconciler.config.models import Config
@@ -28,9 +27,11 @@ from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.connection import LedgerDatabase, connect, is_damage
+from reconciler.ledger.storage.connection import connect, is_damage
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.ledger.views.receiving import received
 from reconciler.metrics.collectors import LedgerCollector, PartsCollector
@@ -157,7 +158,7 @@ class _Worker:
             await begin  # raises the reason if it could not start
         log.info("stopped")
 
-    def _compose(self, db: LedgerDatabase, reader: Database) -> dict[str, Run]:
+    def _compose(self, db: SqliteDatabase, reader: Database) -> dict[str, Run]:
         """Build and connect the parts. Returns those that run all the time, by name."""
         config, supervisor = self._config, self._supervisor
         meters = Meters()
@@ -176,7 +177,7 @@ class _Worker:
             recorded=lambda: self._recorder.drain(RECORDED_FIRST_S),
             supervisor=supervisor,
         )
-        known = SharedLook(lambda: self._config, db.files.trouble)
+        known = SharedLook(lambda: self._config, db.trouble)
         alerting = Alerting(lambda: self._config, known=known, ledger=ledger)
         watcher = Watchers(alerting, meters, self._traced)
         self._forwarder = Forwarder(
@@ -190,7 +191,7 @@ class _Worker:
         self._filters = FilterWatch(lambda: self._config, reader)
         supervisor.on_error = ledger.report_damage
         supervisor.well(LEDGER)
-        meters.registry.register(LedgerCollector(lambda: (self._config, self._jobs.client), known, db.files.trouble))
+        meters.registry.register(LedgerCollector(lambda: (self._config, self._jobs.client), known, db.trouble))
         meters.registry.register(PartsCollector(supervisor.parts))
         if self._role.link is not None:
             meters.registry.register(self._role.link.counts)
@@ -204,7 +205,7 @@ class _Worker:
             "reporting": lambda: supervisor.report(ledger),
             "reload": self._reload_on_signal,
         }
-        self._admin = self._dashboard(config, known, db.files.trouble)
+        self._admin = self._dashboard(config, known, db.trouble)
         if self._admin is not None:
             parts["dashboard"] = self._admin.run
         if (port := config.metrics.port) is not None:

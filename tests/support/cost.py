@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlite_utils import Database
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 
 class Cost:
@@ -21,7 +21,7 @@ class Cost:
 
 
 @contextmanager
-def counted(db: Database) -> Iterator[Cost]:
+def counted(db: SqliteDatabase) -> Iterator[Cost]:
     """Count what a ledger is asked for."""
     cost = Cost()
     db.conn.set_trace_callback(cost.statements.append)

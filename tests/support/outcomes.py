@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sqlite_utils import Database
-
 from reconciler.events.times import Millis
 from reconciler.ledger.queue.deliveries import Attempt, Settled, settle
+from reconciler.ledger.storage.database import Database
 
 
 def deliver(db: Database, attempt: Attempt) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.times import MINUTE, SECOND, Millis
 from reconciler.ledger.storage import meta
+from reconciler.ledger.storage.database import Database
 
 STOPPED, KILLED = "stopped", "killed"
 _ALIVE, _STOPPED, _STARTED, _RESUMED = "alive_at", "stopped_at", "started_at", "resumed_at"
@@ -65,7 +65,7 @@ def note_start(db: Database, now: Millis, *, received: Callable[[Interval], bool
         during = Interval(last, max(now, last))
         found = Downtime(during, STOPPED if stopped == last else KILLED, received(during))
         if not found.received:
-            db.conn.execute(
+            db.execute(
                 "INSERT OR REPLACE INTO downtimes (started_at, ended_at, how) VALUES (?, ?, ?)",
                 (times.iso(last), times.iso(during.end), found.how),
             )
@@ -95,7 +95,7 @@ def resumed_at(db: Database) -> Millis | None:
 
 def downtimes(db: Database) -> list[Downtime]:
     """All downtimes, oldest first. One whose end is unreadable counts as lasting until the latest possible time."""
-    rows = db.conn.execute("SELECT started_at, ended_at, how FROM downtimes").fetchall()
+    rows = db.execute("SELECT started_at, ended_at, how FROM downtimes").fetchall()
     found = [
         Downtime(Interval(times.from_iso(start), times.written(end) or times.LATEST), how) for start, end, how in rows
     ]

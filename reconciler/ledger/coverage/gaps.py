@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.intervals import Interval, uncovered
@@ -16,6 +15,7 @@ from reconciler.events.times import Millis
 from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.coverage import downtime, intervals
 from reconciler.ledger.coverage.downtime import Downtime
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import TIME
 
 EXPIRING = 7
@@ -77,7 +77,7 @@ def gaps(
     as it should has read everything.
     """
     asked = {"expected": times.iso(expected), "project": project_id}
-    rows = db.conn.execute(UNFINISHED if project_id is None else UNFINISHED_OF_PROJECT, asked).fetchall()
+    rows = db.execute(UNFINISHED if project_id is None else UNFINISHED_OF_PROJECT, asked).fetchall()
     was_down = _was_down(downtime.downtimes(db) if rows else [])
     found = []
     for (_, source), some in itertools.groupby(rows, key=itemgetter(0, 1)):

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.storage import columns
+from reconciler.ledger.storage.database import Database
 
 
 class HookState(msgspec.Struct, frozen=True):
@@ -37,8 +37,8 @@ def note_hooks(
     """Note the state of a project's webhooks. `disabled` are the ids of those that GitLab has disabled."""
     at, disabled_ids = times.iso(now), set(disabled)
     since = {hook.hook_id: hook.disabled_since for hook in project_hooks(db, project_id)}
-    db.conn.execute("DELETE FROM hooks WHERE project_id = ?", (project_id,))
-    db.conn.executemany(
+    db.execute("DELETE FROM hooks WHERE project_id = ?", (project_id,))
+    db.executemany(
         """
         INSERT INTO hooks (project_id, hook_id, name, url, triggers, alert_status, disabled_until, off_since,
                            checked_at)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.intervals import Interval, joined
+from reconciler.ledger.storage.database import Database
 
 
 def covered(db: Database, project_id: int, source: str) -> list[Interval]:
     """The intervals that were read completely, oldest first; no two touch. An unreadable row covers nothing."""
-    rows = db.conn.execute(
+    rows = db.execute(
         "SELECT covered_from, covered_through FROM coverage WHERE project_id = ? AND source = ? "
         "ORDER BY covered_from",
         (project_id, source),
@@ -39,7 +39,7 @@ class CoveredInterval(msgspec.Struct, frozen=True):
 
 def covered_intervals(db: Database) -> list[CoveredInterval]:
     """Everything that was read completely, by project and source."""
-    rows = db.conn.execute(
+    rows = db.execute(
         """
         SELECT c.project_id, p.path, c.source, c.covered_from, c.covered_through
           FROM coverage c LEFT JOIN projects p ON p.id = c.project_id
@@ -57,11 +57,11 @@ def cover(db: Database, project_id: int, source: str, read: Interval) -> None:
     if read.start >= read.end:
         return
     whole, replaced = joined(covered(db, project_id, source), read)
-    db.conn.executemany(
+    db.executemany(
         "DELETE FROM coverage WHERE project_id = ? AND source = ? AND covered_from = ?",
         [(project_id, source, times.iso(old.start)) for old in replaced],
     )
-    db.conn.execute(
+    db.execute(
         "INSERT OR REPLACE INTO coverage (project_id, source, covered_from, covered_through) VALUES (?, ?, ?, ?)",
         (project_id, source, times.iso(whole.start), times.iso(whole.end)),
     )

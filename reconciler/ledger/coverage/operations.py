@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-from sqlite_utils import Database
-
 from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.events.unreadable import Unreadable
@@ -17,6 +15,7 @@ from reconciler.ledger.coverage.source_state import SourceState
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.queue import known
 from reconciler.ledger.recording.writer import Writer
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ledger_reader import LedgerReader
 
 MEMBERS_A_STEP = 1000

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.events.troubles import SWITCHED_OFF
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import TIME, UNREAD
 
 
@@ -54,7 +54,7 @@ def covered_through(db: Database) -> dict[int, str | None]:
 
     None if a readable source has not been read yet.
     """
-    return dict(db.conn.execute(COVERED_THROUGH).fetchall())
+    return dict(db.execute(COVERED_THROUGH).fetchall())
 
 
 def watched_since(db: Database, project_id: int, source: str) -> Millis | None:
@@ -65,20 +65,20 @@ def watched_since(db: Database, project_id: int, source: str) -> Millis | None:
 
 def watched_sources(db: Database, project_id: int) -> set[str]:
     """The sources of a project that are watched now."""
-    rows = db.conn.execute("SELECT source FROM sources WHERE project_id = ? AND watched_until IS NULL", (project_id,))
+    rows = db.execute("SELECT source FROM sources WHERE project_id = ? AND watched_until IS NULL", (project_id,))
     return {source for (source,) in rows}
 
 
 def source_state(db: Database, project_id: int, source: str) -> SourceState | None:
     """The state of one source; None before its first poll."""
-    row = db.conn.execute(f"{_SELECT} WHERE project_id = ? AND source = ?", (project_id, source)).fetchone()
+    row = db.execute(f"{_SELECT} WHERE project_id = ? AND source = ?", (project_id, source)).fetchone()
     return None if row is None else _state(row)
 
 
 def source_troubles(db: Database) -> dict[int, dict[str, str]]:
     """What keeps sources from being read: troubles by source, by project."""
     found: dict[int, dict[str, str]] = {}
-    rows = db.conn.execute(
+    rows = db.execute(
         f"SELECT project_id, source, trouble FROM sources WHERE {UNREAD} AND trouble IS NOT NULL "
         "ORDER BY project_id, source"
     )
@@ -98,7 +98,7 @@ def switched_off(db: Database) -> dict[int, list[str]]:
 
 def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
     """Watch a source from `since` on. Nothing changes if it is watched already."""
-    db.conn.execute(
+    db.execute(
         """
         INSERT INTO sources (project_id, source, watched_since) VALUES (?1, ?2, ?3)
         ON CONFLICT (project_id, source) DO UPDATE SET watched_since = excluded.watched_since, watched_until = NULL
@@ -112,7 +112,7 @@ def unwatch(db: Database, project_id: int, *, keep: Iterable[str] = (), until: M
     """Watch a project's sources until `until` only, except those to keep."""
     kept = list(keep)
     marks = ",".join("?" * len(kept))
-    db.conn.execute(
+    db.execute(
         f"UPDATE sources SET watched_until = ? WHERE project_id = ? AND watched_until IS NULL "
         f"AND source NOT IN ({marks})",
         (times.iso(until), project_id, *kept),
@@ -121,7 +121,7 @@ def unwatch(db: Database, project_id: int, *, keep: Iterable[str] = (), until: M
 
 def note_read(db: Database, project_id: int, source: str, now: Millis) -> None:
     """A source was read without trouble."""
-    db.conn.execute(
+    db.execute(
         """
         UPDATE sources SET last_read_at = ?, trouble = NULL, error = NULL, trouble_since = NULL
          WHERE project_id = ? AND source = ?
@@ -136,7 +136,7 @@ def note_trouble(db: Database, project_id: int, source: str, trouble: str, error
     "Switched off" begins when it is first seen: if the source was refused for another reason before, that time was
     not read. If it is so at the first reading, it was so from the start.
     """
-    db.conn.execute(
+    db.execute(
         """
         UPDATE sources SET trouble = :trouble, error = :error,
                trouble_since = CASE

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.events.unreadable import RAW_CHARS, Unreadable
+from reconciler.ledger.storage.database import Database
 
 ERROR_CHARS = 500
 
@@ -30,7 +30,7 @@ class UnreadableRow(msgspec.Struct, frozen=True):
 def note(db: Database, project_id: int, source: str, records: Sequence[Unreadable], *, now: Millis) -> None:
     """Keep records that could not be understood. One that is there already was seen again."""
     at = times.iso(now)
-    db.conn.executemany(
+    db.executemany(
         """
         INSERT INTO unreadable (project_id, source, record_id, error, raw, first_seen_at, last_seen_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
@@ -42,7 +42,7 @@ def note(db: Database, project_id: int, source: str, records: Sequence[Unreadabl
 
 def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str]) -> None:
     """These records were understood: forget what was wrong with them before."""
-    db.conn.execute(
+    db.execute(
         """
         DELETE FROM unreadable
          WHERE project_id = ? AND source = ? AND record_id IN (SELECT value FROM json_each(?))
@@ -53,7 +53,7 @@ def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str])
 
 def drop(db: Database, *, before: str, limit: int) -> int:
     """Drop at most `limit` records that were last seen before a time. Returns how many."""
-    return db.conn.execute(
+    return db.execute(
         """
         DELETE FROM unreadable WHERE (project_id, source, record_id) IN (
             SELECT project_id, source, record_id FROM unreadable WHERE last_seen_at < ? ORDER BY last_seen_at LIMIT ?)
@@ -64,7 +64,7 @@ def drop(db: Database, *, before: str, limit: int) -> int:
 
 def unreadable(db: Database, *, limit: int = 100) -> list[UnreadableRow]:
     """The records that were seen last, newest first."""
-    rows = db.conn.execute(
+    rows = db.execute(
         """
         SELECT project_id, source, record_id, error, raw, first_seen_at, last_seen_at
           FROM unreadable ORDER BY last_seen_at DESC, project_id, source, record_id LIMIT ?
@@ -86,7 +86,7 @@ class UnreadableCount(msgspec.Struct, frozen=True):
 
 def by_source(db: Database) -> list[UnreadableCount]:
     """All records, counted by project and source."""
-    rows = db.conn.execute(
+    rows = db.execute(
         """
         SELECT project_id, source, count(*), min(first_seen_at), max(last_seen_at), error FROM unreadable
          GROUP BY project_id, source ORDER BY project_id, source

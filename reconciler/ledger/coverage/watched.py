@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage import source_state
+from reconciler.ledger.storage.database import Database
 
 Kind = Literal["gitlab", "group", "project", "member"]
 """A member is a project below a group."""
@@ -60,7 +60,7 @@ def watched(db: Database) -> list[Watched]:
 
     A member that the config names too is listed as a project only.
     """
-    rows = db.conn.execute(
+    rows = db.execute(
         """
         SELECT w.kind, w.name, w.below, w.project_id, p.path, w.since, w.read_at, w.trouble, w.error, w.trouble_since,
                w.own_since
@@ -79,12 +79,12 @@ def sync(db: Database, names: Iterable[Name], now: Millis) -> None:
     names = list(names)
     asked = msgspec.json.encode([[one.kind, one.name] for one in names]).decode()
     groups = msgspec.json.encode([one.name for one in names if one.kind == "group"]).decode()
-    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_NOT_NAMED}", (asked,)).fetchall()
-    db.conn.execute(f"DELETE FROM watched WHERE {_NOT_NAMED}", (asked,))
+    gone = db.execute(f"SELECT project_id FROM watched WHERE {_NOT_NAMED}", (asked,)).fetchall()
+    db.execute(f"DELETE FROM watched WHERE {_NOT_NAMED}", (asked,))
     orphans = "kind = 'member' AND below NOT IN (SELECT value FROM json_each(?))"
-    gone += db.conn.execute(f"SELECT project_id FROM watched WHERE {orphans}", (groups,)).fetchall()
-    db.conn.execute(f"DELETE FROM watched WHERE {orphans}", (groups,))
-    db.conn.executemany(
+    gone += db.execute(f"SELECT project_id FROM watched WHERE {orphans}", (groups,)).fetchall()
+    db.execute(f"DELETE FROM watched WHERE {orphans}", (groups,))
+    db.executemany(
         "INSERT INTO watched (kind, name, below, since) VALUES (?, ?, '', ?) ON CONFLICT DO NOTHING",
         [(one.kind, one.name, times.iso(now)) for one in names],
     )
@@ -93,7 +93,7 @@ def sync(db: Database, names: Iterable[Name], now: Millis) -> None:
 
 def members(db: Database, group: str) -> dict[int, str | None]:
     """The projects below a group when it was last read: their paths by id."""
-    rows = db.conn.execute(
+    rows = db.execute(
         """
         SELECT w.project_id, p.path FROM watched w LEFT JOIN projects p ON p.id = w.project_id
          WHERE w.kind = 'member' AND w.below = ?
@@ -105,12 +105,12 @@ def members(db: Database, group: str) -> dict[int, str | None]:
 
 def add_members(db: Database, group: str, paths: Mapping[int, str | None], now: Millis) -> None:
     """Also watch these projects below a group."""
-    db.conn.executemany(
+    db.executemany(
         "INSERT INTO watched (kind, name, below, project_id, since) VALUES ('member', ?1, ?2, ?3, ?4) "
         "ON CONFLICT DO NOTHING",
         [(str(ident), group, ident, times.iso(now)) for ident in paths],
     )
-    db.conn.executemany(
+    db.executemany(
         "INSERT INTO projects (id, path) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path "
         "WHERE path IS NOT excluded.path",
         [(ident, path) for ident, path in paths.items() if path is not None],
@@ -120,14 +120,14 @@ def add_members(db: Database, group: str, paths: Mapping[int, str | None], now: 
 def keep_members(db: Database, group: str, idents: Iterable[int], now: Millis) -> None:
     """Watch no other projects below a group than these."""
     kept = msgspec.json.encode([str(ident) for ident in idents]).decode()
-    gone = db.conn.execute(f"SELECT project_id FROM watched WHERE {_LEFT}", (group, kept)).fetchall()
-    db.conn.execute(f"DELETE FROM watched WHERE {_LEFT}", (group, kept))
+    gone = db.execute(f"SELECT project_id FROM watched WHERE {_LEFT}", (group, kept)).fetchall()
+    db.execute(f"DELETE FROM watched WHERE {_LEFT}", (group, kept))
     _let_go(db, [ident for (ident,) in gone], now)
 
 
 def note_found(db: Database, one: Name, project_id: int) -> None:
     """GitLab has said which project, or which group (its id negated), a name stands for."""
-    db.conn.execute(
+    db.execute(
         "UPDATE watched SET project_id = ?1 WHERE kind = ?2 AND name = ?3 AND project_id IS NOT ?1",
         (project_id, one.kind, one.name),
     )
@@ -139,10 +139,10 @@ def note_read(db: Database, one: Name, now: Millis, *, answered: bool = True) ->
     Returns since when it could not be read; None if it could.
     """
     at = times.iso(now)
-    row = db.conn.execute(
+    row = db.execute(
         "SELECT trouble_since FROM watched WHERE kind = ? AND name = ? AND trouble IS NOT NULL", (one.kind, one.name)
     ).fetchone()
-    db.conn.execute(f"UPDATE watched SET {_FINE} WHERE kind = ? AND name = ?", (at, one.kind, one.name))
+    db.execute(f"UPDATE watched SET {_FINE} WHERE kind = ? AND name = ?", (at, one.kind, one.name))
     if answered:
         note_answer(db, now)
     return None if row is None else str(row[0])
@@ -150,16 +150,14 @@ def note_read(db: Database, one: Name, now: Millis, *, answered: bool = True) ->
 
 def note_answer(db: Database, now: Millis) -> None:
     """GitLab answers: from now on, what can't be read has a trouble of its own."""
-    db.conn.execute(f"UPDATE watched SET {_FINE} WHERE kind = 'gitlab'", (times.iso(now),))
-    db.conn.execute(
-        "UPDATE watched SET own_since = ? WHERE trouble IS NOT NULL AND own_since IS NULL", (times.iso(now),)
-    )
+    db.execute(f"UPDATE watched SET {_FINE} WHERE kind = 'gitlab'", (times.iso(now),))
+    db.execute("UPDATE watched SET own_since = ? WHERE trouble IS NOT NULL AND own_since IS NULL", (times.iso(now),))
 
 
 def note_trouble(db: Database, one: Name, trouble: str, error: str, now: Millis, *, by_gitlab: bool = False) -> None:
     """It can't be read. `by_gitlab`: nothing can be read from this GitLab. A trouble of its own stays one."""
     at = times.iso(now)
-    db.conn.execute(
+    db.execute(
         """
         UPDATE watched SET trouble = ?, error = ?, trouble_since = coalesce(trouble_since, ?),
                            own_since = coalesce(own_since, ?)
@@ -172,5 +170,5 @@ def note_trouble(db: Database, one: Name, trouble: str, error: str, now: Millis,
 def _let_go(db: Database, idents: Iterable[int], now: Millis) -> None:
     """Stop watching the sources of these projects, unless another name still stands for them."""
     for ident in idents:
-        if db.conn.execute("SELECT 1 FROM watched WHERE project_id = ?", (ident,)).fetchone() is None:
+        if db.execute("SELECT 1 FROM watched WHERE project_id = ?", (ident,)).fetchone() is None:
             source_state.unwatch(db, ident, until=now)

@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Recovery, Summary
 from reconciler.events.times import Millis
 from reconciler.ledger.storage import columns
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
 
 DUE_LANES = """
@@ -159,7 +159,7 @@ def due_lanes(db: Database, destination_id: int, *, now: Millis, limit: int) -> 
     Each costs a few index steps, however many lanes there are, and however long they are.
     """
     asked = {"destination": destination_id, "now": times.iso(now), "limit": limit}
-    return [lane for (lane,) in db.conn.execute(DUE_LANES, asked)]
+    return [lane for (lane,) in db.execute(DUE_LANES, asked)]
 
 
 def first_of_lanes(
@@ -177,7 +177,7 @@ def first_of_lanes(
             events = found[lane]
             part = min(share, left, each - len(events))
             asked = (until, destination_id, lane, events[-1] if events else -1, part)
-            due = [row[0] for row in takewhile(itemgetter(1), db.conn.execute(FIRST_OF_LANE, asked).fetchall())]
+            due = [row[0] for row in takewhile(itemgetter(1), db.execute(FIRST_OF_LANE, asked).fetchall())]
             events += due
             left -= len(due)
             if len(due) == part and len(events) < each:
@@ -191,7 +191,7 @@ def first_of_lanes(
 def ready(db: Database, destination_id: int, event_ids: Sequence[int], *, most_bytes: int) -> list[Ready]:
     """These deliveries with their events, in this order, up to about `most_bytes` of payload, but at least one."""
     found, size = [], 0
-    rows = db.conn.execute(READY, (orjson.dumps(event_ids).decode(), destination_id))
+    rows = db.execute(READY, (orjson.dumps(event_ids).decode(), destination_id))
     for lane, event_id, attempts, failures, replays, first, opened, *event in rows:
         queued = Queued(lane, event_id, attempts, failures, replays, times.written(first), times.from_iso(opened))
         one = Ready(queued, _outgoing(event_id, *event))
@@ -204,13 +204,13 @@ def ready(db: Database, destination_id: int, event_ids: Sequence[int], *, most_b
 
 def failed_often(db: Database, destination_id: int, event_ids: Sequence[int], *, failures: int) -> set[int]:
     """Those of these deliveries that have failed at least so many times."""
-    rows = db.conn.execute(FAILED_OFTEN, (orjson.dumps(event_ids).decode(), destination_id, failures))
+    rows = db.execute(FAILED_OFTEN, (orjson.dumps(event_ids).decode(), destination_id, failures))
     return {event_id for (event_id,) in rows}
 
 
 def outgoing(db: Database, event_id: int) -> Outgoing:
     """An event with its payload."""
-    return _outgoing(event_id, *db.conn.execute(EVENT, (event_id,)).fetchone())
+    return _outgoing(event_id, *db.execute(EVENT, (event_id,)).fetchone())
 
 
 def _outgoing(
@@ -237,7 +237,7 @@ def _outgoing(
 
 def next_due(db: Database, destination_id: int, *, after: Millis) -> Millis | None:
     """When the next lane that waits for a retry is due; None if none waits."""
-    row = db.conn.execute(NEXT_DUE, (destination_id, times.iso(after))).fetchone()
+    row = db.execute(NEXT_DUE, (destination_id, times.iso(after))).fetchone()
     return None if row is None else times.from_iso(row[0])
 
 
@@ -254,12 +254,12 @@ def pull_back(db: Database, destination_id: int, *, longest: Millis, now: Millis
         "latest": times.iso(Millis(now + longest)),
         "limit": limit,
     }
-    return db.conn.execute(PULL_BACK, asked).rowcount > 0
+    return db.execute(PULL_BACK, asked).rowcount > 0
 
 
 def settle(db: Database, some: Sequence[Settled]) -> None:
     """Record attempts, and what follows from each."""
-    db.conn.executemany(_ATTEMPT, [_attempt_row(one.attempt) for one in some])
+    db.executemany(_ATTEMPT, [_attempt_row(one.attempt) for one in some])
     finished = [_finish_row(one) for one in some if one.is_dead_letter or one.pause is None]
     retried = [
         _retry_row(one.attempt, one.pause, one.now)
@@ -267,9 +267,9 @@ def settle(db: Database, some: Sequence[Settled]) -> None:
         if not one.is_dead_letter and one.pause is not None
     ]
     if finished:
-        db.conn.executemany(FINISH, finished)
+        db.executemany(FINISH, finished)
     if retried:
-        db.conn.executemany(RETRY, retried)
+        db.executemany(RETRY, retried)
 
 
 _Row = tuple[Any, ...]

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.storage import columns
+from reconciler.ledger.storage.database import Database
 
 Start = Literal["now", "beginning"] | Millis
 """Which events a new destination gets: future ones, all, or those that happened since a time."""
@@ -68,13 +68,11 @@ def sync(db: Database, specs: Iterable[DestinationSpec], *, now: Millis) -> dict
     for a new one only: it notes which past events it gets, and `queue.past_deliveries` opens them.
     """
     specs = list(specs)
-    known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
-    db.conn.execute("UPDATE destinations SET active = 0 WHERE active = 1")
+    known = {name for (name,) in db.execute("SELECT name FROM destinations").fetchall()}
+    db.execute("UPDATE destinations SET active = 0 WHERE active = 1")
     for one in specs:
         if one.name in known:
-            db.conn.execute(
-                "UPDATE destinations SET ordering = ?, active = 1 WHERE name = ?", (one.ordering, one.name)
-            )
+            db.execute("UPDATE destinations SET ordering = ?, active = 1 WHERE name = ?", (one.ordering, one.name))
         else:
             _insert(db, one)
     return active(db)
@@ -85,7 +83,7 @@ def add(db: Database, specs: Iterable[DestinationSpec]) -> dict[str, int]:
 
     Returns the ids of the active destinations by name.
     """
-    known = {name for (name,) in db.conn.execute("SELECT name FROM destinations").fetchall()}
+    known = {name for (name,) in db.execute("SELECT name FROM destinations").fetchall()}
     for one in specs:
         if one.name not in known:
             _insert(db, one)
@@ -94,15 +92,15 @@ def add(db: Database, specs: Iterable[DestinationSpec]) -> dict[str, int]:
 
 def active(db: Database) -> dict[str, int]:
     """The ids of the active destinations, by name."""
-    return dict(db.conn.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())
+    return dict(db.execute("SELECT name, id FROM destinations WHERE active = 1").fetchall())
 
 
 def _insert(db: Database, one: DestinationSpec) -> None:
     """Insert a new destination, with the range of past events that it gets."""
-    db.conn.execute("INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)", (one.name, one.ordering))
+    db.execute("INSERT INTO destinations (name, ordering, active) VALUES (?, ?, 1)", (one.name, one.ordering))
     if one.start != "now":
         since = None if one.start == "beginning" else times.iso(one.start)
-        db.conn.execute(
+        db.execute(
             """
             UPDATE destinations SET fill_after = 0, fill_from = ?,
                                     fill_through = (SELECT coalesce(max(id), 0) FROM events) WHERE name = ?
@@ -113,7 +111,7 @@ def _insert(db: Database, one: DestinationSpec) -> None:
 
 def destination_states(db: Database) -> list[DestinationState]:
     """All destinations, by name."""
-    rows = db.conn.execute(
+    rows = db.execute(
         """
         SELECT id, name, active, paused_at, paused_why, breaker, breaker_failures, breaker_until,
                breaker_changed_at, fill_after IS NOT NULL, resumes FROM destinations ORDER BY name
@@ -136,7 +134,7 @@ def destination_states(db: Database) -> list[DestinationState]:
 
 def pause(db: Database, destination_id: int, why: str, *, now: Millis) -> None:
     """Send nothing to it; its deliveries stay pending."""
-    db.conn.execute(
+    db.execute(
         "UPDATE destinations SET paused_at = ?, paused_why = ? WHERE id = ? AND paused_at IS NULL",
         (times.iso(now), why, destination_id),
     )
@@ -144,14 +142,14 @@ def pause(db: Database, destination_id: int, why: str, *, now: Millis) -> None:
 
 def resume(db: Database, destination_id: int) -> None:
     """Send to it again: a probe is sent at once, even if the breaker is open, and no delivery waits for its retry."""
-    db.conn.execute(
+    db.execute(
         """
         UPDATE destinations SET paused_at = NULL, paused_why = NULL, breaker_until = NULL, resumes = resumes + 1,
                                 breaker = iif(breaker = 'closed', 'closed', 'half_open') WHERE id = ?
         """,
         (destination_id,),
     )
-    db.conn.execute(
+    db.execute(
         "UPDATE deliveries SET state = 'pending' WHERE destination_id = ? AND state = 'retrying'", (destination_id,)
     )
 
@@ -159,13 +157,13 @@ def resume(db: Database, destination_id: int) -> None:
 def remove(db: Database, destination_id: int) -> None:
     """Delete a destination with its deliveries and attempts."""
     for table in ("attempts", "deliveries"):
-        db.conn.execute(f"DELETE FROM {table} WHERE destination_id = ?", (destination_id,))
-    db.conn.execute("DELETE FROM destinations WHERE id = ?", (destination_id,))
+        db.execute(f"DELETE FROM {table} WHERE destination_id = ?", (destination_id,))
+    db.execute("DELETE FROM destinations WHERE id = ?", (destination_id,))
 
 
 def note_breaker(db: Database, destination_id: int, breaker: Breaker) -> None:
     """Keep a breaker's state beyond the process."""
-    db.conn.execute(
+    db.execute(
         """
         UPDATE destinations SET breaker = ?, breaker_failures = ?, breaker_until = ?, breaker_changed_at = ?
          WHERE id = ?

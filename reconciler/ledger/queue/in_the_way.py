@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
 
 FAILURES = 3
@@ -76,18 +76,18 @@ class InTheWay(msgspec.Struct, frozen=True):
 
 def in_the_way(db: Database, destination_id: int, name: str) -> InTheWay | None:
     """The event of a destination with the most failures while others wait behind it; None if there is none."""
-    row = db.conn.execute(IN_THE_WAY, {"destination": destination_id}).fetchone()
+    row = db.execute(IN_THE_WAY, {"destination": destination_id}).fetchone()
     if row is None:
         return None
     event_id, kind, project, failures, since, error, lane, tried_at = row
-    (behind,) = db.conn.execute(BEHIND, (destination_id, lane, event_id)).fetchone()
+    (behind,) = db.execute(BEHIND, (destination_id, lane, event_id)).fetchone()
     shown = None if project is None else str(project)
     return InTheWay(name, event_id, kind, shown, failures, since, tried_at, error, behind)
 
 
 def skip(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:
     """Make a pending delivery a dead letter, and try those behind it at once. False if it is not pending."""
-    if not db.conn.execute(_SKIP, (times.iso(now), event_id, destination_id)).rowcount:
+    if not db.execute(_SKIP, (times.iso(now), event_id, destination_id)).rowcount:
         return False
-    db.conn.execute(_TRY_NOW, (destination_id,))
+    db.execute(_TRY_NOW, (destination_id,))
     return True

@@ -6,9 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlite_utils import Database
-
 from reconciler.events.webhooks import KIND_OF
+from reconciler.ledger.storage.database import Database
 
 PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
@@ -24,7 +23,7 @@ HEARD = "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH ?)"
 
 def projects(db: Database) -> list[tuple[int, str | None]]:
     """Every known project: its id, and its path if that is known."""
-    return [(ident, path) for ident, path in db.conn.execute(PROJECTS)]
+    return [(ident, path) for ident, path in db.execute(PROJECTS)]
 
 
 class Renamed(NamedTuple):
@@ -37,23 +36,23 @@ class Renamed(NamedTuple):
 
 def renamed(db: Database) -> list[Renamed]:
     """The former paths of projects that were renamed or moved, if no other project has that path now."""
-    return [Renamed(*row) for row in db.conn.execute(FORMER)]
+    return [Renamed(*row) for row in db.execute(FORMER)]
 
 
 def renames(db: Database) -> int:
     """The number of former paths."""
-    count: int = db.conn.execute("SELECT count(*) FROM former_paths").fetchone()[0]
+    count: int = db.execute("SELECT count(*) FROM former_paths").fetchone()[0]
     return count
 
 
 def paths(db: Database, project_id: int | None) -> list[str]:
     """The present and former paths of a project: a report may use any of them."""
-    return [] if project_id is None else [path for (path,) in db.conn.execute(PATHS_OF, (project_id,))]
+    return [] if project_id is None else [path for (path,) in db.execute(PATHS_OF, (project_id,))]
 
 
 def note_former(db: Database, project_id: int, path: str) -> None:
     """Note a former path, from which GitLab redirects to the project."""
-    db.conn.execute("INSERT OR IGNORE INTO former_paths (project_id, path) VALUES (?, ?)", (project_id, path))
+    db.execute("INSERT OR IGNORE INTO former_paths (project_id, path) VALUES (?, ?)", (project_id, path))
 
 
 def heard(db: Database, words: Iterable[str]) -> set[str]:
@@ -64,7 +63,7 @@ def heard(db: Database, words: Iterable[str]) -> set[str]:
 def _heard(db: Database, word: str) -> bool:
     quoted = word.replace("\0", " ").replace('"', '""')
     try:
-        return bool(db.conn.execute(HEARD, (f'kind : "{quoted}"',)).fetchone()[0])
+        return bool(db.execute(HEARD, (f'kind : "{quoted}"',)).fetchone()[0])
     except sqlite3.Error:
         return False
 
@@ -72,7 +71,7 @@ def _heard(db: Database, word: str) -> bool:
 def has_project(db: Database, name: int | str) -> bool:
     """Whether a project with this id or path is known. A former path counts, and case does not matter."""
     if isinstance(name, str):
-        return db.conn.execute(f"SELECT {PROJECT_OF_PATH}", (name, name)).fetchone()[0] is not None
+        return db.execute(f"SELECT {PROJECT_OF_PATH}", (name, name)).fetchone()[0] is not None
     return _is_there(
         db, "SELECT 1 FROM projects WHERE id = ?1 UNION ALL SELECT 1 FROM events WHERE project_id = ?1", name
     )
@@ -87,8 +86,8 @@ def has_kind(db: Database, kind: str) -> bool:
 
 def sources(db: Database) -> list[str]:
     """Every source that has reported something. It looks at all sightings."""
-    return [name for (name,) in db.conn.execute("SELECT DISTINCT source FROM sightings ORDER BY source")]
+    return [name for (name,) in db.execute("SELECT DISTINCT source FROM sightings ORDER BY source")]
 
 
 def _is_there(db: Database, sql: str, value: int | str) -> bool:
-    return bool(db.conn.execute(f"SELECT EXISTS ({sql})", (value,)).fetchone()[0])
+    return bool(db.execute(f"SELECT EXISTS ({sql})", (value,)).fetchone()[0])

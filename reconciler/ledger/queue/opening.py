@@ -7,11 +7,11 @@ from functools import partial
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events.sighting import Summary
 from reconciler.ledger.queue import known
 from reconciler.ledger.queue.routes import Candidate, NewDelivery
+from reconciler.ledger.storage.database import Database
 
 _OPEN = """
     INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, finished_at,
@@ -33,18 +33,18 @@ class Opened(msgspec.Struct, frozen=True):
 
 def open_deliveries(db: Database, new: Sequence[NewDelivery], at: str) -> list[Opened]:
     """Open deliveries inside the open transaction. One that exists already does not change."""
-    db.conn.executemany(_OPEN, [(d.event_id, d.destination_id, d.lane, at, d.error) for d in new])
+    db.executemany(_OPEN, [(d.event_id, d.destination_id, d.lane, at, d.error) for d in new])
     return [Opened(d.destination_id) for d in new if d.error is None]
 
 
 def candidates_of(db: Database, sighting_ids: Sequence[int]) -> Iterator[tuple[int, Candidate]]:
     """Recorded sightings as filters see them, each with the sighting's id."""
-    for ident, source, *about in db.conn.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall():
+    for ident, source, *about in db.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall():
         summary = Summary(*about)
         others = partial(known.paths, db, summary.project_id)
         yield ident, Candidate(summary, source, partial(_payload, db, ident), others)
 
 
 def _payload(db: Database, sighting_id: int) -> str:
-    payload: str = db.conn.execute("SELECT payload FROM sightings WHERE id = ?", (sighting_id,)).fetchone()[0]
+    payload: str = db.execute("SELECT payload FROM sightings WHERE id = ?", (sighting_id,)).fetchone()[0]
     return payload

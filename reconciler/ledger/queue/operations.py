@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import deliveries, destinations, past_deliveries
@@ -13,6 +12,7 @@ from reconciler.ledger.queue.deliveries import Ready, Settled
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec, DestinationState
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.writer import Writer
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ledger_reader import LedgerReader
 
 

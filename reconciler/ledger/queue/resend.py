@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import OWN_KINDS
@@ -14,6 +13,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.queue.opening import candidates_of
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided, lane
 from reconciler.ledger.storage.connection import transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.browse import Filter
 
 EVENTS_A_STEP = 500
@@ -44,7 +44,7 @@ def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
         SELECT asked.value, e.merged_into FROM json_each(?) AS asked LEFT JOIN events e ON e.id = asked.value
          WHERE e.id IS NULL OR e.merged_into IS NOT NULL ORDER BY asked.value
     """
-    return dict(db.conn.execute(sql, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
+    return dict(db.execute(sql, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
 
 
 class Resend(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ def reopen(db: Database, destination_id: int, some: Sequence[Resend], *, now: Mi
     Safe while a service is running. Raises LedgerUnavailable if the ledger can't be written.
     """
     with transaction(db):
-        db.conn.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
+        db.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
 
 
 _Rows = list[tuple[int, int, bool]]
@@ -109,7 +109,7 @@ def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterato
     ids = sorted(set(request.event_ids))
     for start in range(0, len(ids), EVENTS_A_STEP):
         asked = orjson.dumps(ids[start : start + EVENTS_A_STEP]).decode()
-        yield db.conn.execute(sql, [asked, destination_id, *values]).fetchall()
+        yield db.execute(sql, [asked, destination_id, *values]).fetchall()
 
 
 def _dead_letters(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
@@ -121,7 +121,7 @@ def _dead_letters(db: Database, request: ResendRequest, destination_id: int) -> 
          ORDER BY d.event_id LIMIT ?
     """
     last = 0
-    while rows := db.conn.execute(sql, [destination_id, last, *values, EVENTS_A_STEP]).fetchall():
+    while rows := db.execute(sql, [destination_id, last, *values, EVENTS_A_STEP]).fetchall():
         yield rows
         last = rows[-1][0]
 
@@ -135,6 +135,6 @@ def _of_time(db: Database, request: ResendRequest, destination_id: int) -> Itera
          ORDER BY e.happened_at, e.id LIMIT ?
     """
     at, last = "" if request.filter.since is None else times.iso(request.filter.since), 0
-    while rows := db.conn.execute(sql, [destination_id, at, at, last, *values, EVENTS_A_STEP]).fetchall():
+    while rows := db.execute(sql, [destination_id, at, at, last, *values, EVENTS_A_STEP]).fetchall():
         yield [(event_id, sighting_id, had) for event_id, sighting_id, had, _ in rows]
         last, _, _, at = rows[-1]

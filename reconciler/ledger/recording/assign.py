@@ -15,12 +15,12 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Se
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.pairing import Seen
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.recording.neighbourhood import Changed
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
 
 
@@ -58,11 +58,11 @@ class Assignment(msgspec.Struct):
 
     def apply(self, db: Database) -> None:
         """Write the changes to existing rows. The caller has written the new rows."""
-        db.conn.executemany(
+        db.executemany(
             "UPDATE sightings SET event_id = ? WHERE id = ?",
             [(event_id, sighting_id) for sighting_id, event_id in self.moved],
         )
-        db.conn.executemany(
+        db.executemany(
             """
             UPDATE events SET sighting_id = ?2, happened_at = ?3,
                               kind = (SELECT kind FROM sightings WHERE id = ?2),
@@ -72,11 +72,11 @@ class Assignment(msgspec.Struct):
             self.payloads,
         )
         for event_id in self.restored:
-            db.conn.execute("UPDATE events SET merged_into = NULL WHERE id = ?", (event_id,))
+            db.execute("UPDATE events SET merged_into = NULL WHERE id = ?", (event_id,))
         for event_id, survivor in self.merged:
-            db.conn.execute("UPDATE events SET merged_into = ?1 WHERE merged_into = ?2", (survivor, event_id))
-            db.conn.execute("UPDATE events SET merged_into = ? WHERE id = ?", (survivor, event_id))
-            db.conn.execute(f"DELETE FROM deliveries WHERE event_id = ? AND {OPEN}", (event_id,))
+            db.execute("UPDATE events SET merged_into = ?1 WHERE merged_into = ?2", (survivor, event_id))
+            db.execute("UPDATE events SET merged_into = ? WHERE id = ?", (survivor, event_id))
+            db.execute(f"DELETE FROM deliveries WHERE event_id = ? AND {OPEN}", (event_id,))
 
 
 def richness(source: str) -> int:
@@ -117,7 +117,7 @@ def known_events(db: Database, events: Iterable[int]) -> dict[int, list[KnownEve
     """These events, each with the events that were merged into it after they had been delivered."""
     asked = orjson.dumps(list(events)).decode()
     found: dict[int, list[KnownEvent]] = {}
-    for row in db.conn.execute(KNOWN, (asked, asked)):
+    for row in db.execute(KNOWN, (asked, asked)):
         event = KnownEvent(*row)
         if event.merged_into is None or event.delivered is not None:
             found.setdefault(event.merged_into or event.id, []).append(event)
@@ -225,5 +225,5 @@ def _new_event(db: Database, label: int, fresh: Mapping[int, Sighting], happened
     if label in fresh:
         about = fresh[label].summary
         return NewEvent(label, about.kind, about.project_id, happened_at)
-    kind, project_id = db.conn.execute("SELECT kind, project_id FROM sightings WHERE id = ?", (label,)).fetchone()
+    kind, project_id = db.execute("SELECT kind, project_id FROM sightings WHERE id = ?", (label,)).fetchone()
     return NewEvent(label, kind, project_id, happened_at)

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.matching import NEAR, CutDecision, History
@@ -23,6 +22,7 @@ from reconciler.events.pairing import Seen, pair
 from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
 from reconciler.ledger.storage import hashes
+from reconciler.ledger.storage.database import Database
 
 _ROWS = 6 * NEAR
 """How many sightings are loaded on each side at first. Most keys have fewer, and a busy key rarely needs more."""
@@ -215,7 +215,7 @@ def _load(db: Database, windows: Sequence[_Window]) -> None:
                 for number, one in enumerate(lacking)
             ]
             rows: list[list[Any]] = [[] for _ in lacking]
-            for row in db.conn.execute(side, (orjson.dumps(asked).decode(), limit)):
+            for row in db.execute(side, (orjson.dumps(asked).decode(), limit)):
                 rows[row[7]].append(row)
             for window, found in zip(lacking, rows, strict=True):
                 window.take(side, found, is_all=len(found) < limit)
@@ -243,7 +243,7 @@ def _reach_further(db: Database, windows: Sequence[_Window]) -> bool:
     if not window_of:
         return False
     further = False
-    for row in db.conn.execute(OF_EVENTS, (orjson.dumps(list(window_of)).decode(),)):
+    for row in db.execute(OF_EVENTS, (orjson.dumps(list(window_of)).decode(),)):
         window = window_of[row[1]]
         if window.changed is not None and row[0] in window.changed.event_of:
             if row[7]:

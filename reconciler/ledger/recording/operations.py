@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-from sqlite_utils import Database
-
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.intake import Opening, Place
@@ -14,6 +12,7 @@ from reconciler.ledger.recording.place import Progress, note_progress, place, pr
 from reconciler.ledger.recording.record import BatchResult
 from reconciler.ledger.recording.unrecorded import DueWebhook, FailedWebhook
 from reconciler.ledger.recording.writer import Writer
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ledger_reader import LedgerReader
 
 

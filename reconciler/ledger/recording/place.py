@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.ledger.intake.intake import Opening, Place
 from reconciler.ledger.storage import meta
+from reconciler.ledger.storage.database import Database
 
 _NAME, _OPENING = "intake", "intake_opening"
 

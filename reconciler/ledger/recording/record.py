@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.pairing import Seen
@@ -22,6 +21,7 @@ from reconciler.ledger.recording.assign import Assignment, NewEvent, assign_even
 from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.recording.reported import known
 from reconciler.ledger.storage import hashes
+from reconciler.ledger.storage.database import Database
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ def record(
         if fresh.setdefault(name, sighting).recovery is not None and sighting.recovery is None:
             fresh[name] = sighting  # GitLab's hook log was read, and the webhook itself comes in the same batch
     originals = [s for s in own if (s.source, s.source_id) in before and s.source.startswith("webhook:")]
-    db.conn.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
+    db.executemany(_ORIGINAL, [_original(s) for s in originals if s.recovery is None])
     written = _Writing(db, list(fresh.values()), times.iso(now), only_known=only_known) if fresh else None
     opened = [] if written is None else written.open_deliveries(routes)
     reported: set[int] = set()
@@ -129,7 +129,7 @@ class _Writing:
         self.new_events: dict[int, NewEvent] = {}
         self.held: set[tuple[str, str]] = set()
         self._fresh_of: dict[int, Sighting] = {}
-        self._next_sighting = db.conn.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
+        self._next_sighting = db.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
 
         ids = {self._take_sighting_id(): sighting for sighting in fresh}
         by_key: dict[str, list[Seen]] = {}
@@ -143,8 +143,8 @@ class _Writing:
         # Events first: other rows refer to them. Sightings that move are rare and come last.
         self._insert_events()
         event_of = {label: event for one in assignments for label, event in one.event_of.items()}
-        db.conn.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
-        db.conn.executemany(_HASHES, [_hashes(label, one) for label, one in ids.items()])
+        db.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
+        db.executemany(_HASHES, [_hashes(label, one) for label, one in ids.items()])
         for assignment in assignments:
             assignment.apply(db)
         self._note_projects(ids.values())
@@ -232,7 +232,7 @@ class _Writing:
         )
 
     def _insert_events(self) -> None:
-        self.db.conn.executemany(
+        self.db.executemany(
             _EVENT,
             [
                 (ident, new.kind, new.project_id, new.happened_at, self.recorded_at, new.sighting_id)
@@ -249,17 +249,17 @@ class _Writing:
                     times.iso(sighting.seen_at) if richness(sighting.source) and not sighting.recovery else None
                 )
                 rows[about.project_id, about.project_path] = (about.project_id, about.project_path, by_webhook)
-        self.db.conn.executemany(_PROJECT, list(rows.values()))
+        self.db.executemany(_PROJECT, list(rows.values()))
 
 
 def preview(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> BatchResult:
     """What `record` would do, without changing the ledger. Call it inside an open transaction."""
-    db.conn.execute("SAVEPOINT preview")
+    db.execute("SAVEPOINT preview")
     try:
         return record(db, sightings, now=now)
     finally:
-        db.conn.execute("ROLLBACK TO preview")
-        db.conn.execute("RELEASE preview")
+        db.execute("ROLLBACK TO preview")
+        db.execute("RELEASE preview")
 
 
 def _as_seen(label: int, s: Sighting) -> Seen:
@@ -284,5 +284,5 @@ def _hashes(sighting_id: int, s: Sighting) -> tuple[int, ...]:
 
 def _next_event_id(db: Database) -> int:
     """The next event id. Ids only grow, and the ids of pruned events are not used again."""
-    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return (row[0] if row else 0) + 1

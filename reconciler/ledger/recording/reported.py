@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.ledger.recording.assign import richness
 from reconciler.ledger.storage import columns, hashes
+from reconciler.ledger.storage.database import Database
 
 _WITH_HASH = """
     SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
@@ -65,17 +65,13 @@ def known(db: Database, sightings: Sequence[Sighting]) -> tuple[Names, list[Sigh
 def reported_keys(db: Database, keys: Iterable[str]) -> set[str]:
     """Those of these keys of which the ledger has a sighting."""
     asked = orjson.dumps([(hashes.key_hash(key), key) for key in keys]).decode()
-    return {key for (key,) in db.conn.execute(KEYS, (asked,))}
+    return {key for (key,) in db.execute(KEYS, (asked,))}
 
 
 def _look_up(db: Database, sightings: Sequence[Sighting]) -> Names:
     """What the ledger has under these names, and under those that happen to have the same hash."""
     asked = [hashes.id_hash(one.source, one.source_id) for one in sightings]
-    rows = (
-        db.conn.execute(ONE_KNOWN, asked)
-        if len(asked) == 1
-        else db.conn.execute(KNOWN, (orjson.dumps(asked).decode(),))
-    )
+    rows = db.execute(ONE_KNOWN, asked) if len(asked) == 1 else db.execute(KNOWN, (orjson.dumps(asked).decode(),))
     return {
         (source, source_id): Reported(event_id, None if _is_cut(columns.recovery(recovery)) else sha)
         for source, source_id, event_id, sha, recovery in rows

@@ -5,9 +5,8 @@ The caller holds the transaction.
 
 from __future__ import annotations
 
-from sqlite_utils import Database
-
 from reconciler.ledger.storage import meta
+from reconciler.ledger.storage.database import Database
 
 _RUNS, _TRYING = "recorder", "recorder trying"
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.intake.rows import READ_BYTES
 from reconciler.ledger.storage import columns
+from reconciler.ledger.storage.database import Database
 
 ERROR_CHARS = 500
 
@@ -81,7 +81,7 @@ class UnrecordedCount(msgspec.Struct, frozen=True):
 def keep(db: Database, failed: Sequence[FailedWebhook], *, now: Millis, due: bool = False) -> None:
     """Keep webhooks that could not be recorded. `due`: they were not tried yet."""
     at = times.iso(now)
-    db.conn.executemany(
+    db.executemany(
         _INSERT,
         [
             (
@@ -113,7 +113,7 @@ def _webhooks(db: Database, sql: str, *values: int) -> list[DueWebhook]:
     """At least one, if there is any, and not many more bytes than the recorder reads at once."""
     found: list[DueWebhook] = []
     size = 0
-    for ident, at, hook, headers, body in db.conn.execute(sql, values):
+    for ident, at, hook, headers, body in db.execute(sql, values):
         whole = _whole(body)
         found.append(
             DueWebhook(ident, ReceivedWebhook(str(hook), times.from_iso(at), columns.headers(headers), whole))
@@ -127,16 +127,14 @@ def _webhooks(db: Database, sql: str, *values: int) -> list[DueWebhook]:
 def make_due(db: Database, ids: Sequence[int] | None = None) -> int:
     """Have these webhooks tried again, or all but those that ended the worker. Returns how many there are."""
     if ids is None:
-        return db.conn.execute("UPDATE unrecorded SET due = 1 WHERE error <> ?", (ENDED,)).rowcount
+        return db.execute("UPDATE unrecorded SET due = 1 WHERE error <> ?", (ENDED,)).rowcount
     asked = orjson.dumps(ids).decode()
-    return db.conn.execute(
-        "UPDATE unrecorded SET due = 1 WHERE id IN (SELECT value FROM json_each(?))", (asked,)
-    ).rowcount
+    return db.execute("UPDATE unrecorded SET due = 1 WHERE id IN (SELECT value FROM json_each(?))", (asked,)).rowcount
 
 
 def note_failure(db: Database, ident: int, error: str, *, now: Millis) -> None:
     """Another try has failed."""
-    db.conn.execute(
+    db.execute(
         "UPDATE unrecorded SET error = ?, tried_at = ?, tries = tries + 1, due = 0 WHERE id = ?",
         (_writable(error), times.iso(now), ident),
     )
@@ -144,7 +142,7 @@ def note_failure(db: Database, ident: int, error: str, *, now: Millis) -> None:
 
 def drop(db: Database, ids: Sequence[int]) -> None:
     """These webhooks were recorded, or given up."""
-    db.conn.executemany("DELETE FROM unrecorded WHERE id = ?", [(one,) for one in ids])
+    db.executemany("DELETE FROM unrecorded WHERE id = ?", [(one,) for one in ids])
 
 
 def discard(db: Database, ids: Sequence[int], *, is_served: Callable[[], bool]) -> Discard:
@@ -168,7 +166,7 @@ def unrecorded(db: Database, *, limit: int = 100) -> list[UnrecordedRow]:
 
 
 def _rows(db: Database, sql: str, value: int | str) -> list[UnrecordedRow]:
-    rows = db.conn.execute(sql, (value,)).fetchall()
+    rows = db.execute(sql, (value,)).fetchall()
     return [
         UnrecordedRow(ident, received_at, hook, size, error, tried_at, tries, bool(is_due))
         for ident, received_at, hook, size, error, tried_at, tries, is_due in rows
@@ -178,27 +176,27 @@ def _rows(db: Database, sql: str, value: int | str) -> list[UnrecordedRow]:
 def idents(db: Database, *, due: bool = False) -> set[int]:
     """The ids of all of them, or of those that are to be tried again."""
     sql = "SELECT id FROM unrecorded" + (" WHERE due = 1" if due else "")
-    return {ident for (ident,) in db.conn.execute(sql)}
+    return {ident for (ident,) in db.execute(sql)}
 
 
 def body(db: Database, ident: int) -> bytes | None:
     """The body of one webhook; None if there is no such webhook."""
-    row = db.conn.execute("SELECT body FROM unrecorded WHERE id = ?", (ident,)).fetchone()
+    row = db.execute("SELECT body FROM unrecorded WHERE id = ?", (ident,)).fetchone()
     return None if row is None else _whole(row[0])
 
 
 def counted(db: Database) -> UnrecordedCount | None:
     """All webhooks that were tried and could not be recorded; None if there are none."""
-    count, since = db.conn.execute("SELECT count(*), min(received_at) FROM unrecorded WHERE tries > 0").fetchone()
+    count, since = db.execute("SELECT count(*), min(received_at) FROM unrecorded WHERE tries > 0").fetchone()
     if not count:
         return None
-    last = db.conn.execute("SELECT error FROM unrecorded WHERE tries > 0 ORDER BY id DESC LIMIT 1").fetchone()[0]
+    last = db.execute("SELECT error FROM unrecorded WHERE tries > 0 ORDER BY id DESC LIMIT 1").fetchone()[0]
     return UnrecordedCount(count, since, last)
 
 
 def waiting(db: Database) -> tuple[int, str | None]:
     """How many webhooks of a copy wait to be recorded for the first time, and when the first of them came."""
-    count, since = db.conn.execute("SELECT count(*), min(received_at) FROM unrecorded WHERE tries = 0").fetchone()
+    count, since = db.execute("SELECT count(*), min(received_at) FROM unrecorded WHERE tries = 0").fetchone()
     return count, since
 
 

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Sighting
@@ -29,16 +28,10 @@ from reconciler.ledger.listener import Committed, Listener
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import BatchResult, record
-from reconciler.ledger.storage.connection import (
-    LedgerDatabase,
-    commit,
-    explain,
-    is_busy,
-    is_damage,
-    is_of_search_index,
-    is_trouble,
-)
+from reconciler.ledger.storage.connection import commit, explain, is_busy, is_damage, is_of_search_index, is_trouble
 from reconciler.ledger.storage.damage import note_damage
+from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 T = TypeVar("T")
 Reported = TypeVar("Reported")
@@ -95,7 +88,7 @@ class Writer:
 
     def __init__(
         self,
-        db: LedgerDatabase,
+        db: SqliteDatabase,
         *,
         routes: Sequence[Route] = (),
         listener: Listener | None = None,
@@ -199,9 +192,9 @@ class Writer:
 
     def _write(self, batch: list[_Change]) -> _Written:
         began = time.monotonic()
-        if self._db.conn.in_transaction:  # a rollback failed before
-            self._db.conn.execute("ROLLBACK")
-        self._db.conn.execute("BEGIN IMMEDIATE")
+        if self._db.in_transaction:  # a rollback failed before
+            self._db.execute("ROLLBACK")
+        self._db.execute("BEGIN IMMEDIATE")
         sightings = [s for change in batch for s in change.sightings]
         result = record(self._db, sightings, now=times.now(), routes=self.routes)
         results = [change.run(self._db) if change.run else None for change in batch]
@@ -233,8 +226,8 @@ class Writer:
     def _give_up(self, batch: list[_Change], error: BaseException) -> None:
         """The batch's transaction failed: undo it, and try again where that can help."""
         try:
-            if self._db.conn.in_transaction:
-                self._db.conn.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
         except sqlite3.Error as also:
             log.error("a rollback failed", reason=explain(also))
         if isinstance(error, sqlite3.Error) and is_busy(error) and not self._out_of_patience(batch):

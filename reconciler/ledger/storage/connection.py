@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlite_utils import Database
-
 from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
 from reconciler.ledger.storage import meta, schema
 from reconciler.ledger.storage.any_text import AnyText
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.files import Files, identity, make_private
 from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 PAGE_SIZE = 4096
 CHECKPOINT_PAGES = 1000
@@ -53,13 +53,7 @@ REPAIR = (
 )
 
 
-class LedgerDatabase(Database):
-    """A connection to a ledger, and the files that it has open."""
-
-    files: Files
-
-
-def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> LedgerDatabase:
+def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> SqliteDatabase:
     """Open a ledger's file. It is created and upgraded as needed.
 
     `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is created,
@@ -82,7 +76,7 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
     except (OSError, sqlite3.Error) as error:
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
     try:
-        db = LedgerDatabase(conn, recursive_triggers=False)
+        db = SqliteDatabase(conn)
         schema.check(db, path, may_upgrade=not readonly)
         if not readonly:
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
@@ -94,7 +88,7 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
             schema.upgrade(db)
         db.execute("PRAGMA cache_size = -16000")
         db.execute("SELECT 1 FROM events LIMIT 1")
-        db.files = Files(path)  # now: the first statement opened them all
+        db.files = files = Files(path)  # now: the first statement opened them all
     except LedgerError:
         conn.close()
         raise
@@ -103,14 +97,14 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
         if isinstance(error, sqlite3.Error):
             raise _unusable(path, error) from error
         raise LedgerUnavailable(f"{path}: can't be opened: {error}") from error
-    if before is not None and db.files.database != before:
+    if before is not None and files.database != before:
         conn.close()
         raise LedgerUnavailable(f"{path}: was replaced while it was being opened: try again")
     return db
 
 
 @contextmanager
-def opened(path: Path, *, readonly: bool = False) -> Iterator[LedgerDatabase]:
+def opened(path: Path, *, readonly: bool = False) -> Iterator[SqliteDatabase]:
     """A ledger, open for as long as the block lasts. SQLite's errors about the file are raised with its path, and
     with what to do.
 
@@ -156,7 +150,7 @@ def _behind(path: Path) -> str | None:
 
 
 @contextmanager
-def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[LedgerDatabase]:
+def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[SqliteDatabase]:
     """A running service's ledger, for a part of that service to read. `trouble` says why the files at the path are
     not those that the service has open, if so (`Files.trouble`).
 
@@ -228,7 +222,7 @@ def touch(db: Database) -> None:
 
 def data_version(db: Database) -> int:
     """A number that changes when another process has committed to the ledger."""
-    version: int = db.conn.execute("PRAGMA data_version").fetchone()[0]
+    version: int = db.execute("PRAGMA data_version").fetchone()[0]
     return version
 
 
@@ -239,18 +233,18 @@ def transaction(db: Database) -> Iterator[Database]:
     Raises LedgerUnavailable if the ledger can't be written.
     """
     try:
-        db.conn.execute("BEGIN IMMEDIATE")
+        db.execute("BEGIN IMMEDIATE")
         try:
             yield db
             commit(db)
         except BaseException:
-            if db.conn.in_transaction:
-                db.conn.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             raise
     except sqlite3.Error as error:
         if not is_trouble(error):
             raise
-        if isinstance(db, LedgerDatabase):
+        if isinstance(db, SqliteDatabase) and db.files is not None:
             raise _unusable(db.files.path, error) from error
         raise LedgerUnavailable(explain(error)) from error
 
@@ -261,11 +255,11 @@ def commit(db: Database) -> None:
     Raises LedgerUnavailable if other files are there, even if they were replaced during the commit.
     """
     _verify(db)
-    db.conn.execute("COMMIT")
+    db.execute("COMMIT")
     _verify(db)
 
 
 def _verify(db: Database) -> None:
-    trouble = db.files.trouble() if isinstance(db, LedgerDatabase) else None
+    trouble = db.trouble() if isinstance(db, SqliteDatabase) else None
     if trouble is not None:
         raise LedgerUnavailable(trouble)

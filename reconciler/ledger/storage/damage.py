@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sqlite_utils import Database
-
 from reconciler.ledger.storage import meta
+from reconciler.ledger.storage.database import Database
 
 _MET = "damage"
 _BEYOND_REPAIR = "damage beyond repair"

@@ -9,9 +9,8 @@ The hashes are in the ledger's file: changing one of these functions needs a mig
 
 from __future__ import annotations
 
+import sqlite3
 from hashlib import blake2b
-
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import EARLIEST, LATEST, Millis
@@ -32,13 +31,13 @@ def stored(time: Millis) -> Millis:
     return min(max(time, EARLIEST), LATEST)
 
 
-def fill(db: Database) -> None:
+def fill(conn: sqlite3.Connection) -> None:
     """Write the hashes of all sightings, inside the open transaction. The table must be empty."""
-    db.conn.create_function("id_hash", 2, lambda source, ident: _hash(source + b"\0" + ident), deterministic=True)
-    db.conn.create_function("key_hash", 1, _hash, deterministic=True)
-    db.conn.create_function("millis", 1, _millis, deterministic=True)
+    conn.create_function("id_hash", 2, lambda source, ident: _hash(source + b"\0" + ident), deterministic=True)
+    conn.create_function("key_hash", 1, _hash, deterministic=True)
+    conn.create_function("millis", 1, _millis, deterministic=True)
     # As bytes: text that is no UTF-8 must not stop an upgrade or a repair.
-    db.conn.execute(
+    conn.execute(
         """
         INSERT INTO sighting_hashes (sighting_id, id_hash, key_hash, happened_ms)
         SELECT id, id_hash(CAST(source AS BLOB), CAST(source_id AS BLOB)), key_hash(CAST(key AS BLOB)),

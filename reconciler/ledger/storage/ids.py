@@ -10,10 +10,9 @@ import secrets
 from bisect import bisect_right
 from collections.abc import Callable
 
-from sqlite_utils import Database
-
 from reconciler.ledger.errors import LedgerDamaged
 from reconciler.ledger.storage import meta
+from reconciler.ledger.storage.database import Database
 
 _NAME, _NAME_FROM = "ledger_id", "ledger_id_from:"
 
@@ -35,6 +34,6 @@ def event_ids(db: Database) -> Callable[[int], str]:
 
 def rename_from_here(db: Database) -> None:
     """Give future events ids with a new prefix. Existing events keep theirs."""
-    row = db.conn.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     start = (row[0] if row else 0) + 1
     meta.put(db, f"{_NAME_FROM}{start}", secrets.token_hex(6))

@@ -6,10 +6,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlite_utils import Database
-
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.storage.connection import explain, is_damage, is_trouble
+from reconciler.ledger.storage.database import Database
 
 T = TypeVar("T")
 

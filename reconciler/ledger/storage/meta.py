@@ -5,7 +5,7 @@ The caller holds the transaction.
 
 from __future__ import annotations
 
-from sqlite_utils import Database
+from reconciler.ledger.storage.database import Database
 
 _PUT = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 _RAISE = """
@@ -15,26 +15,26 @@ _RAISE = """
 
 def get(db: Database, name: str) -> str | None:
     """The value of a name; None if it has none."""
-    row = db.conn.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def with_prefix(db: Database, prefix: str) -> dict[str, str]:
     """The values of all names that begin with `prefix`, by the rest of the name."""
-    rows = db.conn.execute("SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+    rows = db.execute("SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
     return {name.removeprefix(prefix): str(value) for name, value in rows.fetchall()}
 
 
 def put(db: Database, name: str, value: str) -> None:
     """Set the value of a name."""
-    db.conn.execute(_PUT, (name, value))
+    db.execute(_PUT, (name, value))
 
 
 def raise_to(db: Database, name: str, value: str) -> None:
     """Set the value of a name, unless the present one sorts after it."""
-    db.conn.execute(_RAISE, (name, value))
+    db.execute(_RAISE, (name, value))
 
 
 def delete(db: Database, *names: str) -> None:
     """Remove names. Names that are not there are ignored."""
-    db.conn.executemany("DELETE FROM meta WHERE name = ?", [(name,) for name in names])
+    db.executemany("DELETE FROM meta WHERE name = ?", [(name,) for name in names])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from sqlite_utils import Database
+import sqlite_utils
 
 from reconciler import __version__
 from reconciler.ledger.errors import LedgerBehind, LedgerVersion
 from reconciler.ledger.storage import meta
 from reconciler.ledger.storage.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, m0012, m0013, migrations
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 __all__ = [
     "OPEN",
@@ -27,14 +28,14 @@ __all__ = [
 ]
 
 
-def upgrade(db: Database) -> None:
+def upgrade(db: SqliteDatabase) -> None:
     """Upgrade the ledger to this program's schema, if it does not have it."""
     if not applied(db) >= migration_names():
-        migrations.apply(db)
+        migrations.apply(db.utils)
         meta.put(db, _PROGRAM, __version__)
 
 
-def check(db: Database, path: Path, *, may_upgrade: bool) -> None:
+def check(db: SqliteDatabase, path: Path, *, may_upgrade: bool) -> None:
     """Refuse a ledger from a later version of this program, and, if it may not be upgraded, one from an earlier
     version or an empty file.
 
@@ -64,7 +65,7 @@ def no_ledger(path: Path) -> str:
     )
 
 
-def applied(db: Database) -> set[str]:
+def applied(db: SqliteDatabase) -> set[str]:
     """The migrations that were applied to a ledger."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
         return set()
@@ -74,18 +75,18 @@ def applied(db: Database) -> set[str]:
 @cache
 def index_names() -> frozenset[str]:
     """The indexes that this program creates, including SQLite's own for keys. Others may have been added by hand."""
-    db = Database(memory=True)
-    upgrade(db)
+    db = sqlite_utils.Database(memory=True)
+    migrations.apply(db)
     return frozenset(name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'"))
 
 
 @cache
 def migration_names() -> frozenset[str]:
     """The migrations that this program has."""
-    return frozenset(migration.name for migration in migrations.pending(Database(memory=True)))
+    return frozenset(migration.name for migration in migrations.pending(sqlite_utils.Database(memory=True)))
 
 
-def _by(db: Database) -> str:
+def _by(db: SqliteDatabase) -> str:
     """The version that wrote the ledger, if it has left its number."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
         return ""

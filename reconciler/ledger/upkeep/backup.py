@@ -24,10 +24,11 @@ from reconciler.ledger.intake.rows import openings, read_after
 from reconciler.ledger.recording.place import known_progress, note_openings, note_place, progress, used_again
 from reconciler.ledger.recording.unrecorded import FailedWebhook, keep
 from reconciler.ledger.storage import schema
-from reconciler.ledger.storage.connection import REPAIR, LedgerDatabase, connect, explain, is_damage, transaction
+from reconciler.ledger.storage.connection import REPAIR, connect, explain, is_damage, transaction
 from reconciler.ledger.storage.files import make_private, sync
 from reconciler.ledger.storage.ids import rename_from_here
 from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 PAGES_A_STEP = 4096
 """16 MB between two reports of progress."""
@@ -83,13 +84,13 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
     return msgspec.structs.replace(found, path=str(target))
 
 
-def _copy_ledger(db: LedgerDatabase, part: Path, progress: Callable[[int, int], None]) -> None:
+def _copy_ledger(db: SqliteDatabase, part: Path, progress: Callable[[int, int], None]) -> None:
     # One snapshot for the whole copy: otherwise a commit in between would restart it.
-    db.conn.execute("BEGIN")
-    db.conn.execute("SELECT 1 FROM events LIMIT 1").fetchone()
+    db.execute("BEGIN")
+    db.execute("SELECT 1 FROM events LIMIT 1").fetchone()
     with closing(sqlite3.connect(part)) as copy:
         db.conn.backup(copy, pages=PAGES_A_STEP, progress=lambda _status, left, total: progress(total - left, total))
-    db.conn.execute("COMMIT")
+    db.execute("COMMIT")
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ class _Waiting(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def _waiting(source: Path, db: LedgerDatabase, target: Path) -> Iterator[_Waiting | None]:
+def _waiting(source: Path, db: SqliteDatabase, target: Path) -> Iterator[_Waiting | None]:
     """What waits in the intake, during the block; None if there is no intake.
 
     It is copied before the ledger: what is removed from the intake meanwhile is in the ledger's copy. So no snapshot

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.ledger.storage.database import Database
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -22,8 +22,8 @@ class Part(msgspec.Struct, frozen=True):
 
 def note_parts(db: Database, found: Iterable[Part]) -> None:
     """Replace the list of parts that have failed."""
-    db.conn.execute("DELETE FROM parts")
-    db.conn.executemany(
+    db.execute("DELETE FROM parts")
+    db.executemany(
         "INSERT INTO parts (name, failing_since, restarts, error) VALUES (?, ?, ?, ?)",
         [(one.name, None if one.failing_since is None else times.iso(one.failing_since), one.restarts, one.error)
          for one in found],
@@ -32,7 +32,7 @@ def note_parts(db: Database, found: Iterable[Part]) -> None:
 
 def failing(db: Database) -> list[Part]:
     """The parts that fail now, by name: of the running service, or of the last one, if it was killed."""
-    rows = db.conn.execute(
+    rows = db.execute(
         "SELECT name, failing_since, restarts, error FROM parts WHERE failing_since IS NOT NULL ORDER BY name"
     )
     return [Part(name, times.from_iso(since), restarts, error) for name, since, restarts, error in rows]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import msgspec
 import orjson
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import unreadable
 from reconciler.ledger.storage import meta
+from reconciler.ledger.storage.database import Database
 
 ROWS_A_STEP = 500
 PAGES_A_STEP = 1000
@@ -71,7 +71,7 @@ class Pruning:
         if before is None:
             return False
         asked = (self._after, before, self._before(self._keep.dead_letters), ROWS_A_STEP)
-        rows = db.conn.execute(_OLD_EVENTS, asked).fetchall()
+        rows = db.execute(_OLD_EVENTS, asked).fetchall()
         old = [
             (ident, _believed(happened, recorded))
             for ident, recorded, happened, wanted in rows
@@ -88,10 +88,10 @@ class Pruning:
         ids = orjson.dumps([ident for ident, _ in old]).decode()
         for table in ("attempts", "deliveries", "sightings"):
             sql = f"DELETE FROM {table} WHERE event_id IN (SELECT value FROM json_each(?))"
-            dropped = db.conn.execute(sql, (ids,)).rowcount
+            dropped = db.execute(sql, (ids,)).rowcount
             setattr(self.pruned, table, getattr(self.pruned, table) + dropped)
-        db.conn.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-        db.conn.executemany("DELETE FROM search WHERE rowid = ?", [(ident,) for ident, _ in old])
+        db.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        db.executemany("DELETE FROM search WHERE rowid = ?", [(ident,) for ident, _ in old])
         self.pruned.events += len(old)
         meta.raise_to(db, _HORIZON, max(happened for _, happened in old))
 
@@ -116,22 +116,20 @@ class Pruning:
         """Delete the oldest rows of a table whose ids grow with time."""
         if before is None:
             return 0, False
-        rows = db.conn.execute(
+        rows = db.execute(
             f"SELECT id, {column} FROM {table} WHERE id > 0 ORDER BY id LIMIT ?", (ROWS_A_STEP,)
         ).fetchall()
         old = [ident for ident, at in rows if at < before]
         if old:
-            db.conn.execute(f"DELETE FROM {table} WHERE id <= ?", (old[-1],))
+            db.execute(f"DELETE FROM {table} WHERE id <= ?", (old[-1],))
         return len(old), len(old) == ROWS_A_STEP
 
     def _vacuum(self, db: Database) -> bool:
         """Return free pages to the disk, some at a time."""
-        free = db.conn.execute("PRAGMA freelist_count").fetchone()[0]
+        free = db.execute("PRAGMA freelist_count").fetchone()[0]
         for _ in range(min(free, PAGES_A_STEP)):
-            db.conn.execute(
-                "PRAGMA incremental_vacuum(1)"
-            )  # Python's sqlite3 gives one page back, whatever is asked for
-        left = db.conn.execute("PRAGMA freelist_count").fetchone()[0]
+            db.execute("PRAGMA incremental_vacuum(1)")  # Python's sqlite3 gives one page back, whatever is asked for
+        left = db.execute("PRAGMA freelist_count").fetchone()[0]
         self.pruned.pages += free - left
         return bool(0 < left < free)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.ledger.storage import meta
+from reconciler.ledger.storage.database import Database
 
 _NAME = "reload"
 

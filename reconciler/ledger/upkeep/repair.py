@@ -12,13 +12,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from sqlite_utils import Database
-
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.storage import hashes, schema
-from reconciler.ledger.storage.connection import LedgerDatabase, connect, explain, is_damage, transaction
+from reconciler.ledger.storage.connection import connect, explain, is_damage, transaction
 from reconciler.ledger.storage.damage import forget_damage
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep.backup import exchange
 
 RESTORE = "restore a backup (`gitlab-reconciler restore`)"
@@ -27,13 +27,13 @@ RESTORE = "restore a backup (`gitlab-reconciler restore`)"
 def look(db: Database) -> None:
     """Read the beginning and the end of each index, which takes a moment. Raises sqlite3.Error if one is damaged."""
     sql = "SELECT name, tbl_name, coalesce(sql, '') FROM sqlite_master WHERE type = 'index'"
-    found = [row for row in db.conn.execute(sql).fetchall() if row[0] in schema.index_names()]
+    found = [row for row in db.execute(sql).fetchall() if row[0] in schema.index_names()]
     for name, table, made_by in found:
-        columns = [column for _, _, column in db.conn.execute(f"PRAGMA index_info({name})")]
+        columns = [column for _, _, column in db.execute(f"PRAGMA index_info({name})")]
         where = "".join(made_by.partition("WHERE ")[1:])  # as written, so that SQLite recognizes that the index fits
         for order in ("", " DESC"):
             by = ", ".join(column + order for column in columns)
-            db.conn.execute(f"SELECT 1 FROM {table} INDEXED BY {name} {where} ORDER BY {by} LIMIT 1").fetchone()
+            db.execute(f"SELECT 1 FROM {table} INDEXED BY {name} {where} ORDER BY {by} LIMIT 1").fetchone()
 
 
 def repair(path: Path, report: Callable[[str], None] = lambda _: None) -> Path | None:
@@ -77,10 +77,10 @@ def _damage(path: Path) -> str | None:
             found: str = conn.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
                 return found.replace("*** in database main ***\n", "").splitlines()[0]
-            if not schema.applied(Database(conn)):
+            if not schema.applied(SqliteDatabase(conn)):
                 raise LedgerError(schema.no_ledger(path))
             conn.execute("INSERT INTO search (search) VALUES ('integrity-check')")
-            forget_damage(Database(conn, recursive_triggers=False))
+            forget_damage(SqliteDatabase(conn))
         except sqlite3.Error as error:
             if not is_damage(error):
                 raise
@@ -88,24 +88,24 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _fill(db: LedgerDatabase, path: Path, report: Callable[[str], None]) -> None:
+def _fill(db: SqliteDatabase, path: Path, report: Callable[[str], None]) -> None:
     """Copy a damaged ledger's tables into an empty one, without reading its indexes."""
-    derived = db.conn.execute(_DERIVED).fetchall()
-    tables = db.conn.execute(_TABLES).fetchall()
-    db.conn.execute("ATTACH ? AS old", (f"{path.absolute().as_uri()}?mode=rw",))
+    derived = db.execute(_DERIVED).fetchall()
+    tables = db.execute(_TABLES).fetchall()
+    db.execute("ATTACH ? AS old", (f"{path.absolute().as_uri()}?mode=rw",))
     _refuse_others(db, path)
     with transaction(db):
         for kind, name, _ in derived:
-            db.conn.execute(f"DROP {kind} {name}")
+            db.execute(f"DROP {kind} {name}")
         for (table,) in tables:
             report(f"copying {table}")
             _copy(db, table, path)
         report("building the indexes")
-        hashes.fill(db)
+        hashes.fill(db.conn)
         for *_, made_by in derived:
-            db.conn.execute(made_by)
+            db.execute(made_by)
         forget_damage(db)
-    db.conn.execute("DETACH old")
+    db.execute("DETACH old")
 
 
 _TABLES = """
@@ -120,35 +120,35 @@ _DERIVED = """
 """
 
 
-def _refuse_others(db: LedgerDatabase, path: Path) -> None:
+def _refuse_others(db: SqliteDatabase, path: Path) -> None:
     """Raise LedgerError if the damaged ledger has other tables than this program."""
     try:
-        found = {name for (name,) in db.conn.execute("SELECT name FROM old._sqlite_migrations NOT INDEXED")}
+        found = {name for (name,) in db.execute("SELECT name FROM old._sqlite_migrations NOT INDEXED")}
     except sqlite3.Error as error:
         raise LedgerDamaged(f"{path}: its list of tables is damaged: {RESTORE}") from error
     if found != schema.migration_names():
         raise LedgerError(f"{path}: was written by another version: that one can repair it, or {RESTORE}")
 
 
-def _copy(db: LedgerDatabase, table: str, path: Path) -> None:
-    columns = ", ".join(row[1] for row in db.conn.execute(f"PRAGMA main.table_info({table})"))
-    db.conn.execute(f"DELETE FROM main.{table}")
+def _copy(db: SqliteDatabase, table: str, path: Path) -> None:
+    columns = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
+    db.execute(f"DELETE FROM main.{table}")
     try:
         # With a WHERE, since otherwise SQLite would copy pages of indexes too.
         sql = f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table} {_itself(db, table)} WHERE 1"
-        db.conn.execute(sql)
+        db.execute(sql)
     except sqlite3.Error as error:
         if not (is_damage(error) or isinstance(error, sqlite3.IntegrityError)):
             raise
         raise LedgerDamaged(f"{path}: a part of the table {table} is lost: {RESTORE} ({error})") from error
 
 
-def _itself(db: LedgerDatabase, table: str) -> str:
+def _itself(db: SqliteDatabase, table: str) -> str:
     """How a query reads the table's own pages. A table without row ids is the index of its primary key, and NOT
     INDEXED would let SQLite read another index that has all columns.
     """
-    keys = [name for _, name, _, origin, _ in db.conn.execute(f"PRAGMA main.index_list({table})") if origin == "pk"]
-    (made_by,) = db.conn.execute("SELECT sql FROM main.sqlite_master WHERE name = ?", (table,)).fetchone()
+    keys = [name for _, name, _, origin, _ in db.execute(f"PRAGMA main.index_list({table})") if origin == "pk"]
+    (made_by,) = db.execute("SELECT sql FROM main.sqlite_master WHERE name = ?", (table,)).fetchone()
     return f"INDEXED BY {keys[0]}" if "WITHOUT ROWID" in made_by else "NOT INDEXED"
 
 

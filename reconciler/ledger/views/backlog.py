@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import closing
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import explain, intake_path, look_into
@@ -14,7 +13,8 @@ from reconciler.ledger.intake.reader import first_received
 from reconciler.ledger.intake.rows import last_position, openings
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.place import known_progress
-from reconciler.ledger.storage.connection import LedgerDatabase
+from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Backlog(msgspec.Struct, frozen=True):
 def backlog(db: Database) -> Backlog:
     """The webhooks that wait to be recorded in this ledger: in its intake, or in itself if it is a restored copy."""
     copied, since = unrecorded.waiting(db)
-    if not isinstance(db, LedgerDatabase):
+    if not isinstance(db, SqliteDatabase) or db.files is None:
         return Backlog(copied, since)
     path = intake_path(db.files.path)
     try:

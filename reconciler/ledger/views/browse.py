@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.queue import known
 from reconciler.ledger.storage import columns
+from reconciler.ledger.storage.database import Database
 
 LIST = """
     SELECT e.id, e.happened_at, e.recorded_at, e.project_id, s.project_path, e.kind, s.action, s.author, s.title,

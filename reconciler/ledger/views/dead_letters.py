@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlite_utils import Database
-
 from reconciler.ledger.queue.destinations import destination_states
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.browse import Filter
 
 _LETTER = """

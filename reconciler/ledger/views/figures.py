@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events.sighting import OWN_KINDS
+from reconciler.ledger.storage.database import Database
 
 
 class Figures(msgspec.Struct, frozen=True):

@@ -6,10 +6,10 @@ from collections import defaultdict
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
+from reconciler.ledger.storage.database import Database
 
 ATTEMPTS_LOOKED_AT = 2000
 HOURS = """
@@ -52,7 +52,7 @@ class DeliveryRecord(msgspec.Struct):
 def hours(db: Database, *, since: Millis) -> dict[int, dict[Millis, Hour]]:
     """Events by project and the hour in which they happened."""
     found: dict[int, dict[Millis, Hour]] = defaultdict(lambda: defaultdict(Hour))
-    for project, hour, recovered, count in db.conn.execute(HOURS, (times.iso(Millis(since // HOUR * HOUR)),)):
+    for project, hour, recovered, count in db.execute(HOURS, (times.iso(Millis(since // HOUR * HOUR)),)):
         one = found[project][times.from_iso(f"{hour}:00:00.000Z")]
         if recovered:
             one.recovered += count
@@ -65,7 +65,7 @@ def records(db: Database) -> dict[int, DeliveryRecord]:
     """Each destination's results, by its id."""
     durations: dict[int, list[int]] = defaultdict(list)
     found: dict[int, DeliveryRecord] = defaultdict(DeliveryRecord)
-    for destination, accepted, duration in db.conn.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
+    for destination, accepted, duration in db.execute(ATTEMPTS, (ATTEMPTS_LOOKED_AT,)):
         found[destination].attempts += 1
         if accepted:
             found[destination].accepted += 1

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import QUIET, Life
 from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.storage.connection import LedgerDatabase
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.receivers import Receiver, noted, running
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 NOT_RUNNING, NOT_ANSWERING, FAILING = "not running", "not answering", "failing"
 
@@ -31,9 +31,8 @@ class ReceiverTrouble(msgspec.Struct, frozen=True):
 
 def receiver_trouble(db: Database, *, now: Millis) -> ReceiverTrouble | None:
     """None if a receiver is alive and works, if the service has just started and it may come, or if neither runs."""
-    if not isinstance(db, LedgerDatabase):
+    if (path := _intake(db)) is None:
         return None
-    path = intake_path(db.files.path)
     there = noted(path)
     return _not_running(downtime.life(db), there, now) or _hanging(running(path), now) or _failing(there, now)
 
@@ -74,8 +73,13 @@ def _failing(there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
 
 def accepting(db: Database, *, now: Millis) -> bool | None:
     """Whether a receiver accepts webhooks; None if none runs. One in another container is not seen."""
-    there = running(intake_path(db.files.path)) if isinstance(db, LedgerDatabase) else []
+    path = _intake(db)
+    there = [] if path is None else running(path)
     return any(_is_heard(one, now) and one.failing_since is None for one in there) if there else None
+
+
+def _intake(db: Database) -> Path | None:
+    return intake_path(db.files.path) if isinstance(db, SqliteDatabase) and db.files is not None else None
 
 
 def received(intake: Path, during: Interval) -> bool:

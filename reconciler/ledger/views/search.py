@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events.fields import dig, parsed, text
 from reconciler.ledger.storage.connection import is_trouble
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.browse import LIST
 
 EVENTS_A_STEP = 300
@@ -56,12 +56,12 @@ class Indexed(msgspec.Struct, frozen=True):
 
 def index_step(db: Database) -> Indexed:
     """Index the next events, inside the open transaction. One that can't be indexed is skipped."""
-    ids = [ident for (ident,) in db.conn.execute(_NEXT, (EVENTS_A_STEP,))]
+    ids = [ident for (ident,) in db.execute(_NEXT, (EVENTS_A_STEP,))]
     wrong: dict[int, str] = {}
     if ids and _index(db, ids) is not None:
         wrong = {ident: error for ident in ids if (error := _index(db, [ident])) is not None}
         for ident in wrong:  # an empty row, so that the next step continues after it
-            db.conn.execute(_INSERT, (ident, *[""] * 7))
+            db.execute(_INSERT, (ident, *[""] * 7))
     return Indexed(len(ids) == EVENTS_A_STEP, list(wrong), next(reversed(wrong.values()), None))
 
 
@@ -72,10 +72,10 @@ def _index(db: Database, ids: list[int]) -> str | None:
     """
     try:
         with _savepoint(db):
-            rows = db.conn.execute(_EVENTS, (ids[0], ids[-1])).fetchall()
+            rows = db.execute(_EVENTS, (ids[0], ids[-1])).fetchall()
             if len(rows) != len(ids):
                 raise LookupError("an event has no sighting")
-            db.conn.executemany(_INSERT, [_words(*row) for row in rows])
+            db.executemany(_INSERT, [_words(*row) for row in rows])
     except Exception as error:  # a value that is no text, or a body that is too deep
         if is_trouble(error):
             raise
@@ -86,14 +86,14 @@ def _index(db: Database, ids: list[int]) -> str | None:
 @contextmanager
 def _savepoint(db: Database) -> Iterator[None]:
     """Undo what the block did in the open transaction if it raises."""
-    db.conn.execute("SAVEPOINT step")
+    db.execute("SAVEPOINT step")
     try:
         yield
     except BaseException:
-        db.conn.execute("ROLLBACK TO step")
+        db.execute("ROLLBACK TO step")
         raise
     finally:
-        db.conn.execute("RELEASE step")
+        db.execute("RELEASE step")
 
 
 def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str,
     asked = expression(words)
     if asked is None:
         return []
-    ids = [ident for (ident,) in db.conn.execute(FIND, (asked, before, limit))]
+    ids = [ident for (ident,) in db.execute(FIND, (asked, before, limit))]
     if not ids:
         return []
     marks = ",".join("?" * len(ids))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import ALERT
@@ -20,6 +19,7 @@ from reconciler.ledger.coverage.unreadable import UnreadableRow, unreadable
 from reconciler.ledger.queue.destinations import DestinationState, destination_states
 from reconciler.ledger.queue.in_the_way import InTheWay, in_the_way
 from reconciler.ledger.recording.unrecorded import UnrecordedRow, unrecorded
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.ledger.views.backlog import Backlog, backlog
 from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns

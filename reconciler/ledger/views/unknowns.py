@@ -12,7 +12,6 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
@@ -22,6 +21,7 @@ from reconciler.ledger.coverage.downtime import Life
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.coverage.watched import Name, Watched
 from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
@@ -268,7 +268,7 @@ def _sources(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
 
 def _unread_sources(db: Database) -> Iterator[_Source]:
     """Each source once, without those of a project that can't be read at all."""
-    rows = db.conn.execute(SOURCES).fetchall()
+    rows = db.execute(SOURCES).fetchall()
     for (project_id, source), some in itertools.groupby(rows, key=itemgetter(0, 1)):
         _, _, kind, name, below, trouble, *rest = next(some)
         if trouble is None or kind == "group":

@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from tests.conftest import MakeService
 from tests.support.service import Service
 
@@ -22,14 +22,14 @@ def earlier(make_service: MakeService) -> Service:
     service = make_service(destinations=[{"name": "a", "kind": "file", "path": "sent.ndjson"}])
     service.write_config()
     with closing(sqlite3.connect(service.ledger, isolation_level=None)) as conn:
-        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before="0010_events")
+        schema.migrations.apply(SqliteDatabase(conn).utils, stop_before="0010_events")
         conn.execute("INSERT INTO destinations (name, ordering, active) VALUES ('a', 'project', 1)")
     return service
 
 
 def is_current(ledger: Path) -> bool:
     with closing(sqlite3.connect(ledger)) as conn:
-        return schema.applied(Database(conn, recursive_triggers=False)) >= schema.migration_names()
+        return schema.applied(SqliteDatabase(conn)) >= schema.migration_names()
 
 
 @pytest.mark.parametrize("command", WRITING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from html import unescape
@@ -15,7 +16,6 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
@@ -27,6 +27,7 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views import search
 from reconciler.polling.knowledge import SharedLook
 from reconciler.simulator.consumer import ACCEPTED, Consumer
@@ -127,7 +128,7 @@ def test_an_event_is_found_by_what_people_know_of_it(dash: Dash) -> None:
 
 @given(st.text(max_size=60))
 def test_any_words_are_a_query(words: str) -> None:
-    with closing(Database(memory=True)) as db:
+    with closing(SqliteDatabase(sqlite3.connect(":memory:", isolation_level=None))) as db:
         schema.upgrade(db)
         assert search.find(db, words, before=10, limit=5) == []
 

@@ -322,7 +322,7 @@ class TestInTheOutbox:
             BEGIN SELECT {poison}; END
         """
         with world.beside(noticed=False) as db:
-            db.executescript(sql)
+            db.conn.executescript(sql)
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         overwrite(world.path, pages_of(world.path, "broken"))
         world.mode["batched"] = "down"

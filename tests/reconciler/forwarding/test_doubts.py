@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -16,6 +15,7 @@ from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.search import index_step
 from tests.conftest import PATH, MakeService
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlite_utils import Database
 
 from reconciler.config.destinations import Transform
 from reconciler.events import times
@@ -23,7 +22,9 @@ from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from tests.reconciler.forwarding.world import (
     LONG_S,
     LONGEST_PROBE_S,
@@ -156,7 +157,7 @@ def fill(db: Database, *, lanes: int, each: int) -> None:
     rows = ((number + 1, f"lane:{number % lanes:05d}", now, now) for number in range(lanes * each))
     with transaction(db):
         destinations.sync(db, [DestinationSpec("one")], now=times.now())
-        db.conn.executemany(
+        db.executemany(
             "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
             "VALUES (?, 1, 'pending', ?, ?, ?)",
             rows,
@@ -208,7 +209,7 @@ CHANGES = {
 
 def sqlite_ledger() -> sqlite3.Connection:
     conn = sqlite3.connect(":memory:", isolation_level=None)
-    schema.upgrade(Database(conn, recursive_triggers=False))
+    schema.upgrade(SqliteDatabase(conn))
     return conn
 
 
@@ -337,7 +338,7 @@ def test_due_times_are_pulled_back_to_their_own_pause(tmp_path: Path) -> None:
                 outcomes.retry(db, attempt(event_id), pause=Millis(pause), now=Millis(now + due - pause))
             while deliveries.pull_back(db, 1, longest=MINUTE, now=now, limit=1):
                 pass
-        kept = dict(db.conn.execute("SELECT event_id, due_at FROM lanes").fetchall())
+        kept = dict(db.execute("SELECT event_id, due_at FROM lanes").fetchall())
     expected = {1: SECOND, 2: 4 * HOUR, 3: 5 * HOUR, 4: MINUTE}
     assert kept == {event_id: times.iso(Millis(now + due)) for event_id, due in expected.items()}
 

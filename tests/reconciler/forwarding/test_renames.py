@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.cli.filter_hints import filter_hints
 from reconciler.config.destinations import Destination
@@ -23,6 +22,7 @@ from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.resend import ResendRequest, find
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.browse import Filter
 from reconciler.simulator.consumer import Consumer

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import Millis
@@ -25,6 +23,7 @@ from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.supervisor import Supervisor
 from tests.support.sink import Sink, SinkDestination
 from tests.support.virtual import VirtualDisk, VirtualLoop, WallClock
@@ -190,9 +189,9 @@ class World:
         assert not self.broken, self.broken
 
     @contextlib.contextmanager
-    def beside(self, *, noticed: bool) -> Iterator[Database]:
+    def beside(self, *, noticed: bool) -> Iterator[SqliteDatabase]:
         """Another process's connection. It may be noticed at once, or only by the slow look."""
-        while self.db.conn.in_transaction:  # it would wait for the lock
+        while self.db.in_transaction:  # it would wait for the lock
             self.wait(0.001)
         with self.clock.in_force(), contextlib.closing(connect(self.path)) as db:
             yield db

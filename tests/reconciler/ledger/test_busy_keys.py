@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlite_utils import Database
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from tests.reconciler.ledger.test_matching_histories import feed, pure
 from tests.support.cost import Cost, counted
 from tests.support.effort import tries
@@ -112,24 +112,24 @@ def page(edits: int, *, lost: frozenset[int] = frozenset()) -> list[Sighting]:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
+def db(tmp_path: Path) -> Iterator[SqliteDatabase]:
     with closing(connect(tmp_path / "ledger.db")) as db:
         db.execute("PRAGMA synchronous = OFF")  # nothing is killed here
         yield db
 
 
-def write(db: Database, *batches: list[Sighting]) -> None:
+def write(db: SqliteDatabase, *batches: list[Sighting]) -> None:
     for batch in batches:
         with transaction(db):
             record(db, batch, now=START)
 
 
-def grouping(db: Database) -> Partition:
+def grouping(db: SqliteDatabase) -> Partition:
     rows = db.execute("SELECT event_id, source, source_id FROM sightings").fetchall()
     return partition(lambda: [(event, (source, ident)) for event, source, ident in rows])
 
 
-def cost_of(db: Database, sightings: Sequence[Sighting]) -> Cost:
+def cost_of(db: SqliteDatabase, sightings: Sequence[Sighting]) -> Cost:
     """What it costs to record sightings one by one."""
     with counted(db) as cost:
         write(db, *([sighting] for sighting in sightings))
@@ -142,7 +142,7 @@ def written(cost: Cost) -> list[str]:
 
 
 @pytest.mark.parametrize("lost", [frozenset(), frozenset(range(0, 3000, 7))], ids=["all told", "some lost"])
-def test_one_more_sighting_costs_the_same_however_long_the_history(db: Database, lost: frozenset[int]) -> None:
+def test_one_more_sighting_costs_the_same_however_long_the_history(db: SqliteDatabase, lost: frozenset[int]) -> None:
     told = page(3000, lost=lost)
     costs = []
     for history, more in ((told[:400], told[400:440]), (told[440:-40], told[-40:])):
@@ -152,7 +152,7 @@ def test_one_more_sighting_costs_the_same_however_long_the_history(db: Database,
     assert costs[1].steps <= 1.2 * costs[0].steps
 
 
-def test_what_stays_as_it_is_is_not_written(db: Database) -> None:
+def test_what_stays_as_it_is_is_not_written(db: SqliteDatabase) -> None:
     write(db, page(200))
     cost = cost_of(db, [report("webhook:a", 200, 200 * MINUTE, Precision.RECEIVED_TIME, "new")])
     once = dict.fromkeys(cost.statements)  # a statement whose trigger looks at its row is traced for that too
@@ -160,7 +160,7 @@ def test_what_stays_as_it_is_is_not_written(db: Database) -> None:
     assert written == ["INSERT", "INSERT", "INSERT", "INSERT"]  # the event, the sighting, its hashes, its project
 
 
-def test_events_of_an_earlier_rule_are_taken_apart_whole(db: Database) -> None:
+def test_events_of_an_earlier_rule_are_taken_apart_whole(db: SqliteDatabase) -> None:
     """A ledger from before keys were cut may hold events that reach from one segment to another."""
     told = page(400)
     write(db, told)

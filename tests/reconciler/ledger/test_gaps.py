@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlite_utils import Database
 
 from reconciler.config.models import Config
 from reconciler.dashboard import views
@@ -23,6 +23,8 @@ from reconciler.ledger.coverage.gaps import UNFINISHED, Gap, gaps
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.status import status
 from reconciler.ledger.views.unknowns import SOURCES, Asked, Known, unknowns
 from tests.reconciler.ledger.test_query_plans import Watched
@@ -83,10 +85,10 @@ TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), TROUBLE, 
 @settings(deadline=None)
 @given(st.lists(TOLD, min_size=1, max_size=4), st.lists(PART, max_size=3), AT)
 def test_gaps_are_those_of_each_source(told: list[Told], downs: list[Interval], expected: Millis) -> None:
-    with closing(Database(memory=True)) as db:
+    with closing(SqliteDatabase(sqlite3.connect(":memory:", isolation_level=None))) as db:
         schema.upgrade(db)
         for down in downs:
-            db.conn.execute(
+            db.execute(
                 "INSERT OR IGNORE INTO downtimes VALUES (?, ?, 'killed')",
                 (times.iso(down.start), times.iso(down.end)),
             )
@@ -156,14 +158,14 @@ def test_many_projects_cost_no_more_statements_than_few(tmp_path: Path, face: st
 def test_sources_without_a_gap_are_left_to_sql(db: Database) -> None:
     filled(db, 60)
     asked = {"expected": times.iso(EXPECTED), "project": None}
-    assert len(db.conn.execute(UNFINISHED, asked).fetchall()) == 1
-    assert len(db.conn.execute(SOURCES).fetchall()) == 1
+    assert len(db.execute(UNFINISHED, asked).fetchall()) == 1
+    assert len(db.execute(SOURCES).fetchall()) == 1
     found = gaps(db, keeps=KEEPS, expected=EXPECTED, now=NOW)
     during = Interval(Millis(NOW - 30 * MINUTE), EXPECTED)
     assert found == [Gap(1, "list", during, "refused", "no", Millis(during.start + KEEPS["list"]))]
-    plan = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + UNFINISHED, asked)]
+    plan = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + UNFINISHED, asked)]
     assert [step for step in plan if step.startswith("SCAN")] == ["SCAN s"]
     assert any("SEARCH w USING PRIMARY KEY (project_id=? AND source=? AND covered_from<?)" in step for step in plan)
-    plan = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + SOURCES)]
+    plan = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + SOURCES)]
     assert any("INDEX sources_unread" in step for step in plan)
     assert any("INDEX watched_by_project (project_id=?)" in step for step in plan)

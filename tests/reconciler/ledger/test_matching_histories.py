@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlite_utils import Database
 
 from reconciler.events import matching, times
 from reconciler.events.pairing import Seen
@@ -24,6 +23,7 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from tests.support import outcomes
 from tests.support.collisions import few_digests, no_digest
 from tests.support.effort import tries

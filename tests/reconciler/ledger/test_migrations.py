@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
@@ -17,6 +16,7 @@ from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.ids import event_ids
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, search
 from reconciler.ledger.views.status import status
@@ -27,7 +27,7 @@ from reconciler.ledger.views.unknowns import Asked
 def test_from_an_earlier_version(tmp_path: Path, before: str) -> None:
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before=before)
+        schema.migrations.apply(SqliteDatabase(conn).utils, stop_before=before)
         conn.executescript(
             """
             INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id)
@@ -96,7 +96,7 @@ OLD_ROWS = """
 def test_kinds_and_times_of_older_versions(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before="0010_events")
+        schema.migrations.apply(SqliteDatabase(conn).utils, stop_before="0010_events")
         conn.executescript(OLD_ROWS)
     with closing(connect(path)) as db:
         events = {row[0]: row[1:] for row in db.execute("SELECT id, kind, project_id, happened_at FROM events")}

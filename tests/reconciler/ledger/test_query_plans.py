@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.intervals import Interval
@@ -24,6 +23,7 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording import neighbourhood, reported
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from tests.support import outcomes
@@ -58,7 +58,7 @@ class Watched:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
+def db(tmp_path: Path) -> Iterator[SqliteDatabase]:
     with closing(connect(tmp_path / "ledger.db")) as db:
         with transaction(db):
             destinations.sync(db, [DestinationSpec("one"), DestinationSpec("two", "none")], now=Millis(0))
@@ -77,11 +77,11 @@ def sighting(number: int, source: str = "webhook:default", key: str | None = Non
     )
 
 
-def plans(db: Database, watched: Watched) -> dict[str, list[str]]:
+def plans(db: SqliteDatabase, watched: Watched) -> dict[str, list[str]]:
     found = {}
     for sql, values in watched.asked:
         if sql.split()[0] in ("SELECT", "WITH", "UPDATE", "DELETE", "INSERT"):
-            rows = db.conn.execute("EXPLAIN QUERY PLAN " + sql, values).fetchall()
+            rows = db.execute("EXPLAIN QUERY PLAN " + sql, values).fetchall()
             found[" ".join(sql.split())] = [row[-1] for row in rows]
     return found
 
@@ -98,7 +98,7 @@ def scans(plan: list[str]) -> list[str]:
     ]
 
 
-def test_hot_queries_use_indexes(db: Database) -> None:
+def test_hot_queries_use_indexes(db: SqliteDatabase) -> None:
     watched = Watched(db.conn)
     db.conn = cast(Any, watched)
     with transaction(db):
@@ -142,46 +142,46 @@ def test_hot_queries_use_indexes(db: Database) -> None:
     )
     while not pruning.step(db):
         pass
-    db.conn.execute(alerts.DEAD_LETTERS, (1,)).fetchall()
-    db.conn.execute(status.OPENED_AT, (1, 1)).fetchall()
+    db.execute(alerts.DEAD_LETTERS, (1,)).fetchall()
+    db.execute(status.OPENED_AT, (1, 1)).fetchall()
     overview.hours(db, since=Millis(0))
     overview.records(db)
     overview.runs(db, before=9, limit=9)
     search.find(db, "note", before=9, limit=9)
     search.index_step(db)
     for sql in (status.BACKLOG, status.DEAD_LETTERS, status.LAST_ERROR, status.LAST_DEAD_ERROR):
-        db.conn.execute(sql, (1,)).fetchall()
+        db.execute(sql, (1,)).fetchall()
     db.conn = watched._conn
     found = plans(db, watched)
     assert len(found) > 20
     assert {sql: scans(plan) for sql, plan in found.items() if scans(plan)} == {}
 
 
-def test_what_is_asked_most_uses_its_own_indexes(db: Database) -> None:
+def test_what_is_asked_most_uses_its_own_indexes(db: SqliteDatabase) -> None:
     asked = {"destination": 1, "now": "x", "limit": 5}
-    lanes = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.DUE_LANES, asked)]
+    lanes = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + deliveries.DUE_LANES, asked)]
     assert any("INDEX lanes_ready (destination_id=?)" in step for step in lanes)
     assert any("INDEX lanes_waiting (destination_id=? AND due_at<?)" in step for step in lanes)
     assert sum("TEMP B-TREE" in step for step in lanes) == 1  # of the few that were found
-    backlog = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + status.BACKLOG, (1,))]
+    backlog = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + status.BACKLOG, (1,))]
     assert any("COVERING INDEX deliveries_open" in step for step in backlog)
-    hours = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + overview.HOURS, ("x",))]
+    hours = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + overview.HOURS, ("x",))]
     assert any("INDEX events_by_time (happened_at>?)" in step for step in hours)
     asked_first = ("x", 1, "lane", -1, 5)
-    first = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.FIRST_OF_LANE, asked_first)]
+    first = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + deliveries.FIRST_OF_LANE, asked_first)]
     assert any("INDEX deliveries_open (destination_id=? AND lane=? AND event_id>?)" in step for step in first)
     assert not any("TEMP B-TREE" in step for step in first)
-    due = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.NEXT_DUE, (1, "x"))]
+    due = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + deliveries.NEXT_DUE, (1, "x"))]
     assert any("INDEX lanes_waiting (destination_id=? AND due_at>?)" in step for step in due)
-    back = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + deliveries.PULL_BACK, BACK)]
+    back = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + deliveries.PULL_BACK, BACK)]
     assert any("INDEX deliveries_retrying (destination_id=? AND next_attempt_at>?)" in step for step in back)
     for side in (neighbourhood.EARLIER, neighbourhood.LATER):
-        around = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + side, ("[]", 5))]
+        around = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + side, ("[]", 5))]
         by_moment = "h USING COVERING INDEX sighting_hashes_by_moment (key_hash=? AND happened_ms"
         assert any(by_moment in step for step in around)
         assert "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)" in around
         assert not any("TEMP B-TREE" in step for step in around)
     for known, values in ((reported.KNOWN, ("[]",)), (reported.ONE_KNOWN, (1,))):
-        by_id = [row[-1] for row in db.conn.execute("EXPLAIN QUERY PLAN " + known, values)]
+        by_id = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + known, values)]
         assert "SEARCH h USING COVERING INDEX sighting_hashes_by_id (id_hash=?)" in by_id
         assert "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)" in by_id

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.times import Millis
@@ -19,6 +18,7 @@ from reconciler.ledger.coverage.intervals import covered
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.ids import event_ids
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.dead_letters import dead_letters
 from reconciler.ledger.views.status import status
@@ -41,7 +41,7 @@ def expected(version: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def upgraded(version: str, tmp_path: Path) -> Iterator[Database]:
+def upgraded(version: str, tmp_path: Path) -> Iterator[SqliteDatabase]:
     path = tmp_path / "ledger.db"
     path.write_bytes(gzip.decompress((FOLDER / f"{version}.db.gz").read_bytes()))
     with closing(connect(path)) as db:
@@ -52,16 +52,16 @@ def test_there_is_at_least_one() -> None:
     assert RELEASED
 
 
-def test_it_has_every_migration(upgraded: Database) -> None:
+def test_it_has_every_migration(upgraded: SqliteDatabase) -> None:
     assert schema.applied(upgraded) >= schema.migration_names()
     assert upgraded.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
 
-def test_nothing_was_lost(upgraded: Database, expected: dict[str, Any]) -> None:
+def test_nothing_was_lost(upgraded: SqliteDatabase, expected: dict[str, Any]) -> None:
     assert json.loads(json.dumps(contents(upgraded.conn))) == expected
 
 
-def test_every_event_can_be_shown_under_its_id(upgraded: Database, expected: dict[str, Any]) -> None:
+def test_every_event_can_be_shown_under_its_id(upgraded: SqliteDatabase, expected: dict[str, Any]) -> None:
     assert len(expected["events"]) > 5
     for number, kind, happened_at in expected["events"]:
         shown = browse.show(upgraded, number)
@@ -71,7 +71,7 @@ def test_every_event_can_be_shown_under_its_id(upgraded: Database, expected: dic
         assert event_ids(upgraded)(number) == f"evt_{expected['ledger_id']}_{number}"
 
 
-def test_status_counts_its_deliveries(upgraded: Database, expected: dict[str, Any]) -> None:
+def test_status_counts_its_deliveries(upgraded: SqliteDatabase, expected: dict[str, Any]) -> None:
     asked = Asked("https://gitlab.example", True, [], Millis(0))
     found = status(upgraded, asked=asked, keeps={}, expected=Millis(0), now=times.now())
     counted = Counter((name, state) for _, name, state in expected["deliveries"])
@@ -83,14 +83,14 @@ def test_status_counts_its_deliveries(upgraded: Database, expected: dict[str, An
     assert found.projects
 
 
-def test_its_dead_letters_are_listed(upgraded: Database, expected: dict[str, Any]) -> None:
+def test_its_dead_letters_are_listed(upgraded: SqliteDatabase, expected: dict[str, Any]) -> None:
     dead = [number for number, _, state in expected["deliveries"] if state == "dead"]
     listed = dead_letters(upgraded, browse.Filter(), destination=None, limit=100)
     assert dead
     assert sorted(one["id"] for one in listed) == dead
 
 
-def test_its_coverage_can_be_read(upgraded: Database, expected: dict[str, Any]) -> None:
+def test_its_coverage_can_be_read(upgraded: SqliteDatabase, expected: dict[str, Any]) -> None:
     assert expected["covered"]
     for project_id, source in expected["covered"]:
         assert covered(upgraded, project_id, source)

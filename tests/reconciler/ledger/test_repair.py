@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerInUse
 from reconciler.ledger.queue.routes import Route
@@ -17,6 +16,7 @@ from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.damage import beyond_repair, is_noted, note_beyond_repair, note_damage
 from reconciler.ledger.storage.lock import only_service
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep.backup import restore
 from reconciler.ledger.upkeep.repair import look, repair
 from reconciler.ledger.views.search import index_step
@@ -27,7 +27,7 @@ EVENTS = 300
 
 
 def named(kind: str) -> list[str]:
-    db = Database(memory=True)
+    db = SqliteDatabase(sqlite3.connect(":memory:", isolation_level=None))
     schema.upgrade(db)
     return [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,))]
 
@@ -120,7 +120,7 @@ def test_not_beside_a_service(ledger: Path) -> None:
 def test_what_an_earlier_version_wrote_is_not_taken_for_whole(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before="0010_events")
+        schema.migrations.apply(SqliteDatabase(conn).utils, stop_before="0010_events")
     overwrite(path, pages_of(path, "events_by_time"))
     with pytest.raises(LedgerError, match="another version"):
         repair(path)

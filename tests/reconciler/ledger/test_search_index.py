@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import search
 from tests.support.filled import filled
 
@@ -46,16 +46,16 @@ def test_events_that_can_t_be_indexed_are_skipped(tmp_path: Path, spoil: str, wh
     with closing(connect(path)) as db:
         db.execute("PRAGMA foreign_keys = OFF")
         for ident in which:
-            db.conn.execute(spoil, (ident,))
+            db.execute(spoil, (ident,))
         skipped = index_all(db)
         assert set(skipped) == which
         assert len(skipped) == len(which)  # each is named once
         assert index_all(db) == []
-        last = [row for (row,) in db.conn.execute("SELECT max(rowid) FROM search")]
+        last = [row for (row,) in db.execute("SELECT max(rowid) FROM search")]
         assert last == [400]
         with transaction(db):
-            db.conn.execute("UPDATE sightings SET title = NULL, payload = '{}', ref = NULL")
-            db.conn.execute("UPDATE events SET sighting_id = id")
+            db.execute("UPDATE sightings SET title = NULL, payload = '{}', ref = NULL")
+            db.execute("UPDATE events SET sighting_id = id")
         assert findable(db) == set(range(1, 401)) - which
 
 
@@ -64,7 +64,7 @@ def test_a_damaged_index_is_told_as_damage(tmp_path: Path) -> None:
     filled(path, 3)
     with closing(connect(path)) as db:
         index_all(db)
-        db.conn.execute("DELETE FROM search_data")
+        db.execute("DELETE FROM search_data")
     filled(path, 3, first=3)
     with closing(connect(path)) as db, pytest.raises(Exception, match="damaged"):
         index_all(db)

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlite_utils import Database
 
 from reconciler.events.fingerprint import REDACTED
 from reconciler.events.record_sighting import record_sighting
@@ -22,6 +21,7 @@ from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from tests.support.collisions import few_digests, no_digest
 
 NOW = Millis(1_790_000_000_000)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlite_utils import Database
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
@@ -19,6 +18,7 @@ from reconciler.ledger.queue.routes import Candidate, Route, Undecided
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from tests.support import outcomes
 
 BAD = "caf\u00e9 \ud800 \udfff"
@@ -53,10 +53,10 @@ def sighting(number: int, text: str = "x") -> Sighting:
 @given(st.lists(ANY_TEXT, min_size=1, max_size=8))
 def test_every_row_is_written_once_and_in_order(db: Database, texts: list[str]) -> None:
     with transaction(db):
-        db.conn.execute("DELETE FROM meta WHERE name LIKE 'row %'")
-        db.conn.executemany("INSERT INTO meta VALUES (?, ?)", [(f"row {n}", text) for n, text in enumerate(texts)])
-        db.conn.execute("INSERT INTO meta VALUES (:name, :value)", {"name": "row x", "value": texts[0]})
-    written = db.conn.execute("SELECT value FROM meta WHERE name LIKE 'row %' ORDER BY name").fetchall()
+        db.execute("DELETE FROM meta WHERE name LIKE 'row %'")
+        db.executemany("INSERT INTO meta VALUES (?, ?)", [(f"row {n}", text) for n, text in enumerate(texts)])
+        db.execute("INSERT INTO meta VALUES (:name, :value)", {"name": "row x", "value": texts[0]})
+    written = db.execute("SELECT value FROM meta WHERE name LIKE 'row %' ORDER BY name").fetchall()
     assert [value for (value,) in written] == [writable(text) for text in [*texts, texts[0]]]
 
 
@@ -77,7 +77,7 @@ def test_halves_of_one_character_are_put_together() -> None:
 def test_an_event_is_recorded_whatever_its_filter_says(db: Database) -> None:
     with transaction(db):
         record(db, [sighting(1), sighting(2)], now=times.now(), routes=[Route(1, "project", undecided)])
-    found = db.conn.execute("SELECT state, last_error FROM deliveries").fetchall()
+    found = db.execute("SELECT state, last_error FROM deliveries").fetchall()
     assert found == [("dead", "the filter can't decide: caf\u00e9 \ufffd \ufffd")] * 2
 
 
@@ -88,10 +88,10 @@ def test_what_a_destination_answers_and_a_transform_says(db: Database) -> None:
         outcomes.retry(db, failed, pause=times.SECOND, now=times.now())
         outcomes.mark_dead(db, failed)
         destinations.pause(db, 1, BAD, now=times.now())
-    [(error,)] = db.conn.execute("SELECT DISTINCT error FROM attempts").fetchall()
+    [(error,)] = db.execute("SELECT DISTINCT error FROM attempts").fetchall()
     assert error == writable(BAD)
     assert destinations.destination_states(db)[0].paused_why == writable(BAD)
 
 
 def test_what_is_asked_for_may_be_any_text_too(db: Database) -> None:
-    assert db.conn.execute("SELECT count(*) FROM sightings WHERE title = ?", (BAD,)).fetchone() == (0,)
+    assert db.execute("SELECT count(*) FROM sightings WHERE title = ?", (BAD,)).fetchone() == (0,)

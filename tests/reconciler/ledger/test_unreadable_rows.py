@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from sqlite_utils import Database
 from typer.testing import CliRunner
 
 from reconciler.cli.app import command_line
@@ -45,7 +44,9 @@ from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep import failing_parts, reloads
 from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruning
@@ -63,7 +64,7 @@ BODY["object_attributes"] = {"id": 99, "iid": 1, "action": "close", "closed_at":
 
 def values() -> Iterator[tuple[str, str, str]]:
     """Every column of every table, but for those that say which row belongs to which, and what is put there."""
-    db = Database(memory=True)
+    db = SqliteDatabase(sqlite3.connect(":memory:", isolation_level=None))
     schema.upgrade(db)
     for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         if table.startswith(("_", "sqlite_", "search")):

@@ -11,11 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from reconciler.ledger.recording.reported import ONE_KNOWN
 from reconciler.ledger.storage import hashes, schema
 from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from tests.support.released_ledger import FOLDER
 
 UPGRADE = "0013_hashes"
@@ -27,7 +27,7 @@ def ledger(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     path.write_bytes(gzip.decompress((FOLDER / "0.1.0.db.gz").read_bytes()))
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        schema.migrations.apply(Database(conn, recursive_triggers=False), stop_before=UPGRADE)
+        schema.migrations.apply(SqliteDatabase(conn).utils, stop_before=UPGRADE)
         # More than one page of each table, and text that is no UTF-8.
         conn.executescript(
             """
@@ -51,18 +51,18 @@ def content(path: Path) -> list[str]:
 
 def is_upgraded(path: Path) -> bool:
     with closing(sqlite3.connect(path)) as conn:
-        return UPGRADE in schema.applied(Database(conn, recursive_triggers=False))
+        return UPGRADE in schema.applied(SqliteDatabase(conn))
 
 
 def finds_each_sighting(path: Path) -> bool:
     with closing(connect(path)) as db:
-        rows = db.conn.execute(f"SELECT * FROM ({SIGHTINGS}) WHERE id <> 4000").fetchall()
+        rows = db.execute(f"SELECT * FROM ({SIGHTINGS}) WHERE id <> 4000").fetchall()
         assert len(rows) > 3000
         for _, source, source_id, _, _ in rows:
-            [found] = db.conn.execute(ONE_KNOWN, (hashes.id_hash(source, source_id),)).fetchall()
+            [found] = db.execute(ONE_KNOWN, (hashes.id_hash(source, source_id),)).fetchall()
             assert found[:2] == (source, source_id)
         by_key = "SELECT sighting_id FROM sighting_hashes WHERE key_hash = ?"
-        return all((ident,) in db.conn.execute(by_key, (hashes.key_hash(key),)) for ident, _, _, key, _ in rows)
+        return all((ident,) in db.execute(by_key, (hashes.key_hash(key),)) for ident, _, _, key, _ in rows)
 
 
 def test_each_sighting_is_found(ledger: Path) -> None:
@@ -85,7 +85,7 @@ def _upgrade_until(path: Path, statement: str) -> None:
     conn = sqlite3.connect(path, isolation_level=None)
     conn.execute("PRAGMA cache_size = 20")  # pages go to the file's log before the commit
     conn.set_trace_callback(look)
-    schema.migrations.apply(Database(conn, recursive_triggers=False))
+    schema.migrations.apply(SqliteDatabase(conn).utils)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_the_old_ledger(ledger: Path) -> None:
         for more in (0, 10, 30):
             conn.execute(f"PRAGMA max_page_count = {pages + more}")
             with pytest.raises(sqlite3.OperationalError, match="full"):
-                schema.migrations.apply(Database(conn, recursive_triggers=False))
+                schema.migrations.apply(SqliteDatabase(conn).utils)
     assert not is_upgraded(ledger)
     assert content(ledger) == before
     assert finds_each_sighting(ledger)

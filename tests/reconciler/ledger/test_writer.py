@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_utils import Database
 from structlog.testing import capture_logs
 
 from reconciler.events import times
@@ -22,6 +21,8 @@ from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect, touch, transaction
+from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from tests.support.filled import made
 
 
@@ -58,7 +59,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Open]:
 
 
 def put(name: str) -> Any:
-    return lambda db: db.conn.execute("INSERT INTO meta VALUES (?, '')", (name,))
+    return lambda db: db.execute("INSERT INTO meta VALUES (?, '')", (name,))
 
 
 def bug(_: Database) -> None:
@@ -95,16 +96,16 @@ async def test_the_traceback_is_logged_once_a_kind(opened: Open) -> None:
 async def test_a_statement_that_is_wrong_is_a_bug_too(opened: Open) -> None:
     for sql in ("SELECT * FROM nowhere", "INSERT INTO meta VALUES ('ledger_id', '')", "SELEC"):
         with pytest.raises(ChangeFailed):
-            await opened.writer.run(lambda db, sql=sql: db.conn.execute(sql))  # type: ignore[misc]
+            await opened.writer.run(lambda db, sql=sql: db.execute(sql))  # type: ignore[misc]
 
 
 async def test_damage_is_met_by_who_reads_it_alone(opened: Open) -> None:
-    await opened.writer.run(lambda db: db.conn.execute("INSERT INTO search (rowid, kind) VALUES (1, 'push')"))
+    await opened.writer.run(lambda db: db.execute("INSERT INTO search (rowid, kind) VALUES (1, 'push')"))
     with closing(sqlite3.connect(opened.path, isolation_level=None)) as other:
         other.execute("DELETE FROM search_data")
     heard = opened.writer.listener = Heard()
     search = "SELECT rowid FROM search WHERE search MATCH 'push'"
-    damaged = opened.writer.run(lambda db: db.conn.execute(search).fetchall())
+    damaged = opened.writer.run(lambda db: db.execute(search).fetchall())
     sound = opened.writer.run(put("x1"))
     with pytest.raises(LedgerDamaged, match="damaged"):
         await damaged
@@ -186,6 +187,7 @@ async def test_a_file_that_goes_away_during_the_commit_is_noticed_before_the_ans
 
     def and_away(db: Database) -> None:
         put("x1")(db)
+        assert isinstance(db, SqliteDatabase)
         db.conn.set_trace_callback(away)
 
     with pytest.raises(LedgerUnavailable, match="was moved or removed"):

@@ -384,7 +384,7 @@ async def test_a_config_without_names_lets_all_go(house: House) -> None:
 async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: House) -> None:
     await house.round()
     path = house.config.ledger.path
-    shared = SharedLook(lambda: house.config, house.db.files.trouble)
+    shared = SharedLook(lambda: house.config, house.db.trouble)
     shared()
     path.rename(path.with_name("aside"))
     with closing(connect(path)):  # another ledger, and an empty one
@@ -411,7 +411,7 @@ async def test_damage_that_alerting_meets_is_noted(house: House) -> None:
     path = house.config.ledger.path
     house.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     overwrite(path, pages_of(path, "watched"))
-    known = SharedLook(lambda: house.config, house.db.files.trouble)
+    known = SharedLook(lambda: house.config, house.db.trouble)
     alerting = Alerting(lambda: house.config, known=known, ledger=house.ledger)
     assert house.ledger.damage is None
     assert await alerting._review() == LOOK_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_what_follows_each_other_is_one_range() -> None:
 
 @pytest.mark.parametrize("made", [Progress("a"), Progress("a", 7), Progress("a", 9, ((3, 3), (5, 8)))])
 def test_it_is_noted(tmp_path: Path, made: Progress) -> None:
-    with connect(tmp_path / "ledger.db") as db:
+    with closing(connect(tmp_path / "ledger.db")) as db:
         assert progress(db) is None
         with transaction(db):
             note_progress(db, made)

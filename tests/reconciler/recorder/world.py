@@ -20,7 +20,8 @@ from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.connection import LedgerDatabase, connect, transaction
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.recorder.reading import WebhookReader
 from reconciler.recorder.recorder import Recorder
 
@@ -52,7 +53,7 @@ async def append(path: Path, *webhooks: ReceivedWebhook) -> None:
 class Life:
     """A process that records."""
 
-    def __init__(self, db: LedgerDatabase, reader: LedgerDatabase, path: Path, expected: ExpectedTests) -> None:
+    def __init__(self, db: SqliteDatabase, reader: SqliteDatabase, path: Path, expected: ExpectedTests) -> None:
         self.db, self.reader = db, reader
         self.ledger = Ledger(Writer(db, routes=[EVERYTHING]), reader)
         webhooks = WebhookReader(self.ledger.coverage.project_ids(), expected)

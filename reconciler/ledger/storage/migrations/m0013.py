@@ -22,7 +22,7 @@ def _hashes(db: Any) -> None:
         )
         """,
     )
-    hashes.fill(db)
+    hashes.fill(db.conn)
     run(
         db,
         "CREATE INDEX sighting_hashes_by_id ON sighting_hashes (id_hash)",

@@ -1,0 +1,48 @@
+"""What the ledger's operations need of a connection, whichever database has the ledger.
+
+SQL is written once, for SQLite and for PostgreSQL, where both understand it. Parameters are `?`, or `:name`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Rows(Protocol):
+    """The rows that a statement returns, or how many it has changed."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Database(ABC):
+    """A connection to a ledger. A statement belongs to the transaction that is open, or is one of its own."""
+
+    @property
+    @abstractmethod
+    def in_transaction(self) -> bool: ...
+
+    @abstractmethod
+    def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
+        """Run a statement."""
+
+    @abstractmethod
+    def executemany(self, sql: str, rows: Iterable[Parameters], /) -> Rows:
+        """Run a statement once for each of these parameters."""
+
+    @abstractmethod
+    def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
+        """The rows as dictionaries, by column."""
+
+    @abstractmethod
+    def close(self) -> None: ...

@@ -1,0 +1,43 @@
+"""A connection to a ledger in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import sqlite_utils
+
+from reconciler.ledger.storage.database import Database, Parameters
+from reconciler.ledger.storage.files import Files
+
+
+class SqliteDatabase(Database):
+    """A connection to a ledger's file, and the files that it has open, if it is one."""
+
+    def __init__(self, conn: sqlite3.Connection, files: Files | None = None) -> None:
+        self.conn = conn
+        self.files = files
+        self.utils = sqlite_utils.Database(conn, recursive_triggers=False)
+
+    def trouble(self) -> str | None:
+        """Why the files at the ledger's path are not those that are open, if so."""
+        return None if self.files is None else self.files.trouble()
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.conn.in_transaction
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> sqlite3.Cursor:
+        return self.conn.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Parameters], /) -> sqlite3.Cursor:
+        return self.conn.executemany(sql, rows)
+
+    def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
+        rows = self.conn.execute(sql, parameters)
+        names = [column[0] for column in rows.description]
+        return (dict(zip(names, row, strict=True)) for row in rows)
+
+    def close(self) -> None:
+        self.conn.close()

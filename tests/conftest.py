@@ -15,10 +15,12 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from reconciler.ledger.location import Location
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.support.effort import THOROUGH, tries
+from tests.support.ledgers import ENGINES, ledger_location
 from tests.support.service import TOKEN, Service
 
 # How long an example takes proves nothing.
@@ -141,3 +143,10 @@ def at_gitlab(gitlab: Simulator, **reconcile: Any) -> dict[str, Any]:
         "projects": [PROJECT],
         "reconcile": {"interval": "1s", "grace_period": "1ms", "overlap": "10m", **reconcile},
     }
+
+
+@pytest.fixture(params=ENGINES)
+def ledger_at(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]:
+    """Where a test may make a ledger: once in SQLite, once in PostgreSQL."""
+    with ledger_location(request.param, tmp_path) as location:
+        yield location

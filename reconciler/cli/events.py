@@ -29,7 +29,7 @@ from reconciler.cli.filter_hints import filter_hints, print_no_match
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.tables import Listing
 from reconciler.events.texts import pretty_json
-from reconciler.ledger.storage.connection import data_version, opened
+from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.browse import Filter
@@ -150,7 +150,7 @@ def _ledger(config: Path) -> Path:
 def _follow(db: Database, wanted: Filter, last: int, as_json: bool) -> None:
     version = None
     while True:
-        if version != (version := data_version(db)):
+        if version != (version := db.version()):
             while rows := browse.after(db, wanted, event_id=last):
                 last = rows[-1]["id"]
                 _print_lines(rows, as_json)

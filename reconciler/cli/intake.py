@@ -29,8 +29,8 @@ from reconciler.ledger import beside
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import UnrecordedRow
 from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.lock import service_process
-from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.backlog import backlog
 
 PATIENCE_S = 30.0
@@ -162,7 +162,7 @@ def _listing(found: Sequence[UnrecordedRow]) -> Listing:
     return rows
 
 
-def _wait(db: SqliteDatabase, asked: set[int]) -> int:
+def _wait(db: Database, asked: set[int]) -> int:
     """Wait until the service has tried them all. Returns how many it has not."""
     deadline = time.monotonic() + PATIENCE_S
     while (left := len(asked & unrecorded.idents(db, due=True))) and time.monotonic() < deadline:

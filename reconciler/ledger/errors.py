@@ -11,6 +11,10 @@ class LedgerUnavailable(LedgerError):
     """The ledger can't be used at the moment: the disk is full, or the file is locked, unreadable or corrupt."""
 
 
+class LedgerBusy(LedgerUnavailable):
+    """Another connection writes at the moment."""
+
+
 class LedgerDamaged(LedgerUnavailable):
     """A damaged part of the file was to be read or written. Other parts may be intact."""
 

@@ -29,7 +29,7 @@ from reconciler.ledger.recording.operations import RecordingOperations
 from reconciler.ledger.recording.record import BatchResult, preview, record
 from reconciler.ledger.recording.reported import reported_keys
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.connection import data_version, opened, touch
+from reconciler.ledger.storage.connection import opened, touch
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.ledger_reader import LedgerReader
@@ -132,7 +132,7 @@ class Ledger:
     def version(self) -> Awaitable[int]:
         """A number that changes when another process has committed to the ledger."""
         # Asked of the writer's connection, whose number does not change with its own commits.
-        return self._write(data_version)
+        return self._write(lambda db: db.version())
 
     def index_next(self) -> Awaitable[Indexed]:
         """Add the next events to the search index."""

@@ -28,10 +28,9 @@ from reconciler.ledger.listener import Committed, Listener
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import BatchResult, record
-from reconciler.ledger.storage.connection import commit, explain, is_busy, is_damage, is_of_search_index, is_trouble
+from reconciler.ledger.storage.connection import explain, is_busy, is_damage, is_of_search_index, is_trouble
 from reconciler.ledger.storage.damage import note_damage
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 T = TypeVar("T")
 Reported = TypeVar("Reported")
@@ -88,7 +87,7 @@ class Writer:
 
     def __init__(
         self,
-        db: SqliteDatabase,
+        db: Database,
         *,
         routes: Sequence[Route] = (),
         listener: Listener | None = None,
@@ -102,7 +101,7 @@ class Writer:
         self._trouble: str | None = None
         self._logged_at = 0.0
         self._bugs: set[str] = set()
-        self._db.execute("PRAGMA busy_timeout = 0")  # waiting is done without stopping the event loop
+        self._db.set_patience(0)  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
         self._scheduled = False
         self._committing: _Written | None = None
@@ -174,7 +173,7 @@ class Writer:
         batch = self._take_batch()
         try:
             written = self._write(batch)
-            committing = self._loop.run_in_executor(self._disk, commit, self._db)
+            committing = self._loop.run_in_executor(self._disk, self._db.commit)
         except Exception as error:  # whatever it is, each change's future must get it
             self._give_up(batch, error)
         else:
@@ -193,8 +192,8 @@ class Writer:
     def _write(self, batch: list[_Change]) -> _Written:
         began = time.monotonic()
         if self._db.in_transaction:  # a rollback failed before
-            self._db.execute("ROLLBACK")
-        self._db.execute("BEGIN IMMEDIATE")
+            self._db.rollback()
+        self._db.begin()
         sightings = [s for change in batch for s in change.sightings]
         result = record(self._db, sightings, now=times.now(), routes=self.routes)
         results = [change.run(self._db) if change.run else None for change in batch]
@@ -227,10 +226,10 @@ class Writer:
         """The batch's transaction failed: undo it, and try again where that can help."""
         try:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-        except sqlite3.Error as also:
-            log.error("a rollback failed", reason=explain(also))
-        if isinstance(error, sqlite3.Error) and is_busy(error) and not self._out_of_patience(batch):
+                self._db.rollback()
+        except (sqlite3.Error, LedgerUnavailable) as also:
+            log.error("a rollback failed", reason=_reason(also))
+        if is_busy(error) and not self._out_of_patience(batch):
             self._waiting.extendleft(reversed(batch))
             self._scheduled = True
             self._loop.call_later(BUSY_PAUSE_S, self._flush)

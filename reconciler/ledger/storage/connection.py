@@ -7,8 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import overload
 
-from reconciler.ledger.errors import LedgerBehind, LedgerDamaged, LedgerError, LedgerInUse, LedgerUnavailable
+from reconciler.ledger.errors import (
+    LedgerBehind,
+    LedgerBusy,
+    LedgerDamaged,
+    LedgerError,
+    LedgerInUse,
+    LedgerUnavailable,
+)
+from reconciler.ledger.location import Location, PostgresUrl
 from reconciler.ledger.storage import meta, schema
 from reconciler.ledger.storage.any_text import AnyText
 from reconciler.ledger.storage.database import Database
@@ -53,14 +62,24 @@ REPAIR = (
 )
 
 
-def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> SqliteDatabase:
-    """Open a ledger's file. It is created and upgraded as needed.
+@overload
+def connect(path: Path, *, patience_s: float = ..., readonly: bool = ...) -> SqliteDatabase: ...
+@overload
+def connect(path: Location, *, patience_s: float = ..., readonly: bool = ...) -> Database: ...
+def connect(path: Location, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool = False) -> Database:
+    """Open a ledger. It is created and upgraded as needed.
 
-    `patience_s` is how long a statement waits for another process's lock. With `readonly` nothing is created,
-    upgraded or written.
+    `patience_s` is how long a write transaction waits for another one. With `readonly` nothing is created, upgraded
+    or written.
 
-    Raises LedgerError if the file can't be used, with what to do.
+    Raises LedgerError if it can't be used, with what to do.
     """
+    if isinstance(path, PostgresUrl):
+        return _connect_to_server(path, patience_s=patience_s, readonly=readonly)
+    return _open_file(path, patience_s=patience_s, readonly=readonly)
+
+
+def _open_file(path: Path, *, patience_s: float, readonly: bool) -> SqliteDatabase:
     if readonly and not path.exists():
         raise LedgerError(f"{path}: there is no ledger yet; `gitlab-reconciler serve` makes it")
     try:
@@ -103,19 +122,39 @@ def connect(path: Path, *, patience_s: float = BESIDE_PATIENCE_S, readonly: bool
     return db
 
 
+def _connect_to_server(url: PostgresUrl, *, patience_s: float, readonly: bool) -> Database:
+    try:
+        from reconciler.ledger.storage import postgresql, postgresql_schema
+    except ImportError as error:
+        raise LedgerError(f"{url}: needs `pip install 'gitlab-reconciler[postgresql]'`: {error}") from error
+    db = postgresql.connect(url.value, patience_s=patience_s, readonly=readonly)
+    try:
+        postgresql_schema.check(db, str(url), may_upgrade=not readonly)
+        if not readonly:
+            postgresql_schema.upgrade(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 @contextmanager
-def opened(path: Path, *, readonly: bool = False) -> Iterator[SqliteDatabase]:
-    """A ledger, open for as long as the block lasts. SQLite's errors about the file are raised with its path, and
-    with what to do.
+def opened(path: Location, *, readonly: bool = False) -> Iterator[Database]:
+    """A ledger, open for as long as the block lasts. Errors about its file, or its server, are raised with what to
+    do.
 
     Unless `readonly`, it is created or upgraded first, if no service has it: a service of an earlier version could
     not go on with the new tables. Raises LedgerError.
     """
+    if isinstance(path, PostgresUrl):
+        with closing(connect(path, readonly=readonly)) as db:
+            yield db
+        return
     if not readonly:
         _bring_up(path)
-    with closing(connect(path, readonly=readonly)) as db:
+    with closing(connect(path, readonly=readonly)) as file:
         try:
-            yield db
+            yield file
         except sqlite3.Error as error:
             if not is_trouble(error):
                 raise
@@ -150,7 +189,7 @@ def _behind(path: Path) -> str | None:
 
 
 @contextmanager
-def look_at(path: Path, trouble: Callable[[], str | None]) -> Iterator[SqliteDatabase]:
+def look_at(path: Location, trouble: Callable[[], str | None]) -> Iterator[Database]:
     """A running service's ledger, for a part of that service to read. `trouble` says why the files at the path are
     not those that the service has open, if so (`Files.trouble`).
 
@@ -186,9 +225,14 @@ def explain(error: sqlite3.Error) -> str:
     return f"{advice} ({error})" if advice else str(error)
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: BaseException) -> bool:
     """Whether it may help to try again in a moment."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    if isinstance(error, LedgerBusy):
+        return True
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
 
 
 def is_trouble(error: BaseException) -> bool:
@@ -220,12 +264,6 @@ def touch(db: Database) -> None:
     meta.put(db, "ready", "")
 
 
-def data_version(db: Database) -> int:
-    """A number that changes when another process has committed to the ledger."""
-    version: int = db.execute("PRAGMA data_version").fetchone()[0]
-    return version
-
-
 @contextmanager
 def transaction(db: Database) -> Iterator[Database]:
     """One write transaction. It is on disk when the block ends, or rolled back if the block raises.
@@ -233,13 +271,13 @@ def transaction(db: Database) -> Iterator[Database]:
     Raises LedgerUnavailable if the ledger can't be written.
     """
     try:
-        db.execute("BEGIN IMMEDIATE")
+        db.begin()
         try:
             yield db
-            commit(db)
+            db.commit()
         except BaseException:
             if db.in_transaction:
-                db.execute("ROLLBACK")
+                db.rollback()
             raise
     except sqlite3.Error as error:
         if not is_trouble(error):
@@ -247,19 +285,3 @@ def transaction(db: Database) -> Iterator[Database]:
         if isinstance(db, SqliteDatabase) and db.files is not None:
             raise _unusable(db.files.path, error) from error
         raise LedgerUnavailable(explain(error)) from error
-
-
-def commit(db: Database) -> None:
-    """Commit, and verify that the open files are those at the ledger's path.
-
-    Raises LedgerUnavailable if other files are there, even if they were replaced during the commit.
-    """
-    _verify(db)
-    db.execute("COMMIT")
-    _verify(db)
-
-
-def _verify(db: Database) -> None:
-    trouble = db.trouble() if isinstance(db, SqliteDatabase) else None
-    if trouble is not None:
-        raise LedgerUnavailable(trouble)

@@ -28,6 +28,26 @@ class Rows(Protocol):
 class Database(ABC):
     """A connection to a ledger. A statement belongs to the transaction that is open, or is one of its own."""
 
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin a write transaction. One writes at a time: it waits for the others."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Put the transaction on disk. Raises LedgerUnavailable if that can't be verified."""
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """Undo the transaction."""
+
+    @abstractmethod
+    def set_patience(self, seconds: float) -> None:
+        """How long `begin` waits for others. With 0 it fails at once, with an error that `is_busy`."""
+
+    @abstractmethod
+    def version(self) -> int:
+        """A number that changes when another connection has committed."""
+
     @property
     @abstractmethod
     def in_transaction(self) -> bool: ...

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlite_utils
 
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage.database import Database, Parameters
 from reconciler.ledger.storage.files import Files
 
@@ -23,6 +24,31 @@ class SqliteDatabase(Database):
     def trouble(self) -> str | None:
         """Why the files at the ledger's path are not those that are open, if so."""
         return None if self.files is None else self.files.trouble()
+
+    def begin(self) -> None:
+        self.conn.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit, and verify that the open files are those at the ledger's path, even if they were replaced during
+        the commit.
+        """
+        self._verify()
+        self.conn.execute("COMMIT")
+        self._verify()
+
+    def _verify(self) -> None:
+        if (trouble := self.trouble()) is not None:
+            raise LedgerUnavailable(trouble)
+
+    def rollback(self) -> None:
+        self.conn.execute("ROLLBACK")
+
+    def set_patience(self, seconds: float) -> None:
+        self.conn.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
+
+    def version(self) -> int:
+        version: int = self.conn.execute("PRAGMA data_version").fetchone()[0]
+        return version
 
     @property
     def in_transaction(self) -> bool:

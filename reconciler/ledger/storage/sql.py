@@ -1,0 +1,15 @@
+"""SQL that SQLite and PostgreSQL write differently. Everything else is written once, for both."""
+
+from __future__ import annotations
+
+
+class Sql(str):
+    """A statement for SQLite, and the same one for PostgreSQL. Both take the same parameters."""
+
+    postgresql: str
+    __slots__ = ("postgresql",)
+
+    def __new__(cls, sqlite: str, *, postgresql: str) -> Sql:
+        made = super().__new__(cls, sqlite)
+        made.postgresql = postgresql
+        return made

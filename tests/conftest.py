@@ -15,7 +15,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from reconciler.ledger.location import Location
+from reconciler.location import Location
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator

@@ -38,8 +38,8 @@ from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
 from reconciler.ledger.ledger import Ledger, open_beside
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.connection import opened
-from reconciler.ledger.storage.lock import service_process
+from reconciler.ledger.storage.connection import opened, there_is
+from reconciler.ledger.storage.served import is_served
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views.unknowns import Unknown, unknowns
 from reconciler.polling import backfill as reading
@@ -102,7 +102,7 @@ def backfill(
         )
     except KeyboardInterrupt:
         fail("interrupted: what was read is kept; run the same command again to continue")
-    with opened(loaded.ledger.path, readonly=True) as db:
+    with opened(loaded.ledger.location, readonly=True) as db:
         now = times.now()
         unknown = unknowns(db, asked(loaded, now), now=now)
     _print(reports, groups, unknown, window, dry_run=dry_run, as_json=as_json)
@@ -130,9 +130,9 @@ def _window(since: str, until: str | None, config: Config) -> Interval:
 
 def _not_pruned(config: Config, window: Interval) -> None:
     """Refuse a range with pruned events: they would be recorded as new and delivered again."""
-    if not config.ledger.path.exists():
+    if not there_is(config.ledger.location):
         return
-    with opened(config.ledger.path, readonly=True) as db:
+    with opened(config.ledger.location, readonly=True) as db:
         pruned = prune.horizon(db)
     if pruned is not None and window.start <= pruned:
         fail(
@@ -154,7 +154,7 @@ async def _backfill(
     """A report for each project, and the error for each group that could not be read."""
     if window is not None:
         err.print(f"Reading {times.iso(window.start)} to {times.iso(window.end)} (UTC).")
-    async with open_beside(config.ledger.path) as ledger:
+    async with open_beside(config.ledger.location) as ledger:
         if not no_forward and not dry_run:
             ledger.set_routes(await _routes(config, ledger))
         polling = reconciling(config, ledger=ledger, details=details)
@@ -177,7 +177,7 @@ async def _routes(config: Config, ledger: Ledger) -> list[Route]:
     """Where new events are delivered. Only `serve` activates destinations; before its first run there are none, and
     they are added as it would.
     """
-    served = service_process(config.ledger.path) is not None
+    served = is_served(config.ledger.location)
     wanted = [] if served else [as_spec(one) for one in config.destinations]
     ids = await ledger.queue.add_destinations(wanted)
     for one in config.destinations:

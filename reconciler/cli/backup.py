@@ -9,10 +9,22 @@ import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, err, fail, out, print_json, read_config
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    err,
+    fail,
+    ledger_file,
+    out,
+    print_json,
+    read_config,
+)
 from reconciler.cli.resend import YesOption
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import Copy
+
+DUMP = "use PostgreSQL's own backups, like pg_dump"
 
 
 def backup(
@@ -21,15 +33,13 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy the ledger and check the copy. Safe while `serve` is running."""
-    loaded = read_config(config)
+    path = ledger_file(read_config(config), DUMP)
     with Progress(
         TextColumn("copying"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), console=err,
         disable=not err.is_terminal,
     ) as progress:  # fmt: skip
         task = progress.add_task("copying", total=None)
-        made = copying.backup(
-            loaded.ledger.path, target, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        made = copying.backup(path, target, lambda done, total: progress.update(task, completed=done, total=total))
     _report(made, f"Backup: {made.path}", as_json)
 
 
@@ -45,15 +55,15 @@ def restore(
     start, as far as GitLab still has them, and delivered again with new IDs, because the backup does not contain
     their old ones.
     """
-    loaded = read_config(config)
+    path = ledger_file(read_config(config), DUMP)
     found = copying.inspect(source)
     err.print(f"{source} is intact: {_words(found)}.")
-    if not yes and not typer.confirm(f"Replace {loaded.ledger.path} with it?", err=True):
+    if not yes and not typer.confirm(f"Replace {path} with it?", err=True):
         fail("nothing was changed")
-    restored, aside = copying.restore(source, loaded.ledger.path)
+    restored, aside = copying.restore(source, path)
     if aside is not None and not as_json:
         out.print(f"The previous ledger is now {aside}.")
-    _report(restored, f"Restored to {loaded.ledger.path}", as_json)
+    _report(restored, f"Restored to {path}", as_json)
 
 
 def _report(copy: Copy, what: str, as_json: bool) -> None:

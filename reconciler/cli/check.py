@@ -37,7 +37,7 @@ from reconciler.forwarding.kind import Kind
 from reconciler.ledger import beside
 from reconciler.ledger.coverage import downtime, runs, source_state
 from reconciler.ledger.errors import LedgerBehind, LedgerError
-from reconciler.ledger.storage.connection import connect, opened
+from reconciler.ledger.storage.connection import connect, opened, there_is
 from reconciler.ledger.views.unknowns import unknowns
 from reconciler.polling.knowledge import asked
 from reconciler.sources import answers
@@ -131,7 +131,7 @@ def _findings(config: Config, file: str) -> Iterator[Finding]:
 def _filters(config: Config) -> Iterator[Finding]:
     """Filters that let nothing through so far. A ledger that can't be read was reported."""
     try:
-        with opened(config.ledger.path, readonly=True) as db:
+        with opened(config.ledger.location, readonly=True) as db:
             found = doubts(config, db)
     except LedgerError:
         return
@@ -141,10 +141,10 @@ def _filters(config: Config) -> Iterator[Finding]:
 
 def _unknown(config: Config) -> Iterator[Finding]:
     """What the service could not read when it last tried. Whether that is so now, the other findings say."""
-    if not config.ledger.path.exists():
+    if not there_is(config.ledger.location):
         return
     try:
-        with opened(config.ledger.path, readonly=True) as db:
+        with opened(config.ledger.location, readonly=True) as db:
             now = times.now()
             ever = downtime.life(db).alive_at is not None  # before the first start nobody could read anything
             found = unknowns(db, asked(config, now), now=now) if ever else []
@@ -292,9 +292,9 @@ def _address(destination: Destination) -> str:
 
 
 def _ledger(config: Config) -> Finding:
-    path = config.ledger.path
+    path = config.ledger.location
     try:
-        if path.exists():
+        if there_is(path):
             connect(path, readonly=True).close()  # raises where an earlier version wrote it: that is left as it is
         with opened(path) as db:
             beside.check_writable(db)

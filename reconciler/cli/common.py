@@ -90,6 +90,14 @@ LimitOption = Annotated[
 DEFAULT_CONFIG = Path("config.yaml")
 
 
+def ledger_file(config: Config, what: str) -> Path:
+    """The ledger's file, for a command that is about one. `what` says what to do instead with one in PostgreSQL."""
+    location = config.ledger.location
+    if not isinstance(location, Path):
+        fail(f"the ledger is in PostgreSQL ({location}): {what}", USAGE)
+    return location
+
+
 def read_config(file: Path) -> Config:
     """The config. Raises ConfigError, which ends the program with exit code 2 (see `failing`)."""
     from reconciler.config.load import load  # most of what a command imports, and `--version` needs none of it

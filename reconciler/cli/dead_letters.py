@@ -62,7 +62,7 @@ def list_dead(
 ) -> None:
     """List dead letters, newest last. With --json, print one JSON object per line."""
     wanted = _filter(project, kind, since, until)
-    with opened(read_config(config).ledger.path, readonly=True) as db:
+    with opened(read_config(config).ledger.location, readonly=True) as db:
         rows = dead_letters.dead_letters(db, wanted, destination=destination, limit=limit)
         if not rows:
             hints = filter_hints(db, wanted, destination=destination)
@@ -106,7 +106,7 @@ def show(
     Secrets in the request are redacted.
     """
     loaded = read_config(config)
-    with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
+    with opened(loaded.ledger.location, readonly=True) as db, Renderer(db, loaded) as renderer:
         [event_id] = numbers(db, [event])
         found = [
             row for row in dead_letters.dead_letters_of(db, event_id) if destination in (None, row["destination"])

@@ -40,7 +40,7 @@ from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.destinations import DestinationState
 from reconciler.ledger.queue.opening import candidates_of
 from reconciler.ledger.queue.routes import Candidate, Undecided
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import opened, there_is
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse, status
 from reconciler.ledger.views.browse import Filter
@@ -64,8 +64,8 @@ def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption
     loaded = read_config(config)
     wanted = {one.name: one for one in loaded.destinations}
     known: dict[str, status.DestinationStatus] = {}
-    if loaded.ledger.path.exists():
-        with opened(loaded.ledger.path, readonly=True) as db:
+    if there_is(loaded.ledger.location):
+        with opened(loaded.ledger.location, readonly=True) as db:
             known = {one.name: one for one in status.destination_statuses(db)}
     rows = [_row(name, wanted.get(name), known.get(name)) for name in sorted(wanted.keys() | known.keys())]
     if as_json:
@@ -108,7 +108,7 @@ def test(
         send_trial(loaded, destination, bodies=bodies, as_json=as_json)
         return
     start, end = time_range(since, until)
-    with opened(loaded.ledger.path, readonly=True) as db, Renderer(db, loaded) as renderer:
+    with opened(loaded.ledger.location, readonly=True) as db, Renderer(db, loaded) as renderer:
         wanted = Filter(since=start, until=end)
         events = browse.newest(db, wanted, limit=limit)
         results = [_try(db, renderer, destination, event, bodies=bodies or as_json) for event in events]
@@ -179,7 +179,7 @@ def remove(
     loaded = read_config(config)
     if name in [one.name for one in loaded.destinations]:
         fail(f"{name} is in {config}: take it out and run `reload` first", USAGE)
-    with opened(loaded.ledger.path) as db:
+    with opened(loaded.ledger.location) as db:
         one = _known(db, name)
         if one.active:
             fail(f"{name} is not in {config}, but the service still delivers to it: run `reload` first")
@@ -198,9 +198,9 @@ def remove(
 def _destination(config: Path, name: str) -> Iterator[tuple[Database, DestinationState]]:
     """The ledger, open for writing, and one of its destinations."""
     loaded = read_config(config)
-    if not loaded.ledger.path.exists():
-        fail(f"{loaded.ledger.path}: there is no ledger yet")
-    with opened(loaded.ledger.path) as db:
+    if not there_is(loaded.ledger.location):
+        fail(f"{loaded.ledger.location}: there is no ledger yet")
+    with opened(loaded.ledger.location) as db:
         yield db, _known(db, name)
 
 

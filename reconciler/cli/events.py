@@ -33,6 +33,7 @@ from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.browse import Filter
+from reconciler.location import Location
 
 FOLLOW_S = 0.2
 
@@ -143,8 +144,8 @@ def _recovered(sighting: dict[str, Any]) -> str:
     return f"{sighting['source']}: rebuilt as a webhook payload; unknown: {fields}"
 
 
-def _ledger(config: Path) -> Path:
-    return read_config(config).ledger.path
+def _ledger(config: Path) -> Location:
+    return read_config(config).ledger.location
 
 
 def _follow(db: Database, wanted: Filter, last: int, as_json: bool) -> None:

@@ -43,7 +43,7 @@ def gaps(
     it now.
     """
     loaded = read_config(config)
-    with opened(loaded.ledger.path, readonly=True) as db:
+    with opened(loaded.ledger.location, readonly=True) as db:
         known = look(db, loaded, times.now())
         complete = [_covered(one) for one in intervals.covered_intervals(db)]
         paths = {ident: path for path, ident in runs.project_paths(db).items()}

@@ -223,7 +223,7 @@ def _run(config: Config, work: Callable[[Reconciling], Coroutine[Any, Any, T]]) 
     logs.set_up("warning")
 
     async def main() -> T:
-        async with open_beside(config.ledger.path) as ledger:
+        async with open_beside(config.ledger.location) as ledger:
             polling = reconciling(config, ledger=ledger)
             try:
                 return await work(polling)

@@ -28,9 +28,9 @@ from reconciler.cli.tables import Listing
 from reconciler.ledger import beside
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import UnrecordedRow
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import opened, there_is
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.lock import service_process
+from reconciler.ledger.storage.served import is_served
 from reconciler.ledger.views.backlog import backlog
 
 PATIENCE_S = 30.0
@@ -56,7 +56,7 @@ def webhooks() -> None:
 @app.command("list")
 def list_(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """List the webhooks that could not be recorded, newest first, and say how many wait to be recorded."""
-    with opened(read_config(config).ledger.path, readonly=True) as db:
+    with opened(read_config(config).ledger.location, readonly=True) as db:
         waits, found = backlog(db), unrecorded.unrecorded(db)
     if as_json:
         print_json({"backlog": msgspec.to_builtins(waits), "unrecorded": msgspec.to_builtins(found)})
@@ -74,7 +74,7 @@ def show(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Write the body of a webhook that could not be recorded to stdout, unchanged."""
-    with opened(read_config(config).ledger.path, readonly=True) as db:
+    with opened(read_config(config).ledger.location, readonly=True) as db:
         found = unrecorded.body(db, ident)
     if found is None:
         fail(_no_such([ident]))
@@ -96,14 +96,14 @@ def retry(
     A running service does this at once, otherwise its next start. A start retries all of them by itself, except those
     that ended the worker.
     """
-    path = read_config(config).ledger.path
+    path = read_config(config).ledger.location
     with opened(path) as db:
         known = unrecorded.idents(db)
         asked = set(idents) if idents else known
         if unknown := sorted(asked - known):
             fail(_no_such(unknown))
         marked = beside.retry_unrecorded(db, sorted(asked))
-        runs = service_process(path) is not None
+        runs = is_served(path)
         left = _wait(db, asked) if runs and marked else marked
         kept = len(asked & unrecorded.idents(db))
     if as_json:
@@ -134,11 +134,11 @@ def discard(
 
     `intake show` writes the body of one, for example to a file. Those that are still to be tried are not discarded.
     """
-    path = read_config(config).ledger.path
-    if not path.exists():
+    path = read_config(config).ledger.location
+    if not there_is(path):
         fail(f"{path}: there is no ledger yet")
     with opened(path) as db:
-        done = beside.discard_unrecorded(db, idents, is_served=lambda: service_process(path) is not None)
+        done = beside.discard_unrecorded(db, idents, is_served=lambda: is_served(path))
     if done.unknown:
         fail(f"{_no_such(done.unknown)}; nothing was changed")
     if done.untried:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from reconciler.config.models import Config
 from reconciler.ledger.storage.lock import service_process
@@ -11,7 +12,8 @@ from reconciler.service.listen_addresses import listening, trouble
 
 def ports(config: Config) -> Iterator[tuple[str, str | None]]:
     """Each port, and what is wrong with it. A service running on this ledger may use its ports."""
-    ours = service_process(config.ledger.path)
+    location = config.ledger.location
+    ours = service_process(location) if isinstance(location, Path) else None
     for name, host, port in listening(config):
         where = f"{name}: port {port} of {host}"
         why = trouble(host, port)

@@ -7,7 +7,7 @@ import msgspec
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, fail, out, print_json, read_config
 from reconciler.events import times
 from reconciler.ledger import beside
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import opened, there_is
 from reconciler.service.jobs import keep
 
 
@@ -18,9 +18,9 @@ def prune(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     while `serve` is running.
     """
     loaded = read_config(config)
-    if not loaded.ledger.path.exists():
-        fail(f"{loaded.ledger.path}: there is no ledger yet")
-    with opened(loaded.ledger.path) as db:
+    if not there_is(loaded.ledger.location):
+        fail(f"{loaded.ledger.location}: there is no ledger yet")
+    with opened(loaded.ledger.location) as db:
         pruned = beside.prune(db, keep(loaded.retention), now=times.now())
     found = msgspec.to_builtins(pruned)
     if as_json:

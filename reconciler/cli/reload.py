@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, out, read_config, say
+from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, ledger_file, out, read_config, say
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.lock import service_process
@@ -22,10 +22,10 @@ def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Make the running service read its config again, without missing a webhook. Same as SIGHUP.
 
     A receiver and a worker that run alone (`serve --only`) are both asked, and each is reported. Ports, host names,
-    `admin.token`, `receiver.keep_alive`, `ledger.path` and `gitlab.url` need a restart. A config that changes one of
+    `admin.token`, `receiver.keep_alive`, the ledger and `gitlab.url` need a restart. A config that changes one of
     them, or has mistakes, is refused, and the service continues with the old one.
     """
-    path = read_config(config).ledger.path
+    path = ledger_file(read_config(config), "send SIGHUP to each of its services")
     service, receivers = service_process(path), running(intake_path(path))
     if service is None and not receivers:
         fail(f"no service is running on {path}")

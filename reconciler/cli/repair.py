@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, err, out, print_json, read_config
+from reconciler.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    err,
+    ledger_file,
+    out,
+    print_json,
+    read_config,
+)
 from reconciler.ledger.upkeep.repair import repair as repair_ledger
 
 
@@ -13,7 +22,7 @@ def repair(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     next to it (so there must be space for both). If a table is damaged, data is lost: nothing is changed then, and
     you have to restore a backup.
     """
-    path = read_config(config).ledger.path
+    path = ledger_file(read_config(config), "PostgreSQL checks and repairs its own files")
     aside = repair_ledger(path, lambda what: err.print(f"{what} …"))
     if as_json:
         print_json(

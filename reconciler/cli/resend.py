@@ -23,7 +23,7 @@ from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue import resend as reopening
 from reconciler.ledger.queue.resend import EVENTS_A_STEP, ResendRequest
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import opened, there_is
 from reconciler.ledger.storage.database import Database
 
 STEPS_A_SECOND = 5
@@ -52,9 +52,9 @@ def resend(
     if destination is not None and destination not in [known.name for known in config.destinations]:
         fail(f"no destination named {destination!r} in {file}", USAGE)
     per_second = _rate(rate)
-    if not config.ledger.path.exists():
-        fail(f"{config.ledger.path}: there is no ledger yet")
-    with opened(config.ledger.path) as db:
+    if not there_is(config.ledger.location):
+        fail(f"{config.ledger.location}: there is no ledger yet")
+    with opened(config.ledger.location) as db:
         wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
         _check_ids(db, wanted)
         ids = {one.name: one.id for one in destinations.destination_states(db) if one.active}

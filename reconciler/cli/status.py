@@ -22,7 +22,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     """Show what is unknown, the coverage and gaps of each project, and the pending events of each destination."""
     loaded = read_config(config)
     now = times.now()
-    with opened(loaded.ledger.path, readonly=True) as db:
+    with opened(loaded.ledger.location, readonly=True) as db:
         found = read_status(db, asked=asked(loaded, now), keeps=keeps(), expected=expected(loaded, now), now=now)
     if as_json:
         print_json(msgspec.to_builtins(found))

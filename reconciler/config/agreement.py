@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from reconciler.config.mistakes import Path_, spell
+from reconciler.location import Location
 
 Clash = tuple[Path_, str, Path_]
 """A key, the message, and the key that it conflicts with."""
@@ -47,9 +48,9 @@ def _is_any(host: str) -> bool:
         return False
 
 
-def files(ledger: Path, written: Sequence[object]) -> Iterator[Clash]:
+def files(ledger: Location, written: Sequence[object]) -> Iterator[Clash]:
     """Destinations that would write to the ledger, or to the file of another destination."""
-    taken: dict[Path, Path_] = {ledger.resolve(): ("ledger", "path")}
+    taken: dict[Path, Path_] = {ledger.resolve(): ("ledger", "path")} if isinstance(ledger, Path) else {}
     for place, path in enumerate(written):
         if isinstance(path, Path):
             here = ("destinations", place, "path")

@@ -158,6 +158,20 @@ def _signing_key(secret: SecretStr) -> SecretStr:
     return SecretStr(f"whsec_{padded}")
 
 
+def _postgres_uri(secret: SecretStr) -> SecretStr:
+    uri = secret.get_secret_value()
+    if not uri.startswith(("postgresql://", "postgres://")) or re.search(r"[\s\x00-\x1f\x7f]", uri):
+        raise ValueError("should be a URI like postgresql://user:password@host/database")
+    try:
+        _ = urlsplit(uri).port
+    except ValueError:  # its message may contain part of a password
+        raise ValueError(
+            "should be a URI like postgresql://user:password@host/database: is the port a number, and is "
+            "every special character of the password written as %XX?"
+        ) from None
+    return secret
+
+
 def _text(value: Any) -> Any:
     """Require quotes: YAML reads digits as a number, `007` as 7, and `yes` as true."""
     if value is None or isinstance(value, str | SecretStr):
@@ -179,6 +193,7 @@ ReceiverUrl = Annotated[str, AfterValidator(_receiver_url)]
 Host = Annotated[str, Field(min_length=1), AfterValidator(_host)]
 SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
 Secret = Annotated[SecretStr, Field(min_length=1), BeforeValidator(_text)]
+PostgresUri = Annotated[SecretStr, AfterValidator(_postgres_uri), BeforeValidator(_text)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret), BeforeValidator(_text)]
 """A secret that is sent in a header."""
 

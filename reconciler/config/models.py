@@ -15,6 +15,7 @@ from reconciler.config.basics import (
     HeaderSecret,
     Host,
     Name,
+    PostgresUri,
     ReceiverUrl,
     Secret,
     Section,
@@ -25,6 +26,7 @@ from reconciler.config.gitlab_names import GroupName, ProjectName
 from reconciler.config.guessing import SHORTEST_TOKEN, guessable
 from reconciler.config.mistakes import Misplaced
 from reconciler.config.units import Duration, Size
+from reconciler.location import Location, PostgresUrl
 
 SourceName = Literal[
     "hook_log",
@@ -141,11 +143,28 @@ class Receiver(Section):
 
 
 class LedgerConfig(Section):
-    """The SQLite file that holds all data."""
+    """The SQLite file, or the PostgreSQL database, that holds all data."""
 
     path: FileToWrite = Field(
         Path("ledger.db"), validate_default=True, description="Path of the SQLite file, relative to the config file."
     )
+    url: PostgresUri | None = Field(
+        None,
+        description="URI of a PostgreSQL database, like postgresql://user:password@host/database. Use it instead of "
+        "`path` to run the service on several machines.",
+    )
+    url_file: Path | None = Field(None, description="File that contains the URI.")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> LedgerConfig:
+        if self.url is not None and "path" in self.model_fields_set:
+            raise Misplaced((("path",), "can't be used with `url`: the ledger is one of them", ("url",)))
+        return self
+
+    @property
+    def location(self) -> Location:
+        """Where the ledger is."""
+        return self.path if self.url is None else PostgresUrl(self.url.get_secret_value())
 
 
 class Reconcile(Section):
@@ -292,7 +311,7 @@ class Config(Section):
                 admin=(self.admin.host, self.admin.port),
                 metrics=(self.metrics.host, self.metrics.port),
             ),
-            *agreement.files(self.ledger.path, [getattr(one, "path", None) for one in self.destinations]),
+            *agreement.files(self.ledger.location, [getattr(one, "path", None) for one in self.destinations]),
         ]
         if found:
             raise Misplaced(*found)

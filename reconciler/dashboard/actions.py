@@ -30,7 +30,7 @@ def replay_dead_letters(config: Config, destination: str | None, kind: str | Non
 
 def change_destination(config: Config, name: str, act: str) -> str:
     """Pause or resume a destination. Returns a text that says what was done."""
-    with opened(config.ledger.path) as db:
+    with opened(config.ledger.location) as db:
         one = next((one for one in destinations.destination_states(db) if one.name == name), None)
         if one is None or act not in ("pause", "resume"):
             return "There is no such destination."
@@ -43,7 +43,7 @@ def change_destination(config: Config, name: str, act: str) -> str:
 
 def _replay(config: Config, wanted: ResendRequest, destination: str | None) -> int:
     done = 0
-    with opened(config.ledger.path) as db:
+    with opened(config.ledger.location) as db:
         ids = {one.name: one.id for one in destinations.destination_states(db) if one.active}
         chosen = [one for one in config.destinations if destination in (None, one.name)]
         for route in routes(chosen, ids):

@@ -113,7 +113,7 @@ class _Pages:
         event_id = _whole(str(request.path_params["event_id"]), 0)
 
         def look() -> str | None:
-            with look_at(self._current().ledger.path, self._trouble) as db:
+            with look_at(self._current().ledger.location, self._trouble) as db:
                 return views.payload(db, event_id)
 
         found = await run_in_threadpool(look)
@@ -207,7 +207,7 @@ class _Pages:
 
         def make() -> tuple[str, int]:
             config = self._current()
-            with look_at(config.ledger.path, self._trouble) as db:
+            with look_at(config.ledger.location, self._trouble) as db:
                 found = look(db)
             made = common | {"made": today(times.now())}
             if found is None:

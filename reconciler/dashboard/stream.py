@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -14,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.storage.connection import explain, look_at
 from reconciler.ledger.views.browse import Filter, after
+from reconciler.location import Location
 
 LOOK_S = 0.5
 ALIVE_EVERY = 30
@@ -33,7 +33,7 @@ class Stream:
     the ledger's path must not be shown, if so.
     """
 
-    def __init__(self, path: Path, trouble: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(self, path: Location, trouble: Callable[[], str | None] = lambda: None) -> None:
         self._path = path
         self._trouble = trouble
         self._listeners = 0

@@ -27,6 +27,10 @@ class LedgerBehind(LedgerError):
     """An earlier version of this program wrote the ledger, or its tables do not exist yet."""
 
 
+class LedgerMissing(LedgerBehind):
+    """There are no tables yet."""
+
+
 class IntakeUnavailable(LedgerError):
     """The intake can't be used at the moment: the disk is full, or the file is locked or unreadable."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
 
@@ -38,6 +37,7 @@ from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
 from reconciler.ledger.views import search
 from reconciler.ledger.views.search import Indexed
+from reconciler.location import Location
 
 
 class Ledger:
@@ -160,7 +160,7 @@ class Ledger:
 
 
 @asynccontextmanager
-async def open_beside(path: Path) -> AsyncIterator[Ledger]:
+async def open_beside(path: Location) -> AsyncIterator[Ledger]:
     """A ledger for a command that reads from GitLab, beside a service or without one. Raises LedgerError."""
     with opened(path) as db, opened(path, readonly=True) as reader:
         ledger = Ledger(Writer(db), reader)

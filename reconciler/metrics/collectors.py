@@ -52,7 +52,7 @@ class LedgerCollector(Collector):
         config, client = self._current()
         found: list[Metric] = []
         try:
-            with look_at(config.ledger.path, self._trouble) as db:
+            with look_at(config.ledger.location, self._trouble) as db:
                 found = [*_from_ledger(db, self._known(), times.now()), _ledger_bytes(config)]
         except LedgerError as error:
             log.error("the ledger can't be read for Prometheus", reason=str(error))

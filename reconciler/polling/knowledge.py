@@ -62,6 +62,6 @@ class SharedLook:
         with self._lock:
             config = self._current()
             if self._last is None or self._last[1] is not config or time.monotonic() - self._last[0] > FRESH_S:
-                with look_at(config.ledger.path, self._trouble) as db:
+                with look_at(config.ledger.location, self._trouble) as db:
                     self._last = (time.monotonic(), config, look(db, config, times.now()))
             return self._last[2]

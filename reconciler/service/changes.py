@@ -12,6 +12,7 @@ def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
         "receiver.port",
         "receiver.keep_alive",
         "ledger.path",
+        "ledger.url",
         "metrics.host",
         "metrics.port",
         "gitlab.url",

@@ -9,8 +9,9 @@ from pathlib import Path
 import structlog
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.storage.connection import connect, may_come_right
-from reconciler.ledger.storage.sqlite import SqliteDatabase
+from reconciler.ledger.storage.connection import connect, may_come_right, open_to_serve
+from reconciler.ledger.storage.database import Database
+from reconciler.location import Location
 
 PAUSE_S = 1.0
 PATIENCE_S = 1.0
@@ -18,14 +19,24 @@ PATIENCE_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-async def open_ledger(path: Path) -> SqliteDatabase:
-    """Open the ledger as soon as possible. Raises LedgerError if waiting does not help."""
-    is_logged = False
+async def open_ledger(location: Location, stands_by: Callable[[], None]) -> Database:
+    """Open the ledger as soon as possible, and in PostgreSQL as soon as no other worker has it. `stands_by` is called
+    if one has. Raises LedgerError if waiting does not help.
+    """
+    is_logged = is_waiting = False
     while True:
         try:
-            return await asyncio.to_thread(connect, path, patience_s=PATIENCE_S)
+            if isinstance(location, Path):
+                return await asyncio.to_thread(connect, location, patience_s=PATIENCE_S)
+            held = await asyncio.to_thread(open_to_serve, location, patience_s=PATIENCE_S)
+            if held is not None:
+                return held
+            if not is_waiting:
+                log.info("standing by: the worker of another copy has the ledger")
+                stands_by()
+            is_waiting = True
         except LedgerUnavailable as error:
-            if not may_come_right(error.__cause__):
+            if isinstance(location, Path) and not may_come_right(error.__cause__):
                 raise
             if not is_logged:
                 log.error("ledger not available yet: webhooks wait in the intake", reason=str(error))

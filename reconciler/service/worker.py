@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -31,9 +32,9 @@ from reconciler.ledger.storage.connection import connect, is_damage
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
-from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.ledger.views.receiving import received
+from reconciler.location import PostgresUrl
 from reconciler.metrics.collectors import LedgerCollector, PartsCollector
 from reconciler.metrics.meters import Meters
 from reconciler.polling.knowledge import SharedLook
@@ -71,19 +72,24 @@ def serve(config: Config, read_again: Callable[[], Config], role: Role) -> None:
 
     Raises ServiceError or LedgerError if the worker can't start.
     """
-    path = config.ledger.path
+    path = config.ledger.location
+    if isinstance(path, PostgresUrl):  # the connection that writes to it is the lock
+        _run(_Worker(config, read_again, role))
+        return
     beyond_repair = repair_if_damaged(path, role)
     try:
-        with (
-            only_service(path, make=True, pid=role.service_pid),
-            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-        ):
-            runner.run(_Worker(config, read_again, role).run())
+        with only_service(path, make=True, pid=role.service_pid):
+            _run(_Worker(config, read_again, role))
     except LedgerDamaged as error:
         leave_note(path, str(error))
         what = str(error).removeprefix(f"{path}: ")
         then = RESTORE if beyond_repair else "the next start tries to repair it"
         raise LedgerDamaged(f"{path}: {what}; {then}") from error
+
+
+def _run(worker: _Worker) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(worker.run())
 
 
 class _Built(msgspec.Struct, frozen=True):
@@ -111,19 +117,20 @@ class _Worker:
         self._catch_signals()
         supervisor = self._supervisor
         stop = asyncio.create_task(self._stop.wait())
-        opening = asyncio.create_task(open_ledger(self._config.ledger.path))
+        opening = asyncio.create_task(open_ledger(self._config.ledger.location, self._stand_by))
         self._asking = asyncio.create_task(ask_for_time(self._role))
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
             return
         db = opening.result()
-        reader = connect(self._config.ledger.path, readonly=True)
+        db.on_lost = _lost
+        reader = connect(self._config.ledger.location, readonly=True)
         parts = self._compose(db, reader)
         try:
             built = await self._build(self._config)
         except (Exception, SystemExit) as error:  # `load` checks everything: this is an unexpected error
             if is_damage(error):
-                raise LedgerDamaged(f"{self._config.ledger.path}: {words(error.__cause__ or error)}") from error
+                raise LedgerDamaged(f"{self._config.ledger.location}: {words(error.__cause__ or error)}") from error
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
         tasks = [supervisor.start(name, run) for name, run in parts.items()]
         tasks += [
@@ -158,7 +165,7 @@ class _Worker:
             await begin  # raises the reason if it could not start
         log.info("stopped")
 
-    def _compose(self, db: SqliteDatabase, reader: Database) -> dict[str, Run]:
+    def _compose(self, db: Database, reader: Database) -> dict[str, Run]:
         """Build and connect the parts. Returns those that run all the time, by name."""
         config, supervisor = self._config, self._supervisor
         meters = Meters()
@@ -244,13 +251,17 @@ class _Worker:
         self._filters.look(built.config)
         self._asking.cancel()
         self._role.say(Said.READY)
-        log.info("ready", ledger=str(built.config.ledger.path))
+        log.info("ready", ledger=str(built.config.ledger.location))
         self._begun.set()
         try:
             self._jobs.apply(built.reconciling, lambda: self._config)
         except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
+
+    def _stand_by(self) -> None:
+        """Another copy's worker has the ledger: this one is ready to take it over."""
+        self._role.say(Said.READY)
 
     async def _after_begin(self, run: Run) -> None:
         """Run a part after `_begin`: one that records, because events recorded before the destinations are known
@@ -267,7 +278,7 @@ class _Worker:
     def _dashboard(self, config: Config, known: SharedLook, trouble: Callable[[], str | None]) -> AdminServer | None:
         if config.admin.port is None:
             return None
-        stream = Stream(config.ledger.path, trouble)
+        stream = Stream(config.ledger.location, trouble)
         app = dashboard_app(lambda: self._config, known=known, stream=stream, trouble=trouble)
         return AdminServer(config.admin.host, config.admin.port, app, stream)
 
@@ -313,6 +324,12 @@ class _Worker:
         loop.add_signal_handler(signal.SIGQUIT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
         self._role.take_reloads()
+
+
+def _lost() -> None:
+    """Another copy may have the ledger by now: nothing more is sent or written. Whoever started us starts us again."""
+    log.error("the connection to PostgreSQL was lost: the worker ends, and starts again")
+    os._exit(1)
 
 
 async def _stop_part(what: str, end: Awaitable[object]) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import overload
 
 from reconciler.ledger.errors import (
@@ -15,15 +16,16 @@ from reconciler.ledger.errors import (
     LedgerDamaged,
     LedgerError,
     LedgerInUse,
+    LedgerMissing,
     LedgerUnavailable,
 )
-from reconciler.ledger.location import Location, PostgresUrl
 from reconciler.ledger.storage import meta, schema
 from reconciler.ledger.storage.any_text import AnyText
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.files import Files, identity, make_private
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.storage.sqlite import SqliteDatabase
+from reconciler.location import Location, PostgresUrl
 
 PAGE_SIZE = 4096
 CHECKPOINT_PAGES = 1000
@@ -75,7 +77,8 @@ def connect(path: Location, *, patience_s: float = BESIDE_PATIENCE_S, readonly: 
     Raises LedgerError if it can't be used, with what to do.
     """
     if isinstance(path, PostgresUrl):
-        return _connect_to_server(path, patience_s=patience_s, readonly=readonly)
+        db: Database = _server(path).open_server(path, patience_s=patience_s, readonly=readonly)
+        return db
     return _open_file(path, patience_s=patience_s, readonly=readonly)
 
 
@@ -122,20 +125,31 @@ def _open_file(path: Path, *, patience_s: float, readonly: bool) -> SqliteDataba
     return db
 
 
-def _connect_to_server(url: PostgresUrl, *, patience_s: float, readonly: bool) -> Database:
+def open_to_serve(url: PostgresUrl, *, patience_s: float) -> Database | None:
+    """Open a ledger in PostgreSQL as its one worker; None if another one has it. Raises LedgerError."""
+    held: Database | None = _server(url).open_to_serve(url, patience_s=patience_s)
+    return held
+
+
+def _server(url: PostgresUrl) -> ModuleType:
     try:
-        from reconciler.ledger.storage import postgresql, postgresql_schema
+        from reconciler.ledger.storage import server
     except ImportError as error:
         raise LedgerError(f"{url}: needs `pip install 'gitlab-reconciler[postgresql]'`: {error}") from error
-    db = postgresql.connect(url.value, patience_s=patience_s, readonly=readonly)
+    return server
+
+
+def there_is(location: Location) -> bool:
+    """Whether a ledger was made there. One that can't be reached counts: whoever opens it reports that."""
+    if isinstance(location, Path):
+        return location.exists()
     try:
-        postgresql_schema.check(db, str(url), may_upgrade=not readonly)
-        if not readonly:
-            postgresql_schema.upgrade(db)
-    except BaseException:
-        db.close()
-        raise
-    return db
+        connect(location, readonly=True).close()
+    except LedgerMissing:
+        return False
+    except LedgerError:
+        return True
+    return True
 
 
 @contextmanager

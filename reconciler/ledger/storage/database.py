@@ -6,7 +6,7 @@ SQL is written once, for SQLite and for PostgreSQL, where both understand it. Pa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -27,6 +27,9 @@ class Rows(Protocol):
 
 class Database(ABC):
     """A connection to a ledger. A statement belongs to the transaction that is open, or is one of its own."""
+
+    on_lost: Callable[[], None] | None = None
+    """Called as soon as it is noticed that the connection has ended, and with it whatever it held."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -63,6 +66,10 @@ class Database(ABC):
     @abstractmethod
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
         """The rows as dictionaries, by column."""
+
+    def trouble(self) -> str | None:
+        """Why what is open is not the ledger that is at its place, if so."""
+        return None
 
     @abstractmethod
     def close(self) -> None: ...

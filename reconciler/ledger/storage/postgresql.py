@@ -15,18 +15,40 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import StrDumper
 
 from reconciler.ledger.errors import LedgerBusy, LedgerUnavailable
+from reconciler.ledger.storage import advisory
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import Sql
 
-WRITER_LOCK = 0x676C7265
-"""The advisory lock of whoever writes. SQLite has one writer at a time, and the ledger's changes rely on that."""
+SILENT_S = 6
+"""Another process takes over what a silent one has held, within 10 seconds of when it was heard last."""
 ABANDONED_S = 10
 """A transaction whose client says nothing for so long is ended by the server: it keeps the others from writing."""
 SHORTEST_WAIT_MS = 1
 """0 means to wait for ever."""
 
 T = TypeVar("T")
+
+_WRITE = f"SELECT pg_advisory_xact_lock({advisory.WRITER}, {advisory.LEDGER})"
+
+_NETWORK: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * SILENT_S,
+}
+"""A server that is cut off is noticed as soon as the server notices us to be."""
+
+_HELD_SETTINGS = (
+    f"idle_session_timeout = '{SILENT_S}s'",
+    f"idle_in_transaction_session_timeout = '{SILENT_S}s'",
+    "tcp_keepalives_idle = 2",
+    "tcp_keepalives_interval = 1",
+    "tcp_keepalives_count = 3",
+    f"tcp_user_timeout = '{SILENT_S}s'",
+    "client_connection_check_interval = '1s'",
+)
 
 _BUSY = (errors.LockNotAvailable, errors.SerializationFailure, errors.DeadlockDetected, errors.QueryCanceled)
 _STATEMENT = (errors.DataError, errors.IntegrityError, errors.ProgrammingError, errors.NotSupportedError)
@@ -50,18 +72,23 @@ class PostgresDatabase(Database):
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.conn = conn
         self._own_commits = 0
+        self._has_written = False
         conn.adapters.register_dumper(str, _Text)
 
     def begin(self) -> None:
+        self._has_written = False
         self.execute("BEGIN")
         try:
-            self.execute("SELECT pg_advisory_xact_lock(?)", (WRITER_LOCK,))
+            self.execute(_WRITE)
         except BaseException:
             if self.in_transaction:
                 self.rollback()
             raise
 
     def commit(self) -> None:
+        if not self._has_written:
+            self.execute("COMMIT")
+            return
         # The number after the commit: whoever sees it grow must see the change.
         self.execute("COMMIT; SELECT nextval('changes')")
         self._own_commits += 1
@@ -82,20 +109,35 @@ class PostgresDatabase(Database):
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
         text, values = for_psycopg(_own(sql), parameters)
-        return cast(Rows, _run(lambda: self.conn.execute(text, values)))
+        rows = self._run(lambda: self.conn.execute(text, values))
+        self._has_written |= rows.rowcount > 0 and rows.description is None
+        return cast(Rows, rows)
 
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> Rows:
         made = [for_psycopg(_own(sql), row) for row in rows]
         cursor = self.conn.cursor()
         if made:
-            _run(lambda: cursor.executemany(made[0][0], [values for _, values in made]))
+            self._run(lambda: cursor.executemany(made[0][0], [values for _, values in made]))
+            self._has_written = True
         return cast(Rows, cursor)
 
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
         text, values = for_psycopg(_own(sql), parameters)
-        rows = _run(lambda: self.conn.execute(text, values))
+        rows = self._run(lambda: self.conn.execute(text, values))
         names = [column.name for column in rows.description or ()]
         return (dict(zip(names, row, strict=True)) for row in rows)
+
+    def _run(self, statement: Callable[[], T]) -> T:
+        try:
+            return statement()
+        except _BUSY as error:
+            raise LedgerBusy(explain(error)) from error
+        except _STATEMENT:
+            raise
+        except psycopg.Error as error:
+            if self.conn.closed and self.on_lost is not None:
+                self.on_lost()
+            raise LedgerUnavailable(explain(error)) from error
 
     def close(self) -> None:
         self.conn.close()
@@ -105,26 +147,34 @@ def _own(sql: str) -> str:
     return sql.postgresql if isinstance(sql, Sql) else sql
 
 
-def _run(statement: Callable[[], T]) -> T:
-    try:
-        return statement()
-    except _BUSY as error:
-        raise LedgerBusy(explain(error)) from error
-    except _STATEMENT:
-        raise
-    except psycopg.Error as error:
-        raise LedgerUnavailable(explain(error)) from error
-
-
 def explain(error: psycopg.Error) -> str:
     """An error of PostgreSQL's in one line."""
     return " ".join(f"PostgreSQL: {error}".split())
 
 
+def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
+    """Connect with one of the `advisory` locks; None if another connection has it. Raises LedgerUnavailable.
+
+    The server ends the connection, and frees the lock, if nothing is heard on it for `SILENT_S`: the process may be
+    stopped, or its machine cut off. So whoever has the lock must use the connection more often than that.
+    """
+    db = connect(url, patience_s=patience_s)
+    try:
+        for setting in _HELD_SETTINGS:
+            db.execute(f"SET {setting}")
+        if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
+            return db
+    except BaseException:
+        db.close()
+        raise
+    db.close()
+    return None
+
+
 def connect(url: str, *, patience_s: float, readonly: bool = False) -> PostgresDatabase:
     """Connect to a ledger. Raises LedgerUnavailable."""
     try:
-        conn = psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="gitlab-reconciler")
+        conn = psycopg.connect(url, autocommit=True, application_name="gitlab-reconciler", **_NETWORK)
     except psycopg.Error as error:
         raise LedgerUnavailable(explain(error)) from error
     db = PostgresDatabase(conn)

@@ -9,8 +9,8 @@ import secrets
 
 from reconciler import __version__
 from reconciler.events import times
-from reconciler.ledger.errors import LedgerBehind, LedgerVersion
-from reconciler.ledger.storage import meta
+from reconciler.ledger.errors import LedgerBehind, LedgerMissing, LedgerVersion
+from reconciler.ledger.storage import advisory, meta
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.migrations import OPEN, UNREAD
 
@@ -325,10 +325,10 @@ _TRIGGERS = (
     WHEN (NEW.path IS NOT NULL) EXECUTE FUNCTION note_project_named();
     """,
     # One statement appends a batch: its lock, and so the order of positions, depend on no client that may hang.
-    """
+    f"""
     CREATE FUNCTION append_to_intake(received text[], hooks text[], headers text[], bodies bytea[])
     RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-        PERFORM pg_advisory_xact_lock(1735290738);
+        PERFORM pg_advisory_xact_lock({advisory.INTAKE}, {advisory.LEDGER});
         INSERT INTO intake (received_at, hook, headers, body)
         SELECT r, h, e, b FROM unnest(received, hooks, headers, bodies) WITH ORDINALITY AS t (r, h, e, b, n)
          ORDER BY n;
@@ -390,7 +390,7 @@ def check(db: Database, where: str, *, may_upgrade: bool) -> None:
     if may_upgrade or found >= known:
         return
     if not found:
-        raise LedgerBehind(f"{where}: there is no ledger yet; `gitlab-reconciler serve` makes it")
+        raise LedgerMissing(f"{where}: there is no ledger yet; `gitlab-reconciler serve` makes it")
     raise LedgerBehind(
         f"{where}: was written by an earlier version: its tables are at {max(found)}, and this program "
         f"({__version__}) needs {max(known)}; `gitlab-reconciler serve` brings it up when it starts"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -53,7 +52,7 @@ class LedgerCollector(Collector):
         found: list[Metric] = []
         try:
             with look_at(config.ledger.location, self._trouble) as db:
-                found = [*_from_ledger(db, self._known(), times.now()), _ledger_bytes(config)]
+                found = [*_from_ledger(db, self._known(), times.now()), _ledger_bytes(db)]
         except LedgerError as error:
             log.error("the ledger can't be read for Prometheus", reason=str(error))
         except Exception:  # the metrics in memory are exposed all the same
@@ -162,12 +161,12 @@ def _destinations(db: Database, now: Millis) -> Iterator[Metric]:
     yield from (depth, oldest, dead_letters, down, paused)
 
 
-def _ledger_bytes(config: Config) -> Metric:
-    size = 0
-    for suffix in ("", "-wal"):
-        with suppress(OSError):
-            size += config.ledger.path.with_name(config.ledger.path.name + suffix).stat().st_size
-    return GaugeMetricFamily(PREFIX + "ledger_bytes", "Size of the ledger file and its WAL.", value=size)
+def _ledger_bytes(db: Database) -> Metric:
+    return GaugeMetricFamily(
+        PREFIX + "ledger_bytes",
+        "Size of the ledger: its file and the WAL, or its tables in PostgreSQL.",
+        value=db.size_bytes(),
+    )
 
 
 def state(gap: Gap, now: Millis) -> str:

@@ -327,7 +327,7 @@ class _Worker:
 
 
 def _lost() -> None:
-    """Another copy may have the ledger by now: nothing more is sent or written. Whoever started us starts us again."""
+    """Another copy may have the ledger by now: nothing more is sent or written."""
     log.error("the connection to PostgreSQL was lost: the worker ends, and starts again")
     os._exit(1)
 

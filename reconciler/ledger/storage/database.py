@@ -67,6 +67,10 @@ class Database(ABC):
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
         """The rows as dictionaries, by column."""
 
+    @abstractmethod
+    def size_bytes(self) -> int:
+        """How large the ledger is."""
+
     def trouble(self) -> str | None:
         """Why what is open is not the ledger that is at its place, if so."""
         return None

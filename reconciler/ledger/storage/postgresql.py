@@ -29,6 +29,10 @@ SHORTEST_WAIT_MS = 1
 
 T = TypeVar("T")
 
+_SIZE = """
+    SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+     WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+"""
 _WRITE = f"SELECT pg_advisory_xact_lock({advisory.WRITER}, {advisory.LEDGER})"
 
 _NETWORK: dict[str, Any] = {
@@ -126,6 +130,11 @@ class PostgresDatabase(Database):
         rows = self._run(lambda: self.conn.execute(text, values))
         names = [column.name for column in rows.description or ()]
         return (dict(zip(names, row, strict=True)) for row in rows)
+
+    def size_bytes(self) -> int:
+        """Of the tables with their indexes."""
+        size: int = self.execute(_SIZE).fetchone()[0]
+        return size
 
     def _run(self, statement: Callable[[], T]) -> T:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import sqlite_utils
@@ -64,6 +65,16 @@ class SqliteDatabase(Database):
         rows = self.conn.execute(sql, parameters)
         names = [column[0] for column in rows.description]
         return (dict(zip(names, row, strict=True)) for row in rows)
+
+    def size_bytes(self) -> int:
+        """Of the file and its WAL."""
+        if self.files is None:
+            return 0
+        size, path = 0, self.files.path
+        for one in (path, path.with_name(f"{path.name}-wal")):
+            with suppress(OSError):
+                size += one.stat().st_size
+        return size
 
     def close(self) -> None:
         self.conn.close()

@@ -13,17 +13,19 @@ FILES = sorted([*(ROOT / "reconciler").rglob("*.py"), *(ROOT / "receiver").rglob
 
 # Each room, and the rooms it may import from.
 MAY_IMPORT = {
+    "location": set(),
     "events": set(),
-    "ledger": {"events"},
-    "config": {"events"},
+    "ledger": {"location", "events"},
+    "config": {"location", "events"},
     "receiver": {"events", "ledger", "config"},
     "reconstruct": {"events"},
     "sources": {"events", "config", "reconstruct"},
     "forwarding": {"events", "ledger", "config", "supervisor"},
     "recorder": {"events", "ledger"},
-    "polling": {"events", "ledger", "config", "sources"},
-    "dashboard": {"events", "ledger", "config", "forwarding"},
+    "polling": {"location", "events", "ledger", "config", "sources"},
+    "dashboard": {"location", "events", "ledger", "config", "forwarding"},
     "service": {
+        "location",
         "events",
         "ledger",
         "config",
@@ -39,11 +41,11 @@ MAY_IMPORT = {
     },
     "supervisor": {"events", "ledger"},
     "tracing": {"ledger"},
-    "metrics": {"events", "ledger", "config", "sources", "polling"},
+    "metrics": {"location", "events", "ledger", "config", "sources", "polling"},
     "logs": {"events"},
     "simulator": set(),
     "demo": {"ledger", "simulator"},
-    "cli": {"events", "ledger", "config", "sources", "polling", "forwarding", "service", "demo", "logs"},
+    "cli": {"location", "events", "ledger", "config", "sources", "polling", "forwarding", "service", "demo", "logs"},
 }
 ONLY_IN = {
     r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b": ("ledger",),

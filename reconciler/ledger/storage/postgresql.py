@@ -20,7 +20,10 @@ from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import Sql
 
 WRITER_LOCK = 0x676C7265
-"""The advisory lock of whoever writes. SQLite has one writer at a time, and the ledger's changes rely on that."""
+"""The advisory lock of whoever writes to this schema. SQLite has one writer at a time, and the ledger's changes rely
+on that.
+"""
+_BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({WRITER_LOCK}, hashtext(current_schema()))"
 ABANDONED_S = 10
 """A transaction whose client says nothing for so long is ended by the server: it keeps the others from writing."""
 SHORTEST_WAIT_MS = 1
@@ -29,7 +32,11 @@ SHORTEST_WAIT_MS = 1
 T = TypeVar("T")
 
 _BUSY = (errors.LockNotAvailable, errors.SerializationFailure, errors.DeadlockDetected, errors.QueryCanceled)
-_STATEMENT = (errors.DataError, errors.IntegrityError, errors.ProgrammingError, errors.NotSupportedError)
+_TROUBLE_CLASSES = ("08", "28", "3D", "53", "57", "58")
+"""The classes of SQLSTATE that are about the server: connection, login, database, resources (a full disk), what an
+administrator does, the system.
+"""
+_TROUBLES = (errors.ReadOnlySqlTransaction, errors.IdleInTransactionSessionTimeout, errors.InsufficientPrivilege)
 
 
 class _Text(StrDumper):
@@ -47,21 +54,27 @@ class _Text(StrDumper):
 class PostgresDatabase(Database):
     """A connection. It does not connect again by itself: a lock that it held may be another's by then."""
 
+    Error = psycopg.Error
+
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.conn = conn
         self._own_commits = 0
         conn.adapters.register_dumper(str, _Text)
 
     def begin(self) -> None:
-        self.execute("BEGIN")
         try:
-            self.execute("SELECT pg_advisory_xact_lock(?)", (WRITER_LOCK,))
-        except BaseException:
+            self.execute(_BEGIN)
+        except BaseException as error:
             if self.in_transaction:
                 self.rollback()
+            if isinstance(error, LedgerBusy):
+                advice = "another process holds the write lock: is a long transaction open in this database?"
+                raise LedgerBusy(f"{advice} ({error})") from error
             raise
 
     def commit(self) -> None:
+        if self.conn.info.transaction_status == TransactionStatus.INERROR:
+            raise errors.InFailedSqlTransaction("a statement has failed, and the transaction was to go on")
         # The number after the commit: whoever sees it grow must see the change.
         self.execute("COMMIT; SELECT nextval('changes')")
         self._own_commits += 1
@@ -110,10 +123,17 @@ def _run(statement: Callable[[], T]) -> T:
         return statement()
     except _BUSY as error:
         raise LedgerBusy(explain(error)) from error
-    except _STATEMENT:
-        raise
     except psycopg.Error as error:
+        if not _is_trouble(error):
+            raise
         raise LedgerUnavailable(explain(error)) from error
+
+
+def _is_trouble(error: psycopg.Error) -> bool:
+    """Whether the server or the connection is at fault, and not the statement."""
+    if error.sqlstate is None:  # by psycopg itself
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate[:2] in _TROUBLE_CLASSES or isinstance(error, _TROUBLES)
 
 
 def explain(error: psycopg.Error) -> str:

@@ -46,7 +46,8 @@ _EMPTY = """
     SET session_replication_role = replica;
     DELETE FROM attempts; DELETE FROM deliveries; DELETE FROM lanes; DELETE FROM destinations;
     DELETE FROM sighting_hashes; DELETE FROM sightings; DELETE FROM events;
-    DELETE FROM former_paths; DELETE FROM projects;
+    DELETE FROM former_paths; DELETE FROM projects; DELETE FROM meta WHERE name NOT IN ('ledger_id', 'program');
+    SELECT setval('event_numbers', 0), setval(pg_get_serial_sequence('destinations', 'id'), 1, false);
     RESET session_replication_role;
 """
 

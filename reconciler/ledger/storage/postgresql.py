@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import StrDumper
 
 from reconciler.ledger.errors import LedgerBusy, LedgerUnavailable
+from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import Sql
@@ -48,7 +49,7 @@ class _Text(StrDumper):
         try:
             return obj.replace("\0", "\ufffd").encode()
         except UnicodeEncodeError:
-            return obj.replace("\0", "\ufffd").encode("utf-8", "replace")
+            return writable(obj).replace("\0", "\ufffd").encode()
 
 
 class PostgresDatabase(Database):

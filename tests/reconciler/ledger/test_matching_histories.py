@@ -59,13 +59,13 @@ def feed(new_ledger: NewLedger, batches: list[list[Sighting]], *, told_after: in
     """
     with new_ledger() as db:
         with transaction(db):
-            destination = sync(db, [DestinationSpec("one")], now=START)["one"]
+            sync(db, [DestinationSpec("one")], now=START)
         for number, batch in enumerate(batches, start=1):
             with transaction(db):
-                record(db, batch, now=START, routes=[Route(destination, "project", lambda _: True)])
+                record(db, batch, now=START, routes=[Route(1, "project", lambda _: True)])
             if told_after and number % told_after == 0:
-                _deliver_all(db, destination)
-        _deliver_all(db, destination)
+                _deliver_all(db)
+        _deliver_all(db)
         rows = db.execute("SELECT event_id, source, source_id FROM sightings").fetchall()
         _is_sound(db)
         attempts = db.execute(
@@ -76,13 +76,13 @@ def feed(new_ledger: NewLedger, batches: list[list[Sighting]], *, told_after: in
         return Fed(grouping, [number for (number,) in attempts], absorbed)
 
 
-def _deliver_all(db: Database, destination: int) -> None:
+def _deliver_all(db: Database) -> None:
     with transaction(db):
         sql = """
             SELECT e.id, e.sighting_id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE state = 'pending'
         """
         for event_id, sighting_id in db.execute(sql).fetchall():
-            outcomes.deliver(db, Attempt(event_id, destination, sighting_id, 1, START, START, 200))
+            outcomes.deliver(db, Attempt(event_id, 1, sighting_id, 1, START, START, 200))
 
 
 def _is_sound(db: Database) -> None:

@@ -20,7 +20,7 @@ from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.support.effort import THOROUGH, tries
-from tests.support.ledgers import ENGINES, ledger_location
+from tests.support.ledgers import ENGINES, NewLedger, ledger_location, new_ledgers
 from tests.support.service import TOKEN, Service
 
 # How long an example takes proves nothing.
@@ -150,3 +150,10 @@ def ledger_at(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Locati
     """Where a test may make a ledger: once in SQLite, once in PostgreSQL."""
     with ledger_location(request.param, tmp_path) as location:
         yield location
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def new_ledger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewLedger]:
+    """Opens a ledger without events, for each example of a test: once in SQLite, once in PostgreSQL."""
+    with new_ledgers(request.param, tmp_path_factory.mktemp("ledgers")) as new:
+        yield new

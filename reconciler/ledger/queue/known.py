@@ -13,7 +13,7 @@ PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
 PATHS_OF = """
     SELECT path FROM former_paths WHERE project_id = ?1
-     UNION SELECT path FROM projects WHERE id = ?1 AND path IS NOT NULL
+     UNION SELECT path COLLATE NOCASE FROM projects WHERE id = ?1 AND path IS NOT NULL
 """
 PROJECT_OF_PATH = """coalesce(
     (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
@@ -52,7 +52,7 @@ def paths(db: Database, project_id: int | None) -> list[str]:
 
 def note_former(db: Database, project_id: int, path: str) -> None:
     """Note a former path, from which GitLab redirects to the project."""
-    db.execute("INSERT OR IGNORE INTO former_paths (project_id, path) VALUES (?, ?)", (project_id, path))
+    db.execute("INSERT INTO former_paths (project_id, path) VALUES (?, ?) ON CONFLICT DO NOTHING", (project_id, path))
 
 
 def heard(db: Database, words: Iterable[str]) -> set[str]:

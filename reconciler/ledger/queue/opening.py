@@ -12,17 +12,21 @@ from reconciler.events.sighting import Summary
 from reconciler.ledger.queue import known
 from reconciler.ledger.queue.routes import Candidate, NewDelivery
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import for_ids
 
 _OPEN = """
     INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, finished_at,
                             last_error)
-    VALUES (?1, ?2, iif(?5 IS NULL, 'pending', 'dead'), ?3, ?4, ?4, iif(?5 IS NULL, NULL, ?4), ?5)
+    VALUES (?1, ?2, CASE WHEN CAST(?5 AS TEXT) IS NULL THEN 'pending' ELSE 'dead' END, ?3, ?4, ?4,
+            CASE WHEN CAST(?5 AS TEXT) IS NOT NULL THEN ?4 END, ?5)
     ON CONFLICT DO NOTHING
 """
-_CANDIDATES = """
+_CANDIDATES = for_ids(
+    """
     SELECT s.id, s.source, s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
-      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.id = asked.value
-"""
+      FROM {ids} CROSS JOIN sightings AS s WHERE s.id = ids.value
+    """
+)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -38,8 +42,10 @@ def open_deliveries(db: Database, new: Sequence[NewDelivery], at: str) -> list[O
 
 
 def candidates_of(db: Database, sighting_ids: Sequence[int]) -> Iterator[tuple[int, Candidate]]:
-    """Recorded sightings as filters see them, each with the sighting's id."""
-    for ident, source, *about in db.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall():
+    """Recorded sightings as filters see them, each with the sighting's id, in this order."""
+    rows = db.execute(_CANDIDATES, (orjson.dumps(sighting_ids).decode(),)).fetchall()
+    place = {ident: number for number, ident in enumerate(sighting_ids)}
+    for ident, source, *about in sorted(rows, key=lambda row: place[row[0]]):
         summary = Summary(*about)
         others = partial(known.paths, db, summary.project_id)
         yield ident, Candidate(summary, source, partial(_payload, db, ident), others)

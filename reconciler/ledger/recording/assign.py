@@ -22,6 +22,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.storage.sql import for_ids
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -56,24 +57,18 @@ class Assignment(msgspec.Struct):
             self.restored,
         )
 
-    def apply(self, db: Database) -> None:
-        """Write the changes to existing rows. The caller has written the new rows."""
-        db.executemany(
-            "UPDATE sightings SET event_id = ? WHERE id = ?",
-            [(event_id, sighting_id) for sighting_id, event_id in self.moved],
-        )
-        db.executemany(
-            """
-            UPDATE events SET sighting_id = ?2, happened_at = ?3,
-                              kind = (SELECT kind FROM sightings WHERE id = ?2),
-                              project_id = coalesce((SELECT project_id FROM sightings WHERE id = ?2), project_id)
-             WHERE id = ?1
-            """,
-            self.payloads,
-        )
-        for event_id in self.restored:
+
+def apply(db: Database, assignments: Sequence[Assignment]) -> None:
+    """Write the changes to existing rows. The caller has written the new rows."""
+    db.executemany(
+        "UPDATE sightings SET event_id = ? WHERE id = ?",
+        [(event_id, sighting_id) for one in assignments for sighting_id, event_id in one.moved],
+    )
+    db.executemany(_PAYLOAD, [payload for one in assignments for payload in one.payloads])
+    for one in assignments:
+        for event_id in one.restored:
             db.execute("UPDATE events SET merged_into = NULL WHERE id = ?", (event_id,))
-        for event_id, survivor in self.merged:
+        for event_id, survivor in one.merged:
             db.execute("UPDATE events SET merged_into = ?1 WHERE merged_into = ?2", (survivor, event_id))
             db.execute("UPDATE events SET merged_into = ? WHERE id = ?", (survivor, event_id))
             db.execute(f"DELETE FROM deliveries WHERE event_id = ? AND {OPEN}", (event_id,))
@@ -103,13 +98,21 @@ class KnownEvent(msgspec.Struct, frozen=True):
 _KNOWN = """
     SELECT e.id, e.sighting_id, e.happened_at, e.merged_into,
            (SELECT d.sighting_id FROM deliveries AS d WHERE d.event_id = e.id AND d.sighting_id IS NOT NULL
-             ORDER BY d.finished_at, d.destination_id LIMIT 1) AS delivered
-      FROM json_each(?) AS asked CROSS JOIN events AS e ON {} = asked.value
+             ORDER BY d.finished_at NULLS FIRST, d.destination_id LIMIT 1) AS delivered
+      FROM {ids} CROSS JOIN events AS e WHERE EVENT = ids.value
 """
-KNOWN = f"""
+KNOWN = for_ids(
+    f"""
     SELECT e.*, t.event_id, t.payload_sha
-      FROM ({_KNOWN.format("e.id")} UNION ALL {_KNOWN.format("e.merged_into")}) AS e
+      FROM ({_KNOWN.replace("EVENT", "e.id")} UNION ALL {_KNOWN.replace("EVENT", "e.merged_into")}) AS e
       LEFT JOIN sightings AS t ON t.id = e.delivered
+    """
+)
+_PAYLOAD = """
+    UPDATE events SET sighting_id = ?2, happened_at = ?3,
+                      kind = (SELECT kind FROM sightings WHERE id = ?2),
+                      project_id = coalesce((SELECT project_id FROM sightings WHERE id = ?2), project_id)
+     WHERE id = ?1
 """
 
 

@@ -23,24 +23,42 @@ from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, for_ids
 
 _ROWS = 6 * NEAR
 """How many sightings are loaded on each side at first. Most keys have fewer, and a busy key rarely needs more."""
 _GROWTH = 4
 
-_AROUND = """
-    SELECT s.id, s.event_id, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, asked.value ->> 0
-      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.id IN (
-           SELECT n.id FROM sighting_hashes AS h
-             CROSS JOIN sightings AS n ON n.id = h.sighting_id AND n.key = asked.value ->> 1
-            WHERE h.key_hash = asked.value ->> 2 AND h.happened_ms {} asked.value ->> 3
-            ORDER BY h.happened_ms {} LIMIT ?)
-"""
-EARLIER, LATER = _AROUND.format("<=", "DESC"), _AROUND.format(">=", "ASC")
-OF_EVENTS = """
-    SELECT s.id, s.event_id, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, s.recovery IS NOT NULL
-      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.event_id = asked.value
-"""
+_SEEN = "s.id, s.event_id, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha"
+
+
+def _around(side: str, order: str) -> Sql:
+    """The sightings on one side of each of the times that are asked about: (number, key, its hash, time)."""
+    return Sql(
+        f"""
+        SELECT {_SEEN}, asked.value ->> 0
+          FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.id IN (
+               SELECT n.id FROM sighting_hashes AS h
+                 CROSS JOIN sightings AS n ON n.id = h.sighting_id AND n.key = asked.value ->> 1
+                WHERE h.key_hash = asked.value ->> 2 AND h.happened_ms {side} asked.value ->> 3
+                ORDER BY h.happened_ms {order} LIMIT ?)
+        """,
+        postgresql=f"""
+        SELECT {_SEEN}, (asked.value ->> 0)::bigint
+          FROM jsonb_array_elements(?::jsonb) AS asked (value) CROSS JOIN LATERAL (
+               SELECT n.* FROM sighting_hashes AS h JOIN sightings AS n ON n.id = h.sighting_id
+                WHERE h.key_hash = (asked.value ->> 2)::bigint AND n.key = asked.value ->> 1
+                  AND h.happened_ms {side} (asked.value ->> 3)::bigint
+                ORDER BY h.happened_ms {order} LIMIT ?) AS s
+        """,
+    )
+
+
+EARLIER: str = _around("<=", "DESC")
+LATER: str = _around(">=", "ASC")
+OF_EVENTS = for_ids(
+    f"SELECT {_SEEN}, s.recovery IS NOT NULL FROM {{ids}} CROSS JOIN sightings AS s WHERE s.event_id = ids.value"
+)
 
 
 class Changed(msgspec.Struct):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -17,11 +17,12 @@ from reconciler.ledger.queue.known import paths
 from reconciler.ledger.queue.opening import Opened, candidates_of, open_deliveries
 from reconciler.ledger.queue.routes import Candidate, Route, delivery
 from reconciler.ledger.recording import neighbourhood
-from reconciler.ledger.recording.assign import Assignment, NewEvent, assign_events, known_events, richness
+from reconciler.ledger.recording.assign import Assignment, NewEvent, apply, assign_events, known_events, richness
 from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.recording.reported import known
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.ids import next_number
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -65,8 +66,8 @@ _ORIGINAL = """
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
 _PROJECT = """
     INSERT INTO projects (id, path, last_webhook_at) VALUES (?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET path = coalesce(excluded.path, path),
-                                   last_webhook_at = coalesce(excluded.last_webhook_at, last_webhook_at)
+    ON CONFLICT (id) DO UPDATE SET path = coalesce(excluded.path, projects.path),
+                                   last_webhook_at = coalesce(excluded.last_webhook_at, projects.last_webhook_at)
 """
 
 
@@ -129,6 +130,7 @@ class _Writing:
         self.new_events: dict[int, NewEvent] = {}
         self.held: set[tuple[str, str]] = set()
         self._fresh_of: dict[int, Sighting] = {}
+        self._paths = cache(partial(paths, db))
         self._next_sighting = db.execute("SELECT coalesce(max(id), 0) + 1 FROM sightings").fetchone()[0]
 
         ids = {self._take_sighting_id(): sighting for sighting in fresh}
@@ -145,8 +147,7 @@ class _Writing:
         event_of = {label: event for one in assignments for label, event in one.event_of.items()}
         db.executemany(_SIGHTING, [self._row(label, event_of[label], one) for label, one in ids.items()])
         db.executemany(_HASHES, [_hashes(label, one) for label, one in ids.items()])
-        for assignment in assignments:
-            assignment.apply(db)
+        apply(db, assignments)
         self._note_projects(ids.values())
 
     def open_deliveries(self, routes: Sequence[Route]) -> list[Opened]:
@@ -161,7 +162,7 @@ class _Writing:
         fresh = self._fresh_of.get(sighting_id)
         if fresh is None:  # made of a sighting that was recorded before
             return next(candidates_of(self.db, [sighting_id]))[1]
-        others = partial(paths, self.db, fresh.summary.project_id)
+        others = partial(self._paths, fresh.summary.project_id)
         return Candidate(fresh.summary, fresh.source, lambda: fresh.payload, others)
 
     def _assignments(self, changed: Sequence[Changed], fresh: dict[int, Sighting]) -> list[Assignment]:
@@ -194,7 +195,7 @@ class _Writing:
         for label, event in sorted((label, event) for one in assignments for label, event in one.event_of.items()):
             if event in self.new_events:
                 first.setdefault(event, label)
-        ids = {planned: event_id for event_id, planned in enumerate(first, _next_event_id(self.db))}
+        ids = {planned: event_id for event_id, planned in enumerate(first, next_number(self.db))}
         self.new_events = {event_id: self.new_events[planned] for planned, event_id in ids.items()}
         return [one.numbered(ids) for one in assignments]
 
@@ -280,9 +281,3 @@ def _hashes(sighting_id: int, s: Sighting) -> tuple[int, ...]:
         hashes.key_hash(about.key),
         hashes.stored(about.happened_at),
     )
-
-
-def _next_event_id(db: Database) -> int:
-    """The next event id. Ids only grow, and the ids of pruned events are not used again."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return (row[0] if row else 0) + 1

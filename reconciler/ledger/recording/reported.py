@@ -11,19 +11,25 @@ from reconciler.events.sighting import Recovery, Sighting
 from reconciler.ledger.recording.assign import richness
 from reconciler.ledger.storage import columns, hashes
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, for_ids
 
-_WITH_HASH = """
-    SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
-      FROM {} CROSS JOIN sightings AS s ON s.id = h.sighting_id
-"""
-ONE_KNOWN = _WITH_HASH.format("sighting_hashes AS h") + " WHERE h.id_hash = ?"
-KNOWN = _WITH_HASH.format("json_each(?) AS asked CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value")
+_NAMED = "SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery FROM"
+_WITH_HASH = "sighting_hashes AS h CROSS JOIN sightings AS s WHERE s.id = h.sighting_id AND h.id_hash"
+ONE_KNOWN = f"{_NAMED} {_WITH_HASH} = ?"
+KNOWN = for_ids(f"{_NAMED} {{ids}} CROSS JOIN {_WITH_HASH} = ids.value")
 
-KEYS = """
+KEYS = Sql(
+    """
     SELECT asked.value ->> 1 FROM json_each(?) AS asked
      WHERE EXISTS (SELECT 1 FROM sighting_hashes AS h CROSS JOIN sightings AS s ON s.id = h.sighting_id
                     WHERE h.key_hash = asked.value ->> 0 AND s.key = asked.value ->> 1)
-"""
+    """,
+    postgresql="""
+    SELECT asked.value ->> 1 FROM jsonb_array_elements(?::jsonb) AS asked (value)
+     WHERE EXISTS (SELECT 1 FROM sighting_hashes AS h JOIN sightings AS s ON s.id = h.sighting_id
+                    WHERE h.key_hash = (asked.value ->> 0)::bigint AND s.key = asked.value ->> 1)
+    """,
+)
 
 
 class Reported(msgspec.Struct, frozen=True):

@@ -16,19 +16,34 @@ from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.intake.rows import READ_BYTES
 from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, for_ids
 
 ERROR_CHARS = 500
 
 ENDED = "the worker ended while this webhook was read: `intake retry` tries it again"
 
-DUE = "SELECT id, received_at, hook, headers, body FROM unrecorded WHERE due = 1 ORDER BY id LIMIT ?"
-_UNTRIED = """
-    SELECT id, received_at, hook, headers, body FROM unrecorded
-     WHERE due = 1 AND tries = 0 AND id > ? ORDER BY id LIMIT ?
-"""
+
+def _first(where: str) -> Sql:
+    """The first webhooks of some. SQLite's rows are read one by one; PostgreSQL is told to stop."""
+    webhook = "id, received_at, hook, headers, body"
+    first = f"SELECT {webhook} FROM unrecorded WHERE {where} ORDER BY id LIMIT ?"
+    return Sql(
+        first,
+        postgresql=f"""
+        SELECT {webhook}
+          FROM (SELECT *, sum(length(body)) OVER (ORDER BY id) - length(body) AS before FROM ({first}) AS f) AS s
+         WHERE before < {READ_BYTES} ORDER BY id
+        """,
+    )
+
+
+DUE = _first("due = 1")
+_UNTRIED = _first("due = 1 AND tries = 0 AND id > ?")
 _ROW = "SELECT id, received_at, hook, length(body), error, tried_at, tries + 0, due FROM unrecorded"
 _NEWEST = f"{_ROW} ORDER BY id DESC LIMIT ?"
-_NAMED = f"{_ROW} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+_THESE = "id IN (SELECT value FROM {ids})"
+_NAMED = for_ids(f"{_ROW} WHERE {_THESE} ORDER BY id")
+_MAKE_DUE = for_ids(f"UPDATE unrecorded SET due = 1 WHERE {_THESE}")
 _INSERT = """
     INSERT INTO unrecorded (received_at, hook, headers, body, error, tried_at, tries, due)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -92,7 +107,7 @@ def keep(db: Database, failed: Sequence[FailedWebhook], *, now: Millis, due: boo
                 _writable(one.error),
                 at,
                 0 if due else 1,
-                due,
+                int(due),
             )
             for one in failed
         ],
@@ -128,8 +143,7 @@ def make_due(db: Database, ids: Sequence[int] | None = None) -> int:
     """Have these webhooks tried again, or all but those that ended the worker. Returns how many there are."""
     if ids is None:
         return db.execute("UPDATE unrecorded SET due = 1 WHERE error <> ?", (ENDED,)).rowcount
-    asked = orjson.dumps(ids).decode()
-    return db.execute("UPDATE unrecorded SET due = 1 WHERE id IN (SELECT value FROM json_each(?))", (asked,)).rowcount
+    return db.execute(_MAKE_DUE, (orjson.dumps(ids).decode(),)).rowcount
 
 
 def note_failure(db: Database, ident: int, error: str, *, now: Millis) -> None:

@@ -227,7 +227,7 @@ class Writer:
         try:
             if self._db.in_transaction:
                 self._db.rollback()
-        except (sqlite3.Error, LedgerUnavailable) as also:
+        except (self._db.Error, LedgerUnavailable) as also:
             log.error("a rollback failed", reason=_reason(also))
         if is_busy(error) and not self._out_of_patience(batch):
             self._waiting.extendleft(reversed(batch))

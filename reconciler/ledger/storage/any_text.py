@@ -12,11 +12,9 @@ from operator import length_hint
 from typing import Any
 
 
-def writable(value: Any) -> Any:
-    """A value as SQLite can store it: what UTF-8 can't encode is replaced."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
+def writable(text: str) -> str:
+    """A text as a database can store it: what UTF-8 can't encode is replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class AnyText(sqlite3.Connection):
@@ -43,5 +41,9 @@ class AnyText(sqlite3.Connection):
 
 def _writable(parameters: Any) -> Any:
     if isinstance(parameters, dict):
-        return {name: writable(value) for name, value in parameters.items()}
-    return tuple(writable(value) for value in parameters)
+        return {name: _value(value) for name, value in parameters.items()}
+    return tuple(_value(value) for value in parameters)
+
+
+def _value(value: Any) -> Any:
+    return writable(value) if isinstance(value, str) else value

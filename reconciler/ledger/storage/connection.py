@@ -223,8 +223,8 @@ def _unusable(path: Path, error: sqlite3.Error) -> LedgerUnavailable:
     return kind(f"{path}: {explain(error)}")
 
 
-def explain(error: sqlite3.Error) -> str:
-    """An SQLite error in words that say what to do."""
+def explain(error: Exception) -> str:
+    """A database's error; one of SQLite's in words that say what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     advice = {
         sqlite3.SQLITE_FULL: "the disk is full: free some space; nothing that was acknowledged is lost",

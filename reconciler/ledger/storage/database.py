@@ -28,6 +28,9 @@ class Rows(Protocol):
 class Database(ABC):
     """A connection to a ledger. A statement belongs to the transaction that is open, or is one of its own."""
 
+    Error: type[Exception]
+    """What a statement raises that is wrong, or that a value does not fit."""
+
     on_lost: Callable[[], None] | None = None
     """Called as soon as it is noticed that the connection has ended, and with it whatever it held."""
 

@@ -13,8 +13,12 @@ from collections.abc import Callable
 from reconciler.ledger.errors import LedgerDamaged
 from reconciler.ledger.storage import meta
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql
 
 _NAME, _NAME_FROM = "ledger_id", "ledger_id_from:"
+_LAST = Sql(
+    "SELECT seq FROM sqlite_sequence WHERE name = 'events'", postgresql="SELECT last_value FROM event_numbers"
+)
 
 
 def event_ids(db: Database) -> Callable[[int], str]:
@@ -34,6 +38,10 @@ def event_ids(db: Database) -> Callable[[int], str]:
 
 def rename_from_here(db: Database) -> None:
     """Give future events ids with a new prefix. Existing events keep theirs."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    start = (row[0] if row else 0) + 1
-    meta.put(db, f"{_NAME_FROM}{start}", secrets.token_hex(6))
+    meta.put(db, f"{_NAME_FROM}{next_number(db)}", secrets.token_hex(6))
+
+
+def next_number(db: Database) -> int:
+    """The next event's number. Numbers only grow, and those of pruned events are not used again."""
+    row = db.execute(_LAST).fetchone()
+    return (row[0] if row else 0) + 1

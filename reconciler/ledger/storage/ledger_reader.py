@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ T = TypeVar("T")
 
 
 class LedgerReader:
-    """A read-only connection. What SQLite raises becomes a LedgerError, with the original chained."""
+    """A read-only connection. What the database raises becomes a LedgerError, with the original chained."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -23,6 +22,6 @@ class LedgerReader:
         """The result of a query. Raises LedgerError if it can't be read."""
         try:
             return query(self._db)
-        except sqlite3.Error as error:
+        except self._db.Error as error:
             kind = LedgerDamaged if is_damage(error) else LedgerUnavailable if is_trouble(error) else LedgerError
             raise kind(explain(error)) from error

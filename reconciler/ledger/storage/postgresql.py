@@ -16,6 +16,7 @@ from psycopg.types.string import StrDumper
 
 from reconciler.ledger.errors import LedgerBusy, LedgerUnavailable
 from reconciler.ledger.storage import advisory
+from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import Sql
@@ -33,7 +34,7 @@ _SIZE = """
     SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
      WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
 """
-_WRITE = f"SELECT pg_advisory_xact_lock({advisory.WRITER}, {advisory.LEDGER})"
+_BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({advisory.WRITER}, {advisory.LEDGER})"
 
 _NETWORK: dict[str, Any] = {
     "connect_timeout": 10,
@@ -55,7 +56,11 @@ _HELD_SETTINGS = (
 )
 
 _BUSY = (errors.LockNotAvailable, errors.SerializationFailure, errors.DeadlockDetected, errors.QueryCanceled)
-_STATEMENT = (errors.DataError, errors.IntegrityError, errors.ProgrammingError, errors.NotSupportedError)
+_TROUBLE_CLASSES = ("08", "28", "3D", "53", "57", "58")
+"""The classes of SQLSTATE that are about the server: connection, login, database, resources (a full disk), what an
+administrator does, the system.
+"""
+_TROUBLES = (errors.ReadOnlySqlTransaction, errors.IdleInTransactionSessionTimeout, errors.InsufficientPrivilege)
 
 
 class _Text(StrDumper):
@@ -67,11 +72,13 @@ class _Text(StrDumper):
         try:
             return obj.replace("\0", "\ufffd").encode()
         except UnicodeEncodeError:
-            return obj.replace("\0", "\ufffd").encode("utf-8", "replace")
+            return writable(obj).replace("\0", "\ufffd").encode()
 
 
 class PostgresDatabase(Database):
     """A connection. It does not connect again by itself: a lock that it held may be another's by then."""
+
+    Error = psycopg.Error
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.conn = conn
@@ -81,15 +88,19 @@ class PostgresDatabase(Database):
 
     def begin(self) -> None:
         self._has_written = False
-        self.execute("BEGIN")
         try:
-            self.execute(_WRITE)
-        except BaseException:
+            self.execute(_BEGIN)
+        except BaseException as error:
             if self.in_transaction:
                 self.rollback()
+            if isinstance(error, LedgerBusy):
+                advice = "another process holds the write lock: is a long transaction open in this database?"
+                raise LedgerBusy(f"{advice} ({error})") from error
             raise
 
     def commit(self) -> None:
+        if self.conn.info.transaction_status == TransactionStatus.INERROR:
+            raise errors.InFailedSqlTransaction("a statement has failed, and the transaction was to go on")
         if not self._has_written:
             self.execute("COMMIT")
             return
@@ -141,9 +152,9 @@ class PostgresDatabase(Database):
             return statement()
         except _BUSY as error:
             raise LedgerBusy(explain(error)) from error
-        except _STATEMENT:
-            raise
         except psycopg.Error as error:
+            if not _is_trouble(error):
+                raise
             if self.conn.closed and self.on_lost is not None:
                 self.on_lost()
             raise LedgerUnavailable(explain(error)) from error
@@ -154,6 +165,13 @@ class PostgresDatabase(Database):
 
 def _own(sql: str) -> str:
     return sql.postgresql if isinstance(sql, Sql) else sql
+
+
+def _is_trouble(error: psycopg.Error) -> bool:
+    """Whether the server or the connection is at fault, and not the statement."""
+    if error.sqlstate is None:  # by psycopg itself
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate[:2] in _TROUBLE_CLASSES or isinstance(error, _TROUBLES)
 
 
 def explain(error: psycopg.Error) -> str:

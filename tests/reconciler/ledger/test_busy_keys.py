@@ -15,11 +15,13 @@ from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, SECOND, Millis
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from tests.reconciler.ledger.test_matching_histories import feed, pure
 from tests.support.cost import Cost, counted
 from tests.support.effort import tries
 from tests.support.history import START, Partition, partition
+from tests.support.ledgers import NewLedger
 
 SOURCES = {
     "project_events": Precision.GITLAB_TIME,
@@ -70,7 +72,7 @@ def busy(dice: random.Random, *, pace: int, sources: list[str], precise: str, ed
     order=st.sampled_from(["as told", "backwards", "any"]),
 )
 def test_any_order_and_any_batches_come_to_what_one_computation_comes_to(
-    seed: int, pace: int, sources: list[str], precise: str, edits: int, order: str
+    new_ledger: NewLedger, seed: int, pace: int, sources: list[str], precise: str, edits: int, order: str
 ) -> None:
     dice = random.Random(seed)
     told = busy(dice, pace=pace, sources=sources, precise=precise, edits=edits)
@@ -82,12 +84,14 @@ def test_any_order_and_any_batches_come_to_what_one_computation_comes_to(
         size = dice.randint(1, largest)
         batches.append(coming[:size])
         coming = coming[size:]
-    assert feed(batches, told_after=dice.choice([0, 1, 5])).grouping == pure(told)
+    assert feed(new_ledger, batches, told_after=dice.choice([0, 1, 5])).grouping == pure(told)
 
 
 @settings(deadline=None, max_examples=tries(5))
 @given(seed=st.integers(0, 2**32), pace=st.sampled_from([6 * MINUTE, 12 * MINUTE]), failing=st.booleans())
-def test_what_others_tell_of_a_long_history_of_one_source_now_and_then(seed: int, pace: int, failing: bool) -> None:
+def test_what_others_tell_of_a_long_history_of_one_source_now_and_then(
+    new_ledger: NewLedger, seed: int, pace: int, failing: bool
+) -> None:
     """Partners may be hours apart: what comes may change what is hours away, and nothing beyond."""
     dice = random.Random(seed)
     times = [number * pace + dice.randint(0, pace // 2) for number in range(400)]
@@ -97,7 +101,7 @@ def test_what_others_tell_of_a_long_history_of_one_source_now_and_then(seed: int
         report("project_events", number, dice.randint(0, span), Precision.GITLAB_TIME, f"record {number}")
         for number in range(dice.choice([1, 4, 12, 60]))
     ]
-    assert feed([told, *([record] for record in records)]).grouping == pure([*told, *records])
+    assert feed(new_ledger, [told, *([record] for record in records)]).grouping == pure([*told, *records])
 
 
 def page(edits: int, *, lost: frozenset[int] = frozenset()) -> list[Sighting]:
@@ -118,13 +122,13 @@ def db(tmp_path: Path) -> Iterator[SqliteDatabase]:
         yield db
 
 
-def write(db: SqliteDatabase, *batches: list[Sighting]) -> None:
+def write(db: Database, *batches: list[Sighting]) -> None:
     for batch in batches:
         with transaction(db):
             record(db, batch, now=START)
 
 
-def grouping(db: SqliteDatabase) -> Partition:
+def grouping(db: Database) -> Partition:
     rows = db.execute("SELECT event_id, source, source_id FROM sightings").fetchall()
     return partition(lambda: [(event, (source, ident)) for event, source, ident in rows])
 
@@ -160,15 +164,16 @@ def test_what_stays_as_it_is_is_not_written(db: SqliteDatabase) -> None:
     assert written == ["INSERT", "INSERT", "INSERT", "INSERT"]  # the event, the sighting, its hashes, its project
 
 
-def test_events_of_an_earlier_rule_are_taken_apart_whole(db: SqliteDatabase) -> None:
+def test_events_of_an_earlier_rule_are_taken_apart_whole(new_ledger: NewLedger) -> None:
     """A ledger from before keys were cut may hold events that reach from one segment to another."""
     told = page(400)
-    write(db, told)
     wrong = """
         UPDATE sightings SET event_id = (SELECT event_id FROM sightings WHERE source_id = ?) WHERE source_id = ?
     """
-    db.execute(wrong, ["webhook:a 100", "webhook:a 399"])
-    db.execute("DELETE FROM events WHERE id NOT IN (SELECT event_id FROM sightings)")
     late = report("webhook:b", 399, 399 * MINUTE + SECOND, Precision.RECEIVED_TIME, "webhook 399")
-    write(db, [late])
-    assert grouping(db) == pure([*told, late])
+    with new_ledger() as db:
+        write(db, told)
+        db.execute(wrong, ["webhook:a 100", "webhook:a 399"])
+        db.execute("DELETE FROM events WHERE id NOT IN (SELECT event_id FROM sightings)")
+        write(db, [late])
+        assert grouping(db) == pure([*told, late])

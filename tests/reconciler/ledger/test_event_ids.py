@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -12,12 +11,14 @@ from reconciler.ledger.errors import LedgerDamaged
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.ids import rename_from_here
+from reconciler.location import Location
+from tests.support.filled import made
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    path = tmp_path / "ledger.db"
-    with closing(connect(path)) as db, closing(connect(path, readonly=True)) as reader:
+async def ledger(ledger_at: Location) -> AsyncIterator[Ledger]:
+    with closing(connect(ledger_at)) as db, closing(connect(ledger_at, readonly=True)) as reader:
         made = Ledger(Writer(db), reader)
         yield made
         await made.close()
@@ -26,6 +27,15 @@ async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
 async def test_an_event_keeps_its_id(ledger: Ledger) -> None:
     assert ledger.event_ids()(17) == ledger.event_ids()(17)
     assert ledger.event_ids()(17).endswith("_17")
+
+
+async def test_events_after_a_restore_have_ids_of_their_own(ledger: Ledger) -> None:
+    await ledger.record(list(made(2)))
+    before = [ledger.event_ids()(number) for number in (1, 2, 3)]
+    await ledger._writer.run(rename_from_here)
+    after = [ledger.event_ids()(number) for number in (1, 2, 3)]
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
 
 
 async def test_a_ledger_that_lost_its_id_is_damaged(ledger: Ledger) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,7 +19,7 @@ from reconciler.ledger.queue.destinations import DestinationSpec, sync
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage import hashes
-from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.storage.database import Database
 from tests.support import outcomes
 from tests.support.collisions import few_digests, no_digest
@@ -39,6 +36,7 @@ from tests.support.history import (
     partition,
     shuffled,
 )
+from tests.support.ledgers import NewLedger
 
 relaxed = settings(
     deadline=None, max_examples=tries(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -54,13 +52,12 @@ class Fed:
     absorbed: int
 
 
-def feed(batches: list[list[Sighting]], *, told_after: int = 0) -> Fed:
+def feed(new_ledger: NewLedger, batches: list[list[Sighting]], *, told_after: int = 0) -> Fed:
     """Record batches in a new ledger.
 
     After every `told_after` batches, what is open is delivered.
     """
-    with TemporaryDirectory() as folder, closing(connect(Path(folder) / "ledger.db")) as db:
-        db.execute("PRAGMA synchronous = OFF")  # nothing is killed here
+    with new_ledger() as db:
         with transaction(db):
             sync(db, [DestinationSpec("one")], now=START)
         for number, batch in enumerate(batches, start=1):
@@ -127,9 +124,9 @@ def _is_sound(db: Database) -> None:
 
 @relaxed
 @given(told=histories(), seed=st.integers(0, 2**32))
-def test_one_event_for_each_thing_that_happened(told: Told, seed: int) -> None:
+def test_one_event_for_each_thing_that_happened(new_ledger: NewLedger, told: Told, seed: int) -> None:
     truth = partition(lambda: [(number, name) for name, number in told.truth.items()])
-    fed = feed(shuffled(told.sightings, seed), told_after=1 + seed % 4)
+    fed = feed(new_ledger, shuffled(told.sightings, seed), told_after=1 + seed % 4)
     assert fed.grouping == truth
     assert fed.attempts == [1] * len(truth)
 
@@ -137,10 +134,10 @@ def test_one_event_for_each_thing_that_happened(told: Told, seed: int) -> None:
 @pytest.mark.long
 @relaxed
 @given(told=histories(), poll=st.sampled_from([MINUTE, 10 * MINUTE, 12 * HOUR]))
-def test_nothing_is_told_twice_when_things_come_as_they_do(told: Told, poll: int) -> None:
+def test_nothing_is_told_twice_when_things_come_as_they_do(new_ledger: NewLedger, told: Told, poll: int) -> None:
     """Webhooks when they are received, records when the next poll reads them, each delivered at once."""
     truth = partition(lambda: [(number, name) for name, number in told.truth.items()])
-    fed = feed(as_they_come(told.sightings, poll), told_after=1)
+    fed = feed(new_ledger, as_they_come(told.sightings, poll), told_after=1)
     assert fed.grouping == truth
     assert fed.attempts == [1] * len(truth)
     assert fed.absorbed == 0
@@ -148,11 +145,13 @@ def test_nothing_is_told_twice_when_things_come_as_they_do(told: Told, poll: int
 
 @settings(relaxed, max_examples=tries(20))
 @given(told=histories(), seed=st.integers(0, 2**32), digest=st.sampled_from([no_digest, few_digests]))
-def test_collisions_of_hashes_change_nothing(told: Told, seed: int, digest: Callable[..., Any]) -> None:
+def test_collisions_of_hashes_change_nothing(
+    new_ledger: NewLedger, told: Told, seed: int, digest: Callable[..., Any]
+) -> None:
     truth = partition(lambda: [(number, name) for name, number in told.truth.items()])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(hashes, "blake2b", digest)
-        fed = feed(shuffled(told.sightings, seed), told_after=1 + seed % 4)
+        fed = feed(new_ledger, shuffled(told.sightings, seed), told_after=1 + seed % 4)
     assert fed.grouping == truth
     assert fed.attempts == [1] * len(truth)
 
@@ -212,10 +211,10 @@ def pure(sightings: list[Sighting]) -> Partition:
 @pytest.mark.long
 @relaxed
 @given(sightings=anything(), seed=st.integers(0, 2**32))
-def test_grouping_depends_on_the_set_alone(sightings: list[Sighting], seed: int) -> None:
+def test_grouping_depends_on_the_set_alone(new_ledger: NewLedger, sightings: list[Sighting], seed: int) -> None:
     batches = shuffled(sightings, seed)
     assert pure([s for batch in shuffled(sightings, seed, repeat=False) for s in batch]) == pure(sightings)
-    assert feed(batches, told_after=seed % 3).grouping == pure(sightings)
+    assert feed(new_ledger, batches, told_after=seed % 3).grouping == pure(sightings)
 
 
 def report(source: str, at: int, content: str = "") -> Sighting:
@@ -235,7 +234,7 @@ def report(source: str, at: int, content: str = "") -> Sighting:
     )
 
 
-def test_the_design_s_example_a_weaker_link_gives_way() -> None:
+def test_the_design_s_example_a_weaker_link_gives_way(new_ledger: NewLedger) -> None:
     """Webhooks at 0 s (lost) and 10 s, records at 1 s and 11 s: greedy pairing would lose what happened at 0 s."""
     webhook = report("webhook:default", 10 * SECOND)
     early, late = report("project_events", SECOND), report("project_events", 11 * SECOND)
@@ -244,18 +243,18 @@ def test_the_design_s_example_a_weaker_link_gives_way() -> None:
         frozenset({("webhook:default", "10000"), ("project_events", "11000")}),
     }
     for batches in ([[webhook], [early], [late]], [[early], [webhook], [late]], [[late, early], [webhook]]):
-        fed = feed(batches, told_after=1)
+        fed = feed(new_ledger, batches, told_after=1)
         assert fed.grouping == expected
         assert (fed.attempts, fed.absorbed) == ([1, 1], 0)
 
 
-def test_bytes_that_were_told_stand_for_either_of_two_alike() -> None:
+def test_bytes_that_were_told_stand_for_either_of_two_alike(new_ledger: NewLedger) -> None:
     """Two hooks tell of two alike pushes; for a while the evidence pairs them wrongly. Two are told, not three."""
     first, second = report("webhook:a", 0, "same"), report("webhook:b", 6 * MINUTE, "same")
     nearer = report("webhook:b", MINUTE, "same")
     records = report("project_events", 6 * MINUTE), report("project_events", 0)
     for upto in (4, 5):
-        fed = feed([[s] for s in (first, second, nearer, *records)][:upto], told_after=1)
+        fed = feed(new_ledger, [[s] for s in (first, second, nearer, *records)][:upto], told_after=1)
         assert (fed.attempts, fed.absorbed) == ([1, 1], 0)
     assert fed.grouping == {
         frozenset({("webhook:a", "0"), ("webhook:b", "60000"), ("project_events", "0")}),

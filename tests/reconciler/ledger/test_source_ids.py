@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,18 +18,19 @@ from reconciler.events.times import Millis
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage import hashes
-from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.storage.database import Database
 from tests.support.collisions import few_digests, no_digest
+from tests.support.ledgers import NewLedger
 
 NOW = Millis(1_790_000_000_000)
 
 
 @pytest.fixture(params=[no_digest, few_digests, blake2b], ids=["one hash", "a few hashes", "hashes"])
-def db(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+def db(new_ledger: NewLedger, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Collisions of hashes change nothing."""
     monkeypatch.setattr(hashes, "blake2b", request.param)
-    with closing(connect(tmp_path / "ledger.db")) as opened:
+    with new_ledger() as opened:
         yield opened
 
 
@@ -132,5 +131,8 @@ def test_what_another_source_has_told_under_the_same_id_is_something_else(db: Da
 def test_a_delivery_s_own_bytes_replace_no_other_body(db: Database) -> None:
     logged = [delivery("a", recovered=True), delivery("b", recovered=True)]
     assert recorded(db, [logged, [delivery("a")]]) == 2
-    shown = db.execute("SELECT ref, payload ->> 'ref', recovery IS NULL FROM sightings ORDER BY ref").fetchall()
-    assert shown == [("refs/heads/a", "refs/heads/a", 1), ("refs/heads/b", "refs/heads/b", 0)]
+    shown = db.execute("SELECT ref, payload, recovery IS NULL FROM sightings ORDER BY ref").fetchall()
+    assert [(ref, json.loads(payload)["ref"], bool(is_original)) for ref, payload, is_original in shown] == [
+        ("refs/heads/a", "refs/heads/a", True),
+        ("refs/heads/b", "refs/heads/b", False),
+    ]

@@ -18,6 +18,7 @@ from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import overview
+from tests.support.ledgers import NewLedger
 
 NOW = times.from_iso("2026-11-24T12:00:00Z")
 STRANGE = ["0001-01-01T00:00:00Z", "0999-12-31T23:59:59Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00"]
@@ -44,11 +45,11 @@ def listed(**told: Any) -> Sighting:
 
 
 @pytest.mark.parametrize("when", STRANGE)
-def test_webhook_and_record_are_one_event_in_any_order(tmp_path: Path, when: str) -> None:
+def test_webhook_and_record_are_one_event_in_any_order(new_ledger: NewLedger, when: str) -> None:
     api = {"id": 40, "action_name": "closed", "target_type": "Issue", "target_id": 99, "created_at": times.iso(NOW)}
     told = [closed(when, hook="a", at=NOW), closed(when, hook="b", at=Millis(NOW + 500)), listed(**api)]
-    for number, order in enumerate(itertools.permutations(told)):
-        with closing(connect(tmp_path / f"{number}.db")) as db:
+    for order in itertools.permutations(told):
+        with new_ledger() as db:
             for sighting in order:
                 with transaction(db):
                     record(db, [sighting], now=NOW)

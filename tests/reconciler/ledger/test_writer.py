@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
@@ -19,11 +20,14 @@ from reconciler.ledger.listener import Listener
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.recording import writer
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect, touch, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sqlite import SqliteDatabase
+from reconciler.location import Location
 from tests.support.filled import made
+from tests.support.ledgers import ledger_location
 
 
 class Heard(Listener):
@@ -39,20 +43,33 @@ class Heard(Listener):
 class Open:
     """A ledger, and its writer."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "ledger.db"
-        self.db = connect(self.path)
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.db = connect(location)
         self.writer = Writer(self.db)
 
+    @property
+    def path(self) -> Path:
+        assert isinstance(self.location, Path)
+        return self.location
+
     def values(self) -> dict[str, str]:
-        """What is in the file at the ledger's path, for who opens it anew."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as other:
+        """What is at the ledger's location, for who opens it anew."""
+        with closing(connect(self.location, readonly=True)) as other:
             return dict(other.execute("SELECT name, value FROM meta WHERE name LIKE 'x%'"))
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Open]:
-    one = Open(tmp_path)
+async def opened(ledger_at: Location) -> AsyncIterator[Open]:
+    one = Open(ledger_at)
+    yield one
+    await one.writer.close()
+    one.db.close()
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> AsyncIterator[Open]:
+    one = Open(tmp_path / "ledger.db")
     yield one
     await one.writer.close()
     one.db.close()
@@ -99,14 +116,14 @@ async def test_a_statement_that_is_wrong_is_a_bug_too(opened: Open) -> None:
             await opened.writer.run(lambda db, sql=sql: db.execute(sql))  # type: ignore[misc]
 
 
-async def test_damage_is_met_by_who_reads_it_alone(opened: Open) -> None:
-    await opened.writer.run(lambda db: db.execute("INSERT INTO search (rowid, kind) VALUES (1, 'push')"))
-    with closing(sqlite3.connect(opened.path, isolation_level=None)) as other:
+async def test_damage_is_met_by_who_reads_it_alone(file: Open) -> None:
+    await file.writer.run(lambda db: db.execute("INSERT INTO search (rowid, kind) VALUES (1, 'push')"))
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
         other.execute("DELETE FROM search_data")
-    heard = opened.writer.listener = Heard()
+    heard = file.writer.listener = Heard()
     search = "SELECT rowid FROM search WHERE search MATCH 'push'"
-    damaged = opened.writer.run(lambda db: db.execute(search).fetchall())
-    sound = opened.writer.run(put("x1"))
+    damaged = file.writer.run(lambda db: db.execute(search).fetchall())
+    sound = file.writer.run(put("x1"))
     with pytest.raises(LedgerDamaged, match="damaged"):
         await damaged
     await sound
@@ -135,40 +152,40 @@ async def test_a_listener_s_bug_stops_neither_the_writer_nor_other_listeners(ope
     assert (len(told), len(heard)) == (2, 2)
 
 
-async def test_nothing_is_acknowledged_while_the_file_is_away(opened: Open) -> None:
-    heard = opened.writer.listener = Heard()
-    await opened.writer.run(put("x1"))
-    aside = opened.path.with_name("aside")
+async def test_nothing_is_acknowledged_while_the_file_is_away(file: Open) -> None:
+    heard = file.writer.listener = Heard()
+    await file.writer.run(put("x1"))
+    aside = file.path.with_name("aside")
     with capture_logs() as logs:
-        opened.path.rename(aside)
+        file.path.rename(aside)
         for _ in range(3):
             with pytest.raises(LedgerUnavailable, match="was moved or removed"):
-                await opened.writer.run(put("x-lost"))
-        aside.rename(opened.path)  # the very same file
-        await opened.writer.run(put("x2"))
-    assert opened.values().keys() == {"x1", "x2"}
+                await file.writer.run(put("x-lost"))
+        aside.rename(file.path)  # the very same file
+        await file.writer.run(put("x2"))
+    assert file.values().keys() == {"x1", "x2"}
     assert [line["event"] for line in logs] == ["the ledger can't be written", "the ledger can be written again"]
     assert [None if one is None else "moved" in one for one in heard.troubles] == [True, None]
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("how", ["removed", "replaced by a copy"])
-async def test_each_file_is_watched(opened: Open, suffix: str, how: str) -> None:
-    await opened.writer.run(put("x1"))
-    file = opened.path.with_name(opened.path.name + suffix)
-    copy = file.with_name("copy")
-    shutil.copyfile(file, copy)
-    file.unlink()
+async def test_each_file_is_watched(file: Open, suffix: str, how: str) -> None:
+    await file.writer.run(put("x1"))
+    one = file.path.with_name(file.path.name + suffix)
+    copy = one.with_name("copy")
+    shutil.copyfile(one, copy)
+    one.unlink()
     if how != "removed":
-        copy.rename(file)
+        copy.rename(one)
     with pytest.raises(LedgerUnavailable, match="nothing is written to it"):
-        await opened.writer.run(put("x-lost"))
-    with pytest.raises(LedgerUnavailable, match="nothing is written to it"), transaction(opened.db) as db:
+        await file.writer.run(put("x-lost"))
+    with pytest.raises(LedgerUnavailable, match="nothing is written to it"), transaction(file.db) as db:
         put("x-lost")(db)
 
 
 async def test_what_the_wal_held_is_in_the_ledger_after_the_stop_that_is_advised(tmp_path: Path) -> None:
-    one = Open(tmp_path)
+    one = Open(tmp_path / "ledger.db")
     await one.writer.run(put("x1"))
     one.path.with_name("ledger.db-wal").unlink()
     with pytest.raises(LedgerUnavailable, match="stop the service"):
@@ -178,12 +195,12 @@ async def test_what_the_wal_held_is_in_the_ledger_after_the_stop_that_is_advised
     assert one.values().keys() == {"x1"}
 
 
-async def test_a_file_that_goes_away_during_the_commit_is_noticed_before_the_answer(opened: Open) -> None:
+async def test_a_file_that_goes_away_during_the_commit_is_noticed_before_the_answer(file: Open) -> None:
     """The commit itself goes well: it is the file that is no longer there."""
 
     def away(sql: str) -> None:
         if sql == "COMMIT":
-            opened.path.rename(opened.path.with_name("aside"))
+            file.path.rename(file.path.with_name("aside"))
 
     def and_away(db: Database) -> None:
         put("x1")(db)
@@ -191,12 +208,12 @@ async def test_a_file_that_goes_away_during_the_commit_is_noticed_before_the_ans
         db.conn.set_trace_callback(away)
 
     with pytest.raises(LedgerUnavailable, match="was moved or removed"):
-        await opened.writer.run(and_away)
+        await file.writer.run(and_away)
 
 
 async def test_a_folder_that_is_moved_with_all_in_it(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    one = Open(tmp_path / "data")
+    one = Open(tmp_path / "data" / "ledger.db")
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     with pytest.raises(LedgerUnavailable, match="was moved or removed"):
         await one.writer.run(put("x1"))
@@ -211,22 +228,83 @@ async def test_a_relative_path_is_meant_as_it_was_when_the_ledger_was_opened(
 ) -> None:
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "there")
-    one = Open(Path())
+    one = Open(Path("ledger.db"))
     monkeypatch.chdir(tmp_path)
     await one.writer.run(put("x1"))
     await one.writer.close()
     one.db.close()
 
 
-def test_a_transaction_s_trouble_is_told_in_words(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    with closing(connect(path, patience_s=0)) as db, closing(connect(path)) as other:
-        other.execute("BEGIN IMMEDIATE")
+def test_a_transaction_s_trouble_is_told_in_words(ledger_at: Location) -> None:
+    with closing(connect(ledger_at, patience_s=0)) as db, closing(connect(ledger_at)) as other:
+        other.begin()
         with pytest.raises(LedgerUnavailable, match="another process holds the write lock"), transaction(db):
             pass
-        other.execute("ROLLBACK")
-        with pytest.raises(sqlite3.IntegrityError), transaction(db):
+        other.rollback()
+        with pytest.raises(db.Error, match="(?i)unique"), transaction(db):
             put("ledger_id")(db)
+        with transaction(db):
+            put("x1")(db)
+
+
+async def test_changes_wait_for_another_process_and_are_made_then(opened: Open) -> None:
+    with closing(connect(opened.location)) as other:
+        other.begin()
+        waiting = opened.writer.run(put("x1"))
+        done, _ = await asyncio.wait([waiting], timeout=0.1)
+        assert not done
+        other.rollback()
+        await waiting
+    assert opened.values().keys() == {"x1"}
+
+
+async def test_changes_that_waited_too_long_fail(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "BUSY_PATIENCE_S", 0.02)
+    with closing(connect(opened.location)) as other:
+        other.begin()
+        with pytest.raises(LedgerUnavailable, match="another process holds the write lock"):
+            await opened.writer.run(put("x-lost"))
+        other.rollback()
+    await opened.writer.run(put("x1"))
+    assert opened.values().keys() == {"x1"}
+
+
+async def test_a_change_that_goes_on_after_a_failed_statement_loses_nothing_silently(opened: Open) -> None:
+    """PostgreSQL's COMMIT would roll back, and say nothing."""
+
+    def goes_on(db: Database) -> None:
+        put("x1")(db)
+        with contextlib.suppress(db.Error):
+            put("ledger_id")(db)
+
+    wanted = [opened.writer.run(change) for change in (put("x2"), goes_on)]
+    came = await asyncio.gather(*wanted, return_exceptions=True)
+    expected = {"x2"} if isinstance(came[1], ChangeFailed) else {"x1", "x2"}
+    assert opened.values().keys() == expected
+
+
+@pytest.mark.parametrize("when", ["before", "in a batch"])
+async def test_a_lost_connection_fails_everything_that_waits(tmp_path: Path, when: str) -> None:
+    def end(db: Database) -> None:
+        with closing(connect(location)) as other:
+            other.execute("SELECT pg_terminate_backend(?)", (process,))
+        put("x-lost")(db)
+
+    with ledger_location("postgresql", tmp_path) as location:
+        one = Open(location)
+        process = one.db.execute("SELECT pg_backend_pid()").fetchone()[0]
+        changes = [put("x1"), end, put("x2")]
+        if when == "before":
+            with closing(connect(location)) as other:
+                other.execute("SELECT pg_terminate_backend(?)", (process,))
+            changes.remove(end)
+        came = await asyncio.gather(*(one.writer.run(change) for change in changes), return_exceptions=True)
+        assert [type(error) for error in came] == [LedgerUnavailable] * len(changes)
+        with pytest.raises(LedgerUnavailable):
+            await one.writer.run(put("x3"))
+        assert one.values() == {}
+        await one.writer.close()
+        one.db.close()
 
 
 async def test_who_waits_for_a_commit_goes_on_before_the_next_one(opened: Open) -> None:

@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import StrDumper
 
 from reconciler.ledger.errors import LedgerBusy, LedgerUnavailable
+from reconciler.ledger.storage.conninfo import conninfo
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import Sql
@@ -124,7 +125,7 @@ def explain(error: psycopg.Error) -> str:
 def connect(url: str, *, patience_s: float, readonly: bool = False) -> PostgresDatabase:
     """Connect to a ledger. Raises LedgerUnavailable."""
     try:
-        conn = psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="gitlab-reconciler")
+        conn = psycopg.connect(conninfo(url), autocommit=True)
     except psycopg.Error as error:
         raise LedgerUnavailable(explain(error)) from error
     db = PostgresDatabase(conn)

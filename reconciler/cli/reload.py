@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, fail, ledger_file, out, read_config, say
-from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.lock import service_process
-from reconciler.ledger.storage.receivers import Receiver, running
+from reconciler.ledger.storage.receivers import Receiver
 from reconciler.ledger.upkeep.reloads import Reload, last_reload
+from reconciler.ledger.views.receiving import running_here
 
 PATIENCE_S = 60.0
 LOOK_S = 0.05
@@ -26,7 +26,7 @@ def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     them, or has mistakes, is refused, and the service continues with the old one.
     """
     path = ledger_file(read_config(config), "send SIGHUP to each of its services")
-    service, receivers = service_process(path), running(intake_path(path))
+    service, receivers = service_process(path), running_here(path)
     if service is None and not receivers:
         fail(f"no service is running on {path}")
     before = None if service is None else _last(path)
@@ -70,7 +70,7 @@ def _outcome(path: Path, before: Reload, deadline: float) -> str | None:
 
 def _receiver_outcome(path: Path, before: Receiver, deadline: float) -> str | None:
     while True:
-        [*found] = [one for one in running(intake_path(path)) if one.pid == before.pid]
+        [*found] = [one for one in running_here(path) if one.pid == before.pid]
         if not found:
             return "ended meanwhile: it reads the config when it starts again"
         if found[0].reloads != before.reloads:

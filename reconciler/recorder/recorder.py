@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +19,6 @@ from reconciler.events import times
 from reconciler.events.sighting import Sighting
 from reconciler.ledger.errors import ChangeFailed, LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.intake.intake import Reader, StoredWebhook
-from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.place import Progress
 from reconciler.ledger.recording.record import BatchResult
@@ -30,8 +28,6 @@ from reconciler.recorder.reading import WebhookReader
 
 BATCH = 256
 """At most so many webhooks are recorded at once: the event loop waits meanwhile."""
-LOOK_S = 0.05
-"""How often the intake is looked into without a notification."""
 LEDGER_PAUSE_S = 0.2
 MOST_HELD = 1000
 """So many ranges of webhooks are held at most, since all of them are noted with each commit."""
@@ -48,10 +44,10 @@ log = structlog.get_logger(__name__)
 
 
 class Recorder:
-    """Records the intake at `path`. `run` never ends; if it raises, it may be run again."""
+    """Records the intake that `open_intake` opens. `run` never ends; if it raises, it may be run again."""
 
-    def __init__(self, path: Path, *, ledger: Ledger, reader: WebhookReader) -> None:
-        self._path = path
+    def __init__(self, open_intake: Callable[[], Reader], *, ledger: Ledger, reader: WebhookReader) -> None:
+        self._open_intake = open_intake
         self._ledger = ledger
         self._recording = ledger.recording
         self._preparer = Preparer(reader)
@@ -79,7 +75,7 @@ class Recorder:
     async def run(self) -> None:
         """Record what is appended, for ever. Raises IntakeUnavailable."""
         while True:
-            with contextlib.closing(SqliteReader(self._path)) as intake:
+            with contextlib.closing(self._open_intake()) as intake:
                 await self._record_all(intake)
 
     async def drain(self, timeout_s: float) -> None:
@@ -90,7 +86,7 @@ class Recorder:
             async with asyncio.timeout(timeout_s):
                 await self._empty.wait()
 
-    async def _record_all(self, intake: SqliteReader) -> None:
+    async def _record_all(self, intake: Reader) -> None:
         """Record until another file is at the intake's path, and this one was read to its end."""
         self._progress = await self._first_progress(intake)
         await self._record_untried()
@@ -104,7 +100,7 @@ class Recorder:
             if not batch:
                 if not self._woken.is_set():  # else something was appended after the intake was read
                     self._empty.set()
-                await self._notified()
+                await self._notified(intake.look_s)
                 replaced = intake.is_replaced()  # before it is read: nothing is appended to it after that
                 batch = self._prepare(intake, after)
                 if replaced and not batch:
@@ -205,9 +201,9 @@ class Recorder:
         except (ChangeFailed, LedgerDamaged):
             return False
 
-    async def _notified(self) -> None:
+    async def _notified(self, at_most_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(at_most_s):
                 await self._woken.wait()
 
     def _prepare(self, intake: Reader, after: int) -> list[Prepared]:

@@ -8,9 +8,8 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.intake.intake import Reader
 from reconciler.ledger.ledger import Ledger
 
 TRIM_S = 0.5
@@ -20,18 +19,18 @@ TRIM_PAUSE_S = 0.005
 
 
 class Trimmer:
-    """Removes from the intake at `path` what was recorded, and keeps its file small and its WAL short. `run` never
-    ends; if it raises, it may be run again.
+    """Removes what was recorded from the intake that `open_intake` opens, and keeps its file small and its WAL short.
+    `run` never ends; if it raises, it may be run again.
     """
 
-    def __init__(self, path: Path, *, ledger: Ledger) -> None:
-        self._path = path
+    def __init__(self, open_intake: Callable[[], Reader], *, ledger: Ledger) -> None:
+        self._open_intake = open_intake
         self._ledger = ledger
 
     async def run(self) -> None:
         """Remove what was recorded. Never ends. Raises IntakeUnavailable."""
         while True:
-            with contextlib.closing(await asyncio.to_thread(SqliteReader, self._path)) as intake:
+            with contextlib.closing(await asyncio.to_thread(self._open_intake)) as intake:
                 while not intake.is_replaced():
                     place = self._ledger.recording.place()
                     if place is not None and place.intake_id == intake.intake_id:
@@ -39,7 +38,7 @@ class Trimmer:
                     await asyncio.sleep(TRIM_S)
 
 
-def _trim(intake: SqliteReader, through: int) -> None:
+def _trim(intake: Reader, through: int) -> None:
     _in_steps(partial(intake.trim, through=through))
     _in_steps(intake.give_back, at_most_s=TRIM_S)  # then it is trimmed again
     intake.checkpoint()

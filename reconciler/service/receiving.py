@@ -18,10 +18,8 @@ from starlette.types import ASGIApp
 from receiver.app import PROOF_S, receiver_app
 from reconciler.config.load import ConfigError
 from reconciler.config.models import Config
-from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake.appender import SqliteAppender
-from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.storage.receivers import ReceiverFile
+from reconciler.ledger.errors import IntakeUnavailable, LedgerUnavailable
+from reconciler.ledger.intake import places
 from reconciler.metrics.collectors import PartsCollector
 from reconciler.service.admin import serve_metrics
 from reconciler.service.changes import fixed_keys
@@ -39,7 +37,7 @@ HANGS_S = 10.0
 _HANGS = f"a write to the intake has not ended for {HANGS_S:.0f} s: its disk hangs, or is far too slow"
 LOOK_S = 1.0
 HEARTBEAT_S = 10.0
-"""How often the receiver notes beside the intake that it is alive."""
+"""How often the receiver notes that it is alive."""
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +60,8 @@ class _Receiving:
         self._hang_up = asyncio.Event()
         self._supervisor = Supervisor()
         service = os.getpid() if role.is_alone else role.service_pid
-        self._file = ReceiverFile(intake_path(config.ledger.path), service=service)
-        self._file_error: str | None = None
+        self._register = places.register(config.ledger.path, service=service)
+        self._register_error: str | None = None
         self._trouble: str | None = None
         """Why webhooks can't be appended."""
         self._hangs = False
@@ -73,8 +71,8 @@ class _Receiving:
     async def run(self) -> None:
         """Run from binding the port to closing it."""
         config, where = self._config, self._config.receiver
-        self._intake = SqliteAppender(
-            intake_path(config.ledger.path),
+        self._intake = places.appender(
+            config.ledger.path,
             appended=(lambda: None) if self._role.link is None else self._role.link.wake,
             trouble=self._note_trouble,
         )
@@ -104,7 +102,7 @@ class _Receiving:
         await self._note_alive()
         self._role.say(Said.READY)
         tasks.append(start("heartbeat", self._heartbeat))
-        log.info("listening", host=host, port=self._port, intake=str(intake_path(config.ledger.path)))
+        log.info("listening", host=host, port=self._port, intake=places.shown(config.ledger.path))
         await self._stop.wait()
         log.info("receiver stopping")
         if self._role.is_alone:
@@ -114,6 +112,7 @@ class _Receiving:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._intake.close()
+        await asyncio.to_thread(self._register.close)
         log.info("receiver stopped")
 
     def _app(self, config: Config) -> ASGIApp:
@@ -124,7 +123,7 @@ class _Receiving:
         self._show_trouble()
 
     def _show_trouble(self) -> None:
-        """Show it to the worker, in the receiver's own metrics, and in the file beside the intake."""
+        """Show it to the worker, in the receiver's own metrics, and in the register of receivers."""
         why = _HANGS if self._hangs else self._trouble
         self._counts.trouble = why
         self._supervisor.note("intake", why)
@@ -175,18 +174,18 @@ class _Receiving:
 
     async def _note_alive(self) -> None:
         self._changed.clear()
-        await self._note(partial(self._file.alive, self._counts.trouble))
+        await self._note(partial(self._register.alive, self._counts.trouble))
 
     async def _note(self, note: Callable[[], None]) -> None:
-        """Note something in the file beside the intake, in a thread: its disk may be slow."""
+        """Note something in the register of receivers, in a thread: its disk or its server may be slow."""
         error: str | None = None
         try:
             await asyncio.to_thread(note)
-        except OSError as failed:
+        except (OSError, LedgerUnavailable) as failed:
             error = words(failed)
-        if error is not None and error != self._file_error:
+        if error is not None and error != self._register_error:
             log.warning("the receiver can't note that it is alive", reason=error)
-        self._file_error = error
+        self._register_error = error
 
     async def _reload_on_signal(self) -> None:
         while True:
@@ -195,7 +194,7 @@ class _Receiving:
             refusal = await self._reload()
             if refusal is not None:
                 log.error("config not reloaded: the receiver keeps the old one", reason=refusal)
-            await self._note(partial(self._file.reloaded, refusal))
+            await self._note(partial(self._register.reloaded, refusal))
             self._role.say(Said.RELOADED if refusal is None else Said.REFUSED)
 
     async def _reload(self) -> str | None:

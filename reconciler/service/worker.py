@@ -24,7 +24,7 @@ from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.intervals import Interval
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
-from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.intake import places
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
@@ -191,7 +191,7 @@ class _Worker:
             ledger=ledger, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
         )
         self._recorder = Recorder(
-            intake_path(config.ledger.path),
+            places.opener(config.ledger.path),
             ledger=ledger,
             reader=WebhookReader(ledger.coverage.project_ids(), self._expected_tests),
         )
@@ -224,18 +224,20 @@ class _Worker:
         link = self._role.link
         if link is not None:
             return link.since <= during.start
-        return received(intake_path(self._config.ledger.path), during)
+        return received(self._config.ledger.path, during)
 
     def _deliveries_opened(self, deliveries: Iterable[Opened]) -> None:
         self._forwarder.opened(deliveries)
 
     def _recording(self) -> dict[str, Run]:
         """The parts that take webhooks from the intake."""
-        path, link = intake_path(self._config.ledger.path), self._role.link
+        path, link = self._config.ledger.path, self._role.link
         parts: dict[str, Run] = {
             "recorder": lambda: self._after_begin(self._recorder.run),
-            "trimmer": lambda: self._after_begin(Trimmer(path, ledger=self._ledger).run),
+            "trimmer": lambda: self._after_begin(Trimmer(places.opener(path), ledger=self._ledger).run),
         }
+        if (listen := places.listener(path)) is not None:
+            parts["listener"] = lambda: listen(self._recorder.wake)
         if link is not None:
             parts["receiver watch"] = lambda: watch_receiver(link, self._recorder.wake, self._supervisor)
         return parts

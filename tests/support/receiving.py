@@ -14,6 +14,7 @@ from reconciler.config.models import Receiver
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.intake.places import opener
 from reconciler.ledger.ledger import Ledger
 from reconciler.recorder.reading import WebhookReader
 from reconciler.recorder.recorder import Recorder
@@ -41,7 +42,7 @@ async def receiving(
     reader = WebhookReader(
         ledger.coverage.project_ids(), ExpectedTests() if expected_tests is None else expected_tests
     )
-    recorder = Recorder(intake_path(path), ledger=ledger, reader=reader)
+    recorder = Recorder(opener(path), ledger=ledger, reader=reader)
     intake = SqliteAppender(intake_path(path), appended=recorder.wake)
     await intake.check_writable()
     running = asyncio.create_task(recorder.run())

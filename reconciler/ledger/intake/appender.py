@@ -21,12 +21,11 @@ from reconciler.ledger.intake.file import IntakeFile, explain, is_unusable
 from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.intake.replacing import open_or_replace
 from reconciler.ledger.intake.rows import INSERT, Row, as_row
+from reconciler.ledger.intake.trouble import Trouble
 from reconciler.ledger.storage.files import Identity
 
 BATCH = 512
 """At most so many webhooks share one commit."""
-REMIND_S = 60.0
-"""How often a lasting problem is logged again."""
 
 _TOUCH = "UPDATE intake SET checked = checked + 1"
 
@@ -53,9 +52,7 @@ class SqliteAppender:
         self.waiting = 0
         self._path = path
         self._appended = appended
-        self._report = trouble
-        self._trouble: str | None = None
-        self._logged_at = 0.0
+        self._trouble = Trouble(trouble)
         self._file: IntakeFile | None = None
         self._damage: sqlite3.Error | None = None
         """What was met in the file that was open before."""
@@ -125,23 +122,10 @@ class SqliteAppender:
                 future.set_result(None)
             else:
                 future.set_exception(IntakeUnavailable(why))
-        self._note(why)
+        self._trouble.note(why)
         if appended and why is None:
             self._appended()
         self._schedule()
-
-    def _note(self, why: str | None) -> None:
-        """Log and report a problem when it begins, while it lasts, and when it is over."""
-        before, self._trouble = self._trouble, why
-        now = time.monotonic()
-        if why is None:
-            if before is not None:
-                log.info("webhooks can be appended to the intake again")
-        elif why != before or now - self._logged_at >= REMIND_S:
-            self._logged_at = now
-            log.error("webhooks can't be appended to the intake", reason=why)
-        if why != before:
-            self._report(why)
 
     # On the thread of the disk
 

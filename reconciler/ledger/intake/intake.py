@@ -63,6 +63,10 @@ class Appender(Protocol):
     waiting: int
     """How many webhooks wait for their commit."""
 
+    @property
+    def busy_since(self) -> float | None:
+        """When the write that goes on was begun (monotonic time); None if none does."""
+
     def append(self, webhook: ReceivedWebhook) -> Awaitable[None]:
         """Append a webhook. It is on disk when this is done. Raises IntakeUnavailable."""
 
@@ -76,9 +80,15 @@ class Appender(Protocol):
 class Reader(Protocol):
     """The recorder's side. It raises IntakeUnavailable if the intake can't be read."""
 
+    look_s: float
+    """How often to look for more without a notification."""
+
     @property
     def intake_id(self) -> str:
         """Another intake, whose positions begin anew, has another id."""
+
+    def is_replaced(self) -> bool:
+        """Whether another intake is in this one's place: read this one to its end, then open that one."""
 
     def read(self, *, after: int, limit: int) -> Sequence[StoredWebhook]:
         """The first webhooks after a position, in order. At most `limit`, and at least one if there is any.
@@ -100,3 +110,12 @@ class Reader(Protocol):
 
     def trim(self, *, through: int) -> bool:
         """Remove some of the webhooks up to and with a position. Returns whether there are more of them."""
+
+    def give_back(self) -> bool:
+        """Give some free space back to the disk. Returns whether there is more to be given back."""
+
+    def checkpoint(self) -> None:
+        """Do what appending would have to do otherwise, and has to be done now and then."""
+
+    def close(self) -> None:
+        """End reading."""

@@ -36,6 +36,8 @@ T = TypeVar("T")
 class SqliteReader:
     """Reads the intake at `path`, which is created if there is none. Raises IntakeUnavailable."""
 
+    look_s = 0.05
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_intake(path)

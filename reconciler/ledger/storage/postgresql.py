@@ -17,6 +17,7 @@ from psycopg.types.string import StrDumper
 from reconciler.ledger.errors import LedgerBusy, LedgerUnavailable
 from reconciler.ledger.storage import advisory
 from reconciler.ledger.storage.any_text import writable
+from reconciler.ledger.storage.conninfo import conninfo
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import Sql
@@ -35,15 +36,6 @@ _SIZE = """
      WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
 """
 _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({advisory.WRITER}, {advisory.LEDGER})"
-
-_NETWORK: dict[str, Any] = {
-    "connect_timeout": 10,
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 1000 * SILENT_S,
-}
-"""A server that is cut off is noticed as soon as the server notices us to be."""
 
 _HELD_SETTINGS = (
     f"idle_session_timeout = '{SILENT_S}s'",
@@ -201,7 +193,7 @@ def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
 def connect(url: str, *, patience_s: float, readonly: bool = False) -> PostgresDatabase:
     """Connect to a ledger. Raises LedgerUnavailable."""
     try:
-        conn = psycopg.connect(url, autocommit=True, application_name="gitlab-reconciler", **_NETWORK)
+        conn = psycopg.connect(conninfo(url), autocommit=True)
     except psycopg.Error as error:
         raise LedgerUnavailable(explain(error)) from error
     db = PostgresDatabase(conn)

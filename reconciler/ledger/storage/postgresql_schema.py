@@ -241,11 +241,14 @@ CREATE TABLE intake (
     body bytea NOT NULL
 );
 CREATE TABLE receivers (
-    id TEXT PRIMARY KEY,
+    id INTEGER PRIMARY KEY,  -- of the advisory lock that it holds
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
-    since TEXT NOT NULL,
+    service INTEGER NOT NULL,
     alive_at TEXT NOT NULL,
+    reloads INTEGER NOT NULL,
+    error TEXT,
+    since TEXT NOT NULL,
     failure TEXT,
     failing_since TEXT
 );
@@ -333,6 +336,19 @@ _TRIGGERS = (
         SELECT r, h, e, b FROM unnest(received, hooks, headers, bodies) WITH ORDINALITY AS t (r, h, e, b, n)
          ORDER BY n;
         PERFORM pg_notify('intake', current_schema());
+    END $$;
+    """,
+    # A server that took over may have the tables and not the sequence: no position is used twice.
+    r"""
+    CREATE FUNCTION continue_intake() RETURNS void LANGUAGE plpgsql AS $$ DECLARE used bigint; BEGIN
+        PERFORM pg_advisory_xact_lock(1735290738);
+        used := greatest(
+            (SELECT max(position) FROM intake),
+            (SELECT split_part(value, ' ', 2)::bigint FROM meta WHERE name = 'intake' AND value ~ '^\S+ \d+')
+        );
+        IF used > (SELECT last_value FROM intake_position_seq) THEN
+            PERFORM setval('intake_position_seq', used);
+        END IF;
     END $$;
     """,
 )

@@ -14,9 +14,11 @@ import os
 import struct
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -49,30 +51,49 @@ class Receiver(msgspec.Struct, frozen=True):
 _RECEIVERS = msgspec.json.Decoder(list[Receiver])
 
 
-class ReceiverFile:
-    """The receiver's own side, for any thread. A file that was removed is made again. The methods raise OSError."""
+class Register(ABC):
+    """The receiver's own side, for any thread. The methods raise OSError or LedgerUnavailable."""
 
-    def __init__(self, intake: Path, *, service: int) -> None:
-        self._path = receivers_path(intake)
+    def __init__(self, *, service: int) -> None:
         self._own = Receiver(os.getpid(), service, times.now(), since=times.now())
-        self._file: int | None = None
         self._lock = threading.Lock()
 
     def alive(self, failure: str | None = None) -> None:
         """The receiver is alive. `failure` says why it can't append webhooks to the intake."""
         with self._lock:
             since = None if failure is None else self._own.failing_since or times.now()
-            self._own = msgspec.structs.replace(self._own, failure=failure, failing_since=since)
-            self._write()
+            self._note(failure=failure, failing_since=since)
 
     def reloaded(self, error: str | None) -> None:
         """The receiver has read its config again; `error` says why it was refused."""
         with self._lock:
-            self._own = msgspec.structs.replace(self._own, reloads=self._own.reloads + 1, error=error)
-            self._write()
+            self._note(reloads=self._own.reloads + 1, error=error)
+
+    def _note(self, **changes: Any) -> None:
+        self._own = msgspec.structs.replace(self._own, **changes, alive_at=times.now())
+        self._write()
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Write `_own`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The receiver ends."""
+
+
+class ReceiverFile(Register):
+    """In the file beside the intake. One that was removed is made again. The methods raise OSError."""
+
+    def __init__(self, intake: Path, *, service: int) -> None:
+        super().__init__(service=service)
+        self._path = receivers_path(intake)
+        self._file: int | None = None
+
+    def close(self) -> None:
+        """Nothing: the end of the process releases its lock."""
 
     def _write(self) -> None:
-        self._own = msgspec.structs.replace(self._own, alive_at=times.now())
         file = self._opened()
         with _written_by_one(file):
             others = [one for one in _read(file) if one.pid != self._own.pid and _holds(file, one.pid)]

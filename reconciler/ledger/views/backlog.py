@@ -8,6 +8,7 @@ from contextlib import closing
 import msgspec
 
 from reconciler.ledger.errors import IntakeUnavailable
+from reconciler.ledger.intake import postgresql_rows
 from reconciler.ledger.intake.file import explain, intake_path, look_into
 from reconciler.ledger.intake.reader import first_received
 from reconciler.ledger.intake.rows import last_position, openings
@@ -28,7 +29,9 @@ class Backlog(msgspec.Struct, frozen=True):
 def backlog(db: Database) -> Backlog:
     """The webhooks that wait to be recorded in this ledger: in its intake, or in itself if it is a restored copy."""
     copied, since = unrecorded.waiting(db)
-    if not isinstance(db, SqliteDatabase) or db.files is None:
+    if not isinstance(db, SqliteDatabase):
+        return _in_database(db, copied, since)
+    if db.files is None:
         return Backlog(copied, since)
     path = intake_path(db.files.path)
     try:
@@ -45,3 +48,10 @@ def backlog(db: Database) -> Backlog:
         return Backlog(error=str(error))
     except sqlite3.Error as error:
         return Backlog(error=f"{path}: {explain(error)}")
+
+
+def _in_database(db: Database, copied: int, since: str | None) -> Backlog:
+    known = known_progress(db, postgresql_rows.intake_id(db), [])
+    oldest_at = postgresql_rows.first_received(db, known.place.position)
+    count = 0 if oldest_at is None else postgresql_rows.waiting(db, known)
+    return Backlog(copied + count, min(filter(None, (since, oldest_at)), default=None))

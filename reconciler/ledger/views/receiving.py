@@ -12,9 +12,12 @@ from reconciler.events.times import Millis
 from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import QUIET, Life
 from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.storage import receivers_table
+from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.receivers import Receiver, noted, running
 from reconciler.ledger.storage.sqlite import SqliteDatabase
+from reconciler.location import Location
 
 NOT_RUNNING, NOT_ANSWERING, FAILING = "not running", "not answering", "failing"
 
@@ -31,10 +34,10 @@ class ReceiverTrouble(msgspec.Struct, frozen=True):
 
 def receiver_trouble(db: Database, *, now: Millis) -> ReceiverTrouble | None:
     """None if a receiver is alive and works, if the service has just started and it may come, or if neither runs."""
-    if (path := _intake(db)) is None:
+    if isinstance(db, SqliteDatabase) and db.files is None:
         return None
-    there = noted(path)
-    return _not_running(downtime.life(db), there, now) or _hanging(running(path), now) or _failing(there, now)
+    there = _noted(db)
+    return _not_running(downtime.life(db), there, now) or _hanging(_running(db), now) or _failing(there, now)
 
 
 def _not_running(life: Life, there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
@@ -72,16 +75,40 @@ def _failing(there: Sequence[Receiver], now: Millis) -> ReceiverTrouble | None:
 
 
 def accepting(db: Database, *, now: Millis) -> bool | None:
-    """Whether a receiver accepts webhooks; None if none runs. One in another container is not seen."""
-    path = _intake(db)
-    there = [] if path is None else running(path)
+    """Whether a receiver accepts webhooks; None if none runs. One of a ledger in a file, in another container, is not
+    seen.
+    """
+    there = _running(db)
     return any(_is_heard(one, now) and one.failing_since is None for one in there) if there else None
 
 
-def _intake(db: Database) -> Path | None:
-    return intake_path(db.files.path) if isinstance(db, SqliteDatabase) and db.files is not None else None
+def _noted(db: Database) -> Sequence[Receiver]:
+    if not isinstance(db, SqliteDatabase):
+        return receivers_table.noted(db)
+    return [] if db.files is None else noted(intake_path(db.files.path))
 
 
-def received(intake: Path, during: Interval) -> bool:
-    """Whether a receiver that runs now was there all the while. One in another container is not seen."""
-    return any(one.since is not None and one.since <= during.start for one in running(intake))
+def _running(db: Database) -> Sequence[Receiver]:
+    if not isinstance(db, SqliteDatabase):
+        return receivers_table.running(db)
+    return [] if db.files is None else running(intake_path(db.files.path))
+
+
+def running_here(ledger: Location) -> Sequence[Receiver]:
+    """The receivers of a ledger that this process can see and signal. Raises LedgerError."""
+    if isinstance(ledger, Path):
+        return running(intake_path(ledger))
+    with opened(ledger, readonly=True) as db:
+        return receivers_table.running(db, host=receivers_table.own_host())
+
+
+def received(ledger: Location, during: Interval) -> bool:
+    """Whether a receiver that runs now was there all the while. One of a ledger in a file, in another container, is
+    not seen. Raises LedgerError.
+    """
+    if isinstance(ledger, Path):
+        there: Sequence[Receiver] = running(intake_path(ledger))
+    else:
+        with opened(ledger, readonly=True) as db:
+            there = receivers_table.running(db)
+    return any(one.since is not None and one.since <= during.start for one in there)

@@ -19,6 +19,7 @@ from reconciler.ledger import beside
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.places import opener
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded, writer
 from reconciler.ledger.recording.place import Progress, note_progress, progress
@@ -254,7 +255,7 @@ async def test_what_is_recorded_is_trimmed_and_nothing_else(path: Path) -> None:
     async with life(path) as made:
         await made.recorded()
         await append(path, webhook(5))
-        trimming = asyncio.create_task(Trimmer(intake_path(path), ledger=made.ledger).run())
+        trimming = asyncio.create_task(Trimmer(opener(path), ledger=made.ledger).run())
         await made.recorded()
 
         def left() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.ledger.intake import shrinking
 from reconciler.ledger.intake.file import PAGE_SIZE, intake_path
+from reconciler.ledger.intake.places import opener
 from reconciler.recorder.trimmer import Trimmer
 from tests.reconciler.recorder.world import append, life, make, titles, webhook
 
@@ -22,7 +23,7 @@ async def test_the_file_shrinks_while_webhooks_are_received(tmp_path: Path, monk
         await made.recorded()
         size = intake_path(path).stat().st_size
         assert size > 10_000_000
-        trimming = asyncio.create_task(Trimmer(intake_path(path), ledger=made.ledger).run())
+        trimming = asyncio.create_task(Trimmer(opener(path), ledger=made.ledger).run())
 
         async def append_more() -> int:
             number = 50

@@ -15,6 +15,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import ReceivedWebhook
+from reconciler.ledger.intake.places import opener
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
@@ -57,7 +58,7 @@ class Life:
         self.db, self.reader = db, reader
         self.ledger = Ledger(Writer(db, routes=[EVERYTHING]), reader)
         webhooks = WebhookReader(self.ledger.coverage.project_ids(), expected)
-        self.recorder = Recorder(intake_path(path), ledger=self.ledger, reader=webhooks)
+        self.recorder = Recorder(opener(path), ledger=self.ledger, reader=webhooks)
         self.running = asyncio.create_task(self.recorder.run())
 
     async def recorded(self) -> None:

@@ -1,0 +1,17 @@
+"""Makes the tables in PostgreSQL for whoever comes first: a receiver may start before the worker."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from reconciler.ledger.storage import postgresql, postgresql_schema
+from reconciler.location import PostgresUrl
+
+PATIENCE_S = 5.0
+
+
+def make_tables(url: PostgresUrl) -> None:
+    """Make the tables, if there are none yet. Those of an earlier version stay. Raises LedgerUnavailable."""
+    with closing(postgresql.connect(url.value, patience_s=PATIENCE_S)) as db:
+        if not postgresql_schema.applied(db):
+            postgresql_schema.upgrade(db)

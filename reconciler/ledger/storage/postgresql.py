@@ -17,7 +17,7 @@ from psycopg.types.string import StrDumper
 from reconciler.ledger.errors import LedgerBusy, LedgerUnavailable
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
-from reconciler.ledger.storage.sql import Sql
+from reconciler.ledger.storage.sql import for_postgresql
 
 WRITER_LOCK = 0x676C7265
 """The advisory lock of whoever writes. SQLite has one writer at a time, and the ledger's changes rely on that."""
@@ -81,28 +81,24 @@ class PostgresDatabase(Database):
         return not self.conn.closed and self.conn.info.transaction_status != TransactionStatus.IDLE
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
-        text, values = for_psycopg(_own(sql), parameters)
+        text, values = for_psycopg(for_postgresql(sql), parameters)
         return cast(Rows, _run(lambda: self.conn.execute(text, values)))
 
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> Rows:
-        made = [for_psycopg(_own(sql), row) for row in rows]
+        made = [for_psycopg(for_postgresql(sql), row) for row in rows]
         cursor = self.conn.cursor()
         if made:
             _run(lambda: cursor.executemany(made[0][0], [values for _, values in made]))
         return cast(Rows, cursor)
 
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
-        text, values = for_psycopg(_own(sql), parameters)
+        text, values = for_psycopg(for_postgresql(sql), parameters)
         rows = _run(lambda: self.conn.execute(text, values))
         names = [column.name for column in rows.description or ()]
         return (dict(zip(names, row, strict=True)) for row in rows)
 
     def close(self) -> None:
         self.conn.close()
-
-
-def _own(sql: str) -> str:
-    return sql.postgresql if isinstance(sql, Sql) else sql
 
 
 def _run(statement: Callable[[], T]) -> T:

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from reconciler.ledger.location import Location, PostgresUrl
+from reconciler.ledger.storage.database import Database
 
 SERVER = os.environ.get("TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/test")
 ENGINES = ["sqlite", "postgresql"]
@@ -34,3 +35,11 @@ def ledger_location(engine: str, folder: Path) -> Iterator[Location]:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"no PostgreSQL at {SERVER}: {error}")
+
+
+@contextmanager
+def nothing_kept(db: Database) -> Iterator[None]:
+    """Undo what the block did: the next example begins with an empty ledger."""
+    db.begin()
+    yield
+    db.rollback()

@@ -56,7 +56,7 @@ def index_step(db: Database) -> Indexed:
     wrong: dict[int, str] = {}
     if ids and _index(db, ids) is not None:
         wrong = {ident: error for ident in ids if (error := _index(db, [ident])) is not None}
-        _insert(db, [(ident, dict.fromkeys(COLUMNS, "")) for ident in wrong])  # so that the next step goes on after
+        insert(db, [(ident, dict.fromkeys(COLUMNS, "")) for ident in wrong])  # so that the next step goes on after
     return Indexed(len(ids) == EVENTS_A_STEP, list(wrong), next(reversed(wrong.values()), None))
 
 
@@ -70,7 +70,7 @@ def _index(db: Database, ids: list[int]) -> str | None:
             rows = db.execute(_EVENTS, (ids[0], ids[-1])).fetchall()
             if len(rows) != len(ids):
                 raise LookupError("an event has no sighting")
-            _insert(db, [(row[0], _fields(*row[1:])) for row in rows])
+            insert(db, [(row[0], _fields(*row[1:])) for row in rows])
     except Exception as error:  # a value that is no text, or a body that is too deep
         if is_trouble(error) or isinstance(error, LedgerUnavailable):
             raise
@@ -78,7 +78,8 @@ def _index(db: Database, ids: list[int]) -> str | None:
     return None
 
 
-def _insert(db: Database, found: list[tuple[int, dict[str, str]]]) -> None:
+def insert(db: Database, found: list[tuple[int, dict[str, str]]]) -> None:
+    """Add events to the index: their ids, and a text for each column."""
     if isinstance(db, SqliteDatabase):
         db.executemany(_INSERT, [{"id": ident} | fields for ident, fields in found])
     else:
@@ -100,14 +101,19 @@ def _savepoint(db: Database) -> Iterator[None]:
 
 def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str, Any]]:
     """The newest events with an id below `before` that contain all these words, newest first. See `terms`."""
+    ids = matching(db, words, before=before, limit=limit)
+    if not ids:
+        return []
+    return list(db.query(filled_in("{} AND e.id IN ({}) ORDER BY e.id DESC", LIST, ",".join("?" * len(ids))), ids))
+
+
+def matching(db: Database, words: str, *, before: int, limit: int) -> list[int]:
+    """The ids of these events."""
     asked = terms(words)
     if not asked:
         return []
     found = db.execute(FIND, {"fts5": fts5(asked), "tsquery": tsquery(asked), "before": before, "limit": limit})
-    ids = [ident for (ident,) in found]
-    if not ids:
-        return []
-    return list(db.query(filled_in("{} AND e.id IN ({}) ORDER BY e.id DESC", LIST, ",".join("?" * len(ids))), ids))
+    return [ident for (ident,) in found]
 
 
 def _fields(

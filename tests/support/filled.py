@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
@@ -12,6 +11,7 @@ from reconciler.events.times import Millis
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.location import Location
 
 PROJECTS = 5
 
@@ -33,7 +33,9 @@ def made(count: int, *, first: int = 0, at: Millis | None = None) -> Iterator[Si
         )
 
 
-def filled(path: Path, count: int, *, routes: Sequence[Route] = (), at: Millis | None = None, first: int = 0) -> None:
+def filled(
+    path: Location, count: int, *, routes: Sequence[Route] = (), at: Millis | None = None, first: int = 0
+) -> None:
     """A ledger with so many events."""
     with closing(connect(path)) as db:
         for start in range(first, first + count, 1000):

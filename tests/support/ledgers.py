@@ -78,3 +78,11 @@ def new_ledgers(engine: str, folder: Path) -> Iterator[NewLedger]:
             yield opened
 
         yield emptied
+
+
+@contextmanager
+def nothing_kept(db: Database) -> Iterator[None]:
+    """Undo what the block did: the next example begins with an empty ledger."""
+    db.begin()
+    yield
+    db.rollback()

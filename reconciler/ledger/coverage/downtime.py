@@ -66,7 +66,8 @@ def note_start(db: Database, now: Millis, *, received: Callable[[Interval], bool
         found = Downtime(during, STOPPED if stopped == last else KILLED, received(during))
         if not found.received:
             db.execute(
-                "INSERT OR REPLACE INTO downtimes (started_at, ended_at, how) VALUES (?, ?, ?)",
+                "INSERT INTO downtimes (started_at, ended_at, how) VALUES (?, ?, ?) "
+                "ON CONFLICT (started_at) DO UPDATE SET ended_at = excluded.ended_at, how = excluded.how",
                 (times.iso(last), times.iso(during.end), found.how),
             )
         elif during.end - last > RESTART:

@@ -16,34 +16,44 @@ from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.coverage import downtime, intervals
 from reconciler.ledger.coverage.downtime import Downtime
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.schema import TIME
+from reconciler.ledger.storage.schema import IS_TIME
+from reconciler.ledger.storage.sql import Sql
 
 EXPIRING = 7
 """A gap is expiring in the last seventh of the time for which GitLab keeps its events: the last day of 7."""
 
-_UNTIL = f"""
-    min(:expected, CASE WHEN s.watched_until GLOB {TIME} THEN s.watched_until ELSE :expected END,
-        CASE WHEN s.trouble IS '{SWITCHED_OFF}' AND s.trouble_since GLOB {TIME}
-             THEN s.trouble_since ELSE :expected END)
-"""
-UNFINISHED = f"""
-    SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
-           s.trouble_since, c.covered_from, c.covered_through
-      FROM sources s LEFT JOIN coverage c ON c.project_id = s.project_id AND c.source = s.source
-     WHERE s.watched_since NOT GLOB {TIME}
-        OR s.watched_since < {_UNTIL}
-       AND NOT EXISTS (SELECT 1 FROM coverage w
-                        WHERE w.project_id = s.project_id AND w.source = s.source
-                          AND w.covered_from <= s.watched_since AND w.covered_from GLOB {TIME}
-                          AND w.covered_through >= {_UNTIL} AND w.covered_through GLOB {TIME})
-     ORDER BY s.project_id, s.source, c.covered_from
-"""
+
+def _unfinished(sources: str, least: str, is_time: str) -> str:
+    until = f"""
+        {least}(:expected, CASE WHEN s.watched_until {is_time} THEN s.watched_until ELSE :expected END,
+            CASE WHEN s.trouble = '{SWITCHED_OFF}' AND s.trouble_since {is_time}
+                 THEN s.trouble_since ELSE :expected END)
+    """
+    return f"""
+        SELECT s.project_id, s.source, s.watched_since, s.watched_until, s.trouble, s.error,
+               s.trouble_since, c.covered_from, c.covered_through
+          FROM {sources} s LEFT JOIN coverage c ON c.project_id = s.project_id AND c.source = s.source
+         WHERE NOT s.watched_since {is_time}
+            OR s.watched_since < {until}
+           AND NOT EXISTS (SELECT 1 FROM coverage w
+                            WHERE w.project_id = s.project_id AND w.source = s.source
+                              AND w.covered_from <= s.watched_since AND w.covered_from {is_time}
+                              AND w.covered_through >= {until} AND w.covered_through {is_time})
+         ORDER BY s.project_id, s.source, c.covered_from
+    """
+
+
+def _unfinished_of(sources: str) -> Sql:
+    return Sql(_unfinished(sources, "min", IS_TIME), postgresql=_unfinished(sources, "least", IS_TIME.postgresql))
+
+
+UNFINISHED = _unfinished_of("sources")
 """The sources that are not covered by a single interval, with all their intervals.
 
 Nearly all sources have no gap, and SQL leaves those out. A row that it can't read counts as a gap. Time in which a
 source is switched off need not be covered.
 """
-UNFINISHED_OF_PROJECT = UNFINISHED.replace("sources s", "(SELECT * FROM sources WHERE project_id = :project) s")
+UNFINISHED_OF_PROJECT = _unfinished_of("(SELECT * FROM sources WHERE project_id = :project)")
 
 Row = tuple[int, str, str, str | None, str | None, str | None, str | None, str | None, str | None]
 

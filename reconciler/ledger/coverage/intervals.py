@@ -62,6 +62,7 @@ def cover(db: Database, project_id: int, source: str, read: Interval) -> None:
         [(project_id, source, times.iso(old.start)) for old in replaced],
     )
     db.execute(
-        "INSERT OR REPLACE INTO coverage (project_id, source, covered_from, covered_through) VALUES (?, ?, ?, ?)",
+        "INSERT INTO coverage (project_id, source, covered_from, covered_through) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (project_id, source, covered_from) DO UPDATE SET covered_through = excluded.covered_through",
         (project_id, source, times.iso(whole.start), times.iso(whole.end)),
     )

@@ -13,7 +13,8 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.schema import TIME, UNREAD
+from reconciler.ledger.storage.schema import IS_TIME, UNREAD
+from reconciler.ledger.storage.sql import filled_in
 
 
 class SourceState(msgspec.Struct, frozen=True):
@@ -34,19 +35,22 @@ _SELECT = """
     SELECT project_id, source, watched_since, watched_until, last_read_at, trouble, error FROM sources
 """
 
-COVERED_THROUGH = f"""
+COVERED_THROUGH = filled_in(
+    """
     WITH read AS (
         SELECT project_id, trouble IS NULL AS fine,
                (SELECT covered_through FROM coverage c WHERE c.project_id = s.project_id AND c.source = s.source
-                   AND covered_through GLOB {TIME} ORDER BY covered_from DESC LIMIT 1) AS through
+                   AND covered_through {} ORDER BY covered_from DESC LIMIT 1) AS through
           FROM sources s WHERE watched_until IS NULL
     )
     SELECT project_id,
-           CASE WHEN max(fine) = 0 THEN min(through)
+           CASE WHEN count(*) FILTER (WHERE fine) = 0 THEN min(through)
                 WHEN count(*) FILTER (WHERE fine) = count(through) FILTER (WHERE fine)
                 THEN min(through) FILTER (WHERE fine) END
       FROM read GROUP BY project_id
-"""
+    """,
+    IS_TIME,
+)
 
 
 def covered_through(db: Database) -> dict[int, str | None]:
@@ -102,7 +106,7 @@ def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
         """
         INSERT INTO sources (project_id, source, watched_since) VALUES (?1, ?2, ?3)
         ON CONFLICT (project_id, source) DO UPDATE SET watched_since = excluded.watched_since, watched_until = NULL
-         WHERE watched_until IS NOT NULL
+         WHERE sources.watched_until IS NOT NULL
         """,
         (project_id, source, times.iso(since)),
     )
@@ -111,10 +115,9 @@ def watch(db: Database, project_id: int, source: str, since: Millis) -> None:
 def unwatch(db: Database, project_id: int, *, keep: Iterable[str] = (), until: Millis) -> None:
     """Watch a project's sources until `until` only, except those to keep."""
     kept = list(keep)
-    marks = ",".join("?" * len(kept))
+    others = f"AND source NOT IN ({','.join('?' * len(kept))})" if kept else ""
     db.execute(
-        f"UPDATE sources SET watched_until = ? WHERE project_id = ? AND watched_until IS NULL "
-        f"AND source NOT IN ({marks})",
+        f"UPDATE sources SET watched_until = ? WHERE project_id = ? AND watched_until IS NULL {others}",
         (times.iso(until), project_id, *kept),
     )
 
@@ -140,7 +143,7 @@ def note_trouble(db: Database, project_id: int, source: str, trouble: str, error
         """
         UPDATE sources SET trouble = :trouble, error = :error,
                trouble_since = CASE
-                   WHEN (trouble IS :off) = (:trouble IS :off) THEN coalesce(trouble_since, :now)
+                   WHEN (coalesce(trouble, '') = :off) = (:trouble = :off) THEN coalesce(trouble_since, :now)
                    WHEN trouble IS NULL AND last_read_at IS NULL THEN watched_since
                    ELSE :now END
          WHERE project_id = :project AND source = :source

@@ -11,8 +11,21 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.events.unreadable import RAW_CHARS, Unreadable
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
 
 ERROR_CHARS = 500
+
+_CLEAR = filled_in(
+    "DELETE FROM unreadable WHERE project_id = ? AND source = ? AND record_id IN ({})",
+    Sql("SELECT value FROM json_each(?)", postgresql="SELECT json_array_elements_text(CAST(? AS json))"),
+)
+_BY_SOURCE = filled_in(
+    """
+    SELECT project_id, source, count(*), min(first_seen_at), max(last_seen_at), {}
+      FROM unreadable GROUP BY project_id, source ORDER BY project_id, source
+    """,
+    Sql("error", postgresql="(array_agg(error ORDER BY last_seen_at DESC))[1]"),  # SQLite's is that of the latest
+)
 
 
 class UnreadableRow(msgspec.Struct, frozen=True):
@@ -34,7 +47,8 @@ def note(db: Database, project_id: int, source: str, records: Sequence[Unreadabl
         """
         INSERT INTO unreadable (project_id, source, record_id, error, raw, first_seen_at, last_seen_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
-        ON CONFLICT DO UPDATE SET error = excluded.error, raw = excluded.raw, last_seen_at = excluded.last_seen_at
+        ON CONFLICT (project_id, source, record_id)
+        DO UPDATE SET error = excluded.error, raw = excluded.raw, last_seen_at = excluded.last_seen_at
         """,
         [(project_id, source, one.record_id, one.error[:ERROR_CHARS], one.raw[:RAW_CHARS], at) for one in records],
     )
@@ -42,13 +56,7 @@ def note(db: Database, project_id: int, source: str, records: Sequence[Unreadabl
 
 def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str]) -> None:
     """These records were understood: forget what was wrong with them before."""
-    db.execute(
-        """
-        DELETE FROM unreadable
-         WHERE project_id = ? AND source = ? AND record_id IN (SELECT value FROM json_each(?))
-        """,
-        (project_id, source, orjson.dumps(record_ids).decode()),
-    )
+    db.execute(_CLEAR, (project_id, source, orjson.dumps(record_ids).decode()))
 
 
 def drop(db: Database, *, before: str, limit: int) -> int:
@@ -86,12 +94,7 @@ class UnreadableCount(msgspec.Struct, frozen=True):
 
 def by_source(db: Database) -> list[UnreadableCount]:
     """All records, counted by project and source."""
-    rows = db.execute(
-        """
-        SELECT project_id, source, count(*), min(first_seen_at), max(last_seen_at), error FROM unreadable
-         GROUP BY project_id, source ORDER BY project_id, source
-        """
-    ).fetchall()
+    rows = db.execute(_BY_SOURCE).fetchall()
     return [
         UnreadableCount(project_id, source, found, since, error)
         for project_id, source, found, since, _, error in rows

@@ -14,6 +14,7 @@ from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage import source_state
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
 
 Kind = Literal["gitlab", "group", "project", "member"]
 """A member is a project below a group."""
@@ -46,13 +47,24 @@ class Watched(msgspec.Struct, frozen=True):
     own_since: str | None
 
 
-_NOT_NAMED = """
-    kind <> 'member' AND (kind, name) NOT IN (
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
-"""
+def _where(clause: str, names: Sql) -> tuple[Sql, Sql]:
+    """The project ids of rows that a clause names by a JSON list, and the statement that deletes these rows."""
+    return (
+        filled_in(f"SELECT project_id FROM watched WHERE {clause}", names),
+        filled_in(f"DELETE FROM watched WHERE {clause}", names),
+    )
+
+
+_TEXTS = Sql("SELECT value FROM json_each(?2)", postgresql="SELECT json_array_elements_text(CAST(?2 AS json))")
+_PAIRS = Sql(
+    "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1)",
+    postgresql="SELECT value ->> 0, value ->> 1 FROM json_array_elements(CAST(?1 AS json))",
+)
+_NOT_NAMED, _DROP_NOT_NAMED = _where("kind <> 'member' AND (kind, name) NOT IN ({})", _PAIRS)
+_ORPHANS, _DROP_ORPHANS = _where("kind = ?1 AND below NOT IN ({})", _TEXTS)
+_LEFT, _DROP_LEFT = _where("kind = 'member' AND below = ?1 AND name NOT IN ({})", _TEXTS)
 _NO_TROUBLE = "trouble = NULL, error = NULL, trouble_since = NULL, own_since = NULL"
 _FINE = f"read_at = ?, {_NO_TROUBLE}"
-_LEFT = "kind = 'member' AND below = ?1 AND name NOT IN (SELECT value FROM json_each(?2))"
 
 
 def watched(db: Database) -> list[Watched]:
@@ -79,11 +91,10 @@ def sync(db: Database, names: Iterable[Name], now: Millis) -> None:
     names = list(names)
     asked = msgspec.json.encode([[one.kind, one.name] for one in names]).decode()
     groups = msgspec.json.encode([one.name for one in names if one.kind == "group"]).decode()
-    gone = db.execute(f"SELECT project_id FROM watched WHERE {_NOT_NAMED}", (asked,)).fetchall()
-    db.execute(f"DELETE FROM watched WHERE {_NOT_NAMED}", (asked,))
-    orphans = "kind = 'member' AND below NOT IN (SELECT value FROM json_each(?))"
-    gone += db.execute(f"SELECT project_id FROM watched WHERE {orphans}", (groups,)).fetchall()
-    db.execute(f"DELETE FROM watched WHERE {orphans}", (groups,))
+    gone = db.execute(_NOT_NAMED, (asked,)).fetchall()
+    db.execute(_DROP_NOT_NAMED, (asked,))
+    gone += db.execute(_ORPHANS, ("member", groups)).fetchall()
+    db.execute(_DROP_ORPHANS, ("member", groups))
     db.executemany(
         "INSERT INTO watched (kind, name, below, since) VALUES (?, ?, '', ?) ON CONFLICT DO NOTHING",
         [(one.kind, one.name, times.iso(now)) for one in names],
@@ -112,7 +123,7 @@ def add_members(db: Database, group: str, paths: Mapping[int, str | None], now: 
     )
     db.executemany(
         "INSERT INTO projects (id, path) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path "
-        "WHERE path IS NOT excluded.path",
+        "WHERE projects.path IS NULL OR projects.path <> excluded.path",
         [(ident, path) for ident, path in paths.items() if path is not None],
     )
 
@@ -120,15 +131,16 @@ def add_members(db: Database, group: str, paths: Mapping[int, str | None], now: 
 def keep_members(db: Database, group: str, idents: Iterable[int], now: Millis) -> None:
     """Watch no other projects below a group than these."""
     kept = msgspec.json.encode([str(ident) for ident in idents]).decode()
-    gone = db.execute(f"SELECT project_id FROM watched WHERE {_LEFT}", (group, kept)).fetchall()
-    db.execute(f"DELETE FROM watched WHERE {_LEFT}", (group, kept))
+    gone = db.execute(_LEFT, (group, kept)).fetchall()
+    db.execute(_DROP_LEFT, (group, kept))
     _let_go(db, [ident for (ident,) in gone], now)
 
 
 def note_found(db: Database, one: Name, project_id: int) -> None:
     """GitLab has said which project, or which group (its id negated), a name stands for."""
     db.execute(
-        "UPDATE watched SET project_id = ?1 WHERE kind = ?2 AND name = ?3 AND project_id IS NOT ?1",
+        "UPDATE watched SET project_id = ?1 "
+        "WHERE kind = ?2 AND name = ?3 AND (project_id IS NULL OR project_id <> ?1)",
         (project_id, one.kind, one.name),
     )
 

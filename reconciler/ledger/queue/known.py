@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
+from reconciler.ledger.views.words import Term, fts5, tsquery
 
 PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
@@ -18,7 +20,10 @@ PATHS_OF = """
 PROJECT_OF_PATH = """coalesce(
     (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
 """GitLab's paths ignore case, and redirect from the former path of a renamed project."""
-HEARD = "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH ?)"
+HEARD = filled_in(
+    "SELECT EXISTS (SELECT 1 FROM search WHERE {})",
+    Sql("search MATCH :fts5", postgresql="document @@ CAST(:tsquery AS tsquery)"),
+)
 
 
 def projects(db: Database) -> list[tuple[int, str | None]]:
@@ -61,9 +66,9 @@ def heard(db: Database, words: Iterable[str]) -> set[str]:
 
 
 def _heard(db: Database, word: str) -> bool:
-    quoted = word.replace("\0", " ").replace('"', '""')
+    asked = [Term(word.replace("\0", " "), "kind", is_beginning=False)]
     try:
-        return bool(db.execute(HEARD, (f'kind : "{quoted}"',)).fetchone()[0])
+        return bool(db.execute(HEARD, {"fts5": fts5(asked), "tsquery": tsquery(asked)}).fetchone()[0])
     except sqlite3.Error:
         return False
 

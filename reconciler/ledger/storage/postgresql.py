@@ -20,7 +20,7 @@ from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.conninfo import conninfo
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
-from reconciler.ledger.storage.sql import Sql
+from reconciler.ledger.storage.sql import for_postgresql
 
 SILENT_S = 6
 """Another process takes over what a silent one has held, within 10 seconds of when it was heard last."""
@@ -115,13 +115,13 @@ class PostgresDatabase(Database):
         return not self.conn.closed and self.conn.info.transaction_status != TransactionStatus.IDLE
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
-        text, values = for_psycopg(_own(sql), parameters)
+        text, values = for_psycopg(for_postgresql(sql), parameters)
         rows = self._run(lambda: self.conn.execute(text, values))
         self._has_written |= rows.rowcount > 0 and rows.description is None
         return cast(Rows, rows)
 
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> Rows:
-        made = [for_psycopg(_own(sql), row) for row in rows]
+        made = [for_psycopg(for_postgresql(sql), row) for row in rows]
         cursor = self.conn.cursor()
         if made:
             self._run(lambda: cursor.executemany(made[0][0], [values for _, values in made]))
@@ -129,7 +129,7 @@ class PostgresDatabase(Database):
         return cast(Rows, cursor)
 
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
-        text, values = for_psycopg(_own(sql), parameters)
+        text, values = for_psycopg(for_postgresql(sql), parameters)
         rows = self._run(lambda: self.conn.execute(text, values))
         names = [column.name for column in rows.description or ()]
         return (dict(zip(names, row, strict=True)) for row in rows)
@@ -153,10 +153,6 @@ class PostgresDatabase(Database):
 
     def close(self) -> None:
         self.conn.close()
-
-
-def _own(sql: str) -> str:
-    return sql.postgresql if isinstance(sql, Sql) else sql
 
 
 def _is_trouble(error: psycopg.Error) -> bool:

@@ -33,7 +33,7 @@ CREATE TABLE events (
     happened_at TEXT NOT NULL,
     recorded_at TEXT NOT NULL,
     sighting_id INTEGER NOT NULL,
-    merged_into INTEGER REFERENCES events(id)
+    merged_into INTEGER
 );
 CREATE INDEX events_by_project ON events (project_id, id);
 CREATE INDEX events_absorbed ON events (merged_into) WHERE merged_into IS NOT NULL;
@@ -131,6 +131,8 @@ CREATE TABLE lanes (
 CREATE UNIQUE INDEX lanes_by_name ON lanes (destination_id, lane);
 CREATE INDEX lanes_ready ON lanes (destination_id, turn) WHERE due_at IS NULL;
 CREATE INDEX lanes_waiting ON lanes (destination_id, due_at) WHERE due_at IS NOT NULL;
+CREATE TABLE search (event_id INTEGER PRIMARY KEY, document tsvector NOT NULL);
+CREATE INDEX search_words ON search USING gin (document);
 CREATE TABLE coverage (
     project_id INTEGER NOT NULL,
     source TEXT NOT NULL,

@@ -10,12 +10,12 @@ import sqlite_utils
 from reconciler import __version__
 from reconciler.ledger.errors import LedgerBehind, LedgerVersion
 from reconciler.ledger.storage import meta
-from reconciler.ledger.storage.migrations import OPEN, TIME, UNREAD, m0001, m0005, m0011, m0012, m0013, migrations
+from reconciler.ledger.storage.migrations import IS_TIME, OPEN, UNREAD, m0001, m0005, m0011, m0012, m0013, migrations
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 __all__ = [
+    "IS_TIME",
     "OPEN",
-    "TIME",
     "UNREAD",
     "m0001",
     "m0005",

@@ -25,3 +25,20 @@ def for_ids(text: str) -> Sql:
             "{ids}", "(SELECT value::bigint AS value FROM jsonb_array_elements_text(?::jsonb)) AS ids"
         ),
     )
+
+
+def filled_in(template: str, *parts: str) -> Sql:
+    """A statement from a template for `str.format`. Parts may be Sql."""
+    return Sql(template.format(*parts), postgresql=template.format(*map(for_postgresql, parts)))
+
+
+EACH_INTEGER = Sql(
+    "SELECT value FROM json_each(?)",
+    postgresql="SELECT CAST(json_array_elements_text(CAST(? AS json)) AS bigint)",
+)
+"""The integers in a parameter that is a JSON array."""
+
+
+def for_postgresql(sql: str) -> str:
+    """The text for PostgreSQL."""
+    return sql.postgresql if isinstance(sql, Sql) else sql

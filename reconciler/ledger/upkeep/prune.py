@@ -14,6 +14,8 @@ from reconciler.events.times import DAY, Millis
 from reconciler.ledger.coverage import unreadable
 from reconciler.ledger.storage import meta
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import EACH_INTEGER, Sql, filled_in
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 ROWS_A_STEP = 500
 PAGES_A_STEP = 1000
@@ -23,9 +25,15 @@ _OLD_EVENTS = """
     SELECT id, recorded_at, happened_at,
            EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = events.id AND (
                d.state IN ('pending', 'retrying') OR d.finished_at >= ?2
-               OR (d.state = 'dead' AND (?3 IS NULL OR d.finished_at >= ?3))))
+               OR (d.state = 'dead' AND (CAST(?3 AS TEXT) IS NULL OR d.finished_at >= ?3))))
       FROM events WHERE id > ?1 ORDER BY id LIMIT ?4
 """
+_DROP_OF_EVENTS = {
+    table: filled_in(f"DELETE FROM {table} WHERE event_id IN ({{}})", EACH_INTEGER)
+    for table in ("attempts", "deliveries", "sightings")
+}
+_DROP_EVENTS = filled_in("DELETE FROM events WHERE id IN ({})", EACH_INTEGER)
+_DROP_FROM_SEARCH = Sql("DELETE FROM search WHERE rowid = ?", postgresql="DELETE FROM search WHERE event_id = ?")
 
 
 class Keep(msgspec.Struct, frozen=True):
@@ -38,7 +46,7 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 class Pruned(msgspec.Struct):
-    """How many rows were deleted, and how many pages were returned to the disk."""
+    """How many rows were deleted, and how many pages were returned to the disk. PostgreSQL does that by itself."""
 
     events: int = 0
     sightings: int = 0
@@ -86,12 +94,11 @@ class Pruning:
 
     def _drop(self, db: Database, old: list[tuple[int, str]]) -> None:
         ids = orjson.dumps([ident for ident, _ in old]).decode()
-        for table in ("attempts", "deliveries", "sightings"):
-            sql = f"DELETE FROM {table} WHERE event_id IN (SELECT value FROM json_each(?))"
-            dropped = db.execute(sql, (ids,)).rowcount
+        for table, drop in _DROP_OF_EVENTS.items():
+            dropped = db.execute(drop, (ids,)).rowcount
             setattr(self.pruned, table, getattr(self.pruned, table) + dropped)
-        db.execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-        db.executemany("DELETE FROM search WHERE rowid = ?", [(ident,) for ident, _ in old])
+        db.execute(_DROP_EVENTS, (ids,))
+        db.executemany(_DROP_FROM_SEARCH, [(ident,) for ident, _ in old])
         self.pruned.events += len(old)
         meta.raise_to(db, _HORIZON, max(happened for _, happened in old))
 
@@ -126,6 +133,8 @@ class Pruning:
 
     def _vacuum(self, db: Database) -> bool:
         """Return free pages to the disk, some at a time."""
+        if not isinstance(db, SqliteDatabase):
+            return False
         free = db.execute("PRAGMA freelist_count").fetchone()[0]
         for _ in range(min(free, PAGES_A_STEP)):
             db.execute("PRAGMA incremental_vacuum(1)")  # Python's sqlite3 gives one page back, whatever is asked for

@@ -13,14 +13,20 @@ from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.queue import known
 from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
 
-LIST = """
+LIST = filled_in(
+    """
     SELECT e.id, e.happened_at, e.recorded_at, e.project_id, s.project_path, e.kind, s.action, s.author, s.title,
            s.ref,
-           (SELECT group_concat(source, ' ') FROM sightings WHERE event_id = e.id) AS sources
-      FROM events e CROSS JOIN sightings s ON s.id = e.sighting_id
+           (SELECT {} FROM sightings WHERE event_id = e.id) AS sources
+      FROM events e {} sightings s ON s.id = e.sighting_id
      WHERE e.merged_into IS NULL
-"""
+    """,
+    Sql("group_concat(source, ' ')", postgresql="string_agg(source, ' ' ORDER BY id)"),
+    Sql("CROSS JOIN", postgresql="JOIN"),
+)
+_NO_INDEX = Sql("+", postgresql="")
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -38,14 +44,15 @@ class Filter(msgspec.Struct, frozen=True):
     def has_times(self) -> bool:
         return self.since is not None or self.until is not None
 
-    def where(self, *, by_time: bool = False) -> tuple[str, list[Any]]:
+    def where(self, *, by_time: bool = False) -> tuple[Sql, list[Any]]:
         """The filter as SQL on `events e`, and the values of its question marks.
 
         `by_time`: events are read in the order in which they happened, otherwise in the order of their ids. A `+`
         keeps SQLite from using an index that would make it read and sort everything that the filter matches.
+        PostgreSQL knows from its statistics.
         """
         clauses, values = "", list[Any]()
-        others, time = ("+", "") if by_time else ("", "+")
+        others, time = ("{0}", "") if by_time else ("", "{0}")
         if self.project is not None:
             by_id = isinstance(self.project, int)
             clauses += f" AND {others}e.project_id = " + ("?" if by_id else known.PROJECT_OF_PATH)
@@ -69,7 +76,7 @@ class Filter(msgspec.Struct, frozen=True):
             )
             begins = self.source.replace("!", "!!").replace("%", "!%").replace("_", "!_")
             values += [self.source, begins + ":%"]
-        return clauses, values
+        return filled_in(clauses, _NO_INDEX), values
 
 
 def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -> list[dict[str, Any]]:
@@ -79,15 +86,17 @@ def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -
     """
     where, values = wanted.where(by_time=wanted.has_times)
     order = "e.happened_at DESC, e.id DESC" if wanted.has_times else "e.id DESC"
-    row_id = "+e.id" if wanted.has_times else "e.id"
-    rows = db.query(f"{LIST}{where} AND {row_id} < ? ORDER BY {order} LIMIT ?", [*values, before, limit])
+    hint = _NO_INDEX if wanted.has_times else ""
+    sql = filled_in(f"{{}}{{}} AND {{}}e.id < ? ORDER BY {order} LIMIT ?", LIST, where, hint)
+    rows = db.query(sql, [*values, before, limit])
     return sorted(rows, key=lambda row: row["id"])
 
 
 def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:
     """The events that were recorded after an event, in the order of their ids."""
     where, values = wanted.where()
-    return list(db.query(f"{LIST}{where} AND e.id > ? ORDER BY e.id LIMIT ?", [*values, event_id, limit]))
+    sql = filled_in("{}{} AND e.id > ? ORDER BY e.id LIMIT ?", LIST, where)
+    return list(db.query(sql, [*values, event_id, limit]))
 
 
 def last_id(db: Database) -> int:

@@ -6,17 +6,23 @@ from typing import Any
 
 from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.views.browse import Filter
 
-_LETTER = """
+_JOIN = Sql("CROSS JOIN", postgresql="JOIN")
+_LETTER = filled_in(
+    """
     SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title,
            d.attempts + 0 AS attempts, d.finished_at AS dead_since, d.last_status, d.last_error
       FROM destinations x
-      CROSS JOIN deliveries d ON d.destination_id = x.id AND d.state = 'dead'
-      CROSS JOIN events e ON e.id = d.event_id
-      CROSS JOIN sightings s ON s.id = e.sighting_id
+      {0} deliveries d ON d.destination_id = x.id AND d.state = 'dead'
+      {0} events e ON e.id = d.event_id
+      {0} sightings s ON s.id = e.sighting_id
      WHERE e.merged_into IS NULL
-"""
+    """,
+    _JOIN,
+)
+_OF_EVENT = filled_in("{} AND d.event_id = ? ORDER BY x.name", _LETTER)
 ATTEMPTS = """
     SELECT x.name AS destination, a.number, a.started_at, a.duration_ms + 0 AS duration_ms,
            a.status, a.error_class, a.error, a.response
@@ -27,7 +33,7 @@ ATTEMPTS = """
 def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit: int) -> list[dict[str, Any]]:
     """The newest dead letters that match a filter, newest last; of one destination, or of all."""
     where, values = wanted.where()
-    sql = f"{_LETTER} AND x.id = ?{where} ORDER BY d.event_id DESC LIMIT ?"
+    sql = filled_in("{} AND x.id = ?{} ORDER BY d.event_id DESC LIMIT ?", _LETTER, where)
     found = [
         letter
         for one in destination_states(db)
@@ -40,7 +46,7 @@ def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit
 
 def dead_letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:
     """The dead letters of one event, by destination."""
-    return list(db.query(f"{_LETTER} AND d.event_id = ? ORDER BY x.name", [event_id]))
+    return list(db.query(_OF_EVENT, [event_id]))
 
 
 def attempts(db: Database, event_id: int) -> list[dict[str, Any]]:

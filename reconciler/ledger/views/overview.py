@@ -10,13 +10,17 @@ import msgspec
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
 
 ATTEMPTS_LOOKED_AT = 2000
-HOURS = """
+HOURS = filled_in(
+    """
     SELECT e.project_id, substr(e.happened_at, 1, 13), s.recovery IS NOT NULL, count(*)
-      FROM events e INDEXED BY events_by_time CROSS JOIN sightings s ON s.id = e.sighting_id
+      FROM {} sightings s ON s.id = e.sighting_id
      WHERE e.happened_at >= ? AND e.project_id IS NOT NULL AND e.merged_into IS NULL GROUP BY 1, 2, 3
-"""
+    """,
+    Sql("events e INDEXED BY events_by_time CROSS JOIN", postgresql="events e JOIN"),
+)
 ATTEMPTS = """
     SELECT destination_id, error_class IS NULL, duration_ms + 0 FROM attempts WHERE id > 0 ORDER BY id DESC LIMIT ?
 """

@@ -6,7 +6,6 @@ recording, and must not delay a webhook.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,35 +13,32 @@ from typing import Any
 import msgspec
 
 from reconciler.events.fields import dig, parsed, text
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage.connection import is_trouble
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.browse import LIST
+from reconciler.ledger.views.words import COLUMNS, fts5, terms, tsquery, tsvector
 
 EVENTS_A_STEP = 300
 _MOST_COMMITS = 50
 
-_NEXT = "SELECT id FROM events WHERE id > (SELECT coalesce(max(rowid), 0) FROM search) ORDER BY id LIMIT ?"
+_ID = Sql("rowid", postgresql="event_id")
+_NEXT = filled_in(
+    "SELECT id FROM events WHERE id > (SELECT coalesce(max({}), 0) FROM search) ORDER BY id LIMIT ?", _ID
+)
 _EVENTS = """
     SELECT e.id, s.kind, s.action, e.project_id, s.project_path, s.author, s.ref, s.object, s.title, s.payload
       FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id BETWEEN ? AND ?
 """
-_INSERT = """
-    INSERT INTO search (rowid, kind, project, author, branch, commits, object, title) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
-FIND = "SELECT rowid FROM search WHERE search MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
-
-_FIELDS = {
-    "kind": "kind",
-    "action": "kind",
-    "project": "project",
-    "author": "author",
-    "branch": "branch",
-    "ref": "branch",
-    "commit": "commits",
-    "object": "object",
-    "title": "title",
-}
-_WORD = re.compile(r'(?:(\w+):)?(?:"([^"]*)"|(\S+))')
+_INSERT = f"INSERT INTO search (rowid, {', '.join(COLUMNS)}) VALUES (:id, {', '.join(f':{c}' for c in COLUMNS)})"
+_INSERT_DOCUMENT = "INSERT INTO search (event_id, document) VALUES (:id, CAST(:document AS tsvector))"
+FIND = filled_in(
+    "SELECT {0} FROM search WHERE {1} AND {0} < :before ORDER BY {0} DESC LIMIT :limit",
+    _ID,
+    Sql("search MATCH :fts5", postgresql="document @@ CAST(:tsquery AS tsquery)"),
+)
 
 
 class Indexed(msgspec.Struct, frozen=True):
@@ -60,27 +56,34 @@ def index_step(db: Database) -> Indexed:
     wrong: dict[int, str] = {}
     if ids and _index(db, ids) is not None:
         wrong = {ident: error for ident in ids if (error := _index(db, [ident])) is not None}
-        for ident in wrong:  # an empty row, so that the next step continues after it
-            db.execute(_INSERT, (ident, *[""] * 7))
+        insert(db, [(ident, dict.fromkeys(COLUMNS, "")) for ident in wrong])  # so that the next step goes on after
     return Indexed(len(ids) == EVENTS_A_STEP, list(wrong), next(reversed(wrong.values()), None))
 
 
 def _index(db: Database, ids: list[int]) -> str | None:
     """Index all of these consecutive events, or none of them. Returns the error if one can't be indexed.
 
-    Raises sqlite3.Error if the ledger is at fault.
+    Raises sqlite3.Error or LedgerUnavailable if the ledger is at fault.
     """
     try:
         with _savepoint(db):
             rows = db.execute(_EVENTS, (ids[0], ids[-1])).fetchall()
             if len(rows) != len(ids):
                 raise LookupError("an event has no sighting")
-            db.executemany(_INSERT, [_words(*row) for row in rows])
+            insert(db, [(row[0], _fields(*row[1:])) for row in rows])
     except Exception as error:  # a value that is no text, or a body that is too deep
-        if is_trouble(error):
+        if is_trouble(error) or isinstance(error, LedgerUnavailable):
             raise
         return f"{type(error).__name__}: {error}"[:500]
     return None
+
+
+def insert(db: Database, found: list[tuple[int, dict[str, str]]]) -> None:
+    """Add events to the index: their ids, and a text for each column."""
+    if isinstance(db, SqliteDatabase):
+        db.executemany(_INSERT, [{"id": ident} | fields for ident, fields in found])
+    else:
+        db.executemany(_INSERT_DOCUMENT, [{"id": ident, "document": tsvector(fields)} for ident, fields in found])
 
 
 @contextmanager
@@ -97,38 +100,23 @@ def _savepoint(db: Database) -> Iterator[None]:
 
 
 def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str, Any]]:
-    """The newest events with an id below `before` that contain all these words, newest first."""
-    asked = expression(words)
-    if asked is None:
-        return []
-    ids = [ident for (ident,) in db.execute(FIND, (asked, before, limit))]
+    """The newest events with an id below `before` that contain all these words, newest first. See `terms`."""
+    ids = matching(db, words, before=before, limit=limit)
     if not ids:
         return []
-    marks = ",".join("?" * len(ids))
-    return list(db.query(f"{LIST} AND e.id IN ({marks}) ORDER BY e.id DESC", ids))
+    return list(db.query(filled_in("{} AND e.id IN ({}) ORDER BY e.id DESC", LIST, ",".join("?" * len(ids))), ids))
 
 
-def expression(words: str) -> str | None:
-    """The words as an FTS5 query; None if there are none.
-
-    `author:ada`, `branch:release/1.2` and `commit:3f9a0c2` search one field. `#12` is an issue, `!34` a merge
-    request. Anything else is searched everywhere. The beginning of a word is enough.
-    """
-    parts = []
-    for name, quoted, plain in _WORD.findall(words.replace("\0", " ")):
-        word, column = quoted or plain, _FIELDS.get(name.lower())
-        if name and column is None:
-            word = f"{name}:{word}"
-        if not name and re.fullmatch(r"[#!]\d+", word):
-            parts.append(f'object : "{"issue" if word[0] == "#" else "merge_request"}/{word[1:]}"')
-        elif re.search(r"\w", word):
-            escaped = word.replace('"', '""')
-            parts.append((f"{column} : " if column else "") + f'"{escaped}" *')
-    return " AND ".join(parts) or None
+def matching(db: Database, words: str, *, before: int, limit: int) -> list[int]:
+    """The ids of these events."""
+    asked = terms(words)
+    if not asked:
+        return []
+    found = db.execute(FIND, {"fts5": fts5(asked), "tsquery": tsquery(asked), "before": before, "limit": limit})
+    return [ident for (ident,) in found]
 
 
-def _words(
-    event_id: int,
+def _fields(
     kind: str,
     action: str | None,
     project_id: int | None,
@@ -138,11 +126,12 @@ def _words(
     about: str | None,
     title: str | None,
     payload: str,
-) -> tuple[Any, ...]:
+) -> dict[str, str]:
     project = " ".join(str(part) for part in (project_id, path) if part is not None)
     branch = (ref or "").removeprefix("refs/heads/").removeprefix("refs/tags/")
     commits = " ".join(_commits(parsed(payload)))
-    return event_id, f"{kind} {action or ''}", project, author or "", branch, commits, about or "", title or ""
+    values = (f"{kind} {action or ''}", project, author or "", branch, commits, about or "", title or "")
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _commits(body: Any) -> list[str]:

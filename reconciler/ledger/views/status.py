@@ -129,7 +129,7 @@ def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected:
 
 def project_rows(db: Database) -> list[dict[str, Any]]:
     """All known projects, by path."""
-    return list(db.query("SELECT * FROM projects ORDER BY coalesce(path, id), id"))
+    return list(db.query("SELECT * FROM projects ORDER BY path IS NOT NULL, path, id"))
 
 
 def open_alerts(db: Database) -> list[str]:

@@ -23,6 +23,7 @@ from reconciler.ledger.coverage.watched import Name, Watched
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import UNREAD
+from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.upkeep import failing_parts
 from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.receiving import FAILING, NOT_RUNNING, accepting, receiver_trouble
@@ -236,14 +237,18 @@ class _Source(NamedTuple):
     was_read: bool
 
 
-SOURCES = f"""
-    SELECT s.project_id, s.source, w.kind, w.name, w.below, w.trouble, coalesce(p.path, s.project_id),
+SOURCES = filled_in(
+    """
+    SELECT s.project_id, s.source, w.kind, w.name, w.below, w.trouble, coalesce(p.path, CAST(s.project_id AS TEXT)),
            s.trouble, s.error, coalesce(s.trouble_since, s.last_read_at, s.watched_since),
            s.last_read_at IS NOT NULL
-      FROM (SELECT * FROM sources INDEXED BY sources_unread WHERE {UNREAD}) s
+      FROM (SELECT * FROM sources {} WHERE {}) s
       JOIN watched w ON w.project_id = s.project_id LEFT JOIN projects p ON p.id = s.project_id
      ORDER BY s.project_id, s.source, w.kind DESC
-"""
+    """,
+    Sql("INDEXED BY sources_unread", postgresql=""),
+    UNREAD,
+)
 """A project's own name comes before those of its groups."""
 
 

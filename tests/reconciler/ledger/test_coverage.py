@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import itertools
 from contextlib import closing
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage.intervals import cover, covered
 from reconciler.ledger.storage.connection import connect
+from reconciler.location import Location
+from tests.support.ledgers import nothing_kept
 
 moments = st.integers(0, 60).map(Millis)
 intervals = st.lists(st.builds(Interval, moments, moments), max_size=12)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(read=intervals, asked=st.tuples(moments, moments))
-def test_covered_and_gaps_are_every_moment_once(read: list[Interval], asked: tuple[Millis, Millis]) -> None:
+def test_covered_and_gaps_are_every_moment_once(
+    ledger_at: Location, read: list[Interval], asked: tuple[Millis, Millis]
+) -> None:
     moments = {m for interval in read for m in range(interval.start, interval.end)}
-    with TemporaryDirectory() as folder, closing(connect(Path(folder) / "ledger.db")) as db:
+    with closing(connect(ledger_at)) as db, nothing_kept(db):
         for interval in read:
             cover(db, 1, "project_events", interval)
         cover(db, 2, "project_events", Interval(Millis(0), Millis(60)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.config.models import Config
@@ -21,13 +20,13 @@ from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.coverage import downtime, intervals, source_state, watched
 from reconciler.ledger.coverage.gaps import UNFINISHED, Gap, gaps
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.status import status
 from reconciler.ledger.views.unknowns import SOURCES, Asked, Known, unknowns
+from reconciler.location import Location
 from tests.reconciler.ledger.test_query_plans import Watched
+from tests.support.ledgers import nothing_kept
 
 NOW = times.from_iso("2026-11-25T12:00:00.000Z")
 KEEPS = {"log": Millis(50), "list": Millis(1000 * DAY)}
@@ -82,14 +81,15 @@ TROUBLE = st.sampled_from([None, "refused", SWITCHED_OFF])
 TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), TROUBLE, AT)
 
 
-@settings(deadline=None)
-@given(st.lists(TOLD, min_size=1, max_size=4), st.lists(PART, max_size=3), AT)
-def test_gaps_are_those_of_each_source(told: list[Told], downs: list[Interval], expected: Millis) -> None:
-    with closing(SqliteDatabase(sqlite3.connect(":memory:", isolation_level=None))) as db:
-        schema.upgrade(db)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(told=st.lists(TOLD, min_size=1, max_size=4), downs=st.lists(PART, max_size=3), expected=AT)
+def test_gaps_are_those_of_each_source(
+    ledger_at: Location, told: list[Told], downs: list[Interval], expected: Millis
+) -> None:
+    with closing(connect(ledger_at)) as db, nothing_kept(db):
         for down in downs:
             db.execute(
-                "INSERT OR IGNORE INTO downtimes VALUES (?, ?, 'killed')",
+                "INSERT INTO downtimes VALUES (?, ?, 'killed') ON CONFLICT DO NOTHING",
                 (times.iso(down.start), times.iso(down.end)),
             )
         downs = [one.during for one in downtime.downtimes(db)]
@@ -124,12 +124,6 @@ def filled(db: Database, projects: int) -> None:
         source_state.note_trouble(db, 1, "list", "refused", "no", NOW)
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    with closing(connect(tmp_path / "ledger.db")) as db:
-        yield db
-
-
 ASKED = Asked("u", True, [Name("group", "team")], Millis(NOW - MINUTE))
 EXPECTED = Millis(NOW - MINUTE)
 CONFIG = Config.model_validate({"receiver": {"hooks": [{"token": "t"}]}})
@@ -142,30 +136,38 @@ FACES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_many_projects_cost_no_more_statements_than_few(tmp_path: Path, face: str) -> None:
-    def statements(projects: int) -> int:
-        with closing(connect(tmp_path / f"{projects}.db")) as db:
-            filled(db, projects)
-            db.conn = cast(Any, Watched(db.conn))
-            FACES[face](db)
-            asked: int = len(db.conn.asked)  # type: ignore[attr-defined]
-            db.conn = db.conn._conn  # type: ignore[attr-defined]
-            return asked
+def test_many_projects_cost_no_more_statements_than_few(ledger_at: Location, face: str) -> None:
+    def statements(db: Any, projects: int) -> int:
+        filled(db, projects)
+        db.conn = watched_conn = Watched(db.conn)
+        FACES[face](db)
+        db.conn = watched_conn._conn
+        return len(watched_conn.asked)
 
-    assert 0 < statements(2) == statements(60) < 35
+    with closing(connect(ledger_at)) as db:
+        assert 0 < statements(db, 2) == statements(db, 60) < 35
 
 
-def test_sources_without_a_gap_are_left_to_sql(db: Database) -> None:
-    filled(db, 60)
+def test_sources_without_a_gap_are_left_to_sql(ledger_at: Location) -> None:
+    with closing(connect(ledger_at)) as db:
+        filled(db, 60)
+        asked = {"expected": times.iso(EXPECTED), "project": None}
+        assert len(db.execute(UNFINISHED, asked).fetchall()) == 1
+        assert len(db.execute(SOURCES).fetchall()) == 1
+        found = gaps(db, keeps=KEEPS, expected=EXPECTED, now=NOW)
+        during = Interval(Millis(NOW - 30 * MINUTE), EXPECTED)
+        assert found == [Gap(1, "list", during, "refused", "no", Millis(during.start + KEEPS["list"]))]
+
+
+def test_gaps_and_what_is_not_read_are_found_by_indexes(tmp_path: Path) -> None:
     asked = {"expected": times.iso(EXPECTED), "project": None}
-    assert len(db.execute(UNFINISHED, asked).fetchall()) == 1
-    assert len(db.execute(SOURCES).fetchall()) == 1
-    found = gaps(db, keeps=KEEPS, expected=EXPECTED, now=NOW)
-    during = Interval(Millis(NOW - 30 * MINUTE), EXPECTED)
-    assert found == [Gap(1, "list", during, "refused", "no", Millis(during.start + KEEPS["list"]))]
-    plan = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + UNFINISHED, asked)]
-    assert [step for step in plan if step.startswith("SCAN")] == ["SCAN s"]
-    assert any("SEARCH w USING PRIMARY KEY (project_id=? AND source=? AND covered_from<?)" in step for step in plan)
-    plan = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + SOURCES)]
-    assert any("INDEX sources_unread" in step for step in plan)
-    assert any("INDEX watched_by_project (project_id=?)" in step for step in plan)
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        filled(db, 60)
+        gaps_plan = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + UNFINISHED, asked)]
+        sources_plan = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + SOURCES)]
+    assert [step for step in gaps_plan if step.startswith("SCAN")] == ["SCAN s"]
+    assert any(
+        "SEARCH w USING PRIMARY KEY (project_id=? AND source=? AND covered_from<?)" in step for step in gaps_plan
+    )
+    assert any("INDEX sources_unread" in step for step in sources_plan)
+    assert any("INDEX watched_by_project (project_id=?)" in step for step in sources_plan)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from reconciler.events import times
+from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.ledger.queue import known
+from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import search
+from reconciler.ledger.views.words import COLUMNS
+from reconciler.location import Location
 from tests.support.filled import filled
+from tests.support.ledgers import ledger_location, nothing_kept
 
 
 def index_all(db: Database) -> list[int]:
@@ -51,12 +62,119 @@ def test_events_that_can_t_be_indexed_are_skipped(tmp_path: Path, spoil: str, wh
         assert set(skipped) == which
         assert len(skipped) == len(which)  # each is named once
         assert index_all(db) == []
-        last = [row for (row,) in db.execute("SELECT max(rowid) FROM search")]
-        assert last == [400]
+        assert db.execute("SELECT max(rowid) FROM search").fetchone() == (400,)
         with transaction(db):
             db.execute("UPDATE sightings SET title = NULL, payload = '{}', ref = NULL")
             db.execute("UPDATE events SET sighting_id = id")
         assert findable(db) == set(range(1, 401)) - which
+
+
+@pytest.mark.parametrize("which", [{1}, {299, 300, 301}, set(range(1, 401))])
+def test_events_without_a_sighting_are_skipped(ledger_at: Location, which: set[int]) -> None:
+    filled(ledger_at, 400)
+    with closing(connect(ledger_at)) as db:
+        with transaction(db):
+            for ident in which:
+                db.execute("UPDATE events SET sighting_id = 100000 + id WHERE id = ?", (ident,))
+        assert set(index_all(db)) == which
+        assert index_all(db) == []
+        db.execute("UPDATE events SET sighting_id = id")
+        assert findable(db) == set(range(1, 401)) - which
+
+
+PUSH = {"after": "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "commits": [{"id": "c5feabde2d8cd023215af4d2ceeb7a64"}]}
+
+
+def test_an_event_is_found_by_what_people_know_of_it(ledger_at: Location) -> None:
+    push = Summary(
+        kind="push", project_id=7, project_path="group/Sub/app", author="ada", ref="refs/heads/feature/login-page"
+    )
+    issue = Summary(
+        kind="issue", action="open", project_id=7, project_path="group/sub/app", author="grace", object="issue/23",
+        title="Login page: it\'s a Café, naïve_and 日本 crash\\",
+    )  # fmt: skip
+    with closing(connect(ledger_at)) as db:
+        with transaction(db):
+            record(db, [reported(1, push, json.dumps(PUSH)), reported(2, issue, "{}")], now=times.now())
+        assert index_all(db) == []
+        for words, wanted in (
+            ("group", [2, 1]),
+            ("kind:push", [1]),
+            ("action:open", [2]),
+            ("author:ada", [1]),
+            ("author:gra", [2]),
+            ("author:login", []),
+            ("project:GROUP/sub/app", [2, 1]),
+            ("project:7", [2, 1]),
+            ("branch:feature/login-page", [1]),
+            ("ref:feature", [1]),
+            ("commit:da15608", [1]),
+            ("c5feabde2d8cd023215af4d2ceeb7a64", [1]),
+            ("#23", [2]),
+            ("#2", []),
+            ("!23", []),
+            ("object:issue/2", [2]),
+            ("crash", [2]),
+            ("login kind:issue", [2]),
+            ('"login page"', [2]),
+            ('"page login"', []),
+            ('"login pa"', [2]),
+            ('"log page"', []),
+            ('title:"it\'s a cafe"', [2]),
+            ("CAFÉ naive_AND", [2]),
+            ("日", [2]),
+            ("crash\\", [2]),
+            ("unknown:crash", []),
+            ("author:ada #23", []),
+            ("nothing-like-it", []),
+            ('"', []),
+            ("AND OR NOT *", []),
+            ("crash' | 'kind:push", []),
+        ):
+            assert [row["id"] for row in search.find(db, words, before=9, limit=9)] == wanted, words
+        assert search.find(db, "group", before=2, limit=9)[0]["id"] == 1
+        assert known.heard(db, ["push", "pus", "open", "grace", "'", 'a"b']) == {"push", "open"}
+
+
+def test_a_text_of_any_length_can_be_indexed_and_looked_for(ledger_at: Location) -> None:
+    long = Summary(kind="note", title="start " + "ü" * 50_000 + " ".join(f"word{n}" for n in range(100_000)))
+    with closing(connect(ledger_at)) as db:
+        with transaction(db):
+            record(db, [reported(1, long, "{}"), reported(2, Summary(kind="note", title="x"), "{}")], now=times.now())
+        assert index_all(db) == []
+        assert [row["id"] for row in search.find(db, "start", before=9, limit=9)] == [1]
+        assert search.find(db, "y" * 100_000 + " '" * 100_000, before=9, limit=9) == []
+
+
+TYPED = st.text(st.sampled_from("ab é.-_/:'\"\\*&|!()<#1\0") | st.characters(), max_size=30)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(titles=st.lists(TYPED, min_size=1, max_size=3), words=TYPED)
+def test_any_words_find_the_same_in_both(both: tuple[Database, Database], titles: list[str], words: str) -> None:
+    found = []
+    for db in both:
+        with nothing_kept(db):
+            rows = [(number, dict.fromkeys(COLUMNS, "a1") | {"title": one}) for number, one in enumerate(titles)]
+            search.insert(db, rows)
+            found.append(search.matching(db, words, before=9, limit=9))
+    assert found[0] == found[1]
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[Database, Database]]:
+    with (
+        ledger_location("postgresql", tmp_path) as server,
+        closing(connect(tmp_path / "ledger.db")) as sqlite,
+        closing(connect(server)) as postgresql,
+    ):
+        yield sqlite, postgresql
+
+
+def reported(number: int, summary: Summary, payload: str) -> Sighting:
+    at = times.now()
+    identity = Identity(f"{summary.kind}:{number}", at, Precision.UNIQUE_ID)
+    return Sighting("webhook:default", str(number), identity, summary, at, payload, str(number))
 
 
 def test_a_damaged_index_is_told_as_damage(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.events import times
@@ -28,12 +28,15 @@ from reconciler.ledger.storage.ids import event_ids, rename_from_here
 from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep import backup, prune
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
+from reconciler.ledger.views import search
+from reconciler.location import Location
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
 from tests.e2e.test_delivery import post
 from tests.support import outcomes
 from tests.support.filled import filled, made
+from tests.support.ledgers import nothing_kept
 
 NOW = times.from_iso("2026-11-25T12:00:00.000Z")
 OUT = Route(1, "none", lambda _: True)
@@ -51,7 +54,11 @@ def pruned(db: Any, *, now: int = NOW, **keep: Any) -> Pruned:
 
 
 def ledger(folder: Path) -> Any:
-    db = connect(folder / "ledger.db")
+    return ledger_in(folder / "ledger.db")
+
+
+def ledger_in(location: Location) -> Any:
+    db = connect(location)
     with transaction(db):
         destinations.sync(db, [DestinationSpec("one", "none")], now=NOW)
     return db
@@ -61,41 +68,48 @@ def attempt(event_id: int, at: int) -> Attempt:
     return Attempt(event_id, 1, event_id, 1, Millis(at), Millis(at), 200)
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["pending", "retrying", "dead", "delivered"]), st.integers(0, 20),
-                          st.integers(0, 20)), min_size=1, max_size=12), st.none() | st.integers(1, 20))  # fmt: skip
-def test_what_is_undelivered_is_never_dropped(rows: list[tuple[str, int, int]], dead_days: int | None) -> None:
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(["pending", "retrying", "dead", "delivered"]), st.integers(0, 20),
+                            st.integers(0, 20)), min_size=1, max_size=12),
+    dead_days=st.none() | st.integers(1, 20),
+)  # fmt: skip
+def test_what_is_undelivered_is_never_dropped(
+    ledger_at: Location, rows: list[tuple[str, int, int]], dead_days: int | None
+) -> None:
     """Each row: a state, how many days ago it was recorded, and how many days ago it was finished with."""
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder, closing(ledger(Path(folder))) as db:
-        db.execute("PRAGMA synchronous = OFF")
+    with closing(ledger_in(ledger_at)) as db, nothing_kept(db):
         rows = sorted(rows, key=lambda row: -row[1])
         for n, (state, recorded, finished) in enumerate(rows):
-            with transaction(db):
-                record(db, list(made(1, first=n)), now=Millis(NOW - recorded * DAY), routes=[OUT])
-                at = NOW - min(recorded, finished) * DAY
-                if state == "delivered":
-                    outcomes.deliver(db, attempt(n + 1, at))
-                elif state == "dead":
-                    outcomes.mark_dead(db, attempt(n + 1, at))
-                elif state == "retrying":
-                    outcomes.retry(db, attempt(n + 1, at), pause=Millis(0), now=Millis(at))
-        pruned(db, events=10 * DAY, dead_letters=None if dead_days is None else dead_days * DAY)
+            record(db, list(made(1, first=n)), now=Millis(NOW - recorded * DAY), routes=[OUT])
+            ident = db.execute("SELECT max(id) FROM events").fetchone()[0]
+            first = ident - n
+            at = NOW - min(recorded, finished) * DAY
+            if state == "delivered":
+                outcomes.deliver(db, attempt(ident, at))
+            elif state == "dead":
+                outcomes.mark_dead(db, attempt(ident, at))
+            elif state == "retrying":
+                outcomes.retry(db, attempt(ident, at), pause=Millis(0), now=Millis(at))
+        pruning = Pruning(
+            Keep(Millis(10 * DAY), None if dead_days is None else Millis(dead_days * DAY), None, None), now=NOW
+        )
+        while not pruning.step(db):
+            pass
         left = {ident for (ident,) in db.execute("SELECT id FROM events").fetchall()}
-        for n, (state, recorded, finished) in enumerate(rows):
+        for ident, (state, recorded, finished) in enumerate(rows, first):
             done = min(recorded, finished)
             if state in ("pending", "retrying") or (state == "dead" and (dead_days is None or done <= dead_days)):
-                assert n + 1 in left
+                assert ident in left
             if state == "delivered":
-                assert (n + 1 in left) == (done <= 10 or recorded <= 10)
+                assert (ident in left) == (done <= 10 or recorded <= 10)
         for table in ("sightings", "deliveries", "attempts"):
             orphans = f"SELECT count(*) FROM {table} WHERE event_id NOT IN (SELECT id FROM events)"
             assert db.execute(orphans).fetchone() == (0,)
 
 
-def test_what_could_not_be_understood_is_kept_as_long_as_events_are(tmp_path: Path) -> None:
-    with closing(ledger(tmp_path)) as db:
+def test_what_could_not_be_understood_is_kept_as_long_as_events_are(ledger_at: Location) -> None:
+    with closing(ledger_in(ledger_at)) as db:
         many = [Unreadable(str(n), "bad", "{}") for n in range(1200)]
         with transaction(db):
             unreadable.note(db, 42, "issues", many, now=Millis(NOW - 31 * DAY))
@@ -141,8 +155,8 @@ def test_free_pages_are_given_back_many_in_a_step(tmp_path: Path) -> None:
         assert steps < 25
 
 
-def test_attempts_and_runs_have_ages_of_their_own(tmp_path: Path) -> None:
-    with closing(ledger(tmp_path)) as db:
+def test_attempts_and_runs_have_ages_of_their_own(ledger_at: Location) -> None:
+    with closing(ledger_in(ledger_at)) as db:
         with transaction(db):
             record(db, list(made(1200)), now=NOW, routes=[OUT])
             for n in range(1200):
@@ -150,6 +164,29 @@ def test_attempts_and_runs_have_ages_of_their_own(tmp_path: Path) -> None:
         assert pruned(db, attempts=DAY).attempts == 1100
         assert db.execute("SELECT count(*) FROM attempts").fetchone() == (100,)
         assert db.execute("SELECT count(*) FROM events").fetchone() == (1200,)
+
+
+def test_what_belongs_to_a_pruned_event_goes_with_it(ledger_at: Location) -> None:
+    """In steps, and even if a younger event, which is kept, was merged into it."""
+    old = Millis(NOW - 40 * DAY)
+    with closing(ledger_in(ledger_at)) as db:
+        for start in (0, 600):
+            with transaction(db):
+                record(db, list(made(600, first=start, at=old)), now=old)
+        with transaction(db):
+            record(db, list(made(2, first=5000)), now=NOW)
+            db.execute("UPDATE events SET merged_into = 1 WHERE id = 1202")
+            while search.index_step(db).more:
+                pass
+        found = pruned(db, events=30 * DAY)
+        assert (found.events, found.sightings) == (1200, 1200)
+        assert prune.horizon(db) == old + 1199
+        for table in ("events", "sightings", "sighting_hashes", "search"):
+            assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (2,), table
+        assert pruned(db, events=30 * DAY) == Pruned()
+        with transaction(db):
+            record(db, list(made(1, first=9000)), now=NOW)
+        assert db.execute("SELECT max(id) FROM events").fetchone() == (1203,)
 
 
 def test_prune_as_a_command_and_a_backfill_into_what_was_pruned(
@@ -303,10 +340,10 @@ def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeServ
 
 
 @pytest.mark.parametrize("year", ["0001", "9999"])
-def test_no_stated_time_blocks_backfill(tmp_path: Path, year: str) -> None:
+def test_no_stated_time_blocks_backfill(ledger_at: Location, year: str) -> None:
     """What was pruned happened, at the latest, a little after it was recorded."""
     recorded = Millis(NOW - 40 * DAY)
-    with closing(ledger(tmp_path)) as db:
+    with closing(ledger_in(ledger_at)) as db:
         with transaction(db):
             record(db, list(made(3, at=recorded)), now=recorded, routes=[])
             db.execute("UPDATE events SET happened_at = ? WHERE id = 2", [f"{year}-12-31T00:00:00.000Z"])

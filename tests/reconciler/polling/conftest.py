@@ -17,6 +17,7 @@ from reconciler.ledger.coverage import gaps
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
+from reconciler.location import Location
 from reconciler.polling.reconciling import reconciling
 from reconciler.polling.schedule import expected
 from reconciler.simulator.server import Simulator
@@ -28,10 +29,10 @@ NOW = times.from_iso("2026-11-24T12:00:00Z")
 
 class House:
     """A service without its receiver and its forwarder, on one ledger and one clock. Sections given replace the
-    config's.
+    config's. The ledger is `location`, or else the config's.
     """
 
-    def __init__(self, folder: Path, **sections: Any) -> None:
+    def __init__(self, folder: Path, *, location: Location | None = None, **sections: Any) -> None:
         self.now = NOW
         self.file = folder / "config.yaml"
         self.file.write_text(
@@ -45,8 +46,8 @@ class House:
             )
         )
         self.config = load(self.file, {})
-        path = self.config.ledger.path
-        self.db, self.reader = connect(path), connect(path, readonly=True)
+        where = location or self.config.ledger.path
+        self.db, self.reader = connect(where), connect(where, readonly=True)
         self.writer = Writer(self.db)
         self.ledger = Ledger(self.writer, self.reader)
         self.expected_tests = ExpectedTests()
@@ -80,8 +81,9 @@ class House:
 class SimulatedHouse(House):
     """A house whose GitLab is the simulator, which has the house's clock."""
 
-    def __init__(self, gitlab: Simulator, folder: Path, **sections: Any) -> None:
-        super().__init__(folder, **({"gitlab": {"url": gitlab.url, "token": gitlab.api.token}} | sections))
+    def __init__(self, gitlab: Simulator, folder: Path, location: Location, **sections: Any) -> None:
+        at_gitlab = {"gitlab": {"url": gitlab.url, "token": gitlab.api.token}}
+        super().__init__(folder, location=location, **(at_gitlab | sections))
         self.gitlab = gitlab
         gitlab.world.clock = lambda: self.now
 
@@ -103,12 +105,12 @@ MakeHouse = Callable[..., SimulatedHouse]
 
 @pytest.fixture
 async def make_house(
-    simulated: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulator, ledger_at: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[MakeHouse]:
     made: list[SimulatedHouse] = []
 
     def make(**sections: Any) -> SimulatedHouse:
-        house = SimulatedHouse(simulated, tmp_path, **sections)
+        house = SimulatedHouse(simulated, tmp_path, ledger_at, **sections)
         monkeypatch.setattr(times, "now", lambda: house.now)
         made.append(house)
         return house

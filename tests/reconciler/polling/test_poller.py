@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +16,8 @@ from reconciler.ledger.coverage import intervals
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.location import Location
 from reconciler.polling.reconciling import reconciling
 from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import World
@@ -32,11 +31,10 @@ PROJECT = Project(42, "group/project")
 class Parts:
     """A reconciler with everything it needs, all of it real but GitLab."""
 
-    def __init__(self, gitlab: Simulator, folder: Path) -> None:
+    def __init__(self, gitlab: Simulator, location: Location) -> None:
         self.gitlab = gitlab
-        self.folder = folder
-        self.db = connect(folder / "ledger.db")
-        self.reader = connect(folder / "ledger.db", readonly=True)
+        self.location = location
+        self.db, self.reader = connect(location), connect(location, readonly=True)
         self.writer = Writer(self.db)
         self.ledger = Ledger(self.writer, self.reader)
         config = Config.model_validate(
@@ -67,12 +65,12 @@ def gitlab() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-async def parts(gitlab: Simulator, tmp_path: Path) -> AsyncIterator[Parts]:
-    made = Parts(gitlab, tmp_path)
+async def parts(gitlab: Simulator, ledger_at: Location) -> AsyncIterator[Parts]:
+    made = Parts(gitlab, ledger_at)
     yield made
     made.polling.stop()
     await made.writer.close()
-    with closing(made.db.conn), closing(made.reader.conn):
+    with closing(made.db), closing(made.reader):
         pass
 
 
@@ -101,7 +99,7 @@ async def test_the_first_poll_looks_back_by_the_overlap_only(parts: Parts) -> No
 
 async def test_a_later_poll_reads_what_is_not_covered_with_an_overlap(parts: Parts) -> None:
     await parts.poll(42)
-    with parts.db.conn:  # as after two hours of downtime
+    with transaction(parts.db):  # as after two hours of downtime
         parts.db.execute("UPDATE coverage SET covered_through = ?", [times.iso(Millis(times.now() - 2 * HOUR))])
         parts.db.execute("UPDATE coverage SET covered_from = ?", [times.iso(Millis(times.now() - 3 * HOUR))])
         parts.db.execute("UPDATE sources SET watched_since = ?", [times.iso(Millis(times.now() - 3 * HOUR))])
@@ -124,10 +122,10 @@ async def test_coverage_grows_only_with_what_is_on_disk(parts: Parts) -> None:
     def break_after_two(part: Slice, _: object) -> None:
         stretches.extend([part.covered] if part.covered is not None else [])
         if part.covered is not None and len(stretches) == 2:
-            other.execute("BEGIN IMMEDIATE")  # and holds it for longer than the writer's patience
+            other.begin()  # and holds it for longer than the writer's patience
 
     with (
-        closing(sqlite3.connect(parts.folder / "ledger.db", isolation_level=None)) as other,
+        closing(connect(parts.location)) as other,
         pytest.raises(LedgerUnavailable),
     ):
         await parts.polling.reader.read(PROJECT, parts.source, window, purpose="backfill", progress=break_after_two)

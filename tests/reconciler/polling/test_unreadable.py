@@ -13,6 +13,7 @@ from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger.coverage import unreadable
+from reconciler.ledger.storage.sql import Sql
 from reconciler.ledger.views.unknowns import Asked, unknowns
 from reconciler.polling.backfill import Backfill
 from reconciler.sources import client
@@ -60,11 +61,24 @@ async def test_it_is_named_and_the_rest_goes_on(make_house: MakeHouse) -> None:
     assert unreadable.unreadable(house.reader) == []  # it was understood
 
 
-POISON = """
+POISON = Sql(
+    """
     CREATE TRIGGER poison BEFORE INSERT ON sightings WHEN new.source_id = '{}'
     BEGIN SELECT RAISE(ABORT, 'nobody foresaw this'); END
-"""
+    """,
+    postgresql="""
+    CREATE FUNCTION fail_here() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE 'nobody foresaw this' USING ERRCODE = 'check_violation'; END $$;
+    CREATE TRIGGER poison BEFORE INSERT ON sightings FOR EACH ROW
+    WHEN (new.source_id = '{}') EXECUTE FUNCTION fail_here()
+    """,
+)
+CURE = Sql("DROP TRIGGER poison", postgresql="DROP TRIGGER poison ON sightings")
 """A record on which our own code breaks, whichever that may be."""
+
+
+def poisoned(record_id: str) -> Sql:
+    return Sql(POISON.format(record_id), postgresql=POISON.postgresql.format(record_id))
 
 
 async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: MakeHouse) -> None:
@@ -88,7 +102,7 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
 
     assert await rehearsed() == (5, 0)
     poison = str(sorted(record["id"] for record in shown[0])[2])
-    await house.writer.run(lambda db: db.execute(POISON.format(poison)))
+    await house.writer.run(lambda db: db.execute(poisoned(poison)))
     assert await rehearsed() == (4, 1)
     counts = await house.poll(42)
     assert counts is not None
@@ -107,7 +121,7 @@ async def test_a_record_on_which_we_break_takes_no_other_with_it(make_house: Mak
     house.later(MINUTE)
     await house.poll(42)
     assert house.events() == 5
-    await house.writer.run(lambda db: db.execute("DROP TRIGGER poison"))
+    await house.writer.run(lambda db: db.execute(CURE))
     house.later(MINUTE)
     await house.poll(42)
     assert house.events() == 6

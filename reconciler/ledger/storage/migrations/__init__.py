@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sqlite_utils import Database, Migrations
 
+from reconciler.ledger.storage.sql import Sql
+
 migrations = Migrations("gitlab-reconciler")
 
 OPEN = "state IN ('pending', 'retrying')"
@@ -15,6 +17,9 @@ OPEN = "state IN ('pending', 'retrying')"
 
 TIME = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*Z'"
 """A time as the ledger writes it, for GLOB."""
+
+IS_TIME = Sql(f"GLOB {TIME}", postgresql="~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T.*Z$'")
+"""Whether a text is one."""
 
 UNREAD = "watched_until IS NULL AND (trouble IS NOT NULL OR last_read_at IS NULL)"
 """What makes a source one that is not read, letter for letter as in its partial index."""

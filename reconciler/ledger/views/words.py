@@ -1,0 +1,100 @@
+"""What people type into the search box, as a query of SQLite's full-text search or of PostgreSQL's.
+
+Both find the same: a word is a run of letters, digits and `_-./`, without case and accents.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+COLUMNS = ("kind", "project", "author", "branch", "commits", "object", "title")
+
+_FIELDS = {
+    "kind": "kind",
+    "action": "kind",
+    "project": "project",
+    "author": "author",
+    "branch": "branch",
+    "ref": "branch",
+    "commit": "commits",
+    "object": "object",
+    "title": "title",
+}
+_TYPED = re.compile(r'(?:(\w+):)?(?:"([^"]*)"|(\S+))')
+_WORD = re.compile(r"[\w./-]+")
+_ACCENT = re.compile("[\u0300-\u036f]")
+
+# Limits of PostgreSQL's: 2046 bytes a word, 1 MB a document or a query.
+_WORD_CHARS = 400
+_FIELD_CHARS, _FIELD_WORDS = 20_000, 2000
+_QUERY_WORDS = 50
+
+
+class Term(NamedTuple):
+    """Words that follow each other, in one column or in any. With `is_beginning`, the last may go on."""
+
+    text: str
+    column: str | None = None
+    is_beginning: bool = True
+
+
+def terms(typed: str) -> list[Term]:
+    """What is searched for. All of it must be found.
+
+    `author:ada`, `branch:release/1.2` and `commit:3f9a0c2` search one field. `#12` is an issue, `!34` a merge
+    request. Anything else is searched everywhere. The beginning of a word is enough.
+    """
+    found = []
+    for name, quoted, plain in _TYPED.findall(typed.replace("\0", " ")):
+        word, column = quoted or plain, _FIELDS.get(name.lower())
+        if name and column is None:
+            word = f"{name}:{word}"
+        if not name and re.fullmatch(r"[#!]\d+", word):
+            about = "issue" if word[0] == "#" else "merge_request"
+            found.append(Term(f"{about}/{word[1:]}", "object", is_beginning=False))
+        elif re.search(r"\w", word):
+            found.append(Term(word, column))
+    return found
+
+
+def fts5(found: list[Term]) -> str:
+    """A query of SQLite's FTS5."""
+    parts = []
+    for term in found:
+        column, escaped = f"{term.column} : " if term.column else "", term.text.replace('"', '""')
+        parts.append(f'{column}"{escaped}"' + (" *" if term.is_beginning else ""))
+    return " AND ".join(parts)
+
+
+def tsquery(found: list[Term]) -> str:
+    """A query of PostgreSQL's, for documents that `tsvector` made. Words beyond a limit are ignored."""
+    parts, left = [], _QUERY_WORDS
+    for term in found:
+        words = list(islice(_words(term.text), left))
+        left -= len(words)
+        if words:
+            either = [_follow(words, column, term) for column in ([term.column] if term.column else COLUMNS)]
+            parts.append(f"({' | '.join(either)})")
+    return " & ".join(parts)
+
+
+def _follow(words: list[str], column: str, term: Term) -> str:
+    return "(" + " <-> ".join(f"'{column}:{word}'" for word in words) + (":*)" if term.is_beginning else ")")
+
+
+def tsvector(fields: Mapping[str, str]) -> str:
+    """A document of PostgreSQL's, from a text for each column. Its words are like `author:ada`."""
+    return " ".join(
+        f"'{column}:{word}':{position}"
+        for column, text in fields.items()
+        for position, word in enumerate(islice(_words(text[:_FIELD_CHARS]), _FIELD_WORDS), 1)
+    )
+
+
+def _words(text: str) -> Iterator[str]:
+    plain = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFD", text.lower())))
+    return (found[0][:_WORD_CHARS] for found in _WORD.finditer(plain))

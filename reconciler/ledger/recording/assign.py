@@ -22,6 +22,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.storage.sql import Sql
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -106,11 +107,20 @@ _KNOWN = """
              ORDER BY d.finished_at, d.destination_id LIMIT 1) AS delivered
       FROM json_each(?) AS asked CROSS JOIN events AS e ON {} = asked.value
 """
-KNOWN = f"""
+_PG = _KNOWN.replace(
+    "json_each(?) AS asked CROSS JOIN", "jsonb_array_elements_text(?::jsonb) AS asked (value) JOIN"
+).replace("asked.value", "asked.value::bigint")
+_BOTH = f"""
     SELECT e.*, t.event_id, t.payload_sha
       FROM ({_KNOWN.format("e.id")} UNION ALL {_KNOWN.format("e.merged_into")}) AS e
       LEFT JOIN sightings AS t ON t.id = e.delivered
 """
+KNOWN = Sql(
+    _BOTH,
+    postgresql=_BOTH.replace(_KNOWN.format("e.id"), _PG.format("e.id")).replace(
+        _KNOWN.format("e.merged_into"), _PG.format("e.merged_into")
+    ),
+)
 
 
 def known_events(db: Database, events: Iterable[int]) -> dict[int, list[KnownEvent]]:

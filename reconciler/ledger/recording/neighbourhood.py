@@ -23,6 +23,7 @@ from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql
 
 _ROWS = 6 * NEAR
 """How many sightings are loaded on each side at first. Most keys have fewer, and a busy key rarely needs more."""
@@ -36,11 +37,27 @@ _AROUND = """
             WHERE h.key_hash = asked.value ->> 2 AND h.happened_ms {} asked.value ->> 3
             ORDER BY h.happened_ms {} LIMIT ?)
 """
-EARLIER, LATER = _AROUND.format("<=", "DESC"), _AROUND.format(">=", "ASC")
-OF_EVENTS = """
+_AROUND_PG = """
+    SELECT s.id, s.event_id, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha,
+           (asked.value ->> 0)::bigint
+      FROM jsonb_array_elements(?::jsonb) AS asked (value) CROSS JOIN LATERAL (
+           SELECT n.* FROM sighting_hashes AS h
+             JOIN sightings AS n ON n.id = h.sighting_id AND n.key = asked.value ->> 1
+            WHERE h.key_hash = (asked.value ->> 2)::bigint AND h.happened_ms {} (asked.value ->> 3)::bigint
+            ORDER BY h.happened_ms {} LIMIT ?) AS s
+"""
+EARLIER: str = Sql(_AROUND.format("<=", "DESC"), postgresql=_AROUND_PG.format("<=", "DESC"))
+LATER: str = Sql(_AROUND.format(">=", "ASC"), postgresql=_AROUND_PG.format(">=", "ASC"))
+_OF_EVENTS = """
     SELECT s.id, s.event_id, s.happened_at, s.source, s.source_id, s.precision, s.payload_sha, s.recovery IS NOT NULL
       FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.event_id = asked.value
 """
+OF_EVENTS = Sql(
+    _OF_EVENTS,
+    postgresql=_OF_EVENTS.replace(
+        "json_each(?) AS asked CROSS JOIN", "jsonb_array_elements_text(?::jsonb) AS asked (value) JOIN"
+    ).replace("asked.value", "asked.value::bigint"),
+)
 
 
 class Changed(msgspec.Struct):

@@ -22,6 +22,7 @@ from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.recording.reported import known
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -65,8 +66,8 @@ _ORIGINAL = """
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
 _PROJECT = """
     INSERT INTO projects (id, path, last_webhook_at) VALUES (?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET path = coalesce(excluded.path, path),
-                                   last_webhook_at = coalesce(excluded.last_webhook_at, last_webhook_at)
+    ON CONFLICT (id) DO UPDATE SET path = coalesce(excluded.path, projects.path),
+                                   last_webhook_at = coalesce(excluded.last_webhook_at, projects.last_webhook_at)
 """
 
 
@@ -284,5 +285,8 @@ def _hashes(sighting_id: int, s: Sighting) -> tuple[int, ...]:
 
 def _next_event_id(db: Database) -> int:
     """The next event id. Ids only grow, and the ids of pruned events are not used again."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    sql = Sql(
+        "SELECT seq FROM sqlite_sequence WHERE name = 'events'", postgresql="SELECT last_value FROM event_numbers"
+    )
+    row = db.execute(sql).fetchone()
     return (row[0] if row else 0) + 1

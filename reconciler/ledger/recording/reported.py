@@ -11,13 +11,20 @@ from reconciler.events.sighting import Recovery, Sighting
 from reconciler.ledger.recording.assign import richness
 from reconciler.ledger.storage import columns, hashes
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql
 
 _WITH_HASH = """
     SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery
       FROM {} CROSS JOIN sightings AS s ON s.id = h.sighting_id
 """
-ONE_KNOWN = _WITH_HASH.format("sighting_hashes AS h") + " WHERE h.id_hash = ?"
-KNOWN = _WITH_HASH.format("json_each(?) AS asked CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value")
+ONE_KNOWN = _WITH_HASH.format("sighting_hashes AS h").replace("CROSS JOIN", "JOIN") + " WHERE h.id_hash = ?"
+KNOWN = Sql(
+    _WITH_HASH.format("json_each(?) AS asked CROSS JOIN sighting_hashes AS h ON h.id_hash = asked.value"),
+    postgresql=_WITH_HASH.format(
+        "jsonb_array_elements_text(?::jsonb) AS asked (value) JOIN sighting_hashes AS h "
+        "ON h.id_hash = asked.value::bigint"
+    ).replace("CROSS JOIN", "JOIN"),
+)
 
 KEYS = """
     SELECT asked.value ->> 1 FROM json_each(?) AS asked

@@ -8,17 +8,22 @@ from typing import NamedTuple
 
 from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql
 
 PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
 PATHS_OF = """
-    SELECT path FROM former_paths WHERE project_id = ?1
-     UNION SELECT path FROM projects WHERE id = ?1 AND path IS NOT NULL
+    SELECT path COLLATE nocase FROM former_paths WHERE project_id = ?1
+     UNION SELECT path COLLATE nocase FROM projects WHERE id = ?1 AND path IS NOT NULL
 """
 PROJECT_OF_PATH = """coalesce(
-    (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
+    (SELECT id FROM projects WHERE path = ? COLLATE nocase LIMIT 1),
+    (SELECT project_id FROM former_paths WHERE path = ? LIMIT 1))"""
 """GitLab's paths ignore case, and redirect from the former path of a renamed project."""
-HEARD = "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH ?)"
+HEARD = Sql(
+    "SELECT EXISTS (SELECT 1 FROM search WHERE search MATCH :query)",
+    postgresql="SELECT EXISTS (SELECT 1 FROM sightings WHERE kind = :word OR action = :word)",
+)
 
 
 def projects(db: Database) -> list[tuple[int, str | None]]:
@@ -52,18 +57,18 @@ def paths(db: Database, project_id: int | None) -> list[str]:
 
 def note_former(db: Database, project_id: int, path: str) -> None:
     """Note a former path, from which GitLab redirects to the project."""
-    db.execute("INSERT OR IGNORE INTO former_paths (project_id, path) VALUES (?, ?)", (project_id, path))
+    db.execute("INSERT INTO former_paths (project_id, path) VALUES (?, ?) ON CONFLICT DO NOTHING", (project_id, path))
 
 
 def heard(db: Database, words: Iterable[str]) -> set[str]:
-    """Which of these kinds and actions are in the search index; none if it can't be read."""
+    """Which of these kinds and actions have been heard of; none if the search index can't be read."""
     return {word for word in words if _heard(db, word)}
 
 
 def _heard(db: Database, word: str) -> bool:
     quoted = word.replace("\0", " ").replace('"', '""')
     try:
-        return bool(db.execute(HEARD, (f'kind : "{quoted}"',)).fetchone()[0])
+        return bool(db.execute(HEARD, {"query": f'kind : "{quoted}"', "word": word}).fetchone()[0])
     except sqlite3.Error:
         return False
 

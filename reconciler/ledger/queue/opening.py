@@ -12,17 +12,28 @@ from reconciler.events.sighting import Summary
 from reconciler.ledger.queue import known
 from reconciler.ledger.queue.routes import Candidate, NewDelivery
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled
 
 _OPEN = """
     INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, finished_at,
                             last_error)
-    VALUES (?1, ?2, iif(?5 IS NULL, 'pending', 'dead'), ?3, ?4, ?4, iif(?5 IS NULL, NULL, ?4), ?5)
+    VALUES (?1, ?2, CASE WHEN CAST(?5 AS TEXT) IS NULL THEN 'pending' ELSE 'dead' END, ?3, ?4, ?4,
+            CASE WHEN CAST(?5 AS TEXT) IS NOT NULL THEN ?4 END, ?5)
     ON CONFLICT DO NOTHING
 """
-_CANDIDATES = """
+_CANDIDATES = filled(
+    """
     SELECT s.id, s.source, s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
-      FROM json_each(?) AS asked CROSS JOIN sightings AS s ON s.id = asked.value
-"""
+      FROM {asked}
+    """,
+    asked=Sql(
+        "json_each(?) AS asked CROSS JOIN sightings AS s ON s.id = asked.value",
+        postgresql="""
+        jsonb_array_elements_text(?::jsonb) WITH ORDINALITY AS asked (value, place)
+        JOIN sightings AS s ON s.id = asked.value::bigint ORDER BY asked.place
+        """,
+    ),
+)
 
 
 class Opened(msgspec.Struct, frozen=True):

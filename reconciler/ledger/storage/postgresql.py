@@ -91,6 +91,14 @@ class PostgresDatabase(Database):
             _run(lambda: cursor.executemany(made[0][0], [values for _, values in made]))
         return cast(Rows, cursor)
 
+    def query_each(self, sql: str, rows: Iterable[Parameters], /) -> Iterator[list[Any]]:
+        made = [for_psycopg(_own(sql), row) for row in rows]
+        if not made:
+            return iter(())
+        cursor = self.conn.cursor()
+        _run(lambda: cursor.executemany(made[0][0], [values for _, values in made], returning=True))
+        return (each.fetchall() for each in cursor.results())
+
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
         text, values = for_psycopg(_own(sql), parameters)
         rows = _run(lambda: self.conn.execute(text, values))

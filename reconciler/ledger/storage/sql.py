@@ -13,3 +13,9 @@ class Sql(str):
         made = super().__new__(cls, sqlite)
         made.postgresql = postgresql
         return made
+
+
+def filled(template: str, **parts: str) -> Sql:
+    """A statement made of a template and of parts, which the two may write differently."""
+    own = {name: part.postgresql if isinstance(part, Sql) else part for name, part in parts.items()}
+    return Sql(template.format(**parts), postgresql=template.format(**own))

@@ -21,18 +21,19 @@ from reconciler.events.times import Millis
 from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
+from reconciler.ledger.storage.sql import Sql, filled_in
 
 DUE_LANES = """
     WITH due AS (
         SELECT * FROM (
             SELECT turn, lane FROM lanes WHERE destination_id = :destination AND due_at IS NULL
              ORDER BY turn LIMIT :limit
-        )
+        ) AS ready
         UNION ALL
         SELECT * FROM (
             SELECT turn, lane FROM lanes WHERE destination_id = :destination AND due_at <= :now
              ORDER BY due_at LIMIT :limit
-        )
+        ) AS waited
     )
     SELECT lane FROM due ORDER BY turn LIMIT :limit
 """
@@ -43,34 +44,66 @@ FIRST_OF_LANE = f"""
 NEXT_DUE = """
     SELECT due_at FROM lanes WHERE destination_id = ? AND due_at > ? ORDER BY due_at LIMIT 1
 """
-_PULLED_BACK = """
-    strftime('%Y-%m-%dT%H:%M:%fZ', (:now + coalesce(pause_ms, :longest)) / 1000.0, 'unixepoch')
-"""
-PULL_BACK = f"""
-    UPDATE deliveries SET next_attempt_at = {_PULLED_BACK}
+_PULLED_BACK = Sql(
+    "strftime('%Y-%m-%dT%H:%M:%fZ', (:now + coalesce(pause_ms, :longest)) / 1000.0, 'unixepoch')",
+    postgresql="""
+        to_char(to_timestamp((:now + coalesce(pause_ms, :longest)) / 1000.0) AT TIME ZONE 'UTC',
+                'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') COLLATE "C"
+    """,
+)
+PULL_BACK = filled_in(
+    """
+    UPDATE deliveries SET next_attempt_at = {back}
      WHERE destination_id = :destination AND event_id IN (
         SELECT event_id FROM deliveries
          WHERE destination_id = :destination AND state = 'retrying' AND next_attempt_at > :latest
-           AND next_attempt_at > {_PULLED_BACK} LIMIT :limit
+           AND next_attempt_at > {back} LIMIT :limit
      )
-"""
+    """,
+    back=_PULLED_BACK,
+)
 _SENT = """
     e.happened_at, s.source, s.id, s.recovery, s.headers, s.payload,
     s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
 """
 EVENT = f"SELECT {_SENT} FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = ?"
-READY = f"""
-    SELECT d.lane, d.event_id, d.attempts + 0, d.attempts - d.attempts_before, d.replays + 0, d.first_attempt_at,
-           d.opened_at, {_SENT}
-      FROM json_each(?) AS asked
-      CROSS JOIN deliveries AS d ON d.event_id = asked.value AND d.destination_id = ?
-      LEFT JOIN events AS e ON e.id = d.event_id LEFT JOIN sightings AS s ON s.id = e.sighting_id
+_QUEUED = """
+    d.lane, d.event_id, d.attempts + 0 AS attempts, d.attempts - d.attempts_before AS failures,
+    d.replays + 0 AS replays, d.first_attempt_at, d.opened_at
 """
-FAILED_OFTEN = """
+_EVENTS = "LEFT JOIN events AS e ON e.id = d.event_id LEFT JOIN sightings AS s ON s.id = e.sighting_id"
+READY = Sql(
+    f"""
+    SELECT {_QUEUED}, {_SENT}
+      FROM json_each(:asked) AS asked
+      CROSS JOIN deliveries AS d ON d.event_id = asked.value AND d.destination_id = :destination {_EVENTS}
+    """,
+    # All rows are sent at once, so that those beyond the bound must not be among them.
+    postgresql=f"""
+    SELECT lane, event_id, attempts, failures, replays, first_attempt_at, opened_at, happened_at, source, id,
+           recovery, headers, payload, kind, action, project_id, project_path, author, title, ref, object
+      FROM (
+        SELECT asked.place, {_QUEUED}, {_SENT}, sum(octet_length(s.payload)) OVER (
+                    ORDER BY asked.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+          FROM jsonb_array_elements_text(:asked::jsonb) WITH ORDINALITY AS asked (value, place)
+          JOIN deliveries AS d ON d.event_id = asked.value::bigint AND d.destination_id = :destination {_EVENTS}
+      ) AS found
+     WHERE bytes_before IS NULL OR bytes_before < :most_bytes ORDER BY place
+    """,
+)
+"""SQLite's rows are read one by one, so that its statement needs no bound."""
+FAILED_OFTEN = Sql(
+    """
     SELECT d.event_id FROM json_each(?) AS asked
      CROSS JOIN deliveries AS d ON d.event_id = asked.value AND d.destination_id = ?
      WHERE d.attempts - d.attempts_before >= ?
-"""
+    """,
+    postgresql="""
+    SELECT d.event_id FROM jsonb_array_elements_text(?::jsonb) AS asked (value)
+      JOIN deliveries AS d ON d.event_id = asked.value::bigint AND d.destination_id = ?
+     WHERE d.attempts - d.attempts_before >= ?
+    """,
+)
 FINISH = """
     UPDATE deliveries SET state = ?3, attempts = attempts + 1, first_attempt_at = coalesce(first_attempt_at, ?4),
                           finished_at = ?5, last_status = ?6, last_error = ?7, sighting_id = ?8
@@ -173,11 +206,14 @@ def first_of_lanes(
     left, until, more = limit, times.iso(now), list(lanes)
     while left and more:
         share, longer = -(-left // len(more)), []
-        for lane in more:
+        parts = [min(share, each - len(found[lane])) for lane in more]
+        asked = [
+            (until, destination_id, lane, found[lane][-1] if found[lane] else -1, part)
+            for lane, part in zip(more, parts, strict=True)
+        ]
+        for lane, part, rows in zip(more, parts, db.query_each(FIRST_OF_LANE, asked), strict=True):
             events = found[lane]
-            part = min(share, left, each - len(events))
-            asked = (until, destination_id, lane, events[-1] if events else -1, part)
-            due = [row[0] for row in takewhile(itemgetter(1), db.execute(FIRST_OF_LANE, asked).fetchall())]
+            due = [row[0] for row in takewhile(itemgetter(1), rows)][:left]
             events += due
             left -= len(due)
             if len(due) == part and len(events) < each:
@@ -191,7 +227,8 @@ def first_of_lanes(
 def ready(db: Database, destination_id: int, event_ids: Sequence[int], *, most_bytes: int) -> list[Ready]:
     """These deliveries with their events, in this order, up to about `most_bytes` of payload, but at least one."""
     found, size = [], 0
-    rows = db.execute(READY, (orjson.dumps(event_ids).decode(), destination_id))
+    asked = {"asked": orjson.dumps(event_ids).decode(), "destination": destination_id, "most_bytes": most_bytes}
+    rows = db.execute(READY, asked)
     for lane, event_id, attempts, failures, replays, first, opened, *event in rows:
         queued = Queued(lane, event_id, attempts, failures, replays, times.written(first), times.from_iso(opened))
         one = Ready(queued, _outgoing(event_id, *event))

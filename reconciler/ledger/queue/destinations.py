@@ -145,7 +145,8 @@ def resume(db: Database, destination_id: int) -> None:
     db.execute(
         """
         UPDATE destinations SET paused_at = NULL, paused_why = NULL, breaker_until = NULL, resumes = resumes + 1,
-                                breaker = iif(breaker = 'closed', 'closed', 'half_open') WHERE id = ?
+                                breaker = CASE breaker WHEN 'closed' THEN 'closed' ELSE 'half_open' END
+         WHERE id = ?
         """,
         (destination_id,),
     )

@@ -16,22 +16,23 @@ _LANES = 1000
 MOST_COUNTED = 10_000
 
 IN_THE_WAY = f"""
-    SELECT d.event_id, e.kind, coalesce(p.path, e.project_id), d.attempts - d.attempts_before, d.first_attempt_at,
-           d.last_error, d.lane,
+    SELECT d.event_id, e.kind, coalesce(p.path, CAST(e.project_id AS TEXT)), d.attempts - d.attempts_before,
+           d.first_attempt_at, d.last_error, d.lane,
            (SELECT max(a.started_at) FROM attempts a
              WHERE a.event_id = d.event_id AND a.destination_id = :destination)
       FROM (SELECT event_id FROM lanes WHERE destination_id = :destination AND due_at IS NOT NULL
              ORDER BY due_at DESC LIMIT {_LANES}) AS heads
-      CROSS JOIN deliveries AS d ON d.event_id = heads.event_id AND d.destination_id = :destination
+      CROSS JOIN deliveries AS d
       JOIN events AS e ON e.id = d.event_id LEFT JOIN projects AS p ON p.id = e.project_id
-     WHERE d.attempts - d.attempts_before >= {FAILURES}
+     WHERE d.event_id = heads.event_id AND d.destination_id = :destination
+       AND d.attempts - d.attempts_before >= {FAILURES}
        AND EXISTS (SELECT 1 FROM deliveries b WHERE b.destination_id = :destination AND b.lane = d.lane
                       AND b.event_id > d.event_id AND {OPEN.replace("state", "b.state")})
      ORDER BY d.attempts - d.attempts_before DESC, d.event_id LIMIT 1
 """
 BEHIND = f"""
     SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE destination_id = ? AND lane = ? AND event_id > ? AND {OPEN}
-                           LIMIT {MOST_COUNTED})
+                           LIMIT {MOST_COUNTED}) AS behind
 """
 _SKIP = f"""
     UPDATE deliveries SET state = 'dead', finished_at = ?,
@@ -81,8 +82,7 @@ def in_the_way(db: Database, destination_id: int, name: str) -> InTheWay | None:
         return None
     event_id, kind, project, failures, since, error, lane, tried_at = row
     (behind,) = db.execute(BEHIND, (destination_id, lane, event_id)).fetchone()
-    shown = None if project is None else str(project)
-    return InTheWay(name, event_id, kind, shown, failures, since, tried_at, error, behind)
+    return InTheWay(name, event_id, kind, project, failures, since, tried_at, error, behind)
 
 
 def skip(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bool:

@@ -14,11 +14,12 @@ from reconciler.ledger.views.words import Term, fts5, tsquery
 PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
 PATHS_OF = """
-    SELECT path FROM former_paths WHERE project_id = ?1
-     UNION SELECT path COLLATE NOCASE FROM projects WHERE id = ?1 AND path IS NOT NULL
+    SELECT path COLLATE nocase FROM former_paths WHERE project_id = ?1
+     UNION SELECT path COLLATE nocase FROM projects WHERE id = ?1 AND path IS NOT NULL
 """
 PROJECT_OF_PATH = """coalesce(
-    (SELECT id FROM projects WHERE path = ? COLLATE NOCASE), (SELECT project_id FROM former_paths WHERE path = ?))"""
+    (SELECT id FROM projects WHERE path = ? COLLATE nocase LIMIT 1),
+    (SELECT project_id FROM former_paths WHERE path = ? LIMIT 1))"""
 """GitLab's paths ignore case, and redirect from the former path of a renamed project."""
 HEARD = filled_in(
     "SELECT EXISTS (SELECT 1 FROM search WHERE {})",
@@ -61,7 +62,7 @@ def note_former(db: Database, project_id: int, path: str) -> None:
 
 
 def heard(db: Database, words: Iterable[str]) -> set[str]:
-    """Which of these kinds and actions are in the search index; none if it can't be read."""
+    """Which of these kinds and actions have been heard of; none if the search index can't be read."""
     return {word for word in words if _heard(db, word)}
 
 

@@ -12,7 +12,7 @@ from reconciler.events.sighting import Summary
 from reconciler.ledger.queue import known
 from reconciler.ledger.queue.routes import Candidate, NewDelivery
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import for_ids
+from reconciler.ledger.storage.sql import Sql, filled_in
 
 _OPEN = """
     INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, finished_at,
@@ -21,11 +21,18 @@ _OPEN = """
             CASE WHEN CAST(?5 AS TEXT) IS NOT NULL THEN ?4 END, ?5)
     ON CONFLICT DO NOTHING
 """
-_CANDIDATES = for_ids(
+_CANDIDATES = filled_in(
     """
     SELECT s.id, s.source, s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
-      FROM {ids} CROSS JOIN sightings AS s WHERE s.id = ids.value
-    """
+      FROM {asked}
+    """,
+    asked=Sql(
+        "json_each(?) AS asked CROSS JOIN sightings AS s ON s.id = asked.value",
+        postgresql="""
+        jsonb_array_elements_text(?::jsonb) WITH ORDINALITY AS asked (value, place)
+        JOIN sightings AS s ON s.id = asked.value::bigint ORDER BY asked.place
+        """,
+    ),
 )
 
 

@@ -14,7 +14,7 @@ EVENTS_A_STEP = 500
 """Short transactions: the receiver writes between them."""
 
 _PART = """
-    SELECT id, sighting_id, merged_into IS NULL AND (?1 IS NULL OR happened_at >= ?1)
+    SELECT id, sighting_id, merged_into IS NULL AND (CAST(?1 AS TEXT) IS NULL OR happened_at >= ?1)
       FROM events WHERE id > ?2 AND id <= ?3 ORDER BY id LIMIT ?4
 """
 

@@ -14,6 +14,7 @@ from reconciler.ledger.queue.opening import candidates_of
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided, lane
 from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.views.browse import Filter
 
 EVENTS_A_STEP = 500
@@ -23,11 +24,23 @@ _REOPEN = """
     INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, replays)
     VALUES (?1, ?2, 'pending', ?3, ?4, ?4, 1)
     ON CONFLICT (event_id, destination_id) DO UPDATE SET
-        state = 'pending', lane = excluded.lane, attempts_before = attempts,
-        replays = replays + iif(state IN ('delivered', 'dead'), 1, 0),
+        state = 'pending', lane = excluded.lane, attempts_before = deliveries.attempts,
+        replays = deliveries.replays + CASE WHEN deliveries.state IN ('delivered', 'dead') THEN 1 ELSE 0 END,
         opened_at = excluded.opened_at, next_attempt_at = excluded.next_attempt_at, first_attempt_at = NULL,
         finished_at = NULL
 """
+
+_ASKED = Sql(
+    "(SELECT value AS id FROM json_each(?)) AS asked",
+    postgresql="(SELECT value::bigint AS id FROM jsonb_array_elements_text(?::jsonb)) AS asked",
+)
+_UNKNOWN = filled_in(
+    """
+    SELECT asked.id, e.merged_into FROM {asked} LEFT JOIN events e ON e.id = asked.id
+     WHERE e.id IS NULL OR e.merged_into IS NOT NULL ORDER BY asked.id
+    """,
+    asked=_ASKED,
+)
 
 
 class ResendRequest(msgspec.Struct, frozen=True):
@@ -40,11 +53,7 @@ class ResendRequest(msgspec.Struct, frozen=True):
 
 def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
     """Those of the ids that belong to no event, each with the event that it was merged into, if it was."""
-    sql = """
-        SELECT asked.value, e.merged_into FROM json_each(?) AS asked LEFT JOIN events e ON e.id = asked.value
-         WHERE e.id IS NULL OR e.merged_into IS NOT NULL ORDER BY asked.value
-    """
-    return dict(db.execute(sql, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
+    return dict(db.execute(_UNKNOWN, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
 
 
 class Resend(msgspec.Struct, frozen=True):
@@ -100,12 +109,16 @@ def _steps(db: Database, request: ResendRequest, destination_id: int) -> Iterato
 
 def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = request.filter.where()
-    sql = f"""
+    sql = filled_in(
+        """
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
-          FROM json_each(?) AS asked CROSS JOIN events e ON e.id = asked.value
-          LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
-         WHERE e.merged_into IS NULL{where}{" AND d.state = 'dead'" if request.dead_letters_only else ""}
-    """
+          FROM {asked} CROSS JOIN events e LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
+         WHERE e.id = asked.id AND e.merged_into IS NULL{where}{dead} ORDER BY asked.id
+        """,
+        asked=_ASKED,
+        where=where,
+        dead=" AND d.state = 'dead'" if request.dead_letters_only else "",
+    )
     ids = sorted(set(request.event_ids))
     for start in range(0, len(ids), EVENTS_A_STEP):
         asked = orjson.dumps(ids[start : start + EVENTS_A_STEP]).decode()
@@ -114,12 +127,16 @@ def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterato
 
 def _dead_letters(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = request.filter.where()
-    sql = f"""
+    sql = filled_in(
+        """
         SELECT e.id, e.sighting_id, 1
-          FROM deliveries d CROSS JOIN events e ON e.id = d.event_id
-         WHERE d.destination_id = ? AND d.state = 'dead' AND d.event_id > ? AND e.merged_into IS NULL{where}
+          FROM deliveries d CROSS JOIN events e
+         WHERE e.id = d.event_id AND d.destination_id = ? AND d.state = 'dead' AND d.event_id > ?
+           AND e.merged_into IS NULL{where}
          ORDER BY d.event_id LIMIT ?
-    """
+        """,
+        where=where,
+    )
     last = 0
     while rows := db.execute(sql, [destination_id, last, *values, EVENTS_A_STEP]).fetchall():
         yield rows
@@ -128,12 +145,15 @@ def _dead_letters(db: Database, request: ResendRequest, destination_id: int) -> 
 
 def _of_time(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = msgspec.structs.replace(request.filter, since=None).where(by_time=True)
-    sql = f"""
+    sql = filled_in(
+        """
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL, e.happened_at
           FROM events e LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
          WHERE e.happened_at >= ? AND (e.happened_at > ? OR e.id > ?) AND e.merged_into IS NULL{where}
          ORDER BY e.happened_at, e.id LIMIT ?
-    """
+        """,
+        where=where,
+    )
     at, last = "" if request.filter.since is None else times.iso(request.filter.since), 0
     while rows := db.execute(sql, [destination_id, at, at, last, *values, EVENTS_A_STEP]).fetchall():
         yield [(event_id, sighting_id, had) for event_id, sighting_id, had, _ in rows]

@@ -67,6 +67,10 @@ class Database(ABC):
         """Run a statement once for each of these parameters."""
 
     @abstractmethod
+    def query_each(self, sql: str, rows: Iterable[Parameters], /) -> Iterator[list[Any]]:
+        """The rows of a query for each of these parameters. However many there are, it is a single round trip."""
+
+    @abstractmethod
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
         """The rows as dictionaries, by column."""
 

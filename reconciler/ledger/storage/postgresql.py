@@ -128,6 +128,14 @@ class PostgresDatabase(Database):
             self._has_written = True
         return cast(Rows, cursor)
 
+    def query_each(self, sql: str, rows: Iterable[Parameters], /) -> Iterator[list[Any]]:
+        made = [for_psycopg(for_postgresql(sql), row) for row in rows]
+        if not made:
+            return iter(())
+        cursor = self.conn.cursor()
+        self._run(lambda: cursor.executemany(made[0][0], [values for _, values in made], returning=True))
+        return (each.fetchall() for each in cursor.results())
+
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
         text, values = for_psycopg(for_postgresql(sql), parameters)
         rows = self._run(lambda: self.conn.execute(text, values))

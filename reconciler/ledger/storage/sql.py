@@ -27,9 +27,10 @@ def for_ids(text: str) -> Sql:
     )
 
 
-def filled_in(template: str, *parts: str) -> Sql:
+def filled_in(template: str, *parts: str, **named: str) -> Sql:
     """A statement from a template for `str.format`. Parts may be Sql."""
-    return Sql(template.format(*parts), postgresql=template.format(*map(for_postgresql, parts)))
+    own = {name: for_postgresql(part) for name, part in named.items()}
+    return Sql(template.format(*parts, **named), postgresql=template.format(*map(for_postgresql, parts), **own))
 
 
 EACH_INTEGER = Sql(

@@ -63,6 +63,9 @@ class SqliteDatabase(Database):
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> sqlite3.Cursor:
         return self.conn.executemany(sql, rows)
 
+    def query_each(self, sql: str, rows: Iterable[Parameters], /) -> Iterator[list[Any]]:
+        return (self.conn.execute(sql, row).fetchall() for row in rows)
+
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
         rows = self.conn.execute(sql, parameters)
         names = [column[0] for column in rows.description]

@@ -60,7 +60,7 @@ class _Receiving:
         self._hang_up = asyncio.Event()
         self._supervisor = Supervisor()
         service = os.getpid() if role.is_alone else role.service_pid
-        self._register = places.register(config.ledger.path, service=service)
+        self._register = places.register(config.ledger.location, service=service)
         self._register_error: str | None = None
         self._trouble: str | None = None
         """Why webhooks can't be appended."""
@@ -72,7 +72,7 @@ class _Receiving:
         """Run from binding the port to closing it."""
         config, where = self._config, self._config.receiver
         self._intake = places.appender(
-            config.ledger.path,
+            config.ledger.location,
             appended=(lambda: None) if self._role.link is None else self._role.link.wake,
             trouble=self._note_trouble,
         )
@@ -102,7 +102,7 @@ class _Receiving:
         await self._note_alive()
         self._role.say(Said.READY)
         tasks.append(start("heartbeat", self._heartbeat))
-        log.info("listening", host=host, port=self._port, intake=places.shown(config.ledger.path))
+        log.info("listening", host=host, port=self._port, intake=places.shown(config.ledger.location))
         await self._stop.wait()
         log.info("receiver stopping")
         if self._role.is_alone:

@@ -191,7 +191,7 @@ class _Worker:
             ledger=ledger, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
         )
         self._recorder = Recorder(
-            places.opener(config.ledger.path),
+            places.opener(config.ledger.location),
             ledger=ledger,
             reader=WebhookReader(ledger.coverage.project_ids(), self._expected_tests),
         )
@@ -224,14 +224,14 @@ class _Worker:
         link = self._role.link
         if link is not None:
             return link.since <= during.start
-        return received(self._config.ledger.path, during)
+        return received(self._config.ledger.location, during)
 
     def _deliveries_opened(self, deliveries: Iterable[Opened]) -> None:
         self._forwarder.opened(deliveries)
 
     def _recording(self) -> dict[str, Run]:
         """The parts that take webhooks from the intake."""
-        path, link = self._config.ledger.path, self._role.link
+        path, link = self._config.ledger.location, self._role.link
         parts: dict[str, Run] = {
             "recorder": lambda: self._after_begin(self._recorder.run),
             "trimmer": lambda: self._after_begin(Trimmer(places.opener(path), ledger=self._ledger).run),

@@ -1,0 +1,245 @@
+"""Several copies of the service on one ledger in PostgreSQL: they die, hang and lose the database under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from reconciler.ledger.storage.connection import opened
+from reconciler.location import PostgresUrl
+from reconciler.simulator.consumer import Consumer
+from reconciler.simulator.server import Simulator
+from reconciler.simulator.world import Happening
+from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
+from tests.support.effort import tries
+from tests.support.ledgers import ledger_location
+from tests.support.service import TOKEN, Service, until
+
+POSTERS = 3
+ROUNDS = tries(2)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[PostgresUrl]:
+    with ledger_location("postgresql", tmp_path) as location:
+        assert isinstance(location, PostgresUrl)
+        yield location
+
+
+Row = tuple[Any, ...]
+
+
+def rows(database: PostgresUrl, sql: str) -> list[Row]:
+    with opened(database, readonly=True) as db:
+        return [tuple(row) for row in db.execute(sql)]
+
+
+class Copies:
+    """Copies of a service behind a balancer, and people at work in GitLab, whose webhooks are posted once each."""
+
+    def __init__(self, gitlab: Simulator, services: list[Service]) -> None:
+        self.gitlab = gitlab
+        self.services = services
+        self.acknowledged: dict[str, Happening] = {}
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(POSTERS)
+        self._posters = [self._pool.submit(self._post, random.Random(seed)) for seed in range(POSTERS)]
+
+    def stop(self) -> None:
+        self._over.set()
+        for poster in self._posters:
+            poster.result(timeout=120)
+        self._pool.shutdown()
+
+    def work(self) -> None:
+        """Wait until more was acknowledged."""
+        before = len(self.acknowledged)
+        until(lambda: len(self.acknowledged) >= before + 20, 60)
+
+    def _post(self, dice: random.Random) -> None:
+        with httpx.Client(timeout=10) as client:
+            while not self._over.wait(0.02):
+                with self._lock:
+                    happening = self.gitlab.world.anything(PROJECT)
+                key = str(uuid.uuid4())
+                headers = {"X-Gitlab-Token": TOKEN, "Idempotency-Key": key, "Content-Type": "application/json"}
+                body = json.dumps(happening.webhook)
+                for service in dice.sample(self.services, len(self.services)):  # one that refuses is not used
+                    try:
+                        answer = client.post(f"{service.url}/webhooks/gitlab", content=body, headers=headers)
+                    except httpx.ConnectError:
+                        continue
+                    except httpx.HTTPError:
+                        break
+                    if answer.status_code == 200:
+                        self.acknowledged[key] = happening
+                    break
+
+
+def start_all(services: list[Service]) -> None:
+    for service in services:
+        service.launch()
+    for service in services:
+        service.port = service.wait_for_log("listening")["port"]
+        service.config["receiver"]["port"] = service.port
+    until(lambda: any(is_holder(service) for service in services))
+
+
+def is_holder(service: Service) -> bool:
+    """Whether its worker has the ledger, or had it last."""
+    events = [line.get("event") for line in service.logs]
+    return "ready" in events
+
+
+def holder(database: PostgresUrl, services: list[Service]) -> Service:
+    """The copy whose worker has the ledger now."""
+    found: list[Service] = []
+
+    def is_found() -> bool:
+        pids = {pid for (pid,) in rows(database, HOLDER)}
+        found[:] = [one for one in services if one.process is not None and pids & client_pids(one)]
+        return bool(found)
+
+    until(is_found, 30)
+    return found[0]
+
+
+HOLDER = """
+    SELECT a.client_port FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 1735160323
+       AND l.objid = (hashtext(current_schema())::bigint & 4294967295)::oid
+"""
+
+
+def client_pids(service: Service) -> set[int]:
+    """The local ports of the connections of a service's worker."""
+    worker = service.pid_of("worker")
+    inodes = set()
+    for one in Path(f"/proc/{worker}/fd").glob("*"):
+        try:
+            inodes.add(str(one.readlink()))
+        except OSError:
+            continue
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if f"socket:[{fields[9]}]" in inodes:
+            ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+def sections(database: PostgresUrl, gitlab: Simulator, consumer: Consumer) -> dict[str, Any]:
+    return {
+        "ledger": {"url": database.value},
+        "destinations": [to_consumer(consumer)],
+        **at_gitlab(gitlab, grace_period="5s"),
+    }
+
+
+def test_the_way_through(
+    make_service: MakeService, gitlab: Simulator, consumer: Consumer, database: PostgresUrl
+) -> None:
+    """Webhook to ledger to destination, and API to ledger to destination."""
+    service = make_service(**sections(database, gitlab, consumer)).start()
+    first = gitlab.world.anything(PROJECT)
+    assert service.post(json.dumps(first.webhook).encode(), recorded=False, Idempotency_Key="a").status_code == 200
+    gitlab.world.anything(PROJECT)  # its webhook is lost
+    assert consumer.wait_for(lambda c: len({one.event_id for one in c.accepted}) == 2)
+    assert json.loads(consumer.accepted[0].body) == first.webhook
+    assert service.stop() == 0
+    assert rows(database, "SELECT count(*) FROM events") == [(2,)]
+    status = service.run("status", "--json")
+    assert status.returncode == 0
+    assert json.loads(status.stdout)["events"] == 2
+    assert service.run("check").returncode in (0, 1)
+    for refused in ("backup x.db", "repair"):
+        done = service.run(*refused.split())
+        assert done.returncode == 2
+        assert "PostgreSQL" in done.stderr
+
+
+@contextmanager
+def no_harm(
+    gitlab: Simulator, consumer: Consumer, database: PostgresUrl, services: list[Service]
+) -> Iterator[Copies]:
+    """Work goes on meanwhile. At the end nothing that was acknowledged is lost, and nothing is there twice."""
+    start_all(services)
+    copies = Copies(gitlab, services)
+    try:
+        yield copies
+    finally:
+        copies.stop()
+    happened = len(gitlab.world.happenings)
+    assert consumer.wait_for(lambda c: len({one.event_id for one in c.accepted}) >= happened, timeout_s=60)
+    recorded = {key for (key,) in rows(database, "SELECT source_id FROM sightings WHERE source = 'webhook:default'")}
+    assert copies.acknowledged.keys() <= recorded
+    until(lambda: rows(database, "SELECT DISTINCT state FROM deliveries") == [("delivered",)])
+    assert rows(database, "SELECT count(*) FROM events") == [(happened,)]
+    assert len({one.event_id for one in consumer.accepted}) == happened
+    assert in_order(consumer)
+
+
+def in_order(consumer: Consumer) -> bool:
+    """Whether each event came, for the first time, after those that were recorded before it."""
+    first = dict.fromkeys(one.event_id for one in consumer.accepted)
+    numbers = [int(event_id.rpartition("-")[2].rpartition("_")[2], 10) for event_id in first if event_id]
+    return numbers == sorted(numbers)
+
+
+def kill(service: Service, database: PostgresUrl) -> None:
+    """SIGKILL the whole copy, and start it again."""
+    service.kill()
+    service.launch()
+    service.wait_for_log("listening")
+
+
+def cut_off(service: Service, database: PostgresUrl) -> None:
+    """The server ends the connection that holds the ledger."""
+    with psycopg.connect(database.value, autocommit=True) as server:
+        server.execute(HOLDER.replace("a.client_port", "pg_terminate_backend(a.pid)"))
+
+
+def stop_for_a_while(service: Service, database: PostgresUrl) -> None:
+    """SIGSTOP the worker until another copy has its ledger, and let it go on."""
+    worker = service.pid_of("worker")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        until(lambda: not (client_pids(service) & {pid for (pid,) in rows(database, HOLDER)}), 30)
+        print("the ledger was free after", round(time.monotonic() - began, 1), "s")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", [kill, cut_off, stop_for_a_while])
+def test_another_copy_takes_over(
+    fault: Callable[[Service, PostgresUrl], None],
+    make_service: MakeService,
+    gitlab: Simulator,
+    consumer: Consumer,
+    database: PostgresUrl,
+) -> None:
+    services = [make_service(**sections(database, gitlab, consumer)) for _ in range(3)]
+    with no_harm(gitlab, consumer, database, services) as copies:
+        for _ in range(ROUNDS):
+            copies.work()
+            fault(holder(database, services), database)
+            copies.work()
+            holder(database, services)

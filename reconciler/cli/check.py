@@ -37,7 +37,7 @@ from reconciler.forwarding.kind import Kind
 from reconciler.ledger import beside
 from reconciler.ledger.coverage import downtime, runs, source_state
 from reconciler.ledger.errors import LedgerBehind, LedgerError
-from reconciler.ledger.storage.connection import connect, opened, there_is
+from reconciler.ledger.storage.connection import connect, opened, server_problems, there_is
 from reconciler.ledger.views.unknowns import unknowns
 from reconciler.polling.knowledge import asked
 from reconciler.sources import answers
@@ -296,6 +296,8 @@ def _ledger(config: Config) -> Finding:
     try:
         if there_is(path):
             connect(path, readonly=True).close()  # raises where an earlier version wrote it: that is left as it is
+        if wrong := server_problems(path):
+            return Finding(f"ledger: {path}", False, "; ".join(wrong))
         with opened(path) as db:
             beside.check_writable(db)
     except LedgerBehind as error:

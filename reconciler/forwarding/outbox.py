@@ -239,6 +239,10 @@ class Outbox:
 
     async def _attempt(self, some: Sequence[Ready], generation: int) -> None:
         """Make an attempt, or send a batch, and hand its outcomes over to be written."""
+        if not self._queue.is_held:  # this process was stopped for seconds: another one may send them
+            self._breaker.not_attempted()
+            self._rest({one.queued.lane for one in some})
+            return
         try:
             outcomes = await self._sender.attempt(some)
         except BaseException as error:  # a bug must not block the other lanes

@@ -32,8 +32,14 @@ class QueueOperations:
     """
 
     def __init__(self, writer: Writer, read: LedgerReader) -> None:
+        self._writer = writer
         self._write = writer.run
         self._read = read
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no other process can send these deliveries by now."""
+        return self._writer.is_held
 
     def sync_destinations(self, specs: Sequence[DestinationSpec], now: Millis) -> Awaitable[list[DestinationState]]:
         """Make these the active destinations. Returns all destinations, by name.

@@ -139,6 +139,11 @@ class Writer:
         _report(self.listener.damage, reason)
         self.run(lambda db: note_damage(db, reason)).add_done_callback(lambda noted: noted.exception())
 
+    @property
+    def is_held(self) -> bool:
+        """Whether no other process can have taken the ledger over."""
+        return self._db.is_held
+
     def report_opened(self, deliveries: list[Opened]) -> None:
         """Report deliveries that a change opened, once it is on disk."""
         _report(self.listener.opened, deliveries)

@@ -131,6 +131,16 @@ def open_to_serve(url: PostgresUrl, *, patience_s: float) -> Database | None:
     return held
 
 
+def server_problems(location: Location) -> list[str]:
+    """What is wrong with the server of a ledger in PostgreSQL, with what to do. Raises LedgerError."""
+    if isinstance(location, Path):
+        return []
+    _server(location)
+    from reconciler.ledger.storage import server_check
+
+    return server_check.problems(location)
+
+
 def _server(url: PostgresUrl) -> ModuleType:
     try:
         from reconciler.ledger.storage import server

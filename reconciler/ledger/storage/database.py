@@ -55,6 +55,11 @@ class Database(ABC):
         """A number that changes when another connection has committed."""
 
     @property
+    def is_held(self) -> bool:
+        """Whether no other process can have what this connection holds. Not if it has heard nothing for seconds."""
+        return True
+
+    @property
     @abstractmethod
     def in_transaction(self) -> bool: ...
 

@@ -5,6 +5,7 @@ Errors about the server or the connection are raised as LedgerUnavailable, those
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,8 @@ from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import for_postgresql
 
+TRUSTED_S = 4
+"""So long after the server was heard, a lock that it gave is still held: it waits for `SILENT_S`."""
 SILENT_S = 6
 """Another process takes over what a silent one has held, within 10 seconds of when it was heard last."""
 ABANDONED_S = 10
@@ -76,6 +79,7 @@ class PostgresDatabase(Database):
         self.conn = conn
         self._own_commits = 0
         self._has_written = False
+        self._heard_at = time.monotonic()
         conn.adapters.register_dumper(str, _Text)
 
     def begin(self) -> None:
@@ -109,6 +113,10 @@ class PostgresDatabase(Database):
     def version(self) -> int:
         commits: int = self.execute("SELECT last_value FROM changes").fetchone()[0]
         return commits - self._own_commits
+
+    @property
+    def is_held(self) -> bool:
+        return time.monotonic() - self._heard_at < TRUSTED_S
 
     @property
     def in_transaction(self) -> bool:
@@ -149,7 +157,9 @@ class PostgresDatabase(Database):
 
     def _run(self, statement: Callable[[], T]) -> T:
         try:
-            return statement()
+            done = statement()
+            self._heard_at = time.monotonic()
+            return done
         except _BUSY as error:
             raise LedgerBusy(explain(error)) from error
         except psycopg.Error as error:

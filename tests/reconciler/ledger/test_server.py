@@ -1,0 +1,130 @@
+"""A ledger's server: who has the ledger, and whether the server can be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from reconciler.ledger.errors import LedgerBehind, LedgerMissing, LedgerUnavailable, LedgerVersion
+from reconciler.ledger.storage import server_check
+from reconciler.ledger.storage.connection import connect, opened, there_is, transaction
+from reconciler.ledger.storage.database import Parameters, Rows
+from reconciler.ledger.storage.postgresql import PostgresDatabase
+from reconciler.ledger.storage.postgresql import connect as connect_to_server
+from reconciler.ledger.storage.served import is_served
+from reconciler.ledger.storage.server import open_to_serve
+from reconciler.location import PostgresUrl
+from tests.support.ledgers import ledger_location
+from tests.support.service import until
+
+PATIENCE_S = 5.0
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[PostgresUrl]:
+    with ledger_location("postgresql", tmp_path) as location:
+        assert isinstance(location, PostgresUrl)
+        yield location
+
+
+def test_one_worker_has_the_ledger(url: PostgresUrl) -> None:
+    first = open_to_serve(url, patience_s=PATIENCE_S)
+    assert first is not None
+    with closing(first):
+        assert is_served(url)
+        assert open_to_serve(url, patience_s=PATIENCE_S) is None
+    until(lambda: not is_served(url))
+    second = open_to_serve(url, patience_s=PATIENCE_S)
+    assert second is not None
+    second.close()
+
+
+def test_one_that_says_nothing_loses_it(url: PostgresUrl) -> None:
+    silent = open_to_serve(url, patience_s=PATIENCE_S)
+    assert silent is not None
+    lost: list[bool] = []
+    silent.on_lost = lambda: lost.append(True)
+    with closing(silent):
+        held = [silent.is_held]
+        until(lambda: not is_served(url), 15)
+        held.append(silent.is_held)  # no longer, before the server gives it to another one
+        assert held == [True, False]
+        with pytest.raises(LedgerUnavailable):
+            silent.execute("SELECT 1")
+        assert lost == [True]
+
+
+def test_a_ledger_s_tables_are_made_by_whoever_comes_first(url: PostgresUrl) -> None:
+    assert not there_is(url)
+    with pytest.raises(LedgerMissing, match="there is no ledger yet"):
+        connect(url, readonly=True)
+    connect(url).close()
+    assert there_is(url)
+    with opened(url, readonly=True) as db, pytest.raises(LedgerUnavailable, match="read-only"), transaction(db):
+        db.execute("DELETE FROM meta")
+
+
+def test_tables_of_another_version_are_left_to_the_service_that_has_them(url: PostgresUrl) -> None:
+    held = open_to_serve(url, patience_s=PATIENCE_S)
+    assert held is not None
+    with closing(held):
+        with transaction(held):
+            held.execute("DELETE FROM migrations")
+        with pytest.raises(LedgerBehind, match="a service has it now"):
+            connect(url)
+        with transaction(held):
+            held.execute("INSERT INTO migrations VALUES ('9999_later', '')")
+        with pytest.raises(LedgerVersion, match="later version"):
+            connect(url, readonly=True)
+
+
+def test_a_password_is_not_shown(url: PostgresUrl) -> None:
+    secret = PostgresUrl("postgresql://me:pass%40word@db.example.com:5433/events?sslmode=require&password=secret")
+    for shown in (str(secret), repr(secret), f"{secret}", "{}".format(secret), "%s" % secret):  # noqa: UP031, UP032
+        assert "pass" not in shown
+        assert "secret" not in shown
+        assert "db.example.com:5433/events" in shown
+
+
+def test_nothing_is_wrong_with_this_server(url: PostgresUrl) -> None:
+    assert server_check.problems(url) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [("synchronous_commit%3Doff", "synchronous_commit is off"), ("synchronous_commit%3Dlocal", "")],
+)
+def test_settings_that_lose_webhooks(url: PostgresUrl, setting: str, what: str) -> None:
+    found = server_check.problems(PostgresUrl(f"{url.value}%20-c%20{setting}"))
+    assert [what in one for one in found] == ([True] if what else [])
+
+
+class Pooled(PostgresDatabase):
+    """A connection to a pooler that shares sessions: each transaction takes the one that is free."""
+
+    free: list[PostgresDatabase]
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
+        mine = self.__dict__.get("mine")
+        if mine is None:
+            mine = self.free.pop()
+        rows = mine.execute(sql, parameters)
+        if mine.in_transaction:
+            self.mine = mine
+        else:
+            self.__dict__.pop("mine", None)
+            self.free.append(mine)
+        return rows
+
+
+def test_a_pooler_that_shares_sessions_is_noticed(url: PostgresUrl) -> None:
+    with (
+        closing(connect_to_server(url.value, patience_s=PATIENCE_S)) as first,
+        closing(connect_to_server(url.value, patience_s=PATIENCE_S)) as second,
+    ):
+        one, other = Pooled(first.conn), Pooled(second.conn)
+        one.free = other.free = [first, second]
+        assert "pool_mode = session" in server_check._session(one, other)[0]

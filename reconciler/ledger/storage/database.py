@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -27,6 +27,9 @@ class Rows(Protocol):
 
 class Database(ABC):
     """A connection to a ledger. A statement belongs to the transaction that is open, or is one of its own."""
+
+    statement_errors: ClassVar[tuple[type[Exception], ...]]
+    """What is raised about a statement that fails."""
 
     @abstractmethod
     def begin(self) -> None:

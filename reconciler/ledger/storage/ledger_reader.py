@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class LedgerReader:
-    """A read-only connection. What SQLite raises becomes a LedgerError, with the original chained."""
+    """A read-only connection. What the database raises becomes a LedgerError, with the original chained."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -26,3 +26,5 @@ class LedgerReader:
         except sqlite3.Error as error:
             kind = LedgerDamaged if is_damage(error) else LedgerUnavailable if is_trouble(error) else LedgerError
             raise kind(explain(error)) from error
+        except self._db.statement_errors as error:
+            raise LedgerError(" ".join(str(error).split())) from error

@@ -47,6 +47,8 @@ class _Text(StrDumper):
 class PostgresDatabase(Database):
     """A connection. It does not connect again by itself: a lock that it held may be another's by then."""
 
+    statement_errors = _STATEMENT
+
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.conn = conn
         self._own_commits = 0

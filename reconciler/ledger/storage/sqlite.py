@@ -16,6 +16,8 @@ from reconciler.ledger.storage.files import Files
 class SqliteDatabase(Database):
     """A connection to a ledger's file, and the files that it has open, if it is one."""
 
+    statement_errors = (sqlite3.Error,)
+
     def __init__(self, conn: sqlite3.Connection, files: Files | None = None) -> None:
         self.conn = conn
         self.files = files

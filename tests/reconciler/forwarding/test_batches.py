@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from reconciler.forwarding.rate import SendRate
 from reconciler.forwarding.rounds import sent_in_parts
 from reconciler.forwarding.sending import ALONE_AFTER, together
 from reconciler.ledger.queue.deliveries import Outgoing, Queued, Ready
+from reconciler.ledger.storage.sql import Sql
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from tests.reconciler.forwarding.world import LONG_S, MOMENT_S, MOST, World, destination
 from tests.support.damage import overwrite, pages_of
 from tests.support.sink import Sink
@@ -196,16 +198,6 @@ def test_a_kind_without_batches_says_so() -> None:
         Destination.model_validate({"name": "one", "kind": "other", "batch": {"max": 10}})
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, seed=1)
-    yield world
-    world.stop(patience_s=1)
-    world.monitor.close()
-    world.loop.close()
-
-
-@pytest.mark.usefixtures("sink_kind")
 class TestInTheOutbox:
     def batches(self, world: World) -> list[int]:
         """The sizes of the batches that are sent from now on."""
@@ -307,7 +299,11 @@ class TestInTheOutbox:
         world.wait(LONG_S)
         assert sizes == [3]
 
-    @pytest.mark.parametrize("damaged", [False, True])
+    @pytest.mark.parametrize(
+        ("ledger_at", "damaged"),
+        [("sqlite", False), ("sqlite", True), ("postgresql", False)],
+        indirect=["ledger_at"],
+    )
     @pytest.mark.parametrize("poisoned", [1, 2, 3])
     def test_an_outcome_that_can_t_be_written_takes_no_other_and_not_the_breaker_with_it(
         self, world: World, poisoned: int, damaged: bool
@@ -315,16 +311,19 @@ class TestInTheOutbox:
         """Each lane is written on its own then, and one of those that are written has the breaker's change."""
         later = RetryConfig.model_validate({"schedule": ["5s"] * 9})
         world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": later})}))
-        poison = "count(*) FROM broken" if damaged else "RAISE(ABORT, 'poisoned')"
-        sql = f"""
-            CREATE TABLE broken (id);
-            CREATE TRIGGER poison BEFORE UPDATE ON deliveries WHEN NEW.event_id = {poisoned}
-            BEGIN SELECT {poison}; END
-        """
+        when = f"BEFORE UPDATE ON deliveries {{}} WHEN (NEW.event_id = {poisoned})"
         with world.beside(noticed=False) as db:
-            db.conn.executescript(sql)
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        overwrite(world.path, pages_of(world.path, "broken"))
+            if isinstance(db, SqliteDatabase):
+                poison = "count(*) FROM broken" if damaged else "RAISE(ABORT, 'poisoned')"
+                db.execute("CREATE TABLE broken (id)")
+                db.execute(f"CREATE TRIGGER poison {when.format('')} BEGIN SELECT {poison}; END")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            else:
+                body = "BEGIN RAISE 'poisoned'; END"
+                db.execute(f"CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+                db.execute(f"CREATE TRIGGER poison {when.format('FOR EACH ROW')} EXECUTE FUNCTION poison()")
+        if isinstance(world.location, Path):
+            overwrite(world.location, pages_of(world.location, "broken"))
         world.mode["batched"] = "down"
         world.run(world.record([1, 2, 3]))
         world.wait(MOMENT_S)
@@ -333,7 +332,7 @@ class TestInTheOutbox:
         world.wait(8)  # the others are tried again; then the breaker is as new
         assert self.noted(world, poisoned) == [("pending", 0), ("delivered", 2), ("delivered", 2), "closed", 0]
         with world.beside(noticed=False) as db:
-            db.execute("DROP TRIGGER poison")
+            db.execute(Sql("DROP TRIGGER poison", postgresql="DROP TRIGGER poison ON deliveries"))
         world.wait(LONG_S)
         assert self.noted(world, poisoned) == [("delivered", 2)] * 3 + ["closed", 0]
 
@@ -341,7 +340,7 @@ class TestInTheOutbox:
         """The deliveries, the poisoned one first, and the breaker's state and failures."""
         sql = """
             SELECT d.state, d.attempts FROM deliveries d JOIN destinations x ON x.id = d.destination_id
-             WHERE x.name = 'batched' ORDER BY d.event_id <> ?, d.event_id
+             WHERE x.name = 'batched' ORDER BY CASE d.event_id WHEN ? THEN 0 ELSE 1 END, d.event_id
         """
         breaker = "SELECT breaker, breaker_failures FROM destinations WHERE name = 'batched'"
         return [*world.monitor.execute(sql, [poisoned]), *world.monitor.execute(breaker).fetchone()]

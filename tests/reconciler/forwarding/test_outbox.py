@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,10 @@ from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.opening import Opened
-from reconciler.ledger.storage import schema
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
-from reconciler.ledger.storage.sqlite import SqliteDatabase
+from reconciler.location import Location
 from tests.reconciler.forwarding.world import (
     LONG_S,
     LONGEST_PROBE_S,
@@ -33,20 +30,14 @@ from tests.reconciler.forwarding.world import (
     RATE,
     World,
     destination,
+    heads_of_lanes,
+    lanes,
 )
 from tests.support import outcomes
+from tests.support.ledgers import ENGINES, ledger_location
 from tests.support.sink import Sink
 
-pytestmark = pytest.mark.usefixtures("sink_kind")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, seed=1)
-    yield world
-    world.stop(patience_s=1)
-    world.monitor.close()
-    world.loop.close()
+SQLITE_ONLY = pytest.mark.parametrize("ledger_at", ["sqlite"], indirect=True)
 
 
 def states(world: World, name: str) -> list[str]:
@@ -71,8 +62,8 @@ def test_a_past_is_sent_as_it_is_opened(world: World) -> None:
     assert world.sent["past", 8] == 1
 
 
-def test_every_lane_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None:
-    with closing(connect(tmp_path / "ledger.db")) as db:
+def test_every_lane_has_its_turn_before_one_has_a_second(ledger_at: Location) -> None:
+    with closing(connect(ledger_at)) as db:
         fill(db, lanes=100, each=3)
         for turn in range(3):
             for number in range(100):
@@ -83,14 +74,14 @@ def test_every_lane_has_its_turn_before_one_has_a_second(tmp_path: Path) -> None
                     outcomes.deliver(db, attempt(number + 100 * turn + 1))
 
 
-def test_lanes_share_a_batch_and_one_fills_what_the_others_leave(tmp_path: Path) -> None:
+def test_lanes_share_a_batch_and_one_fills_what_the_others_leave(ledger_at: Location) -> None:
     now = times.now()
 
     def first(limit: int, each: int) -> list[list[int]]:
         lanes = deliveries.due_lanes(db, 1, now=now, limit=10)
         return list(deliveries.first_of_lanes(db, 1, lanes, now=now, limit=limit, each=each).values())
 
-    with closing(connect(tmp_path / "ledger.db")) as db:
+    with closing(connect(ledger_at)) as db:
         fill(db, lanes=2, each=10)
         assert first(5, 5) == [[1, 3, 5], [2, 4]]
         assert first(5, 1) == [[1], [2]]
@@ -157,6 +148,11 @@ def fill(db: Database, *, lanes: int, each: int) -> None:
     rows = ((number + 1, f"lane:{number % lanes:05d}", now, now) for number in range(lanes * each))
     with transaction(db):
         destinations.sync(db, [DestinationSpec("one")], now=times.now())
+        numbers = range(1, lanes * each + 1)
+        db.executemany(
+            "INSERT INTO events (id, kind, happened_at, recorded_at, sighting_id) VALUES (?, 'note', '', '', 0)",
+            [(number,) for number in numbers],
+        )
         db.executemany(
             "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
             "VALUES (?, 1, 'pending', ?, ?, ?)",
@@ -171,32 +167,71 @@ def attempt(event_id: int, **more: Any) -> deliveries.Attempt:
 Change = tuple[str, int]
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["open", "deliver", "retry", "bury", "replay", "delete", "move", "resume"]),
-            st.integers(1, 12),
-        )
-    )
-)
-def test_lanes_are_what_deliveries_say_whoever_changes_them(changes: list[Change]) -> None:
-    with closing(sqlite_ledger()) as conn:
-        for what, event_id in changes:
-            conn.execute(CHANGES[what], {"event": event_id, "lane": f"lane:{event_id % 3}", "other": "lane:1"})
-            lanes = "SELECT destination_id, lane, event_id, due_at FROM lanes ORDER BY 1, 2"
-            heads = f"""
-                SELECT destination_id, lane, min(event_id), iif(state = 'retrying', next_attempt_at, NULL)
-                  FROM deliveries WHERE {OPEN} GROUP BY destination_id, lane ORDER BY 1, 2
-            """
-            assert conn.execute(lanes).fetchall() == conn.execute(heads).fetchall()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lanes_are_what_deliveries_say_whoever_changes_them(engine: str, tmp_path: Path) -> None:
+    @given(st.lists(st.tuples(st.sampled_from([*CHANGES]), st.integers(1, EVENTS))))
+    def check(changes: list[Change]) -> None:
+        db.begin()
+        try:
+            for change in changes:
+                make(db, change)
+                assert lanes(db) == heads_of_lanes(db)
+        finally:
+            db.rollback()
+
+    with ledger_location(engine, tmp_path) as location, closing(connect(location)) as db:
+        prepare(db)
+        check()
 
 
+def test_lanes_have_their_turns_in_the_same_order_in_each_database(tmp_path: Path) -> None:
+    """As long as a statement changes one delivery, which is what the service does."""
+
+    @given(st.lists(st.tuples(st.sampled_from(SINGLE), st.integers(1, EVENTS))))
+    def check(changes: list[Change]) -> None:
+        one.begin()
+        other.begin()
+        try:
+            for change in changes:
+                make(one, change)
+                make(other, change)
+                turns = "SELECT lane, event_id FROM lanes ORDER BY turn"
+                assert one.execute(turns).fetchall() == other.execute(turns).fetchall()
+        finally:
+            one.rollback()
+            other.rollback()
+
+    with (
+        ledger_location("sqlite", tmp_path) as file,
+        ledger_location("postgresql", tmp_path) as server,
+        closing(connect(file)) as one,
+        closing(connect(server)) as other,
+    ):
+        prepare(one)
+        prepare(other)
+        check()
+
+
+EVENTS = 12
+
+
+def prepare(db: Database) -> None:
+    """Events and a destination, which has no deliveries."""
+    fill(db, lanes=1, each=EVENTS)
+    with transaction(db):
+        db.execute("DELETE FROM deliveries")
+
+
+def make(db: Database, change: Change) -> None:
+    what, event_id = change
+    db.execute(CHANGES[what], {"event": event_id, "lane": f"lane:{event_id % 3}", "other": "lane:1"})
+
+
+_OPENED = "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
 CHANGES = {
-    "open": "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
-    "VALUES (:event, 1, 'pending', :lane, '', '') ON CONFLICT DO NOTHING",
-    "replay": "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
-    "VALUES (:event, 1, 'pending', :lane, '', '') "
-    "ON CONFLICT DO UPDATE SET state = 'pending', lane = excluded.lane",
+    "open": f"{_OPENED} VALUES (:event, 1, 'pending', :lane, '', '') ON CONFLICT DO NOTHING",
+    "replay": f"{_OPENED} VALUES (:event, 1, 'pending', :lane, '', '') "
+    "ON CONFLICT (event_id, destination_id) DO UPDATE SET state = 'pending', lane = excluded.lane",
     "deliver": "UPDATE deliveries SET state = 'delivered', attempts = attempts + 1 WHERE event_id = :event",
     "retry": "UPDATE deliveries SET state = 'retrying', attempts = attempts + 1, next_attempt_at = 'x' || attempts "
     f"WHERE event_id = :event AND {OPEN}",
@@ -204,13 +239,16 @@ CHANGES = {
     "delete": "DELETE FROM deliveries WHERE event_id = :event",
     "move": "UPDATE deliveries SET lane = :other WHERE event_id = :event",
     "resume": "UPDATE deliveries SET state = 'pending' WHERE state = 'retrying'",
+    "open many": f"{_OPENED} SELECT id, 1, 'pending', 'lane:' || (id % 2), '', '' FROM events "
+    "WHERE id <= :event ORDER BY id DESC ON CONFLICT DO NOTHING",
+    "retry many": "UPDATE deliveries SET state = 'retrying', attempts = attempts + 1, next_attempt_at = "
+    f"'x' || event_id WHERE event_id >= :event AND {OPEN}",
+    "bury many": "UPDATE deliveries SET state = 'dead', attempts = attempts + 1 WHERE event_id <= :event",
+    "move many": "UPDATE deliveries SET lane = 'lane:' || ((event_id + :event) % 3) WHERE event_id <> :event",
+    "delete many": "DELETE FROM deliveries WHERE event_id % 3 = :event % 3",
+    "replay many": "UPDATE deliveries SET state = 'pending' WHERE event_id >= :event",
 }
-
-
-def sqlite_ledger() -> sqlite3.Connection:
-    conn = sqlite3.connect(":memory:", isolation_level=None)
-    schema.upgrade(SqliteDatabase(conn))
-    return conn
+SINGLE = [what for what in CHANGES if "many" not in what and what != "resume"]
 
 
 class TestTrouble:
@@ -218,7 +256,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("table", ["destinations", "lanes", "sightings"])
     def test_the_ledger_can_t_be_read_for_a_while(self, world: World, table: str) -> None:
-        world.reader.conn.set_authorizer(lambda _, what, *__: sqlite3.SQLITE_DENY if what == table else 0)
+        world.deny_reads(table)
         world.forwarder.look_again()
         world.run(world.record([1, 2, 3]))
         world.wait(30)
@@ -226,14 +264,14 @@ class TestTrouble:
         assert not running.done()
         if table == "lanes":
             assert "outbox of single" in world.failing
-        world.reader.conn.set_authorizer(None)
+        world.allow_reads()
         world.wait(LONG_S)
         assert not world.open_since
         assert world.failing == {}
         assert not running.done()
 
     def test_an_outbox_is_a_part_whose_restarts_are_counted_until_it_is_gone(self, world: World) -> None:
-        world.reader.conn.set_authorizer(lambda _, what, *__: sqlite3.SQLITE_DENY if what == "lanes" else 0)
+        world.deny_reads("lanes")
         world.wait(30)
         restarts = {part.name: part.restarts for part in world.supervisor.parts()}
         assert restarts["outbox of single"] > 2
@@ -244,7 +282,7 @@ class TestTrouble:
             "outbox of projects",
             "past of projects",
         ]
-        world.reader.conn.set_authorizer(None)
+        world.allow_reads()
 
     def test_a_kind_that_takes_itself_for_the_program_ends_nothing(self, world: World) -> None:
         answer, exits = world.behave, [SystemExit(3)]
@@ -267,8 +305,9 @@ class TestTrouble:
         world.forwarder.look_again()
         world.wait(1)
         assert not world.running.done()
-        world.reader = connect(world.path, readonly=True)
+        world.reader = connect(world.location, readonly=True)
 
+    @SQLITE_ONLY
     def test_an_event_that_can_t_be_made_a_message_of_holds_nobody_up(self, world: World) -> None:
         world.mode["single"] = "hangs"
         world.run(world.record([1, 2]))
@@ -292,10 +331,10 @@ class TestTrouble:
 
     def test_what_the_ledger_does_not_take_changes_nothing(self, world: World) -> None:
         prepared = world.run(world.forwarder.prepare([destination("single", 3)]))
-        world.db.execute("PRAGMA query_only = ON")
+        world.deny_writes()
         with pytest.raises(LedgerError):
             world.run(world.forwarder.apply(prepared))
-        world.db.execute("PRAGMA query_only = OFF")
+        world.allow_writes()
         world.run(world.record([1]))
         world.wait(MOMENT_S)
         assert [world.sent[name, 1] for name in ("projects", "single", "slow")] == [1, 1, 1]
@@ -328,9 +367,9 @@ class TestTheClock:
         assert states(world, "single") == ["delivered"]
 
 
-def test_due_times_are_pulled_back_to_their_own_pause(tmp_path: Path) -> None:
+def test_due_times_are_pulled_back_to_their_own_pause(ledger_at: Location) -> None:
     now = times.now()
-    with closing(connect(tmp_path / "ledger.db")) as db:
+    with closing(connect(ledger_at)) as db:
         fill(db, lanes=4, each=1)
         pauses = [(1, SECOND, 5 * HOUR), (2, 4 * HOUR, 5 * HOUR), (3, 6 * HOUR, 5 * HOUR), (4, MINUTE, MINUTE)]
         with transaction(db):

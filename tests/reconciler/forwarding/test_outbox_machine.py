@@ -1,7 +1,8 @@
 """The forwarder and its outboxes under a virtual clock, against whatever may happen to them, in any order.
 
-Real are the ledger (SQLite files), the writer, the forwarder, the outboxes and the commands' ways to the ledger from
-outside. Virtual are time, the disk's latency, and the destination, a kind that is found by its entry point.
+Real are the ledger (in SQLite or PostgreSQL), the writer, the forwarder, the outboxes and the commands' ways to the
+ledger from outside. Virtual are time, the disk's latency, and the destination, a kind that is found by its entry
+point.
 """
 
 from __future__ import annotations
@@ -9,11 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.queue import destinations, resend
 from reconciler.ledger.queue.resend import Resend
 from reconciler.ledger.storage.connection import transaction
-from reconciler.ledger.storage.schema import OPEN
 from reconciler.ledger.upkeep.prune import Keep, Pruning
 from tests.reconciler.forwarding.world import (
     LONG_S,
@@ -49,8 +46,11 @@ from tests.reconciler.forwarding.world import (
     TIMEOUT_S,
     World,
     destination,
+    heads_of_lanes,
+    lanes,
 )
 from tests.support.effort import tries
+from tests.support.ledgers import ledger_location
 
 names = st.sampled_from(NAMES)
 
@@ -58,11 +58,14 @@ names = st.sampled_from(NAMES)
 class Machine(RuleBasedStateMachine):
     """Each rule is something that happens; what must hold is checked whenever a message leaves, and after each."""
 
+    engine = "sqlite"
+
     @initialize(seed=st.integers(0, 2**16))
     def begin(self, seed: int) -> None:
-        self.folder = Path(tempfile.mkdtemp())
+        self.ended = contextlib.ExitStack()
+        folder = Path(self.ended.enter_context(tempfile.TemporaryDirectory()))
         random.seed(seed)
-        self.world = World(self.folder, seed)
+        self.world = World(self.ended.enter_context(ledger_location(self.engine, folder)), seed)
 
     @rule(
         projects=st.lists(st.integers(1, 4), min_size=1, max_size=6), step=st.sampled_from([0, 0, -200, -7_200_000])
@@ -129,11 +132,11 @@ class Machine(RuleBasedStateMachine):
         if not known or row is None:
             return
         chosen = data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3, unique=True))
-        lanes = {ident: self._lane(name, ident) for ident in chosen}
+        lane_of = {ident: self._lane(name, ident) for ident in chosen}
         idle = world.is_well(name) and not world.open_of(name) and name != "slow"
         before = world.sent.copy()
         with world.beside(noticed=noticed) as db:
-            resend.reopen(db, row[0], [Resend(ident, lane) for ident, lane in lanes.items()], now=times.now())
+            resend.reopen(db, row[0], [Resend(ident, lane) for ident, lane in lane_of.items()], now=times.now())
         for ident in chosen:
             if (name, ident) not in world.in_flight:
                 world.may_send[name, ident] = True
@@ -176,14 +179,9 @@ class Machine(RuleBasedStateMachine):
         """All of it, or what messages are made of, or how the destinations stand."""
         world = self.world
         world.read_trouble = world.loop.time() + seconds
-        connection = world.reader.conn
-
-        def decide(_: int, what: str | None, *__: str | None) -> int:
-            return sqlite3.SQLITE_DENY if table in (None, what) else sqlite3.SQLITE_OK
-
         world.run(world.record([1, 2, 3], 0))
-        connection.set_authorizer(decide)
-        world.loop.call_later(seconds, _unless_closed(lambda: connection.set_authorizer(None)))
+        world.deny_reads(table)
+        world.loop.call_later(seconds, world.unless_ended(world.allow_reads))
 
     @rule(seconds=st.sampled_from([0.5, 3.0]), later=st.sampled_from([0.0, 0.006, 0.012]))
     def ledger_can_t_be_written(self, seconds: float, later: float) -> None:
@@ -191,10 +189,8 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         world.run(world.record([1, 2, 3], 0))
         world.write_trouble = world.loop.time() + later + seconds
-        connection = world.db.conn
-        for moment, switch in (later, "ON"), (later + seconds, "OFF"):
-            sql = f"PRAGMA query_only = {switch}"
-            world.loop.call_later(moment, _unless_closed(partial(connection.execute, sql)))
+        world.loop.call_later(later, world.unless_ended(world.deny_writes))
+        world.loop.call_later(later + seconds, world.unless_ended(world.allow_writes))
         world.wait(later + 1)
 
     @rule(patience_s=st.sampled_from([0.0, 1.0, 10.0]))
@@ -276,12 +272,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "world"))
     @invariant()
     def lanes_are_what_deliveries_say(self) -> None:
-        sql = f"""
-            SELECT destination_id, lane, min(event_id), iif(state = 'retrying', next_attempt_at, NULL)
-              FROM deliveries WHERE {OPEN} GROUP BY destination_id, lane ORDER BY 1, 2
-        """
-        kept = "SELECT destination_id, lane, event_id, due_at FROM lanes ORDER BY 1, 2"
-        assert self.world.monitor.execute(kept).fetchall() == self.world.monitor.execute(sql).fetchall()
+        assert lanes(self.world.monitor) == heads_of_lanes(self.world.monitor)
 
     def teardown(self) -> None:
         """When all is well in the end, everything goes out."""
@@ -299,22 +290,20 @@ class Machine(RuleBasedStateMachine):
             assert not world.open_since, f"{set(world.open_since)} do not go out"
             world.stop(patience_s=1)
         finally:
-            world.monitor.close()
-            world.loop.close()
-            shutil.rmtree(self.folder)
+            world.close()
+            self.ended.close()
 
 
-def _unless_closed(work: Callable[[], Any]) -> Callable[[], None]:
-    def run() -> None:
-        with contextlib.suppress(sqlite3.ProgrammingError):
-            work()
+class PostgresMachine(Machine):
+    """The same with a ledger in PostgreSQL."""
 
-    return run
+    engine = "postgresql"
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("sink_kind")
-def test_whatever_happens() -> None:
+@pytest.mark.parametrize("machine", [Machine, PostgresMachine])
+def test_whatever_happens(machine: type[Machine]) -> None:
     run_state_machine_as_test(
-        Machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=tries(15))
+        machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=tries(15))
     )

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.ledger.storage.connection import connect
 from tests.reconciler.forwarding.world import MOMENT_S, World
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, seed=1)
-    with patch("time.monotonic", world.loop.time):  # how long a change waits for a lock
-        yield world
-    world.stop(patience_s=1)
-    world.monitor.close()
-    world.loop.close()
+@pytest.fixture(autouse=True)
+def virtual_patience(world: World) -> Iterator[None]:
+    """How long a change waits for a lock is measured in virtual time too."""
+    with patch("time.monotonic", world.loop.time):
+        yield
 
 
-@pytest.mark.usefixtures("sink_kind")
 class TestAStop:
     def test_in_the_pause_after_a_failure(self, world: World) -> None:
         world.run(world.record([1]))
-        world.db.conn.execute("PRAGMA query_only = ON")
+        world.deny_writes()
         world.wait(MOMENT_S)
         with capture_logs() as logs:
             world.stop(patience_s=1)
@@ -39,11 +34,11 @@ class TestAStop:
     def test_while_the_ledger_waits_for_a_lock(self, world: World, ends: bool) -> None:
         """They are written if the lock ends before the ledger gives up, although nobody waits for it any more."""
         world.run(world.record([1]))
-        with closing(sqlite3.connect(world.path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with closing(connect(world.location)) as other:
+            other.begin()
             world.wait(MOMENT_S)
             if ends:
-                world.loop.call_later(3, other.execute, "ROLLBACK")
+                world.loop.call_later(3, other.rollback)
             with capture_logs() as logs:
                 world.stop(patience_s=1)
         found = [one["events"] for one in logs if one["event"] == "outcomes not recorded"]

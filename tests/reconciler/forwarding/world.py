@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from reconciler.events import times
@@ -22,9 +20,12 @@ from reconciler.ledger.listener import Listener
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
-from reconciler.ledger.storage.sqlite import SqliteDatabase
+from reconciler.ledger.storage.sql import Sql
+from reconciler.location import Location
 from reconciler.supervisor import Supervisor
+from tests.support.denied import allow_reads, allow_writes, deny_reads, deny_writes
 from tests.support.sink import Sink, SinkDestination
 from tests.support.virtual import VirtualDisk, VirtualLoop, WallClock
 
@@ -39,6 +40,8 @@ NAMES = ("projects", "single", "slow", "batched", "past")
 MOST = 3
 """The largest batch."""
 ASKS = Answer("asks", "later", status=429, retry_after=Millis(3000))
+NO_SYNC = Sql("PRAGMA synchronous = OFF", postgresql="SET synchronous_commit = off")
+"""The disk is virtual."""
 OUTCOMES = {
     "up": ACCEPTED,
     "down": Answer("http_5xx", "no", status=503),
@@ -92,8 +95,8 @@ class Opening(Listener):
 class World:
     """A service's forwarding, and what must hold of every message that leaves it."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.path = folder / "ledger.db"
+    def __init__(self, location: Location, seed: int) -> None:
+        self.location = location
         self.random = random.Random(seed)
         self.loop = VirtualLoop()
         self.clock = WallClock(self.loop)
@@ -120,17 +123,16 @@ class World:
         self.broken: list[str] = []
         Sink.behave = self.behave
         Sink.behave_batch = self.behave_batch
-        with contextlib.closing(connect(self.path)):
-            pass
-        self.monitor = sqlite3.connect(self.path, isolation_level=None)
+        connect(location).close()
+        self.monitor = connect(location, readonly=True)
         self.start()
 
     # A service's life
 
     def start(self) -> None:
-        self.db = connect(self.path)
-        self.db.execute("PRAGMA synchronous = OFF")  # the disk is virtual
-        self.reader = connect(self.path, readonly=True)
+        self.db = connect(self.location)
+        self.db.execute(NO_SYNC)
+        self.reader = connect(self.location, readonly=True)
         self.run(self._begin())
 
     async def _begin(self) -> None:
@@ -189,11 +191,11 @@ class World:
         assert not self.broken, self.broken
 
     @contextlib.contextmanager
-    def beside(self, *, noticed: bool) -> Iterator[SqliteDatabase]:
+    def beside(self, *, noticed: bool) -> Iterator[Database]:
         """Another process's connection. It may be noticed at once, or only by the slow look."""
         while self.db.in_transaction:  # it would wait for the lock
             self.wait(0.001)
-        with self.clock.in_force(), contextlib.closing(connect(self.path)) as db:
+        with self.clock.in_force(), contextlib.closing(connect(self.location)) as db:
             yield db
         self.look_at_ledger()
         if noticed:
@@ -214,6 +216,43 @@ class World:
         self.slow_sent_at = -1.0  # an outbox that starts anew knows of no rate
         await asyncio.sleep(0)  # a second reload, while a past may be under way
         await self.forwarder.apply(await self.forwarder.prepare(wanted.values()))
+
+    # What goes wrong with its ledger
+
+    def deny_reads(self, table: str | None = None) -> None:
+        """The service can't read its ledger, or this table of it."""
+        deny_reads(self.reader, table)
+
+    def allow_reads(self) -> None:
+        allow_reads(self.reader)
+
+    def deny_writes(self) -> None:
+        """The service can't write its ledger, once the transaction that is open has ended."""
+        if self.db.in_transaction:
+            self.loop.call_later(0.0005, self.unless_ended(self.deny_writes))
+        else:
+            deny_writes(self.db)
+
+    def allow_writes(self) -> None:
+        if self.db.in_transaction:
+            self.loop.call_later(0.0005, self.unless_ended(self.allow_writes))
+        else:
+            allow_writes(self.db)
+
+    def unless_ended(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Does `work`, unless the service was stopped in the meantime."""
+        db = self.db
+
+        def run() -> None:
+            if self.db is db:
+                work()
+
+        return run
+
+    def close(self) -> None:
+        """End the world, whose service was stopped."""
+        self.monitor.close()
+        self.loop.close()
 
     # What is seen of it
 
@@ -325,14 +364,14 @@ class World:
     def heads(self, name: str) -> dict[str, tuple[int, str]]:
         """The heads of a destination's lanes, found without the table of lanes."""
         sql = f"""
-            SELECT lane, min(event_id), state FROM deliveries JOIN destinations x ON x.id = destination_id
-             WHERE x.name = ? AND {OPEN} GROUP BY lane
+            SELECT lane, event_id, state FROM deliveries JOIN destinations x ON x.id = destination_id
+             WHERE x.name = ? AND {OPEN} ORDER BY event_id DESC
         """
         return {lane: (ident, state) for lane, ident, state in self.monitor.execute(sql, [name])}
 
     def is_well(self, name: str) -> bool:
         """Whether nothing keeps a destination's deliveries: they go out at once."""
-        state = "SELECT breaker = 'closed' AND paused_at IS NULL FROM destinations WHERE name = ? AND active"
+        state = "SELECT breaker = 'closed' AND paused_at IS NULL FROM destinations WHERE name = ? AND active = 1"
         row = self.monitor.execute(state, [name]).fetchone()
         now = self.loop.time()
         return bool(
@@ -363,3 +402,20 @@ def sighting(number: int, project: int) -> Sighting:
         payload="{}",
         payload_sha=str(number),
     )
+
+
+def lanes(db: Database) -> list[tuple[Any, ...]]:
+    """What the table of lanes says: each lane's head, and when that is due."""
+    return db.execute("SELECT destination_id, lane, event_id, due_at FROM lanes ORDER BY 1, 2").fetchall()
+
+
+def heads_of_lanes(db: Database) -> list[tuple[Any, ...]]:
+    """The same, found without that table."""
+    sql = f"""
+        SELECT d.destination_id, d.lane, d.event_id, CASE WHEN d.state = 'retrying' THEN d.next_attempt_at END
+          FROM (SELECT destination_id, lane, min(event_id) AS event_id FROM deliveries WHERE {OPEN}
+                 GROUP BY destination_id, lane) AS heads
+          JOIN deliveries AS d ON d.event_id = heads.event_id AND d.destination_id = heads.destination_id
+         ORDER BY 1, 2
+    """
+    return db.execute(sql).fetchall()

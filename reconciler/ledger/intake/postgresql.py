@@ -128,7 +128,8 @@ class PostgresAppender:
             self._writing = None
 
     def _batch(self) -> list[tuple[Row | None, asyncio.Future[None]]]:
-        batch, size = [], 0
+        batch: list[tuple[Row | None, asyncio.Future[None]]] = []
+        size = 0
         while self._rows and len(batch) < self.most and size < BATCH_BYTES:
             row, future = self._rows.popleft()
             batch.append((row, future))

@@ -25,5 +25,3 @@ class LedgerReader:
         except self._db.Error as error:
             kind = LedgerDamaged if is_damage(error) else LedgerUnavailable if is_trouble(error) else LedgerError
             raise kind(explain(error)) from error
-        except self._db.Error as error:
-            raise LedgerError(" ".join(str(error).split())) from error

@@ -1,5 +1,5 @@
-"""The receivers of an intake in PostgreSQL: their processes and hosts, when each was last alive, and why it can't
-accept webhooks.
+"""The receivers of an intake in PostgreSQL: which processes they are, on which hosts, when each was last alive, and
+why it can't accept webhooks.
 
 Each holds an advisory lock under its id for as long as its connection lasts. The server releases it, however the
 process or its machine ended.

@@ -4,43 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from types import ModuleType
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from reconciler.ledger.location import Location
 
 from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger.intake import reader, rows
+from reconciler.ledger.intake import postgresql_reader, reader, rows
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import look_into
-from reconciler.ledger.intake.intake import Appender, ReceivedWebhook, StoredWebhook
-from reconciler.ledger.intake.intake import Reader as AnyReader
+from reconciler.ledger.intake.intake import Appender, Reader, ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.postgresql import PostgresAppender
 from tests.support.effort import tries
+from tests.support.ledgers import ledger_location
 
 NOW = times.from_iso("2026-11-24T12:00:00.123Z")
 
 
-class Reader(AnyReader, Protocol):
-    def close(self) -> None: ...
-
-
 class Kind(msgspec.Struct, frozen=True):
-    """An implementation. Whatever opens the same path has the same intake."""
+    """An implementation. Whatever opens the same place has the same intake."""
 
     name: str
-    appender: Callable[[Path], Appender]
-    reader: Callable[[Path], Reader]
+    appender: Callable[[Any], Appender]
+    reader: Callable[[Any], Reader]
+    reading: ModuleType
+    trimming: ModuleType
 
 
-KINDS = [Kind("sqlite", SqliteAppender, reader.SqliteReader)]
+SQLITE = Kind("sqlite", SqliteAppender, reader.SqliteReader, rows, reader)
+KINDS = [
+    SQLITE,
+    Kind("postgresql", PostgresAppender, postgresql_reader.PostgresReader, postgresql_reader, postgresql_reader),
+]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -50,8 +55,9 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "intake"
+def path(kind: Kind, tmp_path: Location) -> Iterator[Location]:
+    with ledger_location(kind.name, tmp_path) as location:
+        yield location
 
 
 def webhook(text: str | bytes = "one", *, at: int = 0, hook: str = "default") -> ReceivedWebhook:
@@ -59,7 +65,7 @@ def webhook(text: str | bytes = "one", *, at: int = 0, hook: str = "default") ->
     return ReceivedWebhook(hook, Millis(NOW + at), {"X-Gitlab-Event": "Push Hook"}, body)
 
 
-async def append(kind: Kind, path: Path, *texts: str | bytes) -> None:
+async def append(kind: Kind, path: Location, *texts: str | bytes) -> None:
     intake = kind.appender(path)
     try:
         await asyncio.gather(*(intake.append(webhook(text)) for text in texts))
@@ -67,7 +73,7 @@ async def append(kind: Kind, path: Path, *texts: str | bytes) -> None:
         await intake.close()
 
 
-def read(kind: Kind, path: Path, *, after: int = 0, limit: int = 1_000_000) -> list[StoredWebhook]:
+def read(kind: Kind, path: Location, *, after: int = 0, limit: int = 1_000_000) -> list[StoredWebhook]:
     with closing(kind.reader(path)) as intake:
         return list(intake.read(after=after, limit=limit))
 
@@ -85,7 +91,7 @@ def trim_all(intake: Reader, through: int) -> int:
     return steps
 
 
-async def test_they_are_read_in_the_order_of_their_arrival(kind: Kind, path: Path) -> None:
+async def test_they_are_read_in_the_order_of_their_arrival(kind: Kind, path: Location) -> None:
     texts = [f"{n}" for n in range(1_500)]  # more than one commit takes
     await append(kind, path, *texts)
     found = read(kind, path)
@@ -94,7 +100,7 @@ async def test_they_are_read_in_the_order_of_their_arrival(kind: Kind, path: Pat
     assert positions == sorted(set(positions))
 
 
-async def test_a_webhook_comes_back_as_it_came(kind: Kind, path: Path) -> None:
+async def test_a_webhook_comes_back_as_it_came(kind: Kind, path: Location) -> None:
     came = [
         ReceivedWebhook(
             "größer",
@@ -112,9 +118,9 @@ async def test_a_webhook_comes_back_as_it_came(kind: Kind, path: Path) -> None:
 
 
 async def test_a_batch_has_a_limit_and_an_end_in_bytes(
-    kind: Kind, path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Kind, path: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "READ_BYTES", 1000)
+    monkeypatch.setattr(kind.reading, "READ_BYTES", 1000)
     await append(kind, path, "a" * 5000, "b" * 400, "c" * 400, "d" * 400, "e")
     with closing(kind.reader(path)) as intake:
         batches, after = [], 0
@@ -127,15 +133,15 @@ async def test_a_batch_has_a_limit_and_an_end_in_bytes(
         assert bodies(list(intake.read(after=first, limit=2))) == ["b" * 400, "c" * 400]
 
 
-async def test_nothing_is_read_of_an_empty_one(kind: Kind, path: Path) -> None:
+async def test_nothing_is_read_of_an_empty_one(kind: Kind, path: Location) -> None:
     with closing(kind.reader(path)) as intake:
         assert list(intake.read(after=0, limit=10)) == []
         assert intake.last_position() == 0
         assert not intake.trim(through=100)
 
 
-async def test_it_is_trimmed_in_steps(kind: Kind, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "TRIM", 10)
+async def test_it_is_trimmed_in_steps(kind: Kind, path: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind.trimming, "TRIM", 10)
     await append(kind, path, *(f"{n}" for n in range(35)))
     middle = read(kind, path)[24].position
     with closing(kind.reader(path)) as intake:
@@ -145,9 +151,9 @@ async def test_it_is_trimmed_in_steps(kind: Kind, path: Path, monkeypatch: pytes
 
 
 async def test_a_step_of_trimming_has_a_limit_in_bytes(
-    kind: Kind, path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Kind, path: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "TRIM_BYTES", 1000)
+    monkeypatch.setattr(kind.trimming, "TRIM_BYTES", 1000)
     await append(kind, path, *("x" * 400 for _ in range(7)), "y" * 5000)
     with closing(kind.reader(path)) as intake:
         last, left = intake.last_position(), []
@@ -157,8 +163,9 @@ async def test_a_step_of_trimming_has_a_limit_in_bytes(
         assert left[:3] == [5, 2, 0]
 
 
-async def test_what_came_after_an_opening_is_kept_until_the_recorder_has_looked(kind: Kind, path: Path) -> None:
-    """In an older copy of the intake, positions up to which the recorder came are used again."""
+async def test_what_came_after_an_opening_is_kept_until_the_recorder_has_looked(tmp_path: Path) -> None:
+    """In an older copy of the intake's file, positions up to which the recorder came are used again."""
+    kind, path = SQLITE, tmp_path / "intake"
     await append(kind, path, "one", "two")
     with closing(kind.reader(path)) as intake:
         assert [one.after for one in intake.openings()] == [0]
@@ -176,7 +183,7 @@ async def test_what_came_after_an_opening_is_kept_until_the_recorder_has_looked(
         assert bodies(list(intake.read(after=0, limit=5))) == ["four"]
 
 
-async def test_no_position_is_used_twice(kind: Kind, path: Path) -> None:
+async def test_no_position_is_used_twice(kind: Kind, path: Location) -> None:
     """Even after everything was removed, and the intake was opened again by both sides."""
     await append(kind, path, "one", "two")
     with closing(kind.reader(path)) as intake:
@@ -191,7 +198,7 @@ async def test_no_position_is_used_twice(kind: Kind, path: Path) -> None:
         assert (intake.last_position(), intake.intake_id) == (found.position, ident)
 
 
-async def test_two_append_at_once(kind: Kind, path: Path) -> None:
+async def test_two_append_at_once(kind: Kind, path: Location) -> None:
     one, two = kind.appender(path), kind.appender(path)
     await asyncio.gather(*(each.append(webhook(f"{n}")) for n in range(300) for each in (one, two)))
     await asyncio.gather(one.close(), two.close())
@@ -200,7 +207,7 @@ async def test_two_append_at_once(kind: Kind, path: Path) -> None:
     assert len({stored.position for stored in found}) == 600
 
 
-async def test_what_is_done_is_on_disk(kind: Kind, path: Path) -> None:
+async def test_what_is_done_is_on_disk(kind: Kind, path: Location) -> None:
     """Another connection sees it, before the appender is closed."""
     intake = kind.appender(path)
     with closing(kind.reader(path)) as seen:
@@ -210,7 +217,7 @@ async def test_what_is_done_is_on_disk(kind: Kind, path: Path) -> None:
     await intake.close()
 
 
-async def test_what_is_submitted_is_on_disk_when_it_is_closed(kind: Kind, path: Path) -> None:
+async def test_what_is_submitted_is_on_disk_when_it_is_closed(kind: Kind, path: Location) -> None:
     intake = kind.appender(path)
     futures = [asyncio.ensure_future(intake.append(webhook(f"{n}"))) for n in range(1_000)]
     assert intake.waiting == 1_000
@@ -220,7 +227,7 @@ async def test_what_is_submitted_is_on_disk_when_it_is_closed(kind: Kind, path: 
     assert len(read(kind, path)) == 1_000
 
 
-async def test_one_whose_request_has_ended_takes_no_other_with_it(kind: Kind, path: Path) -> None:
+async def test_one_whose_request_has_ended_takes_no_other_with_it(kind: Kind, path: Location) -> None:
     intake = kind.appender(path)
     first = asyncio.ensure_future(intake.append(webhook("first")))
     second = asyncio.ensure_future(intake.append(webhook("second")))
@@ -230,7 +237,7 @@ async def test_one_whose_request_has_ended_takes_no_other_with_it(kind: Kind, pa
     assert "second" in bodies(read(kind, path))
 
 
-async def test_looking_whether_it_can_be_written_appends_nothing(kind: Kind, path: Path) -> None:
+async def test_looking_whether_it_can_be_written_appends_nothing(kind: Kind, path: Location) -> None:
     intake = kind.appender(path)
     await intake.check_writable()
     await intake.close()
@@ -245,8 +252,9 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = TemporaryDirectory()
-        self.path = Path(self.folder.name) / "intake"
+        self.place = ExitStack()
+        folder = Path(self.place.enter_context(TemporaryDirectory()))
+        self.path = self.place.enter_context(ledger_location(self.kind.name, folder))
         self.loop = asyncio.new_event_loop()
         self.here: list[StoredWebhook] = []
         self.last = 0
@@ -267,7 +275,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.close()
         self.loop.close()
-        self.folder.cleanup()
+        self.place.close()
 
     @rule(some=st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=5))
     def append(self, some: list[bytes]) -> None:
@@ -322,7 +330,23 @@ def test_any_history(kind: Kind) -> None:
     )
 
 
-def test_there_is_nothing_to_look_into(path: Path) -> None:
+async def test_bodies_of_any_size(kind: Kind, path: Location) -> None:
+    """Many small ones, and some that are as large as GitLab's largest."""
+    small, large = [b"%d" % n for n in range(10_000)], [b"%d" % n + b"x\0\xff" * 8_333_333 for n in range(2)]
+    intake = kind.appender(path)
+    await asyncio.gather(*(intake.append(webhook(body)) for body in [*small, *large]))
+    await intake.close()
+    found = read(kind, path, limit=10_000)
+    assert [one.webhook.body for one in found] == small
+    with closing(kind.reader(path)) as intake_reader:
+        for body in large:
+            [one] = found = list(intake_reader.read(after=found[-1].position, limit=256))
+            assert one.webhook.body == body
+        assert intake_reader.read(after=one.position, limit=256) == []
+
+
+def test_there_is_nothing_to_look_into(tmp_path: Path) -> None:
+    path = tmp_path / "intake"
     assert look_into(path) is None
     path.touch()
     assert look_into(path) is None

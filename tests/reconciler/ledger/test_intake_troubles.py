@@ -22,11 +22,10 @@ from reconciler.ledger.intake.file import look_into, open_intake
 from reconciler.ledger.intake.intake import StoredWebhook
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.intake.rows import openings, read_after
-from tests.reconciler.ledger.test_intake import KINDS, append, webhook
+from tests.reconciler.ledger.test_intake import SQLITE, append, webhook
 from tests.reconciler.ledger.test_intake import bodies as bodies_of
 from tests.support.damage import overwrite, pages_of
 
-[SQLITE] = KINDS
 BIG = "x" * 3000
 """Two of these fill a page."""
 

@@ -12,7 +12,7 @@ from reconciler.events.sighting import Summary
 from reconciler.ledger.queue import known
 from reconciler.ledger.queue.routes import Candidate, NewDelivery
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import for_ids
+from reconciler.ledger.storage.sql import IDS, joined, look_up
 
 _OPEN = """
     INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, finished_at,
@@ -21,11 +21,10 @@ _OPEN = """
             CASE WHEN CAST(?5 AS TEXT) IS NOT NULL THEN ?4 END, ?5)
     ON CONFLICT DO NOTHING
 """
-_CANDIDATES = for_ids(
-    """
-    SELECT s.id, s.source, s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
-      FROM {ids} CROSS JOIN sightings AS s WHERE s.id = ids.value
-    """
+_CANDIDATES = joined(
+    "SELECT s.id, s.source, s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object FROM",
+    IDS,
+    look_up("sightings", "s", "s.id = ids.value"),
 )
 
 

@@ -241,7 +241,7 @@ def test_a_transaction_s_trouble_is_told_in_words(ledger_at: Location) -> None:
         with pytest.raises(LedgerUnavailable, match="another process holds the write lock"), transaction(db):
             pass
         other.rollback()
-        with pytest.raises(db.Error, match="(?i)unique"), transaction(db):
+        with pytest.raises(db.Error, match=r"(?i)unique"), transaction(db):
             put("ledger_id")(db)
         with transaction(db):
             put("x1")(db)

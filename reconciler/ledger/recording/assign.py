@@ -22,7 +22,7 @@ from reconciler.events.sighting import Sighting
 from reconciler.ledger.recording.neighbourhood import Changed
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
-from reconciler.ledger.storage.sql import for_ids
+from reconciler.ledger.storage.sql import IDS, joined, look_up
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -99,14 +99,15 @@ _KNOWN = """
     SELECT e.id, e.sighting_id, e.happened_at, e.merged_into,
            (SELECT d.sighting_id FROM deliveries AS d WHERE d.event_id = e.id AND d.sighting_id IS NOT NULL
              ORDER BY d.finished_at NULLS FIRST, d.destination_id LIMIT 1) AS delivered
-      FROM {ids} CROSS JOIN events AS e WHERE EVENT = ids.value
+      FROM
 """
-KNOWN = for_ids(
-    f"""
-    SELECT e.*, t.event_id, t.payload_sha
-      FROM ({_KNOWN.replace("EVENT", "e.id")} UNION ALL {_KNOWN.replace("EVENT", "e.merged_into")}) AS e
-      LEFT JOIN sightings AS t ON t.id = e.delivered
-    """
+KNOWN = joined(
+    "SELECT e.*, t.event_id, t.payload_sha FROM (",
+    joined(_KNOWN, IDS, look_up("events", "e", "e.id = ids.value")),
+    "UNION ALL",
+    joined(_KNOWN, IDS, look_up("events", "e", "e.merged_into = ids.value")),
+    ") AS e",
+    look_up("sightings", "t", "t.id = e.delivered", left=True),
 )
 _PAYLOAD = """
     UPDATE events SET sighting_id = ?2, happened_at = ?3,

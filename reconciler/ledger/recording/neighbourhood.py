@@ -23,7 +23,7 @@ from reconciler.events.sighting import Precision
 from reconciler.events.times import Millis
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import Sql, for_ids
+from reconciler.ledger.storage.sql import IDS, Sql, joined, look_up
 
 _ROWS = 6 * NEAR
 """How many sightings are loaded on each side at first. Most keys have fewer, and a busy key rarely needs more."""
@@ -46,7 +46,7 @@ def _around(side: str, order: str) -> Sql:
         postgresql=f"""
         SELECT {_SEEN}, (asked.value ->> 0)::bigint
           FROM jsonb_array_elements(?::jsonb) AS asked (value) CROSS JOIN LATERAL (
-               SELECT n.* FROM sighting_hashes AS h JOIN sightings AS n ON n.id = h.sighting_id
+               SELECT n.* FROM sighting_hashes AS h {look_up("sightings", "n", "n.id = h.sighting_id").postgresql}
                 WHERE h.key_hash = (asked.value ->> 2)::bigint AND n.key = asked.value ->> 1
                   AND h.happened_ms {side} (asked.value ->> 3)::bigint
                 ORDER BY h.happened_ms {order} LIMIT ?) AS s
@@ -56,8 +56,8 @@ def _around(side: str, order: str) -> Sql:
 
 EARLIER: str = _around("<=", "DESC")
 LATER: str = _around(">=", "ASC")
-OF_EVENTS = for_ids(
-    f"SELECT {_SEEN}, s.recovery IS NOT NULL FROM {{ids}} CROSS JOIN sightings AS s WHERE s.event_id = ids.value"
+OF_EVENTS = joined(
+    f"SELECT {_SEEN}, s.recovery IS NOT NULL FROM", IDS, look_up("sightings", "s", "s.event_id = ids.value")
 )
 
 

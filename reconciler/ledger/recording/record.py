@@ -23,6 +23,7 @@ from reconciler.ledger.recording.reported import known
 from reconciler.ledger.storage import hashes
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import next_number
+from reconciler.ledger.storage.sql import joined, look_up
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -58,11 +59,14 @@ _SIGHTING = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _HASHES = "INSERT INTO sighting_hashes (sighting_id, id_hash, key_hash, happened_ms) VALUES (?, ?, ?, ?)"
-_ORIGINAL = """
+_ORIGINAL = joined(
+    """
     UPDATE sightings SET payload = ?, payload_sha = ?, headers = ?, recovery = NULL
-     WHERE id IN (SELECT sighting_id FROM sighting_hashes WHERE id_hash = ?) AND source = ? AND source_id = ?
-       AND recovery IS NOT NULL
-"""
+     WHERE recovery IS NOT NULL AND id = (SELECT min(h.sighting_id) FROM sighting_hashes AS h
+    """,
+    look_up("sightings", "s", "s.id = h.sighting_id"),
+    "WHERE h.id_hash = ? AND s.source = ? AND s.source_id = ?)",
+)
 _EVENT = "INSERT INTO events (id, kind, project_id, happened_at, recorded_at, sighting_id) VALUES (?, ?, ?, ?, ?, ?)"
 _PROJECT = """
     INSERT INTO projects (id, path, last_webhook_at) VALUES (?, ?, ?)

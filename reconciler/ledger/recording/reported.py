@@ -11,12 +11,12 @@ from reconciler.events.sighting import Recovery, Sighting
 from reconciler.ledger.recording.assign import richness
 from reconciler.ledger.storage import columns, hashes
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import Sql, for_ids
+from reconciler.ledger.storage.sql import IDS, Sql, joined, look_up
 
 _NAMED = "SELECT s.source, s.source_id, s.event_id, s.payload_sha, s.recovery FROM"
-_WITH_HASH = "sighting_hashes AS h CROSS JOIN sightings AS s WHERE s.id = h.sighting_id AND h.id_hash"
-ONE_KNOWN = f"{_NAMED} {_WITH_HASH} = ?"
-KNOWN = for_ids(f"{_NAMED} {{ids}} CROSS JOIN {_WITH_HASH} = ids.value")
+_SIGHTINGS = look_up("sightings", "s", "s.id = h.sighting_id")
+ONE_KNOWN = joined(_NAMED, "sighting_hashes AS h", _SIGHTINGS, "WHERE h.id_hash = ?")
+KNOWN = joined(_NAMED, IDS, look_up("sighting_hashes", "h", "h.id_hash = ids.value"), _SIGHTINGS)
 
 KEYS = Sql(
     """
@@ -24,10 +24,11 @@ KEYS = Sql(
      WHERE EXISTS (SELECT 1 FROM sighting_hashes AS h CROSS JOIN sightings AS s ON s.id = h.sighting_id
                     WHERE h.key_hash = asked.value ->> 0 AND s.key = asked.value ->> 1)
     """,
-    postgresql="""
+    postgresql=f"""
     SELECT asked.value ->> 1 FROM jsonb_array_elements(?::jsonb) AS asked (value)
-     WHERE EXISTS (SELECT 1 FROM sighting_hashes AS h JOIN sightings AS s ON s.id = h.sighting_id
-                    WHERE h.key_hash = (asked.value ->> 0)::bigint AND s.key = asked.value ->> 1)
+     CROSS JOIN LATERAL (SELECT 1 FROM sighting_hashes AS h {_SIGHTINGS.postgresql}
+                          WHERE h.key_hash = (asked.value ->> 0)::bigint AND s.key = asked.value ->> 1
+                          LIMIT 1) AS found
     """,
 )
 

@@ -16,7 +16,7 @@ from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.intake.rows import READ_BYTES
 from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import Sql, for_ids
+from reconciler.ledger.storage.sql import IDS, Sql, joined
 
 ERROR_CHARS = 500
 
@@ -41,9 +41,9 @@ DUE = _first("due = 1")
 _UNTRIED = _first("due = 1 AND tries = 0 AND id > ?")
 _ROW = "SELECT id, received_at, hook, length(body), error, tried_at, tries + 0, due FROM unrecorded"
 _NEWEST = f"{_ROW} ORDER BY id DESC LIMIT ?"
-_THESE = "id IN (SELECT value FROM {ids})"
-_NAMED = for_ids(f"{_ROW} WHERE {_THESE} ORDER BY id")
-_MAKE_DUE = for_ids(f"UPDATE unrecorded SET due = 1 WHERE {_THESE}")
+_THESE = joined("WHERE id IN (SELECT value FROM", IDS, ")")
+_NAMED = joined(_ROW, _THESE, "ORDER BY id")
+_MAKE_DUE = joined("UPDATE unrecorded SET due = 1", _THESE)
 _INSERT = """
     INSERT INTO unrecorded (received_at, hook, headers, body, error, tried_at, tries, due)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)

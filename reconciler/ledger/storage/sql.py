@@ -15,15 +15,28 @@ class Sql(str):
         return made
 
 
-def for_ids(text: str) -> Sql:
-    """A statement in which `{ids}` is a table `ids`: its column `value` has the numbers of a JSON array, which is a
-    parameter.
+IDS = Sql(
+    "json_each(?) AS ids",
+    postgresql="(SELECT value::bigint AS value FROM jsonb_array_elements_text(?::jsonb)) AS ids",
+)
+"""A table whose column `value` has the numbers of a JSON array, which is a parameter."""
+
+
+def joined(*parts: str) -> Sql:
+    """A statement made of parts."""
+    return Sql(" ".join(parts), postgresql=" ".join(one.postgresql if isinstance(one, Sql) else one for one in parts))
+
+
+def look_up(table: str, name: str, on: str, *, left: bool = False) -> Sql:
+    """A join that looks up the rows of `table` for one row after the other of what comes before it, by an index.
+
+    In PostgreSQL, OFFSET 0 keeps the planner from reading whole tables: it takes them for small when it plans a
+    statement for a new ledger, and keeps that plan while they grow.
     """
+    how = "LEFT JOIN" if left else "CROSS JOIN"
+    looked_up = f"LATERAL (SELECT * FROM {table} AS {name} WHERE {on} OFFSET 0) AS {name}"
     return Sql(
-        text.replace("{ids}", "json_each(?) AS ids"),
-        postgresql=text.replace(
-            "{ids}", "(SELECT value::bigint AS value FROM jsonb_array_elements_text(?::jsonb)) AS ids"
-        ),
+        f"{how} {table} AS {name} ON {on}", postgresql=f"{how} {looked_up} ON true" if left else f"{how} {looked_up}"
     )
 
 

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from reconciler.ledger.location import Location
 
 from reconciler.events import times
 from reconciler.events.times import Millis
@@ -25,6 +24,7 @@ from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import look_into
 from reconciler.ledger.intake.intake import Appender, Reader, ReceivedWebhook, StoredWebhook
 from reconciler.ledger.intake.postgresql import PostgresAppender
+from reconciler.location import Location
 from tests.support.effort import tries
 from tests.support.ledgers import ledger_location
 

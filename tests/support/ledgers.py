@@ -41,5 +41,7 @@ def ledger_location(engine: str, folder: Path) -> Iterator[Location]:
 def nothing_kept(db: Database) -> Iterator[None]:
     """Undo what the block did: the next example begins with an empty ledger."""
     db.begin()
-    yield
-    db.rollback()
+    try:
+        yield
+    finally:
+        db.rollback()

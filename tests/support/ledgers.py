@@ -84,5 +84,7 @@ def new_ledgers(engine: str, folder: Path) -> Iterator[NewLedger]:
 def nothing_kept(db: Database) -> Iterator[None]:
     """Undo what the block did: the next example begins with an empty ledger."""
     db.begin()
-    yield
-    db.rollback()
+    try:
+        yield
+    finally:
+        db.rollback()

@@ -96,5 +96,5 @@ def tsvector(fields: Mapping[str, str]) -> str:
 
 
 def _words(text: str) -> Iterator[str]:
-    plain = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFD", text.lower())))
+    plain = unicodedata.normalize("NFC", _ACCENT.sub("", unicodedata.normalize("NFD", text.casefold())))
     return (found[0][:_WORD_CHARS] for found in _WORD.finditer(plain))

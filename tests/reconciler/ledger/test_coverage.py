@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from contextlib import closing
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from reconciler.events.intervals import Interval, uncovered
 from reconciler.events.times import Millis
 from reconciler.ledger.coverage.intervals import cover, covered
 from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.storage.database import Database
 from reconciler.location import Location
 from tests.support.ledgers import nothing_kept
 
@@ -19,13 +22,19 @@ moments = st.integers(0, 60).map(Millis)
 intervals = st.lists(st.builds(Interval, moments, moments), max_size=12)
 
 
+@pytest.fixture
+def db(ledger_at: Location) -> Iterator[Database]:
+    with closing(connect(ledger_at)) as db:
+        yield db
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(read=intervals, asked=st.tuples(moments, moments))
 def test_covered_and_gaps_are_every_moment_once(
-    ledger_at: Location, read: list[Interval], asked: tuple[Millis, Millis]
+    db: Database, read: list[Interval], asked: tuple[Millis, Millis]
 ) -> None:
     moments = {m for interval in read for m in range(interval.start, interval.end)}
-    with closing(connect(ledger_at)) as db, nothing_kept(db):
+    with nothing_kept(db):
         for interval in read:
             cover(db, 1, "project_events", interval)
         cover(db, 2, "project_events", Interval(Millis(0), Millis(60)))

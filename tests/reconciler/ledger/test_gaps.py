@@ -81,12 +81,18 @@ TROUBLE = st.sampled_from([None, "refused", SWITCHED_OFF])
 TOLD = st.builds(Told, AT, st.none() | AT, st.lists(PART, max_size=4), TROUBLE, AT)
 
 
+@pytest.fixture
+def db(ledger_at: Location) -> Iterator[Database]:
+    with closing(connect(ledger_at)) as db:
+        yield db
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(told=st.lists(TOLD, min_size=1, max_size=4), downs=st.lists(PART, max_size=3), expected=AT)
 def test_gaps_are_those_of_each_source(
-    ledger_at: Location, told: list[Told], downs: list[Interval], expected: Millis
+    db: Database, told: list[Told], downs: list[Interval], expected: Millis
 ) -> None:
-    with closing(connect(ledger_at)) as db, nothing_kept(db):
+    with nothing_kept(db):
         for down in downs:
             db.execute(
                 "INSERT INTO downtimes VALUES (?, ?, 'killed') ON CONFLICT DO NOTHING",

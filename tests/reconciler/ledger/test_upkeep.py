@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ def attempt(event_id: int, at: int) -> Attempt:
     return Attempt(event_id, 1, event_id, 1, Millis(at), Millis(at), 200)
 
 
+@pytest.fixture
+def db(ledger_at: Location) -> Iterator[Any]:
+    with closing(ledger_in(ledger_at)) as db:
+        yield db
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(st.sampled_from(["pending", "retrying", "dead", "delivered"]), st.integers(0, 20),
@@ -75,10 +82,10 @@ def attempt(event_id: int, at: int) -> Attempt:
     dead_days=st.none() | st.integers(1, 20),
 )  # fmt: skip
 def test_what_is_undelivered_is_never_dropped(
-    ledger_at: Location, rows: list[tuple[str, int, int]], dead_days: int | None
+    db: Any, rows: list[tuple[str, int, int]], dead_days: int | None
 ) -> None:
     """Each row: a state, how many days ago it was recorded, and how many days ago it was finished with."""
-    with closing(ledger_in(ledger_at)) as db, nothing_kept(db):
+    with nothing_kept(db):
         rows = sorted(rows, key=lambda row: -row[1])
         for n, (state, recorded, finished) in enumerate(rows):
             record(db, list(made(1, first=n)), now=Millis(NOW - recorded * DAY), routes=[OUT])

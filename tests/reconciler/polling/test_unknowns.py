@@ -43,6 +43,7 @@ from reconciler.ledger.recording.place import Progress
 from reconciler.ledger.recording.unrecorded import FailedWebhook
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.receivers import Receiver, receivers_path
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views import unknowns
 from reconciler.ledger.views.unknowns import Asked, Known, Unknown
@@ -91,6 +92,8 @@ CASES = [
 
 class House(conftest.House):
     """A house with what alerts and every face."""
+
+    db: SqliteDatabase
 
     def __init__(self, folder: Path, url: str, **sections: Any) -> None:
         written = {

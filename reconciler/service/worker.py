@@ -17,8 +17,6 @@ import uvloop
 
 from reconciler.config.load import ConfigError, Mistake
 from reconciler.config.models import Config
-from reconciler.dashboard.app import dashboard_app
-from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.intervals import Interval
@@ -35,14 +33,10 @@ from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.ledger.views.receiving import received
 from reconciler.location import PostgresUrl
-from reconciler.metrics.collectors import LedgerCollector, PartsCollector
-from reconciler.metrics.meters import Meters
-from reconciler.polling.knowledge import SharedLook
 from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.recorder.reading import WebhookReader
 from reconciler.recorder.recorder import Recorder
 from reconciler.recorder.trimmer import Trimmer
-from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.filters import FilterWatch
@@ -53,6 +47,7 @@ from reconciler.service.opening import open_ledger, when_writable
 from reconciler.service.receiver_watch import watch_receiver
 from reconciler.service.repairing import ask_for_time, leave_note, repair_if_damaged
 from reconciler.service.role import Role, Said
+from reconciler.service.views import Views
 from reconciler.service.watchers import LEDGER, LedgerListener, Watchers, start_traces
 from reconciler.service.web import DRAIN_S
 from reconciler.supervisor import Run, Supervisor, words, writable
@@ -111,6 +106,13 @@ class _Worker:
         self._supervisor = Supervisor()
         self._expected_tests = ExpectedTests()
         self._port = config.receiver.port if role.port is None else role.port
+        self._db: Database | None = None
+        self._views = Views(
+            lambda: self._config,
+            lambda: None if self._db is None else self._db.trouble(),
+            supervisor=self._supervisor,
+            counts=None if role.link is None else role.link.counts,
+        )
 
     async def run(self) -> None:
         """Run from opening the ledger to closing it."""
@@ -121,9 +123,11 @@ class _Worker:
         self._asking = asyncio.create_task(ask_for_time(self._role))
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
+            await self._views.stop()
             return
         db = opening.result()
         db.on_lost = _lost
+        self._db = db
         reader = connect(self._config.ledger.location, readonly=True)
         parts = self._compose(db, reader)
         try:
@@ -132,6 +136,7 @@ class _Worker:
             if is_damage(error):
                 raise LedgerDamaged(f"{self._config.ledger.location}: {words(error.__cause__ or error)}") from error
             raise ConfigError([Mistake("the config", 0, "", _said(error))]) from error
+        self._views.start()
         tasks = [supervisor.start(name, run) for name, run in parts.items()]
         tasks += [
             supervisor.start(name, run, longest_pause_s=RECORDER_PAUSE_S) for name, run in self._recording().items()
@@ -145,12 +150,11 @@ class _Worker:
         if self._role.is_alone:
             notify("STOPPING=1")
         self._jobs.stop()
-        dashboard = None if self._admin is None else asyncio.create_task(self._admin.stop())
+        views = asyncio.create_task(self._views.stop())
         if self._begun.is_set():
             await _stop_part("recorder", self._recorder.drain(DRAIN_S))
         await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
-        if dashboard is not None:
-            await _stop_part("dashboard", dashboard)
+        await _stop_part("dashboard", views)
         for task in (*tasks, begin, stop, self._asking):
             task.cancel()
         await asyncio.gather(*tasks, stop, self._asking, return_exceptions=True)
@@ -168,7 +172,7 @@ class _Worker:
     def _compose(self, db: Database, reader: Database) -> dict[str, Run]:
         """Build and connect the parts. Returns those that run all the time, by name."""
         config, supervisor = self._config, self._supervisor
-        meters = Meters()
+        meters = self._views.meters
         self._traced = start_traces(event_ids(reader))
         listener = LedgerListener(
             opened=self._deliveries_opened,
@@ -184,7 +188,8 @@ class _Worker:
             recorded=lambda: self._recorder.drain(RECORDED_FIRST_S),
             supervisor=supervisor,
         )
-        known = SharedLook(lambda: self._config, db.trouble)
+        self._views.client = lambda: self._jobs.client
+        known = self._views.known
         alerting = Alerting(lambda: self._config, known=known, ledger=ledger)
         watcher = Watchers(alerting, meters, self._traced)
         self._forwarder = Forwarder(
@@ -198,10 +203,6 @@ class _Worker:
         self._filters = FilterWatch(lambda: self._config, reader)
         supervisor.on_error = ledger.report_damage
         supervisor.well(LEDGER)
-        meters.registry.register(LedgerCollector(lambda: (self._config, self._jobs.client), known, db.trouble))
-        meters.registry.register(PartsCollector(supervisor.parts))
-        if self._role.link is not None:
-            meters.registry.register(self._role.link.counts)
         parts: dict[str, Run] = {
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._after_begin(alerting.run),
@@ -212,11 +213,6 @@ class _Worker:
             "reporting": lambda: supervisor.report(ledger),
             "reload": self._reload_on_signal,
         }
-        self._admin = self._dashboard(config, known, db.trouble)
-        if self._admin is not None:
-            parts["dashboard"] = self._admin.run
-        if (port := config.metrics.port) is not None:
-            parts["metrics"] = lambda: serve_metrics(config.metrics.host, port, meters.registry)
         return parts
 
     def _received(self, during: Interval) -> bool:
@@ -264,6 +260,7 @@ class _Worker:
     def _stand_by(self) -> None:
         """Another copy's worker has the ledger: this one is ready to take it over."""
         self._role.say(Said.READY)
+        self._views.start()
 
     async def _after_begin(self, run: Run) -> None:
         """Run a part after `_begin`: one that records, because events recorded before the destinations are known
@@ -276,13 +273,6 @@ class _Worker:
         """Build everything that a config needs. Nothing changes yet. Raises whatever its parts raise."""
         reconciling = self._jobs.prepare(config)
         return _Built(config, await self._forwarder.prepare(config.destinations), reconciling)
-
-    def _dashboard(self, config: Config, known: SharedLook, trouble: Callable[[], str | None]) -> AdminServer | None:
-        if config.admin.port is None:
-            return None
-        stream = Stream(config.ledger.location, trouble)
-        app = dashboard_app(lambda: self._config, known=known, stream=stream, trouble=trouble)
-        return AdminServer(config.admin.host, config.admin.port, app, stream)
 
     async def _reload_on_signal(self) -> None:
         await self._begun.wait()

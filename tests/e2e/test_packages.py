@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -165,6 +166,32 @@ class TestPackaging:
                 "NOT TESTED: kubeconform is not here: the manifests' schema was not checked, their contents were"
             )
         assert subprocess.run([linter, str(PACKAGING / "kubernetes")], check=False).returncode == 0
+
+    def test_several_copies_in_kubernetes(self, tmp_path: Path) -> None:
+        objects = list(yaml.safe_load_all((PACKAGING / "kubernetes/several-copies.yaml").read_text()))
+        by_kind: dict[str, Any] = {one["kind"]: one for one in objects}
+        assert set(by_kind) == {"Secret", "ConfigMap", "Deployment", "PodDisruptionBudget", "Service"}
+        (tmp_path / "config.yaml").write_text(by_kind["ConfigMap"]["data"]["config.yaml"])
+        url = by_kind["Secret"]["stringData"]["LEDGER_URL"]
+        location = load(tmp_path / "config.yaml", SECRETS | {"LEDGER_URL": url}).ledger.location
+        assert str(location) == "postgresql://postgresql/events"
+        spec = by_kind["Deployment"]["spec"]
+        assert spec["replicas"] == 3
+        assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+        container = spec["template"]["spec"]["containers"][0]
+        named = {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == named
+        assert by_kind["PodDisruptionBudget"]["spec"]["selector"] == spec["selector"]
+
+    def test_several_copies_with_compose(self, tmp_path: Path) -> None:
+        services = yaml.safe_load((PACKAGING / "compose.postgresql.yaml").read_text())["services"]
+        config = tmp_path / "config.yaml"
+        config.write_text((PACKAGING / "config.postgresql.yaml").read_text())
+        for copy in ("first", "second"):
+            url = re.sub(r"\$\{.*?\}", "secret", services[copy]["environment"]["LEDGER_URL"])
+            loaded = load(config, SECRETS | {"LEDGER_URL": url})
+            assert str(loaded.ledger.location) == "postgresql://postgresql/reconciler"
+            assert f"server {copy}:{loaded.receiver.port}" in (PACKAGING / "nginx.conf").read_text()
 
     def test_systemd_likes_the_unit(self, tmp_path: Path) -> None:
         analyze = shutil.which("systemd-analyze")

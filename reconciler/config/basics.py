@@ -162,13 +162,12 @@ def _postgres_uri(secret: SecretStr) -> SecretStr:
     uri = secret.get_secret_value()
     if not uri.startswith(("postgresql://", "postgres://")) or re.search(r"[\s\x00-\x1f\x7f]", uri):
         raise ValueError("should be a URI like postgresql://user:password@host/database")
-    try:
-        _ = urlsplit(uri).port
-    except ValueError:  # its message may contain part of a password
+    hosts = urlsplit(uri).netloc.rpartition("@")[2].split(",")  # several: the first that answers is used
+    if not all(re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:@\[\]]*)(:\d*)?", host) for host in hosts):
         raise ValueError(
             "should be a URI like postgresql://user:password@host/database: is the port a number, and is "
             "every special character of the password written as %XX?"
-        ) from None
+        )
     return secret
 
 

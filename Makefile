@@ -14,8 +14,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine
-	$(BIN)/gitlab-reconciler demo
+demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger
+	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger $(LEDGER))
 
 test: $(VENV)/.installed ## Run all tests: more at once than there are cores, since most wait
 	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal

@@ -22,6 +22,7 @@ import yaml
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.views.figures import Figures, figures
+from reconciler.location import Location, PostgresUrl
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.hooks import Hook, webhook_bytes
 from reconciler.simulator.ports import free_port
@@ -59,11 +60,11 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Demo:
-    """One run in a folder of its own. `say` is called with what happens, as it happens."""
+    """One run in a folder of its own, with the ledger in it or in PostgreSQL. `say` is called with what happens."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], *, url: PostgresUrl | None = None) -> None:
         self._config = folder / "config.yaml"
-        self._ledger = folder / "ledger.db"
+        self._ledger: Location = url or folder / "ledger.db"
         self._log = folder / "service.log"
         self._say = say
         self._consumer = Consumer()
@@ -124,7 +125,7 @@ class Demo:
             "gitlab": {"url": self._gitlab.url, "token": self._gitlab.api.token},
             "projects": list(PROJECTS),
             "receiver": {"port": port, "hooks": [{"name": "default", "token": TOKEN}]},
-            "ledger": {"path": self._ledger.name},
+            "ledger": self._ledger_section(),
             "reconcile": {"interval": "2s", "grace_period": "500ms", "overlap": "1m"},
             "destinations": [
                 {
@@ -211,6 +212,10 @@ class Demo:
             and (happening.webhook is None or webhook_bytes(happening.webhook) not in bodies)
             for happening in self._gitlab.world.happenings
         )
+
+    def _ledger_section(self) -> dict[str, str]:
+        location = self._ledger
+        return {"url": location.value} if isinstance(location, PostgresUrl) else {"path": location.name}
 
     def _figures(self) -> Figures:
         try:

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "metrics": {"location", "events", "ledger", "config", "sources", "polling"},
     "logs": {"events"},
     "simulator": set(),
-    "demo": {"ledger", "simulator"},
+    "demo": {"location", "ledger", "simulator"},
     "cli": {"location", "events", "ledger", "config", "sources", "polling", "forwarding", "service", "demo", "logs"},
 }
 ONLY_IN = {

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
 import typer
 
-from reconciler.cli.common import FAILED, fail, out
+from reconciler.cli.common import FAILED, USAGE, fail, out
 from reconciler.cli.tables import Listing
 from reconciler.demo import Demo, DemoError, Result
+from reconciler.location import PostgresUrl
 
 
-def demo() -> None:
+def demo(
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Keep the ledger in this PostgreSQL database, like postgresql://user@host/database, in a schema "
+            "that is removed at the end.  [default: a SQLite file]",
+        ),
+    ] = None,
+) -> None:
     """Run a demo: a simulated GitLab, the service, and a destination that goes down.
 
     Takes about 20 seconds on an idle machine, needs no account, and leaves no files behind. Exits with 1 if an event
@@ -24,9 +37,9 @@ def demo() -> None:
     def say(what: str) -> None:
         out.print(f"{time.monotonic() - start:5.1f}s  {what}")
 
-    with TemporaryDirectory(prefix="gitlab-reconciler-demo-") as folder:
+    with TemporaryDirectory(prefix="gitlab-reconciler-demo-") as folder, _place(ledger) as url:
         try:
-            result = Demo(Path(folder), say).run()
+            result = Demo(Path(folder), say, url=url).run()
         except DemoError as error:
             fail(str(error))
     _print(result)
@@ -36,6 +49,21 @@ def demo() -> None:
             f"{result.acknowledged} were acknowledged"
         )
     raise typer.Exit(0 if result.agrees else FAILED)
+
+
+@contextmanager
+def _place(uri: str | None) -> Iterator[PostgresUrl | None]:
+    if uri is None:
+        yield None
+        return
+    if not uri.startswith(("postgresql://", "postgres://")):
+        fail(f"--ledger: {uri}: should be a URI like postgresql://user@host/database", USAGE)
+    try:
+        from reconciler.ledger.storage.scratch import scratch_ledger
+    except ImportError as error:
+        fail(f"--ledger needs `pip install 'gitlab-reconciler[postgresql]'`: {error}")
+    with scratch_ledger(PostgresUrl(uri), prefix="demo") as url:
+        yield url
 
 
 def _print(result: Result) -> None:

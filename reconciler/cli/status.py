@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, out, print_json, read_config, shown
@@ -11,6 +13,7 @@ from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.views.copies import Copy
 from reconciler.ledger.views.status import ProjectStatus, Status
 from reconciler.ledger.views.status import status as read_status
 from reconciler.polling.knowledge import asked
@@ -66,8 +69,20 @@ def _print(found: Status, *, is_configured: bool) -> None:
     for destination in found.destinations:
         if destination.blocked_by is not None:
             out.print(f"\n{destination.name}: {destination.blocked_by.text}")
+    if found.copies:
+        out.print(f"\n{_copies(found.copies)}")
     for alert in found.alerts:
         out.print(f"\nalert: {alert}")
+
+
+def _copies(found: Sequence[Copy]) -> str:
+    def names(works: bool) -> str:
+        return ", ".join(f"{one.host} (process {one.process})" for one in found if one.works == works)
+
+    working = names(True)
+    first = f"{working} works" if working else "none of them works: see their logs"
+    waiting = f"; standing by: {names(False)}" if names(False) else ""
+    return f"{len(found)} {'copies' if len(found) > 1 else 'copy'}: {first}{waiting}."
 
 
 def _name(project: ProjectStatus) -> str:

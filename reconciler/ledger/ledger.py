@@ -36,6 +36,7 @@ from reconciler.ledger.upkeep import failing_parts, reloads
 from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.upkeep.prune import Keep, Pruned, Pruning
 from reconciler.ledger.views import search
+from reconciler.ledger.views.copies import note_worker
 from reconciler.ledger.views.search import Indexed
 from reconciler.location import Location
 
@@ -99,6 +100,10 @@ class Ledger:
         receiver accepted webhooks all the while.
         """
         return self._write(lambda db: downtime.note_start(db, now, received=received))
+
+    def note_worker(self, process: int) -> Awaitable[None]:
+        """This process is the one that has the ledger now."""
+        return self._write(lambda db: note_worker(db, process))
 
     def heartbeat(self, now: Millis) -> Awaitable[None]:
         """The service is alive."""

@@ -246,6 +246,8 @@ class _Worker:
         """Start the parts that need the ledger. Nothing may be recorded before it knows the destinations."""
         await when_writable(lambda: self._forwarder.apply(built.destinations))
         await when_writable(lambda: note_start(self._ledger, self._received))
+        if isinstance(built.config.ledger.location, PostgresUrl):
+            await when_writable(lambda: self._ledger.note_worker(self._role.service_pid))
         self._filters.look(built.config)
         self._asking.cancel()
         self._role.say(Said.READY)

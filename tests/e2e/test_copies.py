@@ -208,6 +208,18 @@ def kill(service: Service, database: PostgresUrl) -> None:
     service.wait_for_log("listening")
 
 
+def working(service: Service) -> int | None:
+    """The process of the copy that works, as `status` shows it."""
+    status = service.run("status", "--json")
+    assert status.returncode == 0, status.stderr
+    return next((one["process"] for one in json.loads(status.stdout)["copies"] if one["works"]), None)
+
+
+def process_of(service: Service) -> int:
+    assert service.process is not None
+    return service.process.pid
+
+
 def cut_off(service: Service, database: PostgresUrl) -> None:
     """The server ends the connection that holds the ledger."""
     with psycopg.connect(database.value, autocommit=True) as server:
@@ -242,4 +254,4 @@ def test_another_copy_takes_over(
             copies.work()
             fault(holder(database, services), database)
             copies.work()
-            holder(database, services)
+            until(lambda: working(services[0]) == process_of(holder(database, services)))

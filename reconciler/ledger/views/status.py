@@ -22,6 +22,7 @@ from reconciler.ledger.recording.unrecorded import UnrecordedRow, unrecorded
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.ledger.views.backlog import Backlog, backlog
+from reconciler.ledger.views.copies import Copy, copies
 from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns
 
 BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
@@ -93,7 +94,8 @@ class Status(msgspec.Struct, frozen=True):
     """What `status` shows: what is not known, the number of events, a row for each project and destination.
 
     `alerts` are the open ones. `unreadable` are the latest records that could not be understood, `backlog` the
-    webhooks that wait to be recorded, `unrecorded` the latest of those that could not be.
+    webhooks that wait to be recorded, `unrecorded` the latest of those that could not be. `copies` are those that
+    share a ledger in PostgreSQL.
     """
 
     unknown: list[Unknown]
@@ -104,6 +106,7 @@ class Status(msgspec.Struct, frozen=True):
     unreadable: list[UnreadableRow]
     backlog: Backlog
     unrecorded: list[UnrecordedRow]
+    copies: list[Copy]
 
 
 def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:
@@ -124,6 +127,7 @@ def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected:
         unreadable(db),
         backlog(db),
         unrecorded(db),
+        copies(db),
     )
 
 

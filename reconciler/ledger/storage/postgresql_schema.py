@@ -331,7 +331,7 @@ _TRIGGERS = (
     """
     CREATE FUNCTION append_to_intake(received text[], hooks text[], headers text[], bodies bytea[])
     RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-        PERFORM pg_advisory_xact_lock(1735290738);
+        PERFORM pg_advisory_xact_lock(1735290738, hashtext(current_schema()));
         INSERT INTO intake (received_at, hook, headers, body)
         SELECT r, h, e, b FROM unnest(received, hooks, headers, bodies) WITH ORDINALITY AS t (r, h, e, b, n)
          ORDER BY n;
@@ -341,7 +341,7 @@ _TRIGGERS = (
     # A server that took over may have the tables and not the sequence: no position is used twice.
     r"""
     CREATE FUNCTION continue_intake() RETURNS void LANGUAGE plpgsql AS $$ DECLARE used bigint; BEGIN
-        PERFORM pg_advisory_xact_lock(1735290738);
+        PERFORM pg_advisory_xact_lock(1735290738, hashtext(current_schema()));
         used := greatest(
             (SELECT max(position) FROM intake),
             (SELECT split_part(value, ' ', 2)::bigint FROM meta WHERE name = 'intake' AND value ~ '^\S+ \d+')

@@ -12,17 +12,16 @@ from typing import Any
 from reconciler.events import times
 from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.times import Millis
-from reconciler.ledger.intake.appender import SqliteAppender
-from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.intake import places
 from reconciler.ledger.intake.intake import ReceivedWebhook
-from reconciler.ledger.intake.places import opener
 from reconciler.ledger.ledger import Ledger
+from reconciler.ledger.location import Location
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect, transaction
-from reconciler.ledger.storage.sqlite import SqliteDatabase
+from reconciler.ledger.storage.database import Database
 from reconciler.recorder.reading import WebhookReader
 from reconciler.recorder.recorder import Recorder
 
@@ -36,14 +35,14 @@ def webhook(n: object, *, at: int = 0, headers: dict[str, str] | None = None, **
     return ReceivedWebhook("default", Millis(NOW + at), headers or {}, json.dumps(body).encode())
 
 
-def make(path: Path) -> None:
+def make(path: Location) -> None:
     """A ledger with one destination, for which each event opens a delivery."""
     with closing(connect(path)) as db, transaction(db):
         destinations.sync(db, [DestinationSpec("one", "none")], now=NOW)
 
 
-async def append(path: Path, *webhooks: ReceivedWebhook) -> None:
-    intake = SqliteAppender(intake_path(path))
+async def append(path: Location, *webhooks: ReceivedWebhook) -> None:
+    intake = places.appender(path)
     try:
         for one in webhooks:
             await intake.append(one)
@@ -54,11 +53,11 @@ async def append(path: Path, *webhooks: ReceivedWebhook) -> None:
 class Life:
     """A process that records."""
 
-    def __init__(self, db: SqliteDatabase, reader: SqliteDatabase, path: Path, expected: ExpectedTests) -> None:
+    def __init__(self, db: Database, reader: Database, path: Location, expected: ExpectedTests) -> None:
         self.db, self.reader = db, reader
         self.ledger = Ledger(Writer(db, routes=[EVERYTHING]), reader)
         webhooks = WebhookReader(self.ledger.coverage.project_ids(), expected)
-        self.recorder = Recorder(opener(path), ledger=self.ledger, reader=webhooks)
+        self.recorder = Recorder(places.opener(path), ledger=self.ledger, reader=webhooks)
         self.running = asyncio.create_task(self.recorder.run())
 
     async def recorded(self) -> None:
@@ -76,10 +75,11 @@ class Life:
 
 
 @asynccontextmanager
-async def life(path: Path, expected: ExpectedTests | None = None) -> AsyncIterator[Life]:
+async def life(path: Location, expected: ExpectedTests | None = None) -> AsyncIterator[Life]:
     """Begin recording. At the end, whatever is not on disk is gone."""
     with closing(connect(path)) as db, closing(connect(path, readonly=True)) as reader:
-        db.execute("PRAGMA synchronous = OFF")  # processes are killed here, not machines
+        if isinstance(path, Path):
+            db.execute("PRAGMA synchronous = OFF")  # processes are killed here, not machines
         made = Life(db, reader, path, ExpectedTests() if expected is None else expected)
         try:
             yield made
@@ -87,24 +87,24 @@ async def life(path: Path, expected: ExpectedTests | None = None) -> AsyncIterat
             await made.kill()
 
 
-async def record_all(path: Path) -> None:
+async def record_all(path: Location) -> None:
     """Start, record everything, stop."""
     async with life(path) as made:
         await made.recorded()
 
 
-def rows(path: Path, sql: str) -> list[Any]:
+def rows(path: Location, sql: str) -> list[Any]:
     with closing(connect(path, readonly=True)) as db:
         return db.execute(sql).fetchall()
 
 
-def titles(path: Path) -> list[str]:
+def titles(path: Location) -> list[str]:
     """The titles of the events, in the order in which they go to the destination."""
     sql = "SELECT s.payload FROM deliveries d JOIN sightings s ON s.event_id = d.event_id ORDER BY d.event_id, s.id"
     return [json.loads(payload)["object_attributes"]["title"] for (payload,) in rows(path, sql)]
 
 
-def kept(path: Path) -> list[tuple[str, str, int]]:
+def kept(path: Location) -> list[tuple[str, str, int]]:
     """The titles, errors and tries of what could not be recorded."""
     found = rows(path, "SELECT body, error, tries FROM unrecorded ORDER BY id")
     return [

@@ -20,11 +20,11 @@ from psycopg import AsyncConnection
 from reconciler.ledger.errors import IntakeUnavailable, LedgerError
 from reconciler.ledger.intake.async_connection import answer, connect
 from reconciler.ledger.intake.intake import ReceivedWebhook
-from reconciler.ledger.intake.postgresql_tables import make_tables
 from reconciler.ledger.intake.rows import Row, as_row
 from reconciler.ledger.intake.trouble import Trouble
 from reconciler.ledger.location import PostgresUrl
 from reconciler.ledger.storage.postgresql import explain
+from reconciler.ledger.storage.postgresql_tables import make_tables
 
 BATCH = 512
 """At most so many webhooks share one commit."""

@@ -20,10 +20,10 @@ from psycopg import AsyncConnection
 from reconciler.ledger.errors import IntakeUnavailable, LedgerError
 from reconciler.ledger.intake.async_connection import answer, connect
 from reconciler.ledger.intake.intake import ReceivedWebhook
-from reconciler.ledger.intake.postgresql_tables import make_tables
 from reconciler.ledger.intake.rows import Row, as_row
 from reconciler.ledger.intake.trouble import Trouble
 from reconciler.ledger.storage.postgresql import explain
+from reconciler.ledger.storage.postgresql_tables import make_tables
 from reconciler.location import PostgresUrl
 
 BATCH = 512

@@ -11,8 +11,8 @@ from reconciler.events import times
 from reconciler.ledger.errors import IntakeUnavailable, LedgerError
 from reconciler.ledger.intake.intake import Opening, ReceivedWebhook, StoredWebhook
 from reconciler.ledger.intake.postgresql_rows import intake_id, last_position
-from reconciler.ledger.intake.postgresql_tables import PATIENCE_S, make_tables
 from reconciler.ledger.storage import columns, postgresql
+from reconciler.ledger.storage.postgresql_tables import PATIENCE_S, make_tables
 from reconciler.location import PostgresUrl
 
 READ_BYTES = 8 * 1024 * 1024

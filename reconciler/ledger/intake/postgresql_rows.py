@@ -14,7 +14,7 @@ LAST = """
                     (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM intake_position_seq))
 """
 FIRST = "SELECT received_at FROM intake WHERE position > ? ORDER BY position LIMIT 1"
-COUNT = "SELECT count(*) FROM (SELECT 1 FROM intake WHERE position > ? LIMIT ?) AS first"
+COUNT = "SELECT count(*) FROM (SELECT 1 FROM intake WHERE position > ? LIMIT ?) AS waiting"
 
 
 def intake_id(db: Database) -> str:

@@ -343,7 +343,7 @@ _TRIGGERS = (
     # A server that took over may have the tables and not the sequence: no position is used twice.
     r"""
     CREATE FUNCTION continue_intake() RETURNS void LANGUAGE plpgsql AS $$ DECLARE used bigint; BEGIN
-        PERFORM pg_advisory_xact_lock(1735290738);
+        PERFORM pg_advisory_xact_lock(1735290738, hashtext(current_schema()));
         used := greatest(
             (SELECT max(position) FROM intake),
             (SELECT split_part(value, ' ', 2)::bigint FROM meta WHERE name = 'intake' AND value ~ '^\S+ \d+')

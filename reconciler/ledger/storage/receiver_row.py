@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 
 import msgspec
+import psycopg
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage import postgresql
 from reconciler.ledger.storage.postgresql import PostgresDatabase
+from reconciler.ledger.storage.postgresql_tables import make_tables
 from reconciler.ledger.storage.receivers import Register
 from reconciler.ledger.storage.receivers_table import HELD, LOCKS, own_host
 from reconciler.location import PostgresUrl
@@ -56,8 +58,10 @@ class ReceiverRow(Register):
             db = self._connected()
             self._put(db)
             db.execute(_REMOVE, (times.iso(Millis(times.now() - FORGOTTEN)),))
-        except BaseException:
+        except BaseException as error:
             self._disconnect()
+            if isinstance(error, psycopg.Error):
+                raise LedgerUnavailable(f"{self._url}: {postgresql.explain(error)}") from error
             raise
 
     def _put(self, db: PostgresDatabase) -> None:
@@ -73,6 +77,7 @@ class ReceiverRow(Register):
         before, self._id = self._id, None
         self._db = db = postgresql.connect(self._url.value, patience_s=PATIENCE_S)
         db.execute(_KEEPALIVE)
+        make_tables(self._url)
         for _ in range(_TRIES):
             ident = secrets.randbits(31)
             if db.execute(_LOCK, (LOCKS, ident)).fetchone()[0]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.ledger.recording.place import Progress, note_progress, progress
-from reconciler.ledger.storage.connection import transaction
-from tests.support.ledgers import NewLedger
+from reconciler.ledger.storage.connection import connect, transaction
 
 
 def as_it_should_be(fates: Iterable[tuple[int, bool]]) -> tuple[Progress, dict[int, bool]]:
@@ -51,8 +52,8 @@ def test_what_follows_each_other_is_one_range() -> None:
 
 
 @pytest.mark.parametrize("made", [Progress("a"), Progress("a", 7), Progress("a", 9, ((3, 3), (5, 8)))])
-def test_it_is_noted(new_ledger: NewLedger, made: Progress) -> None:
-    with new_ledger() as db:
+def test_it_is_noted(tmp_path: Path, made: Progress) -> None:
+    with closing(connect(tmp_path / "ledger.db")) as db:
         assert progress(db) is None
         with transaction(db):
             note_progress(db, made)

@@ -19,6 +19,7 @@ from reconciler.ledger import beside
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.places import opener
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.recording import unrecorded, writer
 from reconciler.ledger.recording.place import Progress, note_progress, progress
@@ -26,19 +27,16 @@ from reconciler.ledger.recording.unrecorded import ENDED, FailedWebhook
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.ledger.upkeep.repair import repair
-from reconciler.location import Location
 from reconciler.recorder import reading, recorder
 from reconciler.recorder.preparing import LOST
 from reconciler.recorder.trimmer import Trimmer
 from tests.reconciler.recorder.world import (
     NOW,
-    Place,
     antidote,
     append,
     kept,
     life,
     make,
-    no_room,
     numbered,
     poison,
     record_all,
@@ -59,19 +57,12 @@ def path(tmp_path: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def at(ledger_at: Location, tmp_path: Path) -> Place:
-    made = Place(ledger_at, intake_path(tmp_path / "ledger.db"))
-    make(made)
-    return made
-
-
 @pytest.fixture(params=["a bug", "the ledger"])
-def broken(request: pytest.FixtureRequest, at: Place, monkeypatch: pytest.MonkeyPatch) -> Any:
+def broken(request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Something that fails for one body. Calling it mends that."""
     if request.param == "the ledger":
-        poison(at)
-        return partial(antidote, at)
+        poison(path)
+        return partial(antidote, path)
 
     def fails(body: Any, **more: Any) -> Any:
         if body["object_attributes"]["title"] == "poison":
@@ -82,91 +73,92 @@ def broken(request: pytest.FixtureRequest, at: Place, monkeypatch: pytest.Monkey
     return partial(monkeypatch.setattr, reading, "webhook_sighting", webhook_sighting)
 
 
-async def test_one_that_breaks_something_is_kept_and_stops_no_other(at: Place, broken: Any) -> None:
-    await append(at, *numbered(MIXED))
-    async with life(at) as made:
+async def test_one_that_breaks_something_is_kept_and_stops_no_other(path: Path, broken: Any) -> None:
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
         await made.recorded()
-        assert titles(at) == ["1", "2", "3", "4"]
-        [(title, error, tries)] = kept(at)
+        assert titles(path) == ["1", "2", "3", "4"]
+        [(title, error, tries)] = kept(path)
         assert (title, "poisoned" in error, tries) == ("poison", True, 1)
-        await append(at, webhook(5))
+        await append(path, webhook(5))
         await made.recorded()
-    assert titles(at) == ["1", "2", "3", "4", "5"]
+    assert titles(path) == ["1", "2", "3", "4", "5"]
 
 
-async def test_a_start_tries_it_again(at: Place, broken: Any) -> None:
-    await append(at, *numbered(MIXED))
-    await record_all(at)
-    async with life(at) as made:
+async def test_a_start_tries_it_again(path: Path, broken: Any) -> None:
+    await append(path, *numbered(MIXED))
+    await record_all(path)
+    async with life(path) as made:
         await made.recorded()
-        await until(lambda: [tries for *_, tries in kept(at)] == [2])
-        assert rows(at, "SELECT count(*) FROM unrecorded WHERE due = 1") == [(0,)]
+        await until(lambda: [tries for *_, tries in kept(path)] == [2])
+        assert rows(path, "SELECT count(*) FROM unrecorded WHERE due = 1") == [(0,)]
     broken()
-    await record_all(at)
-    assert kept(at) == []
-    assert titles(at) == ["1", "2", "3", "4", "poison"]
+    await record_all(path)
+    assert kept(path) == []
+    assert titles(path) == ["1", "2", "3", "4", "poison"]
 
 
-async def test_it_is_tried_again_when_someone_asks(at: Place, broken: Any) -> None:
-    await append(at, *numbered(MIXED))
-    async with life(at) as made:
+async def test_it_is_tried_again_when_someone_asks(path: Path, broken: Any) -> None:
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
         await made.recorded()
         broken()
-        with closing(connect(at.ledger)) as db:
+        with closing(connect(path)) as db:
             assert beside.retry_unrecorded(db, None) == 1
         made.recorder.look_again()
-        await until(lambda: not kept(at))
-    assert titles(at) == ["1", "2", "3", "4", "poison"]
+        await until(lambda: not kept(path))
+    assert titles(path) == ["1", "2", "3", "4", "poison"]
 
 
-async def test_what_can_t_even_be_kept_waits_in_the_intake(at: Place) -> None:
-    poison(at)
-    no_room(at)
-    await append(at, *numbered(MIXED))
-    async with life(at) as made:
+async def test_what_can_t_even_be_kept_waits_in_the_intake(path: Path) -> None:
+    poison(path)
+    with closing(connect(path)) as db:
+        db.execute("CREATE TRIGGER full BEFORE INSERT ON unrecorded BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
         with pytest.raises(Exception, match="no room"):
             await made.recorded()
-    assert titles(at) == ["1", "2"]
-    antidote(at)
-    await record_all(at)
-    assert titles(at) == ["1", "2", "poison", "3", "4"]
+    assert titles(path) == ["1", "2"]
+    antidote(path)
+    await record_all(path)
+    assert titles(path) == ["1", "2", "poison", "3", "4"]
 
 
-async def test_a_ledger_that_is_locked_is_recorded_in_later(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ledger_that_is_locked_is_recorded_in_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "BUSY_PATIENCE_S", 0.02)
     monkeypatch.setattr(recorder, "LEDGER_PAUSE_S", 0.01)
-    async with life(at) as made:
+    async with life(path) as made:
         await made.recorded()
         troubles: list[str | None] = []
         monkeypatch.setattr(made.ledger._writer.listener, "trouble", troubles.append)
-        with closing(connect(at.ledger)) as other:
-            other.begin()
-            await append(at, *numbered([1, 2, 3]))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await append(path, *numbered([1, 2, 3]))
             await until(lambda: troubles)
-            assert titles(at) == []
-            other.rollback()
+            assert titles(path) == []
+            other.execute("ROLLBACK")
         await made.recorded()
-    assert titles(at) == ["1", "2", "3"]
-    assert kept(at) == []
+    assert titles(path) == ["1", "2", "3"]
+    assert kept(path) == []
 
 
-async def test_a_restart_goes_on_where_it_was(at: Place) -> None:
+async def test_a_restart_goes_on_where_it_was(path: Path) -> None:
     for n in range(3):
-        await append(at, webhook(n))
-        await record_all(at)
-    assert titles(at) == ["0", "1", "2"]
+        await append(path, webhook(n))
+        await record_all(path)
+    assert titles(path) == ["0", "1", "2"]
 
 
-async def test_another_intake_is_read_from_its_beginning(at: Place) -> None:
-    await append(at, *numbered([1, 2, 3]))
-    async with life(at) as made:
+async def test_another_intake_is_read_from_its_beginning(path: Path) -> None:
+    await append(path, *numbered([1, 2, 3]))
+    async with life(path) as made:
         await made.recorded()
-        at.intake.rename(at.intake.with_name("aside"))
-        await append(at, webhook(4))
-        await until(lambda: titles(at) == ["1", "2", "3", "4"])
-    await append(at, webhook(5))
-    await record_all(at)
-    assert titles(at) == ["1", "2", "3", "4", "5"]
+        intake_path(path).rename(path.with_name("aside"))
+        await append(path, webhook(4))
+        await until(lambda: titles(path) == ["1", "2", "3", "4"])
+    await append(path, webhook(5))
+    await record_all(path)
+    assert titles(path) == ["1", "2", "3", "4", "5"]
 
 
 async def test_nothing_is_left_in_a_file_that_is_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,19 +188,19 @@ async def test_nothing_is_left_in_a_file_that_is_replaced(path: Path, monkeypatc
     assert titles(path) == ["1", "last", "2"]
 
 
-async def test_an_intake_that_lost_its_end_is_read_again(at: Place) -> None:
-    await append(at, *numbered([1, 2, 3]))
-    await record_all(at)
-    with closing(sqlite3.connect(at.intake)) as conn:  # as an older copy of the file has it
+async def test_an_intake_that_lost_its_end_is_read_again(path: Path) -> None:
+    await append(path, *numbered([1, 2, 3]))
+    await record_all(path)
+    with closing(sqlite3.connect(intake_path(path))) as conn:  # as an older copy of the file has it
         conn.execute("DELETE FROM webhooks")
         conn.execute("UPDATE sqlite_sequence SET seq = 0")
         conn.commit()
-    await append(at, webhook(4))
-    await record_all(at)
-    assert titles(at) == ["1", "2", "3", "4"]
+    await append(path, webhook(4))
+    await record_all(path)
+    assert titles(path) == ["1", "2", "3", "4"]
 
 
-async def test_a_read_that_fails_repeats_nothing(at: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_read_that_fails_repeats_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails while the batch before it is being committed."""
     monkeypatch.setattr(recorder, "BATCH", 2)
     real, asked = SqliteReader.read, 0
@@ -221,30 +213,30 @@ async def test_a_read_that_fails_repeats_nothing(at: Place, monkeypatch: pytest.
         return real(self, after=after, limit=limit)
 
     monkeypatch.setattr(SqliteReader, "read", read)
-    await append(at, *numbered([1, 2, 3]))
-    async with life(at) as made:
+    await append(path, *numbered([1, 2, 3]))
+    async with life(path) as made:
         with pytest.raises(IntakeUnavailable):
             await made.running
         made.running = asyncio.create_task(made.recorder.run())
         await made.recorded()
-    assert titles(at) == ["1", "2", "3"]
+    assert titles(path) == ["1", "2", "3"]
 
 
-async def test_a_damaged_intake_is_recorded_but_for_what_can_t_be_read(at: Place) -> None:
-    await append(at, *numbered([f"{n}:{'x' * 3000}" for n in range(1, 21)]))
-    pages = pages_of(at.intake, "webhooks")
-    overwrite(at.intake, [pages[len(pages) // 2]])
-    async with life(at) as made:
+async def test_a_damaged_intake_is_recorded_but_for_what_can_t_be_read(path: Path) -> None:
+    await append(path, *numbered([f"{n}:{'x' * 3000}" for n in range(1, 21)]))
+    pages = pages_of(intake_path(path), "webhooks")
+    overwrite(intake_path(path), [pages[len(pages) // 2]])
+    async with life(path) as made:
         await made.recorded()
-        await append(at, webhook("21:"))
+        await append(path, webhook("21:"))
         await made.recorded()
-    lost = kept(at)
+    lost = kept(path)
     assert lost
     assert {(title, error) for title, error, _ in lost} == {("", LOST)}
-    assert len(titles(at)) == 21 - len(lost)
-    assert titles(at)[-1] == "21:"
-    await record_all(at)  # a start tries them again
-    assert [error for _, error, _ in kept(at)] == [LOST] * len(lost)
+    assert len(titles(path)) == 21 - len(lost)
+    assert titles(path)[-1] == "21:"
+    await record_all(path)  # a start tries them again
+    assert [error for _, error, _ in kept(path)] == [LOST] * len(lost)
 
 
 async def test_a_damaged_file_that_was_replaced_repeats_nothing(path: Path) -> None:
@@ -257,31 +249,31 @@ async def test_a_damaged_file_that_was_replaced_repeats_nothing(path: Path) -> N
     assert kept(path) == []
 
 
-async def test_what_is_recorded_is_trimmed_and_nothing_else(at: Place) -> None:
-    poison(at)
-    await append(at, *numbered(MIXED))
-    async with life(at) as made:
+async def test_what_is_recorded_is_trimmed_and_nothing_else(path: Path) -> None:
+    poison(path)
+    await append(path, *numbered(MIXED))
+    async with life(path) as made:
         await made.recorded()
-        await append(at, webhook(5))
-        trimming = asyncio.create_task(Trimmer(partial(SqliteReader, at.intake), ledger=made.ledger).run())
+        await append(path, webhook(5))
+        trimming = asyncio.create_task(Trimmer(opener(path), ledger=made.ledger).run())
         await made.recorded()
 
         def left() -> int:
-            with closing(sqlite3.connect(at.intake)) as conn:
+            with closing(sqlite3.connect(intake_path(path))) as conn:
                 return int(conn.execute("SELECT count(*) FROM webhooks").fetchone()[0])
 
         await until(lambda: left() == 0)
         await made.kill()
-        await append(at, webhook(6))
+        await append(path, webhook(6))
         place = made.ledger.recording.place()
         assert place is not None
-        with closing(SqliteReader(at.intake)) as intake:
+        with closing(SqliteReader(intake_path(path))) as intake:
             intake.trim(through=place.position)
         trimming.cancel()
         await asyncio.gather(trimming, return_exceptions=True)
         assert left() == 1
-    await record_all(at)
-    assert titles(at) == ["1", "2", "3", "4", "5", "6"]
+    await record_all(path)
+    assert titles(path) == ["1", "2", "3", "4", "5", "6"]
 
 
 class Dead(BaseException):
@@ -300,43 +292,43 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "webhook_sighting", ends)
 
 
-def survives(at: Place) -> bool:
+def survives(path: Path) -> bool:
     try:
-        asyncio.run(record_all(at))
+        asyncio.run(record_all(path))
     except Dead:
         return False
     return True
 
 
 @pytest.mark.usefixtures("deadly")
-def test_one_that_ends_the_worker_is_kept_at_last(at: Place) -> None:
-    asyncio.run(append(at, *numbered(MIXED)))
-    assert [survives(at) for _ in range(8)] == [False] * 6 + [True] * 2
-    assert titles(at) == ["1", "2", "3", "4"]
-    assert kept(at) == [("poison", ENDED, 1)]
+def test_one_that_ends_the_worker_is_kept_at_last(path: Path) -> None:
+    asyncio.run(append(path, *numbered(MIXED)))
+    assert [survives(path) for _ in range(8)] == [False] * 6 + [True] * 2
+    assert titles(path) == ["1", "2", "3", "4"]
+    assert kept(path) == [("poison", ENDED, 1)]
 
 
 @pytest.mark.usefixtures("deadly")
 @pytest.mark.parametrize("error", ["asked for by hand", "waits in a copy"])
-def test_one_that_is_kept_and_ends_the_worker(at: Place, error: str) -> None:
-    with closing(connect(at.ledger)) as db, transaction(db):
+def test_one_that_is_kept_and_ends_the_worker(path: Path, error: str) -> None:
+    with closing(connect(path)) as db, transaction(db):
         failed = [FailedWebhook(one, error) for one in numbered(["poison", 1])]
         unrecorded.keep(db, failed, now=NOW, due=error == "waits in a copy")
         unrecorded.make_due(db)
-    asyncio.run(append(at, webhook(2)))
-    assert [survives(at) for _ in range(8)] == [False] * 6 + [True] * 2
-    assert titles(at) == ["1", "2"]
-    assert [(title, error) for title, error, _ in kept(at)] == [("poison", ENDED)]
+    asyncio.run(append(path, webhook(2)))
+    assert [survives(path) for _ in range(8)] == [False] * 6 + [True] * 2
+    assert titles(path) == ["1", "2"]
+    assert [(title, error) for title, error, _ in kept(path)] == [("poison", ENDED)]
 
 
-def test_after_a_stop_in_order_nothing_is_tried_one_by_one(at: Place) -> None:
+def test_after_a_stop_in_order_nothing_is_tried_one_by_one(path: Path) -> None:
     async def lives() -> list[bool]:
         found = []
         for n in range(3):
-            await append(at, webhook(n))  # before the start: what comes later ended no process before it
-            async with life(at) as made:
+            await append(path, webhook(n))  # before the start: what comes later ended no process before it
+            async with life(path) as made:
                 await made.recorded()
-                found.append(bool(rows(at, "SELECT * FROM meta WHERE name = 'recorder trying'")))
+                found.append(bool(rows(path, "SELECT * FROM meta WHERE name = 'recorder trying'")))
                 if n == 1:
                     await made.ledger.note_stop(NOW)
         return found
@@ -411,91 +403,91 @@ def titles_unordered(path: Path) -> list[str]:
     return [json.loads(one)["object_attributes"]["title"] for (one,) in rows(path, "SELECT payload FROM sightings")]
 
 
-async def test_a_project_that_one_webhook_names_is_known_to_the_next(at: Place) -> None:
+async def test_a_project_that_one_webhook_names_is_known_to_the_next(path: Path) -> None:
     named = webhook(1, project={"id": 42, "path_with_namespace": "group/project"})
-    await append(at, named, webhook(2, project={"path_with_namespace": "group/project"}))
-    await record_all(at)
-    await append(at, webhook(3, project={"path_with_namespace": "group/project"}))
-    await record_all(at)  # known from the ledger
-    assert rows(at, "SELECT project_id FROM sightings ORDER BY id") == [(42,)] * 3
+    await append(path, named, webhook(2, project={"path_with_namespace": "group/project"}))
+    await record_all(path)
+    await append(path, webhook(3, project={"path_with_namespace": "group/project"}))
+    await record_all(path)  # known from the ledger
+    assert rows(path, "SELECT project_id FROM sightings ORDER BY id") == [(42,)] * 3
 
 
 PUSH: dict[str, Any] = {"object_kind": "push", "before": "a" * 40, "after": "b" * 40, "project_id": 42}
 PUSH["commits"] = [{"id": "a" * 40}]
 
 
-def kinds(at: Place) -> list[tuple[str, str]]:
-    found = rows(at, "SELECT payload, kind FROM sightings ORDER BY id")
+def kinds(path: Path) -> list[tuple[str, str]]:
+    found = rows(path, "SELECT payload, kind FROM sightings ORDER BY id")
     return [(json.loads(payload)["object_attributes"]["title"], kind) for payload, kind in found]
 
 
-async def test_a_test_webhook_that_can_t_be_recorded_at_once_is_still_a_test(at: Place) -> None:
+async def test_a_test_webhook_that_can_t_be_recorded_at_once_is_still_a_test(path: Path) -> None:
     """And no other webhook is that test instead."""
-    poison(at)
+    poison(path)
     expected = ExpectedTests()
     expected.add("default", 42)
-    await append(at, webhook("poison", at=1000, **PUSH), webhook("push", at=2000, **PUSH))
-    async with life(at, expected) as made:
+    await append(path, webhook("poison", at=1000, **PUSH), webhook("push", at=2000, **PUSH))
+    async with life(path, expected) as made:
         await made.recorded()
-        assert kinds(at) == [("push", "push")]
-        antidote(at)
-        with closing(connect(at.ledger)) as db:
+        assert kinds(path) == [("push", "push")]
+        antidote(path)
+        with closing(connect(path)) as db:
             beside.retry_unrecorded(db, None)
         made.recorder.look_again()
-        await until(lambda: not kept(at))
-    assert kinds(at) == [("push", "push"), ("poison", "hook_test")]
+        await until(lambda: not kept(path))
+    assert kinds(path) == [("push", "push"), ("poison", "hook_test")]
 
 
 async def test_a_recorder_that_fails_before_the_commit_reads_a_test_as_a_test(
-    at: Place, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "BUSY_PATIENCE_S", 0.02)
     expected = ExpectedTests()
     expected.add("default", 42)
-    async with life(at, expected) as made:
+    async with life(path, expected) as made:
         await made.recorded()
         troubles: list[str | None] = []
         monkeypatch.setattr(made.ledger._writer.listener, "trouble", troubles.append)
-        with closing(connect(at.ledger)) as other:
-            other.begin()
-            await append(at, webhook("test", at=1000, **PUSH))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await append(path, webhook("test", at=1000, **PUSH))
             await until(lambda: troubles)
             await made.kill()
-            other.rollback()
+            other.execute("ROLLBACK")
         made.running = asyncio.create_task(made.recorder.run())
         await made.recorded()
-    assert kinds(at) == [("test", "hook_test")]
+    assert kinds(path) == [("test", "hook_test")]
 
 
-async def test_a_test_webhook_that_waited_is_still_a_test(at: Place) -> None:
+async def test_a_test_webhook_that_waited_is_still_a_test(path: Path) -> None:
     """The monitor has long given up waiting; a push that came after that is a push."""
     expected = ExpectedTests()
     expected.add("default", 42)
-    await append(at, webhook("test", at=1000, **PUSH))
+    await append(path, webhook("test", at=1000, **PUSH))
     expected.discard("default", 42, now=Millis(NOW + 2000))
-    await append(at, webhook("push", at=3000, **PUSH))
-    async with life(at, expected) as made:
+    await append(path, webhook("push", at=3000, **PUSH))
+    async with life(path, expected) as made:
         await made.recorded()
-    found = rows(at, "SELECT kind FROM sightings ORDER BY id")
+    found = rows(path, "SELECT kind FROM sightings ORDER BY id")
     assert found == [("hook_test",), ("push",)]
 
 
-async def test_events_are_numbered_in_the_order_of_arrival(at: Place) -> None:
+async def test_events_are_numbered_in_the_order_of_arrival(path: Path) -> None:
     """Also those of one key among others, and those of one key with the very same time."""
     ids = [1, 2, 1, 3, 2, 1, 1]
     changes = [
         webhook(n, object_attributes={"id": ident, "action": "update", "title": f"{n}"})
         for n, ident in enumerate(ids)
     ]
-    await append(at, *changes)
-    await record_all(at)
+    await append(path, *changes)
+    await record_all(path)
     sql = "SELECT s.title FROM events e JOIN sightings s ON s.id = e.sighting_id ORDER BY e.id"
-    assert [title for (title,) in rows(at, sql)] == [f"{n}" for n in range(len(ids))]
+    assert [title for (title,) in rows(path, sql)] == [f"{n}" for n in range(len(ids))]
 
 
-def test_kept_webhooks_are_read_within_bounds(at: Place) -> None:
+def test_kept_webhooks_are_read_within_bounds(path: Path) -> None:
     """Few at once if they are large; at least one."""
-    with closing(connect(at.ledger)) as db, transaction(db):
+    with closing(connect(path)) as db, transaction(db):
         large = ReceivedWebhook("default", NOW, {}, b"x" * 5 * 2**20)
         unrecorded.keep(db, [FailedWebhook(large, "no")] * 5, now=NOW, due=True)
         assert len(unrecorded.due(db, limit=100)) == 2

@@ -8,10 +8,12 @@ from reconciler.ledger.storage import postgresql, postgresql_schema
 from reconciler.location import PostgresUrl
 
 PATIENCE_S = 5.0
+_MAKING_S = 60.0
+"""Others may make them at the same time."""
 
 
 def make_tables(url: PostgresUrl) -> None:
     """Make the tables, if there are none yet. Those of an earlier version stay. Raises LedgerUnavailable."""
-    with closing(postgresql.connect(url.value, patience_s=PATIENCE_S)) as db:
+    with closing(postgresql.connect(url.value, patience_s=_MAKING_S)) as db:
         if not postgresql_schema.applied(db):
             postgresql_schema.upgrade(db)

@@ -74,7 +74,7 @@ class PostgresDatabase(Database):
             raise
 
     def commit(self) -> None:
-        if self.conn.info.transaction_status == TransactionStatus.INERROR:
+        if self.in_transaction and self.conn.info.transaction_status == TransactionStatus.INERROR:
             raise errors.InFailedSqlTransaction("a statement has failed, and the transaction was to go on")
         # The number after the commit: whoever sees it grow must see the change.
         self.execute("COMMIT; SELECT nextval('changes')")

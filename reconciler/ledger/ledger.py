@@ -1,7 +1,7 @@
 """The ledger's face: everything that a service does with its ledger, as named operations.
 
-No operation shows a connection or a type of SQLite's: another store can provide the same operations. Only the
-constructor is about SQLite. Commands and the dashboard, which open the ledger for a moment, use `ledger.beside`.
+No operation shows a connection or a type of a database's. Commands and the dashboard, which open the ledger for a
+moment, use `ledger.beside`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import Downtime
 from reconciler.ledger.coverage.operations import CoverageOperations, WatchlistOperations
 from reconciler.ledger.listener import Committed
+from reconciler.ledger.location import Location
 from reconciler.ledger.queue.operations import QueueOperations
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording import trying

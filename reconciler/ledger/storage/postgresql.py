@@ -95,7 +95,7 @@ class PostgresDatabase(Database):
             raise
 
     def commit(self) -> None:
-        if self.conn.info.transaction_status == TransactionStatus.INERROR:
+        if self.in_transaction and self.conn.info.transaction_status == TransactionStatus.INERROR:
             raise errors.InFailedSqlTransaction("a statement has failed, and the transaction was to go on")
         if not self._has_written:
             self.execute("COMMIT")

@@ -283,21 +283,20 @@ async def test_a_change_that_goes_on_after_a_failed_statement_loses_nothing_sile
     assert opened.values().keys() == expected
 
 
-@pytest.mark.parametrize("when", ["before", "in a batch"])
+@pytest.mark.parametrize("when", ["before", "in a batch", "before its commit"])
 async def test_a_lost_connection_fails_everything_that_waits(tmp_path: Path, when: str) -> None:
-    def end(db: Database) -> None:
+    def end(_: object) -> None:
         with closing(connect(location)) as other:
-            other.execute("SELECT pg_terminate_backend(?)", (process,))
-        put("x-lost")(db)
+            other.execute("SELECT pg_terminate_backend(?, 10000)", (process,))
 
     with ledger_location("postgresql", tmp_path) as location:
         one = Open(location)
         process = one.db.execute("SELECT pg_backend_pid()").fetchone()[0]
-        changes = [put("x1"), end, put("x2")]
+        changes = [put("x1"), put("x2")]
         if when == "before":
-            with closing(connect(location)) as other:
-                other.execute("SELECT pg_terminate_backend(?)", (process,))
-            changes.remove(end)
+            end(None)
+        else:
+            changes.insert(1 if when == "in a batch" else 2, end)
         came = await asyncio.gather(*(one.writer.run(change) for change in changes), return_exceptions=True)
         assert [type(error) for error in came] == [LedgerUnavailable] * len(changes)
         with pytest.raises(LedgerUnavailable):

@@ -20,7 +20,9 @@ from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import Sql
 
 WRITER_LOCK = 0x676C7265
-"""The advisory lock of whoever writes. SQLite has one writer at a time, and the ledger's changes rely on that."""
+"""The advisory lock of whoever writes. SQLite has one writer at a time, and the ledger's changes rely on that.
+Ledgers in other schemas of the database have locks of their own.
+"""
 ABANDONED_S = 10
 """A transaction whose client says nothing for so long is ended by the server: it keeps the others from writing."""
 SHORTEST_WAIT_MS = 1
@@ -57,7 +59,7 @@ class PostgresDatabase(Database):
     def begin(self) -> None:
         self.execute("BEGIN")
         try:
-            self.execute("SELECT pg_advisory_xact_lock(?)", (WRITER_LOCK,))
+            self.execute("SELECT pg_advisory_xact_lock(?, hashtext(current_schema()))", (WRITER_LOCK,))
         except BaseException:
             if self.in_transaction:
                 self.rollback()

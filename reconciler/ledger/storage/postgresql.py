@@ -91,15 +91,19 @@ class PostgresDatabase(Database):
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> Rows:
         made = [for_psycopg(_own(sql), row) for row in rows]
         cursor = self.conn.cursor()
-        if made:
+        if len(made) == 1:
+            _run(lambda: cursor.execute(*made[0]))
+        elif made:
             _run(lambda: cursor.executemany(made[0][0], [values for _, values in made]))
         return cast(Rows, cursor)
 
     def query_each(self, sql: str, rows: Iterable[Parameters], /) -> Iterator[list[Any]]:
         made = [for_psycopg(_own(sql), row) for row in rows]
+        cursor = self.conn.cursor()
         if not made:
             return iter(())
-        cursor = self.conn.cursor()
+        if len(made) == 1:
+            return iter([_run(lambda: cursor.execute(*made[0])).fetchall()])
         _run(lambda: cursor.executemany(made[0][0], [values for _, values in made], returning=True))
         return (each.fetchall() for each in cursor.results())
 

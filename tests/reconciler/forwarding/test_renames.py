@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from reconciler.events import times
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.forwarding.doubts import doubts
 from reconciler.forwarding.filters import routes
+from reconciler.ledger.location import Location
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.resend import ResendRequest, find
@@ -66,8 +66,8 @@ class Book:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    with closing(connect(tmp_path / "ledger.db")) as opened:
+def db(ledger_at: Location) -> Iterator[Database]:
+    with closing(connect(ledger_at)) as opened:
         yield opened
 
 

@@ -27,7 +27,7 @@ def deny_reads(db: Database, table: str | None = None) -> None:
     if table is not None:
         change = f'GRANT USAGE ON SCHEMA "{schema}" TO PUBLIC; GRANT SELECT {on} TO PUBLIC;'
         change += f'GRANT SELECT ON changes TO PUBLIC; REVOKE SELECT ON "{table}" FROM PUBLIC;'
-    db.execute(f"BEGIN READ WRITE; {change} COMMIT; SET ROLE {NOBODY}")
+    db.execute(f"RESET ROLE; BEGIN READ WRITE; {change} COMMIT; SET ROLE {NOBODY}")
 
 
 def allow_reads(db: Database) -> None:

@@ -131,9 +131,11 @@ class PostgresDatabase(Database):
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> Rows:
         made = [for_psycopg(for_postgresql(sql), row) for row in rows]
         cursor = self.conn.cursor()
-        if made:
+        if len(made) == 1:  # no pipeline: that would be two more round trips
+            self._run(lambda: cursor.execute(*made[0]))
+        elif made:
             self._run(lambda: cursor.executemany(made[0][0], [values for _, values in made]))
-            self._has_written = True
+        self._has_written |= bool(made)
         return cast(Rows, cursor)
 
     def query_each(self, sql: str, rows: Iterable[Parameters], /) -> Iterator[list[Any]]:
@@ -141,6 +143,8 @@ class PostgresDatabase(Database):
         if not made:
             return iter(())
         cursor = self.conn.cursor()
+        if len(made) == 1:
+            return iter([self._run(lambda: cursor.execute(*made[0])).fetchall()])
         self._run(lambda: cursor.executemany(made[0][0], [values for _, values in made], returning=True))
         return (each.fetchall() for each in cursor.results())
 

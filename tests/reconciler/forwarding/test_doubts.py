@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,20 +16,21 @@ from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.search import index_step
+from reconciler.location import Location
 from tests.conftest import PATH, MakeService
 
 NOW = times.now()
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
+def db(ledger_at: Location) -> Iterator[Database]:
     """A ledger that has heard of project 7, and of an event of a kind that we don't know."""
     body = {"object_kind": "epic", "project": {"id": 7, "path_with_namespace": "heard/of"}, "action": "promote"}
     told = webhook_sighting(
         body, payload="{}", source="webhook:default", source_id="1", event_uuid=None, seen_at=NOW, headers={},
         project_ids={},
     )  # fmt: skip
-    with closing(connect(tmp_path / "ledger.db")) as db:
+    with closing(connect(ledger_at)) as db:
         with transaction(db):
             record(db, [told], now=NOW)
             index_step(db)

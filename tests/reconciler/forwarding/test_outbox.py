@@ -331,6 +331,7 @@ class TestTrouble:
 
     def test_what_the_ledger_does_not_take_changes_nothing(self, world: World) -> None:
         prepared = world.run(world.forwarder.prepare([destination("single", 3)]))
+        world.wait(MOMENT_S)
         world.deny_writes()
         with pytest.raises(LedgerError):
             world.run(world.forwarder.apply(prepared))

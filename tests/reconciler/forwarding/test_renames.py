@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import browse
 from reconciler.ledger.views.browse import Filter
+from reconciler.location import Location
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
 from tests.conftest import EVENTS_ONLY, PATH, PROJECT, MakeService, at_gitlab, to_consumer
@@ -66,8 +66,8 @@ class Book:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    with closing(connect(tmp_path / "ledger.db")) as opened:
+def db(ledger_at: Location) -> Iterator[Database]:
+    with closing(connect(ledger_at)) as opened:
         yield opened
 
 

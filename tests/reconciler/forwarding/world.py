@@ -112,6 +112,9 @@ class World:
         self.not_before: dict[Key, float] = {}
         self.failed_at: dict[Key, float] = {}
         self.open_since: dict[Key, float] = {}
+        self.lane_of: dict[Key, str] = {}
+        self.waiting: defaultdict[str, defaultdict[str, dict[int, str]]]
+        """The open deliveries of each destination's lanes, in order, with their states."""
         self.in_flight: set[Key] = set()
         self.halved: set[Key] = set()
         """Those of a batch that was rejected: they are sent again at once, in its turn."""
@@ -260,10 +263,14 @@ class World:
         """After every commit: which deliveries are open since when, and which wait for how long."""
         now = self.loop.time()
         rows = self.monitor.execute(
-            "SELECT x.name, d.event_id, d.state, d.attempts, d.pause_ms FROM deliveries d JOIN destinations x "
-            f"ON x.id = d.destination_id WHERE d.{OPEN}"
+            "SELECT x.name, d.event_id, d.lane, d.state, d.attempts, d.pause_ms FROM deliveries d "
+            f"JOIN destinations x ON x.id = d.destination_id WHERE d.{OPEN} ORDER BY d.event_id"
         ).fetchall()
-        found = {(name, event_id): rest for name, event_id, *rest in rows}
+        found = {(name, event_id): rest for name, event_id, _, *rest in rows}
+        self.lane_of |= {(name, event_id): lane for name, event_id, lane, *_ in rows}
+        self.waiting = defaultdict(lambda: defaultdict(dict))
+        for name, event_id, lane, state, *_ in rows:
+            self.waiting[name][lane][event_id] = state
         self.answered &= found.keys()
         self.open_since = {key: self.open_since.get(key, now) for key in found}
         for key, (state, attempts, pause) in found.items():
@@ -313,38 +320,30 @@ class World:
                     self.may_send[key] = True
                     self.failed_at[key] = self.loop.time()
 
-    def lane_of(self, key: Key) -> str:
-        sql = """
-            SELECT lane FROM deliveries JOIN destinations x ON x.id = destination_id
-             WHERE x.name = ? AND event_id = ?
-        """
-        lane: str = self.monitor.execute(sql, key).fetchone()[0]
-        return lane
-
     def check_start(self, key: Key, before: list[Key], batch: list[Key]) -> None:
         """What must hold of a message of a batch. `before` are those in front of it."""
         name, event_id = key
-        lane = self.lane_of(key)
+        lane = self.lane_of[key]
         now = self.loop.time()
-        heads = self.heads(name)
         assert self.may_send[key], f"{key} goes out twice without a reason"
-        assert not [other for other in self.in_flight if other[0] == name and self.lane_of(other) == lane], (
+        assert not [other for other in self.in_flight if other[0] == name and self.lane_of[other] == lane], (
             f"{key} goes out while another of its lane is under way"
         )
         done = {*before, *(self.answered if key in self.halved else ())}
-        earlier = [one for one in self.waiting_in(name, lane) if one < event_id and (name, one) not in done]
+        earlier = [one for one in self.waiting[name][lane] if one < event_id and (name, one) not in done]
         assert all(self.open_since[name, one] >= now for one in earlier), f"{key} goes out before {earlier}"
         assert now >= self.not_before.get(key, 0) - 0.002, f"{key} was hurried"
         if name == "slow":
             assert self.slow_sent_at < 0 or now - self.slow_sent_at >= 1 / RATE - 0.0011, "a rate was not kept"
             self.slow_sent_at = now
+        heads = {one: next(iter(events.items())) for one, events in self.waiting[name].items() if events}
         ready = {
             one for one, (ident, state) in heads.items() if state == "pending" and (name, ident) not in self.in_flight
         }
         if max(self.read_trouble, self.write_trouble) + 2 > now:
             ready = set()  # who can't be read, or noted, rests for a second
-        lanes_of_batch = {self.lane_of(one) for one in batch}
-        if key in self.halved or lane in {self.lane_of(one) for one in before}:
+        lanes_of_batch = {self.lane_of[one] for one in batch}
+        if key in self.halved or lane in {self.lane_of[one] for one in before}:
             return  # its lane's turn was counted
         waiting = self.overtaken[name]
         for gone in waiting.keys() - (ready - lanes_of_batch):
@@ -352,22 +351,6 @@ class World:
         for other in ready - lanes_of_batch:
             waiting[other][lane] += 1
             assert waiting[other][lane] <= 2, f"{name}: {other} waits while {lane} has turn after turn"
-
-    def waiting_in(self, name: str, lane: str) -> list[int]:
-        """The open deliveries of a lane."""
-        sql = f"""
-            SELECT event_id FROM deliveries JOIN destinations x ON x.id = destination_id
-             WHERE x.name = ? AND lane = ? AND {OPEN}
-        """
-        return [ident for (ident,) in self.monitor.execute(sql, [name, lane])]
-
-    def heads(self, name: str) -> dict[str, tuple[int, str]]:
-        """The heads of a destination's lanes, found without the table of lanes."""
-        sql = f"""
-            SELECT lane, event_id, state FROM deliveries JOIN destinations x ON x.id = destination_id
-             WHERE x.name = ? AND {OPEN} ORDER BY event_id DESC
-        """
-        return {lane: (ident, state) for lane, ident, state in self.monitor.execute(sql, [name])}
 
     def is_well(self, name: str) -> bool:
         """Whether nothing keeps a destination's deliveries: they go out at once."""

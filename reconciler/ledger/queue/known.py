@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from reconciler.events.webhooks import KIND_OF
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import Sql, filled_in
-from reconciler.ledger.views.words import Term, fts5, tsquery
+from reconciler.ledger.storage.sql import filled_in
+from reconciler.ledger.views.words import FIND, Term, asked_for
 
 PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
@@ -21,10 +21,7 @@ PROJECT_OF_PATH = """coalesce(
     (SELECT id FROM projects WHERE path = ? COLLATE nocase LIMIT 1),
     (SELECT project_id FROM former_paths WHERE path = ? LIMIT 1))"""
 """GitLab's paths ignore case, and redirect from the former path of a renamed project."""
-HEARD = filled_in(
-    "SELECT EXISTS (SELECT 1 FROM search WHERE {})",
-    Sql("search MATCH :fts5", postgresql="document @@ CAST(:tsquery AS tsquery)"),
-)
+HEARD = filled_in("SELECT EXISTS ({})", FIND)
 
 
 def projects(db: Database) -> list[tuple[int, str | None]]:
@@ -69,7 +66,7 @@ def heard(db: Database, words: Iterable[str]) -> set[str]:
 def _heard(db: Database, word: str) -> bool:
     asked = [Term(word.replace("\0", " "), "kind", is_beginning=False)]
     try:
-        return bool(db.execute(HEARD, {"fts5": fts5(asked), "tsquery": tsquery(asked)}).fetchone()[0])
+        return bool(db.execute(HEARD, asked_for(asked, before=1 << 62, limit=1)).fetchone()[0])
     except sqlite3.Error:
         return False
 

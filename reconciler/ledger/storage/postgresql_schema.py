@@ -132,7 +132,7 @@ CREATE TABLE lanes (
 CREATE INDEX lanes_ready ON lanes (destination_id, turn) WHERE due_at IS NULL;
 CREATE INDEX lanes_waiting ON lanes (destination_id, due_at) WHERE due_at IS NOT NULL;
 CREATE TABLE search (event_id INTEGER PRIMARY KEY, document tsvector NOT NULL);
-CREATE INDEX search_words ON search USING gin (document);
+CREATE INDEX search_words ON search USING gin (document) WITH (fastupdate = off);
 CREATE TABLE coverage (
     project_id INTEGER NOT NULL,
     source TEXT NOT NULL,

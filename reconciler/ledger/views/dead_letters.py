@@ -10,17 +10,23 @@ from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.views.browse import Filter
 
 _JOIN = Sql("CROSS JOIN", postgresql="JOIN")
+# OFFSET 0: event by event. PostgreSQL would read all events from the newest on if it took dead letters for frequent.
+_EVENTS = Sql(
+    "CROSS JOIN events e ON e.id = d.event_id",
+    postgresql="JOIN LATERAL (SELECT * FROM events WHERE id = d.event_id OFFSET 0) e ON true",
+)
 _LETTER = filled_in(
     """
     SELECT e.id, x.name AS destination, e.happened_at, s.project_path, e.kind, s.action, s.title,
            d.attempts + 0 AS attempts, d.finished_at AS dead_since, d.last_status, d.last_error
       FROM destinations x
       {0} deliveries d ON d.destination_id = x.id AND d.state = 'dead'
-      {0} events e ON e.id = d.event_id
+      {1}
       {0} sightings s ON s.id = e.sighting_id
      WHERE e.merged_into IS NULL
     """,
     _JOIN,
+    _EVENTS,
 )
 _OF_EVENT = filled_in("{} AND d.event_id = ? ORDER BY x.name", _LETTER)
 ATTEMPTS = """

@@ -19,7 +19,7 @@ from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.browse import LIST
-from reconciler.ledger.views.words import COLUMNS, fts5, terms, tsquery, tsvector
+from reconciler.ledger.views.words import COLUMNS, FIND, asked_for, terms, tsvector
 
 EVENTS_A_STEP = 300
 _MOST_COMMITS = 50
@@ -34,11 +34,6 @@ _EVENTS = """
 """
 _INSERT = f"INSERT INTO search (rowid, {', '.join(COLUMNS)}) VALUES (:id, {', '.join(f':{c}' for c in COLUMNS)})"
 _INSERT_DOCUMENT = "INSERT INTO search (event_id, document) VALUES (:id, CAST(:document AS tsvector))"
-FIND = filled_in(
-    "SELECT {0} FROM search WHERE {1} AND {0} < :before ORDER BY {0} DESC LIMIT :limit",
-    _ID,
-    Sql("search MATCH :fts5", postgresql="document @@ CAST(:tsquery AS tsquery)"),
-)
 
 
 class Indexed(msgspec.Struct, frozen=True):
@@ -112,7 +107,7 @@ def matching(db: Database, words: str, *, before: int, limit: int) -> list[int]:
     asked = terms(words)
     if not asked:
         return []
-    found = db.execute(FIND, {"fts5": fts5(asked), "tsquery": tsquery(asked), "before": before, "limit": limit})
+    found = db.execute(FIND, asked_for(asked, before=before, limit=limit))
     return [ident for (ident,) in found]
 
 

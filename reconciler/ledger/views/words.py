@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
+from reconciler.ledger.storage.sql import Sql
+
 COLUMNS = ("kind", "project", "author", "branch", "commits", "object", "title")
 
 _FIELDS = {
@@ -32,6 +34,26 @@ _ACCENT = re.compile("[\u0300-\u036f]")
 _WORD_CHARS = 400
 _FIELD_CHARS, _FIELD_WORDS = 20_000, 2000
 _QUERY_WORDS = 50
+
+# PostgreSQL can't know how often a beginning of words occurs, and would often read the whole table from its end. So
+# it looks at the latest events first, where a frequent word is found often enough. Rarer ones are looked up in the
+# index of words; the subquery hides the words from the planner, which takes them for rare then.
+FIND = Sql(
+    "SELECT rowid FROM search WHERE search MATCH :fts5 AND rowid < :before ORDER BY rowid DESC LIMIT :limit",
+    postgresql="""
+    WITH latest AS MATERIALIZED (
+        SELECT event_id
+          FROM (SELECT * FROM search WHERE event_id < :before ORDER BY event_id DESC LIMIT 10000) recent
+         WHERE document @@ CAST(:tsquery AS tsquery) ORDER BY event_id DESC LIMIT :limit
+    ), every AS MATERIALIZED (
+        SELECT event_id FROM search
+         WHERE document @@ (SELECT CAST(:tsquery AS tsquery)) AND event_id < :before
+           AND (SELECT count(*) FROM latest) < :limit
+    )
+    SELECT event_id FROM latest UNION SELECT event_id FROM every ORDER BY event_id DESC LIMIT :limit
+    """,
+)
+"""The newest events that match (see `asked_for`)."""
 
 
 class Term(NamedTuple):
@@ -59,6 +81,11 @@ def terms(typed: str) -> list[Term]:
         elif re.search(r"\w", word):
             found.append(Term(word, column))
     return found
+
+
+def asked_for(found: list[Term], *, before: int, limit: int) -> dict[str, str | int]:
+    """What FIND is to find: at most `limit` events with ids below `before`."""
+    return {"fts5": fts5(found), "tsquery": tsquery(found), "before": before, "limit": limit}
 
 
 def fts5(found: list[Term]) -> str:

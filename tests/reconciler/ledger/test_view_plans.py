@@ -15,6 +15,7 @@ from reconciler.events.times import DAY, HOUR, Millis
 from reconciler.ledger import alerts
 from reconciler.ledger.coverage import hooks, intervals, source_state, unreadable, watched
 from reconciler.ledger.coverage.watched import Name
+from reconciler.ledger.queue import known
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
@@ -35,7 +36,7 @@ FILL = f"""
     INSERT INTO sightings (id, event_id, source, source_id, key, happened_at, precision, seen_at, kind, action,
                            project_id, payload_sha, headers, payload)
     SELECT id, id, 'webhook:default', id, 'note:' || id, happened_at, 'gitlab_time', recorded_at, kind, 'open',
-           project_id, id, '{{}}', '{{}}' FROM events;
+           project_id, id, '{{}}', repeat('x', 1000) FROM events;
     INSERT INTO search (event_id, document)
     SELECT id, format('''kind:%s'':1 ''object:issue/%s'':1', kind, id)::tsvector FROM events
      WHERE id <= {EVENTS} - 10;
@@ -80,14 +81,17 @@ ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "events of a path": (lambda db: browse.newest(db, Filter(project="group/7"), limit=50), {"events_by_project"}),
     "events of a kind": (lambda db: browse.newest(db, Filter(kind="release"), limit=50), {"events_by_kind"}),
     "events of a time": (lambda db: browse.newest(db, Filter(until=RECENT), limit=50), {"events_by_time"}),
+    "events of a source": (lambda db: browse.newest(db, Filter(source="webhook"), limit=50), {"sightings_by_event"}),
     "new events": (lambda db: browse.after(db, Filter(), event_id=EVENTS - 9), {"events_pkey"}),
     "an event": (lambda db: browse.show(db, 900), {"events_pkey", "sightings_by_event", "deliveries_pkey"}),
     "its attempts": (lambda db: dead_letters.attempts(db, 900), {"attempts_by_event"}),
     "dead letters": (lambda db: dead_letters.dead_letters(db, Filter(), destination="to 1", limit=50),
                      {"deliveries_dead"}),
-    "dead letters of an event": (lambda db: dead_letters.dead_letters_of(db, 400), {"deliveries_pkey"}),
+    "dead letters of an event": (lambda db: dead_letters.dead_letters_of(db, 400), {"events_pkey"}),
     "a rare word": (lambda db: search.find(db, "#4711", before=EVENTS, limit=50), {"search_words"}),
     "a rare beginning": (lambda db: search.find(db, "kind:rel", before=EVENTS, limit=50), {"search_words"}),
+    "a word anywhere": (lambda db: search.find(db, "rele", before=EVENTS, limit=50), {"search_words"}),
+    "whether a kind was heard of": (lambda db: known.heard(db, ["unheard"]), {"search_words"}),
     "a frequent word": (lambda db: search.find(db, "kind:note", before=EVENTS, limit=50), {"search_pkey"}),
     "indexing": (search.index_step, {"search_pkey", "events_pkey"}),
     "hours": (lambda db: overview.hours(db, since=RECENT), {"events_by_time", "sightings_pkey"}),
@@ -109,7 +113,7 @@ ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "understood": (lambda db: unreadable.clear(db, 7, "issues", ["1", "2"]), {"unreadable_pkey"}),
     "pruning": (prune_step, {"events_pkey", "attempts_pkey", "runs_pkey", "unreadable_by_time"}),
 }  # fmt: skip
-SMALL = {"projects", "destinations", "alerts", "meta", "former_paths", "downtimes"}
+SMALL = {"projects", "watched", "destinations", "alerts", "meta", "former_paths", "downtimes"}
 
 
 @pytest.fixture(scope="module")
@@ -129,15 +133,15 @@ def steps(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("what", ASKED)
 def test_it_is_found_by_an_index(db: Any, what: str) -> None:
     ask, wanted = ASKED[what]
-    db.conn = asked = Watched(db.conn)
-    try:
-        with transaction(db):
+    with transaction(db):
+        db.conn = asked = Watched(db.conn)
+        try:
             ask(db)
-            statements = [one for one in asked.asked if one[0].split()[0] in ("SELECT", "WITH", "UPDATE", "DELETE")]
-            plans = [asked._conn.execute("EXPLAIN (FORMAT JSON) " + sql, values) for sql, values in statements]
-            found = [step for plan in plans for step in steps(plan.fetchone()[0][0]["Plan"])]
-    finally:
-        db.conn = asked._conn
+        finally:
+            db.conn = asked._conn
+        statements = [one for one in asked.asked if one[0].split()[0] in ("SELECT", "WITH", "UPDATE", "DELETE")]
+        plans = [db.conn.execute("EXPLAIN (FORMAT JSON) " + sql, values) for sql, values in statements]
+        found = [step for plan in plans for step in steps(plan.fetchone()[0][0]["Plan"])]
     scanned = {step["Relation Name"] for step in found if step["Node Type"] == "Seq Scan"} - SMALL
     assert scanned == set(), json.dumps(found, indent=1)
     assert wanted <= {step.get("Index Name") for step in found}, json.dumps(found, indent=1)

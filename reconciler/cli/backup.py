@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from reconciler.cli.common import DEFAULT_CONFIG, ConfigOption, JsonOption, err, fail, out, print_json, read_config
-from reconciler.cli.resend import YesOption
+from reconciler.cli.replaying import YesOption
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import Copy
 

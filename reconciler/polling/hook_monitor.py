@@ -20,7 +20,7 @@ from reconciler.sources.source import Project
 
 TEST_PAUSE = HOUR
 TESTS, A_MINUTE_S = 5, 60.0
-"""GitLab makes at most so many tests a minute for all webhooks of a project. One more is answered as if it were over
+"""GitLab makes at most this many tests a minute for all webhooks of a project. One more is answered as if it were over
 the rate limit, and then every other request would wait.
 """
 NOT_TAKEN = 422

@@ -20,7 +20,7 @@ from reconciler.ledger.views.unknowns import Known
 from reconciler.metrics.collectors import state
 from reconciler.polling.knowledge import asked, missed
 
-LOOK_S = 5.0
+CHECK_INTERVAL_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -67,16 +67,16 @@ class Alerting:
             found += await self._not_known(config, now)
         except (LedgerError, sqlite3.Error) as error:
             self._ledger.report_damage(error)
-            return LOOK_S
+            return CHECK_INTERVAL_S
         if self._ledger.alerts.changes(found):
             try:
                 texts = await self._ledger.alerts.note(found, now)
             except LedgerError:  # the writer has logged it
-                return LOOK_S
+                return CHECK_INTERVAL_S
             for text in texts:
                 log.warning("alert", text=text)
         lasting = [one.since + hold[one.subject] - now for one in found if one.subject in hold and one.only_lasts]
-        return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
+        return min([CHECK_INTERVAL_S, *(max(pause, 50) / 1000 for pause in lasting)])
 
     async def _not_known(self, config: Config, now: Millis) -> list[Condition]:
         """Conditions about what can't be read from GitLab, and about gaps that soon can't be closed any more. Without

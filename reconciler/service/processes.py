@@ -36,7 +36,7 @@ LATE_S = 5.0
 """A parent that was held up for so long (stopped, or paused with its container) has heard nobody meanwhile."""
 RELOAD_PATIENCE_S = 10.0
 NOTIFY_S = 10.0
-LOOK_S = 1.0
+CHECK_INTERVAL_S = 1.0
 RECEIVER, WORKER = "receiver", "worker"
 
 log = structlog.get_logger(__name__)
@@ -162,7 +162,7 @@ class _Parent:
         """The seconds until something is to be done even if nothing happens."""
         now = time.monotonic()
         waits = [one.start_at - now for one in self._processes.values() if not (one.pid or self._stopping)]
-        return max(0.0, min([LOOK_S, *waits]))
+        return max(0.0, min([CHECK_INTERVAL_S, *waits]))
 
     def _on_signal(self) -> None:
         for number in self._signals.recv(4096):
@@ -234,7 +234,7 @@ class _Parent:
         """Do what is due."""
         self._reap()  # a signal that finds the wakeup descriptor full is not told
         now = time.monotonic()
-        was_late, self._looked_at = now - self._looked_at > LOOK_S + LATE_S, now
+        was_late, self._looked_at = now - self._looked_at > CHECK_INTERVAL_S + LATE_S, now
         if self._reloading is not None and now >= self._reloading:
             self._reloading = None
             self._send(WORKER, signal.SIGHUP)

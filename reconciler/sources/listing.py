@@ -58,8 +58,8 @@ class Listing(Generic[ShapeT]):
     name: str
     shape: type[ShapeT]
     keeps_for: Millis = FOREVER
-    builds_later = False
-    once_a_version = False
+    rebuilds_lazily = False
+    once_per_version = False
     """Whether a record is skipped if this version of it was read before: for records that cost requests of their
     own."""
 
@@ -192,11 +192,12 @@ class Listing(Generic[ShapeT]):
         if not part.start <= (times.parse(record.raw.get("updated_at")) or part.start) < part.end:
             return False
         return (
-            not self.once_a_version or self._read_from.get(self._version(project, record.raw), part.end) > part.start
+            not self.once_per_version
+            or self._read_from.get(self._version(project, record.raw), part.end) > part.start
         )
 
     def _remember(self, raws: Sequence[Json], project: Project, part: Interval) -> None:
-        for raw in raws if self.once_a_version else ():
+        for raw in raws if self.once_per_version else ():
             version = self._version(project, raw)
             self._read_from[version] = min(part.start, self._read_from.pop(version, part.start))
         while len(self._read_from) > REMEMBERED:

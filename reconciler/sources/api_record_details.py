@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.events import times
+from reconciler.events.api_record_sighting import record_kind
 from reconciler.events.fields import dig, text
-from reconciler.events.record_sighting import record_kind
 from reconciler.events.times import MINUTE
 from reconciler.reconstruct import SourceData
 from reconciler.sources import answers

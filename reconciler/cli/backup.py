@@ -47,7 +47,7 @@ def restore(
     """
     loaded = read_config(config)
     found = copying.inspect(source)
-    err.print(f"{source} is intact: {_words(found)}.")
+    err.print(f"{source} is intact: {_summary(found)}.")
     if not yes and not typer.confirm(f"Replace {loaded.ledger.path} with it?", err=True):
         fail("nothing was changed")
     restored, aside = copying.restore(source, loaded.ledger.path)
@@ -60,10 +60,10 @@ def _report(copy: Copy, what: str, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(copy))
     else:
-        out.print(f"{what}: {_words(copy)}.")
+        out.print(f"{what}: {_summary(copy)}.")
 
 
-def _words(copy: Copy) -> str:
+def _summary(copy: Copy) -> str:
     newest = "none" if copy.newest is None else copy.newest[:19].replace("T", " ")
     events = f"{copy.events:,} events, the newest from {newest}"
     return f"{events}, {copy.undelivered:,} pending deliveries, {copy.bytes:,} bytes"

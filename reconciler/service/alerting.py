@@ -1,4 +1,4 @@
-"""Looks for conditions that need an alert. Each is reported once when it opens and once when it is over."""
+"""Checks for conditions that need an alert. Each is reported once when it opens and once when it is over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class Alerting:
-    """Reports alerts. `look` requests a look at once."""
+    """Reports alerts. `check_soon` requests a check at once."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Alerting:
         self._known = known
         self._ledger = ledger
         self._reading: list[Condition] | None = None
-        """The last known conditions about reading GitLab; None before the first look."""
+        """The last known conditions about reading GitLab; None before the first check."""
         self._wanted = asyncio.Event()
 
-    def look(self) -> None:
+    def check_soon(self) -> None:
         """Something happened that may need an alert."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Look repeatedly. Never ends."""
+        """Check repeatedly. Never ends."""
         while True:
             self._wanted.clear()
             pause = await self._review()
@@ -57,7 +57,7 @@ class Alerting:
                 continue
 
     async def _review(self) -> float:
-        """Look, and report changes. Returns the seconds until the next look."""
+        """Check, and report changes. Returns the seconds until the next check."""
         now, config = times.now(), self._config()
         hold = {one.name: one.breaker.recovery_hold for one in config.destinations}
         found = self._ledger.alerts.destination_conditions(hold=hold, now=now)

@@ -34,7 +34,7 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
     except (ServiceError, LedgerError, SourceError) as error:
         return _tell(str(error), FAILED)
     except sqlite3.Error as error:
-        # Loaded already where it is raised.
+        # It is already loaded if it was raised.
         from reconciler.ledger.storage.connection import explain, is_trouble
 
         if not is_trouble(error):

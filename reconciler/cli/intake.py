@@ -163,7 +163,7 @@ def _listing(found: Sequence[UnrecordedRow]) -> Listing:
 
 
 def _wait(db: SqliteDatabase, asked: set[int]) -> int:
-    """Wait until the service has tried them all. Returns how many it has not."""
+    """Wait until the service has tried them all. Returns how many are left."""
     deadline = time.monotonic() + PATIENCE_S
     while (left := len(asked & unrecorded.idents(db, due=True))) and time.monotonic() < deadline:
         time.sleep(CHECK_INTERVAL_S)

@@ -140,9 +140,9 @@ class Outbox:
             more = await self._queue.pull_back(self.destination_id, longest=longest, now=now)
 
     def _turn(self) -> float:
-        """Start all attempts that may start now. Returns the seconds to wait before the next look.
+        """Start all attempts that may start now. Returns the seconds to wait before the next check.
 
-        `now` is read once: what becomes due meanwhile is left to the next look.
+        `now` is read once: what becomes due later is left to the next check.
         """
         now = self._clock()
         while not (self._paused or self._is_gone) and (room := self._breaker.room):

@@ -50,7 +50,7 @@ class Schedule:
         self._projects = projects
         self._activity = activity
         self._coverage = ledger.coverage
-        self._looked_at: Millis | None = None
+        self._checked_at: Millis | None = None
         self._groups_read_at: Millis | None = None
         self._groups: asyncio.Task[None] | None = None
         self._waiting: list[int | str] = []
@@ -60,7 +60,7 @@ class Schedule:
     async def catch_up(self) -> None:
         """After a start: poll every project, as many at a time as the config allows."""
         await self._projects.begin()
-        self._looked_at = times.now()
+        self._checked_at = times.now()
         self._groups = asyncio.create_task(self._read_groups())
         # Groups' webhook logs first: they have GitLab's own bodies. But a group that hangs must not delay projects.
         await asyncio.wait({self._groups}, timeout=GROUPS_PATIENCE_S)
@@ -122,18 +122,18 @@ class Schedule:
         return chosen
 
     async def _active(self, names: list[int | str]) -> list[int | str]:
-        """The projects in which something has happened since the last look, as far as a few requests show, and those
+        """The projects in which something has happened since the last check, as far as a few requests show, and those
         from which a webhook has reported something.
         """
         now = times.now()
         # Not later than now: the wall clock may have been set back since.
-        since = Millis(min(self._looked_at or now, now) - self._config.overlap - self._config.grace_period)
+        since = Millis(min(self._checked_at or now, now) - self._config.overlap - self._config.grace_period)
         try:
             async with asyncio.timeout(self._config.interval / 1000):
                 active = await in_thread(lambda: self._activity.since(since))
         except Stopped:
             return []
-        except Exception as error:  # whatever it is; the next look goes back to where this one began
+        except Exception as error:  # any error: the next check goes back to where this one began
             is_expected = isinstance(error, (SourceError, TimeoutError))
             log.warning(
                 "can't tell which projects are active",
@@ -141,7 +141,7 @@ class Schedule:
                 exc_info=None if is_expected else error,
             )
             return []
-        self._looked_at = now
+        self._checked_at = now
         active |= self._coverage.reported_since(since)
         return [name for name in names if self._projects.id_of(name) in active]
 

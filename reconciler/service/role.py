@@ -1,5 +1,5 @@
-"""What a process of the service is, and what it shares with the others: a socket to the parent, a pipe to the worker,
-and memory in which the receiver counts.
+"""The role of a process of the service, and what it shares with the others: a socket to the parent, a pipe to the
+worker, and memory in which the receiver counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reconciler.service.receiver_counts import ReceiverCounts
 
 
 class Said(Enum):
-    """What a process tells its parent, as one byte."""
+    """What a process reports to its parent, as one byte."""
 
     READY = b"R"
     ALIVE = b"A"

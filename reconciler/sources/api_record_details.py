@@ -27,7 +27,7 @@ ACTIONS: dict[str, str] = {
 """A webhook's action for each `action_name` of a record."""
 
 REOPENED_AFTER = times.Millis(2 * MINUTE)
-"""An object that is `opened` so long after its creation was reopened: the API says `opened` for both
+"""An object that is `opened` this long after its creation was reopened: the API says `opened` for both
 (docs/gitlab.md, "The Events API")."""
 
 

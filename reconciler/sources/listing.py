@@ -25,7 +25,7 @@ from reconciler.sources.webhook_payload import explain, listed_record, to_webhoo
 SLICE = Millis(31 * DAY)
 """The longest window that is read at once: GitLab's offset paging ends at 50,000 records."""
 RECENT = Millis(DAY)
-"""A part that ends so recently is asked for without an end: records that change meanwhile would shift the pages."""
+"""A part that ended less long ago is requested without an end: records that change now would shift the pages."""
 
 UNAUTHORISED, NOT_FOUND = 401, 404
 FAILURES = 3

@@ -1,10 +1,10 @@
 """The Events API: `GET /projects/:id/events`.
 
-Its ways, all from docs/gitlab.md, "The Events API": `after` and `before` are whole days in the server's time zone,
-and both are excluded; records come newest first by id; a page may be short or empty without being the last; there are
-no totals above 10,000 records. So a long window is read in slices of whole days, which join without gaps. Because the
-server's time zone is not known, a day is added at both ends of the window, and records outside the window are dropped
-by their time.
+Its peculiarities, all from docs/gitlab.md, "The Events API": `after` and `before` are whole days in the server's
+time zone, and both are excluded; records come newest first by id; a page may be short or empty without being the
+last; there are no totals above 10,000 records. So a long window is read in slices of whole days, which join without
+gaps. Because the server's time zone is not known, a day is added at both ends of the window, and records outside the
+window are dropped by their time.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.intake import Appender, ReceivedWebhook
 
 PATH = "/webhooks/gitlab"
-NAMED = 5
+MAX_HOOKS_NAMED = 5
 """At most this many hooks are named in an answer."""
 MAX_WAITING = 10_000
 """How many webhooks may wait for their commit before more are rejected."""
@@ -135,8 +135,8 @@ class WebhookEndpoint:
 
 def named(hooks: Iterable[str], between: str = ", ") -> str:
     """The first few hooks, for someone who has configured a wrong URL. Not all of them, because anyone can ask."""
-    first = list(itertools.islice(hooks, NAMED + 1))
-    return between.join(first[:NAMED]) + (f"{between}…" if len(first) > NAMED else "")
+    first = list(itertools.islice(hooks, MAX_HOOKS_NAMED + 1))
+    return between.join(first[:MAX_HOOKS_NAMED]) + (f"{between}…" if len(first) > MAX_HOOKS_NAMED else "")
 
 
 def _ignore() -> None:

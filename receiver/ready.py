@@ -10,7 +10,7 @@ GOOD_FOR_S = 1.0
 
 
 class SharedCheck:
-    """Shares one check among all requests that come meanwhile or within the next second. An error is shared too."""
+    """Shares one check among all requests that arrive during it or within the next second. An error is shared too."""
 
     def __init__(self, check: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.monotonic) -> None:
         self._check = check

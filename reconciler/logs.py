@@ -30,7 +30,7 @@ FEW = 5
 """A list of so few is not cut, but what is in it."""
 TRACEBACK_LENGTH = 16_000
 LINE_BYTES = 4096
-"""At most so many in a line of JSON: several processes share a pipe, where a longer write would mix with theirs
+"""At most this many in a line of JSON: several processes share a pipe, where a longer write would mix with theirs
 (PIPE_BUF, on Linux).
 """
 

@@ -11,7 +11,7 @@ from reconciler.config.models import Trigger
 from reconciler.events.kinds import MIRRORED, UNMIRRORED
 from reconciler.events.webhooks import KIND_OF, WEBHOOKS, Webhook, kind_of
 from reconciler.simulator.hooks import TRIGGERS as SIMULATED
-from reconciler.sources.settings import GROUP_ONLY
+from reconciler.sources.hook_settings import GROUP_ONLY
 from tests.reconciler.events.test_webhooks import BODIES, IN_PROJECT, OF_NO_PROJECT
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from reconciler.cli.common import (
     print_json,
     read_config,
 )
-from reconciler.cli.resend import YesOption
+from reconciler.cli.replaying import YesOption
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import Copy
 
@@ -57,7 +57,7 @@ def restore(
     """
     path = ledger_file(read_config(config), DUMP)
     found = copying.inspect(source)
-    err.print(f"{source} is intact: {_words(found)}.")
+    err.print(f"{source} is intact: {_summary(found)}.")
     if not yes and not typer.confirm(f"Replace {path} with it?", err=True):
         fail("nothing was changed")
     restored, aside = copying.restore(source, path)
@@ -70,10 +70,10 @@ def _report(copy: Copy, what: str, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(copy))
     else:
-        out.print(f"{what}: {_words(copy)}.")
+        out.print(f"{what}: {_summary(copy)}.")
 
 
-def _words(copy: Copy) -> str:
+def _summary(copy: Copy) -> str:
     newest = "none" if copy.newest is None else copy.newest[:19].replace("T", " ")
     events = f"{copy.events:,} events, the newest from {newest}"
     return f"{events}, {copy.undelivered:,} pending deliveries, {copy.bytes:,} bytes"

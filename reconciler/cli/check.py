@@ -28,11 +28,11 @@ from reconciler.cli.weak_secrets import MAKE_A_KEY, weaknesses
 from reconciler.config.building import CLOSE_PATIENCE_S
 from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.guessing import SHORTEST_KEY, guessable_key
 from reconciler.config.models import Config
+from reconciler.config.weak_secrets import SHORTEST_KEY, guessable_key
 from reconciler.events import times
 from reconciler.events.texts import without_credentials
-from reconciler.forwarding.doubts import doubts
+from reconciler.forwarding.filter_doubts import doubts
 from reconciler.forwarding.kind import Kind
 from reconciler.ledger import beside
 from reconciler.ledger.coverage import downtime, runs, source_state
@@ -44,8 +44,8 @@ from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.groups import projects_below
+from reconciler.sources.hook_settings import restrictions, unsigned
 from reconciler.sources.hooks import Hook, Hooks
-from reconciler.sources.settings import restrictions, unsigned
 
 PATIENCE_S = 10.0
 """Upper bound for a destination, even if its `timeout` is longer."""

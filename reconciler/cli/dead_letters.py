@@ -24,11 +24,11 @@ from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
 from reconciler.cli.filter_hints import filter_hints, print_no_match
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
-from reconciler.cli.resend import RateOption, YesOption, resend
+from reconciler.cli.replaying import RateOption, YesOption, replay_events
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
 from reconciler.ledger.queue import deliveries
-from reconciler.ledger.queue.resend import ResendRequest
+from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import dead_letters
@@ -143,8 +143,10 @@ def replay(
     if not (event_ids or every or destination or project or kind or since or until):
         fail("say which dead letters: give IDs, --destination, --project, --kind, --from and --to, or --all", USAGE)
     loaded = read_config(config)
-    wanted = ResendRequest(filter=_filter(project, kind, since, until), dead_letters_only=True)
-    resend(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
+    wanted = ReplayRequest(filter=_filter(project, kind, since, until), dead_letters_only=True)
+    replay_events(
+        loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json
+    )
 
 
 def _filter(project: str | None, kind: str | None, since: str | None, until: str | None) -> Filter:

@@ -27,7 +27,7 @@ from reconciler.cli.common import (
 from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.moments import FromOption, ToOption, time_range
 from reconciler.cli.rendering import Rendered, Renderer, print_request
-from reconciler.cli.resend import YesOption
+from reconciler.cli.replaying import YesOption
 from reconciler.cli.tables import Listing
 from reconciler.cli.trial import send_trial
 from reconciler.config.destination_kinds import find_kind

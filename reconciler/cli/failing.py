@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from reconciler.cli.common import FAILED, USAGE, Failed, json_text, say
-from reconciler.cli.output import OutputFailed, give_up
+from reconciler.cli.output import OutputFailed, discard_pending
 from reconciler.config.mistakes import ConfigError, Mistake
 from reconciler.events.texts import safe_json, without_credentials
 from reconciler.ledger.errors import LedgerError, LedgerVersion
@@ -34,7 +34,7 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
     except (ServiceError, LedgerError, SourceError) as error:
         return _tell(str(error), FAILED)
     except sqlite3.Error as error:
-        # Loaded already where it is raised.
+        # It is already loaded if it was raised.
         from reconciler.ledger.storage.connection import explain, is_trouble
 
         if not is_trouble(error):
@@ -45,7 +45,7 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
     except KeyboardInterrupt:
         return _tell("interrupted", FAILED)
     except OutputFailed as error:
-        give_up()
+        discard_pending()
         return _tell(str(error), FAILED)
     except _ClickException as error:
         return _usage(error)

@@ -31,26 +31,26 @@ def _projects(db: Database, project: int | str | None) -> Iterator[str]:
     if project is None or known.has_project(db, project):
         return
     paths = [path for _, path in known.projects(db) if path is not None]
-    yield _said("project", str(project), meant(str(project), paths))
+    yield _hint("project", str(project), meant(str(project), paths))
 
 
 def _kinds(db: Database, kind: str | None) -> Iterator[str]:
     if kind is not None and not known.has_kind(db, kind):
-        yield _said("kind", kind, likely_kind(kind))
+        yield _hint("kind", kind, likely_kind(kind))
 
 
 def _sources(db: Database, source: str | None) -> Iterator[str]:
     if source is not None:
         names = known.sources(db)
         if not any(name == source or name.startswith(f"{source}:") for name in names):
-            yield _said("source", source, meant(source, names))
+            yield _hint("source", source, meant(source, names))
 
 
 def _destinations(db: Database, name: str | None) -> Iterator[str]:
     names = [one.name for one in destinations.destination_states(db)]
     if name is not None and name not in names:
-        yield _said("destination", name, meant(name, names))
+        yield _hint("destination", name, meant(name, names))
 
 
-def _said(what: str, word: str, near: str | None) -> str:
+def _hint(what: str, word: str, near: str | None) -> str:
     return f"no {what} {word!r} in the ledger" + ("" if near is None else f": did you mean {near!r}?")

@@ -41,8 +41,8 @@ from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.polling.threads import in_thread
 from reconciler.sources.errors import SourceError
 from reconciler.sources.hook_log import Delivery
+from reconciler.sources.hook_settings import TRIGGERS, restrictions
 from reconciler.sources.hooks import Hook
-from reconciler.sources.settings import TRIGGERS, restrictions
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import typer
 from reconciler.cli.common import DEFAULT_CONFIG, USAGE, fail, out
 from reconciler.cli.schema import schema_text
 
-SAMPLE_TOKEN = "change-me"  # noqa: S105 - a place holder, replaced by a random one
+SAMPLE_TOKEN = "change-me"  # noqa: S105 - a placeholder that a random token replaces
 
 
 def init(

@@ -34,7 +34,7 @@ from reconciler.ledger.storage.served import is_served
 from reconciler.ledger.views.backlog import backlog
 
 PATIENCE_S = 30.0
-LOOK_S = 0.05
+CHECK_INTERVAL_S = 0.05
 
 app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 
@@ -163,10 +163,10 @@ def _listing(found: Sequence[UnrecordedRow]) -> Listing:
 
 
 def _wait(db: Database, asked: set[int]) -> int:
-    """Wait until the service has tried them all. Returns how many it has not."""
+    """Wait until the service has tried them all. Returns how many are left."""
     deadline = time.monotonic() + PATIENCE_S
     while (left := len(asked & unrecorded.idents(db, due=True))) and time.monotonic() < deadline:
-        time.sleep(LOOK_S)
+        time.sleep(CHECK_INTERVAL_S)
     return left
 
 

@@ -26,7 +26,7 @@ def output_failures() -> Iterator[None]:
     before = sys.stdout
     try:
         raw = _Raw(before.fileno(), "w", closefd=False)
-    except io.UnsupportedOperation:  # it is no file: somebody else keeps what is printed
+    except io.UnsupportedOperation:  # not a real file: something captures the output
         yield
         return
     before.flush()
@@ -39,8 +39,8 @@ def output_failures() -> Iterator[None]:
         sys.stdout = before
 
 
-def give_up() -> None:
-    """Let what was not printed go: Python would try once more as it ends, and complain."""
+def discard_pending() -> None:
+    """Discard what could not be written: Python would try again at exit, and complain."""
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
 
 
@@ -51,5 +51,5 @@ class _Raw(io.FileIO):
         except BrokenPipeError:
             raise
         except OSError as error:
-            why = "it is closed" if error.errno == errno.EBADF else error.strerror  # so `common` left it
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror
             raise OutputFailed(error.errno, why) from error

@@ -15,7 +15,7 @@ from reconciler.ledger.upkeep.reloads import Reload, last_reload
 from reconciler.ledger.views.receiving import running_here
 
 PATIENCE_S = 60.0
-LOOK_S = 0.05
+CHECK_INTERVAL_S = 0.05
 
 
 def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -64,7 +64,7 @@ def _outcome(path: Path, before: Reload, deadline: float) -> str | None:
         while (done := last_reload(db)).number == before.number:
             if time.monotonic() > deadline:
                 return _late()
-            time.sleep(LOOK_S)
+            time.sleep(CHECK_INTERVAL_S)
     return _refused(done.error)
 
 
@@ -77,7 +77,7 @@ def _receiver_outcome(path: Path, before: Receiver, deadline: float) -> str | No
             return _refused(found[0].error)
         if time.monotonic() > deadline:
             return _late()
-        time.sleep(LOOK_S)
+        time.sleep(CHECK_INTERVAL_S)
 
 
 def _refused(error: str | None) -> str | None:

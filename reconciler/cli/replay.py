@@ -17,8 +17,8 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventsArgument
 from reconciler.cli.moments import FromOption, ToOption, time_range
-from reconciler.cli.resend import RateOption, YesOption, resend
-from reconciler.ledger.queue.resend import ResendRequest
+from reconciler.cli.replaying import RateOption, YesOption, replay_events
+from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.views.browse import Filter
 
 
@@ -46,8 +46,10 @@ def replay(
         fail("say which events: give IDs, --from and --to, or --dead-letters", USAGE)
     loaded = read_config(config)
     start, end = time_range(since, until)
-    wanted = ResendRequest(
+    wanted = ReplayRequest(
         filter=Filter(project=project_name(project), kind=kind, since=start, until=end),
         dead_letters_only=dead,
     )
-    resend(loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json)
+    replay_events(
+        loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json
+    )

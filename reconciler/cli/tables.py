@@ -18,7 +18,7 @@ GAP = 2
 PATH = "project"
 """The column whose texts say most at their end."""
 NARROWEST = 8
-"""A text is cut to so much before a column is left out."""
+"""A text is cut to this many characters before a column is left out."""
 
 
 class Listing:
@@ -75,7 +75,7 @@ class Listing:
             widths.pop(spare.pop(), None)
 
     def _fitted(self, widths: dict[str, int], room: int) -> dict[str, int]:
-        """Widths of which the widest text was cut, again and again, as far as need be."""
+        """Column widths after the widest text was shortened, repeatedly, until the table fits."""
         fitted = dict(widths)
         least = {name: min(width, max(NARROWEST, cell_len(name))) for name, width in widths.items()}
         while (over := _total(fitted) - room) > 0:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.cli.init import SAMPLE_TOKEN
-from reconciler.config.guessing import SHORTEST_KEY, SHORTEST_TOKEN, guessable, guessable_key
 from reconciler.config.models import HookConfig
+from reconciler.config.weak_secrets import SHORTEST_KEY, SHORTEST_TOKEN, guessable, guessable_key
 
 MAKE_A_TOKEN = "`openssl rand -hex 20`"  # noqa: S105 - a command
 MAKE_A_KEY = "`echo whsec_$(openssl rand -base64 32)`"

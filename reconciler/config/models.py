@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from reconciler.config import agreement
+from reconciler.config import uniqueness
 from reconciler.config.basics import (
     CaFile,
     FileToWrite,
@@ -23,9 +23,9 @@ from reconciler.config.basics import (
 )
 from reconciler.config.destinations import DestinationEntry
 from reconciler.config.gitlab_names import GroupName, ProjectName
-from reconciler.config.guessing import SHORTEST_TOKEN, guessable
 from reconciler.config.mistakes import Misplaced
 from reconciler.config.units import Duration, Size
+from reconciler.config.weak_secrets import SHORTEST_TOKEN, guessable
 from reconciler.location import Location, PostgresUrl
 
 SourceName = Literal[
@@ -302,16 +302,16 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
         found = [
-            *agreement.twice(("receiver", "hooks"), [hook.name for hook in self.receiver.hooks], ("name",)),
-            *agreement.twice(("destinations",), [one.name for one in self.destinations], ("name",)),
-            *agreement.twice(("projects",), [entry.project for entry in self.projects]),
-            *agreement.twice(("groups",), self.groups),
-            *agreement.ports(
+            *uniqueness.twice(("receiver", "hooks"), [hook.name for hook in self.receiver.hooks], ("name",)),
+            *uniqueness.twice(("destinations",), [one.name for one in self.destinations], ("name",)),
+            *uniqueness.twice(("projects",), [entry.project for entry in self.projects]),
+            *uniqueness.twice(("groups",), self.groups),
+            *uniqueness.ports(
                 receiver=(self.receiver.host, self.receiver.port),
                 admin=(self.admin.host, self.admin.port),
                 metrics=(self.metrics.host, self.metrics.port),
             ),
-            *agreement.files(self.ledger.location, [getattr(one, "path", None) for one in self.destinations]),
+            *uniqueness.files(self.ledger.location, [getattr(one, "path", None) for one in self.destinations]),
         ]
         if found:
             raise Misplaced(*found)

@@ -1,1 +1,1 @@
-"""The dashboard: shows the ledger, and resends events. Rendered on the server, live by htmx."""
+"""The dashboard: shows the ledger, and replays events. Rendered on the server, live by htmx."""

@@ -15,7 +15,7 @@ from reconciler.ledger.storage.connection import explain, look_at
 from reconciler.ledger.views.browse import Filter, after
 from reconciler.location import Location
 
-LOOK_S = 0.5
+CHECK_INTERVAL_S = 0.5
 ALIVE_EVERY = 30
 """Looks between two keep-alive lines, which stop proxies from closing a quiet stream."""
 MOST_LISTENERS = 50
@@ -71,7 +71,7 @@ class Stream:
                 if looks % ALIVE_EVERY == 0:
                     yield ": alive\n\n"
                 try:
-                    await asyncio.wait_for(self._stopped.wait(), LOOK_S)
+                    await asyncio.wait_for(self._stopped.wait(), CHECK_INTERVAL_S)
                 except TimeoutError:
                     continue
         finally:

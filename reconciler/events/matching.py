@@ -1,7 +1,9 @@
 """The matching rule: which sightings of one key are the same event.
 
 The answer depends only on the set of sightings, not on the order of their arrival: `group` is a pure function of
-that set. `pairing` matches sightings that are close in time.
+that set. `pairing` matches sightings that are close in time. `group` defines the rule, and tests compare with it.
+The ledger does not call it: it uses `History` and `pair`, so that it need not load a whole key (see
+`ledger.recording.neighbourhood`).
 
 The history of a key can go on for years without a gap as wide as its tolerance: a bot edits a page once a minute. So
 it is cut into segments that are matched separately, and a new sighting costs only the segments around it:

@@ -35,8 +35,8 @@ _PAIR = 1 << 50
 """The score of a pair, in milliseconds: more than the distances of all pairs together."""
 
 
-class Report(msgspec.Struct):
-    """One source's report of one event: a sighting with its identical repeats."""
+class DistinctReport(msgspec.Struct):
+    """One source's report of one event: a sighting, together with its byte-identical repeats."""
 
     time: Millis
     precision: Precision
@@ -52,7 +52,7 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
         by_source.setdefault(sighting.source, []).append(sighting)
     waiting = [_without_repeats(of_source) for of_source in by_source.values()]
     waiting.sort(key=lambda t: (t[0].precision.tolerance, t[0].members[0].source))
-    events: list[Report] = []
+    events: list[DistinctReport] = []
     while waiting:
         of_source = _next_source(events, waiting)
         waiting.remove(of_source)
@@ -60,7 +60,7 @@ def pair(ordered: Sequence[Seen]) -> list[list[Seen]]:
     return [event.members for event in events]
 
 
-def _next_source(events: list[Report], waiting: list[list[Report]]) -> list[Report]:
+def _next_source(events: list[DistinctReport], waiting: list[list[DistinctReport]]) -> list[DistinctReport]:
     """The source to join next: the most precise one; among equals the one closest to the events so far.
 
     Two webhooks with different bytes are two events. If the one that fits badly were joined first, it could be
@@ -72,32 +72,32 @@ def _next_source(events: list[Report], waiting: list[list[Report]]) -> list[Repo
     return min(equals, key=lambda one: _misfit(events, one))  # the first of equals: they are in order
 
 
-def _misfit(events: list[Report], reports: list[Report]) -> float:
+def _misfit(events: list[DistinctReport], reports: list[DistinctReport]) -> float:
     """The average distance of the pairs that joining would make; infinite if it would make none."""
     pairs = best_pairing(events, reports)
     distances = [_distance(events[event], reports[report]) or 0 for event, report in pairs]
     return sum(distances) / len(distances) if distances else float("inf")
 
 
-def _without_repeats(sightings: Sequence[Seen]) -> list[Report]:
+def _without_repeats(sightings: Sequence[Seen]) -> list[DistinctReport]:
     """Fold one source's sightings, given in order of time, into reports: byte-identical repeats share one."""
-    reports: list[Report] = []
-    latest: dict[str, Report] = {}
+    reports: list[DistinctReport] = []
+    latest: dict[str, DistinctReport] = {}
     for sighting in sightings:
         first = latest.get(sighting.payload_sha)
         if first is not None and sighting.time - first.time <= sighting.precision.repeat_window:
             first.members.append(sighting)
             continue
         webhook_sha = sighting.payload_sha if sighting.source.startswith("webhook:") else None
-        report = Report(sighting.time, sighting.precision, [sighting], webhook_sha)
+        report = DistinctReport(sighting.time, sighting.precision, [sighting], webhook_sha)
         latest[sighting.payload_sha] = report
         reports.append(report)
     return reports
 
 
-def _join(events: list[Report], reports: list[Report]) -> list[Report]:
+def _join(events: list[DistinctReport], reports: list[DistinctReport]) -> list[DistinctReport]:
     """Join one source's reports to the events so far. An unpaired report is an event of its own."""
-    joined = [Report(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
+    joined = [DistinctReport(e.time, e.precision, list(e.members), e.webhook_sha) for e in events]
     pairs = best_pairing(events, reports)
     for event, report in pairs:
         joined[event].members.extend(reports[report].members)
@@ -108,7 +108,7 @@ def _join(events: list[Report], reports: list[Report]) -> list[Report]:
     return joined
 
 
-def best_pairing(left: Sequence[Report], right: Sequence[Report]) -> list[tuple[int, int]]:
+def best_pairing(left: Sequence[DistinctReport], right: Sequence[DistinctReport]) -> list[tuple[int, int]]:
     """Find the pairing with the most pairs, and among those the least total distance in time.
 
     Both sides are sorted by time. Returns pairs of indices. The cost is the length of a side times the number of
@@ -146,7 +146,7 @@ def best_pairing(left: Sequence[Report], right: Sequence[Report]) -> list[tuple[
     return pairing
 
 
-def _greedy_pairs(left: Sequence[Report], right: Sequence[Report]) -> int:
+def _greedy_pairs(left: Sequence[DistinctReport], right: Sequence[DistinctReport]) -> int:
     """The number of pairs if each report takes the earliest free partner. Usually that is the best number."""
     pairs = i = j = 0
     while i < len(left) and j < len(right):
@@ -159,7 +159,7 @@ def _greedy_pairs(left: Sequence[Report], right: Sequence[Report]) -> int:
     return pairs
 
 
-def _distance(left: Report, right: Report) -> Millis | None:
+def _distance(left: DistinctReport, right: DistinctReport) -> Millis | None:
     """How far apart two reports are in time; None if they can't be one event."""
     if left.webhook_sha and right.webhook_sha and left.webhook_sha != right.webhook_sha:
         return None

@@ -1,7 +1,7 @@
 """Decides which addresses may be connected to: public ones, and those that the config allows.
 
 A host's name is resolved here, each address is checked, and the connection is made to an address that was
-checked (see `transport`). So nothing is gained by changing the address of a name in between (DNS rebinding).
+checked (see `transport`). So changing a name's address between check and connection gains nothing (DNS rebinding).
 """
 
 from __future__ import annotations

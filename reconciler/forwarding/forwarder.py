@@ -17,7 +17,7 @@ from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.filters import Test, make_filter
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind
-from reconciler.forwarding.outbox import LOOK_S, Outbox
+from reconciler.forwarding.outbox import CHECK_INTERVAL_S, Outbox
 from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ledger import Ledger
@@ -118,7 +118,7 @@ class Forwarder:
                 if state.id in self._running:
                     self._running[state.id].outbox.look_again(state)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(CHECK_INTERVAL_S):
                     await self._look.wait()
 
     def opened(self, deliveries: Iterable[Opened]) -> None:

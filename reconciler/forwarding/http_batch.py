@@ -24,7 +24,7 @@ CONTENT_TYPES: dict[BatchFormat, str] = {
     "ndjson": "application/x-ndjson",
 }
 KEPT_HEADERS = ("User-Agent", "X-Reconciler-Test")
-"""The headers of the first event that say something about the whole batch."""
+"""The first event's headers that hold for the whole batch."""
 
 
 class HttpBatch(Batch):

@@ -1,7 +1,7 @@
 """Which of a destination's lanes are next.
 
 Only the names of lanes are read ahead. What is sent is read when it is the lane's turn: another process may have
-changed the ledger meanwhile.
+changed the ledger since.
 """
 
 from __future__ import annotations

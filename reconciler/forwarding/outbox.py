@@ -29,7 +29,7 @@ from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.deliveries import Ready
 from reconciler.ledger.queue.destinations import DestinationState
 
-LOOK_S = LOOK / 1000
+CHECK_INTERVAL_S = LOOK / 1000
 MOST_BYTES = 4 * 1024 * 1024
 """Roughly how much payload is read at once, and how much a batch has, unless a single event is larger."""
 
@@ -140,16 +140,16 @@ class Outbox:
             more = await self._queue.pull_back(self.destination_id, longest=longest, now=now)
 
     def _turn(self) -> float:
-        """Start all attempts that may start now. Returns the seconds to wait before the next look.
+        """Start all attempts that may start now. Returns the seconds to wait before the next check.
 
-        `now` is read once: what becomes due meanwhile is left to the next look.
+        `now` is read once: what becomes due later is left to the next check.
         """
         now = self._clock()
         while not (self._paused or self._is_gone) and (room := self._breaker.room):
             pause = max(self._breaker.wait(now), self._rate.wait(now)) or self._start_some(room, now)
             if pause:
-                return min(pause / 1000, LOOK_S)
-        return LOOK_S
+                return min(pause / 1000, CHECK_INTERVAL_S)
+        return CHECK_INTERVAL_S
 
     def _start_some(self, room: int, now: Millis) -> Millis:
         """Start as many attempts as there is room for, or one batch. Returns how long to wait if nothing is due."""

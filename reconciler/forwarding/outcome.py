@@ -100,7 +100,7 @@ def classify_message_error(
 ) -> Outcome:
     """Classify an error that prevented the message: the destination was not asked, so this says nothing about it.
 
-    A transform that fails for an event would fail at every attempt: a dead letter, to be resent once the transform
+    A transform that fails for an event would fail at every attempt: a dead letter, to be replayed once the transform
     is fixed. Any other error is a bug in this program that a later version may fix, so it is retried.
     """
     if isinstance(error, TransformFailed):

@@ -21,20 +21,21 @@ async def reach(host: str, port: int, *, addresses: Sequence[str] = (), tls: ssl
 
     Raises Unreachable.
     """
-    where, why = f"{bracketed(host)}:{port}", Unreachable("it has no address")
+    target = f"{bracketed(host)}:{port}"
+    failure = Unreachable("the name resolved to no address")
     for address in addresses or (host,):
         try:
             _, writer = await asyncio.open_connection(
                 address, port, ssl=tls, server_hostname=None if tls is None else host
             )
         except (OSError, UnicodeError) as error:
-            why = Unreachable(f"{where}: {_words(error)}")
+            failure = Unreachable(f"{target}: {_explanation(error)}")
             continue
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):  # an error while closing does not matter
             await asyncio.wait_for(writer.wait_closed(), CLOSE_PATIENCE_S)
-        return f"{where} answers" + ("" if tls is None else ", its certificate is valid")
-    raise why
+        return f"{target} accepts connections" + ("" if tls is None else ", its certificate is valid")
+    raise failure
 
 
 def bracketed(host: str) -> str:
@@ -42,7 +43,7 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _words(error: OSError | UnicodeError) -> str:
+def _explanation(error: OSError | UnicodeError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = "" if "ostname" in error.verify_message else "; `tls.ca_file` names a private CA"
         return f"its certificate is not trusted: {error.verify_message}{advice}"

@@ -35,9 +35,9 @@ async def sent_in_parts(
     round rejects is sent again in halves, until the rejected messages are alone. After a failure that may pass, no
     halves are sent, and nothing of the lanes that failed: these messages get NOT_SENT.
 
-    No other round begins when `is_late`: the outcomes of those that were sent are to be noted. So does no part when
-    `is_stopping`, or when the task is cancelled and there are answers already. What is left gets NOT_SENT. If there
-    are no answers, the cancellation is raised.
+    No other round begins once `is_late`, so that the outcomes of what was sent are recorded. No other part begins
+    once `is_stopping`, or when the task is cancelled and there are answers already. What is left gets NOT_SENT.
+    If there are no answers, the cancellation is raised.
     """
     parts = _Parts(messages, target, halve=halve)
     while not is_stopping() and (part := parts.next(is_late=is_late)):

@@ -1,4 +1,4 @@
-"""The interface of whoever is notified of attempts."""
+"""The interface for observers of attempts."""
 
 from __future__ import annotations
 

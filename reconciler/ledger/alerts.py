@@ -106,7 +106,7 @@ def _dead_letters(db: Database, one: DestinationState) -> list[Condition]:
     if not count:
         return []
     letters = f"{count} dead letter{'s' if count > 1 else ''}"
-    text = f"{one.name} has {letters}: `dead-letters list` shows them, `dead-letters replay` resends them"
+    text = f"{one.name} has {letters}: `dead-letters list` shows them, `dead-letters replay` sends them again"
     return [Condition("dead_letters", one.name, times.from_iso(since), text)]
 
 

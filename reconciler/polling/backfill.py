@@ -71,8 +71,8 @@ class Backfill:
     ) -> ProjectReport:
         """Read the part of a range that is not covered; without a range, every gap that can still be closed.
 
-        `begin` is called with the project's path and the number of milliseconds to read. What goes wrong is in the
-        report, and the other sources are read all the same. Raises nothing but Stopped.
+        `begin` is called with the project's path and the number of milliseconds to read. Errors are in the
+        report, and the other sources are still read. Raises nothing but Stopped.
         """
         report = ProjectReport(str(name))
         try:

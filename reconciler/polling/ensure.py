@@ -11,7 +11,7 @@ from reconciler.config.models import HookConfig
 from reconciler.polling.reconciling import Reconciling
 from reconciler.polling.threads import in_thread
 from reconciler.sources.errors import SourceError, Stopped
-from reconciler.sources.settings import Difference, differences, restrictions, settings, unsigned
+from reconciler.sources.hook_settings import Difference, differences, restrictions, settings, unsigned
 from reconciler.sources.source import Project
 
 

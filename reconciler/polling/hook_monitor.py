@@ -20,8 +20,8 @@ from reconciler.sources.source import Project
 
 TEST_PAUSE = HOUR
 TESTS, A_MINUTE_S = 5, 60.0
-"""GitLab makes at most so many tests a minute for all webhooks of a project. One more is answered as if it were over
-the rate limit, and then every other request would wait.
+"""GitLab makes at most this many tests a minute for all webhooks of a project. One more is answered as if it were
+over the rate limit, and then every other request would wait.
 """
 NOT_TAKEN = 422
 """GitLab's answer if a test was not answered with 2xx, and if it made none."""

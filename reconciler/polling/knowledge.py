@@ -15,7 +15,7 @@ from reconciler.ledger.coverage.source_state import switched_off
 from reconciler.ledger.storage.connection import look_at
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.unknowns import Asked, Known, unknowns
-from reconciler.polling.schedule import expected, pause
+from reconciler.polling.schedule import expected, longest_poll_interval
 from reconciler.polling.watchlist import names
 from reconciler.sources.table import keeps
 
@@ -29,13 +29,13 @@ def asked(config: Config, now: Millis) -> Asked:
         url=config.gitlab.url,
         has_token=config.gitlab.token is not None,
         names=names(config),
-        late=Millis(now - 2 * pause(config)),
+        late=Millis(now - 2 * longest_poll_interval(config)),
     )
 
 
 def missed(config: Config, now: Millis) -> Missed:
     """Since when something must have failed to have missed two polls."""
-    return Missed(Millis(now - 2 * config.reconcile.interval), Millis(now - 2 * pause(config)))
+    return Missed(Millis(now - 2 * config.reconcile.interval), Millis(now - 2 * longest_poll_interval(config)))
 
 
 def look(db: Database, config: Config, now: Millis) -> Known:

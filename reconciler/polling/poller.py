@@ -232,5 +232,5 @@ class Poller:
         try:
             await self._coverage.note_poll(int(project_id), text, at)
         except Exception as also:  # whatever it is, the poll has ended all the same
-            foreseen = isinstance(also, LedgerError)
-            log.warning("the end of a poll can't be noted", error=str(also), exc_info=None if foreseen else also)
+            is_expected = isinstance(also, LedgerError)
+            log.warning("the end of a poll can't be noted", error=str(also), exc_info=None if is_expected else also)

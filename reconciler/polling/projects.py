@@ -105,10 +105,10 @@ class Projects:
                 return
             except Exception as error:  # whatever it is, the other groups are read
                 self.unread[group] = error
-                foreseen = isinstance(error, (SourceError, LedgerError))
+                is_expected = isinstance(error, (SourceError, LedgerError))
                 log.log(
-                    logging.ERROR if isinstance(error, GitLabRefused) or not foreseen else logging.WARNING,
-                    "a group can't be read", group=group, error=str(error), exc_info=None if foreseen else error,
+                    logging.ERROR if isinstance(error, GitLabRefused) or not is_expected else logging.WARNING,
+                    "a group can't be read", group=group, error=str(error), exc_info=None if is_expected else error,
                 )  # fmt: skip
                 await self.watchlist.failed(Name("group", str(group)), error)
             else:

@@ -17,26 +17,26 @@ from reconciler.polling.threads import in_thread
 from reconciler.sources.activity import Activity
 from reconciler.sources.errors import NoHook, SourceError, Stopped, SwitchedOff
 
-FEW = 20
-"""Up to so many projects are all polled in every interval. With more, GitLab is asked first which are active."""
+POLL_ALL_UP_TO = 20
+"""Up to this many projects are all polled in every interval. With more, GitLab is asked first which are active."""
 
 GROUPS_PATIENCE_S = 60.0
 """How long the first polls wait for the groups to be read."""
 SHOWN = 20
-"""At most so many names are in one line of the log."""
+"""At most this many names are in one line of the log."""
 
 log = structlog.get_logger(__name__)
 
 
-def pause(config: Config) -> Millis:
+def longest_poll_interval(config: Config) -> Millis:
     """The longest time between two polls of a project. If there are many, quiet ones wait for their turn."""
-    many = bool(config.groups) or len(config.projects) > FEW
+    many = bool(config.groups) or len(config.projects) > POLL_ALL_UP_TO
     return max(config.reconcile.interval, config.reconcile.full_poll_interval) if many else config.reconcile.interval
 
 
 def expected(config: Config, now: Millis) -> Millis:
     """Up to when a service that works as it should has read every project."""
-    return Millis(now - config.reconcile.grace_period - 2 * pause(config))
+    return Millis(now - config.reconcile.grace_period - 2 * longest_poll_interval(config))
 
 
 class Schedule:
@@ -50,7 +50,7 @@ class Schedule:
         self._projects = projects
         self._activity = activity
         self._coverage = ledger.coverage
-        self._looked_at: Millis | None = None
+        self._checked_at: Millis | None = None
         self._groups_read_at: Millis | None = None
         self._groups: asyncio.Task[None] | None = None
         self._waiting: list[int | str] = []
@@ -60,7 +60,7 @@ class Schedule:
     async def catch_up(self) -> None:
         """After a start: poll every project, as many at a time as the config allows."""
         await self._projects.begin()
-        self._looked_at = times.now()
+        self._checked_at = times.now()
         self._groups = asyncio.create_task(self._read_groups())
         # Groups' webhook logs first: they have GitLab's own bodies. But a group that hangs must not delay projects.
         await asyncio.wait({self._groups}, timeout=GROUPS_PATIENCE_S)
@@ -70,7 +70,7 @@ class Schedule:
         groups, sources = [*self._projects.unread], self._sources_not_read()
         if failed or groups or sources:
             log.warning(
-                "could not catch up with GitLab: something could not be read, and is tried again",
+                "could not catch up with GitLab: something could not be read, and will be retried",
                 projects=len(names),
                 projects_not_read=len(failed),
                 named=[*failed, *groups, *sources][:SHOWN],
@@ -104,44 +104,44 @@ class Schedule:
         every project has its turn once per full poll.
         """
         names = self._projects.names
-        if len(names) <= FEW:
+        if len(names) <= POLL_ALL_UP_TO:
             return names
         active = await self._active(names)
         share = -(-len(names) * self._config.interval // self._config.full_poll_interval)
-        return [*active, *self._next(names, share, but=active)]
+        return [*active, *self._next(names, share, exclude=active)]
 
-    def _next(self, names: list[int | str], share: int, *, but: Iterable[int | str]) -> list[int | str]:
+    def _next(self, names: list[int | str], share: int, *, exclude: Iterable[int | str]) -> list[int | str]:
         """The next projects of the full poll. An active one has had its turn."""
-        there, had = set(names), set(but)
-        self._waiting = [name for name in self._waiting if name in there and name not in had]
+        current, excluded = set(names), set(exclude)
+        self._waiting = [name for name in self._waiting if name in current and name not in excluded]
         chosen, self._waiting = self._waiting[:share], self._waiting[share:]
         if len(chosen) < share:  # a new full poll begins
-            self._waiting = [name for name in names if name not in had and name not in set(chosen)]
+            self._waiting = [name for name in names if name not in excluded and name not in set(chosen)]
             more = share - len(chosen)
             chosen, self._waiting = chosen + self._waiting[:more], self._waiting[more:]
         return chosen
 
     async def _active(self, names: list[int | str]) -> list[int | str]:
-        """The projects in which something has happened since the last look, as far as a few requests show, and those
+        """The projects in which something has happened since the last check, as far as a few requests show, and those
         from which a webhook has reported something.
         """
         now = times.now()
         # Not later than now: the wall clock may have been set back since.
-        since = Millis(min(self._looked_at or now, now) - self._config.overlap - self._config.grace_period)
+        since = Millis(min(self._checked_at or now, now) - self._config.overlap - self._config.grace_period)
         try:
             async with asyncio.timeout(self._config.interval / 1000):
                 active = await in_thread(lambda: self._activity.since(since))
         except Stopped:
             return []
-        except Exception as error:  # whatever it is; the next look goes back to where this one began
-            foreseen = isinstance(error, (SourceError, TimeoutError))
+        except Exception as error:  # any error: the next check goes back to where this one began
+            is_expected = isinstance(error, (SourceError, TimeoutError))
             log.warning(
-                "GitLab does not say which projects are active",
+                "can't tell which projects are active",
                 error=str(error) or "it takes too long",
-                exc_info=None if foreseen else error,
+                exc_info=None if is_expected else error,
             )
             return []
-        self._looked_at = now
+        self._checked_at = now
         active |= self._coverage.reported_since(since)
         return [name for name in names if self._projects.id_of(name) in active]
 

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Run a blocking call in a new thread. A stop need not wait for it: it only makes requests to GitLab."""
+    """Run a blocking call in a new thread. A stop does not wait for it: it only makes requests to GitLab."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

@@ -128,7 +128,7 @@ class WindowReader:
         building = _Building(project, source, counts)
 
         async def record(batch: Sequence[Sighting]) -> int:
-            if source.builds_later:
+            if source.rebuilds_lazily:
                 batch = await self._built(building, batch)
             return (await self._ledger.record(batch)).new_events if batch else 0
 
@@ -179,7 +179,7 @@ class WindowReader:
             return (await self._ledger.preview(batch, times.now())).new_events
 
         await self._each_that_can(part.sightings, would_be_new, counts)
-        if source.builds_later:
+        if source.rebuilds_lazily:
             building = _Building(project, source, counts)
             await self._build(building, part.sightings, details=False)
             counts.unreadable += len(building.failed)

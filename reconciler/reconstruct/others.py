@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.events.record_sighting import record_kind
+from reconciler.events.api_record_sighting import record_kind
 from reconciler.reconstruct import common
 from reconciler.reconstruct.common import when
 from reconciler.reconstruct.source_data import UNKNOWN, Guess, Json, SourceData, known

@@ -27,16 +27,16 @@ from reconciler.recorder.preparing import Prepared, Preparer
 from reconciler.recorder.reading import WebhookReader
 
 BATCH = 256
-"""At most so many webhooks are recorded at once: the event loop waits meanwhile."""
+"""At most this many webhooks are recorded at once: the event loop waits for it."""
 LEDGER_PAUSE_S = 0.2
 MOST_HELD = 1000
-"""So many ranges of webhooks are held at most, since all of them are noted with each commit."""
+"""At most this many ranges of webhooks are held, since all of them are noted with each commit."""
 CAREFUL = 2 * BATCH
-"""After a process that did not stop in order, so many webhooks are recorded one by one: it had read no more."""
+"""After a process that did not stop in order, this many webhooks are recorded one by one: it had read no more."""
 TRIES = 5
 """A webhook that ends the worker so often is kept."""
 RETRIED = 100
-"""So many webhooks that could not be recorded are tried again at once."""
+"""This many webhooks that could not be recorded are retried at once."""
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Recorder:
         """Whether webhooks may be due that could not be recorded before. A start tries them all again."""
         self._has_started = False
         self._careful = 0
-        """So many webhooks are still to be recorded one by one: one of them may have ended the process before."""
+        """How many webhooks are still to be recorded one by one: one of them may have ended the process before."""
         self._progress = Progress("")
         """How far the intake was read, as the ledger has it."""
         self._shared_ids: set[str] = set()

@@ -1,1 +1,1 @@
-"""The running service: `run` builds its parts and stops them in order."""
+"""The running service. `processes` starts receiver and worker; `worker` builds its parts and stops them in order."""

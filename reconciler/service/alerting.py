@@ -1,4 +1,4 @@
-"""Looks for conditions that need an alert. Each is reported once when it opens and once when it is over."""
+"""Checks for conditions that need an alert. Each is reported once when it opens and once when it is over."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reconciler.ledger.views.unknowns import Known
 from reconciler.metrics.collectors import state
 from reconciler.polling.knowledge import asked, missed
 
-LOOK_S = 5.0
+CHECK_INTERVAL_S = 5.0
 
 log = structlog.get_logger(__name__)
 
 
 class Alerting:
-    """Reports alerts. `look` requests a look at once."""
+    """Reports alerts. `check_soon` requests a check at once."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Alerting:
         self._known = known
         self._ledger = ledger
         self._reading: list[Condition] | None = None
-        """The last known conditions about reading GitLab; None before the first look."""
+        """The last known conditions about reading GitLab; None before the first check."""
         self._wanted = asyncio.Event()
 
-    def look(self) -> None:
+    def check_soon(self) -> None:
         """Something happened that may need an alert."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Look repeatedly. Never ends."""
+        """Check repeatedly. Never ends."""
         while True:
             self._wanted.clear()
             pause = await self._review()
@@ -57,7 +57,7 @@ class Alerting:
                 continue
 
     async def _review(self) -> float:
-        """Look, and report changes. Returns the seconds until the next look."""
+        """Check, and report changes. Returns the seconds until the next check."""
         now, config = times.now(), self._config()
         hold = {one.name: one.breaker.recovery_hold for one in config.destinations}
         found = self._ledger.alerts.destination_conditions(hold=hold, now=now)
@@ -67,16 +67,16 @@ class Alerting:
             found += await self._not_known(config, now)
         except (LedgerError, sqlite3.Error) as error:
             self._ledger.report_damage(error)
-            return LOOK_S
+            return CHECK_INTERVAL_S
         if self._ledger.alerts.changes(found):
             try:
                 texts = await self._ledger.alerts.note(found, now)
             except LedgerError:  # the writer has logged it
-                return LOOK_S
+                return CHECK_INTERVAL_S
             for text in texts:
                 log.warning("alert", text=text)
         lasting = [one.since + hold[one.subject] - now for one in found if one.subject in hold and one.only_lasts]
-        return min([LOOK_S, *(max(pause, 50) / 1000 for pause in lasting)])
+        return min([CHECK_INTERVAL_S, *(max(pause, 50) / 1000 for pause in lasting)])
 
     async def _not_known(self, config: Config, now: Millis) -> list[Condition]:
         """Conditions about what can't be read from GitLab, and about gaps that soon can't be closed any more. Without

@@ -74,7 +74,7 @@ class Connections:
         """The connection's request is complete, or its sender is authenticated."""
         self._waiting.pop(one, None)
 
-    def look(self) -> None:
+    def check_descriptors(self) -> None:
         """Log when no file descriptor is left: new connections are then dropped silently."""
         try:
             os.close(os.dup(2))

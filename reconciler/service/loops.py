@@ -15,7 +15,7 @@ from reconciler.ledger.upkeep.prune import Keep, Pruned
 
 HEARTBEAT_S = 10.0
 """How often the service writes a heartbeat to the ledger."""
-LOOK_S = 0.2
+CHECK_INTERVAL_S = 0.2
 """How often the ledger is checked for changes by other processes. A check costs microseconds."""
 
 INDEX_S = 2.0
@@ -52,7 +52,7 @@ async def watch(ledger: Ledger, changed: Callable[[], None]) -> None:
     """Call `changed` when another process (backfill, replay) commits to the ledger."""
     known = -1
     while True:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(CHECK_INTERVAL_S)
         try:
             version = await ledger.version()
         except LedgerUnavailable:

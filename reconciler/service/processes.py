@@ -29,14 +29,14 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = {"receiver": 1.0, "worker": 30.0}
 WELL_AFTER_S = 10.0
 SILENCE_S = 60.0
-"""A process that has said nothing for so long hangs: it is killed, and started again. Not before one was ready."""
+"""A process that reports nothing for this long hangs: it is killed and restarted, but not before one was ready."""
 STOP_S = {"receiver": 25.0, "worker": 30.0}
-"""A process that was asked to stop and runs so much longer is killed."""
+"""A process that still runs this long after it was asked to stop is killed."""
 LATE_S = 5.0
-"""A parent that was held up for so long (stopped, or paused with its container) has heard nobody meanwhile."""
+"""A parent that was held up for this long (stopped, or paused with its container) received no reports."""
 RELOAD_PATIENCE_S = 10.0
 NOTIFY_S = 10.0
-LOOK_S = 1.0
+CHECK_INTERVAL_S = 1.0
 RECEIVER, WORKER = "receiver", "worker"
 
 log = structlog.get_logger(__name__)
@@ -162,7 +162,7 @@ class _Parent:
         """The seconds until something is to be done even if nothing happens."""
         now = time.monotonic()
         waits = [one.start_at - now for one in self._processes.values() if not (one.pid or self._stopping)]
-        return max(0.0, min([LOOK_S, *waits]))
+        return max(0.0, min([CHECK_INTERVAL_S, *waits]))
 
     def _on_signal(self) -> None:
         for number in self._signals.recv(4096):
@@ -196,7 +196,7 @@ class _Parent:
         self._reloading = time.monotonic() + (RELOAD_PATIENCE_S if self._processes[RECEIVER].pid else 0.0)
         try:
             self._read = self._read_again()
-        except (Exception, SystemExit) as error:  # the processes say why
+        except (Exception, SystemExit) as error:  # the processes log why
             self._read = None
             log.debug("config not read by the parent", error=repr(error))
         if self._read is not None and fixed_keys(self.config, self._read, self._port.number):
@@ -234,7 +234,7 @@ class _Parent:
         """Do what is due."""
         self._reap()  # a signal that finds the wakeup descriptor full is not told
         now = time.monotonic()
-        was_late, self._looked_at = now - self._looked_at > LOOK_S + LATE_S, now
+        was_late, self._looked_at = now - self._looked_at > CHECK_INTERVAL_S + LATE_S, now
         if self._reloading is not None and now >= self._reloading:
             self._reloading = None
             self._send(WORKER, signal.SIGHUP)
@@ -274,7 +274,7 @@ class _Parent:
                     self._ended(one, os.waitstatus_to_exitcode(status))
 
     def _ended(self, one: _Process, code: int) -> None:
-        self._hear(one)  # what it said last
+        self._hear(one)  # its last report
         one.pid = 0
         if one.ours is not None:
             with contextlib.suppress(KeyError):
@@ -288,7 +288,7 @@ class _Parent:
                 self._stop_process(WORKER)
             if code not in (0, -signal.SIGTERM, -signal.SIGQUIT):  # before it could take the signal, it ended by it
                 self._code = self._code or max(code, 1)
-        elif not one.is_kept and (code >= 0 or one.name == RECEIVER):  # it has said why
+        elif not one.is_kept and (code >= 0 or one.name == RECEIVER):  # it has logged why
             self._code = max(code, 1)
             self._stop()
         else:
@@ -309,7 +309,7 @@ class _Parent:
 
 
 def _signal_name(number: int) -> str:
-    """Real-time signals have no names."""
+    """A signal's name; real-time signals have none."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from reconciler.service.role import Link
 from reconciler.supervisor import Supervisor
 
-LOOK_S = 0.5
+CHECK_INTERVAL_S = 0.5
 MANY_RESTARTS = 3
 """A receiver whose process was restarted this many times within `RESTARTS_WITHIN_S` is failing."""
 RESTARTS_WITHIN_S = 60.0
@@ -25,7 +25,7 @@ async def watch_receiver(link: Link, wake: Callable[[], None], supervisor: Super
         wake()
 
     loop = asyncio.get_running_loop()
-    loop.add_reader(link.woken, woken)
+    loop.add_reader(link.wake_reader, woken)
     try:
         supervisor.well(RECEIVER)
         noted: str | None = None
@@ -35,9 +35,9 @@ async def watch_receiver(link: Link, wake: Callable[[], None], supervisor: Super
             if trouble != noted:
                 noted = trouble
                 supervisor.note(RECEIVER, trouble)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
     finally:
-        loop.remove_reader(link.woken)
+        loop.remove_reader(link.wake_reader)
 
 
 class _Restarts:

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 def repair_if_damaged(path: Path, role: Role) -> str | None:
-    """Repair the ledger if it is known or found to be damaged. Webhooks wait in the intake meanwhile. Returns why
+    """Repair the ledger if it is known or found to be damaged. Until then webhooks wait in the intake. Returns why
     it can't be repaired, else None. The worker starts in both cases, and does what it can.
 
     Raises LedgerInUse if a service uses it, LedgerVersion if a later version wrote it.

@@ -1,5 +1,5 @@
-"""What a process of the service is, and what it shares with the others: a socket to the parent, a pipe to the worker,
-and memory in which the receiver counts.
+"""The role of a process of the service, and what it shares with the others: a socket to the parent, a pipe to the
+worker, and memory in which the receiver counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reconciler.service.receiver_counts import ReceiverCounts
 
 
 class Said(Enum):
-    """What a process tells its parent, as one byte."""
+    """What a process reports to its parent, as one byte."""
 
     READY = b"R"
     ALIVE = b"A"
@@ -47,9 +47,9 @@ class Link:
     """What connects the receiver with the worker. It outlives both."""
 
     counts: ReceiverCounts
-    woken: int
+    wake_reader: int
     """The end of a pipe that the worker reads: a byte arrives after webhooks were appended."""
-    wakes: int
+    wake_writer: int
     """The other end, for the receiver."""
     since: Millis
     """When the parent began, with the receiver's port bound: no connection is refused from then on."""
@@ -57,20 +57,20 @@ class Link:
     @classmethod
     def make(cls) -> Link:
         """A new link, to be made before the processes are forked."""
-        woken, wakes = os.pipe()
-        os.set_blocking(woken, False)
-        os.set_blocking(wakes, False)
-        return cls(ReceiverCounts(), woken, wakes, times.now())
+        wake_reader, wake_writer = os.pipe()
+        os.set_blocking(wake_reader, False)
+        os.set_blocking(wake_writer, False)
+        return cls(ReceiverCounts(), wake_reader, wake_writer, times.now())
 
     def wake(self) -> None:
         """Webhooks were appended."""
         with contextlib.suppress(BlockingIOError):  # the pipe is full, so the worker will be woken anyway
-            os.write(self.wakes, b"w")
+            os.write(self.wake_writer, b"w")
 
     def read_all(self) -> None:
         """Empty the pipe."""
         with contextlib.suppress(BlockingIOError):
-            while os.read(self.woken, 65536):
+            while os.read(self.wake_reader, 65536):
                 pass
 
 

@@ -43,7 +43,7 @@ class Watchers:
 
     def trouble(self) -> None:
         """Check whether an alert is needed."""
-        self._alerting.look()
+        self._alerting.check_soon()
 
     def attempted(self, destination: str, outcome: str, took: Millis, waited: Millis | None) -> None:
         """Count the attempt."""

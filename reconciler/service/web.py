@@ -54,7 +54,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # once a second
-            self._open.look()
+            self._open.check_descriptors()
         return await super().on_tick(counter)
 
 

@@ -39,7 +39,7 @@ from reconciler.recorder.recorder import Recorder
 from reconciler.recorder.trimmer import Trimmer
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
-from reconciler.service.filters import FilterWatch
+from reconciler.service.filter_warnings import FilterWatch
 from reconciler.service.jobs import ScheduledJobs
 from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.notify import notify

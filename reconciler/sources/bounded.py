@@ -1,5 +1,5 @@
-"""Bounds answers in size and time, and follows redirects only within one origin. Anyone could answer at GitLab's
-place."""
+"""Bounds answers in size and time, and follows redirects only within one origin. Someone else could answer in
+GitLab's place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _API = "/api/v4"
 
 
 class TooLarge(requests.RequestException):
-    """The answer is too large. A retry would bring it again."""
+    """The answer is too large. A retry would give the same."""
 
 
 class TooSlow(requests.RequestException):

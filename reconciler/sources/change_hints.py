@@ -21,7 +21,7 @@ from reconciler.sources.checked import Read
 from reconciler.sources.system_notes import system_note
 
 BATCH_WINDOW = Millis(2 * SECOND)
-"""Hints of one person that are this close belong to one edit."""
+"""Hints of one person that are this close in time belong to one edit."""
 
 
 class ChangeHint(msgspec.Struct, frozen=True):

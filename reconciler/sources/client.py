@@ -66,11 +66,11 @@ log = structlog.get_logger(__name__)
 
 
 class _Transient(Exception):
-    """Worth a retry."""
+    """It may work at a later try."""
 
 
 class _Limited(_Transient):
-    """Worth a retry once the rate limit allows: HTTP 429."""
+    """HTTP 429: it may work once the rate limit allows."""
 
 
 class Client:
@@ -126,7 +126,7 @@ class Client:
     def pages(
         self, path: str, shape: type[ShapeT], query: dict[str, Any], *, tries: int | None = None
     ) -> Iterator[Page[ShapeT]]:
-        """Get the pages of a list, one by one. A record that moves to the next page meanwhile is yielded once.
+        """Get the pages of a list, one by one. A record that moves to the next page between requests is yielded once.
 
         There is a next page if `X-Next-Page` or the Link header says so; the number of records on this page
         says nothing (docs/gitlab.md, "The Events API").
@@ -163,7 +163,7 @@ class Client:
         return True
 
     def post(self, path: str, data: dict[str, Any]) -> None:
-        """Create something. Retried only if GitLab surely did not do it, so that nothing is created twice."""
+        """Create something. Retried only if GitLab certainly did not do it, so that nothing is created twice."""
         self._ask(path, {}, verb="post", data=data)
 
     def put(self, path: str, data: dict[str, Any]) -> None:
@@ -215,7 +215,7 @@ class Client:
             response = session.http_request(verb, path, query_data=query, post_data=data, obey_rate_limit=False)
         except GitlabHttpError as error:
             raise self._classified(f"{verb.upper()} {path}", error) from error
-        except (TooLarge, SentElsewhere) as error:  # a retry would bring the same
+        except (TooLarge, SentElsewhere) as error:  # a retry would give the same answer
             raise Unavailable(f"{verb.upper()} {path}: {error}") from None
         except (requests.RequestException, GitlabError) as error:
             status = getattr(error, "response_code", None)

@@ -32,7 +32,7 @@ class Edits(Listing[answers.Work]):
     kind: str
     folder: str
     shape = answers.Work
-    once_a_version = True
+    once_per_version = True
 
     def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Work]]:
         query = {"scope": "all", "with_labels_details": "true"}

@@ -59,7 +59,7 @@ class HookLog:
 
     name = "hook_log"
     keeps_for: Millis = Millis(7 * DAY)
-    builds_later = False
+    rebuilds_lazily = False
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks

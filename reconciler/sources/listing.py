@@ -25,7 +25,7 @@ from reconciler.sources.webhook_payload import explain, listed_record, to_webhoo
 SLICE = Millis(31 * DAY)
 """The longest window that is read at once: GitLab's offset paging ends at 50,000 records."""
 RECENT = Millis(DAY)
-"""A part that ends so recently is asked for without an end: records that change meanwhile would shift the pages."""
+"""A part that ended less long ago is requested without an end: records that change now would shift the pages."""
 
 UNAUTHORISED, NOT_FOUND = 401, 404
 FAILURES = 3
@@ -58,8 +58,8 @@ class Listing(Generic[ShapeT]):
     name: str
     shape: type[ShapeT]
     keeps_for: Millis = FOREVER
-    builds_later = False
-    once_a_version = False
+    rebuilds_lazily = False
+    once_per_version = False
     """Whether a record is skipped if this version of it was read before: for records that cost requests of their
     own."""
 
@@ -192,11 +192,12 @@ class Listing(Generic[ShapeT]):
         if not part.start <= (times.parse(record.raw.get("updated_at")) or part.start) < part.end:
             return False
         return (
-            not self.once_a_version or self._read_from.get(self._version(project, record.raw), part.end) > part.start
+            not self.once_per_version
+            or self._read_from.get(self._version(project, record.raw), part.end) > part.start
         )
 
     def _remember(self, raws: Sequence[Json], project: Project, part: Interval) -> None:
-        for raw in raws if self.once_a_version else ():
+        for raw in raws if self.once_per_version else ():
             version = self._version(project, raw)
             self._read_from[version] = min(part.start, self._read_from.pop(version, part.start))
         while len(self._read_from) > REMEMBERED:

@@ -25,7 +25,7 @@ class Pipelines(Listing[answers.Pipeline]):
 
     name = "pipelines"
     shape = answers.Pipeline
-    builds_later = True
+    rebuilds_lazily = True
 
     def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Pipeline]]:
         return self.changed(f"/projects/{project.id}/pipelines", project, part, {})
@@ -45,12 +45,12 @@ class Pipelines(Listing[answers.Pipeline]):
         return Built(built, failed)
 
     def _detailed(self, project: Project, details: Details, sighting: Sighting) -> Sighting | None:
-        """`finished_at` tells better than `updated_at` which end of the pipeline it was."""
+        """`finished_at` identifies more exactly than `updated_at` which completion of the pipeline it was."""
         record = raw_record(sighting)
         path = f"/pipelines/{record['id']}"
         shown = details.get(path, answers.Pipeline)
         if shown is None or shown["status"] != record["status"]:
-            return None  # deleted, or in another state now: the list's record is all there is of this state
+            return None  # deleted, or in another state now: the list's record is the only record of this state
         jobs = details.all(f"{path}/jobs", answers.Job)
         more = {
             "jobs": None if jobs is None else [job.raw for job in jobs],
@@ -76,7 +76,7 @@ def _request_of(ref: Any) -> str | None:
     return ref.removeprefix(REQUEST_REFS).partition("/")[0]
 
 
-class JobsSource(Listing[answers.Pipeline]):
+class Jobs(Listing[answers.Pipeline]):
     """The jobs of the pipelines that changed: `GET /projects/:id/pipelines/:id/jobs`.
 
     GitLab's list of a project's jobs has no filter by change; a pipeline changes when its last job ends.
@@ -84,7 +84,7 @@ class JobsSource(Listing[answers.Pipeline]):
 
     name = "jobs"
     shape = answers.Pipeline
-    once_a_version = True
+    once_per_version = True
 
     def pages(self, project: Project, part: Interval) -> Iterator[Page[answers.Pipeline]]:
         return self.changed(f"/projects/{project.id}/pipelines", project, part, {})

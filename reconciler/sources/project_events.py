@@ -1,10 +1,10 @@
 """The Events API: `GET /projects/:id/events`.
 
-Its ways, all from docs/gitlab.md, "The Events API": `after` and `before` are whole days in the server's time zone,
-and both are excluded; records come newest first by id; a page may be short or empty without being the last; there are
-no totals above 10,000 records. So a long window is read in slices of whole days, which join without gaps. Because the
-server's time zone is not known, a day is added at both ends of the window, and records outside the window are dropped
-by their time.
+Its peculiarities, all from docs/gitlab.md, "The Events API": `after` and `before` are whole days in the server's
+time zone, and both are excluded; records come newest first by id; a page may be short or empty without being the
+last; there are no totals above 10,000 records. So a long window is read in slices of whole days, which join without
+gaps. Because the server's time zone is not known, a day is added at both ends of the window, and records outside the
+window are dropped by their time.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from datetime import UTC, date, datetime, timedelta
 import orjson
 
 from reconciler.events import times
+from reconciler.events.api_record_sighting import record_sighting
 from reconciler.events.intervals import Interval
-from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import DAY, Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.sources import answers, checked
+from reconciler.sources.api_record_details import source_data_of
 from reconciler.sources.checked import Read
 from reconciler.sources.client import Client
 from reconciler.sources.details import Details
-from reconciler.sources.record_details import source_data_of
 from reconciler.sources.source import Built, Project, Slice
 from reconciler.sources.spool import Spool
 from reconciler.sources.webhook_payload import (
@@ -38,7 +38,7 @@ from reconciler.sources.webhook_payload import (
 SLICE_RECORDS = 5000
 """How many records a slice should have: well below 10,000, but many pages, since the last is seldom full."""
 SHORT_WINDOW_DAYS = 7
-"""A window of at most so many days is read in one slice."""
+"""A window of at most this many days is read in one slice."""
 LONGEST_SLICE_DAYS = 366
 
 _ONE_DAY = timedelta(days=1)
@@ -49,7 +49,7 @@ class ProjectEvents:
 
     name = "project_events"
     keeps_for: Millis = Millis(3 * 365 * DAY)
-    builds_later = True
+    rebuilds_lazily = True
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -65,7 +65,7 @@ class Source(Protocol):
     name: str
     keeps_for: Millis
     """How long GitLab keeps the data of this source."""
-    builds_later: bool
+    rebuilds_lazily: bool
     """Whether `read` leaves API records as payloads, so that `build` can make each webhook payload with what is known
     by then: whether the event is new."""
 
@@ -73,14 +73,14 @@ class Source(Protocol):
         """Read a window, oldest slice first. Together the slices cover the window. A slice has at most one or two
         pages of GitLab's answers.
 
-        The payloads are webhook payloads, rebuilt from what was read, unless the source `builds_later`. Raises
+        The payloads are webhook payloads, rebuilt from what was read, unless the source `rebuilds_lazily`. Raises
         SourceError if GitLab can't be read.
         """
         ...
 
     def build(self, project: Project, sightings: Sequence[Sighting], *, details: bool) -> Built:
         """Rebuild the webhook payloads of sightings that `read` left as records; only for a source that
-        `builds_later`.
+        `rebuilds_lazily`.
 
         With `details` GitLab is asked for what the records lack. It costs requests, so it is for events that no
         webhook reported. Raises SourceError if GitLab can't be read. A body whose details are gone is built without

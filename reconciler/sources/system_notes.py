@@ -60,7 +60,7 @@ _REVIEWED = "since gitlab-org/gitlab!246562 (GitLab 19); before, none was sent"
 
 # fmt: off
 SYSTEM_NOTES: tuple[SystemNote, ...] = (
-    # What is no edit, though some of it begins like one.
+    # Not edits, though some begin like one.
     SystemNote(r"changed this (line|file) in ",
                "changed this line in [version 3 of the diff](/g/p/-/merge_requests/1/diffs?diff_id=3)",
                "no", _REQUESTS, "the push that moved the line has a webhook of its own"),
@@ -113,7 +113,7 @@ SYSTEM_NOTES: tuple[SystemNote, ...] = (
     SystemNote(r"notified .+ via escalation policy|started escalation ",
                "notified @ada of this incident via escalation policy **Nights**",
                "no", "ee/app/services/system_notes/escalations_service.rb"),
-    # What is one in some versions, or by some ways.
+    # Edits in some versions of GitLab, or if made in some ways.
     SystemNote(r"requested changes$", "requested changes", "sometimes", _REVIEW, _REVIEWED),
     SystemNote(r"left review comments", "left review comments", "sometimes", _REVIEW, _REVIEWED),
     SystemNote(r"cancell?ed (the )?automatic ", "canceled the automatic merge",
@@ -127,7 +127,7 @@ SYSTEM_NOTES: tuple[SystemNote, ...] = (
                "sometimes", "app/services/issues/set_crm_contacts_service.rb", "only where the issue is edited"),
     SystemNote(r"changed the (incident )?status ", "changed the incident status to **Acknowledged**",
                "sometimes", _INCIDENT, "only where the incident is edited"),
-    # What is an edit.
+    # Edits.
     SystemNote(r"changed title from ", "changed title from **Old** to **New**", "yes", _UPDATE),
     SystemNote(r"changed the description", "changed the description", "yes", _UPDATE),
     SystemNote(r"marked the (checklist item|task) ", "marked the checklist item **Ship it** as completed",

@@ -13,7 +13,7 @@ from reconciler.sources.edits import Issues, MergeRequests
 from reconciler.sources.feature_flags import FeatureFlags
 from reconciler.sources.hook_log import HookLog
 from reconciler.sources.hooks import Hooks
-from reconciler.sources.pipelines import JobsSource, Pipelines
+from reconciler.sources.pipelines import Jobs, Pipelines
 from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.releases import Releases
 from reconciler.sources.source import FOREVER, Source
@@ -65,7 +65,7 @@ SOURCES: tuple[Entry, ...] = (
     ),
     Entry(
         "jobs",
-        lambda client, _: JobsSource(client),
+        lambda client, _: Jobs(client),
         "the pipelines as above, and `/projects/:id/pipelines/:id/jobs` of each that changed",
         FOREVER,
         "the state each job is in when its pipeline changed, the last one above all",

@@ -173,13 +173,13 @@ def test_replay_really_replays(scene: Scene, page: Page) -> None:
     before = len(scene.consumer.requests)
     scene.consumer.answer = lambda _h, _b: ACCEPTED
     page.get_by_role("button", name="Replay to audit").click()
-    expect(page.get_by_role("status")).to_have_text(f"Event {event} is resent to audit.")
+    expect(page.get_by_role("status")).to_have_text(f"Event {event} is replayed to audit.")
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 1)
     assert scene.consumer.requests[-1].event_id.endswith(f"_{event}")
     assert scene.consumer.requests[-1].headers["x-reconciler-replay"] == "1"
     page.goto(scene.url + "/dead-letters")
     page.get_by_role("button", name="Replay all of these").click()
-    expect(page.get_by_role("status")).to_have_text("1 dead letter resent.")
+    expect(page.get_by_role("status")).to_have_text("1 dead letter replayed.")
     assert scene.consumer.wait_for(lambda c: len(c.requests) == before + 2)
 
 

@@ -76,7 +76,7 @@ def test_nothing_was_ever_read(make_service: MakeService, consumer: Consumer) ->
     assert (
         "could not catch up with GitLab"
         in service.wait_for_log(
-            "could not catch up with GitLab: something could not be read, and is tried again", 90
+            "could not catch up with GitLab: something could not be read, and will be retried", 90
         )["event"]
     )
     assert consumer.wait_for(lambda c: len(said(c)) == 1, timeout_s=90)

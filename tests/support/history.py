@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from reconciler.events import times
-from reconciler.events.record_sighting import record_sighting
+from reconciler.events.api_record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import Happening, Thing, World

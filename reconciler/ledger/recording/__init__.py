@@ -1,1 +1,1 @@
-"""Intake: the single writer, recording sightings, and assigning them to events."""
+"""Recording: the single writer, which records sightings, and the matching of sightings to events."""

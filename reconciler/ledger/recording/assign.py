@@ -1,11 +1,11 @@
 """Assigns events to groups of sightings: which events keep their ids, which sightings move, which payload is used.
 
-`events.matching` groups the sightings of a key. This file compares its groups with the events that the ledger has.
-An event keeps its id and what was delivered of it. Its *anchor* is the sighting whose payload a destination accepted;
-if none has, the one whose payload would be sent. The event belongs to the group that holds its anchor. If two events
-belong to one group, the older one keeps it. The other moves to a group that has no event and holds the same bytes
-(a consumer can't tell them apart), or else it is merged into the older one, and is restored if the groups separate
-later. A group that is left without an event becomes a new event.
+`neighbourhood` groups the sightings of a key, by the rule of `events.matching`. This file compares its groups with
+the events that the ledger has. An event keeps its id and what was delivered of it. Its *anchor* is the sighting
+whose payload a destination accepted; if none has, the one whose payload would be sent. The event belongs to the
+group that holds its anchor. If two events belong to one group, the older one keeps it. The other moves to a group
+that has no event and holds the same bytes (a consumer can't tell them apart), or else it is merged into the older
+one, and is restored if the groups separate later. A group that is left without an event becomes a new event.
 """
 
 from __future__ import annotations

@@ -297,7 +297,7 @@ class TestReplay:
         listed = "".join(service.run("events", "--kind", kind, "--json").stdout for kind in kinds)
         ids = [str(json.loads(line)["id"]) for line in listed.splitlines()]
         by_id = json.loads(service.run("replay", *ids, "--yes", "--json").stdout)
-        assert by_id == {"destinations": {"consumer": 2}, "reopened": 2}
+        assert by_id == {"destinations": {"consumer": 2}, "replayed": 2}
         assert consumer.wait_for(lambda c: len(c.accepted) == 5)
         done = service.run("replay", "--from", "2017-12-10", "--to", "2017-12-10", "--destination", "consumer", "-y")
         assert "Queued for delivery: 1." in done.stdout

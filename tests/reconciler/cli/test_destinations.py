@@ -62,7 +62,7 @@ def test_check_connects_to_each_and_asks_all_at_once(make_service: MakeService, 
         done = service.run("check", "--json")
     assert done.returncode == 1
     [there], [closed] = findings(done.stdout, "destination there"), findings(done.stdout, "destination closed")
-    assert (there["ok"], there["what"]) == (True, f"destination there: 127.0.0.1:{consumer.port} answers")
+    assert (there["ok"], there["what"]) == (True, f"destination there: 127.0.0.1:{consumer.port} accepts connections")
     assert closed["advice"] == f"127.0.0.1:{away}: nothing listens there (connection refused)"
     for name in ("first", "second"):
         [found] = findings(done.stdout, f"destination {name}")

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from reconciler.config.guessing import guessable, guessable_key
 from reconciler.config.load import ConfigError, load
+from reconciler.config.weak_secrets import guessable, guessable_key
 from tests.support.effort import tries
 from tests.support.service import run
 

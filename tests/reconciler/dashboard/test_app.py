@@ -162,10 +162,10 @@ def test_buttons_do_what_they_say(dash: Dash, consumer: Consumer) -> None:
     assert consumer.wait_for(lambda c: len(c.requests) == 4)
     until(lambda: dash.get("/dead-letters").text.count("HTTP 422") == 2)
     consumer.answer = lambda _h, _b: ACCEPTED
-    assert "2 dead letters resent." in dash.act("/dead-letters/replay", destination="consumer").text
+    assert "2 dead letters replayed." in dash.act("/dead-letters/replay", destination="consumer").text
     assert consumer.wait_for(lambda c: len(c.accepted) == 4)
     told = dash.act("/events/1/replay", destination="consumer").text
-    assert "Event 1 is resent to consumer." in told
+    assert "Event 1 is replayed to consumer." in told
     assert consumer.wait_for(lambda c: len(c.accepted) == 5)
     assert consumer.accepted[-1].headers["x-reconciler-replay"] == "1"
     assert "consumer is paused" in dash.act("/destinations/consumer/pause").text

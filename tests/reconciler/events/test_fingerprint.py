@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.events.api_record_sighting import record_sighting
 from reconciler.events.fields import LONGEST_NAME
 from reconciler.events.fingerprint import _written, fingerprint
-from reconciler.events.record_sighting import record_sighting
 from reconciler.events.times import Millis
 from reconciler.events.webhook_sighting import webhook_sighting
 from tests.reconciler.events.test_texts import any_text, values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.events.pairing import Report, best_pairing
+from reconciler.events.pairing import DistinctReport, best_pairing
 from reconciler.events.sighting import Precision
 from reconciler.events.times import MINUTE, Millis
 from tests.support.effort import tries
@@ -13,7 +13,7 @@ from tests.support.effort import tries
 Worth = tuple[int, int]
 
 reports = st.builds(
-    lambda time, precision, sha: Report(Millis(time * MINUTE), precision, [], sha),
+    lambda time, precision, sha: DistinctReport(Millis(time * MINUTE), precision, [], sha),
     st.integers(0, 40) | st.integers(0, 3000),
     st.sampled_from(
         [Precision.GITLAB_TIME, Precision.RECEIVED_TIME, Precision.RECEIVED_UNVERIFIED, Precision.UNIQUE_ID]
@@ -23,7 +23,7 @@ reports = st.builds(
 several = st.lists(reports, max_size=12).map(lambda some: sorted(some, key=lambda report: report.time))
 
 
-def distance(left: Report, right: Report) -> int | None:
+def distance(left: DistinctReport, right: DistinctReport) -> int | None:
     if None not in (left.webhook_sha, right.webhook_sha) and left.webhook_sha != right.webhook_sha:
         return None
     if Precision.UNIQUE_ID in (left.precision, right.precision):
@@ -32,7 +32,7 @@ def distance(left: Report, right: Report) -> int | None:
     return apart if apart <= max(left.precision.tolerance, right.precision.tolerance) else None
 
 
-def best_worth(left: list[Report], right: list[Report]) -> Worth:
+def best_worth(left: list[DistinctReport], right: list[DistinctReport]) -> Worth:
     """(pairs, -total distance) of the best: every pairing that does not cross is tried."""
     table = [[(0, 0)] * (len(right) + 1) for _ in range(len(left) + 1)]
     for i in reversed(range(len(left))):
@@ -47,7 +47,9 @@ def best_worth(left: list[Report], right: list[Report]) -> Worth:
 
 @settings(deadline=None, max_examples=tries(200))
 @given(left=several, right=several)
-def test_no_pairing_has_more_pairs_or_a_smaller_distance(left: list[Report], right: list[Report]) -> None:
+def test_no_pairing_has_more_pairs_or_a_smaller_distance(
+    left: list[DistinctReport], right: list[DistinctReport]
+) -> None:
     pairs = best_pairing(left, right)
     apart = [distance(left[i], right[j]) for i, j in pairs]
     assert pairs == sorted(pairs)

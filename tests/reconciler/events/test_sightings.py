@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from reconciler.events import keys, times
+from reconciler.events.api_record_sighting import record_sighting
 from reconciler.events.kinds import MIRRORED
-from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Precision, Sighting
 from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.simulator.world import World

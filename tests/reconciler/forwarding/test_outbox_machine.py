@@ -29,10 +29,10 @@ from hypothesis.stateful import (
 
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
-from reconciler.forwarding.outbox import LOOK_S
+from reconciler.forwarding.outbox import CHECK_INTERVAL_S
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.queue import destinations, resend
-from reconciler.ledger.queue.resend import Resend
+from reconciler.ledger.queue import destinations, replay
+from reconciler.ledger.queue.replay import Replay
 from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.upkeep.prune import Keep, Pruning
 from tests.reconciler.forwarding.world import (
@@ -136,11 +136,13 @@ class Machine(RuleBasedStateMachine):
         idle = world.is_well(name) and not world.open_of(name) and name != "slow"
         before = world.sent.copy()
         with world.beside(noticed=noticed) as db:
-            resend.reopen(db, row[0], [Resend(ident, lane) for ident, lane in lane_of.items()], now=times.now())
+            replay.queue_replays(
+                db, row[0], [Replay(ident, lane) for ident, lane in lane_of.items()], now=times.now()
+            )
         for ident in chosen:
             if (name, ident) not in world.in_flight:
                 world.may_send[name, ident] = True
-        world.wait((0 if noticed else LOOK_S) + MOMENT_S + 0.03 * len(chosen))
+        world.wait((0 if noticed else CHECK_INTERVAL_S) + MOMENT_S + 0.03 * len(chosen))
         if idle:
             assert all(world.sent[name, ident] > before[name, ident] for ident in chosen), f"{name}: nobody saw it"
 
@@ -249,12 +251,12 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         if not world.is_well(name) or world.open_of(name):
             return
-        patience_s = MOMENT_S + (0 if noticed else LOOK_S)
+        patience_s = MOMENT_S + (0 if noticed else CHECK_INTERVAL_S)
         self._change(name, destinations.pause, noticed, why="by hand", now=times.now())
         world.wait(patience_s)
         before = world.sent.copy()
         world.run(world.record([1, 2], 0))
-        world.wait(LOOK_S)
+        world.wait(CHECK_INTERVAL_S)
         assert all(world.sent[name, event_id] == before[name, event_id] for event_id in world.open_of(name))
         kept = world.open_of(name)
         self._change(name, destinations.resume, noticed)

@@ -50,7 +50,7 @@ class Listener:
 async def test_a_port_that_takes_connections_is_sent_nothing() -> None:
     async with Listener() as there:
         found = await check(url=f"http://127.0.0.1:{there.port}/x", allow_private=True)
-        assert found == f"127.0.0.1:{there.port} answers"
+        assert found == f"127.0.0.1:{there.port} accepts connections"
         assert await there.got.get() == b""
 
 
@@ -62,7 +62,7 @@ async def test_tls_is_spoken_and_nothing_is_sent_in_it(tmp_path: Path) -> None:
     async with Listener(context) as there:
         keys = {"url": f"https://localhost:{there.port}/x", "allow_private": True}
         found = await check(**keys, tls={"ca_file": str(tmp_path / "ca.pem")})
-        assert found == f"localhost:{there.port} answers, its certificate is valid"
+        assert found == f"localhost:{there.port} accepts connections, its certificate is valid"
         assert await there.got.get() == b""
         with pytest.raises(Unreachable, match=r"certificate is not trusted: .*`tls.ca_file` names a private CA"):
             await check(**keys)

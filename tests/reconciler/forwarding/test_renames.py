@@ -14,11 +14,11 @@ from reconciler.config.destinations import Destination
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.webhook_sighting import webhook_sighting
-from reconciler.forwarding.doubts import doubts
+from reconciler.forwarding.filter_doubts import doubts
 from reconciler.forwarding.filters import routes
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
-from reconciler.ledger.queue.resend import ResendRequest, find
+from reconciler.ledger.queue.replay import ReplayRequest, find
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
@@ -82,9 +82,9 @@ def test_the_old_path_goes_on_meaning_the_project(db: Database) -> None:
     [why] = book.doubts()
     assert "group/sub/p7 is newer/place/p7 now" in why
     assert "by the project's id (7)" in why
-    [event_id, *_] = [one.event_id for one in find(db, ResendRequest(), book.routes[0])]
+    [event_id, *_] = [one.event_id for one in find(db, ReplayRequest(), book.routes[0])]
     assert event_id == 1
-    assert len(list(find(db, ResendRequest(), book.routes[0]))) == 3
+    assert len(list(find(db, ReplayRequest(), book.routes[0]))) == 3
 
 
 def test_who_has_the_path_now_is_meant_by_it(db: Database) -> None:

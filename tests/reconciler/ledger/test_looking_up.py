@@ -11,8 +11,8 @@ import pytest
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger.queue import deliveries, destinations, resend
-from reconciler.ledger.queue.resend import ResendRequest
+from reconciler.ledger.queue import deliveries, destinations, replay
+from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
@@ -69,9 +69,9 @@ def fill(db: Database, numbers: range, time_of: Callable[[int], Millis] = minute
         db.execute("ANALYZE")
 
 
-def find(db: Database, wanted: ResendRequest, route: int) -> list[Any]:
+def find(db: Database, wanted: ReplayRequest, route: int) -> list[Any]:
     """The first step of what would be sent again."""
-    return list(islice(resend.find(db, wanted, ROUTES[route]), RARE))
+    return list(islice(replay.find(db, wanted, ROUTES[route]), RARE))
 
 
 EARLY = Millis(START + RARE * MINUTE)
@@ -88,10 +88,10 @@ LOOKED_UP: dict[str, Callable[[Database], Sequence[Any] | dict[str, Any] | None]
     "dead-letters list": lambda db: dead_letters.dead_letters(db, Filter(), destination=None, limit=5),
     "dead-letters list --destination": lambda db: dead_letters.dead_letters(db, Filter(), destination="one", limit=5),
     "dead-letters show": lambda db: dead_letters.dead_letters_of(db, 5),
-    "dead-letters replay --destination": lambda db: find(db, ResendRequest(dead_letters_only=True), 0),
-    "dead-letters replay ID": lambda db: find(db, ResendRequest(event_ids=(5,), dead_letters_only=True), 1),
-    "replay ID": lambda db: find(db, ResendRequest(event_ids=(5,)), 1),
-    "replay --from --to": lambda db: find(db, ResendRequest(Filter(since=Millis(START), until=EARLY)), 0),
+    "dead-letters replay --destination": lambda db: find(db, ReplayRequest(dead_letters_only=True), 0),
+    "dead-letters replay ID": lambda db: find(db, ReplayRequest(event_ids=(5,), dead_letters_only=True), 1),
+    "replay ID": lambda db: find(db, ReplayRequest(event_ids=(5,)), 1),
+    "replay --from --to": lambda db: find(db, ReplayRequest(Filter(since=Millis(START), until=EARLY)), 0),
 }
 
 
@@ -114,7 +114,7 @@ def test_all_that_is_to_go_out_again_is_found_once(db: Database, wanted: Filter,
     fill(db, range(1200), lambda number: noon if number >= 20 else Millis(START + number * MINUTE))
     found = [
         again.event_id
-        for again in resend.find(db, ResendRequest(wanted, dead_letters_only=dead_letters_only), ROUTES[1])
+        for again in replay.find(db, ReplayRequest(wanted, dead_letters_only=dead_letters_only), ROUTES[1])
     ]
     assert found == list(range(1 if wanted == Filter() else RARE + 1, 1201))
 

@@ -17,7 +17,7 @@ from reconciler.ledger import alerts
 from reconciler.ledger.coverage import hooks, intervals, source_state
 from reconciler.ledger.coverage import watched as names
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.queue import deliveries, destinations, past_deliveries, resend
+from reconciler.ledger.queue import deliveries, destinations, past_deliveries, replay
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording import neighbourhood, reported
@@ -136,7 +136,7 @@ def test_hot_queries_use_indexes(db: SqliteDatabase) -> None:
     dead_letters.dead_letters(db, browse.Filter(), destination="one", limit=5)
     past_deliveries.open_past_deliveries(db, ROUTES[0], now=Millis(0))
     destinations.note_breaker(db, 1, destinations.Breaker("open", 5, Millis(1), Millis(1)))
-    list(resend.find(db, resend.ResendRequest(dead_letters_only=True), ROUTES[0]))
+    list(replay.find(db, replay.ReplayRequest(dead_letters_only=True), ROUTES[0]))
     pruning = prune.Pruning(
         prune.Keep(events=Millis(1), dead_letters=Millis(1), attempts=Millis(1), runs=Millis(1)), now=Millis(0)
     )

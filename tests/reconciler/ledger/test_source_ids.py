@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from reconciler.events.api_record_sighting import record_sighting
 from reconciler.events.fingerprint import REDACTED
-from reconciler.events.record_sighting import record_sighting
 from reconciler.events.sighting import Recovery, Sighting
 from reconciler.events.times import Millis
 from reconciler.events.webhook_sighting import webhook_sighting

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from reconciler.events import times
-from reconciler.events.record_sighting import record_sighting
+from reconciler.events.api_record_sighting import record_sighting
 from reconciler.events.sighting import Sighting
 from reconciler.events.times import HOUR, Millis
 from reconciler.events.webhook_sighting import webhook_sighting

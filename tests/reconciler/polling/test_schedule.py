@@ -8,7 +8,7 @@ import random
 import pytest
 
 from reconciler.events.times import HOUR, MINUTE
-from reconciler.polling.schedule import FEW
+from reconciler.polling.schedule import POLL_ALL_UP_TO
 from tests.reconciler.polling.conftest import NOW, MakeHouse, SimulatedHouse
 
 EVENTS = {"sources": ["project_events"], "interval": "60s", "full_poll_interval": "15m", "grace_period": "1ms"}
@@ -32,8 +32,8 @@ async def turn(house: SimulatedHouse) -> list[int | str]:
 
 
 async def test_few_projects_are_all_polled_in_every_interval(make_house: MakeHouse) -> None:
-    house = make_house(projects=list(range(1, FEW + 1)), reconcile=EVENTS)
-    assert await house.polling.schedule.due() == list(range(1, FEW + 1))
+    house = make_house(projects=list(range(1, POLL_ALL_UP_TO + 1)), reconcile=EVENTS)
+    assert await house.polling.schedule.due() == list(range(1, POLL_ALL_UP_TO + 1))
     assert house.asked == 0
 
 

@@ -51,7 +51,7 @@ from reconciler.metrics.collectors import LedgerCollector
 from reconciler.polling import schedule
 from reconciler.polling.knowledge import SharedLook, look
 from reconciler.polling.reconciling import reconciling
-from reconciler.service.alerting import LOOK_S, Alerting
+from reconciler.service.alerting import CHECK_INTERVAL_S, Alerting
 from reconciler.service.jobs import ScheduledJobs
 from reconciler.sources.errors import Stopped
 from reconciler.supervisor import Supervisor
@@ -417,7 +417,7 @@ async def test_damage_that_alerting_meets_is_noted(house: House) -> None:
     known = SharedLook(lambda: house.config, house.db.trouble)
     alerting = Alerting(lambda: house.config, known=known, ledger=house.ledger)
     assert house.ledger.damage is None
-    assert await alerting._review() == LOOK_S
+    assert await alerting._review() == CHECK_INTERVAL_S
     assert "malformed" in str(house.ledger.damage)
 
 

@@ -7,8 +7,8 @@ import pytest
 from reconciler.config.models import GitLab, HookConfig, Receiver
 from reconciler.sources.client import Client
 from reconciler.sources.errors import GitLabRefused
+from reconciler.sources.hook_settings import TRIGGERS, differences, restrictions, settings
 from reconciler.sources.hooks import Hooks
-from reconciler.sources.settings import TRIGGERS, differences, restrictions, settings
 from tests.reconciler.sources.conftest import Scene
 
 

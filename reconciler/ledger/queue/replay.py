@@ -1,4 +1,4 @@
-"""Resending events: which deliveries a request means, and how they are opened again."""
+"""Replaying events: which deliveries a request means, and how they are queued again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reconciler.ledger.views.browse import Filter
 EVENTS_A_STEP = 500
 """Short transactions: the service writes between them."""
 
-_REOPEN = """
+_REPLAY = """
     INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at, replays)
     VALUES (?1, ?2, 'pending', ?3, ?4, ?4, 1)
     ON CONFLICT (event_id, destination_id) DO UPDATE SET
@@ -43,8 +43,8 @@ _UNKNOWN = filled_in(
 )
 
 
-class ResendRequest(msgspec.Struct, frozen=True):
-    """Which events to resend: by id, or by a filter. `dead_letters_only`: only those that are dead letters."""
+class ReplayRequest(msgspec.Struct, frozen=True):
+    """Which events to replay: by id, or by a filter. `dead_letters_only`: only those that are dead letters."""
 
     filter: Filter = Filter()
     event_ids: tuple[int, ...] = ()
@@ -56,14 +56,14 @@ def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
     return dict(db.execute(_UNKNOWN, [orjson.dumps(sorted(set(event_ids))).decode()]).fetchall())
 
 
-class Resend(msgspec.Struct, frozen=True):
-    """A delivery to be opened again, and its lane."""
+class Replay(msgspec.Struct, frozen=True):
+    """A delivery to be replayed, and its lane."""
 
     event_id: int
     lane: str
 
 
-def find(db: Database, request: ResendRequest, route: Route) -> Iterator[Resend]:
+def find(db: Database, request: ReplayRequest, route: Route) -> Iterator[Replay]:
     """The deliveries that a request means for one destination, oldest event first.
 
     An event that the destination never had a delivery of is included only if the request names its id, or if the
@@ -75,7 +75,7 @@ def find(db: Database, request: ResendRequest, route: Route) -> Iterator[Resend]
             event_id, had = event_of[sighting_id]
             named = bool(request.event_ids) and candidate.summary.kind not in OWN_KINDS
             if had or named or _accepts(route, candidate):
-                yield Resend(event_id, lane(route.ordering, event_id, candidate.summary))
+                yield Replay(event_id, lane(route.ordering, event_id, candidate.summary))
 
 
 def _accepts(route: Route, candidate: Candidate) -> bool:
@@ -85,20 +85,20 @@ def _accepts(route: Route, candidate: Candidate) -> bool:
         return False
 
 
-def reopen(db: Database, destination_id: int, some: Sequence[Resend], *, now: Millis) -> None:
-    """Open deliveries again, marked as replays, in one transaction. Keep `some` short (EVENTS_A_STEP).
+def queue_replays(db: Database, destination_id: int, some: Sequence[Replay], *, now: Millis) -> None:
+    """Queue deliveries again, marked as replays, in one transaction. Keep `some` short (EVENTS_A_STEP).
 
     Safe while a service is running. Raises LedgerUnavailable if the ledger can't be written.
     """
     with transaction(db):
-        db.executemany(_REOPEN, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
+        db.executemany(_REPLAY, [(one.event_id, destination_id, one.lane, times.iso(now)) for one in some])
 
 
 _Rows = list[tuple[int, int, bool]]
 """(event, its sighting, whether it has a delivery)"""
 
 
-def _steps(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+def _steps(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
     """The events that a request means, in steps, in the order in which they happened or were recorded."""
     if request.event_ids:
         return _named(db, request, destination_id)
@@ -107,7 +107,7 @@ def _steps(db: Database, request: ResendRequest, destination_id: int) -> Iterato
     return _of_time(db, request, destination_id)
 
 
-def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+def _named(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = request.filter.where()
     sql = filled_in(
         """
@@ -125,7 +125,7 @@ def _named(db: Database, request: ResendRequest, destination_id: int) -> Iterato
         yield db.execute(sql, [asked, destination_id, *values]).fetchall()
 
 
-def _dead_letters(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+def _dead_letters(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = request.filter.where()
     sql = filled_in(
         """
@@ -143,7 +143,7 @@ def _dead_letters(db: Database, request: ResendRequest, destination_id: int) -> 
         last = rows[-1][0]
 
 
-def _of_time(db: Database, request: ResendRequest, destination_id: int) -> Iterator[_Rows]:
+def _of_time(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
     where, values = msgspec.structs.replace(request.filter, since=None).where(by_time=True)
     sql = filled_in(
         """

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import structlog
 
 from reconciler.config.models import Config
-from reconciler.forwarding.doubts import doubts
+from reconciler.forwarding.filter_doubts import doubts
 from reconciler.ledger.queue import known
 from reconciler.ledger.storage.database import Database
 
-LOOK_S = 5.0
+CHECK_INTERVAL_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ class FilterWatch:
     def __init__(self, config: Callable[[], Config], db: Database) -> None:
         self._config = config
         self._db = db
-        self._said: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def look(self, config: Config) -> None:
         """Log new warnings. Never raises, because they are only hints."""
@@ -32,15 +32,15 @@ class FilterWatch:
         except Exception:
             log.exception("filters not checked")
             return
-        for destination, why in sorted(found - self._said):
+        for destination, why in sorted(found - self._logged):
             log.warning("filter may not match as intended", destination=destination, reason=why)
-        self._said |= found
+        self._logged |= found
 
     async def run(self) -> None:
-        """Look again whenever a project is renamed."""
+        """Check again whenever a project is renamed."""
         renamed = known.renames(self._db)
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
             if (now := known.renames(self._db)) != renamed:
                 renamed = now
                 self.look(self._config())

@@ -11,7 +11,7 @@ import pytest
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.webhook_sighting import webhook_sighting
-from reconciler.forwarding.doubts import doubts
+from reconciler.forwarding.filter_doubts import doubts
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database

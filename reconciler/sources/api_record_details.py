@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from reconciler.events import times
+from reconciler.events.api_record_sighting import record_kind
 from reconciler.events.fields import dig, text
-from reconciler.events.record_sighting import record_kind
 from reconciler.events.times import MINUTE
 from reconciler.reconstruct import SourceData
 from reconciler.sources import answers
@@ -27,7 +27,7 @@ ACTIONS: dict[str, str] = {
 """A webhook's action for each `action_name` of a record."""
 
 REOPENED_AFTER = times.Millis(2 * MINUTE)
-"""An object that is `opened` so long after its creation was reopened: the API says `opened` for both
+"""An object that is `opened` this long after its creation was reopened: the API says `opened` for both
 (docs/gitlab.md, "The Events API")."""
 
 

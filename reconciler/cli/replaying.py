@@ -1,4 +1,4 @@
-"""Delivering events again, for `replay` and `dead-letters replay`: counts, asks, and queues them at a given rate."""
+"""Replaying events, for `replay` and `dead-letters replay`: counts, asks, and queues them at a given rate."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from reconciler.config.models import Config
 from reconciler.config.units import rate as read_rate
 from reconciler.events import times
 from reconciler.forwarding.filters import routes
-from reconciler.ledger.queue import destinations
-from reconciler.ledger.queue import resend as reopening
-from reconciler.ledger.queue.resend import EVENTS_A_STEP, ResendRequest
+from reconciler.ledger.queue import destinations, replay
+from reconciler.ledger.queue.replay import EVENTS_A_STEP, ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import opened, there_is
 from reconciler.ledger.storage.database import Database
@@ -34,10 +33,10 @@ RateOption = Annotated[str | None, typer.Option("--rate", help="Maximum rate, li
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
-def resend(
+def replay_events(
     config: Config,
     file: Path,
-    wanted: ResendRequest,
+    wanted: ReplayRequest,
     event_ids: Sequence[EventId],
     *,
     destination: str | None,
@@ -63,7 +62,7 @@ def resend(
         counts, letters = dict[str, int](), set[int]()
         for name, route in ways.items():
             counts[name] = 0
-            for one in reopening.find(db, wanted, route):
+            for one in replay.find(db, wanted, route):
                 counts[name] += 1
                 if wanted.event_ids:
                     letters.add(one.event_id)
@@ -83,21 +82,21 @@ def resend(
                 err.print(f"{name}: {number:,} to replay")
         if not yes and not typer.confirm("Replay them?", err=True):
             fail("nothing was changed")
-        reopened = _Reopening(db, total, per_second)
+        replaying = _Replaying(db, total, per_second)
         try:
             for route in ways.values():
-                reopened.run(wanted, route)
+                replaying.run(wanted, route)
         except KeyboardInterrupt:
-            err.print(f"Interrupted: {reopened.done:,} of {total:,} are queued for delivery.")
+            err.print(f"Interrupted: {replaying.done:,} of {total:,} are queued for delivery.")
             raise
         finally:
-            reopened.progress.stop()
-        _report(as_json, counts, reopened.done)
+            replaying.progress.stop()
+        _report(as_json, counts, replaying.done)
 
 
-def _check_ids(db: Database, wanted: ResendRequest) -> None:
+def _check_ids(db: Database, wanted: ReplayRequest) -> None:
     """Refuse if any of the IDs is unknown: a part of what was asked for would be misleading."""
-    wrong = reopening.unknown(db, wanted.event_ids)
+    wrong = replay.unknown(db, wanted.event_ids)
     if wrong:
         became = [f"event {one} is the same as event {other}" for one, other in wrong.items() if other is not None]
         nothing = [one for one, other in wrong.items() if other is None]
@@ -109,7 +108,7 @@ def _ids(ids: list[int]) -> str:
     return f"event{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}"
 
 
-class _Reopening:
+class _Replaying:
     """Queues deliveries in small steps. Shows a progress bar on a terminal, else a line from time to time."""
 
     def __init__(self, db: Database, total: int, per_second: float | None) -> None:
@@ -129,14 +128,14 @@ class _Reopening:
         self._task = self.progress.add_task("replaying", total=total)
         self.progress.start()
 
-    def run(self, wanted: ResendRequest, route: Route) -> None:
+    def run(self, wanted: ReplayRequest, route: Route) -> None:
         step = EVENTS_A_STEP
         if self._per_second is not None:
             step = max(1, min(step, int(self._per_second / STEPS_A_SECOND)))
-        found = reopening.find(self._db, wanted, route)
+        found = replay.find(self._db, wanted, route)
         while some := list(islice(found, step)):
             began = time.monotonic()
-            reopening.reopen(self._db, route.destination_id, some, now=times.now())
+            replay.queue_replays(self._db, route.destination_id, some, now=times.now())
             self.done += len(some)
             self._show(len(some))
             if self._per_second is not None and self.done < self._total:
@@ -156,10 +155,10 @@ def _rate(text: str | None) -> float | None:
         raise typer.BadParameter(f"--rate {error}") from None
 
 
-def _report(as_json: bool, counts: dict[str, int], reopened: int) -> None:
+def _report(as_json: bool, counts: dict[str, int], replayed: int) -> None:
     if as_json:
-        print_json({"destinations": counts, "reopened": reopened})
-    elif reopened:
-        out.print(f"Queued for delivery: {reopened:,}.")
+        print_json({"destinations": counts, "replayed": replayed})
+    elif replayed:
+        out.print(f"Queued for delivery: {replayed:,}.")
     else:
         out.print("Nothing matches.")

@@ -21,13 +21,14 @@ def deny_reads(db: Database, table: str | None = None) -> None:
 
         db.conn.set_authorizer(decide)
         return
+    allow_reads(db)
     [schema] = db.execute("SELECT current_schema()").fetchone()
     on = f'ON ALL TABLES IN SCHEMA "{schema}"'
     change = f'REVOKE SELECT {on} FROM PUBLIC; REVOKE USAGE ON SCHEMA "{schema}" FROM PUBLIC;'
     if table is not None:
         change = f'GRANT USAGE ON SCHEMA "{schema}" TO PUBLIC; GRANT SELECT {on} TO PUBLIC;'
         change += f'GRANT SELECT ON changes TO PUBLIC; REVOKE SELECT ON "{table}" FROM PUBLIC;'
-    db.execute(f"RESET ROLE; BEGIN READ WRITE; {change} COMMIT; SET ROLE {NOBODY}")
+    db.execute(f"BEGIN READ WRITE; {change} COMMIT; SET ROLE {NOBODY}")
 
 
 def allow_reads(db: Database) -> None:

@@ -30,10 +30,9 @@ from tests.reconciler.forwarding.world import (
     RATE,
     World,
     destination,
-    heads_of_lanes,
-    lanes,
 )
 from tests.support import outcomes
+from tests.support.lanes import heads_of_lanes, lanes
 from tests.support.ledgers import ENGINES, ledger_location
 from tests.support.sink import Sink
 

@@ -46,10 +46,9 @@ from tests.reconciler.forwarding.world import (
     TIMEOUT_S,
     World,
     destination,
-    heads_of_lanes,
-    lanes,
 )
 from tests.support.effort import tries
+from tests.support.lanes import heads_of_lanes, lanes
 from tests.support.ledgers import ledger_location
 
 names = st.sampled_from(NAMES)

@@ -55,7 +55,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture
-def path(kind: Kind, tmp_path: Location) -> Iterator[Location]:
+def path(kind: Kind, tmp_path: Path) -> Iterator[Location]:
     with ledger_location(kind.name, tmp_path) as location:
         yield location
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.storage.any_text import AnyText
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.recorder import recorder
 from tests.reconciler.recorder.world import append, kept, life, make, numbered, poison, record_all, titles
 from tests.support.effort import tries
@@ -108,6 +109,7 @@ async def one_life(path: Path, fate: Fate, statements: int, after: bool) -> None
         made.ledger._writer._disk.shutdown()
         # As the kernel does. Closing is not enough: a cursor that a traceback keeps would keep the connection's lock.
         for dead in (made.db, made.reader):
+            assert isinstance(dead, SqliteDatabase)
             dead.conn.rollback()
         fate.left = None
 

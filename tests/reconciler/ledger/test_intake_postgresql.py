@@ -285,7 +285,7 @@ async def test_a_lock_that_is_held_for_too_long(url: PostgresUrl, monkeypatch: p
     async with appending(url) as intake:
         await intake.append(webhook("one"))
         async with locked(url):
-            with pytest.raises(IntakeUnavailable):
+            with pytest.raises(IntakeUnavailable, match="statement timeout"):
                 await intake.append(webhook("two"))
             with pytest.raises(IntakeUnavailable):
                 await intake.check_writable()

@@ -129,6 +129,7 @@ class _Worker:
         db.on_lost = _lost
         self._db = db
         reader = connect(self._config.ledger.location, readonly=True)
+        reader.on_lost = _lost
         parts = self._compose(db, reader)
         try:
             built = await self._build(self._config)

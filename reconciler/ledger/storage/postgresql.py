@@ -23,6 +23,8 @@ from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import for_postgresql
 
+PREPARED = 400
+"""Statements that the server keeps prepared: one for each combination of the types of its parameters."""
 TRUSTED_S = 4
 """So long after the server was heard, a lock that it gave is still held: it waits for `SILENT_S`."""
 SILENT_S = 6
@@ -81,6 +83,7 @@ class PostgresDatabase(Database):
         self._has_written = False
         self._heard_at = time.monotonic()
         conn.adapters.register_dumper(str, _Text)
+        conn.prepared_max = PREPARED
 
     def begin(self) -> None:
         self._has_written = False

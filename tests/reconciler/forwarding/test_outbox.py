@@ -179,7 +179,7 @@ def test_lanes_are_what_deliveries_say_whoever_changes_them(engine: str, tmp_pat
             db.rollback()
 
     with ledger_location(engine, tmp_path) as location, closing(connect(location)) as db:
-        prepare(db)
+        fill(db, lanes=3, each=EVENTS // 3)
         check()
 
 
@@ -206,24 +206,17 @@ def test_lanes_have_their_turns_in_the_same_order_in_each_database(tmp_path: Pat
         closing(connect(file)) as one,
         closing(connect(server)) as other,
     ):
-        prepare(one)
-        prepare(other)
+        fill(one, lanes=3, each=EVENTS // 3)
+        fill(other, lanes=3, each=EVENTS // 3)
         check()
 
 
 EVENTS = 12
 
 
-def prepare(db: Database) -> None:
-    """Events and a destination, which has no deliveries."""
-    fill(db, lanes=1, each=EVENTS)
-    with transaction(db):
-        db.execute("DELETE FROM deliveries")
-
-
 def make(db: Database, change: Change) -> None:
     what, event_id = change
-    db.execute(CHANGES[what], {"event": event_id, "lane": f"lane:{event_id % 3}", "other": "lane:1"})
+    db.execute(CHANGES[what], {"event": event_id, "lane": f"lane:{event_id % 3:05d}", "other": "lane:00001"})
 
 
 _OPENED = "INSERT INTO deliveries (event_id, destination_id, state, lane, opened_at, next_attempt_at) "
@@ -235,15 +228,16 @@ CHANGES = {
     "retry": "UPDATE deliveries SET state = 'retrying', attempts = attempts + 1, next_attempt_at = 'x' || attempts "
     f"WHERE event_id = :event AND {OPEN}",
     "bury": "UPDATE deliveries SET state = 'dead', attempts = attempts + 1 WHERE event_id = :event",
+    "skip": "UPDATE deliveries SET state = 'dead' WHERE event_id = :event",
     "delete": "DELETE FROM deliveries WHERE event_id = :event",
     "move": "UPDATE deliveries SET lane = :other WHERE event_id = :event",
     "resume": "UPDATE deliveries SET state = 'pending' WHERE state = 'retrying'",
-    "open many": f"{_OPENED} SELECT id, 1, 'pending', 'lane:' || (id % 2), '', '' FROM events "
+    "open many": f"{_OPENED} SELECT id, 1, 'pending', 'lane:0000' || (id % 2), '', '' FROM events "
     "WHERE id <= :event ORDER BY id DESC ON CONFLICT DO NOTHING",
     "retry many": "UPDATE deliveries SET state = 'retrying', attempts = attempts + 1, next_attempt_at = "
     f"'x' || event_id WHERE event_id >= :event AND {OPEN}",
     "bury many": "UPDATE deliveries SET state = 'dead', attempts = attempts + 1 WHERE event_id <= :event",
-    "move many": "UPDATE deliveries SET lane = 'lane:' || ((event_id + :event) % 3) WHERE event_id <> :event",
+    "move many": "UPDATE deliveries SET lane = 'lane:0000' || ((event_id + :event) % 3) WHERE event_id <> :event",
     "delete many": "DELETE FROM deliveries WHERE event_id % 3 = :event % 3",
     "replay many": "UPDATE deliveries SET state = 'pending' WHERE event_id >= :event",
 }

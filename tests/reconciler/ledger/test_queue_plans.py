@@ -80,6 +80,11 @@ def test_messages_are_read_by_their_numbers(db: PostgresDatabase) -> None:
     assert not plans.scanned()
 
 
+def test_messages_beyond_the_bound_are_not_sent_by_the_server(db: PostgresDatabase) -> None:
+    asked = {"asked": "[1, 2, 3, 4, 5]", "destination": 1, "most_bytes": 250}  # each has a hundred
+    assert len(db.execute(deliveries.READY, asked).fetchall()) == 3
+
+
 def test_the_next_retry_is_the_first_of_its_index(db: PostgresDatabase) -> None:
     with plans_of(db) as plans:
         deliveries.next_due(db, 1, after=Millis(0))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,8 +22,12 @@ ENGINES = ["sqlite", "postgresql"]
 
 
 @contextmanager
-def ledger_location(engine: str, folder: Path) -> Iterator[Location]:
-    """A place for a ledger, where there is none yet. In PostgreSQL it is removed at the end."""
+def ledger_location(engine: str, folder: Path, *, fresh: bool = False) -> Iterator[Location]:
+    """A place for a ledger: a path, or a schema of its own in PostgreSQL.
+
+    Making its tables takes a second there, so it is one that an earlier test used, emptied: `fresh` if there must be
+    no tables yet, or if the test's statistics must not be left to another one.
+    """
     if engine == "sqlite":
         yield folder / "ledger.db"
         return
@@ -32,8 +37,74 @@ def ledger_location(engine: str, folder: Path) -> Iterator[Location]:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"NOT TESTED: no PostgreSQL at {SERVER}: {error}")
-    with scratch_ledger(PostgresUrl(SERVER), prefix="test") as url:
-        yield url
+    if fresh:
+        with scratch_ledger(PostgresUrl(SERVER), prefix="test") as url:
+            yield url
+        return
+    url = _POOL.pop() if _POOL else _made()
+    yield url
+    if _emptied(url):
+        _POOL.append(url)
+
+
+_POOL: list[PostgresUrl] = []
+_MADE = ExitStack()
+atexit.register(_MADE.close)
+
+_OBJECTS = """
+    SELECT 'relation', relname::text, relkind::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+    UNION ALL
+    SELECT 'function', proname::text, md5(prosrc) FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+    UNION ALL
+    SELECT 'trigger', tgname::text, tgrelid::regclass::text FROM pg_trigger
+     WHERE NOT tgisinternal
+       AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace)
+    UNION ALL
+    SELECT 'column', attname::text, attrelid::regclass::text FROM pg_attribute
+     WHERE attnum > 0 AND attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace)
+"""
+_MADE_OBJECTS: set[tuple[str, ...]] = set()
+
+# session_replication_role = replica: without triggers, and without looking at what refers to a row.
+_DELETE_ALL = """
+    SET lock_timeout = '2s';
+    SET session_replication_role = replica;
+    DO $$ DECLARE one record; BEGIN
+        FOR one IN SELECT tablename AS name FROM pg_tables
+                    WHERE schemaname = current_schema() AND tablename <> 'migrations' LOOP
+            EXECUTE format('DELETE FROM %I', one.name);
+        END LOOP;
+        FOR one IN SELECT sequencename AS name, start_value FROM pg_sequences WHERE schemaname = current_schema() LOOP
+            PERFORM setval(one.name::regclass, one.start_value, false);
+        END LOOP;
+        INSERT INTO meta VALUES ('program', ''), ('ledger_id', left(md5(random()::text), 12));
+    END $$
+"""
+
+
+def _made() -> PostgresUrl:
+    url = _MADE.enter_context(scratch_ledger(PostgresUrl(SERVER), prefix="test"))
+    connect(url).close()
+    if not _MADE_OBJECTS:
+        _MADE_OBJECTS.update(_objects(url))
+    return url
+
+
+def _objects(url: PostgresUrl) -> set[tuple[str, ...]]:
+    with psycopg.connect(url.value, autocommit=True) as conn:
+        return {tuple(row) for row in conn.execute(_OBJECTS)}
+
+
+def _emptied(url: PostgresUrl) -> bool:
+    """Empty a ledger for the next test. False if this one has changed more than rows, or still uses it."""
+    try:
+        with psycopg.connect(url.value, autocommit=True) as conn:
+            if _objects(url) != _MADE_OBJECTS:
+                return False
+            conn.execute(_DELETE_ALL)
+    except psycopg.Error:
+        return False
+    return True
 
 
 NewLedger = Callable[[], AbstractContextManager[Database]]

@@ -70,7 +70,7 @@ class Watched(PostgresDatabase):
 @pytest.fixture(params=["new", "large"])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watched]:
     """A statement that was planned for a new ledger keeps its plan while the ledger grows."""
-    with ledger_location("postgresql", tmp_path) as location, closing(connect(location)) as opened:
+    with ledger_location("postgresql", tmp_path, fresh=True) as location, closing(connect(location)) as opened:
         with transaction(opened):
             sync(opened, [DestinationSpec("one")], now=START)
         if request.param == "large":

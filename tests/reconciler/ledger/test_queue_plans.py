@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from reconciler.ledger.queue.resend import Resend, ResendRequest
 
 from reconciler.events import times
 from reconciler.events.times import Millis
@@ -14,7 +15,6 @@ from reconciler.ledger import alerts
 from reconciler.ledger.queue import deliveries, destinations, in_the_way, past_deliveries, resend
 from reconciler.ledger.queue.deliveries import Attempt, Settled
 from reconciler.ledger.queue.destinations import DestinationSpec
-from reconciler.ledger.queue.resend import Resend, ResendRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.postgresql import PostgresDatabase
@@ -44,7 +44,7 @@ _FILL = f"""
 
 @pytest.fixture(scope="module")
 def db() -> Iterator[PostgresDatabase]:
-    with ledger_location("postgresql", Path()) as location, closing(connect(location)) as db:
+    with ledger_location("postgresql", Path(), fresh=True) as location, closing(connect(location)) as db:
         assert isinstance(db, PostgresDatabase)
         with transaction(db):
             destinations.sync(db, [DestinationSpec("one", start="beginning")], now=NOW)

@@ -25,7 +25,7 @@ PATIENCE_S = 5.0
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[PostgresUrl]:
-    with ledger_location("postgresql", tmp_path) as location:
+    with ledger_location("postgresql", tmp_path, fresh=True) as location:
         assert isinstance(location, PostgresUrl)
         yield location
 

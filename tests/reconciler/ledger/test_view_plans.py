@@ -119,7 +119,7 @@ SMALL = {"projects", "watched", "destinations", "alerts", "meta", "former_paths"
 @pytest.fixture(scope="module")
 def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder: Path = tmp_path_factory.mktemp("plans")
-    with ledger_location("postgresql", folder) as location, closing(connect(location)) as db:
+    with ledger_location("postgresql", folder, fresh=True) as location, closing(connect(location)) as db:
         db.execute(FILL)
         yield db
 

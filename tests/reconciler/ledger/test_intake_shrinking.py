@@ -16,9 +16,8 @@ from reconciler.ledger.intake import shrinking
 from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import PAGE_SIZE, WAL_LIMIT_BYTES
 from reconciler.ledger.intake.reader import SqliteReader
-from tests.reconciler.ledger.test_intake import KINDS, append, bodies, trim_all, webhook
+from tests.reconciler.ledger.test_intake import SQLITE, append, bodies, trim_all, webhook
 
-[SQLITE] = KINDS
 BURST = 1500
 BIG = "x" * 5000
 """One fills a page."""

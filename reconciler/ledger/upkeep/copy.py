@@ -142,7 +142,8 @@ class _Run:
                 self._note.replaced += fit.replaced + self._texts.replaced
                 fit.replaced = self._texts.replaced = 0
                 self._write_note()
-            self._tell(COPYING, table.name, sum(self._note.rows.values()))
+            done = sum(rows for name, rows in self._note.rows.items() if name != INTAKE)
+            self._tell(COPYING, table.name, done)
         with transaction(self._copy):
             self._note.left_out += copy_rows.without_owner(self._source, table)
             self._note.table += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.ledger.errors import LedgerError, LedgerInUse
-from reconciler.ledger.intake.file import intake_path, look_into
+from reconciler.ledger.intake.file import intake_path, look_into, open_intake
 from reconciler.ledger.recording.place import progress
 from reconciler.ledger.storage import meta, receivers, receivers_table, unfinished
 from reconciler.ledger.storage.connection import BESIDE_PATIENCE_S, connect, open_to_serve, there_is, transaction
@@ -37,7 +37,7 @@ def source(location: Location) -> Iterator[Database]:
     """A ledger that no service has. Nobody writes to it during the block. Raises LedgerError."""
     if not there_is(location):
         raise LedgerError(f"{location}: there is no ledger")
-    with _only_service(location), closing(_opened(location)) as db:
+    with _only_service(location), closing(_opened(location, to_copy=False)) as db:
         _refuse_receivers(location, db)
         db.begin()
         try:
@@ -54,7 +54,7 @@ def target(location: Location) -> Iterator[Target]:
     A file gets its name when it is complete.
     """
     if isinstance(location, PostgresUrl):
-        with closing(_opened(location)) as db:
+        with closing(_opened(location, to_copy=True)) as db:
             _refuse_receivers(location, db)
             yield Target(db, None, lambda: _forget(db))
         return
@@ -98,6 +98,8 @@ def _name(db: Database, part: Path, path: Path) -> None:
     """Give the file of the ledger, and that of the intake, their names."""
     db.close()
     _refuse_what_is_there(path)
+    if intake_path(part).exists():
+        open_intake(intake_path(part)).close()  # who only reads leaves a log behind
     try:
         for made, final in ((intake_path(part), intake_path(path)), (part, path)):
             if made.with_name(f"{made.name}-wal").exists():
@@ -122,10 +124,10 @@ def _only_service(location: Location) -> Iterator[None]:
         yield
 
 
-def _opened(location: Location) -> Database:
+def _opened(location: Location, *, to_copy: bool) -> Database:
     if isinstance(location, Path):
         return connect(location)
-    db = open_to_serve(location, patience_s=BESIDE_PATIENCE_S, to_copy=True)
+    db = open_to_serve(location, patience_s=BESIDE_PATIENCE_S, to_copy=to_copy)
     if db is None:
         raise LedgerInUse(f"{location}: a `serve` has this ledger; stop it first")
     for setting in ("idle_session_timeout", "idle_in_transaction_session_timeout"):

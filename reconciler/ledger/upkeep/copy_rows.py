@@ -87,7 +87,7 @@ def _reading(table: Table, columns: Sequence[Column], by: tuple[str, ...], *, wi
         f"SELECT {names} {rest}",
         postgresql=f"""
         SELECT {names} FROM (SELECT *, sum(size) OVER (ORDER BY {key}) - size AS before
-                               FROM (SELECT {names}, {size} AS size {rest}) AS some) AS sized
+                               FROM (SELECT {names}, {size} AS size {rest}) AS bounded) AS sized
          WHERE before < {BYTES} ORDER BY {key}
         """,
     )

@@ -33,6 +33,7 @@ COMMANDS = {
     "backup": "backup:backup",
     "restore": "backup:restore",
     "repair": "repair:repair",
+    "ledger": "ledger:app",
     "demo": "demo:demo",
     "schema": "schema:schema",
 }

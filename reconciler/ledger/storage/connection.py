@@ -125,9 +125,11 @@ def _open_file(path: Path, *, patience_s: float, readonly: bool) -> SqliteDataba
     return db
 
 
-def open_to_serve(url: PostgresUrl, *, patience_s: float) -> Database | None:
-    """Open a ledger in PostgreSQL as its one worker; None if another one has it. Raises LedgerError."""
-    held: Database | None = _server(url).open_to_serve(url, patience_s=patience_s)
+def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False) -> Database | None:
+    """Open a ledger in PostgreSQL as its one worker; None if another one has it. Only `to_copy` may it be an
+    unfinished copy. Raises LedgerError.
+    """
+    held: Database | None = _server(url).open_to_serve(url, patience_s=patience_s, to_copy=to_copy)
     return held
 
 

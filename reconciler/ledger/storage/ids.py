@@ -14,6 +14,7 @@ from reconciler.ledger.errors import LedgerDamaged
 from reconciler.ledger.storage import meta
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import Sql
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 _NAME, _NAME_FROM = "ledger_id", "ledger_id_from:"
 _LAST = Sql(
@@ -45,3 +46,12 @@ def next_number(db: Database) -> int:
     """The next event's number. Numbers only grow, and those of pruned events are not used again."""
     row = db.execute(_LAST).fetchone()
     return (row[0] if row else 0) + 1
+
+
+def go_on_with(db: Database, number: int) -> None:
+    """Make this the next event's number, inside the open transaction."""
+    if not isinstance(db, SqliteDatabase):
+        db.execute("SELECT setval('event_numbers', ?)", (number - 1,))
+        return
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
+    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (number - 1,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from reconciler.ledger.errors import LedgerBehind
-from reconciler.ledger.storage import advisory, postgresql_schema
+from reconciler.ledger.storage import advisory, postgresql_schema, unfinished
 from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, hold
 from reconciler.location import PostgresUrl
 
@@ -20,14 +20,16 @@ def open_server(url: PostgresUrl, *, patience_s: float, readonly: bool) -> Postg
     db = connect(url.value, patience_s=patience_s, readonly=readonly)
     try:
         postgresql_schema.check(db, str(url), may_upgrade=False)
+        unfinished.refuse(db, str(url))
     except BaseException:
         db.close()
         raise
     return db
 
 
-def open_to_serve(url: PostgresUrl, *, patience_s: float) -> PostgresDatabase | None:
-    """Connect as the one worker of a ledger. None if another one has it. Its tables are made or upgraded.
+def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False) -> PostgresDatabase | None:
+    """Connect as the one worker of a ledger. None if another one has it. Its tables are made or upgraded. Only
+    `to_copy` may it be an unfinished copy.
 
     Raises LedgerError.
     """
@@ -37,6 +39,8 @@ def open_to_serve(url: PostgresUrl, *, patience_s: float) -> PostgresDatabase | 
     try:
         postgresql_schema.check(db, str(url), may_upgrade=True)
         postgresql_schema.upgrade(db)
+        if not to_copy:
+            unfinished.refuse(db, str(url))
     except BaseException:
         db.close()
         raise

@@ -59,7 +59,8 @@ def counts(one: Any) -> bool:
 
 
 ALL = dict(commands(typer.main.get_command(command_line())))
-WITH_JSON = [path for path, one in ALL.items() if any("--json" in option.opts for option in one.params)]
+OPTIONS = {path: {name for option in one.params for name in option.opts} for path, one in ALL.items()}
+WITH_JSON = [path for path, options in OPTIONS.items() if {"--json", "--config"} <= options]
 GIVEN = {
     ("events", "show"): ["1"],
     ("dead-letters", "show"): ["1"],

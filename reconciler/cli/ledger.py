@@ -54,7 +54,7 @@ def _content(scheme: str, name: str) -> str:
 
 @app.command()
 def copy(
-    source: Annotated[str, typer.Option("--from", metavar="LEDGER", help="The ledger to copy. It is not changed.")],
+    source: Annotated[str, typer.Option("--from", metavar="LEDGER", help="The ledger to copy.")],
     target: Annotated[str, typer.Option("--to", metavar="LEDGER", help="Where to make the copy.")],
     as_json: JsonOption = False,
 ) -> None:

@@ -23,7 +23,7 @@ from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep import copy_ends, copy_intake, copy_rows
 from reconciler.ledger.upkeep.copy_check import Check, Difference, Sum
 from reconciler.ledger.upkeep.copy_ends import Target
-from reconciler.ledger.upkeep.copy_tables import META, TABLES, Fit, Table
+from reconciler.ledger.upkeep.copy_tables import MADE_ANEW, META, TABLES, Fit, Table
 from reconciler.location import Location, PostgresUrl
 
 COPYING, CHECKING = "copying", "checking"
@@ -59,7 +59,6 @@ class _Note(msgspec.Struct):
 
     of: str
     state: str
-    has_intake: bool = False
     table: int = 0
     after: tuple[int, ...] | None = None
     rows: dict[str, int] = {}
@@ -104,8 +103,7 @@ class _Run:
 
     def copy(self) -> None:
         """Copy what is not copied yet, each part of a table in a transaction."""
-        if not self._note.has_intake:
-            self._copy_intake()
+        self._copy_intake()  # each time: a receiver may have appended to it
         for table in TABLES[self._note.table :]:
             self._copy_table(table)
         with transaction(self._copy):
@@ -113,7 +111,8 @@ class _Run:
                 copy_rows.continue_numbers(self._copy, table)
             go_on_with(self._copy, next_number(self._source))
         if not isinstance(self._copy, SqliteDatabase):
-            self._copy.execute(f"ANALYZE {', '.join(table.name for table in TABLES)}")
+            names = [*(table.name for table in TABLES), *MADE_ANEW]
+            self._copy.execute(f"ANALYZE {', '.join(names)}")
 
     def _copy_intake(self) -> None:
         self._tell(COPYING, INTAKE, 0)
@@ -124,7 +123,6 @@ class _Run:
             with transaction(self._copy):
                 if place is not None:
                     copy_intake.note(self._copy, place)
-                self._note.has_intake = True
                 self._note.rows[INTAKE] = count
                 self._write_note()
 

@@ -19,7 +19,8 @@ ROWS, BYTES = 2000, 8 * 1024 * 1024
 LAST = (1 << 63) - 1
 _BEFORE_ALL = -(1 << 63)
 
-_HASHED = "INSERT INTO sighting_hashes (sighting_id, id_hash, key_hash, happened_ms) VALUES (?, ?, ?, ?)"
+_ARRAYS: dict[type, str] = {int: "bigint[]", str: "text[]", bytes: "bytea[]"}
+_HASHES = tuple(Column(name, int, False) for name in ("sighting_id", "id_hash", "key_hash", "happened_ms"))
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -118,6 +119,8 @@ def write(db: Database, table: Table, columns: Sequence[Column], rows: Sequence[
         for name, value in rows:
             meta.put(db, name, value)
         return 0
+    if not rows:
+        return 0
     try:
         _write(db, table, columns, rows)
     except db.Error as error:
@@ -138,14 +141,13 @@ def write(db: Database, table: Table, columns: Sequence[Column], rows: Sequence[
 
 def _write(db: Database, table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """All of them or none."""
-    names, places = ", ".join(one.name for one in columns), ", ".join("?" * len(columns))
     db.execute("SAVEPOINT rows")
     try:
-        db.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({places})", rows)
+        _insert(db, table.name, columns, rows)
         if table is SIGHTINGS:
             place = [one.name for one in columns].index
             parts = [place(name) for name in ("id", "source", "source_id", "key", "happened_at")]
-            db.executemany(_HASHED, [_hashed(*(row[part] for part in parts)) for row in rows])
+            _insert(db, "sighting_hashes", _HASHES, [_hashed(*(row[part] for part in parts)) for row in rows])
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK TO rows")
@@ -153,6 +155,16 @@ def _write(db: Database, table: Table, columns: Sequence[Column], rows: Sequence
     finally:
         if db.in_transaction:
             db.execute("RELEASE rows")
+
+
+def _insert(db: Database, table: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    into = f"INSERT INTO {table} ({', '.join(one.name for one in columns)})"
+    if isinstance(db, SqliteDatabase):
+        db.executemany(f"{into} VALUES ({', '.join('?' * len(columns))})", rows)
+        return
+    # One statement: a trigger on the table runs once, and nothing is sent for each row.
+    arrays = ", ".join(f"CAST(? AS {_ARRAYS[one.type]})" for one in columns)
+    db.execute(f"{into} SELECT * FROM unnest({arrays})", [list(values) for values in zip(*rows, strict=True)])
 
 
 def _hashed(ident: int, source: str, source_id: str, key: str, happened_at: str) -> tuple[int, int, int, int]:

@@ -32,12 +32,13 @@ from reconciler.ledger.storage.lock import only_service
 from reconciler.ledger.upkeep import copy_rows
 from reconciler.ledger.upkeep.copy import Copied, Step, copy
 from reconciler.ledger.upkeep.copy_check import Difference
-from reconciler.ledger.upkeep.copy_tables import MADE_ANEW, OWN, TABLES
+from reconciler.ledger.upkeep.copy_tables import MADE_ANEW, OWN, SIGHTINGS, TABLES, columns
 from reconciler.ledger.views.search import index_step, matching
 from reconciler.location import Location, PostgresUrl
 from tests.reconciler.ledger.test_unreadable_rows import fill
 from tests.support.filled import filled, made
 from tests.support.ledgers import ledger_location
+from tests.support.terminal import on_terminal
 
 START = times.from_iso("2026-10-05T08:00:00Z")
 NEVER_COPIED = {"migrations", "receivers", "sqlite_sequence", "_sqlite_migrations", "intake"}
@@ -256,6 +257,28 @@ def test_it_goes_on_after_a_kill_between_any_two_parts(
     assert done.rows["sightings"] == len(content(file)["sightings"])
 
 
+def test_a_part_has_a_bounded_number_of_bytes(ledger_at: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(ledger_at, 20)
+    monkeypatch.setattr(copy_rows, "BYTES", 2500)
+    with opened(ledger_at, readonly=True) as db:
+        parts = list(copy_rows.Parts(SIGHTINGS, columns(db, SIGHTINGS.name)).all(db))
+    assert [row[0] for part in parts for row in part.rows] == list(range(1, 21))
+    assert {len(part.rows) for part in parts} <= {2, 3, 4}
+
+
+def test_what_was_received_meanwhile_is_copied_by_the_next_try(file: Path, url: PostgresUrl) -> None:
+    rich(file)
+
+    def receive(step: Step) -> None:
+        if step.table == "attempts":
+            append(file, 1)
+
+    done = copy(file, url, receive)
+    assert done.differences == [Difference("intake", 7, 6)]
+    assert copy(file, url).differences == []
+    assert waiting(url) == waiting(file)
+
+
 def test_an_unfinished_copy_can_t_be_used(file: Path, url: PostgresUrl, tmp_path: Path) -> None:
     rich(file)
     with suppress(Killed):
@@ -460,6 +483,14 @@ def test_the_command(file: Path, url: PostgresUrl, tmp_path: Path) -> None:
     assert content(tmp_path / "back.db") == content(file)
     done = command("--from", f"sqlite:{file}", "--to", "env:THERE", "--json", THERE=url.value)
     assert (done.returncode, "already" in json.loads(done.stderr.splitlines()[-1])["error"]) == (1, True)
+
+
+def test_its_progress_on_a_terminal(file: Path, tmp_path: Path) -> None:
+    filled(file, 3)
+    shown = on_terminal("ledger", "copy", "--from", f"sqlite:{file}", "--to", f"sqlite:{tmp_path / 'copy.db'}")
+    assert "100%" in shown
+    assert "of 15 rows" not in shown
+    assert "Copied to" in shown
 
 
 @pytest.mark.parametrize(

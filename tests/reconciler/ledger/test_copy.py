@@ -35,7 +35,7 @@ from reconciler.ledger.upkeep.copy_check import Difference
 from reconciler.ledger.upkeep.copy_tables import MADE_ANEW, OWN, SIGHTINGS, TABLES, columns
 from reconciler.ledger.views.search import index_step, matching
 from reconciler.location import Location, PostgresUrl
-from tests.reconciler.ledger.test_unreadable_rows import fill
+from tests.reconciler.ledger.test_unreadable_rows import GARBAGE, fill, values
 from tests.support.filled import filled, made
 from tests.support.ledgers import ledger_location
 from tests.support.terminal import on_terminal
@@ -219,6 +219,33 @@ def test_what_postgresql_can_t_hold_is_replaced_and_counted(file: Path, url: Pos
             "a\ufffd",
         )
         assert db.execute("SELECT number FROM attempts WHERE id = 1").fetchone()[0] == 0
+
+
+def test_whatever_cannot_be_read_stops_no_copy(file: Path, url: PostgresUrl) -> None:
+    """Garbage in every column at once, but for keys and references: it is copied, or replaced and counted."""
+    rich(file)
+    keys = {(table.name, column) for table in TABLES for column in table.key} | {("meta", "value")}
+    changed = 0
+    with closing(sqlite3.connect(file)) as conn:
+        for table, column, value in values():
+            if (table, column) in keys or table in MADE_ANEW or value != GARBAGE:
+                continue
+            with suppress(sqlite3.IntegrityError):  # SQLite itself guards this column
+                changed += conn.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", (value,)).rowcount > 0
+        conn.commit()
+    assert changed > 90
+    before = {table.name: rows_of(file, table.name) for table in TABLES}
+    done = copy(file, url)
+    assert (done.differences, done.left_out) == ([], 0)
+    assert done.replaced > 1000
+    assert {name: count for name, count in done.rows.items() if name not in ("intake", "meta")} == {
+        name: count for name, count in before.items() if name != "meta"
+    }
+
+
+def rows_of(location: Location, table: str) -> int:
+    with opened(location, readonly=True) as db:
+        return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 class Killed(BaseException):

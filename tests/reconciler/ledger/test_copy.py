@@ -347,8 +347,10 @@ def test_it_goes_on_after_a_kill_between_the_names_of_its_two_files(
 
 
 def stop_at(table: str) -> Callable[[Step], None]:
+    """At the first part of a table; if that has no rows, when it is checked."""
+
     def stop(step: Step) -> None:
-        if step.table == table:
+        if step.table == table or (step.what == "checking" and step.table == "meta"):
             raise Killed
 
     return stop
@@ -510,6 +512,20 @@ def test_the_command(file: Path, url: PostgresUrl, tmp_path: Path) -> None:
     assert content(tmp_path / "back.db") == content(file)
     done = command("--from", f"sqlite:{file}", "--to", "env:THERE", "--json", THERE=url.value)
     assert (done.returncode, "already" in json.loads(done.stderr.splitlines()[-1])["error"]) == (1, True)
+
+
+def test_the_command_names_differences(file: Path, url: PostgresUrl) -> None:
+    filled(file, 10, at=START)
+    with suppress(Killed):
+        copy(file, url, stop_at("deliveries"))
+    with closing(raw(url)) as conn:
+        conn.execute("UPDATE sightings SET payload = '{}' WHERE id = 7")
+        conn.execute("DELETE FROM sightings WHERE id = 8")
+        conn.commit()
+    done = command("--from", f"sqlite:{file}", "--to", "env:THERE", THERE=url.value)
+    assert done.returncode == 1, done.stderr
+    assert "events of project 2 on 2026-10-05: 4, with other content" in done.stdout
+    assert "events of project 3 on 2026-10-05: 4 in the source, 3 in the copy" in done.stdout
 
 
 def test_its_progress_on_a_terminal(file: Path, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def _tell(made: Copied, where: Location) -> None:
     out.print(f"{made.differing:,} differences from the source, so that the copy can't be used:")
     for one in made.differences:
         out.print(f"  {_words(one)}")
+    out.print("If only the intake differs, run the same command again. Otherwise remove the copy and begin anew.")
 
 
 def _words(one: Difference) -> str:

@@ -29,8 +29,8 @@ _CANDIDATES = filled_in(
     asked=Sql(
         "json_each(?) AS asked CROSS JOIN sightings AS s ON s.id = asked.value",
         postgresql="""
-        jsonb_array_elements_text(?::jsonb) WITH ORDINALITY AS asked (value, place)
-        JOIN sightings AS s ON s.id = asked.value::bigint ORDER BY asked.place
+        jsonb_array_elements_text(?::jsonb) AS asked (value)
+        CROSS JOIN LATERAL (SELECT * FROM sightings AS s WHERE s.id = asked.value::bigint OFFSET 0) AS s
         """,
     ),
 )

@@ -92,10 +92,16 @@ class Check:
     def _table(self, db: Database, table: Table) -> Sum:
         found, fit = Sum(), self._fit[table.name]
         for part in Parts(table, fit.columns).all(db):
+            self._stay_connected()
             for row in part.rows:
                 if (made := fit(row)) is not None:
                     found.add(made)
         return found
+
+    def _stay_connected(self) -> None:
+        """A server ends a connection on which it hears nothing for a minute (`copy_ends.SILENT_S`)."""
+        for db in (self._source, self._copy):
+            db.execute("SELECT 1")
 
     def _events(self) -> None:
         after, is_end = None, False
@@ -107,6 +113,7 @@ class Check:
             sums = self._history.sums(self._source, first, through)
             copied = self._history.sums(self._copy, first, through)
             self._compare(sums, copied)
+            self._stay_connected()
             self._checked(EVENTS.name, sum(one.rows for one in sums.values()))
             after = (through,)
 

@@ -129,7 +129,7 @@ def _opened(location: Location, *, to_copy: bool) -> Database:
         return connect(location)
     db = open_to_serve(location, patience_s=BESIDE_PATIENCE_S, to_copy=to_copy)
     if db is None:
-        raise LedgerInUse(f"{location}: a `serve` has this ledger; stop it first")
+        raise LedgerInUse(f"{location}: a `serve`, or another copy, has this ledger; stop it first")
     for setting in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
         db.execute(f"SET {setting} = '{SILENT_S}s'")
     return db

@@ -35,7 +35,7 @@ from reconciler.ledger.upkeep.copy_check import Difference
 from reconciler.ledger.upkeep.copy_tables import MADE_ANEW, OWN, SIGHTINGS, TABLES, columns
 from reconciler.ledger.views.search import index_step, matching
 from reconciler.location import Location, PostgresUrl
-from tests.reconciler.ledger.test_unreadable_rows import fill
+from tests.reconciler.ledger.test_unreadable_rows import GARBAGE, fill, values
 from tests.support.filled import filled, made
 from tests.support.ledgers import ledger_location
 from tests.support.terminal import on_terminal
@@ -221,6 +221,33 @@ def test_what_postgresql_can_t_hold_is_replaced_and_counted(file: Path, url: Pos
         assert db.execute("SELECT number FROM attempts WHERE id = 1").fetchone()[0] == 0
 
 
+def test_whatever_cannot_be_read_stops_no_copy(file: Path, url: PostgresUrl) -> None:
+    """Garbage in every column at once, but for keys and references: it is copied, or replaced and counted."""
+    rich(file)
+    keys = {(table.name, column) for table in TABLES for column in table.key} | {("meta", "value")}
+    changed = 0
+    with closing(sqlite3.connect(file)) as conn:
+        for table, column, value in values():
+            if (table, column) in keys or table in MADE_ANEW or value != GARBAGE:
+                continue
+            with suppress(sqlite3.IntegrityError):  # SQLite itself guards this column
+                changed += conn.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", (value,)).rowcount > 0
+        conn.commit()
+    assert changed > 90
+    before = {table.name: rows_of(file, table.name) for table in TABLES}
+    done = copy(file, url)
+    assert (done.differences, done.left_out) == ([], 0)
+    assert done.replaced > 1000
+    assert {name: count for name, count in done.rows.items() if name not in ("intake", "meta")} == {
+        name: count for name, count in before.items() if name != "meta"
+    }
+
+
+def rows_of(location: Location, table: str) -> int:
+    with opened(location, readonly=True) as db:
+        return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
 class Killed(BaseException):
     """As a kill would end it: nothing more is done."""
 
@@ -320,8 +347,10 @@ def test_it_goes_on_after_a_kill_between_the_names_of_its_two_files(
 
 
 def stop_at(table: str) -> Callable[[Step], None]:
+    """At the first part of a table; if that has no rows, when it is checked."""
+
     def stop(step: Step) -> None:
-        if step.table == table:
+        if step.table == table or (step.what == "checking" and step.table == "meta"):
             raise Killed
 
     return stop
@@ -483,6 +512,20 @@ def test_the_command(file: Path, url: PostgresUrl, tmp_path: Path) -> None:
     assert content(tmp_path / "back.db") == content(file)
     done = command("--from", f"sqlite:{file}", "--to", "env:THERE", "--json", THERE=url.value)
     assert (done.returncode, "already" in json.loads(done.stderr.splitlines()[-1])["error"]) == (1, True)
+
+
+def test_the_command_names_differences(file: Path, url: PostgresUrl) -> None:
+    filled(file, 10, at=START)
+    with suppress(Killed):
+        copy(file, url, stop_at("deliveries"))
+    with closing(raw(url)) as conn:
+        conn.execute("UPDATE sightings SET payload = '{}' WHERE id = 7")
+        conn.execute("DELETE FROM sightings WHERE id = 8")
+        conn.commit()
+    done = command("--from", f"sqlite:{file}", "--to", "env:THERE", THERE=url.value)
+    assert done.returncode == 1, done.stderr
+    assert "events of project 2 on 2026-10-05: 4, with other content" in done.stdout
+    assert "events of project 3 on 2026-10-05: 4 in the source, 3 in the copy" in done.stdout
 
 
 def test_its_progress_on_a_terminal(file: Path, tmp_path: Path) -> None:

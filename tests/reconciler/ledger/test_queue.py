@@ -12,11 +12,11 @@ from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import HOUR, MINUTE, SECOND, Millis
 from reconciler.ledger import alerts, beside
-from reconciler.ledger.queue import deliveries, destinations, known, past_deliveries, resend
+from reconciler.ledger.queue import deliveries, destinations, known, past_deliveries, replay
 from reconciler.ledger.queue.deliveries import Attempt, Settled
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec
 from reconciler.ledger.queue.in_the_way import in_the_way
-from reconciler.ledger.queue.resend import Resend, ResendRequest
+from reconciler.ledger.queue.replay import Replay, ReplayRequest
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
@@ -190,15 +190,15 @@ def test_events_are_sent_again(db: Database) -> None:
         outcomes.mark_dead(db, attempt(1, "no"))
         outcomes.deliver(db, attempt(2))
 
-    def found(request: ResendRequest) -> list[Resend]:
-        return list(resend.find(db, request, ROUTE))
+    def found(request: ReplayRequest) -> list[Replay]:
+        return list(replay.find(db, request, ROUTE))
 
-    assert resend.unknown(db, [3, 99, 98, 1]) == {98: None, 99: None}
-    assert found(ResendRequest(event_ids=(3, 1, 99))) == [Resend(1, "project:1"), Resend(3, "project:1")]
-    assert found(ResendRequest(event_ids=(1, 2), dead_letters_only=True)) == [Resend(1, "project:1")]
-    assert found(ResendRequest(dead_letters_only=True)) == [Resend(1, "project:1")]
-    assert [one.event_id for one in found(ResendRequest())] == [1, 2, 3, 4]
-    resend.reopen(db, 1, found(ResendRequest()), now=NOW)
+    assert replay.unknown(db, [3, 99, 98, 1]) == {98: None, 99: None}
+    assert found(ReplayRequest(event_ids=(3, 1, 99))) == [Replay(1, "project:1"), Replay(3, "project:1")]
+    assert found(ReplayRequest(event_ids=(1, 2), dead_letters_only=True)) == [Replay(1, "project:1")]
+    assert found(ReplayRequest(dead_letters_only=True)) == [Replay(1, "project:1")]
+    assert [one.event_id for one in found(ReplayRequest())] == [1, 2, 3, 4]
+    replay.queue_replays(db, 1, found(ReplayRequest()), now=NOW)
     assert [*states(db).values()] == ["pending"] * 4
     replays = "SELECT event_id, replays, attempts_before FROM deliveries ORDER BY event_id"
     assert db.execute(replays).fetchall() == [(1, 1, 1), (2, 1, 1), (3, 0, 0), (4, 1, 0)]

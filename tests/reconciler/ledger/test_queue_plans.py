@@ -7,14 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from reconciler.ledger.queue.resend import Resend, ResendRequest
 
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger import alerts
-from reconciler.ledger.queue import deliveries, destinations, in_the_way, past_deliveries, resend
+from reconciler.ledger.queue import deliveries, destinations, in_the_way, past_deliveries, replay
 from reconciler.ledger.queue.deliveries import Attempt, Settled
 from reconciler.ledger.queue.destinations import DestinationSpec
+from reconciler.ledger.queue.replay import Replay, ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.postgresql import PostgresDatabase
@@ -123,10 +123,10 @@ def test_what_is_wrong_with_a_destination_is_found_by_indexes(db: PostgresDataba
 
 def test_events_are_sent_again_in_steps(db: PostgresDatabase) -> None:
     with plans_of(db) as plans:
-        next(resend.find(db, ResendRequest(event_ids=(10, 20)), ROUTE))
-        next(resend.find(db, ResendRequest(dead_letters_only=True), ROUTE))
-        next(resend.find(db, ResendRequest(), ROUTE))
-        resend.reopen(db, 1, [Resend(10, "lane:10")], now=NOW)
+        next(replay.find(db, ReplayRequest(event_ids=(10, 20)), ROUTE))
+        next(replay.find(db, ReplayRequest(dead_letters_only=True), ROUTE))
+        next(replay.find(db, ReplayRequest(), ROUTE))
+        replay.queue_replays(db, 1, [Replay(10, "lane:10")], now=NOW)
     assert plans.indexes() >= {"events_pkey", "deliveries_dead", "events_by_time", "sightings_pkey"}
     assert not plans.scanned() - {"former_paths", "projects"}
 

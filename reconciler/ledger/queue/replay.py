@@ -14,7 +14,7 @@ from reconciler.ledger.queue.opening import candidates_of
 from reconciler.ledger.queue.routes import Candidate, Route, Undecided, lane
 from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import Sql, filled_in
+from reconciler.ledger.storage.sql import Sql, filled_in, look_up
 from reconciler.ledger.views.browse import Filter
 
 EVENTS_A_STEP = 500
@@ -34,6 +34,7 @@ _ASKED = Sql(
     "(SELECT value AS id FROM json_each(?)) AS asked",
     postgresql="(SELECT value::bigint AS id FROM jsonb_array_elements_text(?::jsonb)) AS asked",
 )
+_DELIVERY = look_up("deliveries", "d", "d.event_id = e.id AND d.destination_id = ?", left=True)
 _UNKNOWN = filled_in(
     """
     SELECT asked.id, e.merged_into FROM {asked} LEFT JOIN events e ON e.id = asked.id
@@ -112,10 +113,12 @@ def _named(db: Database, request: ReplayRequest, destination_id: int) -> Iterato
     sql = filled_in(
         """
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL
-          FROM {asked} CROSS JOIN events e LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
-         WHERE e.id = asked.id AND e.merged_into IS NULL{where}{dead} ORDER BY asked.id
+          FROM {asked} {event} {delivery}
+         WHERE e.merged_into IS NULL{where}{dead} ORDER BY asked.id
         """,
         asked=_ASKED,
+        event=look_up("events", "e", "e.id = asked.id"),
+        delivery=_DELIVERY,
         where=where,
         dead=" AND d.state = 'dead'" if request.dead_letters_only else "",
     )
@@ -130,11 +133,11 @@ def _dead_letters(db: Database, request: ReplayRequest, destination_id: int) -> 
     sql = filled_in(
         """
         SELECT e.id, e.sighting_id, 1
-          FROM deliveries d CROSS JOIN events e
-         WHERE e.id = d.event_id AND d.destination_id = ? AND d.state = 'dead' AND d.event_id > ?
-           AND e.merged_into IS NULL{where}
+          FROM deliveries d {event}
+         WHERE d.destination_id = ? AND d.state = 'dead' AND d.event_id > ? AND e.merged_into IS NULL{where}
          ORDER BY d.event_id LIMIT ?
         """,
+        event=look_up("events", "e", "e.id = d.event_id"),
         where=where,
     )
     last = 0
@@ -148,10 +151,11 @@ def _of_time(db: Database, request: ReplayRequest, destination_id: int) -> Itera
     sql = filled_in(
         """
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL, e.happened_at
-          FROM events e LEFT JOIN deliveries d ON d.event_id = e.id AND d.destination_id = ?
+          FROM events e {delivery}
          WHERE e.happened_at >= ? AND (e.happened_at > ? OR e.id > ?) AND e.merged_into IS NULL{where}
          ORDER BY e.happened_at, e.id LIMIT ?
         """,
+        delivery=_DELIVERY,
         where=where,
     )
     at, last = "" if request.filter.since is None else times.iso(request.filter.since), 0

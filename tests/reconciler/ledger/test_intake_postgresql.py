@@ -25,13 +25,12 @@ from reconciler.ledger.intake.listening import listen
 from reconciler.ledger.intake.postgresql import PostgresAppender
 from reconciler.ledger.intake.postgresql_reader import PostgresReader
 from reconciler.ledger.recording.place import Progress, note_place, note_progress
+from reconciler.ledger.storage import advisory
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views.backlog import Backlog, backlog
 from reconciler.location import PostgresUrl
 from tests.reconciler.ledger.test_intake import webhook
 from tests.support.ledgers import ledger_location
-
-APPEND_LOCK = 1735290738
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def named(url: PostgresUrl) -> PostgresUrl:
 async def locked(url: PostgresUrl) -> AsyncIterator[None]:
     """Nobody can append meanwhile."""
     async with await psycopg.AsyncConnection.connect(url.value) as conn:
-        await conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(current_schema()))", (APPEND_LOCK,))
+        await conn.execute("SELECT pg_advisory_xact_lock(%s, hashtext(current_schema()))", (advisory.INTAKE,))
         yield
 
 

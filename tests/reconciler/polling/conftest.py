@@ -17,7 +17,7 @@ from reconciler.ledger.coverage import gaps
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
-from reconciler.location import Location
+from reconciler.location import Location, PostgresUrl
 from reconciler.polling.reconciling import reconciling
 from reconciler.polling.schedule import expected
 from reconciler.simulator.server import Simulator
@@ -40,7 +40,7 @@ class House:
                 {
                     "projects": [42],
                     "receiver": {"url": "http://127.0.0.1:9", "hooks": [{"token": "t"}]},
-                    "ledger": {"path": "ledger.db"},
+                    "ledger": {"url": location.value} if isinstance(location, PostgresUrl) else {"path": "ledger.db"},
                 }
                 | sections
             )

@@ -34,6 +34,7 @@ class Cluster:
     """A server on a port of its own. It refuses to run as root, so it runs as the user that Debian makes for it."""
 
     def __init__(self) -> None:
+        bindir()
         self.port = free_port()
         self.folder = Path(mkdtemp(prefix="cluster-"))
         if os.geteuid() == 0:

@@ -6,16 +6,17 @@ import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psycopg
-import pytest
 
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.scratch import scratch_ledger
 from reconciler.location import Location, PostgresUrl
+from tests.support.clusters import USER, Cluster
 
 SERVER = os.environ.get("TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/test")
 ENGINES = ["sqlite", "postgresql"]
@@ -31,20 +32,32 @@ def ledger_location(engine: str, folder: Path, *, fresh: bool = False) -> Iterat
     if engine == "sqlite":
         yield folder / "ledger.db"
         return
-    try:
-        psycopg.connect(SERVER, connect_timeout=5).close()
-    except psycopg.OperationalError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"NOT TESTED: no PostgreSQL at {SERVER}: {error}")
     if fresh:
-        with scratch_ledger(PostgresUrl(SERVER), prefix="test") as url:
+        with scratch_ledger(server(), prefix="test") as url:
             yield url
         return
     url = _POOL.pop() if _POOL else _made()
     yield url
     if _emptied(url):
         _POOL.append(url)
+
+
+@cache
+def server() -> PostgresUrl:
+    """A database to use: the one that is named, or that runs on this machine, or one that is started now. Skips if
+    there is none, but not in CI.
+    """
+    try:
+        psycopg.connect(SERVER, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        if os.environ.get("CI") or "TEST_POSTGRESQL" in os.environ:
+            raise
+        own = Cluster()  # or skips
+        _MADE.callback(own.remove)
+        own.make()
+        own.start(fsync="off")
+        return PostgresUrl(f"postgresql://{USER}@{own.address}/postgres")
+    return PostgresUrl(SERVER)
 
 
 _POOL: list[PostgresUrl] = []
@@ -83,7 +96,7 @@ _DELETE_ALL = """
 
 
 def _made() -> PostgresUrl:
-    url = _MADE.enter_context(scratch_ledger(PostgresUrl(SERVER), prefix="test"))
+    url = _MADE.enter_context(scratch_ledger(server(), prefix="test"))
     connect(url).close()
     if not _MADE_OBJECTS:
         _MADE_OBJECTS.update(_objects(url))

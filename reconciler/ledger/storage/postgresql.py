@@ -80,6 +80,8 @@ class PostgresDatabase(Database):
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.conn = conn
         self._own_commits = 0
+        self.has_lock = False
+        """Whether it holds a lock for as long as it lasts."""
         self._has_written = False
         self._heard_at = time.monotonic()
         conn.adapters.register_dumper(str, _Text)
@@ -119,7 +121,7 @@ class PostgresDatabase(Database):
 
     @property
     def is_held(self) -> bool:
-        return time.monotonic() - self._heard_at < TRUSTED_S
+        return not self.has_lock or time.monotonic() - self._heard_at < TRUSTED_S
 
     @property
     def in_transaction(self) -> bool:
@@ -203,6 +205,7 @@ def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
         for setting in _HELD_SETTINGS:
             db.execute(f"SET {setting}")
         if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
+            db.has_lock = True
             return db
     except BaseException:
         db.close()

@@ -436,7 +436,13 @@ def test_nobody_serves_or_writes_meanwhile(file: Path, url: PostgresUrl) -> None
     assert tried
 
 
-def test_a_source_without_a_ledger(url: PostgresUrl, tmp_path: Path) -> None:
+def test_a_source_without_a_ledger(tmp_path: Path) -> None:
+    with ledger_location("postgresql", tmp_path, fresh=True) as url:
+        assert isinstance(url, PostgresUrl)
+        refuse_to_copy(url, tmp_path)
+
+
+def refuse_to_copy(url: PostgresUrl, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="there is no ledger"):
         copy(tmp_path / "none.db", url)
     with pytest.raises(LedgerError, match="there is no ledger"):

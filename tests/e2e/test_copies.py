@@ -30,7 +30,7 @@ from tests.support.ledgers import ledger_location
 from tests.support.service import TOKEN, Service, until
 
 POSTERS = 3
-ROUNDS = tries(2)
+ROUNDS = tries(1)
 
 
 @pytest.fixture

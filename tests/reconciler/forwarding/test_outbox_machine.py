@@ -58,6 +58,7 @@ class Machine(RuleBasedStateMachine):
     """Each rule is something that happens; what must hold is checked whenever a message leaves, and after each."""
 
     engine = "sqlite"
+    examples = 15
 
     @initialize(seed=st.integers(0, 2**16))
     def begin(self, seed: int) -> None:
@@ -299,6 +300,7 @@ class PostgresMachine(Machine):
     """The same with a ledger in PostgreSQL."""
 
     engine = "postgresql"
+    examples = 3
 
 
 @pytest.mark.long
@@ -306,5 +308,5 @@ class PostgresMachine(Machine):
 @pytest.mark.parametrize("machine", [Machine, PostgresMachine])
 def test_whatever_happens(machine: type[Machine]) -> None:
     run_state_machine_as_test(
-        machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=tries(15))
+        machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=tries(machine.examples))
     )

@@ -38,6 +38,7 @@ async def test_few_projects_are_all_polled_in_every_interval(make_house: MakeHou
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("ledger_at", ["sqlite"], indirect=True)  # it is about what is asked of GitLab
 async def test_many_projects_active_ones_first_and_all_within_a_round(make_house: MakeHouse) -> None:
     house = many(make_house)
     await house.polling.schedule.catch_up()
@@ -59,6 +60,7 @@ async def test_many_projects_active_ones_first_and_all_within_a_round(make_house
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("ledger_at", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_nothing_is_missed(make_house: MakeHouse, seed: int) -> None:
     """Things happen all over for an hour, and no webhook arrives: a round later all of it is known."""

@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger
-	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger $(LEDGER))
+	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger "$(LEDGER)")
 
 test: $(VENV)/.installed ## Run all tests: more at once than there are cores, since most wait
 	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal

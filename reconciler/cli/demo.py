@@ -14,7 +14,7 @@ import typer
 from reconciler.cli.common import FAILED, USAGE, fail, out
 from reconciler.cli.tables import Listing
 from reconciler.demo import Demo, DemoError, Result
-from reconciler.location import PostgresUrl
+from reconciler.location import PostgresUrl, problem
 
 
 def demo(
@@ -56,8 +56,8 @@ def _place(uri: str | None) -> Iterator[PostgresUrl | None]:
     if uri is None:
         yield None
         return
-    if not uri.startswith(("postgresql://", "postgres://")):
-        fail(f"--ledger: {uri}: should be a URI like postgresql://user@host/database", USAGE)
+    if (wrong := problem(uri)) is not None:
+        fail(f"--ledger: {wrong}", USAGE)
     try:
         from reconciler.ledger.storage.scratch import scratch_ledger
     except ImportError as error:

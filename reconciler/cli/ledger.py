@@ -17,7 +17,7 @@ from reconciler.cli.common import FAILED, JsonOption, err, out, print_json
 from reconciler.ledger.upkeep import copy as copying
 from reconciler.ledger.upkeep.copy import Copied, Step
 from reconciler.ledger.upkeep.copy_check import Difference
-from reconciler.location import Location, PostgresUrl
+from reconciler.location import Location, PostgresUrl, problem
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
@@ -36,6 +36,8 @@ def ledger_name(text: str) -> Location:
     if scheme == "sqlite" and rest and "\0" not in rest:
         return Path(rest)
     if scheme in ("postgresql", "postgres") and rest.startswith("//"):
+        if (wrong := problem(text)) is not None:
+            raise typer.BadParameter(wrong)
         return PostgresUrl(text)
     raise typer.BadParameter("should be sqlite:PATH, postgresql://HOST/DATABASE, env:NAME or file:PATH")
 

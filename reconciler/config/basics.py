@@ -27,6 +27,7 @@ from pydantic import (
 
 from reconciler.config.mistakes import Misplaced
 from reconciler.events.texts import without_credentials
+from reconciler.location import problem
 
 
 class Section(BaseModel):
@@ -159,15 +160,8 @@ def _signing_key(secret: SecretStr) -> SecretStr:
 
 
 def _postgres_uri(secret: SecretStr) -> SecretStr:
-    uri = secret.get_secret_value()
-    if not uri.startswith(("postgresql://", "postgres://")) or re.search(r"[\s\x00-\x1f\x7f]", uri):
-        raise ValueError("should be a URI like postgresql://user:password@host/database")
-    hosts = urlsplit(uri).netloc.rpartition("@")[2].split(",")  # several: the first that answers is used
-    if not all(re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:@\[\]]*)(:\d*)?", host) for host in hosts):
-        raise ValueError(
-            "should be a URI like postgresql://user:password@host/database: is the port a number, and is "
-            "every special character of the password written as %XX?"
-        )
+    if (wrong := problem(secret.get_secret_value())) is not None:
+        raise ValueError(wrong)
     return secret
 
 

@@ -137,7 +137,7 @@ class Ledger:
     def version(self) -> Awaitable[int]:
         """A number that changes when another process has committed to the ledger."""
         # Asked of the writer's connection, whose number does not change with its own commits.
-        return self._write(lambda db: db.version())
+        return self._writer.ask(lambda db: db.version())
 
     def index_next(self) -> Awaitable[Indexed]:
         """Add the next events to the search index."""

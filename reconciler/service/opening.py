@@ -39,7 +39,8 @@ async def open_ledger(location: Location, stands_by: Callable[[], None]) -> Data
             if isinstance(location, Path) and not may_come_right(error.__cause__):
                 raise
             if not is_logged:
-                log.error("ledger not available yet: webhooks wait in the intake", reason=str(error))
+                then = "wait in the intake" if isinstance(location, Path) else "are answered with 503"
+                log.error(f"ledger not available yet: webhooks {then}", reason=str(error))
             is_logged = True
         await asyncio.sleep(PAUSE_S)
 

@@ -126,8 +126,7 @@ class _Worker:
             await self._views.stop()
             return
         db = opening.result()
-        db.on_lost = _lost
-        self._db = db
+        self._opened(db)
         reader = connect(self._config.ledger.location, readonly=True)
         reader.on_lost = _lost
         parts = self._compose(db, reader)
@@ -259,6 +258,12 @@ class _Worker:
         except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
+
+    def _opened(self, db: Database) -> None:
+        self._db = db
+        db.on_lost = _lost
+        if isinstance(self._config.ledger.location, PostgresUrl):
+            self._role.say(Said.READY)  # from now on it is started again, whatever becomes of the database
 
     def _stand_by(self) -> None:
         """Another copy's worker has the ledger: this one is ready to take it over."""

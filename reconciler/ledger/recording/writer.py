@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 class _Change:
     """A change that waits to be written: sightings to record, a function of the database, or both."""
 
-    __slots__ = ("alone", "future", "records", "run", "sightings", "since")
+    __slots__ = ("alone", "future", "records", "run", "sightings", "since", "writes")
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class _Change:
         self.sightings = sightings or ()
         self.run = run
         self.since = time.monotonic()
+        self.writes = True
         self.alone = False
         """Whether it needs a transaction of its own, since it may have made an earlier one fail."""
 
@@ -117,6 +118,12 @@ class Writer:
         be recorded.
         """
         return self._submit(_Change(self._loop.create_future(), sightings, also))
+
+    def ask(self, question: Callable[[Database], T]) -> asyncio.Future[T]:
+        """As `run`, for what writes nothing: it does not prove that the ledger can be written."""
+        change = _Change(self._loop.create_future(), None, question)
+        change.writes = False
+        return self._submit(change)
 
     def run(self, change: Callable[[Database], T]) -> asyncio.Future[T]:
         """Run `change` in the next transaction. The future holds its result once the transaction is on disk.
@@ -210,7 +217,7 @@ class Writer:
         if error is not None:
             self._give_up(written.batch, error)
             return
-        if self._trouble is not None:
+        if self._trouble is not None and any(change.writes for change in written.batch):
             self._note_trouble(None)
         position = 0
         for change, result in zip(written.batch, written.results, strict=True):

@@ -34,6 +34,11 @@ ABANDONED_S = 10
 SHORTEST_WAIT_MS = 1
 """0 means to wait for ever."""
 
+UNREADABLE = (
+    "PostgreSQL's client library can't read the URI of the ledger: check its parameters, and write every special "
+    "character of the password as %XX"
+)
+
 T = TypeVar("T")
 
 _SIZE = """
@@ -165,16 +170,18 @@ class PostgresDatabase(Database):
         return size
 
     def _run(self, statement: Callable[[], T]) -> T:
+        asked_at = time.monotonic()
         try:
             done = statement()
-            self._heard_at = time.monotonic()
+            self._heard_at = asked_at  # the answer may have waited here while this process was stopped
             return done
         except _BUSY as error:
             raise LedgerBusy(explain(error)) from error
         except psycopg.Error as error:
             if not _is_trouble(error):
                 raise
-            if self.conn.closed and self.on_lost is not None:
+            is_lost = self.conn.closed or (self.has_lock and isinstance(error, errors.ReadOnlySqlTransaction))
+            if is_lost and self.on_lost is not None:
                 self.on_lost()
             raise LedgerUnavailable(explain(error)) from error
 
@@ -202,6 +209,8 @@ def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
     """
     db = connect(url, patience_s=patience_s)
     try:
+        if db.execute("SHOW transaction_read_only").fetchone()[0] == "on":
+            raise LedgerUnavailable("PostgreSQL: this server is read-only: is it a standby?")
         for setting in _HELD_SETTINGS:
             db.execute(f"SET {setting}")
         if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
@@ -217,7 +226,10 @@ def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
 def connect(url: str, *, patience_s: float, readonly: bool = False) -> PostgresDatabase:
     """Connect to a ledger. Raises LedgerUnavailable."""
     try:
-        conn = psycopg.connect(conninfo(url), autocommit=True)
+        wanted = {} if readonly else {"target_session_attrs": "read-write"}
+        conn = psycopg.connect(conninfo(url, **wanted), autocommit=True)
+    except psycopg.ProgrammingError:  # its message has parts of the URI, perhaps of its password
+        raise LedgerUnavailable(UNREADABLE) from None
     except psycopg.Error as error:
         raise LedgerUnavailable(explain(error)) from error
     db = PostgresDatabase(conn)

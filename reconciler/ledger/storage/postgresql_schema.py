@@ -64,6 +64,8 @@ def check(db: Database, where: str, *, may_upgrade: bool) -> None:
 
 def applied(db: Database) -> set[str]:
     """The migrations that were applied to a ledger."""
-    if db.execute("SELECT to_regclass('migrations')").fetchone()[0] is None:
+    # Only in the schema that the locks are about: others on the search path may have tables of these names.
+    is_there = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'migrations'"
+    if not db.execute(is_there).fetchone():
         return set()
     return {name for (name,) in db.execute("SELECT name FROM migrations")}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
-from reconciler.ledger.errors import LedgerBehind
+import psycopg
+
+from reconciler.ledger.errors import LedgerBehind, LedgerError
 from reconciler.ledger.storage import advisory, postgresql_schema, unfinished
-from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, hold
+from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, explain, hold
 from reconciler.location import PostgresUrl
 
 
@@ -15,6 +18,11 @@ def open_server(url: PostgresUrl, *, patience_s: float, readonly: bool) -> Postg
 
     Raises LedgerError.
     """
+    with in_words(url):
+        return _open(url, patience_s=patience_s, readonly=readonly)
+
+
+def _open(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDatabase:
     if not readonly:
         _bring_up(url, patience_s)
     db = connect(url.value, patience_s=patience_s, readonly=readonly)
@@ -33,6 +41,11 @@ def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False)
 
     Raises LedgerError.
     """
+    with in_words(url):
+        return _hold(url, patience_s=patience_s, to_copy=to_copy)
+
+
+def _hold(url: PostgresUrl, *, patience_s: float, to_copy: bool) -> PostgresDatabase | None:
     db = hold(url.value, advisory.SERVICE, patience_s=patience_s)
     if db is None:
         return None
@@ -45,6 +58,25 @@ def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False)
         db.close()
         raise
     return db
+
+
+@contextmanager
+def in_words(url: PostgresUrl) -> Iterator[None]:
+    """What PostgreSQL refuses here is about the database, not about a statement of ours. Raises LedgerError."""
+    try:
+        yield
+    except psycopg.Error as error:
+        advice = _ADVICE.get(error.sqlstate or "", "is this database for gitlab-reconciler alone, and new?")
+        raise LedgerError(f"{url}: {explain(error)}: {advice}") from error
+
+
+_ADVICE = {
+    "0A000": "the server needs ICU",
+    "3F000": "there is no schema to make tables in: create one, or set search_path",
+    "42P07": "there are tables of other programs: use a database, or a schema, of its own",
+    "42703": "there are tables of other programs: use a database, or a schema, of its own",
+    "22023": "a setting is refused: the server must run on Linux, with PostgreSQL 14 or newer",
+}
 
 
 def _bring_up(url: PostgresUrl, patience_s: float) -> None:

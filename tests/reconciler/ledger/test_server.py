@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from reconciler.ledger.errors import LedgerBehind, LedgerMissing, LedgerUnavailable, LedgerVersion
+from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerMissing, LedgerUnavailable, LedgerVersion
 from reconciler.ledger.storage import server_check
 from reconciler.ledger.storage.connection import connect, opened, there_is, transaction
 from reconciler.ledger.storage.database import Parameters, Rows
@@ -16,7 +17,7 @@ from reconciler.ledger.storage.postgresql import PostgresDatabase
 from reconciler.ledger.storage.postgresql import connect as connect_to_server
 from reconciler.ledger.storage.served import is_served
 from reconciler.ledger.storage.server import open_to_serve
-from reconciler.location import PostgresUrl
+from reconciler.location import PostgresUrl, problem
 from tests.support.ledgers import ledger_location
 from tests.support.service import until
 
@@ -87,6 +88,52 @@ def test_a_password_is_not_shown(url: PostgresUrl) -> None:
         assert "pass" not in shown
         assert "secret" not in shown
         assert "db.example.com:5433/events" in shown
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://u:12/34secret@h/db",
+        "postgresql://u:123#secret@h/db",
+        "postgresql://u:12?secret@h/db",
+        "postgresql://u:s3cr%zzet@h/db",
+        "postgresql://u:p[secret@h/db",
+        "postgresql://h:port/db",
+        "mysql://u:secret@h/db",
+        "postgresql://h/d b",
+    ],
+)
+def test_a_uri_that_could_show_its_password_is_refused_without_it(uri: str) -> None:
+    wrong = problem(uri)
+    assert wrong is not None
+    assert "secret" not in wrong
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://u:p%40ss@h:5432/db",
+        "postgresql:///db?host=/run/postgresql",
+        "postgres://u@h1:1,h2:2/db?target_session_attrs=read-write",
+        "postgresql://u:p@[::1]:5432/db?options=-c%20search_path%3Da",
+    ],
+)
+def test_a_uri_that_libpq_reads(uri: str) -> None:
+    assert problem(uri) is None
+
+
+def test_a_read_only_server_is_not_served(url: PostgresUrl) -> None:
+    connect(url).close()
+    asked = f"{url.value}%20-c%20default_transaction_read_only%3Don"
+    with pytest.raises(LedgerUnavailable, match="read-only"):
+        open_to_serve(PostgresUrl(asked), patience_s=PATIENCE_S)
+
+
+def test_a_database_of_another_program(url: PostgresUrl) -> None:
+    with psycopg.connect(url.value, autocommit=True) as conn:
+        conn.execute("CREATE TABLE projects (id integer)")
+    with pytest.raises(LedgerError, match="tables of other programs"):
+        connect(url)
 
 
 def test_nothing_is_wrong_with_this_server(url: PostgresUrl) -> None:

@@ -101,7 +101,7 @@ def test_it_is_what_structlog_and_logging_want(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(logs.stderr(), LogStream)
     monkeypatch.setattr(sys, "stderr", None)
     stream = logs.stderr()
-    structlog.PrintLogger(stream).msg("x")  # type: ignore[arg-type]
+    structlog.PrintLogger(stream).msg("x")  # type: ignore[arg-type]  # all that it needs of a file is there
     logging.StreamHandler(stream).emit(logging.makeLogRecord({"msg": "x"}))
 
 

@@ -13,7 +13,7 @@ UNIT = ROOT / "packaging" / "systemd" / "gitlab-reconciler.service"
 
 def unit() -> configparser.SectionProxy:
     parsed = configparser.ConfigParser(strict=False, interpolation=None)
-    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]  # as configparser's page says
     parsed.read_string(UNIT.read_text())
     return parsed["Service"]
 

@@ -118,7 +118,7 @@ class Bounded(HttpToolsProtocol):
         """Bytes of the current head or trailer: received since a head began, or since the last byte of a body."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio passes no other
         super().connection_made(transport)
         # A proxy may open connections in advance, so an idle one is allowed.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)

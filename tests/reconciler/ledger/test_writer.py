@@ -113,7 +113,7 @@ async def test_the_traceback_is_logged_once_a_kind(opened: Open) -> None:
 async def test_a_statement_that_is_wrong_is_a_bug_too(opened: Open) -> None:
     for sql in ("SELECT * FROM nowhere", "INSERT INTO meta VALUES ('ledger_id', '')", "SELEC"):
         with pytest.raises(ChangeFailed):
-            await opened.writer.run(lambda db, sql=sql: db.execute(sql))  # type: ignore[misc]
+            await opened.writer.run(lambda db, sql=sql: db.execute(sql))  # type: ignore[misc]  # of its own `sql`, whose type mypy does not infer
 
 
 async def test_damage_is_met_by_who_reads_it_alone(file: Open) -> None:

@@ -77,7 +77,7 @@ async def parts(gitlab: Simulator, ledger_at: Location) -> AsyncIterator[Parts]:
 def push_at(gitlab: Simulator, *moments: int) -> None:
     real = gitlab.world.clock
     for moment in moments:
-        gitlab.world.clock = lambda moment=moment: moment  # type: ignore[misc]
+        gitlab.world.clock = lambda moment=moment: moment  # type: ignore[misc]  # the default binds the loop variable
         gitlab.world.push(42)
     gitlab.world.clock = real
 

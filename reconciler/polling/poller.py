@@ -183,7 +183,7 @@ class Poller:
             counts = await self._poll_source(group, source, until)
         except (Stopped, LedgerError):
             raise
-        except Exception as error:  # whatever it is, it is noted for the group; `poll` reports it
+        except Exception as error:  # whatever it is, it is noted for the group; `_guarded` reports it
             await self._note_trouble(group, source, error)
             raise
         await self._note_poll(group.id, None)

@@ -64,7 +64,7 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
     for hours in range(20, 0, -1):
         for ident in PROJECTS:
             for n in range((hours * ident) % 4):
-                world.clock = lambda at=now - hours * HOUR + n * MINUTE: at  # type: ignore[misc]
+                world.clock = lambda at=now - hours * HOUR + n * MINUTE: at  # type: ignore[misc]  # a default
                 if n % 3 == 2:
                     world.issue(ident, f"Checkout fails for basket {n}")
                 else:

@@ -351,7 +351,7 @@ def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consu
         for n in range(8):
             service.start()
             post(service, n, n, **({"bad": 1} if n == 3 else {}))
-            consumer.wait_for(lambda c, n=n: len(c.requests) > 2 * n, timeout_s=2)  # type: ignore[misc]
+            consumer.wait_for(lambda c, n=n: len(c.requests) > 2 * n, timeout_s=2)  # type: ignore[misc]  # a default
             service.kill()
         service.start()
         assert ops.wait_for(

@@ -158,7 +158,7 @@ class Odd(Kind):
             raise self._what
         if self._what == "hangs":
             await asyncio.Event().wait()
-        return self._what  # type: ignore[return-value]
+        return self._what  # type: ignore[return-value]  # what a kind must not return
 
 
 @pytest.mark.parametrize(

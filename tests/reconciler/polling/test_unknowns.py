@@ -304,7 +304,7 @@ async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
 
 
 async def test_one_source_in_trouble_stops_no_other(house: House, gitlab: FailingGitLab) -> None:
-    house.config.reconcile.sources[:] = ["project_events", "pipelines", "releases"]  # type: ignore[index]
+    house.config.reconcile.sources[:] = ["project_events", "pipelines", "releases"]  # type: ignore[index]  # it is not None
     gitlab.fail("server error", *PLACES["a source"])
     await house.round()
     asked = gitlab.requests["/api/v4/projects/42/releases"]

@@ -36,10 +36,11 @@ def bomb() -> bytes:
 @pytest.mark.parametrize("status", [200, 500, 404, 302])
 def test_a_small_answer_that_becomes_large_is_given_up(status: int) -> None:
     asked: list[str] = []
+    small = bomb()
 
     def answer(path: str) -> tuple[int, bytes]:
         asked.append(path)
-        return status, bomb()
+        return status, small
 
     headers = {"Content-Encoding": "gzip", "Location": "/elsewhere"}
     with Scripted(answer, headers) as server:

@@ -113,10 +113,11 @@ class PostgresDatabase(Database):
         if not self._has_written:
             self.execute("COMMIT")
             return
+        was_open = not self.conn.closed
         try:
             self._own_commits += self._run(self._commit_and_count)
         except LedgerUnavailable as error:
-            if not self.conn.closed:
+            if not (was_open and self.conn.closed):
                 raise
             raise LedgerUnavailable(f"{error}: {UNCERTAIN}") from error.__cause__
 

@@ -85,7 +85,7 @@ def _refuse_shared(db: PostgresDatabase, url: PostgresUrl) -> None:
 
 
 def _refuse_without_rights(db: PostgresDatabase, url: PostgresUrl) -> None:
-    user, schema, lacks = db.execute(_LACKS_RIGHTS).fetchone()
+    user, schema, lacks = db.execute(_LACKS_RIGHTS, (postgresql_schema.TABLES,)).fetchone()
     if schema is None:
         raise LedgerUnavailable(f"{url}: there is no schema that the user {user} may use: {_ADVICE['3F000']}")
     if lacks is not None:
@@ -97,7 +97,7 @@ def _refuse_without_rights(db: PostgresDatabase, url: PostgresUrl) -> None:
 _LACKS_RIGHTS = """
     SELECT current_user::text, current_schema()::text, string_agg(relname::text, ', ' ORDER BY relname) FROM pg_class
      WHERE relnamespace = current_schema()::regnamespace
-       AND CASE WHEN relkind = 'r' AND relname <> 'migrations' THEN
+       AND CASE WHEN relkind = 'r' AND relname::text = ANY(?) THEN
                      NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
                           AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
                 WHEN relkind = 'S' AND relname IN ('changes', 'event_numbers') THEN

@@ -207,6 +207,7 @@ def test_why_a_service_could_not_take_a_ledger_over(url: PostgresUrl, tmp_path: 
     with psycopg.connect(url.value, autocommit=True) as conn:
         assert unfit(url) is None
         connect(url).close()
+        conn.execute(f"CREATE TABLE alien (); REVOKE ALL ON alien FROM {NOBODY}")  # of an extension
         assert unfit(url) is None
         [schema] = conn.execute("SELECT current_schema()").fetchone() or [""]
         other = PostgresUrl(f"{url.value}%20-c%20role%3D{NOBODY}")
@@ -215,6 +216,7 @@ def test_why_a_service_could_not_take_a_ledger_over(url: PostgresUrl, tmp_path: 
             f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC"
         )
         assert f"the user {NOBODY} may not read or write alerts, attempts, " in str(unfit(other))
+        assert "alien" not in str(unfit(other))
         with pytest.raises(LedgerUnavailable, match="may not read or write"):
             open_to_serve(other, patience_s=PATIENCE_S)
         config = tmp_path / "config.yaml"

@@ -26,7 +26,7 @@ from reconciler.ledger.intake import places
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.connection import connect, is_damage
+from reconciler.ledger.storage.connection import LOOK_S, connect, is_damage
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
@@ -119,7 +119,9 @@ class _Worker:
         self._catch_signals()
         supervisor = self._supervisor
         stop = asyncio.create_task(self._stop.wait())
-        opening = asyncio.create_task(open_ledger(self._config.ledger.location, self._stand_by))
+        opening = asyncio.create_task(
+            open_ledger(self._config.ledger.location, stands_by=self._stand_by, trouble=self._note_waiting)
+        )
         self._asking = asyncio.create_task(ask_for_time(self._role))
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
@@ -127,8 +129,9 @@ class _Worker:
             return
         db = opening.result()
         self._opened(db)
-        reader = connect(self._config.ledger.location, readonly=True)
+        reader = await asyncio.to_thread(connect, self._config.ledger.location, readonly=True)
         reader.on_lost = _lost
+        reader.give_up_after(LOOK_S)
         parts = self._compose(db, reader)
         try:
             built = await self._build(self._config)
@@ -269,6 +272,14 @@ class _Worker:
         """Another copy's worker has the ledger: this one is ready to take it over."""
         self._role.say(Said.READY)
         self._views.start()
+
+    def _note_waiting(self, why: str | None) -> None:
+        """Why the ledger can't be opened, or could not be taken over from another copy. One in PostgreSQL can be
+        looked at meanwhile, or the dashboard says why not.
+        """
+        self._supervisor.note(LEDGER, why)
+        if isinstance(self._config.ledger.location, PostgresUrl):
+            self._views.start()
 
     async def _after_begin(self, run: Run) -> None:
         """Run a part after `_begin`: one that records, because events recorded before the destinations are known

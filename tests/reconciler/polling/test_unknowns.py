@@ -396,6 +396,16 @@ async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: Hous
             shared()
 
 
+async def test_what_fails_before_this_process_has_the_ledger_is_shown(house: House) -> None:
+    await house.round()
+    parts = [Part("dashboard", None, 0, ""), Part("ledger", house.now, 0, "this server is read-only")]
+    first, *others = SharedLook(lambda: house.config, parts=lambda: parts)().unknowns
+    assert (first.kind, first.name, first.why) == ("part", "ledger", "this server is read-only (see the log)")
+    await house.ledger.note_parts(parts[1:])
+    assert [one.name for one in SharedLook(lambda: house.config, parts=lambda: parts)().unknowns].count("ledger") == 1
+    assert others == [one for one in others if one.kind != "part"]
+
+
 async def test_status_lists_what_could_not_be_understood(house: House) -> None:
     await house.round()
     bad = Unreadable("7", "expected `str`", '{"id": 7, "title": []}')

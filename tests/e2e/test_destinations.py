@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections import Counter
 from typing import Any
@@ -27,11 +26,6 @@ def said(consumer: Consumer) -> list[tuple[str, str, str]]:
     """What was said, as one hears it who knows repeats (a kill may make one) by their ids."""
     bodies = {request.event_id: json.loads(request.body) for request in consumer.accepted}.values()
     return [(body["alert"], body["subject"], body["state"]) for body in bodies]
-
-
-def rows(service: Service, sql: str) -> list[Any]:
-    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
-        return db.execute(sql).fetchall()
 
 
 def reload(service: Service, *destinations: dict[str, Any]) -> Any:
@@ -92,8 +86,8 @@ def test_a_reload_adds_changes_and_takes_away(make_service: MakeService, consume
         there = service.run("destinations", "remove", "consumer", "-y")
         assert (there.returncode, "take it out" in there.stderr) == (2, True)
         assert service.run("destinations", "remove", "second", "-y").returncode == 0
-        assert rows(service, "SELECT name FROM destinations") == [("consumer",)]
-        assert rows(service, "SELECT count(*) FROM events") == [(4,)]
+        assert service.rows("SELECT name FROM destinations") == [("consumer",)]
+        assert service.rows("SELECT count(*) FROM events") == [(4,)]
 
 
 def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeService, consumer: Consumer) -> None:
@@ -167,7 +161,7 @@ def test_where_a_new_destination_starts(make_service: MakeService, consumer: Con
 
 def test_a_long_past_is_opened_once_however_often_it_is_killed(make_service: MakeService, consumer: Consumer) -> None:
     service = make_service()
-    filled(service.ledger, 6000)
+    filled(service.location, 6000)
     consumer.stop()
     service.config["destinations"] = [
         to_consumer(consumer, ordering="none", start_from="beginning", concurrency=32, filter={"projects": [1, 2]})
@@ -177,11 +171,11 @@ def test_a_long_past_is_opened_once_however_often_it_is_killed(make_service: Mak
         service.kill()
     service.start()
     consumer.start()
-    wanted = rows(service, "SELECT count(*) FROM events WHERE project_id IN (1, 2)")[0][0]
+    wanted = service.rows("SELECT count(*) FROM events WHERE project_id IN (1, 2)")[0][0]
     assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == wanted, timeout_s=60)
     service.stop()
-    assert rows(service, "SELECT count(*) FROM deliveries") == [(wanted,)]
-    assert rows(service, "SELECT fill_after FROM destinations") == [(None,)]
+    assert service.rows("SELECT count(*) FROM deliveries") == [(wanted,)]
+    assert service.rows("SELECT fill_after FROM destinations") == [(None,)]
 
 
 def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
@@ -199,7 +193,7 @@ def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
         assert ops.wait_for(lambda c: len(said(c)) == 1)
         assert said(ops) == [("destination_down", "consumer", "opened")]
         tried = len(consumer.requests)
-        assert rows(service, "SELECT breaker FROM destinations WHERE name = 'consumer'") == [("open",)]
+        assert service.rows("SELECT breaker FROM destinations WHERE name = 'consumer'") == [("open",)]
         service.kill()
         service.start()
         for n in range(6, 20):
@@ -284,7 +278,7 @@ def test_every_attempt_is_known(make_service: MakeService, consumer: Consumer) -
     post(service, 1, 1)
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     service.stop()
-    found = rows(service, "SELECT number, status, error_class, response, duration_ms FROM attempts ORDER BY id")
+    found = service.rows("SELECT number, status, error_class, response, duration_ms FROM attempts ORDER BY id")
     assert [one[:3] for one in found] == [(1, 500, "http_5xx"), (2, 429, "http_4xx"), (3, 202, None)]
     assert found[0][3] == "x" * 1024
     assert found[2][3] == "thanks"
@@ -315,7 +309,7 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
     assert json.loads(consumer.accepted[0].body) == {"text": "ada pushed 2 commits"}
     [dead] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
     assert dead["last_error"].startswith("template: ")
-    assert rows(service, "SELECT error_class FROM attempts WHERE error_class IS NOT NULL") == [("transform",)]
+    assert service.rows("SELECT error_class FROM attempts WHERE error_class IS NOT NULL") == [("transform",)]
 
 
 def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> None:
@@ -359,17 +353,17 @@ def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consu
         )
         consumer.answer = lambda _h, _b: ACCEPTED
         service.run("dead-letters", "replay", "--all", "-y")
-        until(lambda: rows(service, "SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)])
+        until(lambda: service.rows("SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)])
         until(lambda: {state for state, *_ in states(service)} == {"delivered"})
         service.stop()
         told = {request.event_id: json.loads(request.body) for request in ops.accepted}.values()
         # The destination may have been taken for well by a probe that it refused, and for down again.
-        said = rows(service, "SELECT what, count(*) FROM alerts GROUP BY what ORDER BY what")
+        said = service.rows("SELECT what, count(*) FROM alerts GROUP BY what ORDER BY what")
         assert [what for what, _ in said] == ["dead_letters", "destination_down"]
         assert Counter((one["alert"], one["state"]) for one in told) == {
             (what, state): count for what, count in said for state in ("opened", "over")
         }
-        assert {len(consumer.accepted), rows(service, "SELECT count(*) FROM events WHERE kind = 'x'")[0][0]} == {8}
+        assert {len(consumer.accepted), service.rows("SELECT count(*) FROM events WHERE kind = 'x'")[0][0]} == {8}
 
 
 def test_a_schedule_is_kept_and_then_it_is_dead(make_service: MakeService, consumer: Consumer) -> None:

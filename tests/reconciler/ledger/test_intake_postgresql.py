@@ -33,6 +33,8 @@ from tests.reconciler.ledger.test_intake import webhook
 from tests.support.ledgers import ledger_location
 from tests.support.service import until
 
+pytestmark = pytest.mark.postgresql
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[PostgresUrl]:

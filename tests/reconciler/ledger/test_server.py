@@ -21,6 +21,8 @@ from reconciler.location import PostgresUrl, problem
 from tests.support.ledgers import ledger_location
 from tests.support.service import until
 
+pytestmark = pytest.mark.postgresql
+
 PATIENCE_S = 5.0
 
 

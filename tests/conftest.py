@@ -83,6 +83,13 @@ def logging_of_its_own() -> Iterator[None]:
             vars(module.log).pop("bind", None)  # the logger that it keeps from its first use on
 
 
+@pytest.fixture(autouse=True, scope="module")
+def what_is_here_stays() -> None:
+    """What earlier files' tests left in memory, as caches: the collector need not look at it after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
     """What a test forgot to close is found now, so that it fails this test and not a later one."""

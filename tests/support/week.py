@@ -35,7 +35,7 @@ from tests.support.receiving import receiving
 START = times.from_iso("2026-11-02T00:00:00Z")
 PROJECTS = {100 + n: f"group/project-{n}" for n in range(20)}
 TOKEN = "week"
-ROUND = 6 * HOUR
+ROUND = 12 * HOUR
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,10 +29,10 @@ def said(consumer: Consumer) -> list[tuple[str, str, str]]:
     return [(body["alert"], body["subject"], body["state"]) for body in bodies]
 
 
-def reload(service: Service, *destinations: dict[str, Any]) -> Any:
+def reload(service: Service, *destinations: dict[str, Any]) -> str:
     service.config["destinations"] = list(destinations)
     service.write_config()
-    return service.run("reload")
+    return service.reload()
 
 
 def test_paused_is_paused_until_resumed_and_nothing_is_lost(make_service: MakeService, consumer: Consumer) -> None:
@@ -67,14 +68,13 @@ def test_a_reload_adds_changes_and_takes_away(make_service: MakeService, consume
         post(service, 1, 1)
         assert consumer.wait_for(lambda c: len(c.accepted) == 1)
         new = {"name": "second", "url": second.url, "allow_private": True, "filter": {"projects": [2]}}
-        done = reload(service, to_consumer(consumer), new)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert reload(service, to_consumer(consumer), new) == ""
         post(service, 1, 2)
         post(service, 2, 3)
         assert second.wait_for(lambda c: len(c.accepted) == 1)
         assert consumer.wait_for(lambda c: len(c.accepted) == 3)
         assert numbers(second) == [3]
-        assert reload(service, to_consumer(consumer, headers={"X-New": "yes"})).returncode == 0
+        assert reload(service, to_consumer(consumer, headers={"X-New": "yes"})) == ""
         post(service, 2, 4)
         assert consumer.wait_for(lambda c: len(c.accepted) == 4)
         assert consumer.accepted[-1].headers["x-new"] == "yes"
@@ -100,8 +100,7 @@ def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeServi
     service.process.send_signal(1)  # SIGHUP without the command's own look at it
     assert "surprise" in service.wait_for_log("config not reloaded: the service keeps the old one")["reason"]
     service.file.write_text(good.replace(f"port: {service.port}", "port: 1"))
-    fixed = service.run("reload")
-    assert fixed.returncode in (0, 1)
+    assert "can't be changed" in service.reload()
     service.file.write_text(good)
     post(service, 1, 1)
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
@@ -110,12 +109,11 @@ def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeServi
 def test_a_port_can_t_be_changed_by_a_reload(make_service: MakeService) -> None:
     service = make_service().start()
     service.config["metrics"] = {"port": 1}
-    refused = reload(service)
-    assert refused.returncode == 1
-    assert "metrics.port: can't be changed while the service runs" in refused.stderr
+    assert "metrics.port: can't be changed while the service runs" in reload(service)
     service.stop()
-    gone = service.run("reload")
-    assert (gone.returncode, "no service is running" in gone.stderr) == (1, True)
+    if isinstance(service.location, Path):  # in PostgreSQL nobody knows all of its services
+        gone = service.run("reload")
+        assert (gone.returncode, "no service is running" in gone.stderr) == (1, True)
 
 
 def test_no_webhook_is_missed_by_reloads(make_service: MakeService, consumer: Consumer) -> None:
@@ -133,7 +131,7 @@ def test_no_webhook_is_missed_by_reloads(make_service: MakeService, consumer: Co
     for n in range(4):
         hooks = service.config["receiver"]["hooks"]
         service.config["receiver"]["hooks"] = [*hooks, {"name": f"more{n}", "token": "t"}]
-        assert reload(service, to_consumer(consumer, headers={"X-N": str(n)})).returncode == 0
+        assert reload(service, to_consumer(consumer, headers={"X-N": str(n)})) == ""
     stop.set()
     thread.join()
     assert consumer.wait_for(lambda c: len(c.accepted) == sent)
@@ -148,7 +146,7 @@ def test_where_a_new_destination_starts(make_service: MakeService, consumer: Con
     for n, at in enumerate(("2025-12-31 23:59:59 UTC", "2026-01-01 00:00:00 UTC", "2026-02-01 00:00:00 UTC")):
         note = {"object_kind": "note", "project_id": 1, "n": n, "object_attributes": {"id": n + 1, "created_at": at}}
         assert service.post(json.dumps(note).encode()).status_code == 200
-    assert reload(service, to_consumer(consumer, start_from=start)).returncode == 0
+    assert reload(service, to_consumer(consumer, start_from=start)) == ""
     post(service, 1, 3)
     wanted = {"now": [3], "beginning": [0, 1, 2, 3], "2026-01-01T00:00:00Z": [1, 2, 3]}[start]
     assert consumer.wait_for(lambda c: len(c.accepted) == len(wanted))
@@ -304,7 +302,7 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
     assert "1 of 3 would be sent." in shown
     assert "ada pushed 2 commits" in shown
     assert consumer.requests == []
-    assert reload(service, chat | {"start_from": "beginning"}).returncode == 0
+    assert reload(service, chat | {"start_from": "beginning"}) == ""
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert json.loads(consumer.accepted[0].body) == {"text": "ada pushed 2 commits"}
     [dead] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]

@@ -117,7 +117,7 @@ def test_a_reload_that_can_t_be_done_changes_nothing(make_service: MakeService, 
             assert str(service.file) in why
             service.wait_for_log("config not reloaded: the service keeps the old one", reason=why)
         service.file.write_text(good)
-        assert service.run("reload").returncode == 0
+        assert service.reload() == ""
         more = len(answers) + 5
         until(lambda: len(answers) > more)
     assert set(answers) == {200}
@@ -150,7 +150,7 @@ def test_a_kind_that_does_not_close_is_used_all_the_same(make_service: MakeServi
     until(lambda: service.rows("SELECT DISTINCT state FROM deliveries") == [("delivered",)])
     service.config["destinations"] = kinds[1:]
     service.write_config()
-    assert service.run("reload").returncode == 0
+    assert service.reload() == ""
     assert post(service, 2) == 200
     assert service.stop() == 0
 
@@ -327,7 +327,10 @@ def test_a_service_starts_while_its_ledger_can_t_be_written(make_service: MakeSe
         service.port = port
         assert post(service, 1, recorded=False) == 200
         assert httpx.get(f"{service.url}/readyz").status_code == 200
-        service.wait_for_log("ledger not available yet: webhooks wait in the intake")
+        is_file = isinstance(service.location, Path)
+        service.wait_for_log(
+            "ledger not available yet: webhooks wait in the intake" if is_file else "the ledger can't be written"
+        )
         unlock()
     service.wait_for_log("ready")
     assert post(service, 2) == 200
@@ -408,7 +411,7 @@ def test_a_mistake_while_one_delivery_is_recorded_is_that_delivery_s(make_servic
     assert service.rows("SELECT count(*) FROM unrecorded") == [(5,)]
     service.wait_for_log("webhook not recorded: it is kept, see `intake list`")
     failed = [line for line in service.logs if line.get("event") == "a change of the ledger failed"]
-    assert ["exception" in line for line in failed].count(True) == 1
+    assert ["exception" in line for line in failed].count(True) in (1, 2)  # of a batch, and of one alone
     assert not any(line.get("event") == "the ledger can't be written" for line in service.logs)
     accept(service.location)
     assert service.run("intake", "retry").returncode == 0

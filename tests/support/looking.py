@@ -85,7 +85,7 @@ def refuse(location: Location, payload: str) -> None:
         change(
             location,
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'poisoned' USING ERRCODE = 'check_violation'; END $$",
+            "$$ BEGIN RAISE EXCEPTION 'not wanted' USING ERRCODE = 'check_violation'; END $$",
             "CREATE TRIGGER refusing BEFORE INSERT ON sightings FOR EACH ROW "
             f"WHEN (NEW.payload LIKE '{payload}') EXECUTE FUNCTION refuse()",
         )
@@ -93,7 +93,7 @@ def refuse(location: Location, payload: str) -> None:
     change(
         location,
         f"CREATE TRIGGER refusing BEFORE INSERT ON sightings WHEN NEW.payload LIKE '{payload}' "
-        "BEGIN SELECT RAISE(ABORT, 'poisoned'); END",
+        "BEGIN SELECT RAISE(ABORT, 'not wanted'); END",
     )
 
 
@@ -112,6 +112,7 @@ def locked(location: Location) -> Iterator[Callable[[], None]]:
     """
     if isinstance(location, PostgresUrl):
         with opened(location) as db:
+            db.execute("SET idle_in_transaction_session_timeout = 0")
             db.begin()
             yield db.rollback
         return

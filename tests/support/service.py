@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 import httpx
 import yaml
 
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.upkeep.reloads import last_reload
 from reconciler.location import Location, PostgresUrl
 from tests.support.looking import Looker
 from tests.support.starter import COMMAND, START, Started
@@ -143,6 +146,19 @@ class Service:
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run another command on the same config."""
         return run(*arguments, "-c", str(self.file), stdin=stdin)
+
+    def reload(self) -> str:
+        """Have it read its config again. Why it was refused, if it was."""
+        if isinstance(self.location, Path):
+            done = self.run("reload")
+            assert (done.returncode == 0) == (done.stderr == "")
+            return done.stderr
+        assert self.process is not None
+        with closing(connect(self.location, readonly=True)) as db:
+            before = last_reload(db).number
+            self.process.send_signal(signal.SIGHUP)  # in PostgreSQL there is no command: it may have many services
+            until(lambda: last_reload(db).number > before)
+            return last_reload(db).error or ""
 
     def _read_logs(self, process: Started | subprocess.Popen[str]) -> None:
         assert process.stderr is not None

@@ -32,6 +32,7 @@ def chosen(config: pytest.Config) -> str:
     return str(config.getoption("--ledger"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what runs with the other database, and remember which tests could have run with this one."""
     kept: list[pytest.Item] = []
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("postgresql") is not None
         if chosen(config) == "sqlite":
             is_kept = not own
-            left_out.update(["are about PostgreSQL"] * own)
+            left_out["PostgreSQL"] += own
         else:
             only_sqlite = item.get_closest_marker("sqlite")
             is_kept = own or (_is_end_to_end(item) and only_sqlite is None)
@@ -68,14 +69,15 @@ def pytest_testnodedown(node: Any) -> None:
         node.config.stash[_LEFT_OUT] = Counter(found)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say in which database the ledgers were, and which tests were left out."""
-    left_out = config.stash.get(_LEFT_OUT, Counter())
-    count = left_out.total()
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last in which database the ledgers were, and which tests were left out."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    left_out = config.stash.get(_LEFT_OUT, None)
+    if reporter is None or left_out is None:
+        return
     if chosen(config) == "sqlite":
-        note = f"ledgers in SQLite; {count} tests run with `make test-postgresql`"
+        note = f"ledgers in SQLite; {left_out.total()} tests run with `make test-postgresql`"
     else:
         what = "; ".join(f"{why} ({number})" for why, number in sorted(left_out.items()))
-        note = f"ledgers in PostgreSQL; {count} tests of SQLite's file left out{': ' * bool(what)}{what}"
-    terminalreporter.write_line(note)
+        note = f"ledgers in PostgreSQL; {left_out.total()} tests of SQLite's file left out{': ' * bool(what)}{what}"
+    reporter.write_line(note)

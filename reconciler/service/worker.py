@@ -313,7 +313,7 @@ class _Worker:
             return _refusal(error)
         try:
             await self._forwarder.apply(built.destinations)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the reload answers with it
             await built.destinations.discard()
             return _refusal(error)
         before, self._config = self._config, config
@@ -345,7 +345,7 @@ async def _stop_part(what: str, end: Awaitable[object]) -> None:
         await end
     except LedgerError as error:
         log.warning("part did not stop cleanly", part=what, error=str(error))
-    except Exception:
+    except Exception:  # whatever it is, the other parts are stopped too
         log.exception("part did not stop cleanly", part=what)
 
 

@@ -107,6 +107,7 @@ class _Worker:
         self._expected_tests = ExpectedTests()
         self._port = config.receiver.port if role.port is None else role.port
         self._db: Database | None = None
+        self._ids: Callable[[int], str] = str
         self._views = Views(
             lambda: self._config,
             lambda: None if self._db is None else self._db.trouble(),
@@ -117,6 +118,7 @@ class _Worker:
     async def run(self) -> None:
         """Run from opening the ledger to closing it."""
         self._catch_signals()
+        self._traced = start_traces(self._event_id)  # first: libraries may be missing
         supervisor = self._supervisor
         stop = asyncio.create_task(self._stop.wait())
         opening = asyncio.create_task(
@@ -166,6 +168,7 @@ class _Worker:
         await self._ledger.close()
         if self._traced is not None:
             await _stop_part("traces", asyncio.to_thread(self._traced.close))
+        db.on_lost = reader.on_lost = None  # a statement that still waits for others ends with its connection
         reader.close()
         db.close()
         with contextlib.suppress(asyncio.CancelledError):
@@ -176,7 +179,7 @@ class _Worker:
         """Build and connect the parts. Returns those that run all the time, by name."""
         config, supervisor = self._config, self._supervisor
         meters = self._views.meters
-        self._traced = start_traces(event_ids(reader))
+        self._ids = event_ids(reader)
         listener = LedgerListener(
             opened=self._deliveries_opened,
             meters=None if config.metrics.port is None else meters,
@@ -261,6 +264,10 @@ class _Worker:
         except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
+
+    def _event_id(self, number: int) -> str:
+        """An event's id, once the ledger is open."""
+        return self._ids(number)
 
     def _opened(self, db: Database) -> None:
         self._db = db

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.location import PostgresUrl
+from tests.support.ledgers import ledger_location
 from tests.support.service import run
 
 
@@ -26,8 +28,9 @@ def test_its_ledger_is_named_without_showing_a_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_demo() -> None:
-    done = run("demo")
+def test_demo(engine: str, tmp_path: Path) -> None:
+    with ledger_location(engine, tmp_path) as location:
+        done = run("demo", *(["--ledger", location.value] if isinstance(location, PostgresUrl) else []))
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {
         name.strip(): int(number) for name, number in re.findall(r"^([^\d\n]+?)\s+(\d+)\s*$", done.stdout, re.M)

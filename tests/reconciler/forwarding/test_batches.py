@@ -301,7 +301,11 @@ class TestInTheOutbox:
 
     @pytest.mark.parametrize(
         ("ledger_at", "damaged"),
-        [("sqlite", False), ("sqlite", True), ("postgresql", False)],
+        [
+            ("sqlite", False),
+            ("sqlite", True),
+            pytest.param("postgresql", False, marks=pytest.mark.postgresql),
+        ],
         indirect=["ledger_at"],
     )
     @pytest.mark.parametrize("poisoned", [1, 2, 3])

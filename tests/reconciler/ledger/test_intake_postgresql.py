@@ -34,6 +34,8 @@ from tests.support.ledgers import ledger_location
 from tests.support.service import until
 from tests.support.waiting import until as settled
 
+pytestmark = pytest.mark.postgresql
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[PostgresUrl]:

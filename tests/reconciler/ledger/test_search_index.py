@@ -150,6 +150,7 @@ def test_a_text_of_any_length_can_be_indexed_and_looked_for(ledger_at: Location)
 TYPED = st.text(st.sampled_from("aAb éÉñÀЖжΣσς日本09.-_/:'\"\\*&|!()<#,+\0\n"), max_size=30)
 
 
+@pytest.mark.postgresql
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(titles=st.lists(TYPED, min_size=1, max_size=3), words=TYPED)
 def test_any_words_find_the_same_in_both(both: tuple[Database, Database], titles: list[str], words: str) -> None:
@@ -162,6 +163,7 @@ def test_any_words_find_the_same_in_both(both: tuple[Database, Database], titles
     assert found[0] == found[1]
 
 
+@pytest.mark.postgresql
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=st.text(max_size=60), words=st.text(max_size=60))
 def test_any_text_can_be_indexed_and_any_words_are_a_query(

@@ -32,6 +32,8 @@ from tests.support.ledgers import ledger_location, server
 from tests.support.pooler import pooler
 from tests.support.service import run, until
 
+pytestmark = pytest.mark.postgresql
+
 PATIENCE_S = 5.0
 
 

@@ -76,8 +76,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if reporter is None or left_out is None:
         return
     if chosen(config) == "sqlite":
-        note = f"ledgers in SQLite; {left_out.total()} tests run with `make test-postgresql`"
+        note = f"ledgers in SQLite; left to `make test-postgresql`: {left_out.total()}"
     else:
         what = "; ".join(f"{why} ({number})" for why, number in sorted(left_out.items()))
-        note = f"ledgers in PostgreSQL; {left_out.total()} tests of SQLite's file left out{': ' * bool(what)}{what}"
+        note = f"ledgers in PostgreSQL; left out, about SQLite's file: {what or 'none'}"
     reporter.write_line(note)

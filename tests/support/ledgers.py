@@ -87,7 +87,7 @@ _DELETE_ALL = """
     SET session_replication_role = replica;
     DO $$ DECLARE one record; BEGIN
         PERFORM pg_terminate_backend(pid, 2000) FROM pg_stat_activity
-          WHERE application_name = current_schema() AND pid <> pg_backend_pid();
+          WHERE application_name = 'test ' || current_schema() AND pid <> pg_backend_pid();
         FOR one IN SELECT tablename AS name FROM pg_tables
                     WHERE schemaname = current_schema() AND tablename <> 'migrations' LOOP
             EXECUTE format('DELETE FROM %I', one.name);
@@ -104,7 +104,8 @@ def _made() -> PostgresUrl:
     made = _MADE.enter_context(scratch_ledger(server(), prefix="test"))
     with psycopg.connect(made.value) as conn:
         [schema] = conn.execute("SELECT current_schema()").fetchone() or [""]
-    url = PostgresUrl(f"{made.value}&application_name={schema}")  # so that its connections can be found
+    # So that its connections can be found. The options stay last: tests add to them.
+    url = PostgresUrl(made.value.replace("options=", f"application_name=test%20{schema}&options="))
     connect(url).close()
     if not _MADE_OBJECTS:
         _MADE_OBJECTS.update(_objects(url))

@@ -82,7 +82,7 @@ class Pooler:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError, EOFError):
+        with suppress(OSError, EOFError, struct.error):  # it has ended
             while struct.unpack("!I", _packet(client)[:4])[0] in _ENCRYPTION:
                 client.sendall(b"N")
             self._wait_if_silent()

@@ -1,0 +1,27 @@
+"""Copies are restarted one after another under load: no webhook is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.location import PostgresUrl
+from tests.support.copies import running
+from tests.support.copies_proof import proven
+from tests.support.ledgers import ledger_location
+
+
+@pytest.mark.long
+def test_no_webhook_is_refused(tmp_path: Path) -> None:
+    with ledger_location("postgresql", tmp_path) as database:
+        assert isinstance(database, PostgresUrl)
+        with running(tmp_path, [], database, shutdown_delay="500ms") as copies:
+            for copy in copies.all:
+                copies.work()
+                assert copy.service.stop() == 0
+                copy.start()
+                copies.ready(len(copies.all))
+            copies.work()
+        assert copies.load.refused == []
+        assert proven(copies, []).duplicates == 0

@@ -21,6 +21,7 @@ from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.conninfo import conninfo
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.placeholders import for_psycopg
+from reconciler.ledger.storage.silent import end_silent
 from reconciler.ledger.storage.sql import for_postgresql
 
 PREPARED = 400
@@ -100,6 +101,7 @@ class PostgresDatabase(Database):
             if self.in_transaction:
                 self.rollback()
             if isinstance(error, LedgerBusy):
+                end_silent(self)
                 advice = "another process holds the write lock: is a long transaction open in this database?"
                 raise LedgerBusy(f"{advice} ({error})") from error
             raise
@@ -216,6 +218,7 @@ def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
         if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
             db.has_lock = True
             return db
+        end_silent(db)
     except BaseException:
         db.close()
         raise

@@ -142,8 +142,8 @@ class Receiver(Section):
     shutdown_delay: Duration | None = Field(
         None,
         description="How long a receiver that is stopped still accepts webhooks, while `/readyz` answers 503. With "
-        "several copies, it should be longer than the load balancer needs to see that. Without it, the receiver stops "
-        "at once.",
+        "several copies, it should be longer than the load balancer needs to see that. Without it, the receiver "
+        "stops at once.",
     )
     hooks: list[HookConfig] = Field(min_length=1, description="The webhooks that are accepted.")
 

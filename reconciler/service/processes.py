@@ -31,7 +31,7 @@ WELL_AFTER_S = 10.0
 SILENCE_S = 60.0
 """A process that reports nothing for this long hangs: it is killed and restarted, but not before one was ready."""
 STOP_S = {"receiver": 25.0, "worker": 30.0}
-"""A process that still runs this long after it was asked to stop is killed. The receiver has its `shutdown_delay` on top.
+"""A process that still runs this long after it was asked to stop is killed; the receiver, after its `shutdown_delay`.
 """
 LATE_S = 5.0
 """A parent that was held up for this long (stopped, or paused with its container) received no reports."""

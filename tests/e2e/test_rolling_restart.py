@@ -16,7 +16,7 @@ from tests.support.ledgers import ledger_location
 def test_no_webhook_is_refused(tmp_path: Path) -> None:
     with ledger_location("postgresql", tmp_path) as database:
         assert isinstance(database, PostgresUrl)
-        with running(tmp_path, [], database, shutdown_delay="500ms") as copies:
+        with running(tmp_path, [], database, shutdown_delay="1s") as copies:
             for copy in copies.all:
                 copies.work()
                 assert copy.service.stop() == 0

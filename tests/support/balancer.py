@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-ASK_EVERY_S = 0.1
+ASK_EVERY_S = 0.2
 PATIENCE_S = 1.0
 
 

@@ -1,8 +1,8 @@
 """Ends connections whose process has stopped in the middle of a pipeline, and which keep what they have locked.
 
-PostgreSQL's own time limits (`idle_session_timeout` and its like) begin when a statement has been answered. Between the
-statements of a pipeline, `executemany` for example, the server waits for the next one without limit, as long as the
-client's machine answers: while the process is stopped by a signal, or its container is paused.
+PostgreSQL's own time limits (`idle_session_timeout` and its like) begin when a statement has been answered. Between
+the statements of a pipeline, `executemany` for example, the server waits for the next one without limit, as long as
+the client's machine answers: while the process is stopped by a signal, or its container is paused.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ _END = f"""
 
 
 def end_silent(db: Database) -> None:
-    """End the connections that hold a lock of this ledger, and of which the server has heard nothing for `SILENT_S`."""
+    """End the connections that hold a lock of this ledger and have said nothing to the server for `SILENT_S`."""
     db.execute(_END, (float(SILENT_S),))

@@ -26,8 +26,9 @@ from tests.support.service import TOKEN, Service, until
 from tests.support.wire import Wire
 
 POSTERS = 4
-PAUSE_S = 0.1
-"""Of a poster, between two webhooks."""
+PAUSE_S, LONG_PAUSE_S = 0.1, 1.0
+"""Of a poster, between two webhooks; the long one while MOST_BEHIND events are not delivered yet."""
+MOST_BEHIND = 20
 PROJECTS = 12
 ORDERINGS = ("project", "object", "none")
 """A destination for each."""
@@ -50,6 +51,13 @@ class Copy:
         """Where the database sees its connections come from."""
         return {port for wire in self.wires for port in wire.far_ports}
 
+    @property
+    def works(self) -> list[int]:
+        """The processes of the copies that work, as its `status` shows it."""
+        status = self.service.run("status", "--json")
+        assert status.returncode == 0, status.stderr
+        return [one["process"] for one in json.loads(status.stdout)["copies"] if one["works"]]
+
     def start(self) -> None:
         """Start it, and wait until it accepts webhooks."""
         self.service.launch()
@@ -59,15 +67,16 @@ class Copy:
 class Load:
     """People at work in GitLab, whose webhooks are posted once each, from several threads.
 
-    While no copy is ready a few things happen, not more: all that happened is to be recovered and delivered at the end.
+    While the copies do not keep up, less happens: all of it is delivered at the end, however slow the machine is.
     """
 
-    def __init__(self, gitlab: Simulator, balancer: Balancer) -> None:
+    def __init__(self, gitlab: Simulator, consumer: Consumer, balancer: Balancer) -> None:
         self.acknowledged: dict[str, str] = {}
         """The body of each webhook, by its idempotency key."""
         self.refused: list[str] = []
         """What became of each webhook that was not acknowledged."""
         self._gitlab = gitlab
+        self._consumer = consumer
         self._balancer = balancer
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -83,10 +92,13 @@ class Load:
     def _post_all(self, dice: random.Random) -> None:
         # A connection a delivery, as GitLab has it.
         with httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0)) as client:
-            while not self._over.wait(PAUSE_S):
+            while not self._over.wait(self._pause_s()):
                 if why := self._post(client, dice):
                     self.refused.append(why)
-                    self._balancer.wait_for(lambda ready: bool(ready) or self._over.is_set(), 1)
+
+    def _pause_s(self) -> float:
+        behind = len(self._gitlab.world.happenings) - len(self._consumer.accepted) / len(ORDERINGS)
+        return PAUSE_S if behind < MOST_BEHIND else LONG_PAUSE_S
 
     def _post(self, client: httpx.Client, dice: random.Random) -> str | None:
         """Post a webhook. Returns why it was not acknowledged."""
@@ -95,7 +107,9 @@ class Load:
         key, body = str(uuid.uuid4()), json.dumps(happening.webhook)
         headers = {"X-Gitlab-Token": TOKEN, "Idempotency-Key": key, "Content-Type": "application/json"}
         try:
-            answer = client.post(f"http://127.0.0.1:{self._balancer.port}/webhooks/gitlab", content=body, headers=headers)
+            answer = client.post(
+                f"http://127.0.0.1:{self._balancer.port}/webhooks/gitlab", content=body, headers=headers
+            )
         except httpx.HTTPError as error:
             return repr(error)
         if answer.status_code != 200:
@@ -108,7 +122,13 @@ class Copies:
     """Copies that run, and what is around them."""
 
     def __init__(
-        self, copies: Sequence[Copy], *, gitlab: Simulator, consumer: Consumer, balancer: Balancer, database: PostgresUrl
+        self,
+        copies: Sequence[Copy],
+        *,
+        gitlab: Simulator,
+        consumer: Consumer,
+        balancer: Balancer,
+        database: PostgresUrl,
     ) -> None:
         self.all = list(copies)
         self.gitlab = gitlab
@@ -116,7 +136,7 @@ class Copies:
         self.balancer = balancer
         self.database = database
         """Without a wire between."""
-        self.load = Load(gitlab, balancer)
+        self.load = Load(gitlab, consumer, balancer)
 
     def work(self) -> None:
         """Wait until webhooks that are acknowledged from now on have been delivered to each destination."""
@@ -151,8 +171,8 @@ class Copies:
 def running(
     folder: Path, servers: Sequence[int], database: PostgresUrl, *, count: int = 3, **receiver: Any
 ) -> Iterator[Copies]:
-    """Copies under load, until the block ends. `database` is how it is reached without a wire; `servers` are the ports of
-    its servers for wires between, if there are to be any.
+    """Copies under load, until the block ends. `database` is reached without a wire; `servers` are the ports of its
+    servers, for wires in between.
     """
     with ExitStack() as stack:
         gitlab, consumer = stack.enter_context(Simulator()), stack.enter_context(Consumer())

@@ -1,10 +1,11 @@
-"""What must hold of several copies once their faults are over: nothing lost, nothing twice without a fault, in order."""
+"""What must hold of copies once their faults are over: nothing is lost, repeated without a fault, or out of order."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from reconciler.events.sighting import OWN_KINDS
@@ -85,7 +86,7 @@ def proven(copies: Copies, faults: Sequence[Fault]) -> Found:
         assert numbers == set(opened_for[name]), f"{name}: {numbers ^ set(opened_for[name])}"
         assert out_of_order(received[name], opened_for[name]) == []
         for tries in received[name].values():
-            again += zip(tries, tries[1:], strict=False)
+            again += pairwise(tries)
     without_fault = [
         (first.path, first.event_id, first.at, second.at)
         for first, second in again

@@ -11,7 +11,8 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -48,20 +49,20 @@ def run(copies: Copies, server: Database, plan: Sequence[tuple[float, str, int, 
         "kill": faults.kill, "stop": faults.stop, "cut": faults.cut, "freeze": faults.freeze,
     }  # fmt: skip
     to_the_database = {"restart": faults.restart, "fail_over": faults.fail_over}
-    busy: dict[int, object] = {}
+    busy: dict[int, Future[None]] = {}
     with ThreadPoolExecutor(len(copies.all)) as pool:
-        pending = []
         for at, kind, number, lasts in plan:
             over.wait(max(0.0, began + at - time.monotonic()))
             if kind in to_the_database:
                 print(f"{at:6.1f} s  {kind}", flush=True)
                 to_the_database[kind](server)
-            elif number not in busy or all(one.done() for one in pending if one is busy[number]):
+            elif number not in busy or busy[number].done():
                 print(f"{at:6.1f} s  {kind} copy {number} for {lasts:.0f} s", flush=True)
                 left = min(lasts, max(SHORT_S, DURATION_S - at))
-                pending.append(pool.submit(to_a_copy[kind], copies.all[number], lambda left=left: over.wait(left)))
-                busy[number] = pending[-1]
-        for one in pending:
+                if number in busy:
+                    busy[number].result()  # raises what went wrong
+                busy[number] = pool.submit(to_a_copy[kind], copies.all[number], partial(over.wait, left))
+        for one in busy.values():
             one.result()
     return faults
 

@@ -38,7 +38,7 @@ class Database:
         self.primary.make()
         self.primary.start()
         self.standby.copy(self.primary)
-        self.standby.start()
+        self.standby.start(wal_retrieve_retry_interval="200ms")  # commits wait for it after the primary's restart
         with psycopg.connect(f"postgresql://{USER}@{self.primary.address}/postgres", autocommit=True) as conn:
             conn.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
             conn.execute("SELECT pg_reload_conf()")

@@ -14,6 +14,7 @@ from tests.support.copies_faults import Faults, database
 from tests.support.copies_proof import proven
 
 
+@pytest.mark.postgresql
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_nothing_is_lost(tmp_path: Path) -> None:

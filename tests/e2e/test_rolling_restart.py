@@ -12,6 +12,7 @@ from tests.support.copies_proof import proven
 from tests.support.ledgers import ledger_location
 
 
+@pytest.mark.postgresql
 @pytest.mark.long
 def test_no_webhook_is_refused(tmp_path: Path) -> None:
     with ledger_location("postgresql", tmp_path) as database:

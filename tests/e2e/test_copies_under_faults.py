@@ -16,7 +16,7 @@ from tests.support.copies_proof import proven
 
 @pytest.mark.postgresql
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_nothing_is_lost(tmp_path: Path) -> None:
     with database() as server, running(tmp_path, server.ports, server.url) as copies:
         faults = Faults()

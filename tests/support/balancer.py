@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 ASK_EVERY_S = 0.2
@@ -22,6 +23,7 @@ class Balancer:
         self._ports = list(ports)
         self._turn = itertools.count()
         self._ready: set[int] = set()
+        self._open: Counter[int] = Counter()
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="balancer", daemon=True)
@@ -32,6 +34,10 @@ class Balancer:
         """Wait until something holds of the ports that are ready."""
         with self._changed:
             return self._changed.wait_for(lambda: condition(self._ready), timeout_s)
+
+    def wait_until_left(self, port: int, timeout_s: float = 60.0) -> None:
+        """Wait until a copy is not ready, and what was passed on to it is over."""
+        assert self.wait_for(lambda ready: port not in ready and not self._open[port], timeout_s), "it is still used"
 
     def __enter__(self) -> Balancer:
         listening = threading.Event()
@@ -87,15 +93,26 @@ class Balancer:
         try:
             if ready:
                 port = ready[next(self._turn) % len(ready)]
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-                try:
-                    await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
-                finally:
-                    far_writer.close()
+                with self._counted(port):
+                    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+                    try:
+                        await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+                    finally:
+                        far_writer.close()
         except OSError:
             pass
         finally:
             writer.close()
+
+    @contextlib.contextmanager
+    def _counted(self, port: int) -> Iterator[None]:
+        self._open[port] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._open[port] -= 1
+                self._changed.notify_all()
 
 
 async def _is_ready(port: int) -> bool:

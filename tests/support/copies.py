@@ -29,7 +29,7 @@ POSTERS = 4
 PAUSE_S, LONG_PAUSE_S = 0.1, 1.0
 """Of a poster, between two webhooks; the long one while MOST_BEHIND events are not delivered yet."""
 MOST_BEHIND = 20
-PROJECTS = 12
+PROJECTS = 6
 ORDERINGS = ("project", "object", "none")
 """A destination for each."""
 
@@ -164,7 +164,7 @@ class Copies:
 
     def ready(self, count: int) -> None:
         """Wait until so many copies accept webhooks."""
-        assert self.balancer.wait_for(lambda ready: len(ready) >= count), "copies are not ready"
+        assert self.balancer.wait_for(lambda ready: len(ready) >= count, 60), "copies are not ready"
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def running(
         balancer = stack.enter_context(Balancer([copy.service.port for copy in made]))
         for copy in made:
             copy.service.launch()
-        assert balancer.wait_for(lambda ready: len(ready) == count), "copies are not ready"
+        assert balancer.wait_for(lambda ready: len(ready) == count, 60), "copies are not ready"
         copies = Copies(made, gitlab=gitlab, consumer=consumer, balancer=balancer, database=database)
         try:
             yield copies
@@ -208,7 +208,7 @@ def _config(gitlab: Simulator, consumer: Consumer, ledger: str, receiver: dict[s
         "gitlab": {"url": gitlab.url, "token": gitlab.api.token},
         "projects": list(gitlab.world.projects),
         # A webhook that waits for a copy that hangs comes before its record is read.
-        "reconcile": {"interval": "1s", "grace_period": "5s", "overlap": "30s", "sources": ["project_events"]},
+        "reconcile": {"interval": "3s", "grace_period": "5s", "overlap": "30s", "sources": ["project_events"]},
         "destinations": [
             {"name": name, "url": f"{base}/{name}", "ordering": name, "allow_private": True, **quick}
             for name in ORDERINGS

@@ -63,7 +63,9 @@ def proven(copies: Copies, faults: Sequence[Fault]) -> Found:
 
     own = ", ".join(f"'{kind}'" for kind in OWN_KINDS)  # alerts about the outages
     of_gitlab = f"SELECT count(*) FROM events WHERE kind NOT IN ({own})"
-    copies.consumer.wait_for(lambda _: all(len(events) >= happened for events in by_destination().values()), 60)
+    assert copies.consumer.wait_for(
+        lambda _: all(len(events) >= happened for events in by_destination().values()), 60
+    ), f"{happened} happened, {[len(events) for events in by_destination().values()]} were received"
     until(lambda: all(state == "delivered" for _, _, _, state in rows(copies.database, _LANES)), 60)
     assert rows(copies.database, of_gitlab) == [(happened,)], rows(copies.database, _TWICE)
     assert rows(copies.database, _TWICE) == []

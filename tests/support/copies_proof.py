@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def proven(copies: Copies, faults: Sequence[Fault]) -> Found:
     of_gitlab = f"SELECT count(*) FROM events WHERE kind NOT IN ({own})"
     assert copies.consumer.wait_for(
         lambda _: all(len(events) >= happened for events in by_destination().values()), 60
-    ), f"{happened} happened, {[len(events) for events in by_destination().values()]} were received"
+    ), unreceived(copies)
     until(lambda: all(state == "delivered" for _, _, _, state in rows(copies.database, _LANES)), 60)
     assert rows(copies.database, of_gitlab) == [(happened,)], rows(copies.database, _TWICE)
     assert rows(copies.database, _TWICE) == []
@@ -103,6 +104,17 @@ def proven(copies: Copies, faults: Sequence[Fault]) -> Found:
         deliveries=sum(map(len, opened_for.values())),
         duplicates=len(again),
     )
+
+
+def unreceived(copies: Copies) -> str:
+    """What happened and was not received, for a person to look into."""
+    bodies = {one.body.decode() for one in copies.consumer.accepted[:]}
+    acknowledged = set(copies.load.acknowledged.values())
+    recorded = {key for key, _ in rows(copies.database, _EVENTS)}
+    lost = copies.load.acknowledged.keys() - recorded
+    missing = [one for one in copies.gitlab.world.happenings if json.dumps(one.webhook) not in bodies]
+    about = [(one.at, one.what, one.project_id, json.dumps(one.webhook) in acknowledged) for one in missing]
+    return f"acknowledged and not recorded: {lost}; (when, what, project, acknowledged) of what did not come: {about}"
 
 
 def rows(database: PostgresUrl, sql: str) -> list[tuple[Any, ...]]:

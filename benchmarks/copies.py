@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from reconciler.location import Location, PostgresUrl
 from tests.support.ledgers import server
 
 WEBHOOKS = size(40_000, 2_000)
-EVENTS = size(10_000, 500)
-"""Of the backlog that is delivered, to each of the destinations."""
+EVENTS = size(10_000, 3_000)
+"""Of the backlog that is delivered, to each of the destinations: it must outlast the start of the copies."""
 DESTINATIONS = ("one", "two", "three")
 MOST_COPIES = 3
 PAUSE_S = 0.1
@@ -67,11 +67,12 @@ def measure() -> list[Row]:
     """A row for each figure; the ratio is that to SQLite's."""
     found = figures()
     rows = []
-    for what, of in (
-        ("acknowledged", lambda one: one.acknowledged),
-        ("recorded", lambda one: one.recorded),
-        (f"delivered to {len(DESTINATIONS)} destinations", lambda one: one.delivered),
-    ):
+    figure_of: dict[str, Callable[[Figures], float]] = {
+        "acknowledged": lambda one: one.acknowledged,
+        "recorded": lambda one: one.recorded,
+        f"delivered to {len(DESTINATIONS)} destinations": lambda one: one.delivered,
+    }
+    for what, of in figure_of.items():
         for one in found:
             against = "" if one is found[0] else f"{of(found[0]):,.0f}/s (SQLite)"
             ratio = None if one is found[0] else of(one) / of(found[0])

@@ -51,7 +51,8 @@ def fill(db: Database, found: Iterator[Sighting], *, batch: int = 500) -> None:
 
 def everything(db: Database) -> list[Route]:
     """Routes that send every event to every destination."""
-    return [Route(*row, lambda _: True) for row in db.execute("SELECT id, ordering FROM destinations").fetchall()]
+    found = db.execute("SELECT id, ordering FROM destinations").fetchall()
+    return [Route(ident, ordering, lambda _: True) for ident, ordering in found]
 
 
 def ledger(path: Location, *destinations: str, ordering: str = "project") -> Database:

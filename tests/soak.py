@@ -57,8 +57,8 @@ def run(copies: Copies, server: Database, plan: Sequence[tuple[float, str, int, 
                 print(f"{at:6.1f} s  {kind}", flush=True)
                 to_the_database[kind](server)
             elif number not in busy or busy[number].done():
-                print(f"{at:6.1f} s  {kind} copy {number} for {lasts:.0f} s", flush=True)
                 left = min(lasts, max(SHORT_S, DURATION_S - at))
+                print(f"{at:6.1f} s  {kind} copy {number} for {left:.0f} s", flush=True)
                 if number in busy:
                     busy[number].result()  # raises what went wrong
                 busy[number] = pool.submit(to_a_copy[kind], copies.all[number], partial(over.wait, left))

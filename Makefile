@@ -6,7 +6,7 @@ CONFIG ?= config.yaml
 # Tests and benchmarks start many processes: each would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-postgresql serve lint coverage bench format schema docs clean
+.PHONY: help demo test test-postgresql serve lint coverage bench copies format schema docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -45,6 +45,9 @@ format: $(VENV)/.installed ## Fix the style
 
 bench: $(VENV)/.installed ## Measure, and print the table of docs/benchmarks.md; QUICK=1: in two minutes
 	$(BIN)/python -m benchmarks
+
+copies: $(VENV)/.installed ## Run three copies under load with faults; DURATION=seconds (120), SEED=number (1) chooses the faults
+	$(BIN)/python -m tests.soak
 
 schema: $(VENV)/.installed ## Regenerate docs/config.schema.json
 	$(BIN)/gitlab-reconciler schema --output docs/config.schema.json

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 
-from benchmarks import backfill, burst, dashboard, forwarder, ledger, receiver, reconcile, service
+from benchmarks import backfill, burst, copies, dashboard, forwarder, ledger, receiver, reconcile, service
 from benchmarks.table import markdown
 from reconciler import logs
 
@@ -18,6 +18,7 @@ PARTS = {
     "forwarder": forwarder.measure,
     "service": service.measure,
     "burst": burst.measure,
+    "copies": copies.measure,
     "backfill": backfill.measure,
     "reconcile": reconcile.measure,
     "ledger": ledger.measure,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -57,15 +57,15 @@ def counted(ledger: Path, sql: str) -> int:
         return found
 
 
-async def acknowledge(port: int, count: int, rate: float | None = None) -> tuple[float, float]:
-    """Send so many webhooks, at this rate or as fast as they are acknowledged. Returns the seconds that took, and
-    the 99th percentile of their latencies in milliseconds.
+async def acknowledge(ports: Sequence[int], count: int, rate: float | None = None) -> tuple[float, float]:
+    """Send so many webhooks to these ports in turn, at this rate or as fast as they are acknowledged. Returns the
+    seconds that took, and the 99th percentile of their latencies in milliseconds.
     """
-    load = Load(port)
+    load = Load(ports[0])
     left = iter(range(count))
     began = time.perf_counter()
 
-    async def work() -> None:
+    async def work(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for number in left:
             if rate is not None:
@@ -78,7 +78,7 @@ async def acknowledge(port: int, count: int, rate: float | None = None) -> tuple
                 raise RuntimeError(answer.decode())
         writer.close()
 
-    await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(work(ports[number % len(ports)]) for number in range(CONNECTIONS)))
     latencies = sorted(load.latencies)
     return time.perf_counter() - began, latencies[int(len(latencies) * 0.99)] * 1000
 
@@ -92,7 +92,7 @@ def burst() -> list[Row]:
     ):
         ledger = Path(folder) / "ledger.db"
         began = time.perf_counter()
-        took, p99 = runner.run(acknowledge(port, BURST))
+        took, p99 = runner.run(acknowledge([port], BURST))
         while counted(ledger, "SELECT count(*) FROM sightings") < BURST:
             time.sleep(0.1)
         recorded = time.perf_counter() - began
@@ -118,7 +118,7 @@ def sustained() -> list[Row]:
         ]
         with service(Path(folder), destinations) as (port, _):
             ledger = Path(folder) / "ledger.db"
-            took, p99 = runner.run(acknowledge(port, count, RATE))
+            took, p99 = runner.run(acknowledge([port], count, RATE))
             delivered = "SELECT count(*) FROM deliveries WHERE state = 'delivered'"
             behind = 2 * count - counted(ledger, delivered)
             over = time.perf_counter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
@@ -13,6 +12,8 @@ from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sql import Sql
+from reconciler.location import Location
 
 PROJECTS = 50
 
@@ -40,20 +41,21 @@ def sightings(count: int, *, seed: int, payload_bytes: int = 4096) -> Iterator[S
 
 def fill(db: Database, found: Iterator[Sighting], *, batch: int = 500) -> None:
     """Record without waiting for the disk."""
-    db.execute("PRAGMA synchronous = OFF")
+    db.execute(Sql("PRAGMA synchronous = OFF", postgresql="SET synchronous_commit = off"))
     routes = everything(db)
     while part := [s for s, _ in zip(found, range(batch), strict=False)]:
         with transaction(db):
             record(db, part, now=times.now(), routes=routes)
-    db.execute("PRAGMA synchronous = FULL")
+    db.execute(Sql("PRAGMA synchronous = FULL", postgresql="SET synchronous_commit = on"))
 
 
 def everything(db: Database) -> list[Route]:
     """Routes that send every event to every destination."""
-    return [Route(*row, lambda _: True) for row in db.execute("SELECT id, ordering FROM destinations").fetchall()]
+    found = db.execute("SELECT id, ordering FROM destinations").fetchall()
+    return [Route(ident, ordering, lambda _: True) for ident, ordering in found]
 
 
-def ledger(path: Path, *destinations: str, ordering: str = "project") -> Database:
+def ledger(path: Location, *destinations: str, ordering: str = "project") -> Database:
     """A new ledger with these destinations."""
     db = connect(path)
     with transaction(db):

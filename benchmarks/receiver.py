@@ -48,7 +48,7 @@ async def serve(kind: str, folder: Path, listener: socket.socket) -> None:
     app: Any = read_only
     if kind != "read only":
         intake = (SqliteAppender if kind == "ours" else OneCommitEach)(folder / "intake")
-        hooks = [HookConfig(name="default", token=TOKEN)]  # type: ignore[arg-type]
+        hooks = [HookConfig(name="default", token=TOKEN)]
         app = receiver_app(Receiver(hooks=hooks), intake=intake, observer=ReceiverCounts())
     await web_server(app).serve(sockets=[listener])
 

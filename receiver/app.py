@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from starlette.applications import Starlette
@@ -25,8 +25,10 @@ PROOF_S = 4.0
 log = structlog.get_logger(__name__)
 
 
-def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> ASGIApp:
-    """The ASGI app that GitLab posts to."""
+def receiver_app(
+    config: Receiver, *, intake: Appender, observer: Observer, is_stopping: Callable[[], bool] = lambda: False
+) -> ASGIApp:
+    """The ASGI app that GitLab posts to. Once it `is_stopping`, it is not ready, though it still accepts webhooks."""
     guards: Mapping[str, HookGuard] = {hook.name: HookGuard(hook) for hook in config.hooks}
     webhooks = WebhookEndpoint(
         intake=intake,
@@ -44,6 +46,8 @@ def receiver_app(config: Receiver, *, intake: Appender, observer: Observer) -> A
 
     async def readyz(_: Request) -> Response:
         """Webhooks can be written to disk: a commit within the last second has shown it."""
+        if is_stopping():
+            return PlainTextResponse("the receiver is stopping: webhooks are to go to another copy\n", 503)
         try:
             async with asyncio.timeout(PROOF_S):
                 await check()

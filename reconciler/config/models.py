@@ -139,6 +139,12 @@ class Receiver(Section):
         description="How long an idle connection stays open. It should be longer than a proxy in front keeps its "
         "idle connections open, often 60s.",
     )
+    shutdown_delay: Duration | None = Field(
+        None,
+        description="How long a receiver that is stopped still accepts webhooks, while `/readyz` answers 503. With "
+        "several copies, it should be longer than the load balancer needs to see that. Without it, the receiver "
+        "stops at once.",
+    )
     hooks: list[HookConfig] = Field(min_length=1, description="The webhooks that are accepted.")
 
 

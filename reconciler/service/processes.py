@@ -31,7 +31,8 @@ WELL_AFTER_S = 10.0
 SILENCE_S = 60.0
 """A process that reports nothing for this long hangs: it is killed and restarted, but not before one was ready."""
 STOP_S = {"receiver": 25.0, "worker": 30.0}
-"""A process that still runs this long after it was asked to stop is killed."""
+"""A process that still runs this long after it was asked to stop is killed; the receiver, after its `shutdown_delay`.
+"""
 LATE_S = 5.0
 """A parent that was held up for this long (stopped, or paused with its container) received no reports."""
 RELOAD_PATIENCE_S = 10.0
@@ -185,7 +186,8 @@ class _Parent:
         self._stop_process(RECEIVER if self._processes[RECEIVER].pid else WORKER)
 
     def _stop_process(self, name: str) -> None:
-        self._processes[name].kill_at = time.monotonic() + STOP_S[name]
+        delay = self.config.receiver.shutdown_delay if name == RECEIVER else None
+        self._processes[name].kill_at = time.monotonic() + (delay or 0) / 1000 + STOP_S[name]
         self._send(name, signal.SIGTERM)
 
     def _reload(self) -> None:

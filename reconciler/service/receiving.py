@@ -58,6 +58,7 @@ class _Receiving:
         self._read_again = read_again
         self._role = role
         self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._hang_up = asyncio.Event()
         self._supervisor = Supervisor()
         service = os.getpid() if role.is_alone else role.service_pid
@@ -108,6 +109,7 @@ class _Receiving:
         log.info("receiver stopping")
         if self._role.is_alone:
             notify("STOPPING=1")
+        await self._be_left()
         await self._server.stop()
         for task in tasks:
             task.cancel()
@@ -117,7 +119,19 @@ class _Receiving:
         log.info("receiver stopped")
 
     def _app(self, config: Config) -> ASGIApp:
-        return receiver_app(config.receiver, intake=self._intake, observer=self._counts)
+        return receiver_app(
+            config.receiver, intake=self._intake, observer=self._counts, is_stopping=self._stop.is_set
+        )
+
+    async def _be_left(self) -> None:
+        """Accept webhooks until the load balancer has seen that this receiver is not ready any more."""
+        delay = self._config.receiver.shutdown_delay
+        if delay is None:
+            return
+        self._server.close_connections_after_answers()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay / 1000):
+                await self._stop_now.wait()
 
     def _note_trouble(self, why: str | None) -> None:
         self._trouble = why
@@ -221,11 +235,12 @@ class _Receiving:
 
         def stop() -> None:
             if self._stop.is_set() and self._role.is_alone:  # the second signal: don't wait for connections
-                self._server.force()
+                stop_now()
             self._stop.set()
 
         def stop_now() -> None:
             self._stop.set()
+            self._stop_now.set()
             self._server.force()
 
         loop.add_signal_handler(signal.SIGTERM, stop)

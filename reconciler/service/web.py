@@ -109,6 +109,12 @@ class WebServer:
             if not self._stopping:
                 self._retire(serving, server)
 
+    def close_connections_after_answers(self) -> None:
+        """Have each client connect again for its next request: a load balancer then connects to another copy."""
+        for server in self._servers.values():
+            server.config.encoded_headers.append((b"connection", b"close"))
+            server.server_state.default_headers = [*server.server_state.default_headers, (b"connection", b"close")]
+
     async def stop(self) -> None:
         """Accept no more connections, and wait for the open ones, at most twice DRAIN_S."""
         self._stopping = True

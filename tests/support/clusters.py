@@ -36,7 +36,8 @@ class Cluster:
     def __init__(self) -> None:
         bindir()
         self.port = free_port()
-        self.folder = Path(mkdtemp(prefix="cluster-"))
+        # Beside the tests' files, in memory if these are: waiting for the disk costs nothing there.
+        self.folder = Path(mkdtemp(prefix="cluster-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
         if os.geteuid() == 0:
             shutil.chown(self.folder, USER)
         self.data = self.folder / "data"

@@ -57,7 +57,7 @@ def server() -> PostgresUrl:
         own = Cluster()  # or skips
         _MADE.callback(own.remove)
         own.make()
-        own.start(fsync="off")
+        own.start()  # with fsync: receivers refuse a server without
         return PostgresUrl(f"postgresql://{USER}@{own.address}/postgres")
     return PostgresUrl(SERVER)
 

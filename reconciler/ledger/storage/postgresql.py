@@ -23,6 +23,7 @@ from reconciler.ledger.storage.conninfo import conninfo
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.explaining import explain
 from reconciler.ledger.storage.placeholders import for_psycopg
+from reconciler.ledger.storage.silent import end_silent
 from reconciler.ledger.storage.sql import for_postgresql
 
 PREPARED = 400
@@ -103,6 +104,7 @@ class PostgresDatabase(Database):
             if self.in_transaction:
                 self.rollback()
             if isinstance(error, LedgerBusy):
+                end_silent(self)
                 advice = "another process holds the write lock: is a long transaction open in this database?"
                 raise LedgerBusy(f"{advice} ({error})") from error
             raise
@@ -234,6 +236,7 @@ def hold(
         if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
             db.has_lock = True
             return db
+        end_silent(db)
     except BaseException:
         db.close()
         raise

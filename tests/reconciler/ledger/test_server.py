@@ -16,9 +16,10 @@ import yaml
 
 from reconciler.ledger import reminder
 from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerMissing, LedgerUnavailable, LedgerVersion
-from reconciler.ledger.storage import connection, postgresql, server_check, sessions
+from reconciler.ledger.storage import connection, postgresql, server_check, sessions, silent
 from reconciler.ledger.storage.connection import connect, look_at, opened, there_is, transaction, unfit
 from reconciler.ledger.storage.explaining import LONGEST, explain
+from reconciler.ledger.storage.postgresql import PostgresDatabase
 from reconciler.ledger.storage.postgresql import connect as connect_to_server
 from reconciler.ledger.storage.receiver_row import ReceiverRow
 from reconciler.ledger.storage.served import is_served
@@ -57,18 +58,63 @@ def test_one_worker_has_the_ledger(url: PostgresUrl) -> None:
 
 
 def test_one_that_says_nothing_loses_it(url: PostgresUrl) -> None:
-    silent = open_to_serve(url, patience_s=PATIENCE_S)
-    assert silent is not None
+    worker = open_to_serve(url, patience_s=PATIENCE_S)
+    assert worker is not None
     lost: list[bool] = []
-    silent.on_lost = lambda: lost.append(True)
-    with closing(silent):
-        held = [silent.is_held]
+    worker.on_lost = lambda: lost.append(True)
+    with closing(worker):
+        held = [worker.is_held]
         until(lambda: not is_served(url), 15)
-        held.append(silent.is_held)  # no longer, before the server gives it to another one
+        held.append(worker.is_held)  # no longer, before the server gives it to another one
         assert held == [True, False]
         with pytest.raises(LedgerUnavailable):
-            silent.execute("SELECT 1")
+            worker.execute("SELECT 1")
         assert lost == [True]
+
+
+def stop_in_a_pipeline(db: PostgresDatabase) -> None:
+    """As SIGSTOP does it: the server waits for the next statement, and its own time limits do not hold there."""
+    half = db.conn.pgconn
+    half.enter_pipeline_mode()
+    half.send_query_params(b"SELECT 1", None)
+    half.send_flush_request()
+    half.flush()
+
+
+def test_a_worker_that_stops_in_a_pipeline_loses_the_ledger(
+    url: PostgresUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silent, "SILENT_S", 0.1)
+    first = open_to_serve(url, patience_s=PATIENCE_S)
+    assert first is not None
+    with closing(first):
+        stop_in_a_pipeline(first)
+        taken: list[PostgresDatabase] = []
+
+        def take() -> bool:
+            if (db := open_to_serve(url, patience_s=PATIENCE_S)) is not None:
+                taken.append(db)
+            return bool(taken)
+
+        until(take, 5)
+        taken[0].close()
+
+
+def test_a_writer_that_stops_in_a_pipeline_does_not_keep_others_from_writing(
+    url: PostgresUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silent, "SILENT_S", 0.1)
+    with (
+        closing(connect(url)),
+        closing(connect_to_server(url.value, patience_s=PATIENCE_S)) as stopped,
+        closing(connect_to_server(url.value, patience_s=0.2)) as other,
+    ):
+        stopped.begin()
+        stop_in_a_pipeline(stopped)
+        with pytest.raises(LedgerUnavailable):
+            other.begin()
+        other.begin()
+        other.rollback()
 
 
 def test_a_ledger_s_tables_are_made_by_whoever_comes_first(url: PostgresUrl) -> None:

@@ -147,6 +147,11 @@ class Writer:
         self.run(lambda db: note_damage(db, reason)).add_done_callback(lambda noted: noted.exception())
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other copies of the service may write too."""
+        return self._db.is_shared
+
+    @property
     def is_held(self) -> bool:
         """Whether no other process can have taken the ledger over."""
         return self._db.is_held
@@ -208,6 +213,7 @@ class Writer:
         self._db.begin()
         sightings = [s for change in batch for s in change.sightings]
         result = record(self._db, sightings, now=times.now(), routes=self.routes)
+        self._db.tell_opened({one.destination_id for one in result.opened})
         results = [change.run(self._db) if change.run else None for change in batch]
         return _Written(batch, result, results, began)
 

@@ -6,7 +6,7 @@ Errors about the server or the connection are raised as LedgerUnavailable, those
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -38,6 +38,11 @@ UNREADABLE = (
     "PostgreSQL's client library can't read the URI of the ledger: check its parameters, and write every special "
     "character of the password as %XX"
 )
+
+OPENED = "deliveries"
+"""The channel on which copies tell each other of deliveries that were opened, as "DESTINATION,... SCHEMA"."""
+MOST_TOLD = 500
+"""Destinations in one notification, which has 8000 bytes at most. None at all means any."""
 
 T = TypeVar("T")
 
@@ -88,12 +93,14 @@ class PostgresDatabase(Database):
         self.has_lock = False
         """Whether it holds a lock for as long as it lasts."""
         self._has_written = False
+        self._opened: set[int] = set()
         self._heard_at = time.monotonic()
         conn.adapters.register_dumper(str, _Text)
         conn.prepared_max = PREPARED
 
     def begin(self) -> None:
         self._has_written = False
+        self._opened.clear()
         try:
             self.execute(_BEGIN)
         except BaseException as error:
@@ -111,11 +118,22 @@ class PostgresDatabase(Database):
             self.execute("COMMIT")
             return
         # The number after the commit: whoever sees it grow must see the change.
-        self.execute("COMMIT; SELECT nextval('changes')")
+        self.execute(f"{self._news()}COMMIT; SELECT nextval('changes')")
         self._own_commits += 1
 
     def rollback(self) -> None:
         self.execute("ROLLBACK")
+
+    def tell_opened(self, destinations: Collection[int]) -> None:
+        if self.is_shared:
+            self._opened.update(destinations)
+
+    def _news(self) -> str:
+        """What tells the other copies, sent with the COMMIT: it costs no round trip."""
+        if not self._opened:
+            return ""
+        told = "" if len(self._opened) > MOST_TOLD else ",".join(map(str, sorted(self._opened)))
+        return f"SELECT pg_notify('{OPENED}', '{told} ' || current_schema()); "
 
     def set_patience(self, seconds: float) -> None:
         self.execute(f"SET lock_timeout = {max(SHORTEST_WAIT_MS, round(1000 * seconds))}")
@@ -201,8 +219,9 @@ def explain(error: psycopg.Error) -> str:
     return " ".join(f"PostgreSQL: {error}".split())
 
 
-def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
-    """Connect with one of the `advisory` locks; None if another connection has it. Raises LedgerUnavailable.
+def hold(url: str, lock: int, *, patience_s: float, shared: bool = False) -> PostgresDatabase | None:
+    """Connect with one of the `advisory` locks, alone or `shared`; None if another connection has it. Raises
+    LedgerUnavailable.
 
     The server ends the connection, and frees the lock, if nothing is heard on it for `SILENT_S`: the process may be
     stopped, or its machine cut off. So whoever has the lock must use the connection more often than that.
@@ -213,14 +232,20 @@ def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
             raise LedgerUnavailable("PostgreSQL: this server is read-only: is it a standby?")
         for setting in _HELD_SETTINGS:
             db.execute(f"SET {setting}")
-        if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
-            db.has_lock = True
+        if try_lock(db, lock, shared=shared):
+            db.has_lock, db.is_shared = True, shared
             return db
     except BaseException:
         db.close()
         raise
     db.close()
     return None
+
+
+def try_lock(db: Database, lock: int, *, shared: bool = False) -> bool:
+    """Whether a connection has one of the `advisory` locks now, until it ends."""
+    how = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    return bool(db.execute(f"SELECT {how}(?, {advisory.LEDGER})", (lock,)).fetchone()[0])
 
 
 def connect(url: str, *, patience_s: float, readonly: bool = False) -> PostgresDatabase:

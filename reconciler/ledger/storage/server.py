@@ -7,9 +7,9 @@ from contextlib import closing, contextmanager
 
 import psycopg
 
-from reconciler.ledger.errors import LedgerBehind, LedgerError
+from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerVersion
 from reconciler.ledger.storage import advisory, postgresql_schema, unfinished
-from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, explain, hold
+from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, explain, hold, try_lock
 from reconciler.location import PostgresUrl
 
 
@@ -35,24 +35,53 @@ def _open(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDat
     return db
 
 
-def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False) -> PostgresDatabase | None:
-    """Connect as the one worker of a ledger. None if another one has it. Its tables are made or upgraded. Only
-    `to_copy` may it be an unfinished copy.
+def open_as_copy(url: PostgresUrl, *, patience_s: float) -> tuple[PostgresDatabase | None, bool]:
+    """Connect as a copy of a service, and say whether it is the worker: if no other copy is. The worker makes or
+    upgrades the tables. None if this copy can only wait: they are of another version, or `ledger copy` has the ledger.
 
     Raises LedgerError.
     """
     with in_words(url):
-        return _hold(url, patience_s=patience_s, to_copy=to_copy)
+        db = hold(url.value, advisory.COPIES, patience_s=patience_s, shared=True)
+        if db is None:
+            return None, False
+        try:
+            serves = try_lock(db, advisory.SERVICE)
+            postgresql_schema.check(db, str(url), may_upgrade=serves)
+            if serves:
+                postgresql_schema.upgrade(db)
+            unfinished.refuse(db, str(url))
+        except (LedgerBehind, LedgerVersion):
+            db.close()
+            if serves:
+                raise
+            return None, False
+        except BaseException:
+            db.close()
+            raise
+        return db, serves
 
 
-def _hold(url: PostgresUrl, *, patience_s: float, to_copy: bool) -> PostgresDatabase | None:
+def open_to_copy(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> PostgresDatabase | None:
+    """Connect for `ledger copy`; None if a service has the ledger. Its tables are made or upgraded.
+
+    Raises LedgerError.
+    """
+    with in_words(url):
+        return _alone(url, patience_s=patience_s, may_be_unfinished=may_be_unfinished)
+
+
+def _alone(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> PostgresDatabase | None:
     db = hold(url.value, advisory.SERVICE, patience_s=patience_s)
     if db is None:
         return None
     try:
+        if not try_lock(db, advisory.COPIES):  # one that is no worker may deliver
+            db.close()
+            return None
         postgresql_schema.check(db, str(url), may_upgrade=True)
         postgresql_schema.upgrade(db)
-        if not to_copy:
+        if not may_be_unfinished:
             unfinished.refuse(db, str(url))
     except BaseException:
         db.close()
@@ -84,7 +113,7 @@ def _bring_up(url: PostgresUrl, patience_s: float) -> None:
         with closing(connect(url.value, patience_s=patience_s, readonly=True)) as db:
             postgresql_schema.check(db, str(url), may_upgrade=False)
     except LedgerBehind as error:
-        held = open_to_serve(url, patience_s=patience_s)
+        held = _alone(url, patience_s=patience_s, may_be_unfinished=False)
         if held is None:
             why = "a service has it now, so that it is left as it is: restart that service with this version"
             raise LedgerBehind(f"{error}; {why}") from None

@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 from typing import Protocol
 
+import structlog
+
 from reconciler.forwarding.shares import shares
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.queue.operations import QueueOperations
 
 LOOK_S = 1.0
 """How often a copy looks which destinations are free, and which it is to give back."""
+
+log = structlog.get_logger(__name__)
 
 class Outboxes(Protocol):
     """The outboxes of this copy, by the ids of their destinations."""
@@ -41,6 +45,7 @@ class Sharing:
         self._process = process
         self._wanted = asyncio.Event()
         self._is_over = False
+        self._may_share = True
 
     async def run(self) -> None:
         """Look repeatedly. Never ends."""
@@ -64,6 +69,13 @@ class Sharing:
     async def _look(self) -> None:
         outboxes = self._outboxes
         found = await self._queue.note_copy(self._process, set() if self._is_over else outboxes.able())
+        if found.may_share != self._may_share:
+            self._may_share = found.may_share
+            if found.may_share:
+                log.info("this copy delivers its share again")
+            else:
+                why = "the worker, or the ledger's tables, are of another version"
+                log.warning("this copy delivers nothing: it only receives", reason=why)
         able = {copy: sharer.destinations for copy, sharer in found.copies.items()} if found.may_share else {}
         keeps = {one for one, copy in shares(able, found.holders).items() if copy == found.own}
         has = {one for one, copy in found.holders.items() if copy == found.own}

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.storage.connection import connect, may_come_right, open_to_serve
+from reconciler.ledger.storage.connection import connect, may_come_right, open_as_copy
 from reconciler.ledger.storage.database import Database
 from reconciler.location import Location
 
@@ -19,21 +19,22 @@ PATIENCE_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-async def open_ledger(location: Location, stands_by: Callable[[], None]) -> Database:
-    """Open the ledger as soon as possible, and in PostgreSQL as soon as no other worker has it. `stands_by` is called
-    if one has. Raises LedgerError if waiting does not help.
+async def open_ledger(location: Location, waits: Callable[[], None]) -> tuple[Database, bool]:
+    """Open the ledger as soon as possible, and say whether this process is its worker: with a ledger in PostgreSQL
+    another copy's may be. `waits` is called if this copy can do nothing yet but receive. Raises LedgerError if
+    waiting does not help.
     """
     is_logged = is_waiting = False
     while True:
         try:
             if isinstance(location, Path):
-                return await asyncio.to_thread(connect, location, patience_s=PATIENCE_S)
-            held = await asyncio.to_thread(open_to_serve, location, patience_s=PATIENCE_S)
-            if held is not None:
-                return held
+                return await asyncio.to_thread(connect, location, patience_s=PATIENCE_S), True
+            db, is_worker = await asyncio.to_thread(open_as_copy, location, patience_s=PATIENCE_S)
+            if db is not None:
+                return db, is_worker
             if not is_waiting:
-                log.info("standing by: the worker of another copy has the ledger")
-                stands_by()
+                log.info("waiting: a service of another version, or `ledger copy`, has the ledger")
+                waits()
             is_waiting = True
         except LedgerUnavailable as error:
             if isinstance(location, Path) and not may_come_right(error.__cause__):

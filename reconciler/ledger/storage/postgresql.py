@@ -42,7 +42,7 @@ UNREADABLE = (
 OPENED = "deliveries"
 """The channel on which copies tell each other of deliveries that were opened, as "DESTINATION,... SCHEMA"."""
 MOST_TOLD = 500
-"""Destinations in one notification, which has 8000 bytes at most. None at all means any."""
+"""Destinations in one notification, which has 8000 bytes at most. Others find theirs by looking."""
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ class PostgresDatabase(Database):
         """What tells the other copies, sent with the COMMIT: it costs no round trip."""
         if not self._opened:
             return ""
-        told = "" if len(self._opened) > MOST_TOLD else ",".join(map(str, sorted(self._opened)))
+        told = ",".join(map(str, sorted(self._opened)[:MOST_TOLD]))
         return f"SELECT pg_notify('{OPENED}', '{told} ' || current_schema()); "
 
     def set_patience(self, seconds: float) -> None:

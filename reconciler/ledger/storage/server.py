@@ -37,7 +37,7 @@ def _open(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDat
 
 def open_as_copy(url: PostgresUrl, *, patience_s: float) -> tuple[PostgresDatabase | None, bool]:
     """Connect as a copy of a service, and say whether it is the worker: if no other copy is. The worker makes or
-    upgrades the tables. None if this copy can only wait: they are of another version, or `ledger copy` has the ledger.
+    upgrades the tables. None if this copy can only wait: they are of another version, or `ledger copy` has them.
 
     Raises LedgerError.
     """

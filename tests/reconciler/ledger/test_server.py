@@ -16,7 +16,7 @@ from reconciler.ledger.storage.database import Parameters, Rows
 from reconciler.ledger.storage.postgresql import PostgresDatabase
 from reconciler.ledger.storage.postgresql import connect as connect_to_server
 from reconciler.ledger.storage.served import is_served
-from reconciler.ledger.storage.server import open_to_serve
+from reconciler.ledger.storage.server import open_as_copy, open_to_copy
 from reconciler.location import PostgresUrl, problem
 from tests.support.ledgers import ledger_location
 from tests.support.service import until

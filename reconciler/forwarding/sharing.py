@@ -17,6 +17,7 @@ LOOK_S = 1.0
 
 log = structlog.get_logger(__name__)
 
+
 class Outboxes(Protocol):
     """The outboxes of this copy, by the ids of their destinations."""
 

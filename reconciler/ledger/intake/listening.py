@@ -23,9 +23,7 @@ CHANNEL = "intake"
 log = structlog.get_logger(__name__)
 
 
-async def listen(
-    url: PostgresUrl, appended: Callable[[], None], opened: Callable[[Iterable[Opened]], None]
-) -> None:
+async def listen(url: PostgresUrl, appended: Callable[[], None], opened: Callable[[Iterable[Opened]], None]) -> None:
     """Call `appended` when webhooks were appended, and whenever some may have been, and `opened` with deliveries that
     a copy has opened. Never ends.
     """

@@ -136,9 +136,7 @@ def open_as_copy(url: PostgresUrl, *, patience_s: float) -> tuple[Database | Non
 
 def open_to_copy(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> Database | None:
     """Open a ledger in PostgreSQL for `ledger copy`; None if a service has it. Raises LedgerError."""
-    held: Database | None = _server(url).open_to_copy(
-        url, patience_s=patience_s, may_be_unfinished=may_be_unfinished
-    )
+    held: Database | None = _server(url).open_to_copy(url, patience_s=patience_s, may_be_unfinished=may_be_unfinished)
     return held
 
 

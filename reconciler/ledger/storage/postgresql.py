@@ -194,6 +194,7 @@ class PostgresDatabase(Database):
             self._heard_at = asked_at  # the answer may have waited here while this process was stopped
             return done
         except _BUSY as error:
+            self._heard_at = asked_at
             raise LedgerBusy(explain(error)) from error
         except psycopg.Error as error:
             if not _is_trouble(error):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from reconciler.events.times import Millis
 from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerMissing, LedgerUnavailable, LedgerVersion
-from reconciler.ledger.storage import server_check
+from reconciler.ledger.queue import destinations, sharing
+from reconciler.ledger.queue.destinations import DestinationSpec
+from reconciler.ledger.storage import advisory, server_check
 from reconciler.ledger.storage.connection import connect, opened, there_is, transaction
-from reconciler.ledger.storage.database import Parameters, Rows
-from reconciler.ledger.storage.postgresql import PostgresDatabase
+from reconciler.ledger.storage.database import Database, Parameters, Rows
+from reconciler.ledger.storage.postgresql import PostgresDatabase, hold
 from reconciler.ledger.storage.postgresql import connect as connect_to_server
 from reconciler.ledger.storage.served import is_served
 from reconciler.ledger.storage.server import open_as_copy, open_to_copy
+from reconciler.ledger.views.copies import copies, note_worker
 from reconciler.location import PostgresUrl, problem
 from tests.support.ledgers import ledger_location
 from tests.support.service import until
@@ -31,20 +35,29 @@ def url(tmp_path: Path) -> Iterator[PostgresUrl]:
         yield location
 
 
-def test_one_worker_has_the_ledger(url: PostgresUrl) -> None:
-    first = open_to_serve(url, patience_s=PATIENCE_S)
+def test_one_copy_is_the_worker(url: PostgresUrl) -> None:
+    first, is_worker = open_as_copy(url, patience_s=PATIENCE_S)
     assert first is not None
-    with closing(first):
-        assert is_served(url)
-        assert open_to_serve(url, patience_s=PATIENCE_S) is None
-    until(lambda: not is_served(url))
-    second = open_to_serve(url, patience_s=PATIENCE_S)
+    assert is_worker
+    second, is_worker = open_as_copy(url, patience_s=PATIENCE_S)
     assert second is not None
-    second.close()
+    with closing(second):
+        with closing(first):
+            assert not is_worker
+            assert not sharing.become_worker(second)
+        until(lambda: sharing.become_worker(second))
+        assert sharing.look(second).worker == sharing.look(second).own
+        assert is_served(url)
+        assert open_to_copy(url, patience_s=PATIENCE_S, may_be_unfinished=False) is None
+    until(lambda: not is_served(url))
+    alone = open_to_copy(url, patience_s=PATIENCE_S, may_be_unfinished=False)
+    assert alone is not None
+    with closing(alone):
+        assert open_as_copy(url, patience_s=PATIENCE_S) == (None, False)
 
 
 def test_one_that_says_nothing_loses_it(url: PostgresUrl) -> None:
-    silent = open_to_serve(url, patience_s=PATIENCE_S)
+    silent, _ = open_as_copy(url, patience_s=PATIENCE_S)
     assert silent is not None
     lost: list[bool] = []
     silent.on_lost = lambda: lost.append(True)
@@ -58,6 +71,72 @@ def test_one_that_says_nothing_loses_it(url: PostgresUrl) -> None:
         assert lost == [True]
 
 
+@contextmanager
+def two_copies(url: PostgresUrl) -> Iterator[tuple[Database, Database]]:
+    """The first is the worker. Both can deliver to three destinations."""
+    first, _ = open_as_copy(url, patience_s=PATIENCE_S)
+    assert first is not None
+    with closing(first):
+        with transaction(first):
+            destinations.sync(first, [DestinationSpec(name) for name in "abc"], now=Millis(0))
+            sharing.note(first, 7, [1, 2, 3])
+        second, _ = open_as_copy(url, patience_s=PATIENCE_S)
+        assert second is not None
+        with closing(second):
+            with transaction(second):
+                sharing.note(second, 8, [1, 2, 3])
+            yield first, second
+
+
+def test_a_destination_has_one_copy(url: PostgresUrl) -> None:
+    with two_copies(url) as (first, second):
+        assert sharing.take(first, [1, 2]) == {1, 2}
+        assert sharing.take(first, [2]) == {2}
+        assert sharing.take(second, [2, 3]) == {3}
+        sharing.give_back(first, [2, 3])
+        assert sharing.take(second, [1, 2]) == {2}
+        found = sharing.look(second)
+        assert found.may_share
+        assert {one: found.copies[copy].process for one, copy in found.holders.items()} == {1: 7, 2: 8, 3: 8}
+        works = [(one.process, one.works, one.delivers) for one in copies(first)]
+        assert works == [(7, True, ["a"]), (8, False, ["b", "c"])]
+        second.close()
+        until(lambda: sharing.take(first, [1, 2, 3]) == {1, 2, 3})
+
+
+def test_beside_a_worker_of_an_earlier_version_no_copy_delivers(url: PostgresUrl) -> None:
+    """It knows no locks of destinations, and delivers to all."""
+    connect(url).close()
+    old = hold(url.value, advisory.SERVICE, patience_s=PATIENCE_S)
+    assert old is not None
+    with closing(old):
+        with transaction(old):
+            destinations.sync(old, [DestinationSpec("a")], now=Millis(0))
+            note_worker(old, 6)
+        new, is_worker = open_as_copy(url, patience_s=PATIENCE_S)
+        assert new is not None
+        with closing(new):
+            assert not is_worker
+            with transaction(new):
+                assert not sharing.note(new, 7, [1]).may_share
+            assert [(one.process, one.works, one.delivers) for one in copies(new)] == [
+                (6, True, ["a"]),
+                (7, False, []),
+            ]
+
+
+def test_tables_of_a_later_version(url: PostgresUrl) -> None:
+    with two_copies(url) as (first, second):
+        with transaction(first):
+            first.execute("INSERT INTO migrations VALUES ('9999_later', '')")
+        assert not sharing.look(second).may_share
+        first.close()
+        until(lambda: sharing.look(second).worker is None)
+        assert not sharing.become_worker(second)
+        with pytest.raises(LedgerVersion):
+            open_as_copy(url, patience_s=PATIENCE_S)
+
+
 def test_a_ledger_s_tables_are_made_by_whoever_comes_first(url: PostgresUrl) -> None:
     assert not there_is(url)
     with pytest.raises(LedgerMissing, match="there is no ledger yet"):
@@ -69,7 +148,7 @@ def test_a_ledger_s_tables_are_made_by_whoever_comes_first(url: PostgresUrl) -> 
 
 
 def test_tables_of_another_version_are_left_to_the_service_that_has_them(url: PostgresUrl) -> None:
-    held = open_to_serve(url, patience_s=PATIENCE_S)
+    held, _ = open_as_copy(url, patience_s=PATIENCE_S)
     assert held is not None
     with closing(held):
         with transaction(held):
@@ -126,7 +205,7 @@ def test_a_read_only_server_is_not_served(url: PostgresUrl) -> None:
     connect(url).close()
     asked = f"{url.value}%20-c%20default_transaction_read_only%3Don"
     with pytest.raises(LedgerUnavailable, match="read-only"):
-        open_to_serve(PostgresUrl(asked), patience_s=PATIENCE_S)
+        open_as_copy(PostgresUrl(asked), patience_s=PATIENCE_S)
 
 
 def test_a_database_of_another_program(url: PostgresUrl) -> None:

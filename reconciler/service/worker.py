@@ -22,7 +22,6 @@ from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.intervals import Interval
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
-from reconciler.ledger.intake import places
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
@@ -34,9 +33,6 @@ from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.ledger.views.receiving import received
 from reconciler.location import PostgresUrl
 from reconciler.polling.reconciling import Reconciling, reconciling
-from reconciler.recorder.reading import WebhookReader
-from reconciler.recorder.recorder import Recorder
-from reconciler.recorder.trimmer import Trimmer
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.filter_warnings import FilterWatch
@@ -44,7 +40,7 @@ from reconciler.service.jobs import ScheduledJobs
 from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.notify import notify
 from reconciler.service.opening import open_ledger, when_writable
-from reconciler.service.receiver_watch import watch_receiver
+from reconciler.service.recording import Recording
 from reconciler.service.repairing import ask_for_time, leave_note, repair_if_damaged
 from reconciler.service.role import Role, Said
 from reconciler.service.views import Views
@@ -110,7 +106,6 @@ class _Worker:
         """Set once it does what the worker does."""
         self._changing = asyncio.Lock()
         """The config is not reloaded while this copy becomes the worker."""
-        self._recorder: Recorder | None = None
         self._supervisor = Supervisor()
         self._expected_tests = ExpectedTests()
         self._port = config.receiver.port if role.port is None else role.port
@@ -147,7 +142,7 @@ class _Worker:
         self._views.start()
         tasks = [supervisor.start(name, run) for name, run in parts.items()]
         tasks += [
-            supervisor.start(name, run, longest_pause_s=RECORDER_PAUSE_S) for name, run in self._recording().items()
+            supervisor.start(name, run, longest_pause_s=RECORDER_PAUSE_S) for name, run in self._recorders().items()
         ]
         begin = asyncio.create_task(self._begin(built) if is_worker else self._stand_by(built))
         await asyncio.wait({begin, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,7 +154,7 @@ class _Worker:
             notify("STOPPING=1")
         self._jobs.stop()
         views = asyncio.create_task(self._views.stop())
-        await _stop_part("recorder", self._record_all(DRAIN_S))
+        await _stop_part("recorder", self._recording.drain(DRAIN_S))
         await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
         await _stop_part("dashboard", views)
         for task in (*tasks, begin, stop, self._asking):
@@ -188,11 +183,12 @@ class _Worker:
             supervisor=supervisor,
         )
         self._ledger = ledger = Ledger(Writer(db, listener=listener), reader)
+        self._recording = Recording(config.ledger.location, ledger, self._expected_tests)
         build = partial(reconciling, ledger=ledger, expected_tests=self._expected_tests)
         self._jobs = ScheduledJobs(
             ledger=ledger,
             build=build,
-            recorded=lambda: self._record_all(RECORDED_FIRST_S),
+            recorded=lambda: self._recording.drain(RECORDED_FIRST_S),
             supervisor=supervisor,
         )
         self._views.client = lambda: self._jobs.client
@@ -233,36 +229,17 @@ class _Worker:
     def _deliveries_opened(self, deliveries: Iterable[Opened]) -> None:
         self._forwarder.opened(deliveries)
 
-    def _recording(self) -> dict[str, Run]:
+    def _recorders(self) -> dict[str, Run]:
         """The parts that take webhooks from the intake."""
-        path, link = self._config.ledger.location, self._role.link
-        parts: dict[str, Run] = {
-            "recorder": lambda: self._after_begin(self._record),
-            "trimmer": lambda: self._after_begin(Trimmer(places.opener(path), ledger=self._ledger).run),
+        return {
+            "recorder": lambda: self._after_begin(self._recording.run),
+            "trimmer": lambda: self._after_begin(self._recording.trim),
+            **self._recording.listeners(self._role.link, self._supervisor, self._deliveries_opened),
         }
-        if (listen := places.listener(path)) is not None:
-            parts["listener"] = lambda: listen(self._wake_recorder, self._deliveries_opened)
-        if link is not None:
-            parts["receiver watch"] = lambda: watch_receiver(link, self._wake_recorder, self._supervisor)
-        return parts
-
-    async def _record(self) -> None:
-        if self._recorder is not None:  # as it is by now
-            await self._recorder.run()
-
-    async def _record_all(self, patience_s: float) -> None:
-        """Wait until the webhooks in the intake are recorded."""
-        if self._recorder is not None:
-            await self._recorder.drain(patience_s)
-
-    def _wake_recorder(self) -> None:
-        if self._recorder is not None:
-            self._recorder.wake()
 
     def _look_again(self) -> None:
         self._forwarder.look_again()
-        if self._recorder is not None:
-            self._recorder.look_again()
+        self._recording.look_again()
 
     async def _begin(self, built: _Built) -> None:
         """Start the parts that need the ledger. Nothing may be recorded before it knows the destinations."""
@@ -272,11 +249,7 @@ class _Worker:
         if isinstance(built.config.ledger.location, PostgresUrl):
             await when_writable(lambda: self._ledger.note_worker(self._role.service_pid))
         self._filters.look(built.config)
-        self._recorder = Recorder(  # not earlier: it begins with what the ledger has
-            places.opener(built.config.ledger.location),
-            ledger=self._ledger,
-            reader=WebhookReader(self._ledger.coverage.project_ids(), self._expected_tests),
-        )
+        self._recording.begin()
         self._asking.cancel()
         self._role.say(Said.READY)
         log.info("ready", ledger=str(built.config.ledger.location))

@@ -1,5 +1,5 @@
-"""Several copies of the service on one ledger in PostgreSQL, which share the destinations: they die, hang and lose the
-database under load.
+"""Copies of the service that share a ledger in PostgreSQL, and its destinations: they die, hang and lose the database
+under load.
 """
 
 from __future__ import annotations
@@ -351,3 +351,4 @@ def test_destinations_are_shared(
             for name in one["delivers"]:
                 assert f"(process {one['process']})" in delivered_by.pop(name)
         assert delivered_by == {}
+        assert f"(process {process_of(worker)}) works and delivers to " in services[2].run("status").stdout

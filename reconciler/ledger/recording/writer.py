@@ -3,7 +3,7 @@
 Everything that is submitted during a commit goes into the next one, so batches grow with the load. Statements run on
 the event loop's thread. Only the COMMIT runs on a thread of its own: it releases the interpreter lock while it writes
 and syncs, so the loop can read the next requests meanwhile (docs/benchmarks.md has the figures). If copies of the
-service share the ledger, so does the BEGIN, which waits for its turn among them. Nothing else may use this connection:
+service share the ledger, the BEGIN does too: it waits for its turn among them. Nothing else may use this connection:
 between a batch's first statement and its commit, it sees changes that are not on disk yet.
 """
 

@@ -62,6 +62,7 @@ class Database(ABC):
         """Whether no other process can have what this connection holds. Not if it has heard nothing for seconds."""
         return True
 
+    @abstractmethod
     def tell_opened(self, destinations: Collection[int]) -> None:
         """Tell the other copies, with the commit, that deliveries were opened for these destinations."""
 

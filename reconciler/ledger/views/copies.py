@@ -49,7 +49,7 @@ def copies(db: Database) -> list[Copy]:
     delivers = defaultdict(list)
     for one in states:
         holder = known.get(shared.holders.get(one.id, 0))
-        if shared.worker is not None and shared.worker not in known:  # of an earlier version: it delivers to all
+        if shared.worker is not None and not shared.may_share:  # of an earlier version: it delivers to all
             holder = works
         if one.active and holder is not None:
             delivers[holder].append(one.name)

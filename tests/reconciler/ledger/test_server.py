@@ -22,6 +22,7 @@ from reconciler.ledger.storage.served import is_served
 from reconciler.ledger.storage.server import open_as_copy, open_to_copy
 from reconciler.ledger.views.copies import copies, note_worker
 from reconciler.location import PostgresUrl, problem
+from reconciler.metrics import collectors
 from tests.support.ledgers import ledger_location
 from tests.support.service import until
 
@@ -100,6 +101,10 @@ def test_a_destination_has_one_copy(url: PostgresUrl) -> None:
         assert {one: found.copies[copy].process for one, copy in found.holders.items()} == {1: 7, 2: 8, 3: 8}
         works = [(one.process, one.works, one.delivers) for one in copies(first)]
         assert works == [(7, True, ["a"]), (8, False, ["b", "c"])]
+        [metric] = [one for one in collectors._destinations(first, Millis(0)) if one.name.endswith("delivered_by")]
+        assert [(one.labels["destination"], one.labels["copy"].partition(" ")[2]) for one in metric.samples] == [
+            ("a", "(process 7)"), ("b", "(process 8)"), ("c", "(process 8)")
+        ]  # fmt: skip
         second.close()
         until(lambda: sharing.take(first, [1, 2, 3]) == {1, 2, 3})
 

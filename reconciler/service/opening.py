@@ -3,47 +3,109 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
 
-from reconciler.ledger.errors import LedgerDamaged, LedgerUnavailable
-from reconciler.ledger.storage.connection import connect, may_come_right, open_as_copy
+from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
+from reconciler.ledger.reminder import Reminder
+from reconciler.ledger.storage.connection import connect, may_come_right, open_as_copy, unfit
 from reconciler.ledger.storage.database import Database
-from reconciler.location import Location
+from reconciler.location import Location, PostgresUrl
 
 PAUSE_S = 1.0
 PATIENCE_S = 1.0
+LOOK_S = 60.0
+"""How often a copy that stands by looks whether it could take over."""
+UNFIT = "standing by, but this copy could not take over"
 
 log = structlog.get_logger(__name__)
 
 
-async def open_ledger(location: Location, waits: Callable[[], None]) -> tuple[Database, bool]:
+async def open_ledger(
+    location: Location, *, waits: Callable[[], None], trouble: Callable[[str | None], None]
+) -> tuple[Database, bool]:
     """Open the ledger as soon as possible, and say whether this process is its worker: with a ledger in PostgreSQL
-    another copy's may be. `waits` is called if this copy can do nothing yet but receive. Raises LedgerError if
-    waiting does not help.
+    another copy's may be. `waits` is called if another has the ledger in such a way that this copy can't deliver.
+    `trouble` is called with the reason if it can't be opened, or if this copy could not take it over, and with None
+    when that is past. Raises LedgerError if waiting does not help.
     """
-    is_logged = is_waiting = False
+    if isinstance(location, Path):
+        return await _open_file(location, _Trouble(trouble)), True
+    return await _open_as_copy(location, _Trouble(trouble), waits)
+
+
+async def until_worker(
+    location: Location, become_worker: Callable[[], Awaitable[bool]], trouble: Callable[[str | None], None]
+) -> None:
+    """Wait until this copy is the worker. `trouble` is called as by `open_ledger`."""
+    found, look_at = _Trouble(trouble), 0.0
+    while True:
+        with contextlib.suppress(LedgerUnavailable):  # logged by the writer
+            if await become_worker():
+                found.note("", None)
+                return
+        if time.monotonic() >= look_at:
+            found.note(UNFIT, await asyncio.to_thread(unfit, location))
+            look_at = time.monotonic() + LOOK_S
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _open_file(path: Path, trouble: _Trouble) -> Database:
     while True:
         try:
-            if isinstance(location, Path):
-                return await asyncio.to_thread(connect, location, patience_s=PATIENCE_S), True
-            db, is_worker = await asyncio.to_thread(open_as_copy, location, patience_s=PATIENCE_S)
+            return await asyncio.to_thread(connect, path, patience_s=PATIENCE_S)
+        except LedgerUnavailable as error:
+            if not may_come_right(error.__cause__):
+                raise
+            trouble.note("ledger not available yet: webhooks wait in the intake", str(error))
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _open_as_copy(url: PostgresUrl, trouble: _Trouble, waits: Callable[[], None]) -> tuple[Database, bool]:
+    is_waiting, look_at = False, 0.0
+    while True:
+        try:
+            db, is_worker = await asyncio.to_thread(open_as_copy, url, patience_s=PATIENCE_S)
             if db is not None:
                 return db, is_worker
             if not is_waiting:
-                log.info("waiting: a service of another version, or `ledger copy`, has the ledger")
+                log.info("standing by: another has the ledger, and this copy only receives")
                 waits()
             is_waiting = True
-        except LedgerUnavailable as error:
-            if isinstance(location, Path) and not may_come_right(error.__cause__):
+            if time.monotonic() >= look_at:
+                why = await asyncio.to_thread(unfit, url)
+                look_at = time.monotonic() + LOOK_S
+                trouble.note(UNFIT, why)
+        except LedgerError as error:
+            if not (is_waiting or isinstance(error, LedgerUnavailable)):
                 raise
-            if not is_logged:
-                then = "wait in the intake" if isinstance(location, Path) else "are answered with 503"
-                log.error(f"ledger not available yet: webhooks {then}", reason=str(error))
-            is_logged = True
+            trouble.note("ledger not available yet: webhooks are answered with 503", str(error))
+            look_at = 0.0
         await asyncio.sleep(PAUSE_S)
+
+
+class _Trouble:
+    """Logs and reports what keeps the ledger from being opened: when it begins or changes, and while it lasts."""
+
+    def __init__(self, report: Callable[[str | None], None]) -> None:
+        self._report = report
+        self._why: str | None = None
+        self._reminder = Reminder()
+
+    def note(self, what: str, why: str | None) -> None:
+        """What became of the last try."""
+        before, self._why = self._why, why
+        if self._reminder.is_due(why):
+            if why is None:
+                log.info("standing by: this copy could take over again")
+            else:
+                log.error(what, reason=why)
+        if why != before:
+            self._report(why)
 
 
 async def when_writable(do: Callable[[], Awaitable[object]]) -> None:

@@ -7,10 +7,13 @@ from contextlib import closing, contextmanager
 
 import psycopg
 
-from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerVersion
-from reconciler.ledger.storage import advisory, postgresql_schema, unfinished
-from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, explain, hold, try_lock
+from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerUnavailable
+from reconciler.ledger.storage import advisory, postgresql_schema, sessions, unfinished
+from reconciler.ledger.storage.explaining import explain
+from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, hold, refuse_read_only, try_lock
 from reconciler.location import PostgresUrl
+
+LOOK_PATIENCE_S = 1.0
 
 
 def open_server(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDatabase:
@@ -32,6 +35,7 @@ def _open(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDat
     except BaseException:
         db.close()
         raise
+    db.give_up_after(None)  # what a command asks may take long
     return db
 
 
@@ -42,24 +46,22 @@ def open_as_copy(url: PostgresUrl, *, patience_s: float) -> tuple[PostgresDataba
     Raises LedgerError.
     """
     with in_words(url):
-        db = hold(url.value, advisory.COPIES, patience_s=patience_s, shared=True)
+        db = _hold(url, advisory.COPIES, patience_s=patience_s, shared=True)
         if db is None:
             return None, False
+        is_worker = False
         try:
-            serves = try_lock(db, advisory.SERVICE)
-            postgresql_schema.check(db, str(url), may_upgrade=serves)
-            if serves:
-                postgresql_schema.upgrade(db)
-            unfinished.refuse(db, str(url))
-        except (LedgerBehind, LedgerVersion):
+            is_worker = try_lock(db, advisory.SERVICE)
+            _make_ready(db, url, may_upgrade=is_worker, may_be_unfinished=False)
+        except LedgerError:
             db.close()
-            if serves:
+            if is_worker:
                 raise
-            return None, False
+            return None, False  # `unfit` says why
         except BaseException:
             db.close()
             raise
-        return db, serves
+        return db, is_worker
 
 
 def open_to_copy(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> PostgresDatabase | None:
@@ -72,21 +74,72 @@ def open_to_copy(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool
 
 
 def _alone(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> PostgresDatabase | None:
-    db = hold(url.value, advisory.SERVICE, patience_s=patience_s)
+    db = _hold(url, advisory.SERVICE, patience_s=patience_s)
     if db is None:
         return None
     try:
         if not try_lock(db, advisory.COPIES):  # one that is no worker may deliver
             db.close()
             return None
-        postgresql_schema.check(db, str(url), may_upgrade=True)
-        postgresql_schema.upgrade(db)
-        if not may_be_unfinished:
-            unfinished.refuse(db, str(url))
+        _make_ready(db, url, may_upgrade=True, may_be_unfinished=may_be_unfinished)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _hold(url: PostgresUrl, lock: int, *, patience_s: float, shared: bool = False) -> PostgresDatabase | None:
+    return hold(url.value, lock, patience_s=patience_s, first=lambda db: _refuse_shared(db, url), shared=shared)
+
+
+def _make_ready(db: PostgresDatabase, url: PostgresUrl, *, may_upgrade: bool, may_be_unfinished: bool) -> None:
+    postgresql_schema.check(db, str(url), may_upgrade=may_upgrade)
+    _refuse_without_rights(db, url)
+    db.give_up_after(None)  # an upgrade may take long
+    if may_upgrade:
+        postgresql_schema.upgrade(db)
+    if not may_be_unfinished:
+        unfinished.refuse(db, str(url))
+
+
+def unfit(url: PostgresUrl) -> str | None:
+    """Why a service could not take the ledger over from here, if so, with what to do."""
+    try:
+        with in_words(url), closing(connect(url.value, patience_s=LOOK_PATIENCE_S)) as db:
+            refuse_read_only(db)
+            _refuse_shared(db, url)
+            postgresql_schema.check(db, str(url), may_upgrade=True)
+            _refuse_without_rights(db, url)
+    except LedgerError as error:
+        return str(error)
+    return None
+
+
+def _refuse_shared(db: PostgresDatabase, url: PostgresUrl) -> None:
+    if (wrong := sessions.shared(db, url.value)) is not None:
+        raise LedgerError(f"{url}: {wrong}")
+
+
+def _refuse_without_rights(db: PostgresDatabase, url: PostgresUrl) -> None:
+    user, schema, lacks = db.execute(_LACKS_RIGHTS, (postgresql_schema.TABLES,)).fetchone()
+    if schema is None:
+        raise LedgerUnavailable(f"{url}: there is no schema that the user {user} may use: {_ADVICE['3F000']}")
+    if lacks is not None:
+        raise LedgerUnavailable(
+            f"{url}: the user {user} may not read or write {lacks}: make it the owner of the tables"
+        )
+
+
+_LACKS_RIGHTS = """
+    SELECT current_user::text, current_schema()::text, string_agg(relname::text, ', ' ORDER BY relname) FROM pg_class
+     WHERE relnamespace = current_schema()::regnamespace
+       AND CASE WHEN relkind = 'r' AND relname::text = ANY(?) THEN
+                     NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                          AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+                WHEN relkind = 'S' AND relname IN ('changes', 'event_numbers') THEN
+                     NOT (has_sequence_privilege(oid, 'SELECT') AND has_sequence_privilege(oid, 'UPDATE'))
+           END
+"""
 
 
 @contextmanager
@@ -101,7 +154,7 @@ def in_words(url: PostgresUrl) -> Iterator[None]:
 
 _ADVICE = {
     "0A000": "the server needs ICU",
-    "3F000": "there is no schema to make tables in: create one, or set search_path",
+    "3F000": "create a schema, or set search_path to one",
     "42P07": "there are tables of other programs: use a database, or a schema, of its own",
     "42703": "there are tables of other programs: use a database, or a schema, of its own",
     "22023": "a setting is refused: the server must run on Linux, with PostgreSQL 14 or newer",

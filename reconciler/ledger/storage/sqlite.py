@@ -52,6 +52,9 @@ class SqliteDatabase(Database):
     def tell_opened(self, destinations: Collection[int]) -> None:
         """Nobody: no copies share it."""
 
+    def give_up_after(self, seconds: float | None) -> None:
+        pass
+
     def version(self) -> int:
         version: int = self.conn.execute("PRAGMA data_version").fetchone()[0]
         return version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from reconciler.forwarding.kinds.http import READ_BYTES, Http, HttpDestination
 from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message
 from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
-from tests.e2e.test_destinations import rows
 from tests.support.scripted import Scripted
 from tests.support.service import TOKEN, until
 
-BOMB = gzip.compress(gzip.compress(gzip.compress(b"\x00" * (200 << 20))))
+
+@cache
+def bomb() -> bytes:
+    """Two hundred MiB, compressed until little is left."""
+    return gzip.compress(gzip.compress(gzip.compress(b"\x00" * (200 << 20))))
 
 
 def message(**headers: str) -> Message:
@@ -39,8 +43,8 @@ class TestAnswers:
     @pytest.mark.parametrize("coding", ["gzip, gzip, gzip", "gzip", "deflate", "br", "x" * 1000])
     @pytest.mark.parametrize("status", [200, 500])
     async def test_nothing_is_unpacked(self, coding: str, status: int) -> None:
-        assert len(BOMB) < 4096  # and two hundred MiB inside
-        with Scripted(lambda _: (status, BOMB), {"Content-Encoding": coding}) as server:
+        assert len(bomb()) < 4096
+        with Scripted(lambda _: (status, bomb()), {"Content-Encoding": coding}) as server:
             answer = await tried(server.url)
         assert answer.status == status
         assert answer.accepted == (status == 200)
@@ -103,7 +107,7 @@ class TestHeaders:
         assert consumer.wait_for(lambda c: len(c.accepted) == 2)
         assert consumer.accepted[0].headers["x-gitlab-instance"].encode("latin-1") == odd
         consumer.answer = lambda _h, _b: ACCEPTED
-        until(lambda: rows(service, "SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(2,)])
+        until(lambda: service.rows("SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(2,)])
 
 
 class TestSecrets:

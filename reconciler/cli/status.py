@@ -72,6 +72,8 @@ def _print(found: Status, *, is_configured: bool) -> None:
             out.print(f"\n{destination.name}: {destination.blocked_by.text}")
     if found.copies:
         out.print(f"\n{_copies(found.copies)}")
+        for copy in found.copies:
+            out.print(f"  {copy.name} {_does(copy)}")
     if found.unfit is not None:
         out.print(f"\nA copy with this config can't take over: {found.unfit}", style="bold red")
     for alert in found.alerts:
@@ -79,13 +81,15 @@ def _print(found: Status, *, is_configured: bool) -> None:
 
 
 def _copies(found: Sequence[Copy]) -> str:
-    def names(works: bool) -> str:
-        return ", ".join(f"{one.host} (process {one.process})" for one in found if one.works == works)
+    number = "1 copy" if len(found) == 1 else f"{len(found)} copies"
+    return f"{number}:" if any(one.works for one in found) else f"{number}, and none of them works: see their logs"
 
-    working = names(True)
-    first = f"{working} works" if working else "none of them works: see their logs"
-    waiting = f"; standing by: {names(False)}" if names(False) else ""
-    return f"{len(found)} {'copies' if len(found) > 1 else 'copy'}: {first}{waiting}."
+
+def _does(copy: Copy) -> str:
+    """What a copy does beside receiving."""
+    does = ["works"] if copy.works else []
+    does += [f"delivers to {', '.join(copy.delivers)}"] if copy.delivers else []
+    return " and ".join(does) or "stands by"
 
 
 def _name(project: ProjectStatus) -> str:

@@ -90,6 +90,7 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
         "page": page,
         "all_projects": len(lines),
         "destinations": [row for row in rows if row.status.active or row.status.pending or row.status.dead_letters],
+        "by_copies": any(row.status.delivered_by is not None for row in rows),
         "unserved": sorted(wanted - ids.keys()),
         "alerts": status.open_alerts(db),
         "open_gaps": sum(not gap.is_final for gap in known.gaps),

@@ -23,6 +23,7 @@ from reconciler.ledger.coverage.operations import CoverageOperations, WatchlistO
 from reconciler.ledger.listener import Committed
 from reconciler.ledger.queue.operations import QueueOperations
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.queue.sharing import become_worker
 from reconciler.ledger.recording import trying
 from reconciler.ledger.recording.operations import RecordingOperations
 from reconciler.ledger.recording.record import BatchResult, preview, record
@@ -100,6 +101,10 @@ class Ledger:
         receiver accepted webhooks all the while.
         """
         return self._write(lambda db: downtime.note_start(db, now, received=received))
+
+    def become_worker(self) -> Awaitable[bool]:
+        """Whether this copy is the worker now, because no other one is."""
+        return self._writer.ask(become_worker)
 
     def note_worker(self, process: int) -> Awaitable[None]:
         """This process is the one that has the ledger now."""

@@ -148,6 +148,10 @@ def _destinations(db: Database, now: Millis) -> Iterator[Metric]:
     dead_letters = gauge("dead_letters", "Dead letters.")
     down = gauge("destination_down", "1 if the circuit breaker is not closed.")
     paused = gauge("destination_paused", "1 if the destination is paused.")
+    delivering = GaugeMetricFamily(
+        PREFIX + "destination_delivered_by", "1 for the copy of the service that delivers, with PostgreSQL.",
+        labels=["destination", "copy"],
+    )  # fmt: skip
     for one in destination_statuses(db):
         if not one.active:
             continue
@@ -158,7 +162,9 @@ def _destinations(db: Database, now: Millis) -> Iterator[Metric]:
         dead_letters.add_metric(label, one.dead_letters)
         down.add_metric(label, one.breaker != "closed")
         paused.add_metric(label, one.paused_at is not None)
-    yield from (depth, oldest, dead_letters, down, paused)
+        if one.delivered_by is not None:
+            delivering.add_metric([one.name, one.delivered_by], 1)
+    yield from (depth, oldest, dead_letters, down, paused, delivering)
 
 
 def _ledger_bytes(db: Database) -> Metric:

@@ -34,14 +34,14 @@ async def note_start(ledger: Ledger, received: Callable[[Interval], bool]) -> No
     log.info(what, since=start, until=end, how=found.how)
 
 
-async def heartbeat(ledger: Ledger, alive: Callable[[], None]) -> None:
-    """Write heartbeats: the next start needs the last one to know since when nothing was read. Also call `alive`: the
-    event loop runs and the writer answers.
+async def heartbeat(ledger: Ledger, alive: Callable[[], None], is_worker: Callable[[], bool]) -> None:
+    """Write heartbeats, as the worker: the next start needs the last one to know since when nothing was read. Also
+    call `alive`: the event loop runs and the writer answers.
     """
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         try:
-            await ledger.heartbeat(times.now())
+            await (ledger.heartbeat(times.now()) if is_worker() else ledger.version())
         except LedgerUnavailable:  # logged by the writer
             pass
         finally:  # a bug must not get the service killed

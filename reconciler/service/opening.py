@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import structlog
 
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
 from reconciler.ledger.reminder import Reminder
-from reconciler.ledger.storage.connection import connect, may_come_right, open_to_serve, unfit
+from reconciler.ledger.storage.connection import connect, may_come_right, open_as_copy, unfit
 from reconciler.ledger.storage.database import Database
 from reconciler.location import Location, PostgresUrl
 
@@ -19,20 +20,38 @@ PAUSE_S = 1.0
 PATIENCE_S = 1.0
 LOOK_S = 60.0
 """How often a copy that stands by looks whether it could take over."""
+UNFIT = "standing by, but this copy could not take over"
 
 log = structlog.get_logger(__name__)
 
 
 async def open_ledger(
-    location: Location, *, stands_by: Callable[[], None], trouble: Callable[[str | None], None]
-) -> Database:
-    """Open the ledger as soon as possible, and in PostgreSQL as soon as no other worker has it. `stands_by` is called
-    if one has. `trouble` is called with the reason if it can't be opened, or if this copy could not take it over, and
-    with None when that is past. Raises LedgerError if waiting does not help.
+    location: Location, *, waits: Callable[[], None], trouble: Callable[[str | None], None]
+) -> tuple[Database, bool]:
+    """Open the ledger as soon as possible, and say whether this process is its worker: with a ledger in PostgreSQL
+    another copy's may be. `waits` is called if another has the ledger in such a way that this copy can't deliver.
+    `trouble` is called with the reason if it can't be opened, or if this copy could not take it over, and with None
+    when that is past. Raises LedgerError if waiting does not help.
     """
     if isinstance(location, Path):
-        return await _open_file(location, _Trouble(trouble))
-    return await _take_over(location, _Trouble(trouble), stands_by)
+        return await _open_file(location, _Trouble(trouble)), True
+    return await _open_as_copy(location, _Trouble(trouble), waits)
+
+
+async def until_worker(
+    location: Location, become_worker: Callable[[], Awaitable[bool]], trouble: Callable[[str | None], None]
+) -> None:
+    """Wait until this copy is the worker. `trouble` is called as by `open_ledger`."""
+    found, look_at = _Trouble(trouble), 0.0
+    while True:
+        with contextlib.suppress(LedgerUnavailable):  # logged by the writer
+            if await become_worker():
+                found.note("", None)
+                return
+        if time.monotonic() >= look_at:
+            found.note(UNFIT, await asyncio.to_thread(unfit, location))
+            look_at = time.monotonic() + LOOK_S
+        await asyncio.sleep(PAUSE_S)
 
 
 async def _open_file(path: Path, trouble: _Trouble) -> Database:
@@ -46,21 +65,21 @@ async def _open_file(path: Path, trouble: _Trouble) -> Database:
         await asyncio.sleep(PAUSE_S)
 
 
-async def _take_over(url: PostgresUrl, trouble: _Trouble, stands_by: Callable[[], None]) -> Database:
+async def _open_as_copy(url: PostgresUrl, trouble: _Trouble, waits: Callable[[], None]) -> tuple[Database, bool]:
     is_waiting, look_at = False, 0.0
     while True:
         try:
-            held = await asyncio.to_thread(open_to_serve, url, patience_s=PATIENCE_S)
-            if held is not None:
-                return held
+            db, is_worker = await asyncio.to_thread(open_as_copy, url, patience_s=PATIENCE_S)
+            if db is not None:
+                return db, is_worker
             if not is_waiting:
-                log.info("standing by: the worker of another copy has the ledger")
-                stands_by()
+                log.info("standing by: another has the ledger, and this copy only receives")
+                waits()
             is_waiting = True
             if time.monotonic() >= look_at:
                 why = await asyncio.to_thread(unfit, url)
                 look_at = time.monotonic() + LOOK_S
-                trouble.note("standing by, but this copy could not take over", why)
+                trouble.note(UNFIT, why)
         except LedgerError as error:
             if not (is_waiting or isinstance(error, LedgerUnavailable)):
                 raise

@@ -1,5 +1,5 @@
 """The worker's process, and the composition root: it builds everything but the receiver, connects it, and stops it in
-order.
+order. If another copy is the worker, this one only delivers its share, and is ready to take over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from reconciler.events.hook_tests import ExpectedTests
 from reconciler.events.intervals import Interval
 from reconciler.forwarding.forwarder import Forwarder, Prepared
 from reconciler.ledger.errors import LedgerDamaged, LedgerError, LedgerUnavailable
-from reconciler.ledger.intake import places
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
@@ -34,17 +33,14 @@ from reconciler.ledger.upkeep.repair import RESTORE
 from reconciler.ledger.views.receiving import received
 from reconciler.location import PostgresUrl
 from reconciler.polling.reconciling import Reconciling, reconciling
-from reconciler.recorder.reading import WebhookReader
-from reconciler.recorder.recorder import Recorder
-from reconciler.recorder.trimmer import Trimmer
 from reconciler.service.alerting import Alerting
 from reconciler.service.changes import asks_differently, fixed_keys
 from reconciler.service.filter_warnings import FilterWatch
 from reconciler.service.jobs import ScheduledJobs
 from reconciler.service.loops import heartbeat, index, note_start, watch
 from reconciler.service.notify import notify
-from reconciler.service.opening import open_ledger, when_writable
-from reconciler.service.receiver_watch import watch_receiver
+from reconciler.service.opening import open_ledger, until_worker, when_writable
+from reconciler.service.recording import Recording
 from reconciler.service.repairing import ask_for_time, leave_note, repair_if_damaged
 from reconciler.service.role import Role, Said
 from reconciler.service.views import Views
@@ -102,7 +98,12 @@ class _Worker:
         self._role = role
         self._stop = asyncio.Event()
         self._hang_up = asyncio.Event()
+        self._applied = asyncio.Event()
+        """Set once the destinations are those of the config."""
         self._begun = asyncio.Event()
+        """Set once it does what the worker does."""
+        self._changing = asyncio.Lock()
+        """The config is not reloaded while this copy becomes the worker."""
         self._supervisor = Supervisor()
         self._expected_tests = ExpectedTests()
         self._port = config.receiver.port if role.port is None else role.port
@@ -122,14 +123,14 @@ class _Worker:
         supervisor = self._supervisor
         stop = asyncio.create_task(self._stop.wait())
         opening = asyncio.create_task(
-            open_ledger(self._config.ledger.location, stands_by=self._stand_by, trouble=self._note_waiting)
+            open_ledger(self._config.ledger.location, waits=self._wait, trouble=self._note_waiting)
         )
         self._asking = asyncio.create_task(ask_for_time(self._role))
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
             await self._views.stop()
             return
-        db = opening.result()
+        db, is_worker = opening.result()
         self._opened(db)
         reader = await asyncio.to_thread(connect, self._config.ledger.location, readonly=True)
         reader.on_lost = _lost
@@ -144,9 +145,9 @@ class _Worker:
         self._views.start()
         tasks = [supervisor.start(name, run) for name, run in parts.items()]
         tasks += [
-            supervisor.start(name, run, longest_pause_s=RECORDER_PAUSE_S) for name, run in self._recording().items()
+            supervisor.start(name, run, longest_pause_s=RECORDER_PAUSE_S) for name, run in self._recorders().items()
         ]
-        begin = asyncio.create_task(self._begin(built))
+        begin = asyncio.create_task(self._begin(built) if is_worker else self._stand_by(built))
         await asyncio.wait({begin, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not begin.done() or begin.exception() is None:
             await stop
@@ -156,8 +157,7 @@ class _Worker:
             notify("STOPPING=1")
         self._jobs.stop()
         views = asyncio.create_task(self._views.stop())
-        if self._begun.is_set():
-            await _stop_part("recorder", self._recorder.drain(DRAIN_S))
+        await _stop_part("recorder", self._recording.drain(DRAIN_S))
         await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
         await _stop_part("dashboard", views)
         for task in (*tasks, begin, stop, self._asking):
@@ -187,11 +187,12 @@ class _Worker:
             supervisor=supervisor,
         )
         self._ledger = ledger = Ledger(Writer(db, listener=listener), reader)
+        self._recording = Recording(config.ledger.location, ledger, self._expected_tests)
         build = partial(reconciling, ledger=ledger, expected_tests=self._expected_tests)
         self._jobs = ScheduledJobs(
             ledger=ledger,
             build=build,
-            recorded=lambda: self._recorder.drain(RECORDED_FIRST_S),
+            recorded=lambda: self._recording.drain(RECORDED_FIRST_S),
             supervisor=supervisor,
         )
         self._views.client = lambda: self._jobs.client
@@ -199,12 +200,11 @@ class _Worker:
         alerting = Alerting(lambda: self._config, known=known, ledger=ledger)
         watcher = Watchers(alerting, meters, self._traced)
         self._forwarder = Forwarder(
-            ledger=ledger, gitlab_url=config.gitlab.url, watcher=watcher, supervisor=supervisor
-        )
-        self._recorder = Recorder(
-            places.opener(config.ledger.location),
             ledger=ledger,
-            reader=WebhookReader(ledger.coverage.project_ids(), self._expected_tests),
+            gitlab_url=config.gitlab.url,
+            watcher=watcher,
+            supervisor=supervisor,
+            process=self._role.service_pid,
         )
         self._filters = FilterWatch(lambda: self._config, reader)
         supervisor.on_error = ledger.report_damage
@@ -213,12 +213,14 @@ class _Worker:
             "forwarder": self._forwarder.run,
             "alerting": lambda: self._after_begin(alerting.run),
             "watch": lambda: watch(ledger, self._look_again),
-            "heartbeat": lambda: self._after_begin(lambda: heartbeat(ledger, lambda: self._role.say(Said.ALIVE))),
+            "heartbeat": lambda: heartbeat(ledger, lambda: self._role.say(Said.ALIVE), self._begun.is_set),
             "filters": lambda: self._after_begin(self._filters.run),
-            "indexing": lambda: index(ledger),
-            "reporting": lambda: supervisor.report(ledger),
+            "indexing": lambda: self._after_begin(lambda: index(ledger)),
+            "reporting": lambda: self._after_begin(lambda: supervisor.report(ledger)),
             "reload": self._reload_on_signal,
         }
+        if db.is_shared:
+            parts["sharing"] = self._forwarder.share
         return parts
 
     def _received(self, during: Interval) -> bool:
@@ -231,30 +233,27 @@ class _Worker:
     def _deliveries_opened(self, deliveries: Iterable[Opened]) -> None:
         self._forwarder.opened(deliveries)
 
-    def _recording(self) -> dict[str, Run]:
+    def _recorders(self) -> dict[str, Run]:
         """The parts that take webhooks from the intake."""
-        path, link = self._config.ledger.location, self._role.link
-        parts: dict[str, Run] = {
-            "recorder": lambda: self._after_begin(self._recorder.run),
-            "trimmer": lambda: self._after_begin(Trimmer(places.opener(path), ledger=self._ledger).run),
+        return {
+            "recorder": lambda: self._after_begin(self._recording.run),
+            "trimmer": lambda: self._after_begin(self._recording.trim),
+            **self._recording.listeners(self._role.link, self._supervisor, self._deliveries_opened),
         }
-        if (listen := places.listener(path)) is not None:
-            parts["listener"] = lambda: listen(self._recorder.wake)
-        if link is not None:
-            parts["receiver watch"] = lambda: watch_receiver(link, self._recorder.wake, self._supervisor)
-        return parts
 
     def _look_again(self) -> None:
         self._forwarder.look_again()
-        self._recorder.look_again()
+        self._recording.look_again()
 
     async def _begin(self, built: _Built) -> None:
         """Start the parts that need the ledger. Nothing may be recorded before it knows the destinations."""
         await when_writable(lambda: self._forwarder.apply(built.destinations))
+        self._applied.set()
         await when_writable(lambda: note_start(self._ledger, self._received))
         if isinstance(built.config.ledger.location, PostgresUrl):
             await when_writable(lambda: self._ledger.note_worker(self._role.service_pid))
         self._filters.look(built.config)
+        self._recording.begin()
         self._asking.cancel()
         self._role.say(Said.READY)
         log.info("ready", ledger=str(built.config.ledger.location))
@@ -264,6 +263,17 @@ class _Worker:
         except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
+
+    async def _stand_by(self, built: _Built) -> None:
+        """Deliver this copy's share, until no other copy is the worker."""
+        log.info("standing by: the worker of another copy has the ledger")
+        await when_writable(lambda: self._forwarder.apply(built.destinations, is_worker=False))
+        self._applied.set()
+        self._asking.cancel()
+        self._role.say(Said.READY)
+        await until_worker(self._config.ledger.location, self._ledger.become_worker, self._note_waiting)
+        async with self._changing:
+            await self._begin(await self._build(self._config))
 
     def _event_id(self, number: int) -> str:
         """An event's id, once the ledger is open."""
@@ -275,8 +285,8 @@ class _Worker:
         if isinstance(self._config.ledger.location, PostgresUrl):
             self._role.say(Said.READY)  # from now on it is started again, whatever becomes of the database
 
-    def _stand_by(self) -> None:
-        """Another copy's worker has the ledger: this one is ready to take it over."""
+    def _wait(self) -> None:
+        """Others have the ledger in such a way that this copy can only receive."""
         self._role.say(Said.READY)
         self._views.start()
 
@@ -289,8 +299,8 @@ class _Worker:
             self._views.start()
 
     async def _after_begin(self, run: Run) -> None:
-        """Run a part after `_begin`: one that records, because events recorded before the destinations are known
-        would not be delivered; or the heartbeat, because an earlier one would hide the downtime.
+        """Run a part after `_begin`: one of the worker's. Events recorded before the destinations are known would not
+        be delivered.
         """
         await self._begun.wait()
         await run()
@@ -301,16 +311,18 @@ class _Worker:
         return _Built(config, await self._forwarder.prepare(config.destinations), reconciling)
 
     async def _reload_on_signal(self) -> None:
-        await self._begun.wait()
+        await self._applied.wait()
         while True:
             await self._hang_up.wait()
             self._hang_up.clear()
-            refusal = await self._reload()
+            async with self._changing:
+                refusal = await self._reload()
             if refusal is not None:
                 log.error("config not reloaded: the service keeps the old one", reason=refusal)
             self._role.say(Said.RELOADED if refusal is None else Said.REFUSED)
-            with contextlib.suppress(LedgerUnavailable):
-                await self._ledger.note_reload(refusal)
+            if self._begun.is_set():
+                with contextlib.suppress(LedgerUnavailable):
+                    await self._ledger.note_reload(refusal)
 
     async def _reload(self) -> str | None:
         """Reload the config. Returns the error if that fails; then nothing has changed."""
@@ -323,12 +335,12 @@ class _Worker:
         except (Exception, SystemExit) as error:
             return _refusal(error)
         try:
-            await self._forwarder.apply(built.destinations)
+            await self._forwarder.apply(built.destinations, is_worker=self._begun.is_set())
         except Exception as error:  # whatever it is, the reload answers with it
             await built.destinations.discard()
             return _refusal(error)
         before, self._config = self._config, config
-        if asks_differently(before, config):
+        if self._begun.is_set() and asks_differently(before, config):
             self._jobs.apply(built.reconciling, lambda: self._config)
         self._filters.look(config)
         log.info("config reloaded", destinations=[one.name for one in config.destinations])

@@ -1,4 +1,6 @@
-"""Several copies of the service on one ledger in PostgreSQL: they die, hang and lose the database under load."""
+"""Copies of the service that share a ledger in PostgreSQL, and its destinations: they die, hang and lose the database
+under load.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,7 @@ import pytest
 
 from reconciler.events.sighting import OWN_KINDS
 from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.views.copies import copies as copies_of
 from reconciler.location import PostgresUrl
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.server import Simulator
@@ -31,6 +34,7 @@ from tests.support.ledgers import ledger_location
 from tests.support.service import TOKEN, Service, until
 
 POSTERS = 3
+DESTINATIONS = 3
 ROUNDS = tries(1)
 
 
@@ -81,7 +85,7 @@ class Copies:
 
     def _post(self, dice: random.Random) -> None:
         with httpx.Client(timeout=10) as client:
-            while not self._over.wait(0.02):
+            while not self._over.wait(0.1):
                 with self._lock:
                     happening = self.gitlab.world.anything(PROJECT)
                 key = str(uuid.uuid4())
@@ -154,7 +158,9 @@ def client_pids(service: Service) -> set[int]:
 def sections(database: PostgresUrl, gitlab: Simulator, consumer: Consumer) -> dict[str, Any]:
     return {
         "ledger": {"url": database.value},
-        "destinations": [to_consumer(consumer)],
+        "destinations": [
+            to_consumer(consumer, name=f"consumer{n}", url=f"{consumer.url}/{n}") for n in range(DESTINATIONS)
+        ],
         **at_gitlab(gitlab, grace_period="5s"),
     }
 
@@ -167,7 +173,7 @@ def test_the_way_through(
     first = gitlab.world.anything(PROJECT)
     assert service.post(json.dumps(first.webhook).encode(), recorded=False, Idempotency_Key="a").status_code == 200
     gitlab.world.anything(PROJECT)  # its webhook is lost
-    assert consumer.wait_for(lambda c: len({one.event_id for one in c.accepted}) == 2)
+    assert consumer.wait_for(lambda c: all(len(each) == 2 for each in accepted(c)))
     assert json.loads(consumer.accepted[0].body) == first.webhook
     assert service.stop() == 0
     assert rows(database, "SELECT count(*) FROM events") == [(2,)]
@@ -193,21 +199,32 @@ def no_harm(
     finally:
         copies.stop()
     happened = len(gitlab.world.happenings)
-    assert consumer.wait_for(lambda c: len({one.event_id for one in c.accepted}) >= happened, timeout_s=60)
-    recorded = {key for (key,) in rows(database, "SELECT source_id FROM sightings WHERE source = 'webhook:default'")}
-    assert copies.acknowledged.keys() <= recorded
+    assert consumer.wait_for(lambda c: all(len(each) >= happened for each in accepted(c)), timeout_s=60)
+    until(lambda: copies.acknowledged.keys() <= recorded(database))  # the API may have told of them before
     until(lambda: rows(database, "SELECT DISTINCT state FROM deliveries") == [("delivered",)])
     assert rows(database, TWICE) == []
     own = ", ".join(f"'{kind}'" for kind in OWN_KINDS)  # alerts about the outage
     assert rows(database, f"SELECT count(*) FROM events WHERE kind NOT IN ({own})") == [(happened,)]
-    assert len({one.event_id for one in consumer.accepted}) == happened
-    assert in_order(consumer)
+    assert [len(each) for each in accepted(consumer)] == [happened] * DESTINATIONS
+    assert all(in_order(each) for each in accepted(consumer))
 
 
-def in_order(consumer: Consumer) -> bool:
-    """Whether each event came, for the first time, after those that were recorded before it."""
-    first = dict.fromkeys(one.event_id for one in consumer.accepted)
-    numbers = [int(event_id.rpartition("-")[2].rpartition("_")[2], 10) for event_id in first if event_id]
+def recorded(database: PostgresUrl) -> set[str]:
+    """The webhooks that are recorded, by their keys."""
+    return {key for (key,) in rows(database, "SELECT source_id FROM sightings WHERE source = 'webhook:default'")}
+
+
+def accepted(consumer: Consumer) -> list[list[str]]:
+    """The ids of the events that each destination has accepted, in the order in which they came first."""
+    found: list[dict[str, None]] = [{} for _ in range(DESTINATIONS)]
+    for one in list(consumer.accepted):
+        found[int(one.path.rpartition("/")[2])].setdefault(one.event_id)
+    return [list(each) for each in found]
+
+
+def in_order(event_ids: list[str]) -> bool:
+    """Whether each event came after those that were recorded before it."""
+    numbers = [int(event_id.rpartition("-")[2].rpartition("_")[2], 10) for event_id in event_ids if event_id]
     return numbers == sorted(numbers)
 
 
@@ -265,3 +282,77 @@ def test_another_copy_takes_over(
             fault(holder(database, services), database)
             copies.work()
             until(lambda: working(services[0]) == process_of(holder(database, services)))
+
+
+def shares(database: PostgresUrl) -> dict[int, set[str]]:
+    """What each copy delivers to, by its process."""
+    with opened(database, readonly=True) as db:
+        return {one.process: set(one.delivers) for one in copies_of(db)}
+
+
+def sizes(database: PostgresUrl) -> list[int]:
+    """How many destinations each copy delivers to; [] if one of them has no copy at the moment."""
+    found = sorted(map(len, shares(database).values()))
+    return found if sum(found) == DESTINATIONS else []
+
+
+def until_moved(some: set[str], service: Service, database: PostgresUrl) -> None:
+    """Wait until other copies have these destinations."""
+    began = time.monotonic()
+
+    def is_moved() -> bool:
+        found = shares(database)
+        found.pop(process_of(service), None)
+        return some <= {name for names in found.values() for name in names}
+
+    until(is_moved, 30, pause_s=0.1)
+    print("other copies had them after", round(time.monotonic() - began, 1), "s")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_destinations_are_shared(
+    make_service: MakeService, gitlab: Simulator, consumer: Consumer, database: PostgresUrl
+) -> None:
+    services = [make_service(**sections(database, gitlab, consumer)) for _ in range(3)]
+    with no_harm(gitlab, consumer, database, services[:2]) as copies:
+        until(lambda: sizes(database) == [1, 2])
+        services[2].launch()
+        services[2].wait_for_log("listening")
+        until(lambda: sizes(database) == [1, 1, 1])
+        copies.work()
+        worker = holder(database, services)
+        victim, other = (one for one in services if one is not worker)
+
+        its = shares(database)[process_of(victim)]
+        victim.kill()
+        until_moved(its, victim, database)
+        copies.work()
+        victim.launch()
+        victim.wait_for_log("listening")
+        until(lambda: sizes(database) == [1, 1, 1])
+
+        its = shares(database)[process_of(other)]
+        os.kill(other.pid_of("worker"), signal.SIGSTOP)
+        try:
+            until_moved(its, other, database)
+            copies.work()
+        finally:
+            os.kill(other.pid_of("worker"), signal.SIGCONT)
+        until(lambda: sizes(database) == [1, 1, 1])
+        copies.work()
+
+        [left] = shares(database)[process_of(other)]
+        other.config["destinations"] = [one for one in other.config["destinations"] if one["name"] != left]
+        other.write_config()
+        os.kill(process_of(other), signal.SIGHUP)
+        until_moved({left}, other, database)
+        copies.work()
+
+        status = json.loads(services[2].run("status", "--json").stdout)
+        delivered_by = {one["name"]: one["delivered_by"] for one in status["destinations"]}
+        for one in status["copies"]:
+            for name in one["delivers"]:
+                assert f"(process {one['process']})" in delivered_by.pop(name)
+        assert delivered_by == {}
+        assert f"(process {process_of(worker)}) works and delivers to " in services[2].run("status").stdout

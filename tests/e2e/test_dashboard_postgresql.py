@@ -30,6 +30,9 @@ def test_it_tells_that_the_database_is_away_and_comes_back(make_service: MakeSer
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{port}/")
             expect(page.locator("#front tr", has_text="archive")).to_contain_text("up")
+            process = service.process.pid if service.process else 0
+            row = page.locator("#front tr", has_text="archive")
+            expect(row).to_contain_text(f"(process {process})", timeout=AGAIN_MS)
             expect(page.get_by_text("No projects yet.")).to_be_visible()
 
             body = {"object_kind": "issue", "project": {"id": 43, "path_with_namespace": "shop/basket"},

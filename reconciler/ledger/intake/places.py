@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from reconciler.ledger.errors import LedgerError
@@ -10,6 +10,7 @@ from reconciler.ledger.intake.appender import SqliteAppender
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import Appender, Reader
 from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.storage.receivers import ReceiverFile, Register
 from reconciler.location import Location, PostgresUrl
 
@@ -52,8 +53,13 @@ def register(ledger: Location, *, service: int) -> Register:
     return ReceiverFile(intake_path(ledger), service=service)
 
 
-def listener(ledger: Location) -> Callable[[Callable[[], None]], Awaitable[None]] | None:
-    """Calls a function whenever webhooks were appended, and never ends. None if nobody tells. Raises LedgerError."""
+Listen = Callable[[Callable[[], None], Callable[[Iterable[Opened]], None]], Awaitable[None]]
+
+
+def listener(ledger: Location) -> Listen | None:
+    """Calls a function whenever webhooks were appended, and another with deliveries that were opened, and never ends.
+    None if nobody tells. Raises LedgerError.
+    """
     if not isinstance(ledger, PostgresUrl):
         return None
     try:

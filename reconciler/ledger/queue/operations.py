@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
 from reconciler.events.times import Millis
-from reconciler.ledger.queue import deliveries, destinations, past_deliveries
+from reconciler.ledger.queue import deliveries, destinations, past_deliveries, sharing
 from reconciler.ledger.queue.deliveries import Ready, Settled
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec, DestinationState
 from reconciler.ledger.queue.routes import Route
+from reconciler.ledger.queue.sharing import Shared
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ledger_reader import LedgerReader
@@ -40,6 +41,23 @@ class QueueOperations:
     def is_held(self) -> bool:
         """Whether no other process can send these deliveries by now."""
         return self._writer.is_held
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether destinations are shared with other copies: then only those may be delivered to that `take` gave."""
+        return self._writer.is_shared
+
+    def note_copy(self, process: int, destinations: Collection[int]) -> Awaitable[Shared]:
+        """This copy can deliver to these. Returns which copies there are, and what each of them has."""
+        return self._writer.ask(lambda db: sharing.note(db, process, destinations))
+
+    def take(self, destinations: Collection[int]) -> Awaitable[set[int]]:
+        """Take those of these destinations that no copy has. Returns those that this one has then."""
+        return self._writer.ask(lambda db: sharing.take(db, destinations))
+
+    def give_back(self, destinations: Collection[int]) -> Awaitable[None]:
+        """Give back destinations: another copy may deliver to them from now on."""
+        return self._writer.ask(lambda db: sharing.give_back(db, destinations))
 
     def sync_destinations(self, specs: Sequence[DestinationSpec], now: Millis) -> Awaitable[list[DestinationState]]:
         """Make these the active destinations. Returns all destinations, by name.

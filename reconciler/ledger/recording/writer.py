@@ -2,8 +2,9 @@
 
 Everything that is submitted during a commit goes into the next one, so batches grow with the load. Statements run on
 the event loop's thread. Only the COMMIT runs on a thread of its own: it releases the interpreter lock while it writes
-and syncs, so the loop can read the next requests meanwhile (docs/benchmarks.md has the figures). Nothing else may use
-this connection: between a batch's first statement and its commit, it sees changes that are not on disk yet.
+and syncs, so the loop can read the next requests meanwhile (docs/benchmarks.md has the figures). If copies of the
+service share the ledger, the BEGIN does too: it waits for its turn among them. Nothing else may use this connection:
+between a batch's first statement and its commit, it sees changes that are not on disk yet.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ BATCH_SIGHTINGS = 128
 BUSY_PATIENCE_S = 5.0
 """How long changes wait for another process's write lock before they fail with LedgerUnavailable."""
 BUSY_PAUSE_S = 0.01
+TURN_S = 1.0
+"""How long the thread waits for a turn among copies before the writer looks again."""
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +104,7 @@ class Writer:
         self._trouble: str | None = None
         self._reminder = Reminder()
         self._bugs: set[str] = set()
-        self._db.set_patience(0)  # waiting is done without stopping the event loop
+        self._db.set_patience(TURN_S if db.is_shared else 0)  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
         self._scheduled = False
         self._committing: _Written | None = None
@@ -146,6 +149,11 @@ class Writer:
         self.run(lambda db: note_damage(db, reason)).add_done_callback(lambda noted: noted.exception())
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other copies of the service may write too."""
+        return self._db.is_shared
+
+    @property
     def is_held(self) -> bool:
         """Whether no other process can have taken the ledger over."""
         return self._db.is_held
@@ -180,9 +188,25 @@ class Writer:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        if self._db.is_shared:
+            self._loop.run_in_executor(self._disk, self._begin).add_done_callback(self._begun)
+        else:
+            self._begun(None)
+
+    def _begin(self) -> None:
+        if self._db.in_transaction:  # a rollback failed before
+            self._db.rollback()
+        self._db.begin()
+
+    def _begun(self, beginning: asyncio.Future[None] | None) -> None:
+        """Write what waits by now. The transaction has begun, or begins here."""
         self._scheduled = False
         batch = self._take_batch()
         try:
+            if beginning is None:
+                self._begin()
+            else:
+                beginning.result()
             written = self._write(batch)
             committing = self._loop.run_in_executor(self._disk, self._db.commit)
         except Exception as error:  # whatever it is, each change's future must get it
@@ -202,11 +226,9 @@ class Writer:
 
     def _write(self, batch: list[_Change]) -> _Written:
         began = time.monotonic()
-        if self._db.in_transaction:  # a rollback failed before
-            self._db.rollback()
-        self._db.begin()
         sightings = [s for change in batch for s in change.sightings]
         result = record(self._db, sightings, now=times.now(), routes=self.routes)
+        self._db.tell_opened({one.destination_id for one in result.opened})
         results = [change.run(self._db) if change.run else None for change in batch]
         return _Written(batch, result, results, began)
 

@@ -128,11 +128,18 @@ def _open_file(path: Path, *, patience_s: float, readonly: bool) -> SqliteDataba
     return db
 
 
-def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False) -> Database | None:
-    """Open a ledger in PostgreSQL as its one worker; None if another one has it. Only `to_copy` may it be an
-    unfinished copy. Raises LedgerError.
+def open_as_copy(url: PostgresUrl, *, patience_s: float) -> tuple[Database | None, bool]:
+    """Open a ledger in PostgreSQL as a copy of the service, and say whether it is the worker. None if this copy can
+    only wait. Raises LedgerError.
     """
-    held: Database | None = _server(url).open_to_serve(url, patience_s=patience_s, to_copy=to_copy)
+    db: Database | None
+    db, is_worker = _server(url).open_as_copy(url, patience_s=patience_s)
+    return db, is_worker
+
+
+def open_to_copy(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> Database | None:
+    """Open a ledger in PostgreSQL for `ledger copy`; None if a service has it. Raises LedgerError."""
+    held: Database | None = _server(url).open_to_copy(url, patience_s=patience_s, may_be_unfinished=may_be_unfinished)
     return held
 
 

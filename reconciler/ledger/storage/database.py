@@ -6,7 +6,7 @@ SQL is written once, for SQLite and for PostgreSQL, where both understand it. Pa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -30,6 +30,9 @@ class Database(ABC):
 
     Error: type[Exception]
     """What a statement raises that is wrong, or that a value does not fit."""
+
+    is_shared = False
+    """Whether other copies of the service may write too, and deliver to some of the destinations."""
 
     on_lost: Callable[[], None] | None = None
     """Called as soon as it is noticed that the connection has ended, and with it whatever it held."""
@@ -62,6 +65,10 @@ class Database(ABC):
     def is_held(self) -> bool:
         """Whether no other process can have what this connection holds. Not if it has heard nothing for seconds."""
         return True
+
+    @abstractmethod
+    def tell_opened(self, destinations: Collection[int]) -> None:
+        """Tell the other copies, with the commit, that deliveries were opened for these destinations."""
 
     @property
     @abstractmethod

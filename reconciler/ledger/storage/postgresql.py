@@ -6,7 +6,7 @@ Errors about the server or the connection are raised as LedgerUnavailable, those
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -22,8 +22,8 @@ from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.conninfo import conninfo
 from reconciler.ledger.storage.database import Database, Parameters, Rows
 from reconciler.ledger.storage.explaining import explain
+from reconciler.ledger.storage.locking import end_silent, try_lock
 from reconciler.ledger.storage.placeholders import for_psycopg
-from reconciler.ledger.storage.silent import end_silent
 from reconciler.ledger.storage.sql import for_postgresql
 
 PREPARED = 400
@@ -42,6 +42,11 @@ UNREADABLE = (
     "character of the password as %XX"
 )
 UNCERTAIN = "nobody knows whether the last change was made: look at it before you repeat it"
+
+OPENED = "deliveries"
+"""The channel on which copies tell each other of deliveries that were opened, as "DESTINATION,... SCHEMA"."""
+MOST_TOLD = 500
+"""Destinations in one notification, which has 8000 bytes at most. Others find theirs by looking."""
 
 T = TypeVar("T")
 
@@ -92,12 +97,14 @@ class PostgresDatabase(Database):
         self.has_lock = False
         """Whether it holds a lock for as long as it lasts."""
         self._has_written = False
+        self._opened: set[int] = set()
         self._heard_at = time.monotonic()
         conn.adapters.register_dumper(str, _Text)
         conn.prepared_max = PREPARED
 
     def begin(self) -> None:
         self._has_written = False
+        self._opened.clear()
         try:
             self.execute(_BEGIN)
         except BaseException as error:
@@ -115,6 +122,7 @@ class PostgresDatabase(Database):
         if not self._has_written:
             self.execute("COMMIT")
             return
+        self._tell()
         was_open = not self.conn.closed
         try:
             self._own_commits += self._run(self._commit_and_count)
@@ -135,6 +143,16 @@ class PostgresDatabase(Database):
 
     def rollback(self) -> None:
         self.execute("ROLLBACK")
+
+    def tell_opened(self, destinations: Collection[int]) -> None:
+        if self.is_shared:
+            self._opened.update(destinations)
+
+    def _tell(self) -> None:
+        """Tell the other copies, once it is on disk."""
+        if self._opened:
+            told = ",".join(map(str, sorted(self._opened)[:MOST_TOLD]))
+            self.execute(f"SELECT pg_notify('{OPENED}', '{told} ' || current_schema())")
 
     def set_patience(self, seconds: float) -> None:
         self.execute(f"SET lock_timeout = {max(SHORTEST_WAIT_MS, round(1000 * seconds))}")
@@ -198,6 +216,7 @@ class PostgresDatabase(Database):
             self._heard_at = asked_at  # the answer may have waited here while this process was stopped
             return done
         except _BUSY as error:
+            self._heard_at = asked_at
             raise LedgerBusy(explain(error)) from error
         except psycopg.Error as error:
             if not _is_trouble(error):
@@ -219,10 +238,15 @@ def _is_trouble(error: psycopg.Error) -> bool:
 
 
 def hold(
-    url: str, lock: int, *, patience_s: float, first: Callable[[PostgresDatabase], None]
+    url: str,
+    lock: int,
+    *,
+    patience_s: float,
+    first: Callable[[PostgresDatabase], None],
+    shared: bool = False,
 ) -> PostgresDatabase | None:
-    """Connect with one of the `advisory` locks; None if another connection has it. `first` may refuse the connection.
-    Raises LedgerUnavailable.
+    """Connect with one of the `advisory` locks, alone or `shared`; None if another connection has it. `first` may
+    refuse the connection. Raises LedgerUnavailable.
 
     The server ends the connection, and frees the lock, if nothing is heard on it for `SILENT_S`: the process may be
     stopped, or its machine cut off. So whoever has the lock must use the connection more often than that.
@@ -233,10 +257,9 @@ def hold(
         first(db)
         for setting in _HELD_SETTINGS:
             db.execute(f"SET {setting}")
-        if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
-            db.has_lock = True
+        if try_lock(db, lock, shared=shared):
+            db.has_lock, db.is_shared = True, shared
             return db
-        end_silent(db)
     except BaseException:
         db.close()
         raise

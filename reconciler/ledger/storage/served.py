@@ -15,4 +15,4 @@ def is_served(location: Location) -> bool:
     if isinstance(location, Path):
         return service_process(location) is not None
     with opened(location, readonly=True) as db:
-        return bool(db.execute(advisory.HELD, (advisory.SERVICE,)).fetchone())
+        return any(db.execute(advisory.HELD, (one,)).fetchone() for one in (advisory.SERVICE, advisory.COPIES))

@@ -10,6 +10,7 @@ import psycopg
 from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerUnavailable
 from reconciler.ledger.storage import advisory, postgresql_schema, sessions, unfinished
 from reconciler.ledger.storage.explaining import explain
+from reconciler.ledger.storage.locking import try_lock
 from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, hold, refuse_read_only
 from reconciler.location import PostgresUrl
 
@@ -39,31 +40,67 @@ def _open(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDat
     return db
 
 
-def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False) -> PostgresDatabase | None:
-    """Connect as the one worker of a ledger. None if another one has it. Its tables are made or upgraded. Only
-    `to_copy` may it be an unfinished copy.
+def open_as_copy(url: PostgresUrl, *, patience_s: float) -> tuple[PostgresDatabase | None, bool]:
+    """Connect as a copy of a service, and say whether it is the worker: if no other copy is. The worker makes or
+    upgrades the tables. None if this copy can only wait: they are of another version, or `ledger copy` has them.
 
     Raises LedgerError.
     """
     with in_words(url):
-        return _hold(url, patience_s=patience_s, to_copy=to_copy)
+        db = _hold(url, advisory.COPIES, patience_s=patience_s, shared=True)
+        if db is None:
+            return None, False
+        is_worker = False
+        try:
+            is_worker = try_lock(db, advisory.SERVICE)
+            _make_ready(db, url, may_upgrade=is_worker, may_be_unfinished=False)
+        except LedgerError:
+            db.close()
+            if is_worker:
+                raise
+            return None, False  # `unfit` says why
+        except BaseException:
+            db.close()
+            raise
+        return db, is_worker
 
 
-def _hold(url: PostgresUrl, *, patience_s: float, to_copy: bool) -> PostgresDatabase | None:
-    db = hold(url.value, advisory.SERVICE, patience_s=patience_s, first=lambda db: _refuse_shared(db, url))
+def open_to_copy(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> PostgresDatabase | None:
+    """Connect for `ledger copy`; None if a service has the ledger. Its tables are made or upgraded.
+
+    Raises LedgerError.
+    """
+    with in_words(url):
+        return _alone(url, patience_s=patience_s, may_be_unfinished=may_be_unfinished)
+
+
+def _alone(url: PostgresUrl, *, patience_s: float, may_be_unfinished: bool) -> PostgresDatabase | None:
+    db = _hold(url, advisory.SERVICE, patience_s=patience_s)
     if db is None:
         return None
     try:
-        postgresql_schema.check(db, str(url), may_upgrade=True)
-        _refuse_without_rights(db, url)
-        db.give_up_after(None)  # an upgrade may take long
-        postgresql_schema.upgrade(db)
-        if not to_copy:
-            unfinished.refuse(db, str(url))
+        if not try_lock(db, advisory.COPIES):  # one that is no worker may deliver
+            db.close()
+            return None
+        _make_ready(db, url, may_upgrade=True, may_be_unfinished=may_be_unfinished)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _hold(url: PostgresUrl, lock: int, *, patience_s: float, shared: bool = False) -> PostgresDatabase | None:
+    return hold(url.value, lock, patience_s=patience_s, first=lambda db: _refuse_shared(db, url), shared=shared)
+
+
+def _make_ready(db: PostgresDatabase, url: PostgresUrl, *, may_upgrade: bool, may_be_unfinished: bool) -> None:
+    postgresql_schema.check(db, str(url), may_upgrade=may_upgrade)
+    _refuse_without_rights(db, url)
+    db.give_up_after(None)  # an upgrade may take long
+    if may_upgrade:
+        postgresql_schema.upgrade(db)
+    if not may_be_unfinished:
+        unfinished.refuse(db, str(url))
 
 
 def unfit(url: PostgresUrl) -> str | None:
@@ -130,7 +167,7 @@ def _bring_up(url: PostgresUrl, patience_s: float) -> None:
         with closing(connect(url.value, patience_s=patience_s, readonly=True)) as db:
             postgresql_schema.check(db, str(url), may_upgrade=False)
     except LedgerBehind as error:
-        held = open_to_serve(url, patience_s=patience_s)
+        held = _alone(url, patience_s=patience_s, may_be_unfinished=False)
         if held is None:
             why = "a service has it now, so that it is left as it is: restart that service with this version"
             raise LedgerBehind(f"{error}; {why}") from None

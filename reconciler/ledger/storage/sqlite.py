@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -48,6 +48,9 @@ class SqliteDatabase(Database):
 
     def set_patience(self, seconds: float) -> None:
         self.conn.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
+
+    def tell_opened(self, destinations: Collection[int]) -> None:
+        """Nobody: no copies share it."""
 
     def give_up_after(self, seconds: float | None) -> None:
         pass

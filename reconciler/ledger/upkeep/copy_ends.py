@@ -12,7 +12,7 @@ from reconciler.ledger.errors import LedgerError, LedgerInUse
 from reconciler.ledger.intake.file import intake_path, look_into, open_intake
 from reconciler.ledger.recording.place import progress
 from reconciler.ledger.storage import meta, receivers, receivers_table, unfinished
-from reconciler.ledger.storage.connection import BESIDE_PATIENCE_S, connect, open_to_serve, there_is, transaction
+from reconciler.ledger.storage.connection import BESIDE_PATIENCE_S, connect, open_to_copy, there_is, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.files import sync
 from reconciler.ledger.storage.lock import only_service
@@ -127,7 +127,7 @@ def _only_service(location: Location) -> Iterator[None]:
 def _opened(location: Location, *, to_copy: bool) -> Database:
     if isinstance(location, Path):
         return connect(location)
-    db = open_to_serve(location, patience_s=BESIDE_PATIENCE_S, to_copy=to_copy)
+    db = open_to_copy(location, patience_s=BESIDE_PATIENCE_S, may_be_unfinished=to_copy)
     if db is None:
         raise LedgerInUse(f"{location}: a `serve`, or another copy, has this ledger; stop it first")
     for setting in ("idle_session_timeout", "idle_in_transaction_session_timeout"):

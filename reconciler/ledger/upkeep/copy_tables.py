@@ -38,7 +38,10 @@ OWN = ("program", "ready", "copying", "intake", "intake_opening", "damage", "dam
 """What each ledger has of its own in `meta`: who wrote it, where its intake is, and the state of its file."""
 
 _OWN_NAMES = ", ".join(f"'{name}'" for name in OWN)
-META = Table("meta", ("name",), counts_rows=True, where=f"name NOT IN ({_OWN_NAMES})")
+META = Table(
+    "meta", ("name",), counts_rows=True, where=f"name NOT IN ({_OWN_NAMES}) AND substr(name, 1, 5) <> 'copy '"
+)
+"""Nor is it copied which copies of a service there were."""
 EVENTS = Table("events")
 SIGHTINGS = Table("sightings", owners=_OF_EVENT)
 DELIVERIES = Table("deliveries", ("event_id", "destination_id"), _OF_DELIVERY)

@@ -22,7 +22,7 @@ from reconciler.ledger.recording.unrecorded import UnrecordedRow, unrecorded
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import OPEN
 from reconciler.ledger.views.backlog import Backlog, backlog
-from reconciler.ledger.views.copies import Copy, copies
+from reconciler.ledger.views.copies import Copy, copies, delivered_by
 from reconciler.ledger.views.unknowns import Asked, Unknown, unknowns
 
 BACKLOG = f"SELECT count(*), min(event_id) FROM deliveries WHERE destination_id = ? AND {OPEN}"
@@ -75,7 +75,8 @@ class ProjectStatus(msgspec.Struct, frozen=True):
 
 class DestinationStatus(msgspec.Struct, frozen=True):
     """`state` is up, down, paused, or not in the config. `breaker` is the circuit breaker's state. `blocked_by` is
-    the event that blocks others, if there is one.
+    the event that blocks others, if there is one. `delivered_by` is the copy of the service that delivers to it, with
+    a ledger in PostgreSQL.
     """
 
     name: str
@@ -88,6 +89,7 @@ class DestinationStatus(msgspec.Struct, frozen=True):
     dead_letters: int
     last_error: str | None
     blocked_by: InTheWay | None = None
+    delivered_by: str | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -144,7 +146,8 @@ def open_alerts(db: Database) -> list[str]:
 
 def destination_statuses(db: Database) -> list[DestinationStatus]:
     """What is pending for each destination, and its state."""
-    return [_destination(db, one) for one in destination_states(db)]
+    copy = delivered_by(db)
+    return [_destination(db, one, copy.get(one.name)) for one in destination_states(db)]
 
 
 def _projects(db: Database, found: list[Gap]) -> list[ProjectStatus]:
@@ -178,7 +181,7 @@ def _open_gap(gap: Gap) -> OpenGap:
     return OpenGap(gap.source, times.iso(gap.during.start), times.iso(gap.during.end), gap.why, until)
 
 
-def _destination(db: Database, at: DestinationState) -> DestinationStatus:
+def _destination(db: Database, at: DestinationState, copy: str | None) -> DestinationStatus:
     def one(sql: str, *values: int) -> Any:
         row = db.execute(sql, [*values, at.id]).fetchone()
         return None if row is None else row[0]
@@ -196,4 +199,5 @@ def _destination(db: Database, at: DestinationState) -> DestinationStatus:
         dead_letters=one(DEAD_LETTERS),
         last_error=one(LAST_ERROR) or one(LAST_DEAD_ERROR),
         blocked_by=in_the_way(db, at.id, at.name),
+        delivered_by=copy,
     )

@@ -25,7 +25,7 @@ from reconciler.ledger.intake.rows import INSERT, as_row
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.place import Progress, note_progress, progress
 from reconciler.ledger.recording.record import record
-from reconciler.ledger.storage.connection import connect, open_to_serve, opened, transaction
+from reconciler.ledger.storage.connection import connect, open_to_copy, opened, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids, next_number
 from reconciler.ledger.storage.lock import only_service
@@ -136,7 +136,7 @@ def test_every_table_is_copied_or_made_anew(file: Path, url: PostgresUrl) -> Non
 
 
 def connect_made(url: PostgresUrl) -> Database:
-    held = open_to_serve(url, patience_s=1)
+    held = open_to_copy(url, patience_s=1, may_be_unfinished=False)
     assert held is not None
     return held
 
@@ -426,7 +426,7 @@ def test_nobody_serves_or_writes_meanwhile(file: Path, url: PostgresUrl) -> None
             return
         with pytest.raises(LedgerInUse), only_service(file):
             pass
-        assert open_to_serve(url, patience_s=1) is None
+        assert open_to_copy(url, patience_s=1, may_be_unfinished=False) is None
         with (
             closing(sqlite3.connect(file, timeout=0)) as conn,
             pytest.raises(sqlite3.OperationalError, match="locked"),

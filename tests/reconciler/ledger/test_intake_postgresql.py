@@ -26,7 +26,7 @@ from reconciler.ledger.intake.postgresql import PostgresAppender
 from reconciler.ledger.intake.postgresql_reader import PostgresReader
 from reconciler.ledger.recording.place import Progress, note_place, note_progress
 from reconciler.ledger.storage import advisory
-from reconciler.ledger.storage.connection import connect, transaction
+from reconciler.ledger.storage.connection import connect, touch, transaction
 from reconciler.ledger.views.backlog import Backlog, backlog
 from reconciler.location import PostgresUrl
 from tests.reconciler.ledger.test_intake import webhook
@@ -383,15 +383,25 @@ def test_what_was_acknowledged_before_a_kill_is_there(url: PostgresUrl, after: i
     asyncio.run(asyncio.wait_for(append(url, "-1 later"), 20))  # it holds no lock
 
 
-async def test_the_recorder_is_told(url: PostgresUrl, tmp_path: Path) -> None:
+async def test_the_recorder_and_other_copies_are_told(url: PostgresUrl, tmp_path: Path) -> None:
     url, woken = named(url), asyncio.Event()
+    opened: asyncio.Queue[list[int]] = asyncio.Queue()
     await append(url, "one")
 
     async def told() -> None:
         await asyncio.wait_for(woken.wait(), 20)
         woken.clear()
 
-    listening = asyncio.create_task(listen(url, woken.set))
+    def open_(ledger: PostgresUrl, *destinations: int) -> None:
+        with closing(connect(ledger)) as db:
+            db.is_shared = True
+            with transaction(db):
+                touch(db)
+                db.tell_opened(destinations)
+
+    listening = asyncio.create_task(
+        listen(url, woken.set, lambda some: opened.put_nowait([one.destination_id for one in some]))
+    )
     try:
         await told()  # it may have come before
         await append(url, "two")
@@ -399,8 +409,11 @@ async def test_the_recorder_is_told(url: PostgresUrl, tmp_path: Path) -> None:
         with ledger_location("postgresql", tmp_path) as other:
             assert isinstance(other, PostgresUrl)
             await append(other, "of another ledger")
+            open_(other, 1)
         await asyncio.sleep(0.2)  # what must not come can't be awaited
         assert not woken.is_set()
+        open_(url, 2, 11)
+        assert await asyncio.wait_for(opened.get(), 20) == [2, 11]
         with structlog.testing.capture_logs() as logged:
             assert end_connections(url) == 1
             await told()
@@ -420,7 +433,7 @@ async def test_a_connection_that_leads_nowhere_is_made_again(
     monkeypatch.setattr(listening, "LOOK_S", 0.1)
     woken = asyncio.Event()
     await append(url, "one")
-    listener = asyncio.create_task(listen(network.url, woken.set))
+    listener = asyncio.create_task(listen(network.url, woken.set, lambda _: None))
     try:
         await asyncio.wait_for(woken.wait(), 20)
         port = network.port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,18 +14,24 @@ import pytest
 import structlog
 import yaml
 
+from reconciler.events.times import Millis
 from reconciler.ledger import reminder
 from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerMissing, LedgerUnavailable, LedgerVersion
-from reconciler.ledger.storage import connection, postgresql, server_check, sessions, silent
+from reconciler.ledger.queue import destinations, sharing
+from reconciler.ledger.queue.destinations import DestinationSpec
+from reconciler.ledger.storage import advisory, connection, locking, postgresql, server_check, sessions
 from reconciler.ledger.storage.connection import connect, look_at, opened, there_is, transaction, unfit
+from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.explaining import LONGEST, explain
-from reconciler.ledger.storage.postgresql import PostgresDatabase
+from reconciler.ledger.storage.postgresql import PostgresDatabase, hold
 from reconciler.ledger.storage.postgresql import connect as connect_to_server
 from reconciler.ledger.storage.receiver_row import ReceiverRow
 from reconciler.ledger.storage.served import is_served
-from reconciler.ledger.storage.server import open_to_serve
+from reconciler.ledger.storage.server import open_as_copy, open_to_copy
 from reconciler.ledger.storage.sessions import SHARED
+from reconciler.ledger.views.copies import copies, note_worker
 from reconciler.location import PostgresUrl, problem
+from reconciler.metrics import collectors
 from reconciler.service import opening
 from reconciler.service.opening import open_ledger
 from tests.support.denied import NOBODY
@@ -45,20 +51,29 @@ def url(tmp_path: Path) -> Iterator[PostgresUrl]:
         yield location
 
 
-def test_one_worker_has_the_ledger(url: PostgresUrl) -> None:
-    first = open_to_serve(url, patience_s=PATIENCE_S)
+def test_one_copy_is_the_worker(url: PostgresUrl) -> None:
+    first, is_worker = open_as_copy(url, patience_s=PATIENCE_S)
     assert first is not None
-    with closing(first):
-        assert is_served(url)
-        assert open_to_serve(url, patience_s=PATIENCE_S) is None
-    until(lambda: not is_served(url))
-    second = open_to_serve(url, patience_s=PATIENCE_S)
+    assert is_worker
+    second, is_worker = open_as_copy(url, patience_s=PATIENCE_S)
     assert second is not None
-    second.close()
+    with closing(second):
+        with closing(first):
+            assert not is_worker
+            assert not sharing.become_worker(second)
+        until(lambda: sharing.become_worker(second))
+        assert sharing.look(second).worker == sharing.look(second).own
+        assert is_served(url)
+        assert open_to_copy(url, patience_s=PATIENCE_S, may_be_unfinished=False) is None
+    until(lambda: not is_served(url))
+    alone = open_to_copy(url, patience_s=PATIENCE_S, may_be_unfinished=False)
+    assert alone is not None
+    with closing(alone):
+        assert open_as_copy(url, patience_s=PATIENCE_S) == (None, False)
 
 
 def test_one_that_says_nothing_loses_it(url: PostgresUrl) -> None:
-    worker = open_to_serve(url, patience_s=PATIENCE_S)
+    worker, _ = open_as_copy(url, patience_s=PATIENCE_S)
     assert worker is not None
     lost: list[bool] = []
     worker.on_lost = lambda: lost.append(True)
@@ -84,26 +99,21 @@ def stop_in_a_pipeline(db: PostgresDatabase) -> None:
 def test_a_worker_that_stops_in_a_pipeline_loses_the_ledger(
     url: PostgresUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silent, "SILENT_S", 0.1)
-    first = open_to_serve(url, patience_s=PATIENCE_S)
+    monkeypatch.setattr(locking, "SILENT_S", 0.1)
+    first, _ = open_as_copy(url, patience_s=PATIENCE_S)
     assert first is not None
     with closing(first):
         stop_in_a_pipeline(first)
-        taken: list[PostgresDatabase] = []
-
-        def take() -> bool:
-            if (db := open_to_serve(url, patience_s=PATIENCE_S)) is not None:
-                taken.append(db)
-            return bool(taken)
-
-        until(take, 5)
-        taken[0].close()
+        second, is_worker = open_as_copy(url, patience_s=PATIENCE_S)
+        assert second is not None
+        with closing(second):
+            until(lambda: is_worker or sharing.become_worker(second), 5)
 
 
 def test_a_writer_that_stops_in_a_pipeline_does_not_keep_others_from_writing(
     url: PostgresUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silent, "SILENT_S", 0.1)
+    monkeypatch.setattr(locking, "SILENT_S", 0.1)
     with (
         closing(connect(url)),
         closing(connect_to_server(url.value, patience_s=PATIENCE_S)) as stopped,
@@ -117,6 +127,76 @@ def test_a_writer_that_stops_in_a_pipeline_does_not_keep_others_from_writing(
         other.rollback()
 
 
+@contextmanager
+def two_copies(url: PostgresUrl) -> Iterator[tuple[Database, Database]]:
+    """The first is the worker. Both can deliver to three destinations."""
+    first, _ = open_as_copy(url, patience_s=PATIENCE_S)
+    assert first is not None
+    with closing(first):
+        with transaction(first):
+            destinations.sync(first, [DestinationSpec(name) for name in "abc"], now=Millis(0))
+            sharing.note(first, 7, [1, 2, 3])
+        second, _ = open_as_copy(url, patience_s=PATIENCE_S)
+        assert second is not None
+        with closing(second):
+            with transaction(second):
+                sharing.note(second, 8, [1, 2, 3])
+            yield first, second
+
+
+def test_a_destination_has_one_copy(url: PostgresUrl) -> None:
+    with two_copies(url) as (first, second):
+        assert sharing.take(first, [1, 2]) == {1, 2}
+        assert sharing.take(first, [2]) == {2}
+        assert sharing.take(second, [2, 3]) == {3}
+        sharing.give_back(first, [2, 3])
+        assert sharing.take(second, [1, 2]) == {2}
+        found = sharing.look(second)
+        assert found.may_share
+        assert {one: found.copies[copy].process for one, copy in found.holders.items()} == {1: 7, 2: 8, 3: 8}
+        works = [(one.process, one.works, one.delivers) for one in copies(first)]
+        assert works == [(7, True, ["a"]), (8, False, ["b", "c"])]
+        [metric] = [one for one in collectors._destinations(first, Millis(0)) if one.name.endswith("delivered_by")]
+        assert [(one.labels["destination"], one.labels["copy"].partition(" ")[2]) for one in metric.samples] == [
+            ("a", "(process 7)"), ("b", "(process 8)"), ("c", "(process 8)")
+        ]  # fmt: skip
+        second.close()
+        until(lambda: sharing.take(first, [1, 2, 3]) == {1, 2, 3})
+
+
+def test_beside_a_worker_of_an_earlier_version_no_copy_delivers(url: PostgresUrl) -> None:
+    """It knows no locks of destinations, and delivers to all."""
+    connect(url).close()
+    old = hold(url.value, advisory.SERVICE, patience_s=PATIENCE_S, first=lambda _: None)
+    assert old is not None
+    with closing(old):
+        with transaction(old):
+            destinations.sync(old, [DestinationSpec("a")], now=Millis(0))
+            note_worker(old, 6)
+        new, is_worker = open_as_copy(url, patience_s=PATIENCE_S)
+        assert new is not None
+        with closing(new):
+            assert not is_worker
+            with transaction(new):
+                assert not sharing.note(new, 7, [1]).may_share
+            assert [(one.process, one.works, one.delivers) for one in copies(new)] == [
+                (6, True, ["a"]),
+                (7, False, []),
+            ]
+
+
+def test_tables_of_a_later_version(url: PostgresUrl) -> None:
+    with two_copies(url) as (first, second):
+        with transaction(first):
+            first.execute("INSERT INTO migrations VALUES ('9999_later', '')")
+        assert not sharing.look(second).may_share
+        first.close()
+        until(lambda: sharing.look(second).worker is None)
+        assert not sharing.become_worker(second)
+        with pytest.raises(LedgerVersion):
+            open_as_copy(url, patience_s=PATIENCE_S)
+
+
 def test_a_ledger_s_tables_are_made_by_whoever_comes_first(url: PostgresUrl) -> None:
     assert not there_is(url)
     with pytest.raises(LedgerMissing, match="there is no ledger yet"):
@@ -128,7 +208,7 @@ def test_a_ledger_s_tables_are_made_by_whoever_comes_first(url: PostgresUrl) -> 
 
 
 def test_tables_of_another_version_are_left_to_the_service_that_has_them(url: PostgresUrl) -> None:
-    held = open_to_serve(url, patience_s=PATIENCE_S)
+    held, _ = open_as_copy(url, patience_s=PATIENCE_S)
     assert held is not None
     with closing(held):
         with transaction(held):
@@ -185,7 +265,7 @@ def test_a_read_only_server_is_not_served(url: PostgresUrl) -> None:
     connect(url).close()
     asked = f"{url.value}%20-c%20default_transaction_read_only%3Don"
     with pytest.raises(LedgerUnavailable, match="read-only"):
-        open_to_serve(PostgresUrl(asked), patience_s=PATIENCE_S)
+        open_as_copy(PostgresUrl(asked), patience_s=PATIENCE_S)
 
 
 def test_a_database_of_another_program(url: PostgresUrl) -> None:
@@ -212,10 +292,10 @@ def test_a_pooler_that_shares_sessions_is_noticed(url: PostgresUrl) -> None:
     with pooler(url) as between:
         assert server_check.problems(between.url) == [SHARED]
         with pytest.raises(LedgerError, match="pool_mode = session"):
-            open_to_serve(between.url, patience_s=PATIENCE_S)
+            open_as_copy(between.url, patience_s=PATIENCE_S)
         with pytest.raises(LedgerUnavailable, match="pool_mode = session"):
             ReceiverRow(between.url, service=1).alive()
-    held = open_to_serve(url, patience_s=PATIENCE_S)  # no session of the pool has the lock
+    held, _ = open_as_copy(url, patience_s=PATIENCE_S)  # no session of the pool has the lock
     assert held is not None
     held.close()
 
@@ -237,7 +317,7 @@ def test_a_server_that_says_nothing_is_given_up(url: PostgresUrl, monkeypatch: p
         with pytest.raises(LedgerUnavailable, match="not answered within"):
             row.alive()
         with pytest.raises(LedgerUnavailable, match="timeout"):
-            open_to_serve(patient, patience_s=PATIENCE_S)
+            open_as_copy(patient, patience_s=PATIENCE_S)
 
 
 def test_a_standby_s_statements_do_not_wait_for_ever(url: PostgresUrl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +346,7 @@ def test_why_a_service_could_not_take_a_ledger_over(url: PostgresUrl, tmp_path: 
         assert f"the user {NOBODY} may not read or write alerts, attempts, " in str(unfit(other))
         assert "alien" not in str(unfit(other))
         with pytest.raises(LedgerUnavailable, match="may not read or write"):
-            open_to_serve(other, patience_s=PATIENCE_S)
+            open_as_copy(other, patience_s=PATIENCE_S)
         config = tmp_path / "config.yaml"
         config.write_text(
             yaml.safe_dump({"ledger": {"url": other.value}, "receiver": {"hooks": [{"token": "x" * 32}]}})
@@ -293,14 +373,13 @@ async def test_a_copy_that_could_not_take_over_says_so_while_it_stands_by(
         told.append(why)
         changed.set()
 
-    held = open_to_serve(url, patience_s=PATIENCE_S)
+    held, _ = open_as_copy(url, patience_s=PATIENCE_S)
     assert held is not None
+    with transaction(held):
+        held.execute("INSERT INTO migrations VALUES ('9999_later', '')")
     with structlog.testing.capture_logs() as logged:
-        opened = asyncio.create_task(open_ledger(url, stands_by=stands.set, trouble=trouble))
+        opened = asyncio.create_task(open_ledger(url, waits=stands.set, trouble=trouble))
         await asyncio.wait_for(stands.wait(), 20)
-        assert told == []
-        with transaction(held):
-            held.execute("INSERT INTO migrations VALUES ('9999_later', '')")
         await asyncio.wait_for(changed.wait(), 20)
         assert "later version" in str(told[0])
         held.close()  # it tries in vain
@@ -310,7 +389,9 @@ async def test_a_copy_that_could_not_take_over_says_so_while_it_stands_by(
             await asyncio.sleep(0.02)
         with psycopg.connect(url.value, autocommit=True) as conn:
             conn.execute("DELETE FROM migrations WHERE name = '9999_later'")
-        (await asyncio.wait_for(opened, 20)).close()
+        db, is_worker = await asyncio.wait_for(opened, 20)
+        db.close()
+        assert is_worker
     said = [one["event"] for one in logged if "later version" in one.get("reason", "")]
     assert said.count("ledger not available yet: webhooks are answered with 503") > 1
     assert "standing by, but this copy could not take over" in said

@@ -1,4 +1,4 @@
-"""Ends connections whose process has stopped in the middle of a pipeline, and which keep what they have locked.
+"""Takes PostgreSQL's advisory locks, also from a process that has stopped in the middle of a pipeline.
 
 PostgreSQL's own time limits (`idle_session_timeout` and its like) begin when a statement has been answered. Between
 the statements of a pipeline, `executemany` for example, the server waits for the next one without limit, as long as
@@ -23,6 +23,15 @@ _END = f"""
                AND a.usename = current_user) AS silent
 """
 """Of one's own user: others may not be ended, and show no `wait_event`."""
+
+
+def try_lock(db: Database, lock: int, *, shared: bool = False) -> bool:
+    """Whether a connection has one of the `advisory` locks now, until it ends."""
+    how = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    if db.execute(f"SELECT {how}(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
+        return True
+    end_silent(db)
+    return False
 
 
 def end_silent(db: Database) -> None:

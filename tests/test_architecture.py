@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "forwarding": {"events", "ledger", "config", "supervisor"},
     "recorder": {"events", "ledger"},
     "polling": {"location", "events", "ledger", "config", "sources"},
-    "dashboard": {"location", "events", "ledger", "config", "forwarding"},
+    "api": {"events", "ledger", "config", "forwarding", "polling"},
+    "dashboard": {"location", "events", "ledger", "config", "forwarding", "api"},
     "service": {
         "location",
         "events",

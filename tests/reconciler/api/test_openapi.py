@@ -1,0 +1,30 @@
+"""The OpenAPI description holds: schemathesis makes requests of it, and compares the answers with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.support.api import Client, config_for, some_events
+from tests.support.effort import tries
+
+
+def test_every_answer_is_one_that_the_description_names(tmp_path: Path) -> None:
+    some_events(tmp_path / "ledger.db", 3, "archive")
+    client = Client(config_for(tmp_path / "ledger.db", destinations=[{"name": "archive", "kind": "stdout"}]))
+    schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", client.app, base_url="http://localhost/api/v1")
+    assert schema.raw_schema["openapi"].startswith("3.1")
+    answers = set()
+    for operation in schema.get_all_operations():
+
+        @settings(max_examples=tries(8), phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+        @given(st.data())
+        def check(data: st.DataObject, operation: schemathesis.Operation = operation) -> None:  # type: ignore[name-defined]
+            case = data.draw(operation.ok().as_strategy())
+            answers.add((operation.ok().label, case.call_and_validate().status_code))
+
+        check()
+    assert {code for _, code in answers} >= {200, 404, 422}

@@ -28,9 +28,12 @@ ABOUT = (
     "are problem details (RFC 9457). `docs/api.md` has examples."
 )
 _PROBLEMS = {
+    400: "The body can't be read.",
     401: "The token is missing or wrong.",
     403: "The token may only read, or the request comes from another site.",
+    413: "The body is too large.",
     422: "A parameter or the body is wrong.",
+    429: "Too many wrong tokens.",
     503: "The ledger can't be used at the moment.",
 }
 _CONTENT = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from tests.support.api import Client, config_for, some_events
 from tests.support.effort import tries
 
+LOCAL = {"Host": "localhost", "Sec-Fetch-Site": "same-origin"}
+
 
 def test_every_answer_is_one_that_the_description_names(tmp_path: Path) -> None:
     some_events(tmp_path / "ledger.db", 3, "archive")
     client = Client(config_for(tmp_path / "ledger.db", destinations=[{"name": "archive", "kind": "stdout"}]))
-    schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", client.app, base_url="http://localhost/api/v1")
+    schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", client.app, headers=LOCAL)
     assert schema.raw_schema["openapi"].startswith("3.1")
     answers = set()
     for operation in schema.get_all_operations():
@@ -24,7 +26,7 @@ def test_every_answer_is_one_that_the_description_names(tmp_path: Path) -> None:
         @given(st.data())
         def check(data: st.DataObject, operation: schemathesis.Operation = operation) -> None:  # type: ignore[name-defined]
             case = data.draw(operation.ok().as_strategy())
-            answers.add((operation.ok().label, case.call_and_validate().status_code))
+            answers.add((operation.ok().label, case.call_and_validate(headers=LOCAL).status_code))
 
         check()
     assert {code for _, code in answers} >= {200, 404, 422}

@@ -316,6 +316,7 @@ class Status(Answer):
     backlog: Backlog
     unrecorded: list[UnrecordedRow]
     copies: list[Copy]
+    unfit: str | None = Field(description="Why a copy with this config could not take over.")
 
 
 class Gap(Answer):

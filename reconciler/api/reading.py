@@ -15,6 +15,7 @@ from reconciler.events import times
 from reconciler.events.fields import as_json, with_payload
 from reconciler.forwarding.listing import destination_rows
 from reconciler.ledger.recording import unrecorded
+from reconciler.ledger.storage.connection import unfit
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from reconciler.ledger.views.backlog import backlog
 from reconciler.polling import reports
@@ -31,6 +32,7 @@ def get_status(service: ServiceDep) -> Response:
     """An overview of everything: as `status --json`."""
     with service.reading() as db:
         found = reports.status_report(db, service.current(), now=times.now())
+    found = msgspec.structs.replace(found, unfit=unfit(service.current().ledger.location))
     return Json(msgspec.to_builtins(found))
 
 

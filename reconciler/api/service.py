@@ -13,7 +13,7 @@ from reconciler.api.problems import Problem
 from reconciler.config.models import Config
 from reconciler.events.fields import as_json
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.storage.connection import look_at, opened
+from reconciler.ledger.storage.connection import LOOK_S, look_at, opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import of_other_ledgers, read_event_id
 from reconciler.ledger.views.unknowns import Known
@@ -44,6 +44,7 @@ class Service:
         if (why := self._trouble()) is not None:
             raise LedgerUnavailable(why)
         with opened(self.current().ledger.location) as db:
+            db.give_up_after(LOOK_S)
             yield db
 
 

@@ -8,7 +8,7 @@ from reconciler.forwarding.replaying import replay_now, ways
 from reconciler.ledger import beside
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.replay import ReplayRequest
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import LOOK_S, opened
 from reconciler.ledger.views.browse import Filter
 
 
@@ -29,6 +29,7 @@ def replay_dead_letters(config: Config, destination: str | None, kind: str | Non
 def change_destination(config: Config, name: str, act: str) -> str:
     """Pause or resume a destination. Returns a text that says what was done."""
     with opened(config.ledger.location) as db:
+        db.give_up_after(LOOK_S)
         one = next((one for one in destinations.destination_states(db) if one.name == name), None)
         if one is None or act not in ("pause", "resume"):
             return "There is no such destination."
@@ -41,4 +42,5 @@ def change_destination(config: Config, name: str, act: str) -> str:
 
 def _replay(config: Config, wanted: ReplayRequest, destination: str | None) -> int:
     with opened(config.ledger.location) as db:
+        db.give_up_after(LOOK_S)
         return replay_now(db, wanted, ways(db, config, destination).values())

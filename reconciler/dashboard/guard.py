@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Literal
 from urllib.parse import parse_qsl
@@ -29,6 +29,7 @@ MOST_GUESSERS = 4096
 TOO_MANY = "too many wrong tokens: try again later\n"
 OPEN_PATHS = ("/login", "/static/")
 API = "/api/"
+API_PAGE = "/api/v1/docs"
 READS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     # Only resources of this server: payloads come from unknown people and must never become markup or script.
@@ -49,7 +50,15 @@ Allowed = Literal["read", "write"]
 
 log = structlog.get_logger(__name__)
 
-_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+_POLICY = "Content-Security-Policy"
+_RAW_HEADERS = _raw(HEADERS)
+# The style sheet of the page to try the API has its icons in itself.
+_WITH_ICONS = _raw(HEADERS | {_POLICY: HEADERS[_POLICY].replace("img-src 'self'", "img-src 'self' data:")})
 
 
 class Guesses:
@@ -104,11 +113,12 @@ class AdminGuard:
             return
         request = Request(scope, receive)
         scope.setdefault("state", {})["guard"] = self
+        headers = _WITH_ICONS if request.url.path == API_PAGE else _RAW_HEADERS
         answer = await self._refusal(request)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_RAW_HEADERS]
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
         await (answer or self._app)(scope, receive, send_guarded)

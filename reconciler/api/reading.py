@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Query, Response
 
-from reconciler.api import models
+from reconciler.api import known, models
 from reconciler.api.problems import Problem
 from reconciler.api.queries import DeadLetterQuery, EventQuery, Page, cursor
 from reconciler.api.service import Json, Responses, ServiceDep, event_number
@@ -27,7 +27,7 @@ NOT_FOUND: Responses = {404: {"description": "There is no such event."}}
 BYTES: Responses = {200: {"content": {"application/json": {"schema": {}}}}}
 
 
-@router.get("/status", response_model=models.Status, tags=["status"])
+@router.get("/status", response_model=known.Status, tags=["status"])
 def get_status(service: ServiceDep) -> Response:
     """An overview of everything: as `status --json`."""
     with service.reading() as db:
@@ -108,7 +108,7 @@ def list_dead_letters(service: ServiceDep, query: Annotated[DeadLetterQuery, Que
     return Json({"dead_letters": rows[: query.limit], "next": end_of_page})
 
 
-@router.get("/projects", response_model=models.Projects, tags=["status"])
+@router.get("/projects", response_model=known.Projects, tags=["status"])
 def list_projects(service: ServiceDep) -> Response:
     """All known projects with their coverage and gaps: the `projects` of `status --json`."""
     with service.reading() as db:
@@ -116,23 +116,23 @@ def list_projects(service: ServiceDep) -> Response:
     return Json({"projects": msgspec.to_builtins(found.projects)})
 
 
-@router.get("/coverage", response_model=models.Coverage, tags=["status"])
+@router.get("/coverage", response_model=known.Coverage, tags=["status"])
 def list_coverage(service: ServiceDep) -> Response:
     """The time that each source of each project has read completely: `complete` of `gaps --json`."""
     with service.reading() as db:
         return Json({"complete": reports.complete_report(db)})
 
 
-@router.get("/gaps", response_model=models.Gaps, tags=["status"])
+@router.get("/gaps", response_model=known.Gaps, tags=["status"])
 def list_gaps(service: ServiceDep) -> Response:
     """What is not known, and the gaps in what is: as `gaps --json`."""
-    known = service.known()
+    found = service.known()
     with service.reading() as db:
         paths = reports.project_paths(db)
-    return Json(reports.unknown_report(known) | reports.gap_report(known, paths))
+    return Json(reports.unknown_report(found) | reports.gap_report(found, paths))
 
 
-@router.get("/runs", response_model=models.Runs, tags=["status"])
+@router.get("/runs", response_model=known.Runs, tags=["status"])
 def list_runs(service: ServiceDep, query: Annotated[Page, Query()]) -> Response:
     """What was read from GitLab, newest first."""
     place = query.place()
@@ -144,7 +144,7 @@ def list_runs(service: ServiceDep, query: Annotated[Page, Query()]) -> Response:
     return Json({"runs": rows[: query.limit], "next": end_of_page})
 
 
-@router.get("/intake", response_model=models.Intake, tags=["status"])
+@router.get("/intake", response_model=known.Intake, tags=["status"])
 def get_intake(service: ServiceDep) -> Response:
     """Webhooks that wait to be recorded, and those that could not be: as `intake list --json`."""
     with service.reading() as db:

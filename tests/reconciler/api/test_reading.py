@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from reconciler.api import models
+from reconciler.api import known, models
 from reconciler.cli.app import command_line
 from reconciler.events import times
 from reconciler.ledger.queue.in_the_way import InTheWay
@@ -25,16 +25,16 @@ from tests.support.api import Client, config_for, problem, some_events
 from tests.support.filled import filled
 
 SHAPES: dict[str, type[BaseModel]] = {
-    "/status": models.Status,
+    "/status": known.Status,
     "/events": models.Events,
     "/events/1": models.WholeEvent,
     "/destinations": models.Destinations,
     "/dead-letters": models.DeadLetters,
-    "/projects": models.Projects,
-    "/coverage": models.Coverage,
-    "/gaps": models.Gaps,
-    "/runs": models.Runs,
-    "/intake": models.Intake,
+    "/projects": known.Projects,
+    "/coverage": known.Coverage,
+    "/gaps": known.Gaps,
+    "/runs": known.Runs,
+    "/intake": known.Intake,
 }
 DESTINATIONS = [{"name": name, "kind": "stdout"} for name in ("one", "two")]
 
@@ -59,11 +59,11 @@ def test_answers_have_the_shapes_that_openapi_names(client: Client) -> None:
 
 
 STRUCTS = [
-    (status.Status, models.Status),
+    (status.Status, known.Status),
     (status.DestinationStatus, models.DestinationStatus),
     (InTheWay, models.InTheWay),
-    (copies.Copy, models.Copy),
-    (unknowns.Unknown, models.Unknown),
+    (copies.Copy, known.Copy),
+    (unknowns.Unknown, known.Unknown),
 ]
 
 

@@ -111,7 +111,7 @@ def test_an_admin_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
     [
         ("read_token: 0123456789abcdef", "needs a `token` too"),
         ("token: 0123456789abcdef, read_token: 0123456789abcdef", "should differ from `token`"),
-        ("token: 0123456789abcdef, read_token: hunter2", "16 characters or more"),
+        ("token: 0123456789abcdef, read_token: hunter2", "should have 16 characters or more"),
     ],
 )
 def test_a_token_that_may_only_read_is_another_one(tmp_path: Path, tokens: str, why: str) -> None:

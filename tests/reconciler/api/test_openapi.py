@@ -7,11 +7,14 @@ from pathlib import Path
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.support.api import Client, config_for, some_events
 from tests.support.effort import tries
 
 LOCAL = {"Host": "localhost", "Sec-Fetch-Site": "same-origin"}
+STRICTER = [positive_data_acceptance]
+"""No schema says what a time is here, what a cursor, or which ids there are."""
 
 
 def test_every_answer_is_one_that_the_description_names(tmp_path: Path) -> None:
@@ -26,7 +29,7 @@ def test_every_answer_is_one_that_the_description_names(tmp_path: Path) -> None:
     @settings(max_examples=tries(60), phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.one_of([one.as_strategy() for one in operations]))
     def check(case: schemathesis.Case) -> None:
-        answers.add(case.call_and_validate(headers=LOCAL).status_code)
+        answers.add(case.call_and_validate(headers=LOCAL, excluded_checks=STRICTER).status_code)
 
     check()
     assert answers >= {200, 404, 422}

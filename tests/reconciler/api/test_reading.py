@@ -132,7 +132,8 @@ def test_pages_of_dead_letters_have_everything_once(ledger_at: Location) -> None
     with closing(connect(ledger_at)) as db, transaction(db):
         db.execute("UPDATE deliveries SET state = 'dead'")
     client = Client(config_for(ledger_at))
-    found, page = list[tuple[int, str]](), {"next": ""}
+    found = list[tuple[int, str]]()
+    page: dict[str, Any] = {"next": ""}
     while page["next"] is not None:
         more = {"cursor": page["next"]} if page["next"] else {}
         page = client.get("/dead-letters", limit=1, **more)

@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "forwarding": {"events", "ledger", "config", "supervisor"},
     "recorder": {"events", "ledger"},
     "polling": {"location", "events", "ledger", "config", "sources"},
-    "dashboard": {"location", "events", "ledger", "config", "forwarding"},
+    "api": {"events", "ledger", "config", "forwarding", "polling"},
+    "dashboard": {"location", "events", "ledger", "config", "forwarding", "api"},
     "service": {
         "location",
         "events",
@@ -52,9 +53,13 @@ ONLY_IN = {
     r"^\s*(import|from) (gitlab|requests)\b": ("sources",),
     r"^\s*(import|from) (httpx|aiohttp)\b": ("forwarding", "simulator"),
     r"^\s*(import|from) (nats|redis|aiokafka|aio_pika)\b": ("forwarding",),
+    r"^\s*(import|from) (fastapi|fastapi_swagger)\b": ("api",),
     # Elsewhere a `Decoder` is made when its module is imported: only one thread may use a type for the first time.
     r"\bmsgspec\.(convert|json\.decode|msgpack\.decode)\b": ("sources",),
 }
+
+EAGER = ("mount.py", "problems.py")
+"""The files of the API that are imported with the dashboard."""
 
 
 def room(file: Path) -> str:
@@ -94,6 +99,15 @@ def test_what_belongs_to_one_room(pattern: str) -> None:
         if re.search(pattern, _without_docstrings(file), re.M) and room(file) not in ONLY_IN[pattern]
     }
     assert elsewhere == set()
+
+
+def test_the_api_is_imported_when_it_is_first_asked() -> None:
+    """FastAPI takes a second and much memory, in every process that imports it."""
+    for file in [one for one in FILES if room(one) != "api"] + [ROOT / "reconciler/api" / f for f in EAGER]:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                allowed = {f"reconciler.api.{Path(name).stem}" for name in EAGER}
+                assert not node.module.startswith(("reconciler.api", "fastapi")) or node.module in allowed, file
 
 
 def _without_docstrings(file: Path) -> str:

@@ -17,12 +17,12 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from reconciler.cli.app import command_line
-from reconciler.cli.moments import HOW
 from reconciler.config.destination_kinds import BUILT_IN, find_kind
 from reconciler.config.destinations import Destination
 from reconciler.config.load import load
 from reconciler.config.models import Config
 from reconciler.events.kinds import MIRRORED, UNMIRRORED
+from reconciler.events.moments import HOW
 from reconciler.events.webhooks import WEBHOOKS
 from reconciler.metrics import PREFIX
 from reconciler.metrics.meters import Meters

@@ -27,12 +27,13 @@ from reconciler.cli.common import (
     read_config,
 )
 from reconciler.cli.grouping import grouped
-from reconciler.cli.moments import HOW, moment
+from reconciler.cli.moments import moment
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.intervals import Interval
+from reconciler.events.moments import HOW
 from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from reconciler.events import fields
-from reconciler.events.fields import as_json, parsed
+from reconciler.events.fields import as_json, with_payload
 from reconciler.events.texts import one_line, printable, safe_json, without_credentials
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def print_json(value: Any, *, payload: str | None = None) -> None:
     """
     text = json_text(value)
     if payload is not None:
-        text = f'{text[:-1]},"payload":{payload if _is_json(payload) else json.dumps(payload)}}}'
+        text = with_payload(text, payload)
     sys.stdout.write(safe_json(text) + "\n")
     sys.stdout.flush()
 
@@ -138,14 +137,6 @@ def print_json(value: Any, *, payload: str | None = None) -> None:
 def json_text(value: Any) -> str:
     """A value as JSON, whatever texts and numbers are in it."""
     return as_json(value)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        parsed(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 @contextmanager

@@ -23,10 +23,11 @@ from reconciler.cli.common import (
 from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
 from reconciler.cli.filter_hints import filter_hints, print_no_match
 from reconciler.cli.moments import FromOption, ToOption, time_range
-from reconciler.cli.rendering import Rendered, Renderer, print_request
+from reconciler.cli.rendering import print_request
 from reconciler.cli.replaying import RateOption, YesOption, replay_events
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
+from reconciler.forwarding.rendering import Rendered, Renderer
 from reconciler.ledger.queue import deliveries
 from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.storage.connection import opened

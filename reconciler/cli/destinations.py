@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from reconciler.cli.command_groups import ListUnlessNamed
@@ -26,15 +25,16 @@ from reconciler.cli.common import (
 )
 from reconciler.cli.event_ids import EventArgument, numbers
 from reconciler.cli.moments import FromOption, ToOption, time_range
-from reconciler.cli.rendering import Rendered, Renderer, print_request
+from reconciler.cli.rendering import print_request
 from reconciler.cli.replaying import YesOption
 from reconciler.cli.tables import Listing
 from reconciler.cli.trial import send_trial
-from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
 from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.forwarding.filters import conditions
+from reconciler.forwarding.listing import destination_rows
+from reconciler.forwarding.rendering import Rendered, Renderer
 from reconciler.ledger import beside
 from reconciler.ledger.queue import deliveries, destinations
 from reconciler.ledger.queue.destinations import DestinationState
@@ -62,12 +62,11 @@ def main() -> None:
 def list_destinations(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """List destinations with their state, pending events and dead letters."""
     loaded = read_config(config)
-    wanted = {one.name: one for one in loaded.destinations}
-    known: dict[str, status.DestinationStatus] = {}
+    known: list[status.DestinationStatus] = []
     if there_is(loaded.ledger.location):
         with opened(loaded.ledger.location, readonly=True) as db:
-            known = {one.name: one for one in status.destination_statuses(db)}
-    rows = [_row(name, wanted.get(name), known.get(name)) for name in sorted(wanted.keys() | known.keys())]
+            known = status.destination_statuses(db)
+    rows = destination_rows(loaded, known)
     if as_json:
         print_json(rows)
         return
@@ -216,15 +215,6 @@ def _configured(config: Config, name: str, file: Path) -> Destination:
     if found is None:
         fail(f"no destination named {name!r} in {file}", USAGE)
     return found
-
-
-def _row(name: str, wanted: Destination | None, known: status.DestinationStatus | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "kind": None, "type": None, "to": None, "state": "not served yet"}
-    if wanted is not None:
-        to = find_kind(wanted.kind)(wanted).address
-        found |= {"kind": wanted.kind, "type": wanted.type, "to": to}
-    plain = {} if known is None else msgspec.to_builtins(known)
-    return found | {"pending": None, "dead_letters": None} | plain
 
 
 def _try(

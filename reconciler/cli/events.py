@@ -31,7 +31,7 @@ from reconciler.cli.tables import Listing
 from reconciler.events.texts import pretty_json
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.views import browse
+from reconciler.ledger.views import browse, dead_letters
 from reconciler.ledger.views.browse import Filter
 from reconciler.location import Location
 
@@ -95,11 +95,12 @@ def show(
     with opened(_ledger(config), readonly=True) as db:
         [event_id] = numbers(db, [event])
         found = browse.show(db, event_id)
+        tried = dead_letters.attempts(db, event_id)
     if found is None:
         fail(f"there is no event {event_id} in this ledger")
     payload = found.pop("payload")
     if as_json:
-        print_json(found, payload=payload or "null")
+        print_json(found | {"attempts": tried}, payload=payload or "null")
         return
     if found["merged_into"]:
         out.print(f"Event {event_id} is the same as event {found['merged_into']}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from reconciler.cli.common import (
@@ -21,12 +20,11 @@ from reconciler.cli.grouping import grouped
 from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
-from reconciler.ledger.coverage import intervals, runs
 from reconciler.ledger.coverage.gaps import Gap
-from reconciler.ledger.coverage.intervals import CoveredInterval
 from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.views.unknowns import Known
 from reconciler.polling.knowledge import look
+from reconciler.polling.reports import complete_report, gap_report, project_paths, unknown_report
 
 
 def gaps(
@@ -45,45 +43,15 @@ def gaps(
     loaded = read_config(config)
     with opened(loaded.ledger.location, readonly=True) as db:
         known = look(db, loaded, times.now())
-        complete = [_covered(one) for one in intervals.covered_intervals(db)]
-        paths = {ident: path for path, ident in runs.project_paths(db).items()}
+        paths = project_paths(db)
+        complete = complete_report(db)
     if as_json:
-        unknown = [msgspec.to_builtins(one) for one in known.unknowns]
-        plain = [_plain(gap, paths) for gap in known.gaps]
-        switched_off = [
-            {"project_id": one, "project": paths.get(one), "sources": some}
-            for one, some in known.switched_off.items()
-        ]
-        print_json({"unknown": unknown, "complete": complete, "gaps": plain, "switched_off": switched_off})
+        print_json(unknown_report(known) | {"complete": complete} | gap_report(known, paths))
     else:
         print_unknown(known.unknowns)
         _print(complete, known, paths)
     if exit_code and (known.gaps or known.unknowns):
         raise typer.Exit(FAILED)
-
-
-def _covered(one: CoveredInterval) -> dict[str, Any]:
-    return {
-        "project_id": one.project_id,
-        "project": one.project,
-        "source": one.source,
-        "from": one.start,
-        "through": one.through,
-    }
-
-
-def _plain(gap: Gap, paths: dict[int, str]) -> dict[str, Any]:
-    return {
-        "project_id": gap.project_id,
-        "project": paths.get(gap.project_id),
-        "source": gap.source,
-        "from": times.iso(gap.during.start),
-        "to": times.iso(gap.during.end),
-        "why": gap.why,
-        "error": gap.error,
-        "closable_until": None if gap.closable_until is None else times.iso(gap.closable_until),
-        "final": gap.is_final,
-    }
 
 
 def _print(complete: list[dict[str, Any]], known: Known, paths: dict[int, str]) -> None:

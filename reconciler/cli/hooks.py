@@ -30,10 +30,11 @@ from reconciler.cli.common import (
     shown,
 )
 from reconciler.cli.grouping import grouped, named
-from reconciler.cli.moments import HOW, moment
+from reconciler.cli.moments import moment
 from reconciler.cli.tables import Listing
 from reconciler.config.models import Config
 from reconciler.events import times
+from reconciler.events.moments import HOW
 from reconciler.ledger.ledger import open_beside
 from reconciler.polling.ensure import Ensured
 from reconciler.polling.ensure import ensure as ensure_one

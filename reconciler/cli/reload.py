@@ -22,8 +22,8 @@ def reload(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Make the running service read its config again, without missing a webhook. Same as SIGHUP.
 
     A receiver and a worker that run alone (`serve --only`) are both asked, and each is reported. Ports, host names,
-    `admin.token`, `receiver.keep_alive`, the ledger and `gitlab.url` need a restart. A config that changes one of
-    them, or has mistakes, is refused, and the service continues with the old one.
+    the tokens of `admin`, `receiver.keep_alive`, the ledger and `gitlab.url` need a restart. A config that
+    changes one of them, or has mistakes, is refused, and the service continues with the old one.
     """
     path = ledger_file(read_config(config), "send SIGHUP to each of its services")
     service, receivers = service_process(path), running_here(path)

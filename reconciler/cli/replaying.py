@@ -13,17 +13,18 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reconciler.cli.common import USAGE, err, fail, out, print_json
-from reconciler.cli.event_ids import EventId, numbers
+from reconciler.cli.event_ids import numbers
 from reconciler.cli.filter_hints import filter_hints
 from reconciler.config.models import Config
 from reconciler.config.units import rate as read_rate
 from reconciler.events import times
-from reconciler.forwarding.filters import routes
-from reconciler.ledger.queue import destinations, replay
+from reconciler.forwarding.replaying import ways
+from reconciler.ledger.queue import replay
 from reconciler.ledger.queue.replay import EVENTS_A_STEP, ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import opened, there_is
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.ids import EventId
 
 STEPS_A_SECOND = 5
 LINE_EVERY_S = 5.0
@@ -56,11 +57,9 @@ def replay_events(
     with opened(config.ledger.location) as db:
         wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
         _check_ids(db, wanted)
-        ids = {one.name: one.id for one in destinations.destination_states(db) if one.active}
-        chosen = [one for one in config.destinations if one.name in ids and destination in (None, one.name)]
-        ways = dict(zip([one.name for one in chosen], routes(chosen, ids), strict=True))
+        to = ways(db, config, destination)
         counts, letters = dict[str, int](), set[int]()
-        for name, route in ways.items():
+        for name, route in to.items():
             counts[name] = 0
             for one in replay.find(db, wanted, route):
                 counts[name] += 1
@@ -84,7 +83,7 @@ def replay_events(
             fail("nothing was changed")
         replaying = _Replaying(db, total, per_second)
         try:
-            for route in ways.values():
+            for route in to.values():
                 replaying.run(wanted, route)
         except KeyboardInterrupt:
             err.print(f"Interrupted: {replaying.done:,} of {total:,} are queued for delivery.")

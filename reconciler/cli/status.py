@@ -15,18 +15,14 @@ from reconciler.events.troubles import SWITCHED_OFF
 from reconciler.ledger.storage.connection import opened, unfit
 from reconciler.ledger.views.copies import Copy
 from reconciler.ledger.views.status import ProjectStatus, Status
-from reconciler.ledger.views.status import status as read_status
-from reconciler.polling.knowledge import asked
-from reconciler.polling.schedule import expected
-from reconciler.sources.table import keeps
+from reconciler.polling.reports import status_report
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Show what is unknown, the coverage and gaps of each project, and the pending events of each destination."""
     loaded = read_config(config)
-    now = times.now()
     with opened(loaded.ledger.location, readonly=True) as db:
-        found = read_status(db, asked=asked(loaded, now), keeps=keeps(), expected=expected(loaded, now), now=now)
+        found = status_report(db, loaded, now=times.now())
     found = msgspec.structs.replace(found, unfit=unfit(loaded.ledger.location))
     if as_json:
         print_json(msgspec.to_builtins(found))

@@ -213,7 +213,7 @@ class Metrics(Section):
 
 
 class Admin(Section):
-    """The dashboard."""
+    """The dashboard and the HTTP API."""
 
     host: Host = Field(
         "127.0.0.1", description="Address to listen on. Any other than a loopback address requires a `token`."
@@ -222,19 +222,31 @@ class Admin(Section):
         None,
         ge=0,
         le=65535,
-        description="Port of the dashboard. Without it, there is no dashboard. 0 picks a free port.",
+        description="Port of the dashboard and the API. Without it, there are none. 0 picks a free port.",
     )
-    token: Secret | None = Field(None, description="Token that visitors must enter to see the dashboard.")
+    token: Secret | None = Field(
+        None, description="Token that visitors enter to see the dashboard, and clients of the API send."
+    )
     token_file: Path | None = Field(None, description="File that contains the token.")
+    read_token: Secret | None = Field(
+        None,
+        description="Another token, for scripts that may only read. Nobody can log in with it.",
+    )
+    read_token_file: Path | None = Field(None, description="File that contains the token that may only read.")
 
     @model_validator(mode="after")
     def _not_for_everybody(self) -> Admin:
-        if self.token is not None and guessable(self.token):
-            what = (
-                f"should have {SHORTEST_TOKEN} characters or more, and not always the same, so that nobody can guess "
-                "it: `openssl rand -hex 20` makes one"
-            )
-            raise Misplaced((("token",), what, None))
+        for name, token in (("token", self.token), ("read_token", self.read_token)):
+            if token is not None and guessable(token):
+                what = (
+                    f"should have {SHORTEST_TOKEN} characters or more, and not always the same, so that nobody can "
+                    "guess it: `openssl rand -hex 20` makes one"
+                )
+                raise Misplaced(((name,), what, None))
+        if self.read_token is not None and self.token is None:
+            raise Misplaced((("read_token",), "needs a `token` too: without one, everything is allowed", None))
+        if self.read_token is not None and self.read_token == self.token:
+            raise Misplaced((("read_token",), "should differ from `token`, which may do more", ("token",)))
         if self.port is not None and self.token is None and self.host not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("needs a `token`: who reaches this address could see every event otherwise")
         return self
@@ -293,7 +305,7 @@ class Config(Section):
     ledger: LedgerConfig = Field(default_factory=LedgerConfig, description="The SQLite file that holds all data.")
     reconcile: Reconcile = Field(default_factory=Reconcile, description="Polling GitLab's API.")
     metrics: Metrics = Field(default_factory=Metrics, description="The metrics endpoint for Prometheus.")
-    admin: Admin = Field(default_factory=Admin, description="The dashboard.")
+    admin: Admin = Field(default_factory=Admin, description="The dashboard and the HTTP API.")
     retention: Retention = Field(default_factory=Retention, description="How long data is kept.")
     destinations: list[DestinationEntry] = Field(
         default_factory=list, description="The services that events are delivered to."

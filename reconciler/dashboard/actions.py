@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from reconciler.config.models import Config
 from reconciler.events import times
-from reconciler.forwarding.filters import routes
+from reconciler.forwarding.replaying import replay_now, ways
 from reconciler.ledger import beside
-from reconciler.ledger.queue import destinations, replay
-from reconciler.ledger.queue.replay import EVENTS_A_STEP, ReplayRequest
+from reconciler.ledger.queue import destinations
+from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.storage.connection import LOOK_S, opened
 from reconciler.ledger.views.browse import Filter
 
@@ -43,14 +41,6 @@ def change_destination(config: Config, name: str, act: str) -> str:
 
 
 def _replay(config: Config, wanted: ReplayRequest, destination: str | None) -> int:
-    done = 0
     with opened(config.ledger.location) as db:
         db.give_up_after(LOOK_S)
-        ids = {one.name: one.id for one in destinations.destination_states(db) if one.active}
-        chosen = [one for one in config.destinations if destination in (None, one.name)]
-        for route in routes(chosen, ids):
-            found = replay.find(db, wanted, route)
-            while some := list(islice(found, EVENTS_A_STEP)):
-                replay.queue_replays(db, route.destination_id, some, now=times.now())
-                done += len(some)
-    return done
+        return replay_now(db, wanted, ways(db, config, destination).values())

@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from reconciler.api.mount import Api
 from reconciler.config.models import Config
 from reconciler.dashboard import actions, views
 from reconciler.dashboard.guard import COOKIE, TOO_MANY, AdminGuard, form_of
@@ -57,6 +58,7 @@ def dashboard_app(
         Route("/runs", pages.runs),
         Route("/stream", pages.stream),
         Route("/login", pages.login, methods=["GET", "POST"]),
+        Mount("/api/v1", Api(current, known, trouble)),
         Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
     ]
     unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}

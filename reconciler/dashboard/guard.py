@@ -1,4 +1,4 @@
-"""Decides who may use the dashboard: by host, session, and the origin of a form."""
+"""Decides who may use the dashboard and the API: by host, session, token, and the origin of a form."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
+from typing import Literal
 from urllib.parse import parse_qsl
 
 import structlog
@@ -16,6 +17,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reconciler.api.problems import problem
 from reconciler.config.models import Admin
 
 COOKIE = "gitlab_reconciler"
@@ -26,6 +28,9 @@ MOST_GUESSERS = 4096
 """How many addresses' guesses are remembered. An attacker with more addresses than this is not limited."""
 TOO_MANY = "too many wrong tokens: try again later\n"
 OPEN_PATHS = ("/login", "/static/")
+API = "/api/"
+API_PAGE = "/api/v1/docs"
+READS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     # Only resources of this server: payloads come from unknown people and must never become markup or script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -38,9 +43,22 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+_ELSEWHERE = (
+    "send `Authorization`, or `Content-Type: application/json`: a write without them could come from a page elsewhere"
+)
+Allowed = Literal["read", "write"]
+
 log = structlog.get_logger(__name__)
 
-_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+_POLICY = "Content-Security-Policy"
+_RAW_HEADERS = _raw(HEADERS)
+# The style sheet of the page to try the API has its icons in itself.
+_WITH_ICONS = _raw(HEADERS | {_POLICY: HEADERS[_POLICY].replace("img-src 'self'", "img-src 'self' data:")})
 
 
 class Guesses:
@@ -75,13 +93,15 @@ class AdminGuard:
     """Guards the whole app.
 
     With a configured token, a login sets a cookie that is valid until the service stops; scripts may send the token
-    as `Authorization: Bearer`. Without one, only requests with this machine as their host are allowed, which stops
-    DNS rebinding. A form is accepted only with the secret that this process put into it.
+    as `Authorization: Bearer`, or another one that may only read. Without one, only requests with this machine as
+    their host are allowed, which stops DNS rebinding. A form is accepted only with the secret that this process put
+    into it.
     """
 
     def __init__(self, app: ASGIApp, config: Admin) -> None:
         self._app = app
         self._token = None if config.token is None else config.token.get_secret_value()
+        self._read_token = None if config.read_token is None else config.read_token.get_secret_value()
         self._hosts = {"localhost", "127.0.0.1", "[::1]", config.host}
         self._guesses = Guesses()
         self.form_secret = secrets.token_urlsafe(24)
@@ -93,11 +113,12 @@ class AdminGuard:
             return
         request = Request(scope, receive)
         scope.setdefault("state", {})["guard"] = self
+        headers = _WITH_ICONS if request.url.path == API_PAGE else _RAW_HEADERS
         answer = await self._refusal(request)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_RAW_HEADERS]
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
         await (answer or self._app)(scope, receive, send_guarded)
@@ -109,45 +130,85 @@ class AdminGuard:
         return math.ceil(self._guesses.wait_s(_network(request)))
 
     def is_token(self, shown: str, request: HTTPConnection) -> bool:
-        """Whether this is the token. Wrong ones are counted and logged."""
+        """Whether this is the token that may do everything. Wrong ones are counted and logged."""
+        return self._scope_of(shown, request) == "write"
+
+    def _scope_of(self, shown: str, request: HTTPConnection) -> Allowed | None:
+        """What a token allows."""
         if self._token is None or self.ignored_for_s(request):
-            return False
-        if hmac.compare_digest(shown.encode("utf-8", "replace"), self._token.encode()):
-            return True
+            return None
+        given = shown.encode("utf-8", "replace")
+        if hmac.compare_digest(given, self._token.encode()):
+            return "write"
+        if self._read_token is not None and hmac.compare_digest(given, self._read_token.encode()):
+            return "read"
         self._guesses.wrong(_network(request))
         client = request.client and request.client.host
         log.warning("wrong dashboard token", client=client)
         if wait := self.ignored_for_s(request):
             log.error("too many wrong dashboard tokens: tokens are ignored for a while", client=client, seconds=wait)
-        return False
+        return None
 
     async def _refusal(self, request: Request) -> Response | None:
-        declared = request.headers.get("content-length", "0" if request.method in ("GET", "HEAD") else "")
+        of_api = request.url.path.startswith(API)
+        without = "0" if request.method in READS or (of_api and "transfer-encoding" not in request.headers) else ""
+        declared = request.headers.get("content-length", without)
         if not declared.isdigit() or int(declared) > LARGEST_FORM:
-            return PlainTextResponse("the form is too large, or has no Content-Length\n", 413)
+            what = "body" if of_api else "form"
+            return _refused(request, 413, f"the {what} is too large, or has no Content-Length")
         if self._token is None:
             host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
             if host not in self._hosts:
-                return PlainTextResponse("this dashboard has no token: it can be used only from this machine\n", 403)
-        elif not request.url.path.startswith(OPEN_PATHS) and not self._knows(request):
-            if wait := self.ignored_for_s(request):
-                return PlainTextResponse(TOO_MANY, 429, {"Retry-After": str(wait)})
-            if request.url.path == "/stream" or request.method != "GET":
-                return PlainTextResponse("log in at /login\n", 401)
-            return RedirectResponse("/login", 303)
+                return _refused(request, 403, "this dashboard has no token: it can be used only from this machine")
+        elif not request.url.path.startswith(OPEN_PATHS):
+            scope = self._scope(request)
+            if scope is None:
+                return self._not_known(request)
+            if scope == "read" and request.method not in READS:
+                return _refused(request, 403, "this token may only read")
+        if of_api and request.method not in READS and not _is_sent_on_purpose(request):
+            return _refused(request, 403, _ELSEWHERE)
         return None
 
-    def _knows(self, request: HTTPConnection) -> bool:
+    def _not_known(self, request: Request) -> Response:
+        if wait := self.ignored_for_s(request):
+            return _refused(request, 429, TOO_MANY.strip(), {"Retry-After": str(wait)})
+        if request.url.path.startswith(API) and "text/html" not in request.headers.get("accept", ""):
+            how = "send the token as `Authorization: Bearer …`"
+            return _refused(request, 401, how, {"WWW-Authenticate": "Bearer"})
+        if request.url.path == "/stream" or request.method != "GET":
+            return PlainTextResponse("log in at /login\n", 401)
+        return RedirectResponse("/login", 303)
+
+    def _scope(self, request: HTTPConnection) -> Allowed | None:
+        """What the sender of a request may do; None if it is not known."""
         if hmac.compare_digest(request.cookies.get(COOKIE, "").encode("utf-8", "replace"), self.session.encode()):
-            return True
+            return "write"
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and self.is_token(shown, request)
+        return self._scope_of(shown, request) if scheme.lower() == "bearer" else None
 
     async def is_own_form(self, request: Request) -> bool:
         """Whether a form was sent from a page of this dashboard."""
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return False
         return hmac.compare_digest((await form_of(request)).get("secret", "").encode(), self.form_secret.encode())
+
+
+def _refused(request: Request, status: int, why: str, headers: dict[str, str] | None = None) -> Response:
+    if request.url.path.startswith(API):
+        return problem(status, why, headers=headers)
+    return PlainTextResponse(f"{why}\n", status, headers)
+
+
+def _is_sent_on_purpose(request: HTTPConnection) -> bool:
+    """Whether a write of the API can't be what a page elsewhere made a browser send: a browser says which page it
+    comes from, and sends neither of these headers to another site without asking it first.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return "authorization" in request.headers or media_type == "application/json"
 
 
 def _network(request: HTTPConnection) -> str:

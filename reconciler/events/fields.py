@@ -53,6 +53,17 @@ def as_json(value: Any) -> str:
         return json.dumps(value, allow_nan=False)
 
 
+def with_payload(text: str, payload: str) -> str:
+    """A JSON object, not an empty one, with one more field `payload`: stored JSON as it is, or a string if it is not
+    valid JSON.
+    """
+    try:
+        parsed(payload)
+    except (ValueError, RecursionError):
+        payload = json.dumps(payload)
+    return f'{text[:-1]},"payload":{payload}}}'
+
+
 def _integer(digits: str) -> int | str:
     try:
         return int(digits)

@@ -4,20 +4,69 @@ from __future__ import annotations
 
 import secrets
 from contextlib import closing
+from typing import Any
 
+import msgspec
 import orjson
 
+from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
+from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
 from reconciler.forwarding.formats import Formatter
-from reconciler.forwarding.message import Message
+from reconciler.forwarding.jail import TransformFailed
+from reconciler.forwarding.kind import Kind, attempt, attempt_batch
+from reconciler.forwarding.message import Answer, Message
+from reconciler.forwarding.rendering import Rendered, rendered
 from reconciler.ledger.queue.deliveries import Outgoing
 
 TEST = "reconciler_test"
 """Its kind and its `object_kind`; GitLab uses no such kind."""
 TEXT = "A test event from gitlab-reconciler: nothing happened in GitLab."
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A test event that was sent: its id, what was sent, and the answer."""
+
+    id: str
+    request: Rendered
+    answer: Answer
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {
+            "id": self.id,
+            "to": self.request.to,
+            "accepted": self.answer.accepted,
+            "status": self.answer.status,
+            "error": self.answer.error,
+            "response": self.answer.response,
+            "request": self.request.plain(),
+        }
+
+
+async def try_out(config: Config, destination: Destination) -> Trial:
+    """Send one test event once, regardless of filter, rate limit and state.
+
+    Raises TransformFailed if the transform can't be applied to it.
+    """
+    kind: Kind = find_kind(destination.kind)(destination)
+    try:
+        message = trial_message(destination, gitlab_url=config.gitlab.url, now=times.now())
+        timeout_s = destination.timeout / 1000
+        if destination.batching is None:
+            answer = await attempt(kind, message, timeout_s=timeout_s)
+        else:
+            [answer] = await attempt_batch(kind, [message], timeout_s=timeout_s)
+        return Trial(message.id, rendered(kind, message), answer)
+    except TransformFailed as error:
+        raise TransformFailed(
+            f"the transform can't be applied to a test event, which is not one of GitLab's: {error}"
+        ) from error
+    finally:
+        await kind.close()
 
 
 def trial_message(destination: Destination, *, gitlab_url: str, now: Millis) -> Message:

@@ -17,7 +17,7 @@ def fixed_keys(old: Config, new: Config, port: int) -> list[str]:
         "metrics.port",
         "gitlab.url",
     )
-    keys += ("admin.host", "admin.port", "admin.token")
+    keys += ("admin.host", "admin.port", "admin.token", "admin.read_token")
     changed = [key for key in keys if _value(old, key) != _value(new, key)]
     return [key for key in changed if key != "receiver.port" or new.receiver.port != port]
 

@@ -6,9 +6,12 @@ other events already had. Its later events therefore get ids with another prefix
 
 from __future__ import annotations
 
+import re
 import secrets
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from reconciler.ledger.errors import LedgerDamaged
 from reconciler.ledger.storage import meta
@@ -20,6 +23,30 @@ _NAME, _NAME_FROM = "ledger_id", "ledger_id_from:"
 _LAST = Sql(
     "SELECT seq FROM sqlite_sequence WHERE name = 'events'", postgresql="SELECT last_value FROM event_numbers"
 )
+
+
+_GIVEN = re.compile(r"(?:evt_[0-9a-z]+_)?([0-9]{1,19})", re.ASCII)
+LARGEST = (1 << 63) - 1
+"""The largest integer of SQLite."""
+
+
+class EventId(msgspec.Struct, frozen=True):
+    """An event ID as given. `number` is the event's only if the ID was made by this ledger."""
+
+    named: str
+    number: int
+
+
+def read_event_id(text: str) -> EventId | None:
+    """An event's number, or its id as destinations receive it; None if the text is neither."""
+    found = _GIVEN.fullmatch(text)
+    return EventId(text, int(found[1])) if found is not None and 0 < int(found[1]) <= LARGEST else None
+
+
+def of_other_ledgers(db: Database, ids: Sequence[EventId]) -> list[str]:
+    """Those of the ids that another ledger has made."""
+    id_of = event_ids(db)
+    return [one.named for one in ids if not one.named.isdigit() and id_of(one.number) != one.named]
 
 
 def event_ids(db: Database) -> Callable[[int], str]:

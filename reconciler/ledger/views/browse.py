@@ -31,11 +31,14 @@ _NO_INDEX = Sql("+", postgresql="")
 
 class Filter(msgspec.Struct, frozen=True):
     """Which events to list. `kind` may also be an `event_name`. Times are when the event happened. `source` is a
-    source's name, or the part before a colon.
+    source's name, or the part before a colon. `delivery` is the state of a delivery to any destination.
     """
 
     project: int | str | None = None
     kind: str | None = None
+    action: str | None = None
+    author: str | None = None
+    delivery: str | None = None
     since: Millis | None = None
     until: Millis | None = None
     source: str | None = None
@@ -63,6 +66,13 @@ class Filter(msgspec.Struct, frozen=True):
             if self.kind in KIND_OF:
                 clauses += " AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.action = ?)"
                 values.append(self.kind)
+        for column, value in (("action", self.action), ("author", self.author)):
+            if value is not None:
+                clauses += f" AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.{column} = ?)"
+                values.append(value)
+        if self.delivery is not None:
+            clauses += " AND EXISTS (SELECT 1 FROM deliveries f WHERE f.event_id = e.id AND f.state = ?)"
+            values.append(self.delivery)
         if self.since is not None:
             clauses += f" AND {time}e.happened_at >= ?"
             values.append(times.iso(self.since))
@@ -90,6 +100,35 @@ def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -
     sql = filled_in(f"{{}}{{}} AND {{}}e.id < ? ORDER BY {order} LIMIT ?", LIST, where, hint)
     rows = db.query(sql, [*values, before, limit])
     return sorted(rows, key=lambda row: row["id"])
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a page of events ends. `happened_at` is None in a list in the order of recording."""
+
+    event_id: int
+    happened_at: str | None = None
+
+
+def page(db: Database, wanted: Filter, *, limit: int, before: Place | None = None) -> list[dict[str, Any]]:
+    """The next events that match a filter, newest first: by when they happened if the filter has times, otherwise by
+    when they were recorded. The next page begins `before` the place of the last one (see `place_of`).
+    """
+    where, values = wanted.where(by_time=wanted.has_times)
+    if not wanted.has_times:
+        sql = filled_in("{}{} AND e.id < ? ORDER BY e.id DESC LIMIT ?", LIST, where)
+        return list(db.query(sql, [*values, 1 << 62 if before is None else before.event_id, limit]))
+    place = ""
+    if before is not None:
+        place = " AND e.happened_at <= ? AND (e.happened_at < ? OR {0}e.id < ?)"
+        values += [before.happened_at, before.happened_at, before.event_id]
+    order = "ORDER BY e.happened_at DESC, e.id DESC LIMIT ?"
+    sql = filled_in("{}{}{} {}", LIST, where, filled_in(place, _NO_INDEX), order)
+    return list(db.query(sql, [*values, limit]))
+
+
+def place_of(wanted: Filter, row: dict[str, Any]) -> Place:
+    """The place of an event in the list that `page` reads."""
+    return Place(row["id"], row["happened_at"] if wanted.has_times else None)
 
 
 def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:

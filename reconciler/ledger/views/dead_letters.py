@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import Sql, filled_in
@@ -48,6 +50,30 @@ def dead_letters(db: Database, wanted: Filter, *, destination: str | None, limit
     ]
     found.sort(key=lambda letter: letter["id"])
     return found[-limit:]
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """Where a page of dead letters ends."""
+
+    event_id: int
+    destination: str
+
+
+def page(
+    db: Database, wanted: Filter, *, destination: str | None, limit: int, before: Letter | None = None
+) -> list[dict[str, Any]]:
+    """The next dead letters that match a filter: the newest event first, those of one event by destination. The next
+    page begins `before` the last one.
+    """
+    where, values = wanted.where()
+    sql = filled_in("{} AND x.id = ?{} AND d.event_id < ? ORDER BY d.event_id DESC LIMIT ?", _LETTER, where)
+    found: list[dict[str, Any]] = []
+    for one in destination_states(db):
+        if destination in (None, one.name):
+            end = 1 << 62 if before is None else before.event_id + (one.name > before.destination)
+            found += db.query(sql, [one.id, *values, end, limit])
+    found.sort(key=lambda letter: (-letter["id"], letter["destination"]))
+    return found[:limit]
 
 
 def dead_letters_of(db: Database, event_id: int) -> list[dict[str, Any]]:

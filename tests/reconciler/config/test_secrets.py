@@ -104,3 +104,16 @@ def test_an_admin_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
         hook(tmp_path, "token: t\nadmin: {port: 1, token: hunter2}")
     assert "hunter2" not in str(refused.value)
     assert hook(tmp_path, "token: t\nadmin: {port: 1, token: 0123456789abcdef}").admin.token is not None
+
+
+@pytest.mark.parametrize(
+    ("tokens", "why"),
+    [
+        ("read_token: 0123456789abcdef", "needs a `token` too"),
+        ("token: 0123456789abcdef, read_token: 0123456789abcdef", "should differ from `token`"),
+        ("token: 0123456789abcdef, read_token: hunter2", "should have 16 characters or more"),
+    ],
+)
+def test_a_token_that_may_only_read_is_another_one(tmp_path: Path, tokens: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=rf"admin\.read_token: {why}"):
+        hook(tmp_path, f"token: t\nadmin: {{port: 1, {tokens}}}")

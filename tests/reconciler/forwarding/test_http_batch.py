@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from standardwebhooks import Webhook
 
-from reconciler.cli.rendering import rendered
 from reconciler.events import times
 from reconciler.forwarding.http_batch import BatchFormat, batched
 from reconciler.forwarding.kind import attempt
 from reconciler.forwarding.kinds.http import Http, HttpDestination
 from reconciler.forwarding.message import DeliveryRejected, Message
+from reconciler.forwarding.rendering import rendered
 from tests.support.raw_http import RawServer, says
 
 SECRET = "whsec_c2VjcmV0LW9mLWEtZGVzdGluYXRpb24="

@@ -264,6 +264,13 @@ FACES: dict[str, Callable[[Path], None]] = {
     "dead": dashboard("/dead-letters"),
     "unrecorded": dashboard("/unrecorded"),
     "runs": dashboard("/runs"),
+    "api status": dashboard("/api/v1/status"),
+    "api events": dashboard("/api/v1/events?from=1d&author=ada"),
+    "api event": dashboard("/api/v1/events/1"),
+    "api dead letters": dashboard("/api/v1/dead-letters"),
+    "api gaps": dashboard("/api/v1/gaps"),
+    "api runs": dashboard("/api/v1/runs"),
+    "api intake": dashboard("/api/v1/intake"),
     "metrics": metrics,
     "service": service,
 }

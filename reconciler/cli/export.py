@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -28,7 +27,7 @@ from reconciler.cli.common import (
     project_name,
     read_config,
 )
-from reconciler.cli.export_formats import FORMATS
+from reconciler.cli.export_formats import FORMATS, Format
 from reconciler.cli.export_output import output
 from reconciler.cli.filter_hints import filter_hints
 from reconciler.cli.moments import FromOption, ToOption, time_range
@@ -38,16 +37,14 @@ from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views import export as reading
 from reconciler.ledger.views.browse import Filter
-from reconciler.ledger.views.export import Span
 from reconciler.ledger.views.unknowns import unknowns
 from reconciler.polling.knowledge import asked
 
-Format = StrEnum("Format", list(FORMATS))
 Report = Callable[[float, int], None]
 
 
 def export(
-    format_: Annotated[Format, typer.Option("--format", help="One of ndjson, csv, parquet.")] = Format("ndjson"),
+    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = "ndjson",
     since: FromOption = None,
     until: ToOption = None,
     project: ProjectOption = None,
@@ -76,29 +73,30 @@ def export(
         if not as_json:
             print_unknown(unknown, to=err)
         with output(target) as file:
-            count = _write(db, wanted, file, str(format_))
+            count = _write(db, wanted, file, format_)
         hints = [] if count else filter_hints(db, wanted)
     if as_json:
-        print_json(_summary(wanted, target, str(format_), count, msgspec.to_builtins(unknown)))
+        print_json(_summary(wanted, target, format_, count, msgspec.to_builtins(unknown)))
     else:
         where = "" if target is None else f" to {target}"
-        (err if target is None else out).print(f"Exported {count:,} events{where}.")
+        (err if target is None else out).print(f"Exported {_events(count)}{where}.")
     for note in hints:
         err.print(note)
 
 
-def _write(db: Database, wanted: Filter, file: BinaryIO, format_: str) -> int:
+def _write(db: Database, wanted: Filter, file: BinaryIO, format_: Format) -> int:
     """Write all events; how many there are."""
     writer = FORMATS[format_](file)
     count = 0
     try:
-        span = reading.span(db, wanted)
-        with _progress(None if file.isatty() else span) as report:
-            for part in [] if span is None else reading.parts(db, wanted, span):
+        with _progress(shown=not file.isatty()) as report:
+            for part in reading.parts(db, wanted):
                 writer.write(part.events)
                 count += len(part.events)
-                report(span.passed(part.last) if span else 1, count)
-        writer.finish()
+                report(part.passed, count)
+            writer.finish()
+            if count:
+                report(1.0, count)
     except BaseException:
         writer.abandon()
         raise
@@ -106,23 +104,27 @@ def _write(db: Database, wanted: Filter, file: BinaryIO, format_: str) -> int:
 
 
 @contextmanager
-def _progress(span: Span | None) -> Iterator[Report]:
+def _progress(*, shown: bool) -> Iterator[Report]:
     """A bar on a terminal, elsewhere a line for each tenth; nothing where events are printed on the terminal."""
     columns = TextColumn("exporting"), BarColumn(), TextColumn("{task.percentage:>3.0f}%  {task.fields[events]:,} events")
-    with Progress(*columns, TimeRemainingColumn(), console=err, disable=span is None or not err.is_terminal) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not (shown and err.is_terminal)) as bar:
         task, tenths = bar.add_task("exporting", total=1.0, events=0), 0
 
         def report(passed: float, events: int) -> None:
             nonlocal tenths
             bar.update(task, completed=passed, events=events)
-            if span is not None and not err.is_terminal and int(10 * passed) > tenths:
+            if shown and not err.is_terminal and int(10 * passed) > tenths:
                 tenths = int(10 * passed)
-                print(f"exported {10 * tenths}%: {events:,} events", file=sys.stderr, flush=True)
+                print(f"exported {10 * tenths}%: {_events(events)}", file=sys.stderr, flush=True)
 
         yield report
 
 
-def _summary(wanted: Filter, target: Path | None, format_: str, count: int, unknown: Any) -> dict[str, Any]:
+def _events(count: int) -> str:
+    return f"{count:,} event{'' if count == 1 else 's'}"
+
+
+def _summary(wanted: Filter, target: Path | None, format_: Format, count: int, unknown: Any) -> dict[str, Any]:
     return {
         "unknown": unknown,
         "from": None if wanted.since is None else times.iso(wanted.since),

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -140,4 +140,5 @@ def _moment(text: str) -> datetime | None:
     return None if millis is None else datetime.fromtimestamp(millis / 1000, UTC)
 
 
-FORMATS: dict[str, Callable[[BinaryIO], Writer]] = {"ndjson": Ndjson, "csv": Csv, "parquet": Parquet}
+Format = Literal["ndjson", "csv", "parquet"]
+FORMATS: dict[Format, Callable[[BinaryIO], Writer]] = {"ndjson": Ndjson, "csv": Csv, "parquet": Parquet}

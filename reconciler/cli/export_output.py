@@ -68,6 +68,8 @@ def _mode(path: Path) -> int | None:
         found = path.stat().st_mode
     except FileNotFoundError:
         return None
+    if stat.S_ISDIR(found):
+        fail(f"{path}: is a folder: give the name of a file in it", USAGE)
     if not stat.S_ISREG(found):
         fail(f"{path}: is not a file that can be replaced; for a pipe or a device write `--output - > {path}`", USAGE)
     return stat.S_IMODE(found)

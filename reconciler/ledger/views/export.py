@@ -71,45 +71,20 @@ class Exported(msgspec.Struct, frozen=True):
     payload: str
 
 
-class Span(msgspec.Struct, frozen=True):
-    """The numbers of the first and the last event that an export may have, as they were when it began."""
-
-    first: int
-    last: int
-
-    def passed(self, number: int) -> float:
-        """How much of it is read when the event of this number is, from 0 to 1."""
-        return (number - self.first + 1) / (self.last - self.first + 1)
-
-
 class Part(msgspec.Struct, frozen=True):
-    """Some events, and the number of the last one."""
+    """Some events, and how much of everything was read with them, up to 1."""
 
     events: Sequence[Exported]
-    last: int
+    passed: float
 
 
-def span(db: Database, wanted: Filter) -> Span | None:
-    """Where the events of a filter's times are; None if there are none.
-
-    They were recorded mostly in the order in which they happened, so that a range of times is read without what is
-    far from it.
-    """
-    if wanted.has_times:
-        where, values = Filter(since=wanted.since, until=wanted.until).where(by_time=True)
-        row = db.execute(filled_in("SELECT min(e.id), max(e.id) FROM events e WHERE 1 = 1{}", where), values)
-    else:  # two look-ups; together they would read all
-        row = db.execute("SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events)")
-    first, last = row.fetchone()
-    return None if last is None else Span(first, last)
-
-
-def parts(db: Database, wanted: Filter, within: Span) -> Iterator[Part]:
-    """The events of a span that a filter matches, in the order of their ids.
+def parts(db: Database, wanted: Filter) -> Iterator[Part]:
+    """The events that are in the ledger now and match a filter, in the order of their ids.
 
     Each is as it is when it is read. Those that the ledger has merged into another are not among them, and neither are
     the service's own alerts and tests, unless the filter names their kind.
     """
+    first, through = _span(db, wanted)
     event_id = event_ids(db)
     where, values = wanted.where()
     if wanted.kind not in OWN_KINDS:
@@ -119,10 +94,25 @@ def parts(db: Database, wanted: Filter, within: Span) -> Iterator[Part]:
         "{} WHERE e.merged_into IS NULL{} AND e.id > ? AND e.id <= ? ORDER BY e.id LIMIT ?", _FOUND, where
     )
     sql = Sql(found, postgresql=_BOUNDED.format(found.postgresql))
-    last = within.first - 1
-    while rows := _bounded(db, sql, (*values, last, within.last, ROWS)):
+    last = first - 1
+    while rows := _bounded(db, sql, (*values, last, through, ROWS)):
         last = rows[-1][0]
-        yield Part([_exported(event_id(number), *row) for number, *row in rows], last)
+        passed = (last - first + 1) / (through - first + 1)
+        yield Part([_exported(event_id(number), *row) for number, *row in rows], passed)
+
+
+def _span(db: Database, wanted: Filter) -> tuple[int, int]:
+    """The numbers of the first and the last event of a filter's times; of none, 0 and 0.
+
+    Events are recorded mostly in the order in which they happen, so that little else is read for a range of times.
+    """
+    if wanted.has_times:
+        where, values = Filter(since=wanted.since, until=wanted.until).where(by_time=True)
+        row = db.execute(filled_in("SELECT min(e.id), max(e.id) FROM events e WHERE 1 = 1{}", where), values)
+    else:  # two look-ups; together they would read all
+        row = db.execute("SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events)")
+    first, last = row.fetchone()
+    return first or 0, last or 0
 
 
 def _bounded(db: Database, sql: Sql, values: Sequence[Any]) -> list[Any]:

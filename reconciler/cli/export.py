@@ -106,7 +106,11 @@ def _write(db: Database, wanted: Filter, file: BinaryIO, format_: Format) -> int
 @contextmanager
 def _progress(*, shown: bool) -> Iterator[Report]:
     """A bar on a terminal, elsewhere a line for each tenth; nothing where events are printed on the terminal."""
-    columns = TextColumn("exporting"), BarColumn(), TextColumn("{task.percentage:>3.0f}%  {task.fields[events]:,} events")
+    columns = (
+        TextColumn("exporting"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[events]:,} events"),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=err, disable=not (shown and err.is_terminal)) as bar:
         task, tenths = bar.add_task("exporting", total=1.0, events=0), 0
 

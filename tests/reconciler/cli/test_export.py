@@ -151,7 +151,9 @@ def test_parquet_is_read_by_duckdb_and_by_pandas(ledger: Database, config: Path,
 
     with duckdb.connect() as db:
         found = db.execute(f"SELECT * FROM '{file}' ORDER BY happened_at").fetchall()
-        [(n, project)] = db.execute(f"SELECT payload->>'b', project_id FROM '{file}' WHERE recovered = 'api'").fetchall()
+        [(n, project)] = db.execute(
+            f"SELECT payload->>'b', project_id FROM '{file}' WHERE recovered = 'api'"
+        ).fetchall()
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in found]
     assert agreeing(rows) == wanted
     assert (n, project, rows[2]["project_id"]) == ("1", 42, None)
@@ -270,7 +272,9 @@ def test_a_file_is_replaced_when_it_is_complete(how: str, tmp_path: Path) -> Non
 def test_what_it_is_asked_for_in_vain(arguments: list[str], words: str, tmp_path: Path) -> None:
     filled(tmp_path / "ledger.db", 1)
     done = run("export", "-c", str(config_of(tmp_path / "ledger.db", tmp_path)), *arguments)
-    assert (done.returncode, words in done.stderr, done.stdout) == (1 if "/proc" in words else 2, True, ""), done.stderr
+    assert (done.returncode, words in done.stderr, done.stdout) == (1 if "/proc" in words else 2, True, ""), (
+        done.stderr
+    )
 
 
 def test_on_a_terminal(tmp_path: Path) -> None:
@@ -289,6 +293,6 @@ def test_a_summary_says_what_is_not_known(tmp_path: Path) -> None:
     done = run("export", "-c", config, "--json", "-o", str(tmp_path / "e"), "--kind", "nots")
     said = json.loads(done.stdout)
     assert (said["events"], said["format"], said["output"]) == (0, "ndjson", str(tmp_path / "e"))
-    assert said["unknown"][0]["name"] == "projects"
+    assert "projects" in [one["name"] for one in said["unknown"]]
     assert "no kind 'nots' in the ledger" in done.stderr
     assert (tmp_path / "e").read_bytes() == b""

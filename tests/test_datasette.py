@@ -50,7 +50,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connect
                 " VALUES (1, 1, 'dead', '42', ?1, ?1)", (at,),
             )  # fmt: skip
             db.execute(
-                "INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms) VALUES (1, 1, 1, ?, 5)",
+                "INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms)"
+                " VALUES (1, 1, 1, ?, 5)",
                 (at,),
             )
             db.execute("INSERT INTO sources (project_id, source, watched_since) VALUES (42, 'jobs', ?)", (at,))

@@ -142,7 +142,7 @@ def print_json(value: Any, *, payload: str | None = None) -> None:
 
 
 def with_payload(value: Any, payload: str) -> str:
-    """An object as JSON, with `payload`, which is JSON text, as its last field; if it is not valid JSON, as a string."""
+    """An object as JSON whose last field is `payload`, which is JSON text; if it is not valid JSON, as a string."""
     return f'{json_text(value)[:-1]},"payload":{payload if _is_json(payload) else json.dumps(payload)}}}'
 
 

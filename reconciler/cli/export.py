@@ -57,7 +57,8 @@ def export(
     """Write events to a file or to stdout, in the order in which they were recorded. Safe while `serve` is running.
 
     It has the events that are in the ledger when it begins, each as destinations get it. A file is replaced when
-    its new content is complete; if the export fails or is interrupted, it stays as it was. With --json, print a summary.
+    its new content is complete; if the export fails or is interrupted, it stays as it was. With --json, print a
+    summary.
     """
     target = None if to == Path("-") else to
     if target is None and as_json:

@@ -32,10 +32,10 @@ class Writer(ABC):
     def write(self, events: Sequence[Exported]) -> None:
         """Write these events, or keep them until there are more."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - most formats have no end
         """Write what is missing at the end."""
 
-    def abandon(self) -> None:
+    def abandon(self) -> None:  # noqa: B027
         """Write nothing more."""
 
 

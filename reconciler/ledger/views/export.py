@@ -46,9 +46,9 @@ _BOUNDED = f"""
 class Exported(msgspec.Struct, frozen=True):
     """An event as an export has it. What has the same name in a delivery to a destination has the same value.
 
-    `source` is the source of the report that `payload` comes from, `seen_at` when that report arrived, `sources` those
-    of all its reports. `recovered` is None if a webhook delivered the payload, otherwise as `Recovery` has it, with the
-    paths of the fields that are `unknown` or `redacted`. Times are as the ledger writes them.
+    `source` is the source of the report that `payload` comes from, `seen_at` when that report arrived, `sources`
+    those of all its reports. `recovered` is None if a webhook delivered the payload, otherwise as `Recovery` has it,
+    with the paths of the fields that are `unknown` or `redacted`. Times are as the ledger writes them.
     """
 
     id: str
@@ -81,8 +81,8 @@ class Part(msgspec.Struct, frozen=True):
 def parts(db: Database, wanted: Filter) -> Iterator[Part]:
     """The events that are in the ledger now and match a filter, in the order of their ids.
 
-    Each is as it is when it is read. Those that the ledger has merged into another are not among them, and neither are
-    the service's own alerts and tests, unless the filter names their kind.
+    Each is as it is when it is read. Those that the ledger has merged into another are not among them, and neither
+    are the service's own alerts and tests, unless the filter names their kind.
     """
     first, through = _span(db, wanted)
     event_id = event_ids(db)

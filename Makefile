@@ -6,10 +6,10 @@ CONFIG ?= config.yaml
 # Tests and benchmarks start many processes: each would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test serve lint coverage bench format schema docs clean
+.PHONY: help demo test test-postgresql serve lint coverage bench format schema docs clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,8 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger
 	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger "$(LEDGER)")
 
-test: $(VENV)/.installed ## Run all tests: more at once than there are cores, since most wait
+test: $(VENV)/.installed ## Run the tests, with ledgers in SQLite: more at once than there are cores, since most wait
 	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
+
+test-postgresql: $(VENV)/.installed ## Run the end-to-end tests, and those of the ledger, with PostgreSQL
+	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --ledger postgresql
 
 serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)
 	$(BIN)/gitlab-reconciler serve --config $(CONFIG)
@@ -32,8 +35,9 @@ lint: $(VENV)/.installed ## Style, types, spelling and links
 	$(BIN)/codespell
 	$(BIN)/python -m tests.support.links
 
-coverage: $(VENV)/.installed ## Run all tests and report which branches they miss: takes about twice as long as `make test`
-	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov
+coverage: $(VENV)/.installed ## Run all tests and report which branches they miss: takes about twice as long as without
+	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov --cov-report=
+	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov --cov-append --ledger postgresql
 
 format: $(VENV)/.installed ## Fix the style
 	$(BIN)/ruff check --fix .

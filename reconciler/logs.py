@@ -183,7 +183,7 @@ def _never_raising(*processors: Processor) -> Processor:
             for processor in processors:
                 made = processor(logger, name, made)
             return str(made)
-        except Exception as error:
+        except Exception as error:  # logging must not raise: the line says less
             shown = without_credentials(what[:TEXT_LENGTH])
             return json.dumps({"event": shown, "level": name, "unshown": type(error).__name__})
 

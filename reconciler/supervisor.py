@@ -191,6 +191,6 @@ def words(error: BaseException) -> str:
     """An error as text, even if its own `__str__` fails."""
     try:
         said = str(error)
-    except Exception:
+    except Exception:  # `__str__` may raise anything
         said = ""
     return writable(f"{type(error).__name__}: {said}" if said else type(error).__name__)

@@ -118,8 +118,10 @@ def _ids() -> Any:
         @contextmanager
         def fixed(self, trace_id: int, span_id: int) -> Iterator[None]:
             self._given = (trace_id, span_id)
-            yield
-            self._given = None
+            try:
+                yield
+            finally:
+                self._given = None
 
         def generate_trace_id(self) -> int:
             return self._given[0] if self._given else super().generate_trace_id()

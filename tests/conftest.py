@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from reconciler.location import Location
+from reconciler.location import Location, PostgresUrl
 from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.ports import free_port
 from reconciler.simulator.server import Simulator
 from tests.support.effort import THOROUGH, tries
 from tests.support.ledgers import ENGINES, NewLedger, ledger_location, new_ledgers
 from tests.support.service import TOKEN, Service
+
+pytest_plugins = ["tests.support.engines"]
 
 # How long an example takes proves nothing.
 settings.register_profile("any machine", deadline=None, max_examples=tries(50))
@@ -111,26 +114,33 @@ MakeService = Callable[..., Service]
 
 
 @pytest.fixture
-def make_service(tmp_path: Path) -> Iterator[MakeService]:
+def make_service(tmp_path: Path, engine: str) -> Iterator[MakeService]:
     """Makes services that are killed at the end of the test. Keys given replace the config's sections."""
     made: list[Service] = []
     numbers = itertools.count()
+    ledgers = ExitStack()
 
     def make(**sections: Any) -> Service:
         folder = tmp_path / f"service-{next(numbers)}"
         folder.mkdir()
         config: dict[str, Any] = {
             "receiver": {"port": free_port(), "hooks": [{"name": "default", "token": TOKEN}]},
-            "ledger": {"path": "ledger.db"},
         }
+        if "ledger" not in sections:
+            location = ledgers.enter_context(ledger_location(engine, folder))
+            config["ledger"] = (
+                {"url": location.value} if isinstance(location, PostgresUrl) else {"path": location.name}
+            )
         service = Service(folder, config | sections)
         made.append(service)
         return service
 
-    yield make
-    for service in made:
-        if service.process is not None and service.process.poll() is None:
-            service.kill()
+    with ledgers:  # they are emptied for the next test
+        yield make
+        for service in made:
+            if service.process is not None and service.process.poll() is None:
+                service.kill()
+            service.looker.close()
 
 
 EVENTS_ONLY: dict[str, Any] = {"sources": ["project_events"]}

@@ -37,7 +37,7 @@ from reconciler.forwarding.kind import Kind
 from reconciler.ledger import beside
 from reconciler.ledger.coverage import downtime, runs, source_state
 from reconciler.ledger.errors import LedgerBehind, LedgerError
-from reconciler.ledger.storage.connection import connect, opened, server_problems, there_is
+from reconciler.ledger.storage.connection import connect, opened, server_problems, there_is, unfit
 from reconciler.ledger.views.unknowns import unknowns
 from reconciler.polling.knowledge import asked
 from reconciler.sources import answers
@@ -300,6 +300,8 @@ def _ledger(config: Config) -> Finding:
             return Finding(f"ledger: {path}", False, "; ".join(wrong))
         with opened(path) as db:
             beside.check_writable(db)
+        if (why := unfit(path)) is not None:
+            return Finding(f"ledger: {path}", False, f"a service could not use it: {why}")
     except LedgerBehind as error:
         return Finding("ledger", False, str(error), is_warning=True)
     except LedgerError as error:

@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from reconciler.cli.common import FAILED, USAGE, fail, out
+from reconciler.cli.ledger import ledger_name
 from reconciler.cli.tables import Listing
 from reconciler.demo import Demo, DemoError, Result
-from reconciler.location import PostgresUrl, problem
+from reconciler.location import PostgresUrl
 
 
 def demo(
@@ -23,7 +24,8 @@ def demo(
         typer.Option(
             metavar="URI",
             help="Keep the ledger in this PostgreSQL database, like postgresql://user@host/database, in a schema "
-            "that is removed at the end.  [default: a SQLite file]",
+            "that is removed at the end. For a URI with a password, name an environment variable (`env:NAME`) or a "
+            "file (`file:PATH`) that contains it.  [default: a SQLite file]",
         ),
     ] = None,
 ) -> None:
@@ -52,18 +54,22 @@ def demo(
 
 
 @contextmanager
-def _place(uri: str | None) -> Iterator[PostgresUrl | None]:
-    if uri is None:
+def _place(named: str | None) -> Iterator[PostgresUrl | None]:
+    if named is None:
         yield None
         return
-    if (wrong := problem(uri)) is not None:
-        fail(f"--ledger: {wrong}", USAGE)
+    try:
+        url = ledger_name(named)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(error.message, param_hint="'--ledger'") from error
+    if not isinstance(url, PostgresUrl):
+        fail("--ledger: should be a database of PostgreSQL: without the option, the ledger is a SQLite file", USAGE)
     try:
         from reconciler.ledger.storage.scratch import scratch_ledger
     except ImportError as error:
         fail(f"--ledger needs `pip install 'gitlab-reconciler[postgresql]'`: {error}")
-    with scratch_ledger(PostgresUrl(uri), prefix="demo") as url:
-        yield url
+    with scratch_ledger(url, prefix="demo") as place:
+        yield place
 
 
 def _print(result: Result) -> None:

@@ -12,7 +12,7 @@ from reconciler.cli.tables import Listing
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.events.troubles import SWITCHED_OFF
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import opened, unfit
 from reconciler.ledger.views.copies import Copy
 from reconciler.ledger.views.status import ProjectStatus, Status
 from reconciler.ledger.views.status import status as read_status
@@ -27,6 +27,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     now = times.now()
     with opened(loaded.ledger.location, readonly=True) as db:
         found = read_status(db, asked=asked(loaded, now), keeps=keeps(), expected=expected(loaded, now), now=now)
+    found = msgspec.structs.replace(found, unfit=unfit(loaded.ledger.location))
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
@@ -71,6 +72,8 @@ def _print(found: Status, *, is_configured: bool) -> None:
             out.print(f"\n{destination.name}: {destination.blocked_by.text}")
     if found.copies:
         out.print(f"\n{_copies(found.copies)}")
+    if found.unfit is not None:
+        out.print(f"\nA copy with this config can't take over: {found.unfit}", style="bold red")
     for alert in found.alerts:
         out.print(f"\nalert: {alert}")
 

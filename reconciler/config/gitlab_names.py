@@ -9,6 +9,8 @@ from pydantic import BeforeValidator
 
 from reconciler.config.basics import number_in_text
 
+LONGEST_PATH = 1000
+
 
 def _project(value: object) -> int | str:
     return _id_or_path(value, r"[^/\s]+(/[^/\s]+)+", "a project's numeric id or its path like `group/project`")
@@ -22,7 +24,7 @@ def _id_or_path(value: object, path: str, what: str) -> int | str:
     value = number_in_text(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
-    if isinstance(value, str) and re.fullmatch(path, value):
+    if isinstance(value, str) and len(value) <= LONGEST_PATH and re.fullmatch(path, value):
         return value
     raise ValueError(f"should be {what}")
 

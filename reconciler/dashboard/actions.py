@@ -10,7 +10,7 @@ from reconciler.forwarding.filters import routes
 from reconciler.ledger import beside
 from reconciler.ledger.queue import destinations, replay
 from reconciler.ledger.queue.replay import EVENTS_A_STEP, ReplayRequest
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import LOOK_S, opened
 from reconciler.ledger.views.browse import Filter
 
 
@@ -31,6 +31,7 @@ def replay_dead_letters(config: Config, destination: str | None, kind: str | Non
 def change_destination(config: Config, name: str, act: str) -> str:
     """Pause or resume a destination. Returns a text that says what was done."""
     with opened(config.ledger.location) as db:
+        db.give_up_after(LOOK_S)
         one = next((one for one in destinations.destination_states(db) if one.name == name), None)
         if one is None or act not in ("pause", "resume"):
             return "There is no such destination."
@@ -44,6 +45,7 @@ def change_destination(config: Config, name: str, act: str) -> str:
 def _replay(config: Config, wanted: ReplayRequest, destination: str | None) -> int:
     done = 0
     with opened(config.ledger.location) as db:
+        db.give_up_after(LOOK_S)
         ids = {one.name: one.id for one in destinations.destination_states(db) if one.active}
         chosen = [one for one in config.destinations if destination in (None, one.name)]
         for route in routes(chosen, ids):

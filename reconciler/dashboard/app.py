@@ -181,6 +181,8 @@ class _Pages:
         log.error("page not rendered", path=request.url.path, reason=why)
         made = {"here": request.url.path, "guard": request.state.guard, "message": "", "made": today(times.now())}
         said = {"title": "The ledger can’t be read", "text": why}
+        if request.method == "GET" and not request.url.path.endswith("/payload"):  # that is no page
+            said["retried"] = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return HTMLResponse(self._templates.get_template("message.html").render(made | said), 503)
 
     def _check_file(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import msgspec
+import structlog
 
 from reconciler.config.destinations import Destination
 from reconciler.events import times
@@ -20,6 +21,8 @@ from reconciler.forwarding.outcome import Outcome, classify, classify_message_er
 from reconciler.forwarding.rounds import sent_in_parts
 from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.queue.deliveries import Attempt, Ready
+
+log = structlog.get_logger(__name__)
 
 ALONE_AFTER = 3
 """A delivery that has failed this many times leaves its batch."""
@@ -64,6 +67,7 @@ class Sender:
         is_stopping: Callable[[], bool],
     ) -> None:
         self._name = destination.name
+        self._log = log.bind(destination=destination.name)
         self._retry = destination.retry
         self._timeout_s = destination.timeout / 1000
         self._is_batched = destination.batching is not None
@@ -100,6 +104,7 @@ class Sender:
                 tried = self._attempt(one, at, times.now())
                 outcomes.append(classify_message_error(self._retry, one.queued, tried, error, now=self._clock()))
                 if not isinstance(error, TransformFailed):
+                    self._log.exception("message not built", event_id=one.queued.event_id)
                     held.add(one.queued.lane)
         return outcomes, written
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from reconciler.config.models import Config
 from reconciler.events import times
@@ -14,7 +16,8 @@ from reconciler.ledger.coverage.gaps import gaps
 from reconciler.ledger.coverage.source_state import switched_off
 from reconciler.ledger.storage.connection import look_at
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.views.unknowns import Asked, Known, unknowns
+from reconciler.ledger.upkeep.failing_parts import Part
+from reconciler.ledger.views.unknowns import Asked, Known, own_failures, unknowns
 from reconciler.polling.schedule import expected, longest_poll_interval
 from reconciler.polling.watchlist import names
 from reconciler.sources.table import keeps
@@ -48,12 +51,19 @@ class SharedLook:
     """`look` for the parts of a service, which share its answer.
 
     It opens a connection of its own, and takes a moment if there are many projects: call it from a thread, never on
-    the event loop. `trouble` says why the file at the ledger's path must not be read, if so.
+    the event loop. `trouble` says why the file at the ledger's path must not be read, if so. `parts` are those of
+    this process: what fails before it has the ledger is not in there.
     """
 
-    def __init__(self, current: Callable[[], Config], trouble: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        current: Callable[[], Config],
+        trouble: Callable[[], str | None] = lambda: None,
+        parts: Callable[[], Iterable[Part]] = list,
+    ) -> None:
         self._current = current
         self._trouble = trouble
+        self._parts = parts
         self._lock = threading.Lock()
         self._last: tuple[float, Config, Known] | None = None
 
@@ -63,5 +73,8 @@ class SharedLook:
             config = self._current()
             if self._last is None or self._last[1] is not config or time.monotonic() - self._last[0] > FRESH_S:
                 with look_at(config.ledger.location, self._trouble) as db:
-                    self._last = (time.monotonic(), config, look(db, config, times.now()))
+                    found = look(db, config, times.now())
+                own = own_failures(found.unknowns, self._parts(), config.gitlab.url)
+                found = msgspec.structs.replace(found, unknowns=[*own, *found.unknowns])
+                self._last = (time.monotonic(), config, found)
             return self._last[2]

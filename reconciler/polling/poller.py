@@ -137,7 +137,7 @@ class Poller:
                     await self._source_failed(project, source, error)
                 except (Stopped, LedgerError):
                     raise
-                except Exception as raised:
+                except Exception as raised:  # whatever it is, the other sources are read
                     error = raised
                     await self._source_failed(project, source, error)
             if error is not None:
@@ -183,7 +183,7 @@ class Poller:
             counts = await self._poll_source(group, source, until)
         except (Stopped, LedgerError):
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is noted for the group; `_guarded` reports it
             await self._note_trouble(group, source, error)
             raise
         await self._note_poll(group.id, None)

@@ -24,7 +24,7 @@ async def in_thread(call: Callable[[], T]) -> T:
         result, error = None, None
         try:
             result = call()
-        except BaseException as raised:
+        except BaseException as raised:  # the future passes it on to whoever waits
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is waiting
             loop.call_soon_threadsafe(finish, result, error)

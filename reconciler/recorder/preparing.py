@@ -41,7 +41,7 @@ class Preparer:
                 continue
             try:
                 yield Prepared(one.position, one.webhook, self._reader.sighting(one.webhook))
-            except Exception as error:
+            except Exception as error:  # a bug: this webhook is kept aside, and the others are recorded
                 yield Prepared(one.position, one.webhook, None, self._bug(error))
 
     def _bug(self, error: Exception) -> str:

@@ -75,7 +75,8 @@ class Recorder:
     async def run(self) -> None:
         """Record what is appended, for ever. Raises IntakeUnavailable."""
         while True:
-            with contextlib.closing(self._open_intake()) as intake:
+            # In a thread: the server may be far away, or not answer.
+            with contextlib.closing(await asyncio.to_thread(self._open_intake)) as intake:
                 await self._record_all(intake)
 
     async def drain(self, timeout_s: float) -> None:

@@ -29,7 +29,7 @@ class FilterWatch:
         """Log new warnings. Never raises, because they are only hints."""
         try:
             found = set(doubts(config, self._db))
-        except Exception:
+        except Exception:  # they are only hints
             log.exception("filters not checked")
             return
         for destination, why in sorted(found - self._logged):

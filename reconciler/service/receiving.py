@@ -20,6 +20,7 @@ from reconciler.config.load import ConfigError
 from reconciler.config.models import Config
 from reconciler.ledger.errors import IntakeUnavailable, LedgerUnavailable
 from reconciler.ledger.intake import places
+from reconciler.ledger.reminder import Reminder
 from reconciler.metrics.collectors import PartsCollector
 from reconciler.service.admin import serve_metrics
 from reconciler.service.changes import fixed_keys
@@ -61,7 +62,7 @@ class _Receiving:
         self._supervisor = Supervisor()
         service = os.getpid() if role.is_alone else role.service_pid
         self._register = places.register(config.ledger.location, service=service)
-        self._register_error: str | None = None
+        self._register_reminder = Reminder()
         self._trouble: str | None = None
         """Why webhooks can't be appended."""
         self._hangs = False
@@ -183,9 +184,8 @@ class _Receiving:
             await asyncio.to_thread(note)
         except (OSError, LedgerUnavailable) as failed:
             error = words(failed)
-        if error is not None and error != self._register_error:
+        if self._register_reminder.is_due(error) and error is not None:
             log.warning("the receiver can't note that it is alive", reason=error)
-        self._register_error = error
 
     async def _reload_on_signal(self) -> None:
         while True:

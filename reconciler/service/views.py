@@ -32,7 +32,7 @@ class Views:
         supervisor: Supervisor,
         counts: ReceiverCounts | None,
     ) -> None:
-        self.known = SharedLook(current, trouble)
+        self.known = SharedLook(current, trouble, supervisor.parts)
         self.meters = Meters()
         self.client: Callable[[], Client | None] = lambda: None
         """GitLab's API, once it is used."""

@@ -37,7 +37,7 @@ class Watchers:
             try:
                 if self._traced is not None:
                     headers = stack.enter_context(self._traced.attempting(event_id, destination, number))
-            except Exception:
+            except Exception:  # the attempt is made without a trace
                 log.exception("attempt not traced")
             yield headers
 
@@ -49,7 +49,7 @@ class Watchers:
         """Count the attempt."""
         try:
             self._meters.attempted(destination, outcome, took, waited)
-        except Exception:
+        except Exception:  # the outcome of the attempt counts, not its metrics
             log.exception("attempt not counted")
 
 

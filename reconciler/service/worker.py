@@ -26,7 +26,7 @@ from reconciler.ledger.intake import places
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.recording.writer import Writer
-from reconciler.ledger.storage.connection import connect, is_damage
+from reconciler.ledger.storage.connection import LOOK_S, connect, is_damage
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import event_ids
 from reconciler.ledger.storage.lock import only_service
@@ -107,6 +107,7 @@ class _Worker:
         self._expected_tests = ExpectedTests()
         self._port = config.receiver.port if role.port is None else role.port
         self._db: Database | None = None
+        self._ids: Callable[[int], str] = str
         self._views = Views(
             lambda: self._config,
             lambda: None if self._db is None else self._db.trouble(),
@@ -117,9 +118,12 @@ class _Worker:
     async def run(self) -> None:
         """Run from opening the ledger to closing it."""
         self._catch_signals()
+        self._traced = start_traces(self._event_id)  # first: libraries may be missing
         supervisor = self._supervisor
         stop = asyncio.create_task(self._stop.wait())
-        opening = asyncio.create_task(open_ledger(self._config.ledger.location, self._stand_by))
+        opening = asyncio.create_task(
+            open_ledger(self._config.ledger.location, stands_by=self._stand_by, trouble=self._note_waiting)
+        )
         self._asking = asyncio.create_task(ask_for_time(self._role))
         await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
@@ -127,8 +131,9 @@ class _Worker:
             return
         db = opening.result()
         self._opened(db)
-        reader = connect(self._config.ledger.location, readonly=True)
+        reader = await asyncio.to_thread(connect, self._config.ledger.location, readonly=True)
         reader.on_lost = _lost
+        reader.give_up_after(LOOK_S)
         parts = self._compose(db, reader)
         try:
             built = await self._build(self._config)
@@ -163,6 +168,7 @@ class _Worker:
         await self._ledger.close()
         if self._traced is not None:
             await _stop_part("traces", asyncio.to_thread(self._traced.close))
+        db.on_lost = reader.on_lost = None  # a statement that still waits for others ends with its connection
         reader.close()
         db.close()
         with contextlib.suppress(asyncio.CancelledError):
@@ -173,7 +179,7 @@ class _Worker:
         """Build and connect the parts. Returns those that run all the time, by name."""
         config, supervisor = self._config, self._supervisor
         meters = self._views.meters
-        self._traced = start_traces(event_ids(reader))
+        self._ids = event_ids(reader)
         listener = LedgerListener(
             opened=self._deliveries_opened,
             meters=None if config.metrics.port is None else meters,
@@ -259,6 +265,10 @@ class _Worker:
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
 
+    def _event_id(self, number: int) -> str:
+        """An event's id, once the ledger is open."""
+        return self._ids(number)
+
     def _opened(self, db: Database) -> None:
         self._db = db
         db.on_lost = _lost
@@ -269,6 +279,14 @@ class _Worker:
         """Another copy's worker has the ledger: this one is ready to take it over."""
         self._role.say(Said.READY)
         self._views.start()
+
+    def _note_waiting(self, why: str | None) -> None:
+        """Why the ledger can't be opened, or could not be taken over from another copy. One in PostgreSQL can be
+        looked at meanwhile, or the dashboard says why not.
+        """
+        self._supervisor.note(LEDGER, why)
+        if isinstance(self._config.ledger.location, PostgresUrl):
+            self._views.start()
 
     async def _after_begin(self, run: Run) -> None:
         """Run a part after `_begin`: one that records, because events recorded before the destinations are known
@@ -306,7 +324,7 @@ class _Worker:
             return _refusal(error)
         try:
             await self._forwarder.apply(built.destinations)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the reload answers with it
             await built.destinations.discard()
             return _refusal(error)
         before, self._config = self._config, config
@@ -338,7 +356,7 @@ async def _stop_part(what: str, end: Awaitable[object]) -> None:
         await end
     except LedgerError as error:
         log.warning("part did not stop cleanly", part=what, error=str(error))
-    except Exception:
+    except Exception:  # whatever it is, the other parts are stopped too
         log.exception("part did not stop cleanly", part=what)
 
 

@@ -18,6 +18,8 @@ from tests.support.damage import overwrite, pages_of
 from tests.support.filled import filled
 from tests.support.service import Service, until
 
+pytestmark = pytest.mark.sqlite("a file that is damaged")
+
 BODY = json.dumps({"object_kind": "note", "project_id": 1}).encode()
 
 

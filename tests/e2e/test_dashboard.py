@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import re
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from reconciler.simulator.server import Simulator
 from tests.conftest import MakeService
 from tests.reconciler.dashboard.test_app import NASTY, nasty_body
 from tests.support.browser import chromium
+from tests.support.looking import LAST_INDEXED, change
 from tests.support.service import Service, until
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -48,8 +48,7 @@ class Scene:
     url: str
 
     def rows(self, sql: str) -> list[Any]:
-        with sqlite3.connect(f"file:{self.service.ledger}?mode=ro", uri=True) as db:
-            return db.execute(sql).fetchall()
+        return self.service.rows(sql)
 
     def number(self, sql: str) -> int:
         return int(self.rows(sql)[0][0])
@@ -64,7 +63,7 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
     for hours in range(20, 0, -1):
         for ident in PROJECTS:
             for n in range((hours * ident) % 4):
-                world.clock = lambda at=now - hours * HOUR + n * MINUTE: at  # type: ignore[misc]
+                world.clock = lambda at=now - hours * HOUR + n * MINUTE: at  # type: ignore[misc]  # a default
                 if n % 3 == 2:
                     world.issue(ident, f"Checkout fails for basket {n}")
                 else:
@@ -96,12 +95,14 @@ def scene(make_service: MakeService, gitlab: Simulator, consumer: Consumer, tmp_
                 "commits": [{"id": f"{n + 1:040x}", "title": f"Round totals to the cent ({n})"}]}  # fmt: skip
         body |= {"bad": True} if n in (2, 4) else {}
         assert service.post(json.dumps(body).encode()).status_code == 200
-    with sqlite3.connect(service.ledger) as db:  # a gap that was there before: nobody read these hours
-        db.execute("UPDATE sources SET watched_since = ? WHERE project_id = 45", [times.iso(Millis(now - 9 * HOUR))])
-        db.execute("UPDATE coverage SET covered_from = ? WHERE project_id = 45", [times.iso(Millis(now - 6 * HOUR))])
+    change(  # a gap that was there before: nobody read these hours
+        service.location,
+        f"UPDATE sources SET watched_since = '{times.iso(Millis(now - 9 * HOUR))}' WHERE project_id = 45",
+        f"UPDATE coverage SET covered_from = '{times.iso(Millis(now - 6 * HOUR))}' WHERE project_id = 45",
+    )
     found = Scene(service, gitlab, consumer, f"http://127.0.0.1:{port}")
     until(lambda: found.number("SELECT count(*) FROM deliveries WHERE state = 'dead'") == 2)
-    until(lambda: found.number("SELECT max(rowid) FROM search") == found.number("SELECT max(id) FROM events"))
+    until(lambda: found.number(LAST_INDEXED) == found.number("SELECT max(id) FROM events"))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import uuid
 from typing import Any
 
@@ -21,8 +20,7 @@ def post(service: Service, project: int, n: int, **more: Any) -> None:
 
 
 def states(service: Service) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
-        return db.execute("SELECT state, attempts, last_status FROM deliveries ORDER BY event_id").fetchall()
+    return service.rows("SELECT state, attempts, last_status FROM deliveries ORDER BY event_id")
 
 
 def numbers(consumer: Consumer) -> list[int]:

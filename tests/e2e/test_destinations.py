@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,15 +29,10 @@ def said(consumer: Consumer) -> list[tuple[str, str, str]]:
     return [(body["alert"], body["subject"], body["state"]) for body in bodies]
 
 
-def rows(service: Service, sql: str) -> list[Any]:
-    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
-        return db.execute(sql).fetchall()
-
-
-def reload(service: Service, *destinations: dict[str, Any]) -> Any:
+def reload(service: Service, *destinations: dict[str, Any]) -> str:
     service.config["destinations"] = list(destinations)
     service.write_config()
-    return service.run("reload")
+    return service.reload()
 
 
 def test_paused_is_paused_until_resumed_and_nothing_is_lost(make_service: MakeService, consumer: Consumer) -> None:
@@ -73,14 +68,13 @@ def test_a_reload_adds_changes_and_takes_away(make_service: MakeService, consume
         post(service, 1, 1)
         assert consumer.wait_for(lambda c: len(c.accepted) == 1)
         new = {"name": "second", "url": second.url, "allow_private": True, "filter": {"projects": [2]}}
-        done = reload(service, to_consumer(consumer), new)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert reload(service, to_consumer(consumer), new) == ""
         post(service, 1, 2)
         post(service, 2, 3)
         assert second.wait_for(lambda c: len(c.accepted) == 1)
         assert consumer.wait_for(lambda c: len(c.accepted) == 3)
         assert numbers(second) == [3]
-        assert reload(service, to_consumer(consumer, headers={"X-New": "yes"})).returncode == 0
+        assert reload(service, to_consumer(consumer, headers={"X-New": "yes"})) == ""
         post(service, 2, 4)
         assert consumer.wait_for(lambda c: len(c.accepted) == 4)
         assert consumer.accepted[-1].headers["x-new"] == "yes"
@@ -92,8 +86,8 @@ def test_a_reload_adds_changes_and_takes_away(make_service: MakeService, consume
         there = service.run("destinations", "remove", "consumer", "-y")
         assert (there.returncode, "take it out" in there.stderr) == (2, True)
         assert service.run("destinations", "remove", "second", "-y").returncode == 0
-        assert rows(service, "SELECT name FROM destinations") == [("consumer",)]
-        assert rows(service, "SELECT count(*) FROM events") == [(4,)]
+        assert service.rows("SELECT name FROM destinations") == [("consumer",)]
+        assert service.rows("SELECT count(*) FROM events") == [(4,)]
 
 
 def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeService, consumer: Consumer) -> None:
@@ -106,8 +100,7 @@ def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeServi
     service.process.send_signal(1)  # SIGHUP without the command's own look at it
     assert "surprise" in service.wait_for_log("config not reloaded: the service keeps the old one")["reason"]
     service.file.write_text(good.replace(f"port: {service.port}", "port: 1"))
-    fixed = service.run("reload")
-    assert fixed.returncode in (0, 1)
+    assert "can't be changed" in service.reload()
     service.file.write_text(good)
     post(service, 1, 1)
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
@@ -116,12 +109,11 @@ def test_a_bad_config_is_refused_and_the_service_goes_on(make_service: MakeServi
 def test_a_port_can_t_be_changed_by_a_reload(make_service: MakeService) -> None:
     service = make_service().start()
     service.config["metrics"] = {"port": 1}
-    refused = reload(service)
-    assert refused.returncode == 1
-    assert "metrics.port: can't be changed while the service runs" in refused.stderr
+    assert "metrics.port: can't be changed while the service runs" in reload(service)
     service.stop()
-    gone = service.run("reload")
-    assert (gone.returncode, "no service is running" in gone.stderr) == (1, True)
+    if isinstance(service.location, Path):  # in PostgreSQL nobody knows all of its services
+        gone = service.run("reload")
+        assert (gone.returncode, "no service is running" in gone.stderr) == (1, True)
 
 
 def test_no_webhook_is_missed_by_reloads(make_service: MakeService, consumer: Consumer) -> None:
@@ -139,7 +131,7 @@ def test_no_webhook_is_missed_by_reloads(make_service: MakeService, consumer: Co
     for n in range(4):
         hooks = service.config["receiver"]["hooks"]
         service.config["receiver"]["hooks"] = [*hooks, {"name": f"more{n}", "token": "t"}]
-        assert reload(service, to_consumer(consumer, headers={"X-N": str(n)})).returncode == 0
+        assert reload(service, to_consumer(consumer, headers={"X-N": str(n)})) == ""
     stop.set()
     thread.join()
     assert consumer.wait_for(lambda c: len(c.accepted) == sent)
@@ -154,7 +146,7 @@ def test_where_a_new_destination_starts(make_service: MakeService, consumer: Con
     for n, at in enumerate(("2025-12-31 23:59:59 UTC", "2026-01-01 00:00:00 UTC", "2026-02-01 00:00:00 UTC")):
         note = {"object_kind": "note", "project_id": 1, "n": n, "object_attributes": {"id": n + 1, "created_at": at}}
         assert service.post(json.dumps(note).encode()).status_code == 200
-    assert reload(service, to_consumer(consumer, start_from=start)).returncode == 0
+    assert reload(service, to_consumer(consumer, start_from=start)) == ""
     post(service, 1, 3)
     wanted = {"now": [3], "beginning": [0, 1, 2, 3], "2026-01-01T00:00:00Z": [1, 2, 3]}[start]
     assert consumer.wait_for(lambda c: len(c.accepted) == len(wanted))
@@ -167,7 +159,7 @@ def test_where_a_new_destination_starts(make_service: MakeService, consumer: Con
 
 def test_a_long_past_is_opened_once_however_often_it_is_killed(make_service: MakeService, consumer: Consumer) -> None:
     service = make_service()
-    filled(service.ledger, 6000)
+    filled(service.location, 6000)
     consumer.stop()
     service.config["destinations"] = [
         to_consumer(consumer, ordering="none", start_from="beginning", concurrency=32, filter={"projects": [1, 2]})
@@ -177,11 +169,11 @@ def test_a_long_past_is_opened_once_however_often_it_is_killed(make_service: Mak
         service.kill()
     service.start()
     consumer.start()
-    wanted = rows(service, "SELECT count(*) FROM events WHERE project_id IN (1, 2)")[0][0]
+    wanted = service.rows("SELECT count(*) FROM events WHERE project_id IN (1, 2)")[0][0]
     assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) == wanted, timeout_s=60)
     service.stop()
-    assert rows(service, "SELECT count(*) FROM deliveries") == [(wanted,)]
-    assert rows(service, "SELECT fill_after FROM destinations") == [(None,)]
+    assert service.rows("SELECT count(*) FROM deliveries") == [(wanted,)]
+    assert service.rows("SELECT fill_after FROM destinations") == [(None,)]
 
 
 def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
@@ -199,7 +191,7 @@ def test_a_breaker_stays_open_over_a_restart_and_alerts_once_each(
         assert ops.wait_for(lambda c: len(said(c)) == 1)
         assert said(ops) == [("destination_down", "consumer", "opened")]
         tried = len(consumer.requests)
-        assert rows(service, "SELECT breaker FROM destinations WHERE name = 'consumer'") == [("open",)]
+        assert service.rows("SELECT breaker FROM destinations WHERE name = 'consumer'") == [("open",)]
         service.kill()
         service.start()
         for n in range(6, 20):
@@ -284,7 +276,7 @@ def test_every_attempt_is_known(make_service: MakeService, consumer: Consumer) -
     post(service, 1, 1)
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     service.stop()
-    found = rows(service, "SELECT number, status, error_class, response, duration_ms FROM attempts ORDER BY id")
+    found = service.rows("SELECT number, status, error_class, response, duration_ms FROM attempts ORDER BY id")
     assert [one[:3] for one in found] == [(1, 500, "http_5xx"), (2, 429, "http_4xx"), (3, 202, None)]
     assert found[0][3] == "x" * 1024
     assert found[2][3] == "thanks"
@@ -310,12 +302,12 @@ def test_what_a_destination_would_be_sent(make_service: MakeService, consumer: C
     assert "1 of 3 would be sent." in shown
     assert "ada pushed 2 commits" in shown
     assert consumer.requests == []
-    assert reload(service, chat | {"start_from": "beginning"}).returncode == 0
+    assert reload(service, chat | {"start_from": "beginning"}) == ""
     assert consumer.wait_for(lambda c: len(c.accepted) == 1)
     assert json.loads(consumer.accepted[0].body) == {"text": "ada pushed 2 commits"}
     [dead] = [json.loads(line) for line in service.run("dead-letters", "list", "--json").stdout.splitlines()]
     assert dead["last_error"].startswith("template: ")
-    assert rows(service, "SELECT error_class FROM attempts WHERE error_class IS NOT NULL") == [("transform",)]
+    assert service.rows("SELECT error_class FROM attempts WHERE error_class IS NOT NULL") == [("transform",)]
 
 
 def test_ordered_by_object(make_service: MakeService, consumer: Consumer) -> None:
@@ -351,7 +343,7 @@ def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consu
         for n in range(8):
             service.start()
             post(service, n, n, **({"bad": 1} if n == 3 else {}))
-            consumer.wait_for(lambda c, n=n: len(c.requests) > 2 * n, timeout_s=2)  # type: ignore[misc]
+            consumer.wait_for(lambda c, n=n: len(c.requests) > 2 * n, timeout_s=2)  # type: ignore[misc]  # a default
             service.kill()
         service.start()
         assert ops.wait_for(
@@ -359,17 +351,17 @@ def test_a_kill_loses_no_alert_and_repeats_none(make_service: MakeService, consu
         )
         consumer.answer = lambda _h, _b: ACCEPTED
         service.run("dead-letters", "replay", "--all", "-y")
-        until(lambda: rows(service, "SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)])
+        until(lambda: service.rows("SELECT count(*) FROM alerts WHERE over_at IS NULL") == [(0,)])
         until(lambda: {state for state, *_ in states(service)} == {"delivered"})
         service.stop()
         told = {request.event_id: json.loads(request.body) for request in ops.accepted}.values()
         # The destination may have been taken for well by a probe that it refused, and for down again.
-        said = rows(service, "SELECT what, count(*) FROM alerts GROUP BY what ORDER BY what")
+        said = service.rows("SELECT what, count(*) FROM alerts GROUP BY what ORDER BY what")
         assert [what for what, _ in said] == ["dead_letters", "destination_down"]
         assert Counter((one["alert"], one["state"]) for one in told) == {
             (what, state): count for what, count in said for state in ("opened", "over")
         }
-        assert {len(consumer.accepted), rows(service, "SELECT count(*) FROM events WHERE kind = 'x'")[0][0]} == {8}
+        assert {len(consumer.accepted), service.rows("SELECT count(*) FROM events WHERE kind = 'x'")[0][0]} == {8}
 
 
 def test_a_schedule_is_kept_and_then_it_is_dead(make_service: MakeService, consumer: Consumer) -> None:

@@ -114,7 +114,7 @@ def test_an_attempt_that_is_on_its_way_does_not_bring_it_back(make_service: Make
     service.wait_for_log("destination paused")
     post(service, 1, 1)
     service.stop()
-    with closing(connect(service.ledger)) as db, transaction(db):
+    with closing(connect(service.location)) as db, transaction(db):
         assert in_the_way.skip(db, 1, 1, now=times.now())
         tried = deliveries.Attempt(1, 1, None, 1, times.now(), times.now(), 500, "http_5xx", "HTTP 500")
         outcomes.retry(db, tried, pause=times.SECOND, now=times.now())

@@ -7,34 +7,31 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from reconciler.ledger.intake.file import intake_path
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import numbers, post
-from tests.reconciler.recorder.world import antidote, append, webhook
+from tests.reconciler.recorder.world import append, webhook
+from tests.support.looking import accept, refuse
 from tests.support.service import Service, until
-
-POISON = """
-    CREATE TRIGGER poison BEFORE INSERT ON sightings WHEN NEW.payload LIKE '%poison%'
-    BEGIN SELECT RAISE(ABORT, 'poisoned'); END
-"""
 
 
 def test_one_that_the_ledger_refuses_is_kept_and_tried_again(make_service: MakeService, consumer: Consumer) -> None:
     service = make_service(destinations=[to_consumer(consumer, ordering="project")]).start()
-    with closing(sqlite3.connect(service.ledger)) as db:
-        db.execute(POISON)
+    refuse(service.location, "%poison%")
     post(service, 1, 1)
     post(service, 1, 2, what="poison")
     post(service, 1, 3)
     assert consumer.wait_for(lambda c: numbers(c) == [1, 3])
     [kept] = json.loads(service.run("intake", "list", "--json").stdout)["unrecorded"]
-    assert "poisoned" in kept["error"]
+    assert "not wanted" in kept["error"]
     shown = json.loads(service.run("intake", "show", str(kept["id"])).stdout)
     assert shown["n"] == 2
     tried = service.run("intake", "retry")
     assert (tried.returncode, "not recorded" in tried.stderr) == (1, True)
-    antidote(service.ledger)
+    accept(service.location)
     tried = service.run("intake", "retry")
     assert (tried.returncode, tried.stdout) == (0, "1 webhook recorded.\n")
     assert consumer.wait_for(lambda c: numbers(c) == [1, 3, 2])
@@ -43,8 +40,7 @@ def test_one_that_the_ledger_refuses_is_kept_and_tried_again(make_service: MakeS
 
 def test_one_that_is_given_up_while_the_service_runs(make_service: MakeService, consumer: Consumer) -> None:
     service = make_service(destinations=[to_consumer(consumer)]).start()
-    with closing(sqlite3.connect(service.ledger)) as db:
-        db.execute(POISON)
+    refuse(service.location, "%poison%")
     for number in (1, 2):
         post(service, 1, number, what="poison")
     post(service, 1, 3)
@@ -55,8 +51,8 @@ def test_one_that_is_given_up_while_the_service_runs(make_service: MakeService, 
     refused = service.run("intake", "discard", str(older), "77")
     assert (refused.returncode, "there is no webhook 77" in refused.stderr) == (1, True)
     done = service.run("intake", "discard", str(older))
-    assert (done.returncode, "poisoned" in done.stdout) == (0, True)
-    antidote(service.ledger)
+    assert (done.returncode, "not wanted" in done.stdout) == (0, True)
+    accept(service.location)
     assert service.run("intake", "retry").stdout == "1 webhook recorded.\n"
     assert service.run("intake", "discard", str(newer)).returncode == 1
     post(service, 1, 4)
@@ -64,6 +60,7 @@ def test_one_that_is_given_up_while_the_service_runs(make_service: MakeService, 
     assert json.loads(service.run("intake", "list", "--json").stdout)["unrecorded"] == []
 
 
+@pytest.mark.sqlite("a backup of the file")
 async def test_a_backup_has_what_waits(make_service: MakeService, consumer: Consumer, tmp_path: Path) -> None:
     service = make_service(destinations=[to_consumer(consumer)]).start()
     service.stop()

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import threading
 import time
 import uuid
@@ -21,7 +20,8 @@ from reconciler.simulator.server import Simulator
 from reconciler.simulator.world import Happening
 from tests.conftest import PROJECT, MakeService, at_gitlab, to_consumer
 from tests.support.effort import tries
-from tests.support.service import TOKEN, Service, until_recorded
+from tests.support.looking import INTEGRITY
+from tests.support.service import TOKEN, Service
 
 ROUNDS = tries(4)
 VICTIMS = ["parent", "receiver", "receiver", "worker", "worker"]
@@ -113,21 +113,19 @@ def test_killed_at_random_under_load(
         acknowledged_before = len(load.acknowledged)
         load.kill(victim)
     load.stop()
-    until_recorded(service.ledger)
+    service.until_recorded()
 
     happened = len(gitlab.world.happenings)
     assert len(load.acknowledged) > 5 * KILLS
-    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
-        recorded = {key for (key,) in db.execute("SELECT source_id FROM sightings WHERE source = 'webhook:default'")}
-        assert load.acknowledged <= recorded
+    recorded = {key for (key,) in service.rows("SELECT source_id FROM sightings WHERE source = 'webhook:default'")}
+    assert load.acknowledged <= recorded
     # Everything that happened arrives, acknowledged or not: what was not is in GitLab's API.
     assert consumer.wait_for(lambda c: len({r.event_id for r in c.accepted}) >= happened, timeout_s=120)
     assert service.stop() == 0
-    with sqlite3.connect(service.ledger) as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert db.execute("SELECT count(*) FROM events WHERE merged_into IS NULL").fetchone() == (happened,)
-        assert db.execute("SELECT count(*) FROM events").fetchone() == (happened,)
-        assert db.execute("SELECT DISTINCT state FROM deliveries").fetchall() == [("delivered",)]
+    assert service.rows(INTEGRITY) == [("ok",)]
+    assert service.rows("SELECT count(*) FROM events WHERE merged_into IS NULL") == [(happened,)]
+    assert service.rows("SELECT count(*) FROM events") == [(happened,)]
+    assert service.rows("SELECT DISTINCT state FROM deliveries") == [("delivered",)]
     assert len({r.event_id for r in consumer.accepted}) == happened
     bodies = {r.body.decode() for r in consumer.accepted}
     others = [key for key in load.acknowledged if json.dumps(load.happened[key].webhook) not in bodies]
@@ -140,10 +138,10 @@ def reports(service: Service, key: str) -> list[tuple[Any, ...]]:
         SELECT id, source, source_id, happened_at, seen_at, recovery FROM sightings
          WHERE event_id = (SELECT event_id FROM sightings WHERE source_id = ?) ORDER BY id
     """
-    with sqlite3.connect(service.ledger) as db:
-        return db.execute(sql, [key]).fetchall()
+    return service.rows(sql, key)
 
 
+@pytest.mark.sqlite("a lock on the file")
 def test_a_second_service_on_one_ledger_is_refused(make_service: MakeService) -> None:
     service = make_service().start()
     second = make_service(ledger={"path": str(service.ledger)})

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import httpx
+import pytest
 
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import MakeService, to_consumer
@@ -27,11 +28,12 @@ def bodies(consumer: Consumer) -> list[bytes]:
     return sorted(one.body for one in consumer.accepted)
 
 
+@pytest.mark.postgresql
 def test_a_service_goes_on_with_its_copied_ledger(
     make_service: MakeService, consumer: Consumer, tmp_path: Path
 ) -> None:
     to = {"destinations": [to_consumer(consumer, ordering="none")]}
-    first = make_service(**to).start()
+    first = make_service(**to, ledger={"path": "ledger.db"}).start()
     post(first, 1, 2, 3)
     assert consumer.wait_for(lambda c: len(c.accepted) == 3)
     consumer.answer = lambda _headers, _body: (503, {}, b"")

@@ -118,7 +118,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_completion_is_printed(make_service: MakeService) -> None:
+def test_completion_is_printed() -> None:
     command = Path(sys.executable).with_name("gitlab-reconciler")
     asked = {"COMP_WORDS": "gitlab-reconciler back", "COMP_CWORD": "1"}
     environ = {**os.environ, **asked, "_GITLAB_RECONCILER_COMPLETE": "complete_bash"}

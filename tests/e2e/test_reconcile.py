@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,8 +13,7 @@ from tests.support.service import TOKEN, Service, until
 
 
 def count(service: Service, sql: str) -> Any:
-    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
-        return db.execute(sql).fetchone()[0]
+    return service.rows(sql)[0][0]
 
 
 def test_one_project_s_trouble_is_not_the_others(
@@ -93,7 +91,7 @@ class Backfill:
         self.today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         for day in range(40, 0, -1):
             at = self.today - timedelta(days=day)
-            gitlab.world.clock = lambda at=at: round(at.timestamp() * 1000)  # type: ignore[misc]
+            gitlab.world.clock = lambda at=at: round(at.timestamp() * 1000)  # type: ignore[misc]  # a default
             for _ in range(3):
                 gitlab.world.anything(PROJECT)
         gitlab.world.clock = self.real_clock

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import threading
 import time
 import uuid
@@ -119,9 +118,8 @@ def first_told(bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def in_order(service: Service, bodies: list[dict[str, Any]]) -> bool:
     """Whether each project's events came in the ledger's order."""
-    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
-        rows = db.execute("SELECT json_extract(payload, '$.n') FROM sightings WHERE kind = 'x' ORDER BY event_id")
-        place = {n: index for index, (n,) in enumerate(rows.fetchall())}
+    rows = service.rows("SELECT payload FROM sightings WHERE kind = 'x' ORDER BY event_id")
+    place = {json.loads(payload)["n"]: index for index, (payload,) in enumerate(rows)}
     told: dict[int, list[int]] = {}
     for body in first_told(bodies):
         told.setdefault(body["project_id"], []).append(place[body["n"]])
@@ -130,11 +128,10 @@ def in_order(service: Service, bodies: list[dict[str, Any]]) -> bool:
 
 def counts(service: Service) -> dict[str, dict[str, int]]:
     """Deliveries by destination and state."""
-    with sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True) as db:
-        rows = db.execute(
-            "SELECT x.name, d.state, count(*) FROM deliveries d JOIN destinations x ON x.id = d.destination_id "
-            "GROUP BY 1, 2"
-        ).fetchall()
+    rows = service.rows(
+        "SELECT x.name, d.state, count(*) FROM deliveries d JOIN destinations x ON x.id = d.destination_id "
+        "GROUP BY 1, 2"
+    )
     found: dict[str, dict[str, int]] = {}
     for name, state, count in rows:
         found.setdefault(name, {})[state] = count

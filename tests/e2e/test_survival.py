@@ -24,7 +24,8 @@ from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
 from tests.support.broken_kinds import BROKEN, install
 from tests.support.descriptors import kill_listener
-from tests.support.service import COMMAND, Service, until, until_recorded
+from tests.support.looking import DAMAGED_INDEX, accept, change, locked, refuse
+from tests.support.service import COMMAND, Service, until
 
 
 def body(number: int) -> bytes:
@@ -35,22 +36,17 @@ def post(service: Service, number: int, *, recorded: bool = True) -> int:
     return service.post(body(number), recorded=recorded, Idempotency_Key=str(uuid.uuid4())).status_code
 
 
-def rows(service: Service, sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"file:{service.ledger}?mode=ro", uri=True)) as db:
-        return db.execute(sql).fetchall()
-
-
 def events(service: Service) -> int:
-    count: int = rows(service, "SELECT count(*) FROM events")[0][0]
+    count: int = service.rows("SELECT count(*) FROM events")[0][0]
     return count
 
 
 def failing(service: Service) -> set[str]:
-    return {name for (name,) in rows(service, "SELECT name FROM parts WHERE failing_since IS NOT NULL")}
+    return {name for (name,) in service.rows("SELECT name FROM parts WHERE failing_since IS NOT NULL")}
 
 
 def reload_of(service: Service) -> Reload:
-    with closing(connect(service.ledger, readonly=True)) as db:
+    with closing(connect(service.location, readonly=True)) as db:
         return last_reload(db)
 
 
@@ -121,7 +117,7 @@ def test_a_reload_that_can_t_be_done_changes_nothing(make_service: MakeService, 
             assert str(service.file) in why
             service.wait_for_log("config not reloaded: the service keeps the old one", reason=why)
         service.file.write_text(good)
-        assert service.run("reload").returncode == 0
+        assert service.reload() == ""
         more = len(answers) + 5
         until(lambda: len(answers) > more)
     assert set(answers) == {200}
@@ -151,10 +147,10 @@ def test_a_kind_that_does_not_close_is_used_all_the_same(make_service: MakeServi
     kinds = [{"name": "a", "kind": "broken-close"}, {"name": "b", "kind": "sound"}]
     service = make_service(destinations=kinds).start()
     assert post(service, 1) == 200
-    until(lambda: rows(service, "SELECT DISTINCT state FROM deliveries") == [("delivered",)])
+    until(lambda: service.rows("SELECT DISTINCT state FROM deliveries") == [("delivered",)])
     service.config["destinations"] = kinds[1:]
     service.write_config()
-    assert service.run("reload").returncode == 0
+    assert service.reload() == ""
     assert post(service, 2) == 200
     assert service.stop() == 0
 
@@ -215,6 +211,7 @@ def test_ports_that_are_taken_keep_no_webhook_out(make_service: MakeService) -> 
     until(lambda: failing(second) == set())
 
 
+@pytest.mark.sqlite("a text that is none")
 def test_an_event_that_can_t_be_indexed_stops_no_search(make_service: MakeService) -> None:
     service = make_service()
     service.start()
@@ -228,17 +225,16 @@ def test_an_event_that_can_t_be_indexed_stops_no_search(make_service: MakeServic
     for number in (1, 2, 3):
         assert post(service, number) == 200
     service.wait_for_log("events not indexed for search: skipped", events=[2])
-    until(lambda: rows(service, "SELECT count(*) FROM search") == [(3,)])
-    assert rows(service, "SELECT rowid FROM search WHERE search MATCH 'kind:note' ORDER BY rowid") == [(1,), (3,)]
+    until(lambda: service.rows("SELECT count(*) FROM search") == [(3,)])
+    assert service.rows("SELECT rowid FROM search WHERE search MATCH 'kind:note' ORDER BY rowid") == [(1,), (3,)]
     assert failing(service) == set()
 
 
 def test_a_damaged_index_is_a_part_that_fails(make_service: MakeService) -> None:
     service = make_service().start()
     assert post(service, 1) == 200
-    until(lambda: rows(service, "SELECT count(*) FROM search") == [(1,)])
-    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as db:
-        db.execute("DELETE FROM search_data")
+    until(lambda: service.rows("SELECT count(*) FROM search") == [(1,)])
+    change(service.location, DAMAGED_INDEX)
     with posting(service) as answers:
         until(lambda: failing(service) == {"indexing"})
         assert httpx.get(f"{service.url}/readyz").status_code == 200
@@ -246,6 +242,7 @@ def test_a_damaged_index_is_a_part_that_fails(make_service: MakeService) -> None
     assert not any(line.get("event") == "the ledger can't be written" for line in service.logs)
 
 
+@pytest.mark.sqlite("a file that is moved")
 def test_the_ledger_s_file_is_taken_away_and_given_back(make_service: MakeService) -> None:
     port, metrics = free_port(), free_port()
     service = make_service(admin={"port": port}, metrics={"port": metrics}).start()
@@ -269,6 +266,7 @@ def test_the_ledger_s_file_is_taken_away_and_given_back(make_service: MakeServic
     assert service.stop() == 0
 
 
+@pytest.mark.sqlite("a file that is moved")
 def test_an_idle_service_notices_that_its_file_is_gone(make_service: MakeService) -> None:
     service = make_service().start()
     service.ledger.unlink()
@@ -276,6 +274,7 @@ def test_an_idle_service_notices_that_its_file_is_gone(make_service: MakeService
     assert service.stop() == 0
 
 
+@pytest.mark.sqlite("a file that is replaced")
 def test_another_file_in_the_ledger_s_place(make_service: MakeService) -> None:
     service = make_service().start()
     assert post(service, 1) == 200
@@ -289,6 +288,7 @@ def test_another_file_in_the_ledger_s_place(make_service: MakeService) -> None:
     assert events(service) == 3
 
 
+@pytest.mark.sqlite("a file that is replaced")
 def test_no_face_reads_another_file_in_the_ledger_s_place(make_service: MakeService) -> None:
     port, metrics = free_port(), free_port()
     service = make_service(admin={"port": port}, metrics={"port": metrics}).start()
@@ -321,16 +321,17 @@ def test_a_service_starts_while_its_ledger_can_t_be_written(make_service: MakeSe
     service = make_service(destinations=[to_consumer(consumer)])
     port = service.config["receiver"]["port"] = free_port()
     service.write_config()
-    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as other:
-        other.execute("CREATE TABLE mine (x)")  # so that the tables are still to be made
-        other.execute("BEGIN IMMEDIATE")
+    with locked(service.location) as unlock:
         threading.Thread(target=service.start).start()
         until(lambda: is_up(f"http://127.0.0.1:{port}/healthz"))
         service.port = port
         assert post(service, 1, recorded=False) == 200
         assert httpx.get(f"{service.url}/readyz").status_code == 200
-        service.wait_for_log("ledger not available yet: webhooks wait in the intake")
-        other.execute("ROLLBACK")
+        is_file = isinstance(service.location, Path)
+        service.wait_for_log(
+            "ledger not available yet: webhooks wait in the intake" if is_file else "the ledger can't be written"
+        )
+        unlock()
     service.wait_for_log("ready")
     assert post(service, 2) == 200
     assert consumer.wait_for(lambda c: len(c.accepted) == 2)
@@ -357,9 +358,7 @@ def test_a_service_that_waits_for_its_ledger_can_be_stopped(make_service: MakeSe
     service = make_service()
     service.config["receiver"]["port"] = port = free_port()
     service.write_config()
-    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as other:
-        other.execute("CREATE TABLE mine (x)")
-        other.execute("BEGIN IMMEDIATE")
+    with locked(service.location):
         process = subprocess.Popen([*COMMAND, "serve", "-c", str(service.file)], stderr=subprocess.DEVNULL, text=True)
         until(lambda: is_up(f"http://127.0.0.1:{port}/healthz"))
         process.send_signal(signal.SIGTERM)
@@ -387,10 +386,11 @@ def test_a_log_that_can_t_be_written_stops_nothing(make_service: MakeService, ho
         for number in range(300):
             assert service.post(b"{", Idempotency_Key=f"no-{number}").status_code == 400
             assert post(service, number, recorded=False) == 200
-        until_recorded(service.ledger)
+        service.until_recorded()
         assert events(service) == 300
         assert service.stop() in (0, 120)
-        assert service.ledger.read_bytes()[:15] == b"SQLite format 3"
+        if isinstance(service.location, Path):
+            assert service.ledger.read_bytes()[:15] == b"SQLite format 3"
     finally:
         if how != "its reader is gone":
             os.close(reader)
@@ -399,26 +399,21 @@ def test_a_log_that_can_t_be_written_stops_nothing(make_service: MakeService, ho
 def test_a_mistake_while_one_delivery_is_recorded_is_that_delivery_s(make_service: MakeService) -> None:
     service = make_service().start()
     service.stop()
-    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as db:
-        db.execute(
-            "CREATE TRIGGER odd BEFORE INSERT ON sightings WHEN new.payload LIKE '%poison%' "
-            "BEGIN SELECT RAISE(ABORT, 'as a bug would'); END"
-        )
+    refuse(service.location, "%poison%")  # as a bug would
     service.start()
     poison = json.dumps({"object_kind": "note", "object_attributes": {"id": 666, "note": "poison"}}).encode()
     with posting(service) as answers:
         for number in range(5):
             assert service.post(poison, Idempotency_Key=f"p{number}").status_code == 200
     assert set(answers) == {200}
-    until_recorded(service.ledger)
+    service.until_recorded()
     assert events(service) == len(answers)
-    assert rows(service, "SELECT count(*) FROM unrecorded") == [(5,)]
+    assert service.rows("SELECT count(*) FROM unrecorded") == [(5,)]
     service.wait_for_log("webhook not recorded: it is kept, see `intake list`")
     failed = [line for line in service.logs if line.get("event") == "a change of the ledger failed"]
-    assert ["exception" in line for line in failed].count(True) == 1
+    assert ["exception" in line for line in failed].count(True) in (1, 2)  # of a batch, and of one alone
     assert not any(line.get("event") == "the ledger can't be written" for line in service.logs)
-    with closing(sqlite3.connect(service.ledger, isolation_level=None)) as db:
-        db.execute("DROP TRIGGER odd")
+    accept(service.location)
     assert service.run("intake", "retry").returncode == 0
-    until(lambda: rows(service, "SELECT count(*) FROM unrecorded") == [(0,)])
-    assert rows(service, "SELECT count(*) FROM sightings WHERE payload LIKE '%poison%'") == [(5,)]
+    until(lambda: service.rows("SELECT count(*) FROM unrecorded") == [(0,)])
+    assert service.rows("SELECT count(*) FROM sightings WHERE payload LIKE '%poison%'") == [(5,)]

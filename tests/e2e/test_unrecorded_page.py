@@ -20,7 +20,6 @@ from tests.conftest import MakeService
 from tests.e2e.test_dashboard import CONTRAST
 from tests.reconciler.dashboard.test_app import NASTY
 from tests.support.browser import chromium
-from tests.support.service import until_recorded
 
 ERRORS = [
     "KeyError: 'iid'",
@@ -43,8 +42,8 @@ def test_it_fits_and_is_legible_without_javascript(
     service = make_service(admin={"port": free_port()}).start()
     service.wait_for_log("dashboard ready")
     assert service.post(b'{"object_kind": "push"}').status_code == 200
-    until_recorded(service.ledger)  # so that the start of the service tries none of them again
-    with closing(connect(service.ledger)) as db, transaction(db):
+    service.until_recorded()  # so that the start of the service tries none of them again
+    with closing(connect(service.location)) as db, transaction(db):
         one = ReceivedWebhook("default", times.now(), {}, b"{}" * 5000)
         unrecorded.keep(db, [FailedWebhook(one, error) for error in ERRORS], now=times.now())
     context = browser.new_context(

@@ -13,6 +13,7 @@ import pytest
 
 from reconciler.events import times
 from reconciler.events.times import HOUR, MINUTE, Millis
+from tests.support.ledgers import ledger_location
 from tests.support.week import Told, Week, live_through
 
 DAY = 24 * HOUR
@@ -40,10 +41,11 @@ LOST = {
 @pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_a_week_with_the_service_down_ends_as_one_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = await live_through(tmp_path / "whole", monkeypatch, down=[])
-    broken = await live_through(tmp_path / "broken", monkeypatch, down=DOWN)
+    with ledger_location(engine, tmp_path / "whole") as first, ledger_location(engine, tmp_path / "broken") as second:
+        whole = await live_through(first, monkeypatch, down=[])
+        broken = await live_through(second, monkeypatch, down=DOWN)
     assert whole.happened == broken.happened > 1500
     assert len({told.kind for told in whole.told}) >= 16
     assert len(whole.told) == whole.happened  # each thing that happened is one event

@@ -24,7 +24,7 @@ from reconciler.events.webhooks import KIND_OF, WEBHOOKS
 from reconciler.ledger.intake.file import intake_path
 from tests.conftest import PAYLOADS
 from tests.support.effort import tries
-from tests.support.service import TOKEN, Service, until, until_recorded
+from tests.support.service import TOKEN, Service, until
 
 SIGNING = "whsec_" + "c2lnbmluZy1rZXktb2YtYS10ZXN0LTEyMzQ1Njc4"
 ONE_HOOK: dict[str, Any] = {
@@ -270,7 +270,7 @@ def test_200_while_the_ledger_is_locked_and_recorded_after(tmp_path: Path) -> No
             assert httpx.get(service.url + "/readyz").status_code == 200
             assert not sightings(service)
             other.execute("ROLLBACK")
-        until_recorded(service.ledger)
+        service.until_recorded()
         assert {row[1] for row in sightings(service)} == {f"held-up-{n}" for n in range(3)}
     finally:
         service.kill()
@@ -323,7 +323,7 @@ def test_200_while_the_ledger_s_disk_is_full_and_recorded_after(tmp_path: Path) 
             assert service.post(PUSH, recorded=False, Idempotency_Key=f"full-{n}").status_code == 200
         service.wait_for_log("the ledger can't be written")
         resource.prlimit(worker, resource.RLIMIT_FSIZE, unlimited)
-        until_recorded(service.ledger)
+        service.until_recorded()
         assert {row[1] for row in sightings(service)} == {f"full-{n}" for n in range(3)}
     finally:
         service.kill()

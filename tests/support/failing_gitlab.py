@@ -40,8 +40,8 @@ def _hang_up(handler: _Handler) -> None:
 
 
 def _wait(handler: _Handler) -> None:
-    handler.server.gitlab.time_passes(handler.client_address)  # type: ignore[attr-defined]
-    handler.server.gitlab.ended.wait(30)  # type: ignore[attr-defined]
+    handler.server.gitlab.time_passes(handler.client_address)  # type: ignore[attr-defined]  # set below
+    handler.server.gitlab.ended.wait(30)  # type: ignore[attr-defined]  # set below
     handler.close_connection = True
 
 
@@ -74,7 +74,7 @@ class FailingGitLab:
         self._deadlines: list[_Deadline] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
-        self._server.gitlab = self  # type: ignore[attr-defined]
+        self._server.gitlab = self  # type: ignore[attr-defined]  # its handlers find it there
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def fail(self, way: str, *beginnings: str) -> None:
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.gitlab.respond(self)  # type: ignore[attr-defined]
+        self.server.gitlab.respond(self)  # type: ignore[attr-defined]  # set below
 
     def answer(self, code: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
         self.send_response(code)

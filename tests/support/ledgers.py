@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psycopg
+import pytest
 
 from reconciler.ledger.storage.connection import connect
 from reconciler.ledger.storage.database import Database
@@ -18,8 +19,9 @@ from reconciler.ledger.storage.scratch import scratch_ledger
 from reconciler.location import Location, PostgresUrl
 from tests.support.clusters import USER, Cluster
 
+ENGINES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+"""The databases, for tests that hold for each."""
 SERVER = os.environ.get("TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/test")
-ENGINES = ["sqlite", "postgresql"]
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def server() -> PostgresUrl:
     try:
         psycopg.connect(SERVER, connect_timeout=5).close()
     except psycopg.OperationalError:
-        if os.environ.get("CI") or "TEST_POSTGRESQL" in os.environ:
+        if "TEST_POSTGRESQL" in os.environ:
             raise
         own = Cluster()  # or skips
         _MADE.callback(own.remove)
@@ -78,11 +80,14 @@ _OBJECTS = """
 """
 _MADE_OBJECTS: set[tuple[str, ...]] = set()
 
-# session_replication_role = replica: without triggers, and without looking at what refers to a row.
+# session_replication_role = replica: without triggers, and without looking at what refers to a row. A process that
+# was killed may have left a statement behind that the server still works at.
 _DELETE_ALL = """
     SET lock_timeout = '2s';
     SET session_replication_role = replica;
     DO $$ DECLARE one record; BEGIN
+        PERFORM pg_terminate_backend(pid, 2000) FROM pg_stat_activity
+          WHERE application_name = current_schema() AND pid <> pg_backend_pid();
         FOR one IN SELECT tablename AS name FROM pg_tables
                     WHERE schemaname = current_schema() AND tablename <> 'migrations' LOOP
             EXECUTE format('DELETE FROM %I', one.name);
@@ -96,7 +101,10 @@ _DELETE_ALL = """
 
 
 def _made() -> PostgresUrl:
-    url = _MADE.enter_context(scratch_ledger(server(), prefix="test"))
+    made = _MADE.enter_context(scratch_ledger(server(), prefix="test"))
+    with psycopg.connect(made.value) as conn:
+        [schema] = conn.execute("SELECT current_schema()").fetchone() or [""]
+    url = PostgresUrl(f"{made.value}&application_name={schema}")  # so that its connections can be found
     connect(url).close()
     if not _MADE_OBJECTS:
         _MADE_OBJECTS.update(_objects(url))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from starlette.types import ASGIApp
 
 from receiver.app import receiver_app
 from reconciler.config.models import Receiver
 from reconciler.events.hook_tests import ExpectedTests
-from reconciler.ledger.intake.appender import SqliteAppender
-from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.intake.places import opener
+from reconciler.ledger.intake.intake import Appender
+from reconciler.ledger.intake.places import appender, opener
 from reconciler.ledger.ledger import Ledger
+from reconciler.location import Location
 from reconciler.recorder.reading import WebhookReader
 from reconciler.recorder.recorder import Recorder
 from reconciler.service.receiver_counts import ReceiverCounts
@@ -24,7 +23,7 @@ from reconciler.service.receiver_counts import ReceiverCounts
 class Receiving:
     """`app` receives, and what it acknowledges is recorded."""
 
-    def __init__(self, app: ASGIApp, intake: SqliteAppender, recorder: Recorder) -> None:
+    def __init__(self, app: ASGIApp, intake: Appender, recorder: Recorder) -> None:
         self.app = app
         self.intake = intake
         self.recorder = recorder
@@ -36,14 +35,14 @@ class Receiving:
 
 @asynccontextmanager
 async def receiving(
-    config: Receiver, *, ledger: Ledger, path: Path, expected_tests: ExpectedTests | None = None
+    config: Receiver, *, ledger: Ledger, path: Location, expected_tests: ExpectedTests | None = None
 ) -> AsyncIterator[Receiving]:
     """Receive and record into the ledger at `path`. At the end, all that was acknowledged is recorded."""
     reader = WebhookReader(
         ledger.coverage.project_ids(), ExpectedTests() if expected_tests is None else expected_tests
     )
     recorder = Recorder(opener(path), ledger=ledger, reader=reader)
-    intake = SqliteAppender(intake_path(path), appended=recorder.wake)
+    intake = appender(path, appended=recorder.wake)
     await intake.check_writable()
     running = asyncio.create_task(recorder.run())
     made = Receiving(receiver_app(config, intake=intake, observer=ReceiverCounts()), intake, recorder)

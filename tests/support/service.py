@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
@@ -19,7 +18,10 @@ from typing import Any
 import httpx
 import yaml
 
-from reconciler.ledger.intake.file import intake_path
+from reconciler.ledger.storage.connection import connect
+from reconciler.ledger.upkeep.reloads import last_reload
+from reconciler.location import Location, PostgresUrl
+from tests.support.looking import Looker
 from tests.support.starter import COMMAND, START, Started
 
 __all__ = ["COMMAND", "TOKEN", "Service", "run", "until"]
@@ -33,8 +35,10 @@ class Service:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
         self.file = folder / "config.yaml"
-        self.ledger = folder / "ledger.db"
         self.config = config
+        ledger = config["ledger"]
+        self.location: Location = PostgresUrl(ledger["url"]) if "url" in ledger else folder / ledger["path"]
+        self.looker = Looker(self.location)
         self.process: Started | subprocess.Popen[str] | None = None
         self.port = 0
         self.logs: list[dict[str, Any]] = []
@@ -44,6 +48,12 @@ class Service:
 
     def write_config(self) -> None:
         self.file.write_text(yaml.safe_dump(self.config), encoding="utf-8")
+
+    @property
+    def ledger(self) -> Path:
+        """The file of its ledger, for tests that are about SQLite's file."""
+        assert isinstance(self.location, Path)
+        return self.location
 
     @property
     def url(self) -> str:
@@ -121,12 +131,34 @@ class Service:
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self._gitlab.post(self.url + path, content=body, headers=sent)
         if recorded and answer.status_code == 200:
-            until_recorded(self.ledger)
+            self.until_recorded()
         return answer
+
+    def until_recorded(self) -> None:
+        """Wait until all that was acknowledged so far is recorded, or kept because it can't be."""
+        intake_id, last = self.looker.appended()
+        until(lambda: not last or self.looker.has_recorded(intake_id, last), pause_s=0.002)
+
+    def rows(self, sql: str, *parameters: Any) -> list[Any]:
+        """The rows of a query in its ledger. One for both databases, or an `Sql`."""
+        return self.looker.rows(sql, *parameters)
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run another command on the same config."""
         return run(*arguments, "-c", str(self.file), stdin=stdin)
+
+    def reload(self) -> str:
+        """Have it read its config again. Why it was refused, if it was."""
+        if isinstance(self.location, Path):
+            done = self.run("reload")
+            assert (done.returncode == 0) == (done.stderr == "")
+            return done.stderr
+        assert self.process is not None
+        with closing(connect(self.location, readonly=True)) as db:
+            before = last_reload(db).number
+            self.process.send_signal(signal.SIGHUP)  # in PostgreSQL there is no command: it may have many services
+            until(lambda: last_reload(db).number > before)
+            return last_reload(db).error or ""
 
     def _read_logs(self, process: Started | subprocess.Popen[str]) -> None:
         assert process.stderr is not None
@@ -142,28 +174,6 @@ class Service:
         process.wait()  # also if another has taken its place: nothing of it is left open
         with self._logged:
             self._logged.notify_all()
-
-
-def until_recorded(ledger: Path) -> None:
-    """Wait until all that was acknowledged so far is recorded, or kept because it can't be."""
-    with closing(_read_only(intake_path(ledger))) as intake:
-        [(ident,)] = intake.execute("SELECT id FROM intake").fetchall()
-        [(last,)] = intake.execute("SELECT max(seq) FROM sqlite_sequence").fetchall()
-
-    def is_recorded() -> bool:
-        try:
-            with closing(_read_only(ledger)) as recorded:
-                [(place,)] = recorded.execute("SELECT max(value) FROM meta WHERE name = 'intake'").fetchall()
-        except sqlite3.OperationalError:  # not made yet, or moved
-            return False
-        of, position, *_ = (place or " 0").split(" ")
-        return bool(of == ident and int(position) >= last)
-
-    until(lambda: not last or is_recorded(), pause_s=0.002)
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 def children(pid: int) -> list[int]:

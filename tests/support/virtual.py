@@ -29,7 +29,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """As time.monotonic_ns."""
         return self._elapsed_ns
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # it runs at once
         """What runs on a thread takes no time."""
         if isinstance(executor, VirtualDisk):
             return super().run_in_executor(executor, func, *args)

@@ -9,7 +9,6 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from reconciler.ledger.coverage import gaps
 from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect
+from reconciler.location import Location
 from reconciler.polling.reconciling import Reconciling, reconciling
 from reconciler.service.web import web_server
 from reconciler.simulator.hooks import Hook
@@ -164,8 +164,8 @@ STORIES = [_pushes, _issue, _request, _pipeline, _deployment, _rest]
 class Life:
     """One life of the service: the receiver on its port, and everything that asks GitLab."""
 
-    def __init__(self, folder: Path, gitlab: Simulator, port: int) -> None:
-        self.path = folder / "ledger.db"
+    def __init__(self, path: Location, gitlab: Simulator, port: int) -> None:
+        self.path = path
         self.port = port
         self.config = Config.model_validate(
             {
@@ -225,7 +225,7 @@ class Told:
 
 
 async def live_through(
-    folder: Path,
+    path: Location,
     monkeypatch: pytest.MonkeyPatch,
     *,
     down: list[tuple[Millis, Millis]],
@@ -237,11 +237,11 @@ async def live_through(
     now = START
     monkeypatch.setattr(times, "now", lambda: now)
     world = World(seed=seed, clock=lambda: now)
-    for number, path in PROJECTS.items():
-        world.add_project(number, path)
+    for number, name in PROJECTS.items():
+        world.add_project(number, name)
     port = free_port()
     with Simulator(world) as gitlab:
-        life = Life(folder, gitlab, port)
+        life = Life(path, gitlab, port)
         for number in PROJECTS:
             gitlab.add_hook(number, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)
         steps = Script(world, gitlab.courier.hooks, seed, days, busy).write()

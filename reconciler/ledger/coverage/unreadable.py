@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 import msgspec
 import orjson
@@ -14,6 +15,8 @@ from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import Sql, filled_in
 
 ERROR_CHARS = 500
+ID_CHARS = 500
+"""A longer id is kept as its hash."""
 
 _CLEAR = filled_in(
     "DELETE FROM unreadable WHERE project_id = ? AND source = ? AND record_id IN ({})",
@@ -50,13 +53,23 @@ def note(db: Database, project_id: int, source: str, records: Sequence[Unreadabl
         ON CONFLICT (project_id, source, record_id)
         DO UPDATE SET error = excluded.error, raw = excluded.raw, last_seen_at = excluded.last_seen_at
         """,
-        [(project_id, source, one.record_id, one.error[:ERROR_CHARS], one.raw[:RAW_CHARS], at) for one in records],
+        [
+            (project_id, source, _short(one.record_id), one.error[:ERROR_CHARS], one.raw[:RAW_CHARS], at)
+            for one in records
+        ],
     )
 
 
 def clear(db: Database, project_id: int, source: str, record_ids: Sequence[str]) -> None:
     """These records were understood: forget what was wrong with them before."""
-    db.execute(_CLEAR, (project_id, source, orjson.dumps(record_ids).decode()))
+    db.execute(_CLEAR, (project_id, source, orjson.dumps([_short(one) for one in record_ids]).decode()))
+
+
+def _short(record_id: str) -> str:
+    """An id as it is kept: an index of PostgreSQL takes no long one."""
+    if len(record_id) <= ID_CHARS:
+        return record_id
+    return f"sha256:{sha256(record_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def drop(db: Database, *, before: str, limit: int) -> int:

@@ -22,7 +22,7 @@ from reconciler.ledger.intake.async_connection import answer, connect
 from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.intake.rows import Row, as_row
 from reconciler.ledger.intake.trouble import Trouble
-from reconciler.ledger.storage.postgresql import explain
+from reconciler.ledger.storage.explaining import explain
 from reconciler.ledger.storage.postgresql_tables import make_tables
 from reconciler.location import PostgresUrl
 

@@ -12,6 +12,7 @@ from reconciler.ledger.errors import IntakeUnavailable, LedgerError
 from reconciler.ledger.intake.intake import Opening, ReceivedWebhook, StoredWebhook
 from reconciler.ledger.intake.postgresql_rows import intake_id, last_position
 from reconciler.ledger.storage import columns, postgresql
+from reconciler.ledger.storage.explaining import explain
 from reconciler.ledger.storage.postgresql_tables import PATIENCE_S, make_tables
 from reconciler.location import PostgresUrl
 
@@ -114,7 +115,7 @@ class PostgresReader:
         try:
             return ask()
         except psycopg.Error as error:
-            raise IntakeUnavailable(f"{self._url}: {postgresql.explain(error)}") from error
+            raise IntakeUnavailable(f"{self._url}: {explain(error)}") from error
         except LedgerError as error:
             raise IntakeUnavailable(f"{self._url}: {error}") from error
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import structlog
 
-REMIND_S = 60.0
-"""How often a lasting problem is logged again."""
+from reconciler.ledger.reminder import Reminder
 
 log = structlog.get_logger(__name__)
 
@@ -19,17 +17,15 @@ class Trouble:
     def __init__(self, report: Callable[[str | None], None]) -> None:
         self._report = report
         self._why: str | None = None
-        self._logged_at = 0.0
+        self._reminder = Reminder()
 
     def note(self, why: str | None) -> None:
         """What became of the last try."""
         before, self._why = self._why, why
-        now = time.monotonic()
-        if why is None:
-            if before is not None:
+        if self._reminder.is_due(why):
+            if why is None:
                 log.info("webhooks can be appended to the intake again")
-        elif why != before or now - self._logged_at >= REMIND_S:
-            self._logged_at = now
-            log.error("webhooks can't be appended to the intake", reason=why)
+            else:
+                log.error("webhooks can't be appended to the intake", reason=why)
         if why != before:
             self._report(why)

@@ -11,6 +11,8 @@ from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import filled_in
 from reconciler.ledger.views.words import FIND, Term, asked_for
 
+PATH_BYTES = 2000
+"""GitLab's paths are shorter. An index of PostgreSQL takes no more than 2.7 kB."""
 PROJECTS = "SELECT id, path FROM projects"
 FORMER = "SELECT f.path, p.id, p.path FROM former_paths f JOIN projects p ON p.id = f.project_id ORDER BY f.path"
 PATHS_OF = """
@@ -54,7 +56,9 @@ def paths(db: Database, project_id: int | None) -> list[str]:
 
 
 def note_former(db: Database, project_id: int, path: str) -> None:
-    """Note a former path, from which GitLab redirects to the project."""
+    """Note a former path, from which GitLab redirects to the project. One that no index takes is not known."""
+    if len(path.encode("utf-8", "surrogatepass")) > PATH_BYTES:
+        return
     db.execute("INSERT INTO former_paths (project_id, path) VALUES (?, ?) ON CONFLICT DO NOTHING", (project_id, path))
 
 

@@ -263,8 +263,9 @@ def preview(db: Database, sightings: Sequence[Sighting], *, now: Millis) -> Batc
     try:
         return record(db, sightings, now=now)
     finally:
-        db.execute("ROLLBACK TO preview")
-        db.execute("RELEASE preview")
+        if db.in_transaction:  # SQLite ends it itself if the disk is full
+            db.execute("ROLLBACK TO preview")
+            db.execute("RELEASE preview")
 
 
 def _as_seen(label: int, s: Sighting) -> Seen:

@@ -28,9 +28,11 @@ from reconciler.ledger.listener import Committed, Listener
 from reconciler.ledger.queue.opening import Opened
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import BatchResult, record
+from reconciler.ledger.reminder import Reminder
 from reconciler.ledger.storage.connection import explain, is_busy, is_damage, is_of_search_index, is_trouble
 from reconciler.ledger.storage.damage import note_damage
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.explaining import is_postgresql
 
 T = TypeVar("T")
 Reported = TypeVar("Reported")
@@ -41,9 +43,6 @@ BATCH_SIGHTINGS = 128
 BUSY_PATIENCE_S = 5.0
 """How long changes wait for another process's write lock before they fail with LedgerUnavailable."""
 BUSY_PAUSE_S = 0.01
-
-REMIND_S = 60.0
-"""How often a lasting problem of the ledger is logged again."""
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +99,7 @@ class Writer:
         self.routes = routes
         self._db = db
         self._trouble: str | None = None
-        self._logged_at = 0.0
+        self._reminder = Reminder()
         self._bugs: set[str] = set()
         self._db.set_patience(0)  # waiting is done without stopping the event loop
         self._waiting: deque[_Change] = deque()
@@ -272,13 +271,12 @@ class Writer:
 
     def _note_trouble(self, reason: str | None) -> None:
         """Log a problem when it begins, while it lasts, and when it is over."""
-        now = time.monotonic()
         before, self._trouble = self._trouble, reason
-        if reason is None:
-            log.info("the ledger can be written again")
-        elif reason != before or now - self._logged_at >= REMIND_S:
-            self._logged_at = now
-            log.error("the ledger can't be written", reason=reason)
+        if self._reminder.is_due(reason):
+            if reason is None:
+                log.info("the ledger can be written again")
+            else:
+                log.error("the ledger can't be written", reason=reason)
         if reason != before:
             _report(self.listener.trouble, reason)
 
@@ -298,7 +296,8 @@ def _concerns_all(error: BaseException) -> bool:
 def _reason(error: BaseException) -> str:
     if isinstance(error, LedgerUnavailable):
         return str(error)
-    return explain(error) if isinstance(error, sqlite3.Error) else f"{type(error).__name__}: {error}"
+    is_database_s = isinstance(error, sqlite3.Error) or is_postgresql(error)
+    return explain(error) if is_database_s else f"{type(error).__name__}: {error}"
 
 
 def _failure(reason: str, error: BaseException) -> Exception:

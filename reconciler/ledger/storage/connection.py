@@ -19,7 +19,7 @@ from reconciler.ledger.errors import (
     LedgerMissing,
     LedgerUnavailable,
 )
-from reconciler.ledger.storage import meta, schema
+from reconciler.ledger.storage import explaining, meta, schema
 from reconciler.ledger.storage.any_text import AnyText
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.files import Files, identity, make_private
@@ -40,6 +40,9 @@ BESIDE_PATIENCE_S = 30.0
 STARTING_PATIENCE_S = 2.0
 """How long a command waits for a starting service to upgrade the ledger."""
 STARTING_PAUSE_S = 0.05
+
+LOOK_S = 60.0
+"""How long a part of a service waits for an answer to what it reads: the thread is given back then."""
 
 _TROUBLE = {
     sqlite3.SQLITE_BUSY,
@@ -131,6 +134,14 @@ def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False)
     """
     held: Database | None = _server(url).open_to_serve(url, patience_s=patience_s, to_copy=to_copy)
     return held
+
+
+def unfit(location: Location) -> str | None:
+    """Why a service could not take over a ledger in PostgreSQL from here, if so. Raises LedgerError."""
+    if isinstance(location, Path):
+        return None
+    why: str | None = _server(location).unfit(location)
+    return why
 
 
 def server_problems(location: Location) -> list[str]:
@@ -225,9 +236,15 @@ def look_at(path: Location, trouble: Callable[[], str | None]) -> Iterator[Datab
     if (why := trouble()) is not None:
         raise LedgerUnavailable(why)
     with opened(path, readonly=True) as db:
+        db.give_up_after(LOOK_S)
         if (why := trouble()) is not None:  # it was replaced meanwhile
             raise LedgerUnavailable(why)
-        yield db
+        try:
+            yield db
+        except db.Error as error:
+            if not explaining.is_postgresql(error):
+                raise
+            raise LedgerError(f"{path}: {explain(error)}") from error
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> LedgerUnavailable:
@@ -235,8 +252,10 @@ def _unusable(path: Path, error: sqlite3.Error) -> LedgerUnavailable:
     return kind(f"{path}: {explain(error)}")
 
 
-def explain(error: Exception) -> str:
-    """A database's error; one of SQLite's in words that say what to do."""
+def explain(error: BaseException) -> str:
+    """A database's error in one line; one of SQLite's in words that say what to do."""
+    if explaining.is_postgresql(error):
+        return explaining.explain(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     advice = {
         sqlite3.SQLITE_FULL: "the disk is full: free some space; nothing that was acknowledged is lost",

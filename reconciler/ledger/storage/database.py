@@ -51,6 +51,10 @@ class Database(ABC):
         """How long `begin` waits for others. With 0 it fails at once, with an error that `is_busy`."""
 
     @abstractmethod
+    def give_up_after(self, seconds: float | None) -> None:
+        """Close the connection once its server says nothing for so long; None: never. A file has no server."""
+
+    @abstractmethod
     def version(self) -> int:
         """A number that changes when another connection has committed."""
 

@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, generators
 from psycopg.abc import Buffer
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.types.string import StrDumper
 
 from reconciler.ledger.errors import LedgerBusy, LedgerUnavailable
 from reconciler.ledger.storage import advisory
+from reconciler.ledger.storage.answering import ANSWER_S, AnsweringConnection
 from reconciler.ledger.storage.any_text import writable
 from reconciler.ledger.storage.conninfo import conninfo
 from reconciler.ledger.storage.database import Database, Parameters, Rows
+from reconciler.ledger.storage.explaining import explain
 from reconciler.ledger.storage.placeholders import for_psycopg
 from reconciler.ledger.storage.sql import for_postgresql
 
@@ -38,6 +40,7 @@ UNREADABLE = (
     "PostgreSQL's client library can't read the URI of the ledger: check its parameters, and write every special "
     "character of the password as %XX"
 )
+UNCERTAIN = "nobody knows whether the last change was made: look at it before you repeat it"
 
 T = TypeVar("T")
 
@@ -82,7 +85,7 @@ class PostgresDatabase(Database):
 
     Error = psycopg.Error
 
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+    def __init__(self, conn: AnsweringConnection) -> None:
         self.conn = conn
         self._own_commits = 0
         self.has_lock = False
@@ -110,15 +113,32 @@ class PostgresDatabase(Database):
         if not self._has_written:
             self.execute("COMMIT")
             return
-        # The number after the commit: whoever sees it grow must see the change.
-        self.execute("COMMIT; SELECT nextval('changes')")
-        self._own_commits += 1
+        was_open = not self.conn.closed
+        try:
+            self._own_commits += self._run(self._commit_and_count)
+        except LedgerUnavailable as error:
+            if not (was_open and self.conn.closed):
+                raise
+            raise LedgerUnavailable(f"{error}: {UNCERTAIN}") from error.__cause__
+
+    def _commit_and_count(self) -> bool:
+        """Commit. Returns whether the others are told. That may fail alone: what is on disk must not seem undone."""
+        with self.conn.lock:
+            # The number after the commit: whoever sees it grow must see the change.
+            self.conn.pgconn.send_query(b"COMMIT; SELECT nextval('changes')")
+            committed, *told = self.conn.wait(generators.execute(self.conn.pgconn))
+        if committed.status != ExecStatus.COMMAND_OK:
+            raise errors.error_from_result(committed)
+        return [one.status for one in told] == [ExecStatus.TUPLES_OK]
 
     def rollback(self) -> None:
         self.execute("ROLLBACK")
 
     def set_patience(self, seconds: float) -> None:
         self.execute(f"SET lock_timeout = {max(SHORTEST_WAIT_MS, round(1000 * seconds))}")
+
+    def give_up_after(self, seconds: float | None) -> None:
+        self.conn.answer_s = seconds
 
     def version(self) -> int:
         commits: int = self.execute("SELECT last_value FROM changes").fetchone()[0]
@@ -196,21 +216,19 @@ def _is_trouble(error: psycopg.Error) -> bool:
     return error.sqlstate[:2] in _TROUBLE_CLASSES or isinstance(error, _TROUBLES)
 
 
-def explain(error: psycopg.Error) -> str:
-    """An error of PostgreSQL's in one line."""
-    return " ".join(f"PostgreSQL: {error}".split())
-
-
-def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
-    """Connect with one of the `advisory` locks; None if another connection has it. Raises LedgerUnavailable.
+def hold(
+    url: str, lock: int, *, patience_s: float, first: Callable[[PostgresDatabase], None]
+) -> PostgresDatabase | None:
+    """Connect with one of the `advisory` locks; None if another connection has it. `first` may refuse the connection.
+    Raises LedgerUnavailable.
 
     The server ends the connection, and frees the lock, if nothing is heard on it for `SILENT_S`: the process may be
     stopped, or its machine cut off. So whoever has the lock must use the connection more often than that.
     """
     db = connect(url, patience_s=patience_s)
     try:
-        if db.execute("SHOW transaction_read_only").fetchone()[0] == "on":
-            raise LedgerUnavailable("PostgreSQL: this server is read-only: is it a standby?")
+        refuse_read_only(db)
+        first(db)
         for setting in _HELD_SETTINGS:
             db.execute(f"SET {setting}")
         if db.execute(f"SELECT pg_try_advisory_lock(?, {advisory.LEDGER})", (lock,)).fetchone()[0]:
@@ -223,16 +241,26 @@ def hold(url: str, lock: int, *, patience_s: float) -> PostgresDatabase | None:
     return None
 
 
+def refuse_read_only(db: PostgresDatabase) -> None:
+    """Raise LedgerUnavailable if nothing can be written."""
+    if db.execute("SHOW transaction_read_only").fetchone()[0] == "on":
+        raise LedgerUnavailable("PostgreSQL: this server is read-only: is it a standby?")
+
+
 def connect(url: str, *, patience_s: float, readonly: bool = False) -> PostgresDatabase:
-    """Connect to a ledger. Raises LedgerUnavailable."""
+    """Connect to a ledger. Raises LedgerUnavailable.
+
+    A statement that waits longer than `ANSWER_S` for the server fails, until `give_up_after` says otherwise.
+    """
     try:
         wanted = {} if readonly else {"target_session_attrs": "read-write"}
-        conn = psycopg.connect(conninfo(url, **wanted), autocommit=True)
+        conn = AnsweringConnection.connect(conninfo(url, **wanted), autocommit=True)
     except psycopg.ProgrammingError:  # its message has parts of the URI, perhaps of its password
         raise LedgerUnavailable(UNREADABLE) from None
     except psycopg.Error as error:
         raise LedgerUnavailable(explain(error)) from error
     db = PostgresDatabase(conn)
+    db.give_up_after(ANSWER_S)
     try:
         db.execute(f"SET idle_in_transaction_session_timeout = '{ABANDONED_S}s'")
         if readonly:

@@ -307,7 +307,8 @@ _TRIGGERS = (
     """
     CREATE FUNCTION note_project_renamed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO former_paths (project_id, path)
-        SELECT OLD.id, OLD.path WHERE OLD.path IS NOT NULL AND NEW.path <> OLD.path COLLATE nocase
+        SELECT OLD.id, OLD.path
+         WHERE octet_length(OLD.path) <= 2000 AND NEW.path <> OLD.path COLLATE nocase -- an index takes no longer one
         ON CONFLICT DO NOTHING;
         DELETE FROM former_paths WHERE path = NEW.path COLLATE nocase;
         RETURN NULL;

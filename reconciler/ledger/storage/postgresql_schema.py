@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 
 from reconciler import __version__
@@ -12,6 +13,9 @@ from reconciler.ledger.storage.database import Database
 
 MIGRATIONS = {"0001_ledger": postgresql_0001.STATEMENTS}
 """Never change one that was released: add one."""
+
+TABLES = [name for made in MIGRATIONS.values() for one in made for name in re.findall(r"CREATE TABLE (\w+)", one)]
+"""Those of a ledger. Its schema may have others, which are not ours."""
 
 _PROGRAM = "program"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from reconciler.ledger.storage import postgresql, postgresql_schema
+from reconciler.ledger.storage.answering import ANSWER_S
 from reconciler.location import PostgresUrl
 
 PATIENCE_S = 5.0
@@ -16,4 +17,5 @@ def make_tables(url: PostgresUrl) -> None:
     """Make the tables, if there are none yet. Those of an earlier version stay. Raises LedgerUnavailable."""
     with closing(postgresql.connect(url.value, patience_s=_MAKING_S)) as db:
         if not postgresql_schema.applied(db):
+            db.give_up_after(_MAKING_S + ANSWER_S)
             postgresql_schema.upgrade(db)

@@ -10,7 +10,8 @@ import psycopg
 from reconciler.events import times
 from reconciler.events.times import HOUR, Millis
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.storage import postgresql
+from reconciler.ledger.storage import postgresql, sessions
+from reconciler.ledger.storage.explaining import explain
 from reconciler.ledger.storage.postgresql import PostgresDatabase
 from reconciler.ledger.storage.postgresql_tables import make_tables
 from reconciler.ledger.storage.receivers import Register
@@ -61,7 +62,7 @@ class ReceiverRow(Register):
         except BaseException as error:
             self._disconnect()
             if isinstance(error, psycopg.Error):
-                raise LedgerUnavailable(f"{self._url}: {postgresql.explain(error)}") from error
+                raise LedgerUnavailable(f"{self._url}: {explain(error)}") from error
             raise
 
     def _put(self, db: PostgresDatabase) -> None:
@@ -76,6 +77,8 @@ class ReceiverRow(Register):
             return self._db
         before, self._id = self._id, None
         self._db = db = postgresql.connect(self._url.value, patience_s=PATIENCE_S)
+        if (wrong := sessions.shared(db, self._url.value)) is not None:
+            raise LedgerUnavailable(f"{self._url}: {wrong}")
         db.execute(_KEEPALIVE)
         make_tables(self._url)
         for _ in range(_TRIES):

@@ -24,4 +24,5 @@ def scratch_ledger(url: PostgresUrl, *, prefix: str) -> Iterator[PostgresUrl]:
         yield PostgresUrl(f"{url.value}{joint}options={quote(f'-c search_path={name}')}")
     finally:
         with closing(connect(url.value, patience_s=PATIENCE_S)) as server:
+            server.give_up_after(None)
             server.execute(f"DROP SCHEMA {name} CASCADE")

@@ -7,10 +7,13 @@ from contextlib import closing, contextmanager
 
 import psycopg
 
-from reconciler.ledger.errors import LedgerBehind, LedgerError
-from reconciler.ledger.storage import advisory, postgresql_schema, unfinished
-from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, explain, hold
+from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerUnavailable
+from reconciler.ledger.storage import advisory, postgresql_schema, sessions, unfinished
+from reconciler.ledger.storage.explaining import explain
+from reconciler.ledger.storage.postgresql import PostgresDatabase, connect, hold, refuse_read_only
 from reconciler.location import PostgresUrl
+
+LOOK_PATIENCE_S = 1.0
 
 
 def open_server(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDatabase:
@@ -32,6 +35,7 @@ def _open(url: PostgresUrl, *, patience_s: float, readonly: bool) -> PostgresDat
     except BaseException:
         db.close()
         raise
+    db.give_up_after(None)  # what a command asks may take long
     return db
 
 
@@ -46,11 +50,13 @@ def open_to_serve(url: PostgresUrl, *, patience_s: float, to_copy: bool = False)
 
 
 def _hold(url: PostgresUrl, *, patience_s: float, to_copy: bool) -> PostgresDatabase | None:
-    db = hold(url.value, advisory.SERVICE, patience_s=patience_s)
+    db = hold(url.value, advisory.SERVICE, patience_s=patience_s, first=lambda db: _refuse_shared(db, url))
     if db is None:
         return None
     try:
         postgresql_schema.check(db, str(url), may_upgrade=True)
+        _refuse_without_rights(db, url)
+        db.give_up_after(None)  # an upgrade may take long
         postgresql_schema.upgrade(db)
         if not to_copy:
             unfinished.refuse(db, str(url))
@@ -58,6 +64,46 @@ def _hold(url: PostgresUrl, *, patience_s: float, to_copy: bool) -> PostgresData
         db.close()
         raise
     return db
+
+
+def unfit(url: PostgresUrl) -> str | None:
+    """Why a service could not take the ledger over from here, if so, with what to do."""
+    try:
+        with in_words(url), closing(connect(url.value, patience_s=LOOK_PATIENCE_S)) as db:
+            refuse_read_only(db)
+            _refuse_shared(db, url)
+            postgresql_schema.check(db, str(url), may_upgrade=True)
+            _refuse_without_rights(db, url)
+    except LedgerError as error:
+        return str(error)
+    return None
+
+
+def _refuse_shared(db: PostgresDatabase, url: PostgresUrl) -> None:
+    if (wrong := sessions.shared(db, url.value)) is not None:
+        raise LedgerError(f"{url}: {wrong}")
+
+
+def _refuse_without_rights(db: PostgresDatabase, url: PostgresUrl) -> None:
+    user, schema, lacks = db.execute(_LACKS_RIGHTS, (postgresql_schema.TABLES,)).fetchone()
+    if schema is None:
+        raise LedgerUnavailable(f"{url}: there is no schema that the user {user} may use: {_ADVICE['3F000']}")
+    if lacks is not None:
+        raise LedgerUnavailable(
+            f"{url}: the user {user} may not read or write {lacks}: make it the owner of the tables"
+        )
+
+
+_LACKS_RIGHTS = """
+    SELECT current_user::text, current_schema()::text, string_agg(relname::text, ', ' ORDER BY relname) FROM pg_class
+     WHERE relnamespace = current_schema()::regnamespace
+       AND CASE WHEN relkind = 'r' AND relname::text = ANY(?) THEN
+                     NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                          AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+                WHEN relkind = 'S' AND relname IN ('changes', 'event_numbers') THEN
+                     NOT (has_sequence_privilege(oid, 'SELECT') AND has_sequence_privilege(oid, 'UPDATE'))
+           END
+"""
 
 
 @contextmanager
@@ -72,7 +118,7 @@ def in_words(url: PostgresUrl) -> Iterator[None]:
 
 _ADVICE = {
     "0A000": "the server needs ICU",
-    "3F000": "there is no schema to make tables in: create one, or set search_path",
+    "3F000": "create a schema, or set search_path to one",
     "42P07": "there are tables of other programs: use a database, or a schema, of its own",
     "42703": "there are tables of other programs: use a database, or a schema, of its own",
     "22023": "a setting is refused: the server must run on Linux, with PostgreSQL 14 or newer",

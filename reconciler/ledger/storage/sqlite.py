@@ -49,6 +49,9 @@ class SqliteDatabase(Database):
     def set_patience(self, seconds: float) -> None:
         self.conn.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
+    def give_up_after(self, seconds: float | None) -> None:
+        pass
+
     def version(self) -> int:
         version: int = self.conn.execute("PRAGMA data_version").fetchone()[0]
         return version

@@ -10,6 +10,7 @@ from reconciler.events import times
 from reconciler.ledger.storage import hashes, meta
 from reconciler.ledger.storage.connection import is_trouble
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.savepoint import savepoint
 from reconciler.ledger.storage.sql import Sql
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep.copy_tables import META, SIGHTINGS, Column, Row, Table
@@ -141,20 +142,12 @@ def write(db: Database, table: Table, columns: Sequence[Column], rows: Sequence[
 
 def _write(db: Database, table: Table, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """All of them or none."""
-    db.execute("SAVEPOINT rows")
-    try:
+    with savepoint(db):
         _insert(db, table.name, columns, rows)
         if table is SIGHTINGS:
             place = [one.name for one in columns].index
             parts = [place(name) for name in ("id", "source", "source_id", "key", "happened_at")]
             _insert(db, "sighting_hashes", _HASHES, [_hashed(*(row[part] for part in parts)) for row in rows])
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK TO rows")
-        raise
-    finally:
-        if db.in_transaction:
-            db.execute("RELEASE rows")
 
 
 def _insert(db: Database, table: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:

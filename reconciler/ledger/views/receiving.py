@@ -13,7 +13,7 @@ from reconciler.ledger.coverage import downtime
 from reconciler.ledger.coverage.downtime import QUIET, Life
 from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.storage import receivers_table
-from reconciler.ledger.storage.connection import opened
+from reconciler.ledger.storage.connection import LOOK_S, opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.receivers import Receiver, noted, running
 from reconciler.ledger.storage.sqlite import SqliteDatabase
@@ -110,5 +110,6 @@ def received(ledger: Location, during: Interval) -> bool:
         there: Sequence[Receiver] = running(intake_path(ledger))
     else:
         with opened(ledger, readonly=True) as db:
+            db.give_up_after(LOOK_S)
             there = receivers_table.running(db)
     return any(one.since is not None and one.since <= during.start for one in there)

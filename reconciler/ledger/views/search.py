@@ -6,8 +6,6 @@ recording, and must not delay a webhook.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -16,6 +14,7 @@ from reconciler.events.fields import dig, parsed, text
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage.connection import is_trouble
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.savepoint import savepoint
 from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.browse import LIST
@@ -61,7 +60,7 @@ def _index(db: Database, ids: list[int]) -> str | None:
     Raises sqlite3.Error or LedgerUnavailable if the ledger is at fault.
     """
     try:
-        with _savepoint(db):
+        with savepoint(db):
             rows = db.execute(_EVENTS, (ids[0], ids[-1])).fetchall()
             if len(rows) != len(ids):
                 raise LookupError("an event has no sighting")
@@ -79,19 +78,6 @@ def insert(db: Database, found: list[tuple[int, dict[str, str]]]) -> None:
         db.executemany(_INSERT, [{"id": ident} | fields for ident, fields in found])
     else:
         db.executemany(_INSERT_DOCUMENT, [{"id": ident, "document": tsvector(fields)} for ident, fields in found])
-
-
-@contextmanager
-def _savepoint(db: Database) -> Iterator[None]:
-    """Undo what the block did in the open transaction if it raises."""
-    db.execute("SAVEPOINT step")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK TO step")
-        raise
-    finally:
-        db.execute("RELEASE step")
 
 
 def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str, Any]]:

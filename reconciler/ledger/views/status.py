@@ -95,7 +95,7 @@ class Status(msgspec.Struct, frozen=True):
 
     `alerts` are the open ones. `unreadable` are the latest records that could not be understood, `backlog` the
     webhooks that wait to be recorded, `unrecorded` the latest of those that could not be. `copies` are those that
-    share a ledger in PostgreSQL.
+    share a ledger in PostgreSQL, and `unfit` says why one with this config and version could not take it over.
     """
 
     unknown: list[Unknown]
@@ -107,6 +107,7 @@ class Status(msgspec.Struct, frozen=True):
     backlog: Backlog
     unrecorded: list[UnrecordedRow]
     copies: list[Copy]
+    unfit: str | None = None
 
 
 def status(db: Database, *, asked: Asked, keeps: Mapping[str, Millis], expected: Millis, now: Millis) -> Status:

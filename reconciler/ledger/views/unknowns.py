@@ -25,6 +25,7 @@ from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.schema import UNREAD
 from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.upkeep import failing_parts
+from reconciler.ledger.upkeep.failing_parts import Part
 from reconciler.ledger.views.backlog import backlog
 from reconciler.ledger.views.receiving import FAILING, NOT_RUNNING, accepting, receiver_trouble
 
@@ -123,11 +124,20 @@ def _receiver(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:
 
 def _parts(db: Database, asked: Asked, _: Millis) -> Iterator[Unknown]:
     """The parts of the service that fail. Each restarts by itself."""
-    of = Name("gitlab", asked.url)
     for one in failing_parts.failing(db):
-        since = None if one.failing_since is None else times.iso(one.failing_since)
-        again = f"it restarted {one.restarts} times; see the log" if one.restarts else "see the log"
-        yield Unknown("part", one.name, of, FAILING, f"{one.error} ({again})", since)
+        yield _failing(one, asked.url)
+
+
+def own_failures(known: Iterable[Unknown], parts: Iterable[Part], url: str) -> list[Unknown]:
+    """The parts of a process that fail, without those that are known."""
+    names = {one.name for one in known if one.kind == "part"}
+    return [_failing(one, url) for one in parts if one.failing_since is not None and one.name not in names]
+
+
+def _failing(part: Part, url: str) -> Unknown:
+    since = None if part.failing_since is None else times.iso(part.failing_since)
+    again = f"it restarted {part.restarts} times; see the log" if part.restarts else "see the log"
+    return Unknown("part", part.name, Name("gitlab", url), FAILING, f"{part.error} ({again})", since)
 
 
 def _intake(db: Database, asked: Asked, now: Millis) -> Iterator[Unknown]:

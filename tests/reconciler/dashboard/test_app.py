@@ -34,7 +34,6 @@ from reconciler.simulator.consumer import ACCEPTED, Consumer
 from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
 from tests.e2e.test_delivery import post
-from tests.e2e.test_destinations import rows
 from tests.support.service import Service, run, until
 
 NOW = times.from_iso("2026-11-24T12:00:00.000Z")
@@ -394,6 +393,6 @@ def test_strange_json_is_shown_found_and_filtered_all_the_same(make_service: Mak
     for ident in range(1, last + 1):
         assert dash.get(f"/events/{ident}").status_code == 200
     dash.client.close()
-    until(lambda: rows(service, "SELECT count(*) FROM deliveries WHERE state IN ('pending', 'retrying')") == [(0,)])
-    assert rows(service, "SELECT count(*) FROM deliveries d WHERE last_error LIKE '%filter%'") == [(0,)]
+    until(lambda: service.rows("SELECT count(*) FROM deliveries WHERE state IN ('pending', 'retrying')") == [(0,)])
+    assert service.rows("SELECT count(*) FROM deliveries d WHERE last_error LIKE '%filter%'") == [(0,)]
     assert service.stop() == 0

@@ -142,7 +142,7 @@ async def test_a_host_s_second_address_is_tried(monkeypatch: pytest.MonkeyPatch,
 async def test_redirects_are_followed_only_when_told_and_only_where_the_body_goes_too(consumer: Consumer) -> None:
     with Consumer() as other:
         for status, follow, taken in ((307, True, True), (308, True, True), (307, False, False), (302, True, False)):
-            consumer.answer = lambda _h, _b, status=status: (status, {"Location": other.url}, b"")  # type: ignore[misc]
+            consumer.answer = lambda _h, _b, status=status: (status, {"Location": other.url}, b"")  # type: ignore[misc]  # a default
             before = len(other.requests)
             to = destination(url=consumer.url, allow_private=True, follow_redirects=follow, headers={"X-Secret": "s"})
             assert (await send(to)).accepted is taken

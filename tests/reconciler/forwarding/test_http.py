@@ -16,7 +16,6 @@ from reconciler.forwarding.kinds.http import READ_BYTES, Http, HttpDestination
 from reconciler.forwarding.message import EXCERPT_BYTES, Answer, Message
 from reconciler.simulator.consumer import ACCEPTED, Consumer
 from tests.conftest import MakeService, to_consumer
-from tests.e2e.test_destinations import rows
 from tests.support.scripted import Scripted
 from tests.support.service import TOKEN, until
 
@@ -108,7 +107,7 @@ class TestHeaders:
         assert consumer.wait_for(lambda c: len(c.accepted) == 2)
         assert consumer.accepted[0].headers["x-gitlab-instance"].encode("latin-1") == odd
         consumer.answer = lambda _h, _b: ACCEPTED
-        until(lambda: rows(service, "SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(2,)])
+        until(lambda: service.rows("SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(2,)])
 
 
 class TestSecrets:

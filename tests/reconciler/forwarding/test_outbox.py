@@ -183,6 +183,7 @@ def test_lanes_are_what_deliveries_say_whoever_changes_them(engine: str, tmp_pat
         check()
 
 
+@pytest.mark.postgresql
 def test_lanes_have_their_turns_in_the_same_order_in_each_database(tmp_path: Path) -> None:
     """As long as a statement changes one delivery, which is what the service does."""
 

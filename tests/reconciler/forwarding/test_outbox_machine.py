@@ -305,7 +305,7 @@ class PostgresMachine(Machine):
 
 @pytest.mark.long
 @pytest.mark.usefixtures("sink_kind")
-@pytest.mark.parametrize("machine", [Machine, PostgresMachine])
+@pytest.mark.parametrize("machine", [Machine, pytest.param(PostgresMachine, marks=pytest.mark.postgresql)])
 def test_whatever_happens(machine: type[Machine]) -> None:
     run_state_machine_as_test(
         machine, settings=settings(deadline=None, stateful_step_count=30, max_examples=tries(machine.examples))

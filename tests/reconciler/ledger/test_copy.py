@@ -40,6 +40,8 @@ from tests.support.filled import filled, made
 from tests.support.ledgers import ledger_location
 from tests.support.terminal import on_terminal
 
+pytestmark = pytest.mark.postgresql
+
 START = times.from_iso("2026-10-05T08:00:00Z")
 NEVER_COPIED = {"migrations", "receivers", "sqlite_sequence", "_sqlite_migrations", "intake"}
 

@@ -44,7 +44,10 @@ class Kind(msgspec.Struct, frozen=True):
 SQLITE = Kind("sqlite", SqliteAppender, reader.SqliteReader, rows, reader)
 KINDS = [
     SQLITE,
-    Kind("postgresql", PostgresAppender, postgresql_reader.PostgresReader, postgresql_reader, postgresql_reader),
+    pytest.param(
+        Kind("postgresql", PostgresAppender, postgresql_reader.PostgresReader, postgresql_reader, postgresql_reader),
+        marks=pytest.mark.postgresql,
+    ),
 ]
 
 

@@ -19,7 +19,7 @@ import pytest
 import structlog
 
 from reconciler.ledger.errors import IntakeUnavailable
-from reconciler.ledger.intake import async_connection, postgresql, postgresql_rows
+from reconciler.ledger.intake import async_connection, listening, postgresql, postgresql_rows
 from reconciler.ledger.intake.intake import Place
 from reconciler.ledger.intake.listening import listen
 from reconciler.ledger.intake.postgresql import PostgresAppender
@@ -32,6 +32,9 @@ from reconciler.location import PostgresUrl
 from tests.reconciler.ledger.test_intake import webhook
 from tests.support.ledgers import ledger_location
 from tests.support.service import until
+from tests.support.waiting import until as settled
+
+pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture
@@ -407,6 +410,32 @@ async def test_the_recorder_is_told(url: PostgresUrl, tmp_path: Path) -> None:
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_connection_that_leads_nowhere_is_made_again(
+    url: PostgresUrl, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a proxy it seems open. Then nobody would be told for ever."""
+    monkeypatch.setattr(async_connection, "ANSWER_S", 0.3)
+    monkeypatch.setattr(listening, "LOOK_S", 0.1)
+    woken = asyncio.Event()
+    await append(url, "one")
+    listener = asyncio.create_task(listen(network.url, woken.set))
+    try:
+        await asyncio.wait_for(woken.wait(), 20)
+        port = network.port
+        with structlog.testing.capture_logs() as logged:
+            network.is_dead = True
+            await settled(lambda: logged)
+            await network.end()
+            network.is_dead = False
+            await network.begin(port)
+            woken.clear()
+            await asyncio.wait_for(woken.wait(), 20)
+        assert "not answered within" in logged[0]["reason"]
+    finally:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
 
 
 async def test_it_is_counted_what_waits(url: PostgresUrl, monkeypatch: pytest.MonkeyPatch) -> None:

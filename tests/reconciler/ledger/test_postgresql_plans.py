@@ -25,6 +25,8 @@ from reconciler.ledger.storage.postgresql import PostgresDatabase
 from reconciler.ledger.storage.sql import Sql
 from tests.support.ledgers import ledger_location
 
+pytestmark = pytest.mark.postgresql
+
 START = Millis(1_790_000_000_000)
 ROUTES = [Route(1, "project", lambda _: True)]
 LARGE = ("events", "sightings", "sighting_hashes", "deliveries", "lanes", "projects")

@@ -21,6 +21,8 @@ from reconciler.ledger.storage.postgresql import PostgresDatabase
 from tests.support.ledgers import ledger_location
 from tests.support.plans import plans_of
 
+pytestmark = pytest.mark.postgresql
+
 NOW = Millis(1_790_000_000_000)
 ROUTE = Route(1, "project", lambda _: True)
 _EVENTS, _DONE, _LANES = 80_000, 72_000, 4_000

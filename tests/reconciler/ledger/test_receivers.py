@@ -179,6 +179,7 @@ def url(tmp_path: Path) -> Iterator[PostgresUrl]:
         yield location
 
 
+@pytest.mark.postgresql
 def test_one_that_lost_its_connection_is_there_since_it_is_back(url: PostgresUrl) -> None:
     """It may have refused webhooks meanwhile. Another row would be another receiver."""
     with closing(connect(url)) as db, closing(ReceiverRow(url, service=7)) as own:
@@ -196,6 +197,7 @@ def test_one_that_lost_its_connection_is_there_since_it_is_back(url: PostgresUrl
         assert after.since > before.since
 
 
+@pytest.mark.postgresql
 def test_one_that_was_not_heard_for_long_is_removed_by_the_next(url: PostgresUrl) -> None:
     with closing(connect(url)) as db, closing(ReceiverRow(url, service=1)) as hangs:
         hangs.alive()
@@ -209,6 +211,7 @@ def test_one_that_was_not_heard_for_long_is_removed_by_the_next(url: PostgresUrl
         assert sorted(one.service for one in noted(url)) == [1, 3, 4]
 
 
+@pytest.mark.postgresql
 def test_one_on_another_host_can_t_be_signalled(url: PostgresUrl) -> None:
     with closing(connect(url)) as db, closing(ReceiverRow(url, service=1)) as own:
         own.alive()

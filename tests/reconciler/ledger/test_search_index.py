@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.queue import known
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
@@ -149,6 +150,7 @@ def test_a_text_of_any_length_can_be_indexed_and_looked_for(ledger_at: Location)
 TYPED = st.text(st.sampled_from("aAb éÉñÀЖжΣσς日本09.-_/:'\"\\*&|!()<#,+\0\n"), max_size=30)
 
 
+@pytest.mark.postgresql
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(titles=st.lists(TYPED, min_size=1, max_size=3), words=TYPED)
 def test_any_words_find_the_same_in_both(both: tuple[Database, Database], titles: list[str], words: str) -> None:
@@ -161,6 +163,7 @@ def test_any_words_find_the_same_in_both(both: tuple[Database, Database], titles
     assert found[0] == found[1]
 
 
+@pytest.mark.postgresql
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=st.text(max_size=60), words=st.text(max_size=60))
 def test_any_text_can_be_indexed_and_any_words_are_a_query(
@@ -187,6 +190,22 @@ def reported(number: int, summary: Summary, payload: str) -> Sighting:
     at = times.now()
     identity = Identity(f"{summary.kind}:{number}", at, Precision.UNIQUE_ID)
     return Sighting("webhook:default", str(number), identity, summary, at, payload, str(number))
+
+
+@pytest.mark.parametrize("left", [0, 20, 40, 60, 80])
+def test_a_full_disk_is_told_as_such_and_skips_no_event(tmp_path: Path, left: int) -> None:
+    """Whenever the disk becomes full: SQLite ends the transaction by itself then, and the savepoint in it."""
+    with closing(connect(tmp_path / "ledger.db")) as db:
+        with transaction(db):
+            titles = [" ".join(f"word{n}x{k}" for k in range(100)) for n in range(200)]
+            some = [reported(n, Summary(kind="note", title=title), "{}") for n, title in enumerate(titles)]
+            record(db, some, now=times.now())
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0] + left}")
+        with pytest.raises(LedgerUnavailable, match="full"):
+            index_all(db)
+        db.execute("PRAGMA max_page_count = 1000000")
+        assert index_all(db) == []
+        assert len(findable(db)) == len(some)
 
 
 def test_a_damaged_index_is_told_as_damage(tmp_path: Path) -> None:

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import structlog
+import yaml
 
+from reconciler.ledger import reminder
 from reconciler.ledger.errors import LedgerBehind, LedgerError, LedgerMissing, LedgerUnavailable, LedgerVersion
-from reconciler.ledger.storage import server_check
-from reconciler.ledger.storage.connection import connect, opened, there_is, transaction
-from reconciler.ledger.storage.database import Parameters, Rows
-from reconciler.ledger.storage.postgresql import PostgresDatabase
+from reconciler.ledger.storage import connection, postgresql, server_check, sessions
+from reconciler.ledger.storage.connection import connect, look_at, opened, there_is, transaction, unfit
+from reconciler.ledger.storage.explaining import LONGEST, explain
 from reconciler.ledger.storage.postgresql import connect as connect_to_server
+from reconciler.ledger.storage.receiver_row import ReceiverRow
 from reconciler.ledger.storage.served import is_served
 from reconciler.ledger.storage.server import open_to_serve
+from reconciler.ledger.storage.sessions import SHARED
 from reconciler.location import PostgresUrl, problem
-from tests.support.ledgers import ledger_location
-from tests.support.service import until
+from reconciler.service import opening
+from reconciler.service.opening import open_ledger
+from tests.support.denied import NOBODY
+from tests.support.ledgers import ledger_location, server
+from tests.support.pooler import pooler
+from tests.support.service import run, until
+
+pytestmark = pytest.mark.postgresql
 
 PATIENCE_S = 5.0
 
@@ -149,29 +162,170 @@ def test_settings_that_lose_webhooks(url: PostgresUrl, setting: str, what: str) 
     assert [what in one for one in found] == ([True] if what else [])
 
 
-class Pooled(PostgresDatabase):
-    """A connection to a pooler that shares sessions: each transaction takes the one that is free."""
-
-    free: list[PostgresDatabase]
-
-    def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
-        mine = self.__dict__.get("mine")
-        if mine is None:
-            mine = self.free.pop()
-        rows = mine.execute(sql, parameters)
-        if mine.in_transaction:
-            self.mine = mine
-        else:
-            self.__dict__.pop("mine", None)
-            self.free.append(mine)
-        return rows
-
-
 def test_a_pooler_that_shares_sessions_is_noticed(url: PostgresUrl) -> None:
-    with (
-        closing(connect_to_server(url.value, patience_s=PATIENCE_S)) as first,
-        closing(connect_to_server(url.value, patience_s=PATIENCE_S)) as second,
-    ):
-        one, other = Pooled(first.conn), Pooled(second.conn)
-        one.free = other.free = [first, second]
-        assert "pool_mode = session" in server_check._session(one, other)[0]
+    with pooler(url) as between:
+        assert server_check.problems(between.url) == [SHARED]
+        with pytest.raises(LedgerError, match="pool_mode = session"):
+            open_to_serve(between.url, patience_s=PATIENCE_S)
+        with pytest.raises(LedgerUnavailable, match="pool_mode = session"):
+            ReceiverRow(between.url, service=1).alive()
+    held = open_to_serve(url, patience_s=PATIENCE_S)  # no session of the pool has the lock
+    assert held is not None
+    held.close()
+
+
+def test_a_server_that_says_nothing_is_given_up(url: PostgresUrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(url).close()
+    with pooler(url, sessions=1) as between:
+        patient = PostgresUrl(f"{between.url.value}&connect_timeout=2")
+        row = ReceiverRow(patient, service=1)
+        monkeypatch.setattr(sessions, "differ", lambda *_: False)
+        row.alive()
+        with look_at(patient, lambda: None) as seen:
+            monkeypatch.setattr(connection, "LOOK_S", 0.1)
+            seen.give_up_after(0.1)
+            row._db.give_up_after(0.1)  # type: ignore[union-attr]
+            between.is_silent.set()
+            with pytest.raises(LedgerUnavailable, match="not answered within"):
+                seen.execute("SELECT 1")
+        with pytest.raises(LedgerUnavailable, match="not answered within"):
+            row.alive()
+        with pytest.raises(LedgerUnavailable, match="timeout"):
+            open_to_serve(patient, patience_s=PATIENCE_S)
+
+
+def test_a_standby_s_statements_do_not_wait_for_ever(url: PostgresUrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "ANSWER_S", 0.3)
+    with pooler(url) as between:
+        silent = connect_to_server(between.url.value, patience_s=PATIENCE_S)
+        with closing(silent):
+            between.is_silent.set()
+            with pytest.raises(LedgerUnavailable, match="not answered within"):
+                silent.execute("SELECT 1")
+            assert silent.conn.closed
+
+
+def test_why_a_service_could_not_take_a_ledger_over(url: PostgresUrl, tmp_path: Path) -> None:
+    with psycopg.connect(url.value, autocommit=True) as conn:
+        assert unfit(url) is None
+        connect(url).close()
+        conn.execute(f"CREATE TABLE alien (); REVOKE ALL ON alien FROM {NOBODY}")  # of an extension
+        assert unfit(url) is None
+        [schema] = conn.execute("SELECT current_schema()").fetchone() or [""]
+        other = PostgresUrl(f"{url.value}%20-c%20role%3D{NOBODY}")
+        assert "no schema" in str(unfit(other))
+        conn.execute(
+            f"GRANT USAGE ON SCHEMA {schema} TO PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC"
+        )
+        assert f"the user {NOBODY} may not read or write alerts, attempts, " in str(unfit(other))
+        assert "alien" not in str(unfit(other))
+        with pytest.raises(LedgerUnavailable, match="may not read or write"):
+            open_to_serve(other, patience_s=PATIENCE_S)
+        config = tmp_path / "config.yaml"
+        config.write_text(
+            yaml.safe_dump({"ledger": {"url": other.value}, "receiver": {"hooks": [{"token": "x" * 32}]}})
+        )
+        conn.execute(f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO PUBLIC")
+        shown = run("status", "-c", str(config))
+        assert shown.returncode == 0, shown.stderr
+        assert f"A copy with this config can't take over: {url}: the user {NOBODY} may not" in shown.stdout
+        assert "read-only" in str(unfit(PostgresUrl(f"{url.value}%20-c%20default_transaction_read_only%3Don")))
+        conn.execute("INSERT INTO migrations VALUES ('9999_later', '')")
+        assert "later version" in str(unfit(url))
+
+
+async def test_a_copy_that_could_not_take_over_says_so_while_it_stands_by(
+    url: PostgresUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reminder, "REMIND_S", 0.0)
+    monkeypatch.setattr(opening, "LOOK_S", 0.0)
+    monkeypatch.setattr(opening, "PAUSE_S", 0.02)
+    told: list[str | None] = []
+    changed, stands = asyncio.Event(), asyncio.Event()
+
+    def trouble(why: str | None) -> None:
+        told.append(why)
+        changed.set()
+
+    held = open_to_serve(url, patience_s=PATIENCE_S)
+    assert held is not None
+    with structlog.testing.capture_logs() as logged:
+        opened = asyncio.create_task(open_ledger(url, stands_by=stands.set, trouble=trouble))
+        await asyncio.wait_for(stands.wait(), 20)
+        assert told == []
+        with transaction(held):
+            held.execute("INSERT INTO migrations VALUES ('9999_later', '')")
+        await asyncio.wait_for(changed.wait(), 20)
+        assert "later version" in str(told[0])
+        held.close()  # it tries in vain
+        for _ in range(500):
+            if sum(one["event"].startswith("ledger not available") for one in logged) > 1:
+                break
+            await asyncio.sleep(0.02)
+        with psycopg.connect(url.value, autocommit=True) as conn:
+            conn.execute("DELETE FROM migrations WHERE name = '9999_later'")
+        (await asyncio.wait_for(opened, 20)).close()
+    said = [one["event"] for one in logged if "later version" in one.get("reason", "")]
+    assert said.count("ledger not available yet: webhooks are answered with 503") > 1
+    assert "standing by, but this copy could not take over" in said
+
+
+def test_what_is_on_disk_does_not_seem_undone(url: PostgresUrl) -> None:
+    with closing(connect(url)) as db, psycopg.connect(url.value, autocommit=True) as conn:
+        conn.execute("DROP SEQUENCE changes")
+        with transaction(db):
+            db.execute("INSERT INTO meta VALUES ('made', '1')")
+        assert conn.execute("SELECT 1 FROM meta WHERE name = 'made'").fetchone() is not None
+
+
+def test_a_connection_that_ends_during_a_commit(url: PostgresUrl) -> None:
+    with closing(connect(url)) as db, psycopg.connect(url.value, autocommit=True) as conn:
+        conn.execute(
+            """
+            CREATE FUNCTION end_it() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END';
+            CREATE CONSTRAINT TRIGGER ends AFTER INSERT ON meta DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION end_it()
+            """
+        )
+        with pytest.raises(LedgerUnavailable, match="nobody knows whether the last change was made"), transaction(db):
+            db.execute("INSERT INTO meta VALUES ('made', '1')")
+
+
+def test_an_error_is_one_clear_line(url: PostgresUrl) -> None:
+    with closing(connect(url)) as db:
+        with pytest.raises(psycopg.Error) as raised:
+            db.execute("DO $$ BEGIN RAISE EXCEPTION '%', repeat('long ', 5000); END $$")
+        said = explain(raised.value)
+        assert said.startswith("PostgreSQL: long long")
+        assert len(said) == LONGEST
+        with pytest.raises(psycopg.Error) as raised:
+            db.execute("SELECT append_to_intake('{1}', '{1}', '{1}', NULL)")
+        assert explain(raised.value).endswith("violates not-null constraint")
+    with pytest.raises(LedgerUnavailable) as refused:
+        connect(PostgresUrl("postgresql://127.0.0.1:1,127.0.0.1:2/events"))
+    assert str(refused.value).count("Connection refused") == 2
+    assert "\n" not in str(refused.value)
+    assert "hostaddr" not in str(refused.value)
+
+
+def test_a_database_that_can_t_store_every_text() -> None:
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(server().value, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        try:
+            [found] = server_check.problems(PostgresUrl(urlsplit(server().value)._replace(path=f"/{name}").geturl()))
+        finally:
+            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert "encoding is LATIN1" in found
+
+
+def test_a_server_with_too_few_connections(url: PostgresUrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_check, "OF_A_COPY", 100_000)
+    [found] = server_check.problems(url)
+    assert "raise max_connections" in found
+
+
+def test_a_server_that_can_only_be_read(url: PostgresUrl) -> None:
+    [found] = server_check.problems(PostgresUrl(f"{url.value}%20-c%20default_transaction_read_only%3Don"))
+    assert "read-only for this user" in found

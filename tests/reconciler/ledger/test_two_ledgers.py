@@ -11,6 +11,8 @@ from reconciler.ledger.errors import LedgerBusy
 from reconciler.ledger.storage.connection import connect
 from tests.support.ledgers import ledger_location
 
+pytestmark = pytest.mark.postgresql
+
 
 def test_one_writes_to_a_ledger_at_a_time_and_others_need_not_wait(tmp_path: Path) -> None:
     with (

@@ -24,6 +24,8 @@ from reconciler.ledger.views.unknowns import SOURCES
 from tests.reconciler.ledger.test_query_plans import Watched
 from tests.support.ledgers import ledger_location
 
+pytestmark = pytest.mark.postgresql
+
 NOW = times.from_iso("2026-11-25T12:00:00.000Z")
 EVENTS = 20_000
 FILL = f"""

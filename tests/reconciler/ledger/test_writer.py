@@ -283,6 +283,7 @@ async def test_a_change_that_goes_on_after_a_failed_statement_loses_nothing_sile
     assert opened.values().keys() == expected
 
 
+@pytest.mark.postgresql
 @pytest.mark.parametrize("when", ["before", "in a batch", "before its commit"])
 async def test_a_lost_connection_fails_everything_that_waits(tmp_path: Path, when: str) -> None:
     def end(_: object) -> None:

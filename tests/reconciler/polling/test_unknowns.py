@@ -304,7 +304,7 @@ async def test_a_reading_that_never_ends_is_an_alert(house: House) -> None:
 
 
 async def test_one_source_in_trouble_stops_no_other(house: House, gitlab: FailingGitLab) -> None:
-    house.config.reconcile.sources[:] = ["project_events", "pipelines", "releases"]  # type: ignore[index]
+    house.config.reconcile.sources[:] = ["project_events", "pipelines", "releases"]  # type: ignore[index]  # it is not None
     gitlab.fail("server error", *PLACES["a source"])
     await house.round()
     asked = gitlab.requests["/api/v4/projects/42/releases"]
@@ -394,6 +394,16 @@ async def test_another_file_in_the_ledger_s_place_is_never_looked_at(house: Hous
         house.config = house.config.model_copy()  # so that the look is not the last one
         with pytest.raises(LedgerUnavailable, match="is another file than the one in use"):
             shared()
+
+
+async def test_what_fails_before_this_process_has_the_ledger_is_shown(house: House) -> None:
+    await house.round()
+    parts = [Part("dashboard", None, 0, ""), Part("ledger", house.now, 0, "this server is read-only")]
+    first, *others = SharedLook(lambda: house.config, parts=lambda: parts)().unknowns
+    assert (first.kind, first.name, first.why) == ("part", "ledger", "this server is read-only (see the log)")
+    await house.ledger.note_parts(parts[1:])
+    assert [one.name for one in SharedLook(lambda: house.config, parts=lambda: parts)().unknowns].count("ledger") == 1
+    assert others == [one for one in others if one.kind != "part"]
 
 
 async def test_status_lists_what_could_not_be_understood(house: House) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,17 +19,21 @@ from reconciler.events.webhook_sighting import webhook_sighting
 from reconciler.ledger import beside
 from reconciler.ledger.errors import IntakeUnavailable
 from reconciler.ledger.intake.file import intake_path
-from reconciler.ledger.intake.intake import ReceivedWebhook, StoredWebhook
+from reconciler.ledger.intake.intake import Reader, ReceivedWebhook, StoredWebhook
 from reconciler.ledger.intake.places import opener
 from reconciler.ledger.intake.reader import SqliteReader
+from reconciler.ledger.ledger import Ledger
 from reconciler.ledger.recording import unrecorded, writer
 from reconciler.ledger.recording.place import Progress, note_progress, progress
 from reconciler.ledger.recording.unrecorded import ENDED, FailedWebhook
+from reconciler.ledger.recording.writer import Writer
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep.backup import backup, restore
 from reconciler.ledger.upkeep.repair import repair
 from reconciler.recorder import reading, recorder
 from reconciler.recorder.preparing import LOST
+from reconciler.recorder.reading import WebhookReader
+from reconciler.recorder.recorder import Recorder
 from reconciler.recorder.trimmer import Trimmer
 from tests.reconciler.recorder.world import (
     NOW,
@@ -48,6 +53,28 @@ from tests.support.damage import overwrite, pages_of
 from tests.support.waiting import until
 
 MIXED = [1, 2, "poison", 3, 4]
+
+
+async def test_an_intake_that_is_slow_to_open_holds_up_nothing_else(path: Path) -> None:
+    await append(path, webhook(1))
+    begun, ended = threading.Event(), threading.Event()
+
+    def slow() -> Reader:
+        begun.set()
+        assert ended.wait(5)
+        return opener(path)()
+
+    with closing(connect(path)) as db, closing(connect(path, readonly=True)) as also:
+        ledger = Ledger(Writer(db), also)
+        recording = Recorder(slow, ledger=ledger, reader=WebhookReader({}, ExpectedTests()))
+        running = asyncio.create_task(recording.run())
+        await until(begun.is_set)
+        ended.set()
+        await asyncio.wait_for(recording.drain(20), 20)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await ledger.close()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from reconciler.simulator.consumer import Consumer
 from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService, to_consumer
 from tests.support.damage import overwrite, pages_of
-from tests.support.service import COMMAND, TOKEN, Service, children, run, runs, until, until_recorded
+from tests.support.service import COMMAND, TOKEN, Service, children, run, runs, until
 
 ENDED = "process exited unexpectedly: restarting it"
 PARTS = ["receiver", "worker"]
@@ -98,7 +98,7 @@ def recorded(service: Service) -> set[str]:
 
 def all_recorded(service: Service, posted: Posting) -> bool:
     """Whether everything acknowledged is recorded, after what is still to be recorded."""
-    until_recorded(service.ledger)
+    service.until_recorded()
     return posted.acknowledged <= recorded(service)
 
 
@@ -416,7 +416,7 @@ def test_a_signal_to_all_processes_at_once_stops_them(make_service: MakeService,
     assert "Traceback" not in str(service.logs)
     if number == signal.SIGTERM:
         service.start()  # the worker may have stopped first: the rest waits in the intake
-        until_recorded(service.ledger)
+        service.until_recorded()
     assert posted.acknowledged <= recorded(service)
 
 
@@ -632,7 +632,6 @@ def test_receiver_and_worker_as_two_units(make_service: MakeService, consumer: C
 def test_each_unit_reloads(make_service: MakeService, consumer: Consumer) -> None:
     receiver = make_service().start("receiver")
     worker = make_service(ledger={"path": str(receiver.ledger)}).start("worker")
-    worker.ledger = receiver.ledger
     for one in (receiver, worker):
         assert one.process is not None
         with_another_hook(one, consumer)
@@ -740,7 +739,7 @@ def test_a_worker_that_is_killed_during_its_first_start_does_not_stop_the_receiv
         restarted(service, "worker", signal.SIGKILL)
         assert post(service, "a").status_code == 200
     service.wait_for_log("ready")
-    until_recorded(service.ledger)
+    service.until_recorded()
     assert recorded(service) == {"a"}
     assert service.stop() == 0
 

@@ -1,0 +1,83 @@
+"""Which database the ledgers of a test run are in: SQLite, or PostgreSQL with `pytest --ledger postgresql`.
+
+With PostgreSQL the end-to-end tests run on it, and the tests that are marked `postgresql`. Everything else is not
+about the database, and runs without the option.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+END_TO_END = Path(__file__).parents[1] / "e2e"
+_LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--ledger`."""
+    parser.addoption("--ledger", choices=["sqlite", "postgresql"], default="sqlite", help="the ledgers' database")
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """The database of the ledgers that `make_service` makes."""
+    return chosen(request.config) if request.path.is_relative_to(END_TO_END) else "sqlite"
+
+
+def chosen(config: pytest.Config) -> str:
+    """What `--ledger` says."""
+    return str(config.getoption("--ledger"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs with the other database, and remember which tests could have run with this one."""
+    kept: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    left_out: Counter[str] = Counter()
+    for item in items:
+        own = item.get_closest_marker("postgresql") is not None
+        if chosen(config) == "sqlite":
+            is_kept = not own
+            left_out["PostgreSQL"] += own
+        else:
+            only_sqlite = item.get_closest_marker("sqlite")
+            is_kept = own or (_is_end_to_end(item) and only_sqlite is None)
+            if only_sqlite is not None:
+                left_out[f"{item.path.stem}: {only_sqlite.args[0]}"] += 1
+        (kept if is_kept else others).append(item)
+    items[:] = kept
+    if others:
+        config.hook.pytest_deselected(items=others)
+    config.stash[_LEFT_OUT] = left_out
+    if hasattr(config, "workeroutput"):  # of xdist
+        config.workeroutput["left_out"] = dict(left_out)
+
+
+def _is_end_to_end(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(END_TO_END) and "engine" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker of xdist has left out. Each has the same tests."""
+    found = getattr(node, "workeroutput", {}).get("left_out")
+    if found is not None:
+        node.config.stash[_LEFT_OUT] = Counter(found)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last in which database the ledgers were, and which tests were left out."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    left_out = config.stash.get(_LEFT_OUT, None)
+    if reporter is None or left_out is None:
+        return
+    if chosen(config) == "sqlite":
+        note = f"ledgers in SQLite; {left_out.total()} tests run with `make test-postgresql`"
+    else:
+        what = "; ".join(f"{why} ({number})" for why, number in sorted(left_out.items()))
+        note = f"ledgers in PostgreSQL; {left_out.total()} tests of SQLite's file left out{': ' * bool(what)}{what}"
+    reporter.write_line(note)

@@ -128,12 +128,5 @@ def _bounded(db: Database, sql: Sql, values: Sequence[Any]) -> list[Any]:
 def _exported(ident: str, *row: Any) -> Exported:
     *plain, sources, recovery, payload = row
     how = columns.recovery(recovery)
-    return Exported(
-        ident,
-        *plain,
-        sources=(sources or "").split(),
-        recovered=None if how is None else how.by,
-        unknown=[] if how is None else how.unknown,
-        redacted=[] if how is None else how.redacted,
-        payload=payload,
-    )
+    recovered = (None, [], []) if how is None else (how.by, how.unknown, how.redacted)
+    return Exported(ident, *plain, (sources or "").split(), *recovered, payload)

@@ -29,6 +29,7 @@ COMMANDS = {
     "dead-letters": "dead_letters:app",
     "intake": "intake:app",
     "replay": "replay:replay",
+    "export": "export:export",
     "prune": "prune:prune",
     "backup": "backup:backup",
     "restore": "backup:restore",

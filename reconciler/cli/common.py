@@ -86,6 +86,14 @@ def positive(text: str | int) -> int:
 LimitOption = Annotated[
     int, typer.Option("--limit", "-n", parser=positive, help="Show at most this many, the newest ones.")
 ]
+ProjectOption = Annotated[str | None, typer.Option("--project", help="Only this project (ID or path).")]
+KindOption = Annotated[
+    str | None, typer.Option("--kind", help="Only events of this kind: push, issue, merge_request, note, …")
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option("--source", help="Only events seen by this source: webhook, webhook:NAME, project_events, …"),
+]
 DEFAULT_CONFIG = Path("config.yaml")
 
 
@@ -125,7 +133,7 @@ def say(what: object) -> None:
 def print_json(value: Any, *, payload: str | None = None) -> None:
     """Print one line of JSON on stdout, with control characters escaped.
 
-    `payload` is JSON text that becomes the last field of the object; if it is not valid JSON, as a string.
+    `payload` is as in `with_payload`.
     """
     text = json_text(value)
     if payload is not None:

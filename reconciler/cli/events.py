@@ -15,7 +15,10 @@ from reconciler.cli.common import (
     USAGE,
     ConfigOption,
     JsonOption,
+    KindOption,
     LimitOption,
+    ProjectOption,
+    SourceOption,
     fail,
     line,
     out,
@@ -54,15 +57,11 @@ def events() -> None:
 @app.command("list")
 def list_events(
     config: ConfigOption = DEFAULT_CONFIG,
-    project: Annotated[str | None, typer.Option(help="Only this project (ID or path).")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Only events of this kind: push, issue, merge_request, note, …")
-    ] = None,
+    project: ProjectOption = None,
+    kind: KindOption = None,
     since: FromOption = None,
     until: ToOption = None,
-    source: Annotated[
-        str | None, typer.Option(help="Only events seen by this source: webhook, webhook:NAME, project_events, …")
-    ] = None,
+    source: SourceOption = None,
     limit: LimitOption = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events as they arrive.")] = False,
     as_json: JsonOption = False,

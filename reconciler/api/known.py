@@ -108,6 +108,7 @@ class Copy(Answer):
     host: str
     process: int
     works: bool
+    delivers: list[str]
 
 
 class Status(Answer):

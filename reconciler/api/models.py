@@ -154,6 +154,7 @@ class DestinationStatus(Answer):
     dead_letters: int
     last_error: str | None
     blocked_by: InTheWay | None
+    delivered_by: str | None
 
 
 class Destination(Answer):
@@ -172,6 +173,7 @@ class Destination(Answer):
     oldest_pending_at: str | None = None
     last_error: str | None = None
     blocked_by: InTheWay | None = None
+    delivered_by: str | None = None
 
 
 class Destinations(Answer):

@@ -44,7 +44,7 @@ Report = Callable[[float, int], None]
 
 
 def export(
-    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = "ndjson",
+    format_: Annotated[Format, typer.Option("--format", help="What to write: ndjson, csv or parquet.")] = "ndjson",
     since: FromOption = None,
     until: ToOption = None,
     project: ProjectOption = None,

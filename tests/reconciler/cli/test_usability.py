@@ -71,6 +71,7 @@ GIVEN = {
     ("restore",): ["source"],
     ("hooks", "resend"): ["--project", "1"],
     ("backfill",): ["--from", "1d"],
+    ("export",): ["--format", "csv", "--output", "events.csv"],
     ("intake", "discard"): ["1"],
 }
 """What a command can't do without."""

@@ -351,15 +351,18 @@ class TestInTheOutbox:
 
     def test_one_that_fails_every_batch_leaves_it(self, world: World) -> None:
         """It is tried again alone: the others are delivered, and what is behind it in its lane fails no more."""
-        soon = RetryConfig.model_validate({"schedule": ["30ms"] * 1000})
-        world.run(world.reload({"batched": destination("batched").model_copy(update={"retry": soon})}))
+        settings = {
+            "retry": RetryConfig.model_validate({"schedule": ["30ms"] * 1000}),
+            "breaker": BreakerConfig.model_validate({"failures": 1000}),
+        }
+        world.run(world.reload({"batched": destination("batched").model_copy(update=settings)}))
 
         async def behave(name: str, some: Sequence[Message]) -> Sequence[Answer]:
             return [LATER if any(one.id.endswith("_2") for one in some) else ACCEPTED] * len(some)
 
         Sink.behave_batch = behave
         world.run(world.record([1, 1, 1]))
-        for _ in range(20):  # others succeed meanwhile, so that the destination is up
+        for _ in range(20):
             world.run(world.record([2]))
             world.wait(0.05)
         world.wait(0.5)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,16 @@ def test_the_api_is_imported_when_it_is_first_asked() -> None:
             if isinstance(node, ast.ImportFrom) and node.module:
                 allowed = {f"reconciler.api.{Path(name).stem}" for name in EAGER}
                 assert not node.module.startswith(("reconciler.api", "fastapi")) or node.module in allowed, file
+
+
+def test_no_process_imports_pandas() -> None:
+    """sqlite-utils would, if it is installed. It begins threads, which signals then go to."""
+    code = """if True:
+        import os, sys, reconciler.service.worker
+        print(len(os.listdir("/proc/self/task")), "pandas" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 False\n"
 
 
 def _without_docstrings(file: Path) -> str:

@@ -40,7 +40,7 @@ FAULTS = [
     "reconciler.ledger.queue.deliveries:ready",
     "reconciler.dashboard.views:front",
     "reconciler.dashboard.guard:form_of",
-    "reconciler.dashboard.guard:AdminGuard.is_token",
+    "reconciler.dashboard.guard:AdminGuard._scope_of",
     "reconciler.sources.client:Client.project",
     "reconciler.sources.project_events:record_sighting",
 ]

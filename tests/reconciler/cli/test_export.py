@@ -15,8 +15,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pandas as pd
 import pytest
 import yaml
 
@@ -144,6 +142,9 @@ def agreeing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_parquet_is_read_by_duckdb_and_by_pandas(ledger: Database, config: Path, tmp_path: Path) -> None:
+    import duckdb  # here: it takes seconds, and few tests need it
+    import pandas as pd
+
     file = tmp_path / "e.parquet"
     assert run("export", "-c", str(config), "--format", "parquet", "-o", str(file)).returncode == 0
     wanted = [as_delivered(ledger, number) for number in (1, 2, 3, 4)]
@@ -234,6 +235,15 @@ def test_an_output_that_takes_no_more_is_a_message(form: str, to: str, tmp_path:
     assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (1, True, False), done.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell that starts the tests in the background ignores SIGINT for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "full"])
 def test_a_file_is_replaced_when_it_is_complete(how: str, tmp_path: Path) -> None:
     file = tmp_path / "events.csv"

@@ -138,6 +138,7 @@ def counts(service: Service) -> dict[str, dict[str, int]]:
     return found
 
 
+@pytest.mark.sqlite("how destinations share one machine")
 @pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_six_tempers_under_load(make_service: MakeService, brokers: Brokers) -> None:

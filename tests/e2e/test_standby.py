@@ -25,7 +25,7 @@ def asked(port: int, path: str) -> str:
 def test_what_is_in_the_way_is_in_its_log_metrics_and_dashboard(make_service: MakeService, tmp_path: Path) -> None:
     with ledger_location("postgresql", tmp_path, fresh=True) as url:
         assert isinstance(url, PostgresUrl)
-        make_service(ledger={"url": url.value}).start("worker")
+        worker = make_service(ledger={"url": url.value}).start("worker")
         with psycopg.connect(url.value, autocommit=True) as conn:
             [schema] = conn.execute("SELECT current_schema()").fetchone() or [""]
             for right in ("USAGE ON SCHEMA", "SELECT ON ALL TABLES IN SCHEMA", "SELECT ON ALL SEQUENCES IN SCHEMA"):
@@ -39,3 +39,5 @@ def test_what_is_in_the_way_is_in_its_log_metrics_and_dashboard(make_service: Ma
         assert f"the user {NOBODY} may not read or write alerts" in said["reason"]
         until(lambda: 'gitlab_reconciler_part_up{part="ledger"} 0.0' in asked(metrics, "/metrics"))
         until(lambda: f"the user {NOBODY} may not read or write alerts" in asked(admin, "/"))
+        for service in (worker, copy):  # they use what is removed now
+            service.kill()

@@ -38,6 +38,7 @@ LOST = {
 }
 
 
+@pytest.mark.sqlite("a week, which takes five minutes in PostgreSQL")
 @pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_a_week_with_the_service_down_ends_as_one_without(

@@ -79,5 +79,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         note = f"ledgers in SQLite; left to `make test-postgresql`: {left_out.total()}"
     else:
         what = "; ".join(f"{why} ({number})" for why, number in sorted(left_out.items()))
-        note = f"ledgers in PostgreSQL; left out, about SQLite's file: {what or 'none'}"
+        note = f"ledgers in PostgreSQL; left to `make test`: {what or 'none'}"
     reporter.write_line(note)

@@ -113,7 +113,7 @@ def test_killed_at_random_under_load(
         acknowledged_before = len(load.acknowledged)
         load.kill(victim)
     load.stop()
-    service.until_recorded()
+    service.until_recorded(120)  # one by one after a kill, each on PostgreSQL's disk
 
     happened = len(gitlab.world.happenings)
     assert len(load.acknowledged) > 5 * KILLS

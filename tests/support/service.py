@@ -134,10 +134,10 @@ class Service:
             self.until_recorded()
         return answer
 
-    def until_recorded(self) -> None:
+    def until_recorded(self, timeout_s: float = 30.0) -> None:
         """Wait until all that was acknowledged so far is recorded, or kept because it can't be."""
         intake_id, last = self.looker.appended()
-        until(lambda: not last or self.looker.has_recorded(intake_id, last), pause_s=0.002)
+        until(lambda: not last or self.looker.has_recorded(intake_id, last), timeout_s, pause_s=0.002)
 
     def rows(self, sql: str, *parameters: Any) -> list[Any]:
         """The rows of a query in its ledger. One for both databases, or an `Sql`."""

@@ -19,10 +19,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger
 	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger "$(LEDGER)")
 
-test: $(VENV)/.installed ## Run the tests, with ledgers in SQLite: more at once than there are cores, since most wait
+test: $(VENV)/.installed ## Run all tests: more at once than there are cores, since most wait
 	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
 
-test-postgresql: $(VENV)/.installed ## Run the end-to-end tests, and those of the ledger, with PostgreSQL
+test-postgresql: $(VENV)/.installed ## Run the end-to-end tests with ledgers in PostgreSQL
 	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --ledger postgresql
 
 serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)

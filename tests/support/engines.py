@@ -1,7 +1,6 @@
-"""Which database the ledgers of a test run are in: SQLite, or PostgreSQL with `pytest --ledger postgresql`.
+"""Which database the ledgers of the end-to-end tests are in: SQLite, or PostgreSQL with `pytest --ledger postgresql`.
 
-With PostgreSQL the end-to-end tests run on it, and the tests that are marked `postgresql`. Everything else is not
-about the database, and runs without the option.
+All other tests run without the option, those that are marked `postgresql` included: they choose their database.
 """
 
 from __future__ import annotations
@@ -34,20 +33,15 @@ def chosen(config: pytest.Config) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what runs with the other database, and remember which tests could have run with this one."""
+    """With PostgreSQL, leave out what is not an end-to-end test, and remember which of these are left out too."""
     kept: list[pytest.Item] = []
     others: list[pytest.Item] = []
     left_out: Counter[str] = Counter()
     for item in items:
-        own = item.get_closest_marker("postgresql") is not None
-        if chosen(config) == "sqlite":
-            is_kept = not own
-            left_out["PostgreSQL"] += own
-        else:
-            only_sqlite = item.get_closest_marker("sqlite")
-            is_kept = own or (_is_end_to_end(item) and only_sqlite is None)
-            if only_sqlite is not None:
-                left_out[f"{item.path.stem}: {only_sqlite.args[0]}"] += 1
+        only_sqlite = item.get_closest_marker("sqlite")
+        is_kept = chosen(config) == "sqlite" or (_is_end_to_end(item) and only_sqlite is None)
+        if only_sqlite is not None and not is_kept:
+            left_out[f"{item.path.stem}: {only_sqlite.args[0]}"] += 1
         (kept if is_kept else others).append(item)
     items[:] = kept
     if others:
@@ -75,9 +69,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     left_out = config.stash.get(_LEFT_OUT, None)
     if reporter is None or left_out is None:
         return
-    if chosen(config) == "sqlite":
-        note = f"ledgers in SQLite; left to `make test-postgresql`: {left_out.total()}"
-    else:
+    if chosen(config) == "postgresql":
         what = "; ".join(f"{why} ({number})" for why, number in sorted(left_out.items()))
-        note = f"ledgers in PostgreSQL; left to `make test`: {what or 'none'}"
-    reporter.write_line(note)
+        reporter.write_line(f"ledgers in PostgreSQL; left to `make test`: {what or 'none'}")

@@ -147,7 +147,7 @@ class _Worker:
         tasks += [
             supervisor.start(name, run, longest_pause_s=RECORDER_PAUSE_S) for name, run in self._recorders().items()
         ]
-        begin = asyncio.create_task(self._begin(built) if is_worker else self._stand_by(built))
+        begin = asyncio.create_task(self._begin_at_once(built) if is_worker else self._stand_by(built))
         await asyncio.wait({begin, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not begin.done() or begin.exception() is None:
             await stop
@@ -263,6 +263,10 @@ class _Worker:
         except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
+
+    async def _begin_at_once(self, built: _Built) -> None:
+        async with self._changing:
+            await self._begin(built)
 
     async def _stand_by(self, built: _Built) -> None:
         """Deliver this copy's share, until no other copy is the worker."""

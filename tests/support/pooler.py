@@ -97,21 +97,25 @@ class Pooler:
         with self._changed:
             self._changed.wait_for(lambda: self._free)
             session = self._free.pop()
+        last = b""
         try:
-            while True:
+            while not last:
                 self._wait_if_silent()
                 session.sendall(asked)
                 kind = b""
                 while kind != b"Z":
                     kind, body = answer = _message(session)
-                    client.sendall(answer.whole)
-                if body == b"I":
-                    break
-                asked = _asked(client)
+                    if kind == b"Z" and body == b"I":
+                        last = answer.whole
+                    else:
+                        client.sendall(answer.whole)
+                if not last:
+                    asked = _asked(client)
         finally:
             with self._changed:
                 self._free.append(session)
                 self._changed.notify_all()
+        client.sendall(last)  # once the session is free: the client's next statement may come at once
 
     def _wait_if_silent(self) -> None:
         if self.is_silent.is_set():

@@ -82,7 +82,8 @@ def look(db: Database) -> Shared:
 def note(db: Database, process: int, destinations: Collection[int]) -> Shared:
     """This copy is that process, and can deliver to these. Returns who has what. The caller holds the transaction."""
     found = look(db)
-    own = Sharer(own_host(), process, sorted(destinations))
+    # One that must deliver nothing is given nothing by the others.
+    own = Sharer(own_host(), process, sorted(destinations) if found.may_share else [])
     if found.copies.get(found.own) == own or not found.own:
         return found
     gone = meta.with_prefix(db, _NOTED).keys() - {str(one) for one in found.copies}

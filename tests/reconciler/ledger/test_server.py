@@ -190,6 +190,9 @@ def test_tables_of_a_later_version(url: PostgresUrl) -> None:
         with transaction(first):
             first.execute("INSERT INTO migrations VALUES ('9999_later', '')")
         assert not sharing.look(second).may_share
+        with transaction(second):
+            found = sharing.note(second, 8, [1, 2, 3])
+        assert [one.destinations for one in found.copies.values() if one.process == 8] == [[]]
         first.close()
         until(lambda: sharing.look(second).worker is None)
         assert not sharing.become_worker(second)

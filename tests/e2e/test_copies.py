@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -356,3 +357,25 @@ def test_destinations_are_shared(
                 assert f"(process {one['process']})" in delivered_by.pop(name)
         assert delivered_by == {}
         assert f"(process {process_of(worker)}) works and delivers to " in services[2].run("status").stdout
+
+
+def test_one_that_is_stopping_does_not_take_over(make_service: MakeService, database: PostgresUrl) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts requests and answers none
+        silent.settimeout(30)
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        wanted = [{"name": one, "url": address, "allow_private": True, "timeout": "5s"} for one in ("one", "two")]
+        services = [make_service(ledger={"url": database.value}, destinations=wanted) for _ in range(2)]
+        start_all(services)
+        until(lambda: sorted(map(len, shares(database).values())) == [1, 1])
+        worker = holder(database, services)
+        [copy] = (one for one in services if one is not worker)
+        assert worker.post(b'{"object_kind": "push"}', recorded=False).status_code == 200
+        attempts = [silent.accept() for _ in range(2)]  # one of each copy's
+        assert copy.process is not None
+        copy.process.send_signal(signal.SIGTERM)
+        copy.wait_for_log("stopping")
+        worker.kill()
+        assert copy.process.wait(timeout=30) == 0
+        assert not is_holder(copy)
+        for attempt, _ in attempts:
+            attempt.close()

@@ -10,12 +10,14 @@ import pytest
 from reconciler.api.once import carried_out
 from reconciler.api.problems import Problem
 from reconciler.api.service import Service
+from reconciler.api.stream import Stream
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.queue import once
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views.unknowns import Known
 from reconciler.location import Location
+from reconciler.polling.backfill_jobs import BackfillJobs
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import to_consumer
 from tests.support.api import Client, config_for, problem, some_events
@@ -68,7 +70,7 @@ def test_a_request_that_is_sent_again_is_not_carried_out_again(client: Client, l
 
 def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), lambda: None)
+    service = Service(lambda: config, lambda: Known([], []), Stream(ledger_at), BackfillJobs(), lambda: None)
 
     def fail() -> Any:
         raise OSError

@@ -127,9 +127,8 @@ def test_the_command_asks_first(tmp_path: Path) -> None:
     assert (code, "archive: 3 to discard\nformer: 1 to discard\n" in said) == (1, True), said
     assert states(tmp_path / "ledger.db", "discarded") == []
     code, said, _ = command("--destination", "former", "--kind", "note", answer="y\n")
-    assert (code, said.endswith("Discarded: 1. `replay` with their IDs delivers them after all.\n")) == (0, True), (
-        said
-    )
+    told = "Discarded: 1. `replay` with their IDs delivers them after all.\n"
+    assert (code, said.endswith(told)) == (0, True), said
     counts = {"archive": 2, "former": 0}
     assert json.loads(command("1", "2", "--yes", "--json")[1]) == {"destinations": counts, "discarded": 2}
     assert command("--project", "group/1", "-y")[1] == "Nothing matches.\n"

@@ -18,7 +18,7 @@ from reconciler.ledger import beside
 from reconciler.ledger.queue import replay
 from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.queue.discarding import dead_letters
-from reconciler.ledger.queue.replay import ReplayRequest
+from reconciler.ledger.queue.replay import ReplayRequest, of_now
 
 router = APIRouter()
 
@@ -44,13 +44,15 @@ class Discarded(Answer):
 @router.post("/dead-letters/discard", response_model=Discarded, responses=SENT_BEFORE, tags=["dead letters"])
 def discard_dead_letters(service: ServiceDep, body: Discard, idempotency_key: IdempotencyKey = None) -> Response:
     """Mark dead letters as handled, without delivering them: as `dead-letters discard`. They are no dead letters any
-    more. Their events stay, and can be replayed.
+    more. Their events stay, and can be replayed. Sent again after an error, it goes on with those that are left.
 
     With `dry_run`, only counts.
     """
     filters = (body.events, body.destination, body.project, body.kind, body.since, body.until)
     if not (body.all or any(filters)):
         raise Problem(422, "say which dead letters: give `events`, a filter, or `all`")
+    if body.events and (body.project or body.kind or body.since or body.until):
+        raise Problem(422, "events: can't be combined with `project`, `kind`, `from` or `to`")
     request = ["discard", body.model_dump(mode="json")]
     return carried_out(service, idempotency_key, request, lambda: _discard(service, body))
 
@@ -64,7 +66,7 @@ def _discard(service: Service, body: Discard) -> Any:
         states = destination_states(db)
         if body.destination is not None and body.destination not in [one.name for one in states]:
             raise Problem(422, f"the ledger knows no destination {body.destination!r}; nothing was discarded")
-        request = ReplayRequest(wanted, ids, dead_letters_only=True)
+        request = of_now(db, ReplayRequest(wanted, ids, dead_letters_only=True))
         chosen = {one.name: one.id for one in states if body.destination in (None, one.name)}
         found = {name: sum(map(len, dead_letters(db, request, ident))) for name, ident in chosen.items()}
         done = 0

@@ -42,5 +42,7 @@ class Api:
                 from reconciler.api.app import api_app
                 from reconciler.api.service import Service
 
-                self._made = api_app(Service(*self._given))
+                made = api_app(Service(*self._given))
+                made.openapi()  # it takes a while too
+                self._made = made
             return self._made

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from reconciler.api.problems import Problem
 from reconciler.events import fields, moments, times
 from reconciler.events.moments import HOW
-from reconciler.ledger.views.browse import Filter, Place
+from reconciler.ledger.views.browse import FAR, Filter, Place
 from reconciler.ledger.views.dead_letters import Letter
 
 LARGEST_PAGE = 500
@@ -21,14 +22,27 @@ Word = Annotated[str | None, Field(min_length=1, max_length=500)]
 TIME = f"a date or time (UTC): {HOW}"
 
 
+def as_expected(request: Request) -> None:
+    """Every request's. Raises Problem for what would silently be left out otherwise."""
+    given = [name for name, _ in request.query_params.multi_items()]
+    if (twice := next((name for name in given if given.count(name) > 1), None)) is not None:
+        raise Problem(422, f"{twice[:80]}: is given twice")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0"
+    if has_body and kind != "application/json" and not kind.endswith("+json"):
+        raise Problem(415, "the body must be JSON: send `Content-Type: application/json`")
+
+
 class Query(BaseModel):
     """Unknown parameters are refused: a misspelt one would silently leave a filter out."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Page(Query):
-    """`limit` and `cursor` of a list."""
+    """`limit` and `cursor` of a list. `listed` is what it lists: a cursor belongs to one list."""
+
+    listed: ClassVar[str] = "runs"
 
     limit: int = Field(50, ge=1, le=LARGEST_PAGE, description="At most this many.")
     cursor: str | None = Field(
@@ -43,9 +57,10 @@ class Page(Query):
             text = base64.b64decode(self.cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
         except (binascii.Error, UnicodeError):
             text = ""
-        number, _, rest = text.partition(" ")
+        listed, _, place = text.partition(" ")
+        number, _, rest = place.partition(" ")
         found = fields.number(number)
-        if found is None:
+        if listed != self.listed or found is None or not 0 <= found <= FAR:
             raise self.wrong_cursor()
         return found, rest
 
@@ -54,9 +69,9 @@ class Page(Query):
         return Problem(422, "cursor: belongs to another list: use `next` of the page before, unchanged")
 
 
-def cursor(number: int, rest: str = "") -> str:
+def cursor(page: type[Page], number: int, rest: str = "") -> str:
     """A cursor for `Page.place`."""
-    return base64.urlsafe_b64encode(f"{number} {rest}".encode()).decode()
+    return base64.urlsafe_b64encode(f"{page.listed} {number} {rest}".encode()).decode()
 
 
 class Chosen(Query):
@@ -100,6 +115,8 @@ class StreamQuery(Chosen):
 class EventQuery(StreamQuery, Page):
     """Parameters of the list of events."""
 
+    listed: ClassVar[str] = "events"
+
     delivery: Literal["pending", "retrying", "delivered", "dead", "discarded"] | None = Field(
         None, description="Only events with a delivery in this state."
     )
@@ -122,6 +139,8 @@ class EventQuery(StreamQuery, Page):
 
 class DeadLetterQuery(Chosen, Page):
     """Parameters of the list of dead letters."""
+
+    listed: ClassVar[str] = "dead_letters"
 
     destination: Word = Field(None, description="Only dead letters of this destination.")
 

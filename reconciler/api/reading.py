@@ -19,9 +19,8 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.connection import unfit
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from reconciler.ledger.views.backlog import backlog
+from reconciler.ledger.views.browse import FAR
 from reconciler.polling import reports
-
-FAR = 1 << 62
 
 router = APIRouter()
 NOT_FOUND: Responses = {404: {"description": "There is no such event."}}
@@ -54,7 +53,7 @@ def list_events(service: ServiceDep, query: Annotated[EventQuery, Query()]) -> R
     if len(rows) > query.limit:
         last = rows[query.limit - 1]
         at = browse.place_of(wanted, last).happened_at if query.q is None else None
-        end_of_page = cursor(last["id"], at or "")
+        end_of_page = cursor(EventQuery, last["id"], at or "")
     return Json({"events": rows[: query.limit], "next": end_of_page})
 
 
@@ -84,8 +83,12 @@ def get_payload(service: ServiceDep, event_id: str) -> Response:
     """The payload of an event, byte by byte as GitLab sent it."""
     with service.reading() as db:
         found = browse.show(db, number := event_number(db, event_id))
-    if found is None or found["payload"] is None:
+    if found is None:
         raise _no_event(event_id)
+    if found["merged_into"] is not None:
+        raise Problem(404, f"event {event_id} is the same as event {found['merged_into']}, which has the payload")
+    if found["payload"] is None:
+        raise Problem(404, f"event {event_id} has no payload that can be read")
     headers = {"Content-Disposition": f'attachment; filename="event-{number}.json"'}
     return Response(found["payload"].encode("utf-8", "replace"), media_type="application/json", headers=headers)
 
@@ -107,7 +110,7 @@ def list_dead_letters(service: ServiceDep, query: Annotated[DeadLetterQuery, Que
     end_of_page = None
     if len(rows) > query.limit:
         last = rows[query.limit - 1]
-        end_of_page = cursor(last["id"], last["destination"])
+        end_of_page = cursor(DeadLetterQuery, last["id"], last["destination"])
     return Json({"dead_letters": rows[: query.limit], "next": end_of_page})
 
 
@@ -143,7 +146,7 @@ def list_runs(service: ServiceDep, query: Annotated[Page, Query()]) -> Response:
         raise query.wrong_cursor()
     with service.reading() as db:
         rows = overview.runs(db, before=FAR if place is None else place[0], limit=query.limit + 1)
-    end_of_page = cursor(rows[query.limit - 1]["id"]) if len(rows) > query.limit else None
+    end_of_page = cursor(Page, rows[query.limit - 1]["id"]) if len(rows) > query.limit else None
     return Json({"runs": rows[: query.limit], "next": end_of_page})
 
 

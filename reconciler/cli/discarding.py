@@ -16,7 +16,7 @@ from reconciler.events import times
 from reconciler.ledger import beside
 from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.queue.discarding import dead_letters
-from reconciler.ledger.queue.replay import ReplayRequest
+from reconciler.ledger.queue.replay import ReplayRequest, of_now
 from reconciler.ledger.storage.connection import opened, there_is
 from reconciler.ledger.storage.ids import EventId
 
@@ -37,6 +37,7 @@ def discard_dead_letters(
         fail(f"{config.ledger.location}: there is no ledger yet")
     with opened(config.ledger.location) as db:
         wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING)))
+        wanted = of_now(db, wanted)
         check_ids(db, wanted, so=_NOTHING)
         states = destination_states(db)
         if destination is not None and destination not in [one.name for one in states]:

@@ -56,6 +56,7 @@ def replay_events(
         fail(f"{config.ledger.location}: there is no ledger yet")
     with opened(config.ledger.location) as db:
         wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
+        wanted = replay.of_now(db, wanted)
         check_ids(db, wanted, so=_NOTHING_SENT)
         to = ways(db, config, destination)
         counts, letters = dict[str, int](), set[int]()

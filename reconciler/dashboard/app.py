@@ -29,6 +29,7 @@ from reconciler.events import times
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.storage.connection import explain, look_at
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.views.browse import FAR
 from reconciler.ledger.views.unknowns import Known
 from reconciler.polling.backfill_jobs import BackfillJobs
 
@@ -110,7 +111,7 @@ class _Pages:
         return await self._page(request, "overview.html", look)
 
     async def events(self, request: Request) -> Response:
-        words, before = request.query_params.get("q", ""), _number(request, "before", views.FAR)
+        words, before = request.query_params.get("q", ""), _number(request, "before", FAR)
         return await self._page(request, "events.html", partial(views.events, words=words, before=before))
 
     async def event(self, request: Request) -> Response:
@@ -139,7 +140,7 @@ class _Pages:
         return await self._page(request, "unrecorded.html", views.webhooks_not_recorded)
 
     async def runs(self, request: Request) -> Response:
-        before = _number(request, "before", views.FAR)
+        before = _number(request, "before", FAR)
         return await self._page(request, "runs.html", partial(views.runs, before=before))
 
     async def replay_event(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from reconciler.events import times
 from reconciler.events.times import Millis
-from reconciler.ledger.queue.replay import ReplayRequest, steps
+from reconciler.ledger.queue.replay import ReplayRequest, of_now, steps
 from reconciler.ledger.storage.database import Database
 
 _DISCARD = """
@@ -19,7 +19,7 @@ def dead_letters(db: Database, request: ReplayRequest, destination_id: int) -> I
     """The events of the dead letters that a request means, of one destination, in short steps. Those of destinations
     that are not in the config any more count too.
     """
-    for step in steps(db, request, destination_id):
+    for step in steps(db, of_now(db, request), destination_id):
         yield [event_id for event_id, _, _ in step]
 
 

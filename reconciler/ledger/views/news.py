@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import orjson
 
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.storage.sql import filled_in
+from reconciler.ledger.storage.sql import EACH_INTEGER, filled_in
 from reconciler.ledger.views import browse, search
 from reconciler.ledger.views.browse import Filter
 
@@ -52,6 +53,5 @@ def _with_words(db: Database, wanted: Filter, words: str, after: int, through: i
     if not ids:
         return []
     where, values = wanted.where()
-    marks = ",".join("?" * len(ids))
-    sql = filled_in("{}{} AND e.id IN ({}) ORDER BY e.id LIMIT ?", browse.LIST, where, marks)
-    return list(db.query(sql, [*values, *ids, EVENTS_A_LOOK]))
+    sql = filled_in("{}{} AND e.id IN ({}) ORDER BY e.id LIMIT ?", browse.LIST, where, EACH_INTEGER)
+    return list(db.query(sql, [*values, orjson.dumps(ids).decode(), EVENTS_A_LOOK]))

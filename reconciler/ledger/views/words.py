@@ -78,9 +78,10 @@ def terms(typed: str) -> list[Term]:
     """What is searched for. All of it must be found.
 
     `author:ada`, `branch:release/1.2` and `commit:3f9a0c2` search one field. `#12` is an issue, `!34` a merge
-    request. Anything else is searched everywhere. The beginning of a word is enough.
+    request. Anything else is searched everywhere. The beginning of a word is enough. What is beyond a limit is
+    ignored.
     """
-    found = []
+    found: list[Term] = []
     for name, quoted, plain in _TYPED.findall(typed.replace("\0", " ")):
         word, column = quoted or plain, _FIELDS.get(name.lower())
         if name and column is None:
@@ -90,7 +91,7 @@ def terms(typed: str) -> list[Term]:
             found.append(Term(f"{about}/{word[1:]}", "object", is_beginning=False))
         elif re.search(r"\w", word):
             found.append(Term(word, column))
-    return found
+    return found[:_QUERY_WORDS]
 
 
 def asked_for(found: list[Term], **where: int) -> dict[str, str | int]:

@@ -101,6 +101,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"events": ["x"]}, "'x' is not an event ID"),
     ({"events": ["7", "1"]}, "not in this ledger: 7; nothing was discarded"),
     ({"destination": "nobody"}, "no destination 'nobody'"),
+    ({"events": ["1"], "kind": "note"}, "events: can't be combined"),
     ({"all": True, "from": "soon"}, "'soon' is not a date"),
     ({"all": True, "dryrun": True}, "body.dryrun"),
 ]

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
+from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.queue import deliveries, destinations, discarding, replay
 from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
+from reconciler.ledger.storage import connection
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sqlite import SqliteDatabase
@@ -127,3 +130,12 @@ def test_the_newest_dead_letters_are_those_of_the_newest_events(db: Database) ->
     fill(db, range(20))
     shown = dead_letters.dead_letters(db, Filter(until=EARLY), destination=None, limit=4)
     assert [(one["id"], one["destination"]) for one in shown] == [(6, "one"), (6, "two"), (7, "one"), (7, "two")]
+
+
+def test_what_a_part_of_a_service_asks_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.db"
+    connect(path).close()
+    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(LedgerUnavailable, match="takes too long"), connection.look_at(path, lambda: None) as db:
+        db.execute(endless)

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "recorder": {"events", "ledger"},
     "polling": {"location", "events", "ledger", "config", "sources"},
     "api": {"location", "events", "ledger", "config", "forwarding", "polling"},
-    "dashboard": {"location", "events", "ledger", "config", "forwarding", "api"},
+    "dashboard": {"location", "events", "ledger", "config", "forwarding", "polling", "api"},
     "service": {
         "location",
         "events",

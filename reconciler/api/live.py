@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from reconciler.api.problems import Problem, as_problem, problem
 from reconciler.api.queries import StreamQuery
 from reconciler.api.service import Responses, ServiceDep, json_text
-from reconciler.api.stream import BEGIN, FULL, Look, Stream
+from reconciler.api.stream import BEGIN, FULL, Listeners, Look
 from reconciler.events import fields
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import EventId, event_ids, next_number, of_other_ledgers
@@ -54,7 +54,7 @@ def stream_events(
     return StreamingResponse(_lines(stream, last, look, id_of), media_type="text/event-stream", headers=HEADERS)
 
 
-async def _lines(stream: Stream, last: int, look: Look, id_of: Callable[[int], str]) -> AsyncIterator[str]:
+async def _lines(stream: Listeners, last: int, look: Look, id_of: Callable[[int], str]) -> AsyncIterator[str]:
     """The stream of one client. An `id` without `data` is no event: it says from where to go on."""
     if stream.is_full:
         yield FULL

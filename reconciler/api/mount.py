@@ -10,7 +10,7 @@ from collections.abc import Callable
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from reconciler.api.stream import Stream
+from reconciler.api.stream import Listeners
 from reconciler.config.models import Config
 from reconciler.ledger.views.unknowns import Known
 from reconciler.polling.backfill_jobs import BackfillJobs
@@ -23,7 +23,7 @@ class Api:
         self,
         current: Callable[[], Config],
         known: Callable[[], Known],
-        stream: Stream,
+        stream: Listeners,
         backfills: BackfillJobs,
         trouble: Callable[[], str | None],
     ) -> None:

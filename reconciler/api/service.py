@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 
 from reconciler.api.problems import Problem
-from reconciler.api.stream import Stream
+from reconciler.api.stream import Listeners
 from reconciler.config.models import Config
 from reconciler.events.fields import as_json
 from reconciler.ledger.errors import LedgerUnavailable
@@ -31,7 +31,7 @@ class Service:
         self,
         current: Callable[[], Config],
         known: Callable[[], Known],
-        stream: Stream,
+        stream: Listeners,
         backfills: BackfillJobs,
         trouble: Callable[[], str | None],
     ) -> None:

@@ -33,7 +33,7 @@ Look = Callable[[Database, int], News]
 """Reads what is new after an event."""
 
 
-class Stream:
+class Listeners:
     """The streams of all listeners. `stop` ends them, so that the service can stop. `trouble` returns why the file at
     the ledger's path must not be shown, if so.
 

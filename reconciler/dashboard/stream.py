@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from reconciler.api import stream
-from reconciler.api.stream import BEGIN, FULL
+from reconciler.api.stream import BEGIN, FULL, Listeners
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.views.browse import Filter, after
 from reconciler.ledger.views.news import News
@@ -19,7 +18,7 @@ Row = Callable[[Any], str]
 """A row of a table, as HTML."""
 
 
-class Stream(stream.Stream):
+class Stream(Listeners):
     """The streams of all listeners, of the dashboard and of the API."""
 
     async def lines(self, last: int, row: Row, trouble_row: Row) -> AsyncIterator[str]:

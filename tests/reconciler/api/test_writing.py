@@ -10,7 +10,7 @@ import pytest
 from reconciler.api.once import carried_out
 from reconciler.api.problems import Problem
 from reconciler.api.service import Service
-from reconciler.api.stream import Stream
+from reconciler.api.stream import Listeners
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.forwarding import replaying
@@ -72,7 +72,7 @@ def test_a_request_that_is_sent_again_is_not_carried_out_again(client: Client, l
 
 def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), Stream(ledger_at), BackfillJobs(), lambda: None)
+    service = Service(lambda: config, lambda: Known([], []), Listeners(ledger_at), BackfillJobs(), lambda: None)
 
     def fail() -> Any:
         raise OSError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 import structlog
@@ -58,7 +58,7 @@ class Listeners:
         """Whether there are as many listeners as there may be."""
         return self._listeners >= MOST_LISTENERS
 
-    async def follow(self, last: int, look: Look) -> AsyncIterator[News | str | None]:
+    async def follow(self, last: int, look: Look) -> AsyncGenerator[News | str | None, None]:
         """What one listener is to be sent, until `stop`: what is new after the event `last`; why the ledger can't be
         read, once; and None now and then, to keep the connection open.
         """

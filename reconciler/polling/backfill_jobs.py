@@ -48,7 +48,8 @@ class _Job:
         self.groups: dict[str, str] = {}
         self.reports: dict[str, ProjectReport] = {}
         self._asked = asked
-        self._began, self._ended = times.iso(times.now()), None
+        self._began = times.iso(times.now())
+        self._ended: str | None = None
         self._length, self._read = 0, 0
 
     def end(self, state: str, error: str | None = None) -> None:

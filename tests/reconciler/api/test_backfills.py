@@ -38,7 +38,7 @@ def ended(client: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
 
     def has_ended() -> bool:
         found.update(client.get(answer.headers["location"]).json())
-        return found["state"] != "running"
+        return bool(found["state"] != "running")
 
     until(has_ended)
     BackfillJob.model_validate(found)

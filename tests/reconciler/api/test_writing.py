@@ -86,7 +86,7 @@ def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at
 
 def test_what_changed_nothing_for_want_of_the_ledger_may_be_sent_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), lambda: None)
+    service = Service(lambda: config, lambda: Known([], []), Listeners(ledger_at), BackfillJobs(), lambda: None)
 
     def fail() -> Any:
         raise LedgerBusy("in use")

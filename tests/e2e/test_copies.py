@@ -34,6 +34,8 @@ from tests.support.effort import tries
 from tests.support.ledgers import ledger_location
 from tests.support.service import TOKEN, Service, until
 
+pytestmark = pytest.mark.postgresql
+
 POSTERS = 3
 DESTINATIONS = 3
 ROUNDS = tries(1)

@@ -15,7 +15,7 @@ import msgspec
 from reconciler.cli.common import USAGE, fail, json_text
 from reconciler.events import times
 from reconciler.events.fields import with_payload
-from reconciler.events.texts import json_line, safe_json
+from reconciler.events.texts import json_line, one_line, safe_json
 from reconciler.ledger.views.export import Exported
 
 GROUP_ROWS, GROUP_BYTES = 50_000, 16 * 1024 * 1024
@@ -65,7 +65,7 @@ class Csv(Writer):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._shown: Callable[[str], str] = safe_json if file.isatty() else str
+        self._shown: Callable[[str], str] = one_line if file.isatty() else str
         self._write([COLUMNS])
 
     def write(self, events: Sequence[Exported]) -> None:

@@ -18,8 +18,12 @@ from reconciler.cli.output import OutputFailed, discard_pending, ended_like_inte
 @contextmanager
 def output(target: Path | None) -> Iterator[BinaryIO]:
     """A file to write to: `target`, or standard output. What goes wrong with it ends the program, with a message."""
-    with _to_stdout() if target is None else _to_file(target) as file:
-        yield file
+    if target is None:
+        with _to_stdout() as file:
+            yield file
+    else:
+        with ended_like_interrupted(), _to_file(target) as file:
+            yield file
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def _to_file(target: Path) -> Iterator[BinaryIO]:
         fail(f"{target}: can't be written: {getattr(error, 'strerror', None) or error}")
     made = Path(name)
     try:
-        with ended_like_interrupted(), os.fdopen(number, "wb") as file:
+        with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
             if mode is not None:

@@ -28,9 +28,7 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
     return load_with_secrets(file, environ)[0]
 
 
-def load_with_secrets(
-    file: Path, environ: Mapping[str, str] | None = None
-) -> tuple[Config, dict[Path_, Path]]:
+def load_with_secrets(file: Path, environ: Mapping[str, str] | None = None) -> tuple[Config, dict[Path_, Path]]:
     """As `load`; also the files of secrets, each with its key. The config has their content only."""
     reader = Reader(file, os.environ if environ is None else environ)
     root = read_yaml(file, _text_of(file))

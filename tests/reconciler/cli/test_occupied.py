@@ -20,6 +20,7 @@ IN_USE = {
     "link.yaml": "is the config",
     "hard.yaml": "is the config",
     "below/../config.yaml": "is the config",
+    "below/../data.db-journal": "belongs to the ledger",
     "data.db": "is the ledger",
     "data.db-wal": "belongs to the ledger",
     "data.db-shm": "belongs to the ledger",
@@ -33,7 +34,7 @@ IN_USE = {
     "sign.key": "is the file of `destinations[1].secret_file`",
     "ca.pem": "is the file of `destinations[1].tls.ca_file`",
 }
-NOT_THERE = ("-wal", "-shm", ".lock", ".2")
+NOT_THERE = ("-wal", "-shm", "-journal", ".lock", ".2")
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "forwarding": {"events", "ledger", "config", "supervisor"},
     "recorder": {"events", "ledger"},
     "polling": {"location", "events", "ledger", "config", "sources"},
-    "api": {"events", "ledger", "config", "forwarding", "polling"},
-    "dashboard": {"location", "events", "ledger", "config", "forwarding", "api"},
+    "api": {"location", "events", "ledger", "config", "forwarding", "polling"},
+    "dashboard": {"location", "events", "ledger", "config", "forwarding", "polling", "api"},
     "service": {
         "location",
         "events",
@@ -60,7 +60,7 @@ ONLY_IN = {
     r"\bmsgspec\.(convert|json\.decode|msgpack\.decode)\b": ("sources",),
 }
 
-EAGER = ("mount.py", "problems.py")
+EAGER = ("mount.py", "problems.py", "stream.py")
 """The files of the API that are imported with the dashboard."""
 
 

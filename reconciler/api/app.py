@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from reconciler import __version__
-from reconciler.api import models, reading, writing
+from reconciler.api import backfills, discarding, live, models, reading, writing
 from reconciler.api.problems import PROBLEM_JSON, Problem, problem
 from reconciler.api.queries import as_expected
 from reconciler.api.service import Service
@@ -68,8 +68,11 @@ def api_app(service: Service) -> FastAPI:
         },
     )
     app.state.service = service
+    app.include_router(live.router)  # first: `/events/stream` is no event
     app.include_router(reading.router)
     app.include_router(writing.router)
+    app.include_router(discarding.router)
+    app.include_router(backfills.router)
     app.add_api_route("/docs", _page, include_in_schema=False)
     app.mount("/ui", StaticFiles(packages=[("fastapi_swagger", "resources"), ("reconciler.api", "static")]))
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]
@@ -94,7 +97,7 @@ def _description(app: FastAPI) -> dict[str, Any]:
         for path in made["paths"].values():
             for operation in path.values():
                 for status, answer in operation["responses"].items():
-                    if not status.startswith("2"):
+                    if not status.startswith(("2", "3")):
                         answer["content"] = _CONTENT
         parts["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer", "description": "`admin.token` or `admin.read_token`."}

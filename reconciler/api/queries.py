@@ -6,6 +6,7 @@ import base64
 import binascii
 from typing import Annotated, ClassVar, Literal
 
+import msgspec
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,18 +94,13 @@ class Chosen(Query):
         return Filter(project=project, kind=self.kind, since=start, until=end)
 
 
-class EventQuery(Chosen, Page):
-    """Parameters of the list of events."""
-
-    listed: ClassVar[str] = "events"
+class StreamQuery(Chosen):
+    """Parameters of the stream of events."""
 
     action: Word = Field(None, description="Only events with this action: open, merge, …")
     author: Word = Field(None, description="Only events of this author (user name).")
     source: Word = Field(
         None, description="Only events seen by this source: webhook, webhook:NAME, project_events, …"
-    )
-    delivery: Literal["pending", "retrying", "delivered", "dead"] | None = Field(
-        None, description="Only events with a delivery in this state."
     )
     q: Word = Field(
         None, description="Only events with these words: as on the dashboard, such as `author:ada branch:main #12`."
@@ -112,7 +108,22 @@ class EventQuery(Chosen, Page):
 
     def filter(self) -> Filter:
         """As a filter of the ledger. Raises Problem."""
-        return _with(super().filter(), self)
+        found = super().filter()
+        return msgspec.structs.replace(found, action=self.action, author=self.author, source=self.source)
+
+
+class EventQuery(StreamQuery, Page):
+    """Parameters of the list of events."""
+
+    listed: ClassVar[str] = "events"
+
+    delivery: Literal["pending", "retrying", "delivered", "dead", "discarded"] | None = Field(
+        None, description="Only events with a delivery in this state."
+    )
+
+    def filter(self) -> Filter:
+        """As a filter of the ledger. Raises Problem."""
+        return msgspec.structs.replace(super().filter(), delivery=self.delivery)
 
     def before(self, wanted: Filter) -> Place | None:
         """Where the page begins. Raises Problem."""
@@ -141,16 +152,3 @@ class DeadLetterQuery(Chosen, Page):
         if not found[1]:
             raise self.wrong_cursor()
         return Letter(*found)
-
-
-def _with(plain: Filter, query: EventQuery) -> Filter:
-    return Filter(
-        project=plain.project,
-        kind=plain.kind,
-        since=plain.since,
-        until=plain.until,
-        action=query.action,
-        author=query.author,
-        source=query.source,
-        delivery=query.delivery,
-    )

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from reconciler.api import known, models
+from reconciler.api.etags import NOT_MODIFIED, IfNoneMatch, tagged
 from reconciler.api.problems import Problem
 from reconciler.api.queries import DeadLetterQuery, EventQuery, Page, cursor
 from reconciler.api.service import Json, Responses, ServiceDep, event_number
@@ -26,13 +27,13 @@ NOT_FOUND: Responses = {404: {"description": "There is no such event."}}
 BYTES: Responses = {200: {"content": {"application/json": {"schema": {}}}}}
 
 
-@router.get("/status", response_model=known.Status, tags=["status"])
-def get_status(service: ServiceDep) -> Response:
+@router.get("/status", response_model=known.Status, responses=NOT_MODIFIED, tags=["status"])
+def get_status(service: ServiceDep, if_none_match: IfNoneMatch = None) -> Response:
     """An overview of everything: as `status --json`."""
     with service.reading() as db:
         found = reports.status_report(db, service.current(), now=times.now())
     found = msgspec.structs.replace(found, unfit=unfit(service.current().ledger.location))
-    return Json(msgspec.to_builtins(found))
+    return tagged(Json(msgspec.to_builtins(found)), if_none_match)
 
 
 @router.get("/events", response_model=models.Events, tags=["events"])
@@ -56,8 +57,10 @@ def list_events(service: ServiceDep, query: Annotated[EventQuery, Query()]) -> R
     return Json({"events": rows[: query.limit], "next": end_of_page})
 
 
-@router.get("/events/{event_id}", response_model=models.WholeEvent, responses=NOT_FOUND, tags=["events"])
-def get_event(service: ServiceDep, event_id: str) -> Response:
+@router.get(
+    "/events/{event_id}", response_model=models.WholeEvent, responses=NOT_FOUND | NOT_MODIFIED, tags=["events"]
+)
+def get_event(service: ServiceDep, event_id: str, if_none_match: IfNoneMatch = None) -> Response:
     """An event with its sightings, deliveries, attempts and payload: as `events show --json`. The ID is a number, or
     the ID that destinations receive.
     """
@@ -67,7 +70,7 @@ def get_event(service: ServiceDep, event_id: str) -> Response:
             raise _no_event(event_id)
         found["attempts"] = dead_letters.attempts(db, number)
     payload = found.pop("payload")
-    return Json(with_payload(as_json(found), payload or "null"))
+    return tagged(Json(with_payload(as_json(found), payload or "null")), if_none_match)
 
 
 @router.get(

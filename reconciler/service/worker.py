@@ -169,6 +169,7 @@ class _Worker:
         if not self._begun.is_set():
             begin.cancel()  # what stops must not become the worker meanwhile
         self._jobs.stop()
+        await _stop_part("backfill", self._views.backfills.stop())
         views = asyncio.create_task(self._views.stop())
         await _stop_part("recorder", self._recording.drain(DRAIN_S))
         await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
@@ -270,6 +271,8 @@ class _Worker:
         except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
+        jobs, backfills = self._jobs, self._views.backfills
+        await when_writable(lambda: backfills.use(self._ledger, lambda: jobs.polling, lambda: self._config.reconcile))
 
     async def _begin_at_once(self, built: _Built) -> None:
         async with self._changing:

@@ -25,7 +25,8 @@ _REPLAY = """
     VALUES (?1, ?2, 'pending', ?3, ?4, ?4, 1)
     ON CONFLICT (event_id, destination_id) DO UPDATE SET
         state = 'pending', lane = excluded.lane, attempts_before = deliveries.attempts,
-        replays = deliveries.replays + CASE WHEN deliveries.state IN ('delivered', 'dead') THEN 1 ELSE 0 END,
+        replays = deliveries.replays
+                  + CASE WHEN deliveries.state IN ('delivered', 'dead', 'discarded') THEN 1 ELSE 0 END,
         opened_at = excluded.opened_at, next_attempt_at = excluded.next_attempt_at, first_attempt_at = NULL,
         finished_at = NULL
 """
@@ -85,7 +86,7 @@ def find(db: Database, request: ReplayRequest, route: Route) -> Iterator[Replay]
     destination's filter accepts it now.
     """
     request = of_now(db, request)
-    for step in _steps(db, request, route.destination_id):
+    for step in steps(db, request, route.destination_id):
         event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in step}
         for sighting_id, candidate in candidates_of(db, list(event_of)):
             event_id, had = event_of[sighting_id]
@@ -114,7 +115,7 @@ _Rows = list[tuple[int, int, bool]]
 """(event, its sighting, whether it has a delivery)"""
 
 
-def _steps(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
+def steps(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
     """The events that a request means, in steps, in the order in which they happened or were recorded."""
     if request.event_ids:
         return _named(db, request, destination_id)

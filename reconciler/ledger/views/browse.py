@@ -139,17 +139,25 @@ def place_of(wanted: Filter, row: dict[str, Any]) -> Place:
     return Place(row["id"], row["happened_at"] if wanted.has_times else None)
 
 
-def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:
-    """The events that were recorded after an event, in the order of their ids."""
+def after(
+    db: Database, wanted: Filter, *, event_id: int, through: int = 1 << 62, limit: int = 500
+) -> list[dict[str, Any]]:
+    """The events that were recorded after an event, up to the id `through`, in the order of their ids."""
     where, values = wanted.where()
-    sql = filled_in("{}{} AND e.id > ? ORDER BY e.id LIMIT ?", LIST, where)
-    return list(db.query(sql, [*values, event_id, limit]))
+    sql = filled_in("{}{} AND e.id > ? AND e.id <= ? ORDER BY e.id LIMIT ?", LIST, where)
+    return list(db.query(sql, [*values, event_id, through, limit]))
 
 
 def last_id(db: Database) -> int:
     """The newest event's id, 0 in an empty ledger."""
     newest_id: int = db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
     return newest_id
+
+
+def next_id(db: Database, event_id: int) -> int | None:
+    """The id of the first event that was recorded after an event; None if there is none."""
+    found: int | None = db.execute("SELECT min(id) FROM events WHERE id > ?", (event_id,)).fetchone()[0]
+    return found
 
 
 def show(db: Database, event_id: int) -> dict[str, Any] | None:

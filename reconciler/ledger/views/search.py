@@ -19,16 +19,15 @@ from reconciler.ledger.storage.savepoint import savepoint
 from reconciler.ledger.storage.sql import EACH_INTEGER, Sql, filled_in
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.browse import LIST, LIST_FOUND, Filter
-from reconciler.ledger.views.words import COLUMNS, FIND, asked_for, fts5, terms, tsvector
+from reconciler.ledger.views.words import COLUMNS, FIND, FIND_BETWEEN, asked_for, fts5, terms, tsvector
 
 EVENTS_A_STEP = 300
 _LARGEST_STEP = 100_000
 _MOST_COMMITS = 50
 
 _ID = Sql("rowid", postgresql="event_id")
-_NEXT = filled_in(
-    "SELECT id FROM events WHERE id > (SELECT coalesce(max({}), 0) FROM search) ORDER BY id LIMIT ?", _ID
-)
+_INDEXED = filled_in("SELECT coalesce(max({}), 0) FROM search", _ID)
+_NEXT = filled_in("SELECT id FROM events WHERE id > ({}) ORDER BY id LIMIT ?", _INDEXED)
 _EVENTS = """
     SELECT e.id, s.kind, s.action, e.project_id, s.project_path, s.author, s.ref, s.object, s.title, s.payload
       FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id BETWEEN ? AND ?
@@ -114,6 +113,21 @@ def matching(db: Database, words: str, *, before: int, limit: int) -> list[int]:
         return []
     found = db.execute(FIND, asked_for(asked, before=before, limit=limit))
     return [ident for (ident,) in found]
+
+
+def matching_between(db: Database, words: str, *, after: int, through: int) -> list[int]:
+    """The ids in a short range of those events that contain all these words, in order."""
+    asked = terms(words)
+    if not asked:
+        return []
+    found = db.execute(FIND_BETWEEN, asked_for(asked, after=after, through=through))
+    return [ident for (ident,) in found]
+
+
+def indexed_through(db: Database) -> int:
+    """The id of the newest event in the index; 0 if it is empty."""
+    newest: int = db.execute(_INDEXED).fetchone()[0]
+    return newest
 
 
 def _fields(

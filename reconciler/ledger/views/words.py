@@ -53,7 +53,17 @@ FIND = Sql(
     SELECT event_id FROM latest UNION SELECT event_id FROM every ORDER BY event_id DESC LIMIT :limit
     """,
 )
-"""The newest events that match (see `asked_for`)."""
+"""The newest events that match, at most `limit` with ids below `before` (see `asked_for`)."""
+
+FIND_BETWEEN = Sql(
+    "SELECT rowid FROM search WHERE search MATCH :fts5 AND rowid > :after AND rowid <= :through ORDER BY rowid",
+    postgresql="""
+    SELECT event_id
+      FROM (SELECT * FROM search WHERE event_id > :after AND event_id <= :through ORDER BY event_id OFFSET 0) recent
+     WHERE document @@ CAST(:tsquery AS tsquery) ORDER BY event_id
+    """,
+)
+"""The events that match with ids above `after` and up to `through`."""
 
 
 class Term(NamedTuple):
@@ -84,9 +94,9 @@ def terms(typed: str) -> list[Term]:
     return found[:_QUERY_WORDS]
 
 
-def asked_for(found: list[Term], *, before: int, limit: int) -> dict[str, str | int]:
-    """What FIND is to find: at most `limit` events with ids below `before`."""
-    return {"fts5": fts5(found), "tsquery": tsquery(found), "before": before, "limit": limit}
+def asked_for(found: list[Term], **where: int) -> dict[str, str | int]:
+    """What FIND or FIND_BETWEEN is to find, and `where`."""
+    return {"fts5": fts5(found), "tsquery": tsquery(found), **where}
 
 
 def fts5(found: list[Term]) -> str:

@@ -169,6 +169,21 @@ def test_filters(client: Client) -> None:
         assert [event["id"] for event in client.get("/events", **asked)["events"]] == found, asked
 
 
+@pytest.mark.parametrize("path", ["/events/1", "/status"])
+def test_what_a_client_has_is_not_sent_again(ledger_at: Location, path: str) -> None:
+    some_events(ledger_at, 1, "one")
+    client = Client(config_for(ledger_at, destinations=DESTINATIONS))
+    first = client.send("GET", path)
+    tag = first.headers["etag"]
+    for had in (tag, f'"other", W/{tag}', "*"):
+        again = client.send("GET", path, headers={"If-None-Match": had})
+        assert (again.status_code, again.headers["etag"], again.content) == (304, tag, b""), had
+    with closing(connect(ledger_at)) as db, transaction(db):
+        db.execute("UPDATE deliveries SET state = 'dead', last_error = 'changed' WHERE event_id = 1")
+    changed = client.send("GET", path, headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.headers["etag"] != tag) == (200, True)
+
+
 WRONG: list[tuple[str, int, str]] = [
     ("/events?limit=0", 422, "query.limit"),
     ("/events?limit=100000000000000000000", 422, "query.limit"),

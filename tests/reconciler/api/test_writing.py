@@ -10,6 +10,7 @@ import pytest
 from reconciler.api.once import carried_out
 from reconciler.api.problems import Problem
 from reconciler.api.service import Service
+from reconciler.api.stream import Listeners
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.forwarding import replaying
@@ -18,6 +19,7 @@ from reconciler.ledger.queue import once, replay
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views.unknowns import Known
 from reconciler.location import Location
+from reconciler.polling.backfill_jobs import BackfillJobs
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import to_consumer
 from tests.support.api import Client, config_for, problem, some_events
@@ -70,7 +72,7 @@ def test_a_request_that_is_sent_again_is_not_carried_out_again(client: Client, l
 
 def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), lambda: None)
+    service = Service(lambda: config, lambda: Known([], []), Listeners(ledger_at), BackfillJobs(), lambda: None)
 
     def fail() -> Any:
         raise OSError

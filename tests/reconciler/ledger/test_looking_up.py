@@ -13,7 +13,7 @@ import pytest
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
 from reconciler.ledger.errors import LedgerUnavailable
-from reconciler.ledger.queue import deliveries, destinations, replay
+from reconciler.ledger.queue import deliveries, destinations, discarding, replay
 from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
@@ -93,6 +93,9 @@ LOOKED_UP: dict[str, Callable[[Database], Sequence[Any] | dict[str, Any] | None]
     "dead-letters show": lambda db: dead_letters.dead_letters_of(db, 5),
     "dead-letters replay --destination": lambda db: find(db, ReplayRequest(dead_letters_only=True), 0),
     "dead-letters replay ID": lambda db: find(db, ReplayRequest(event_ids=(5,), dead_letters_only=True), 1),
+    "dead-letters discard ID": lambda db: list(
+        discarding.dead_letters(db, ReplayRequest(event_ids=(5,), dead_letters_only=True), 2)
+    ),
     "replay ID": lambda db: find(db, ReplayRequest(event_ids=(5,)), 1),
     "replay --from --to": lambda db: find(db, ReplayRequest(Filter(since=Millis(START), until=EARLY)), 0),
 }

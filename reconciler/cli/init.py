@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from reconciler.cli.common import DEFAULT_CONFIG, USAGE, fail, out
-from reconciler.cli.schema import schema_text
+from reconciler.cli.occupied import keep_databases
+from reconciler.cli.schema import keep_others, schema_text
 
 SAMPLE_TOKEN = "change-me"  # noqa: S105 - a placeholder that a random token replaces
 
@@ -25,6 +26,10 @@ def init(
     if path.exists() and not force:
         fail(f"{path} already exists; use --force to overwrite it", USAGE)
     schema_path = path.with_name("config.schema.json")
+    if path.name == schema_path.name:
+        fail(f"{path}: the config's schema gets this name: give the config another one", USAGE)
+    keep_databases(path)
+    keep_others(schema_path)
     text = _sample().replace("docs/config.schema.json", schema_path.name)
     text = text.replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")
     try:

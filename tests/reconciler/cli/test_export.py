@@ -202,6 +202,16 @@ def test_what_changes_meanwhile_repeats_and_skips_nothing(new_ledger: NewLedger)
     ]  # fmt: skip
 
 
+def test_a_statement_looks_at_few_events(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a filter matches few of them, or none."""
+    monkeypatch.setattr(reading, "STEP", 2)
+    for wanted in (Filter(source="nowhere"), Filter(project="no/where")):
+        found = [(one.events, one.passed) for one in reading.parts(ledger, wanted)]
+        assert found == [((), 0.4), ((), 0.8), ((), 1.0)]
+    assert numbers(ledger, Filter(kind=ALERT)) == [5]
+    assert numbers(ledger, Filter()) == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_memory_does_not_grow_with_the_events(form: Format, new_ledger: NewLedger) -> None:
     with new_ledger() as db:
@@ -249,7 +259,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "full"])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "full"])
 def test_a_file_is_replaced_when_it_is_complete(how: str, tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
     with output(file) as first:

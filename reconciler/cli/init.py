@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import secrets
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from reconciler.cli.common import DEFAULT_CONFIG, USAGE, fail, out
+from reconciler.cli.sample import SAMPLE_TOKEN, sample
 from reconciler.cli.schema import schema_text
-
-SAMPLE_TOKEN = "change-me"  # noqa: S105 - a placeholder that a random token replaces
 
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("config.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented config.yaml with a random webhook token, and its JSON Schema for editors."""
+    """Write a commented config.yaml with a random webhook token, and its JSON Schema for editors.
+
+    You fill in the rest. `setup` asks for it instead, and tries each answer.
+    """
     if path.is_dir():
         fail(f"{path} is a folder: name a file in it, like {path / 'config.yaml'}", USAGE)
     if path.exists() and not force:
         fail(f"{path} already exists; use --force to overwrite it", USAGE)
     schema_path = path.with_name("config.schema.json")
-    text = _sample().replace("docs/config.schema.json", schema_path.name)
-    text = text.replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")
+    text = sample(schema_path.name).replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -42,11 +42,3 @@ def init(
     out.print(f"  2. gitlab-reconciler check{which}")
     out.print(f"  3. gitlab-reconciler serve{which}")
     out.print(f"  4. in a second terminal: gitlab-reconciler hooks ensure{which}")
-
-
-def _sample() -> str:
-    """The sample that came with the package, or the one of the source tree."""
-    packaged = resources.files("reconciler") / "sample_config.yaml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `setup` does with each answer: it tries it at once. An answer that can't be used raises Wrong, which says why."""
+"""What `setup` does with each answer: it tries it at once, and raises Wrong with the reason if it can't be used."""
 
 from __future__ import annotations
 
@@ -163,16 +163,14 @@ def new_webhook_token() -> str:
 
 
 def _client(url: str, token: SecretStr | None) -> Client:
-    return Client(GitLab(url=url, token=token, timeout=PATIENCE), tries=1)  # type: ignore[arg-type]  # it is parsed
+    return Client(GitLab(url=url, token=token, timeout=PATIENCE), tries=1)
 
 
 def _meant(text: str, *, allow_private: bool) -> tuple[dict[str, Any], list[str]]:
     """The settings of a destination, and its lines in the config."""
     if text == "stdout":
-        return {"name": "stdout", "kind": "stdout"}, [
-            "  - name: stdout",
-            "    kind: stdout # a line of JSON each event",
-        ]
+        lines = ["  - name: stdout", "    kind: stdout # a line of JSON for each event"]
+        return {"name": "stdout", "kind": "stdout"}, lines
     if text.startswith(("http://", "https://")):
         lines = ["  - name: service", "    kind: http", f"    url: {scalar(text)}"]
         settings: dict[str, Any] = {"name": "service", "kind": "http", "url": text}

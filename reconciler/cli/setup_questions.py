@@ -92,9 +92,7 @@ def which_token(given: Given, url: str) -> Token:
     else:
         _heading(2, "Which access token may the service use?")
         err.print("  A project, group or personal access token. With the scope api and the role Maintainer, the")
-        err.print(
-            "  service creates webhooks and reads GitLab's log of them. With read_api, you create them by hand."
-        )
+        err.print("  service can create webhooks and read GitLab's log of them. With read_api, it only reads events.")
         found = _until_usable(typed)
     _good(f"GitLab {found.access.version} accepts the token: {found.access.shown}")
     return found
@@ -116,9 +114,7 @@ def which_projects(given: Given, access: Access) -> list[Project]:
         return list(chosen.values())
     _heading(3, "Which projects?")
     while True:
-        text = asked(
-            "Another one, or Enter to continue" if chosen else "Part of the name, or path or id; Enter lists"
-        )
+        text = asked("Another one; Enter: continue" if chosen else "A path, an id, or part of a name; Enter: list")
         if chosen and not text:
             return list(chosen.values())
         try:

@@ -154,7 +154,10 @@ def create_webhooks(access: Access, projects: list[Project], url: str, token: st
             yield asyncio.run(ensure_in(one, hook, hooks=hooks, dry_run=False))
         except SourceError as error:
             stay = "" if one is projects[0] else "; those that were created before it stay, and can be created again"
-            raise Wrong(f"project {one.path}: the webhook can't be created: {error}{stay}") from error
+            why = str(error)
+            if isinstance(error, GitLabRefused) and error.status in (403, 404):
+                why = f"HTTP {error.status}: the token needs the role Maintainer"
+            raise Wrong(f"project {one.path}: the webhook can't be created: {why}{stay}") from error
 
 
 def new_webhook_token() -> str:

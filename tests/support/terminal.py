@@ -25,7 +25,7 @@ NASTY = "\x1b]0;title\x07 \x1b[2J " + NASTY + " [b] [/] :b:"
 
 
 class Running:
-    """A Python process whose stderr, and stdout and stdin where asked, is a pipe or a terminal. What it writes stays."""
+    """A Python process whose stderr, and stdout and stdin if asked, is a pipe or a terminal; its output is kept."""
 
     def __init__(
         self, *command: str, terminal: bool = False, stdout: bool = False, stdin: bool = False, columns: int = 200

@@ -53,14 +53,11 @@ class TestOnATerminal:
     ) -> None:
         gitlab.world.add_project(43, "group/other")
         gitlab.api.expires_at = "2027-01-31"
-        answers = iter([(500, {}, b"not today")])
-        consumer.answer = lambda _headers, _body: next(answers, (200, {}, b""))
         with Conversation("setup") as setup:
             setup.answer("URL [https://gitlab.com]: ", "gitlab")
             setup.wait_for("✗ should be a URL like https://host/path")
             setup.answer("URL [", consumer.url)
             setup.wait_for("something answers, but not as GitLab does")
-            consumer.answer = lambda _headers, _body: next(answers, (200, {}, b""))
             setup.answer("URL [", NOTHING)
             setup.wait_for("no answer: Connection refused")
             setup.answer("URL [", gitlab.url)
@@ -89,9 +86,11 @@ class TestOnATerminal:
             setup.wait_for("should be a URL that begins with https:// or http://")
             setup.answer("or `stdout` [", consumer.url)
             setup.answer("127.0.0.1 is not a public address. Deliver to it? [y/N]: ", "n")
+            consumer.answer = lambda _headers, _body: (500, {}, b"not today")
             setup.answer("or `stdout` [", consumer.url)
             setup.answer("Deliver to it? [y/N]: ", "y")
-            setup.wait_for("did not accept the test event: ")
+            setup.wait_for("did not accept the test event: HTTP 500")
+            consumer.answer = lambda _headers, _body: (200, {}, b"")
             setup.answer("or `stdout` [", consumer.url)
             setup.answer("Deliver to it? [y/N]: ", "yes")
             setup.wait_for("accepted a test event")
@@ -120,7 +119,7 @@ class TestOnATerminal:
         assert (destination.kind, getattr(destination, "url", None)) == ("http", consumer.url)
         assert names(folder) == {"config.yaml", "config.schema.json", "gitlab-token", "webhook-token"}
         assert {mode(folder / name) for name in names(folder) - {"config.schema.json"}} == {0o600}
-        [received] = consumer.accepted
+        received = consumer.accepted[-1]
         assert json.loads(received.body)["object_kind"] == "reconciler_test"
         webhook_token = (folder / "webhook-token").read_text().strip()
         assert len(webhook_token) >= 24
@@ -177,12 +176,16 @@ WRONG: list[tuple[str, int, dict[str, Any]]] = [
     ("--project: 'nowhere' should be a project's numeric id or its path", 2, {"project": "nowhere"}),
     ("--destination: {consumer} did not accept the test event: HTTP 404", 1, {"answer": 404}),
     ("127.0.0.1 is not a public address: add --allow-private", 2, {"allow_private": None}),
-    ("can't be written to", 1, {"destination": "/dev/full/x"}),
+    ("did not accept the test event: FileExistsError", 1, {"destination": "/dev/full/x"}),
     ("should be a URL that begins with https://", 2, {"destination": "events.example.com/x"}),
     ("--create-webhooks needs --receiver-url", 2, {"create_webhooks": True}),
     ("--receiver-url: should be a URL like", 2, {"receiver_url": "nowhere"}),
     ("needs the scope api", 1, {"create_webhooks": True, "receiver_url": URL, "scope": "read_api"}),
-    ("the webhook can't be created: POST", 1, {"create_webhooks": True, "receiver_url": URL, "mangled": True}),
+    (
+        "the webhook can't be created: HTTP 403: the token needs the role Maintainer",
+        1,
+        {"create_webhooks": True, "receiver_url": URL, "refused": True},
+    ),
 ]
 
 
@@ -214,7 +217,7 @@ def test_a_wrong_option_ends_it_and_nothing_is_written(
     gitlab.api.scopes = (changes.pop("scope", "api"),)
     status = changes.pop("answer", 200)
     consumer.answer = lambda _headers, _body: (status, {}, b"")
-    if changes.pop("mangled", False):
+    if changes.pop("refused", False):
         gitlab.api.faults.forbidden_paths = {"/hooks": 403}
     environment = {"GITLAB_TOKEN": found} if (found := changes.pop("environment", None)) else {}
     if changes.get("token_file") == "wrong":

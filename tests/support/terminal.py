@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.support.service import until
 from tests.support.starter import START, Started
@@ -68,7 +68,7 @@ class Running:
         until(lambda: bool(found()))
         return found()[0]
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -18,8 +18,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger
-	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger "$(LEDGER)")
+demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger; KEEP=1: leaves the dashboard open
+	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger "$(LEDGER)") $(if $(KEEP),--keep)
 
 test: $(VENV)/.installed ## Run all tests, those from end to end with SQLite; in CI with PostgreSQL too
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(if $(CI),--ledger both)

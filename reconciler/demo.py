@@ -6,15 +6,17 @@ are compared with what the simulator did.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -32,6 +34,8 @@ PROJECTS = {42: "acme/website", 43: "acme/billing", 44: "acme/infra"}
 EVENTS_A_SECOND = 25
 PATIENCE_S = 60.0
 """How long to wait for a start, for another delivery, or for a stop (see `processes.STOP_S`)."""
+LOOK_S = 0.5
+"""How often to look whether the service still runs."""
 TOKEN = "demo"  # noqa: S105 - it guards nothing
 
 
@@ -62,7 +66,9 @@ class Result(msgspec.Struct, frozen=True):
 class Demo:
     """One run in a folder of its own, with the ledger in it or in PostgreSQL. `say` is called with what happens."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], *, url: PostgresUrl | None = None) -> None:
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], *, url: PostgresUrl | None = None, dashboard: bool = False
+    ) -> None:
         self._config = folder / "config.yaml"
         self._ledger: Location = url or folder / "ledger.db"
         self._log = folder / "service.log"
@@ -71,26 +77,43 @@ class Demo:
         self._gitlab = Simulator()
         self._service: subprocess.Popen[bytes] | None = None
         self._over = threading.Event()
+        self._port = free_port()
+        self._dashboard_port = free_port() if dashboard else None
 
-    def run(self) -> Result:
-        """Show everything, in about 20 seconds on an idle machine.
+    @contextmanager
+    def run(self) -> Iterator[Result]:
+        """Show everything, in about 20 seconds on an idle machine. Within the context everything is still there.
 
         Raises DemoError if the service does not start or stop.
         """
         with self._consumer, self._gitlab:
             try:
-                return self._show()
+                yield self._show()
             finally:
                 self._over.set()
                 if self._service is not None:
                     self._service.kill()
                     self._service.wait()
 
+    def keep(self, say: Callable[[str], None]) -> None:
+        """Serve the dashboard until Ctrl-C, or until another signal asks for the end. `say` is given its URL.
+
+        Raises DemoError if the service does not start, or ends by itself.
+        """
+        ended = threading.Event()
+        with _on_signals(ended.set):
+            self._start_service()
+            say(f"http://127.0.0.1:{self._dashboard_port}")
+            while not ended.wait(LOOK_S):
+                if self._service is not None and self._service.poll() is not None and not ended.wait(LOOK_S):
+                    raise self._failed("keep running")
+            self._stop_service()
+
     def _show(self) -> Result:
-        port = self._prepare()
-        self._start_service(port)
+        self._prepare()
+        self._start_service()
         hooks = [
-            self._gitlab.add_hook(project, f"http://127.0.0.1:{port}/webhooks/gitlab", token=TOKEN)
+            self._gitlab.add_hook(project, f"http://127.0.0.1:{self._port}/webhooks/gitlab", token=TOKEN)
             for project in PROJECTS
         ]
         people = threading.Thread(target=self._work, args=(hooks,), daemon=True)
@@ -106,7 +129,7 @@ class Demo:
         self._kill_service()
         self._say("the service is killed (SIGKILL); GitLab gets no answer, does not retry, and disables the hook")
         self._watch(3)
-        self._start_service(port)
+        self._start_service()
         self._say("the service is started again")
         self._watch(3)
         self._over.set()
@@ -117,14 +140,13 @@ class Demo:
         self._gitlab.courier.settle()
         return self._settled()
 
-    def _prepare(self) -> int:
+    def _prepare(self) -> None:
         for number, path in PROJECTS.items():
             self._gitlab.world.add_project(number, path)
-        port = free_port()
-        config = {
+        config: dict[str, Any] = {
             "gitlab": {"url": self._gitlab.url, "token": self._gitlab.api.token},
             "projects": list(PROJECTS),
-            "receiver": {"port": port, "hooks": [{"name": "default", "token": TOKEN}]},
+            "receiver": {"port": self._port, "hooks": [{"name": "default", "token": TOKEN}]},
             "ledger": self._ledger_section(),
             "reconcile": {"interval": "2s", "grace_period": "500ms", "overlap": "1m"},
             "destinations": [
@@ -137,8 +159,9 @@ class Demo:
                 }
             ],
         }
+        if self._dashboard_port is not None:
+            config["admin"] = {"port": self._dashboard_port}
         self._config.write_text(yaml.safe_dump(config), encoding="utf-8")
-        return port
 
     def _work(self, hooks: list[Hook]) -> None:
         """Things happen, and webhooks go astray."""
@@ -151,15 +174,15 @@ class Demo:
             hook.faults.drop, hook.faults.double = dice.choice([(1, 0), (0, 1), *[(0, 0)] * 8])
             self._gitlab.world.anything(project)
 
-    def _start_service(self, port: int) -> None:
+    def _start_service(self) -> None:
+        """Start it, and wait until its ports are open."""
         command = [sys.executable, "-m", "reconciler", "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._service = subprocess.Popen(command, stderr=log)  # noqa: S603 - our own command
         deadline = time.monotonic() + PATIENCE_S
         while self._service.poll() is None and time.monotonic() < deadline:
-            with closing(_socket()) as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
+            if all(_is_open(port) for port in (self._port, self._dashboard_port) if port is not None):
+                return
             time.sleep(0.05)
         raise self._failed("start")
 
@@ -225,5 +248,18 @@ class Demo:
             return Figures()
 
 
-def _socket() -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _is_open(port: int) -> bool:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def _on_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Call this at Ctrl-C, at SIGTERM, and when the terminal is closed, instead of ending at once."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: act()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

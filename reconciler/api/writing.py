@@ -112,7 +112,7 @@ def send_test_event(service: ServiceDep, name: str, idempotency_key: Idempotency
         if found is None:
             raise Problem(404, f"no destination named {name!r} in the config")
         try:
-            return asyncio.run(try_out(config, found)).plain()
+            return asyncio.run(try_out(found, gitlab_url=config.gitlab.url)).plain()
         except TransformFailed as error:
             raise Problem(422, str(error)) from None
 

@@ -16,6 +16,7 @@ from reconciler.cli.failing import ending
 from reconciler.cli.output import output_failures
 
 COMMANDS = {
+    "setup": "setup:setup",
     "init": "init:init",
     "check": "check:check",
     "serve": "serve:serve",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import msgspec
@@ -16,11 +16,11 @@ from reconciler.cli.common import (
     FAILED,
     ConfigOption,
     JsonOption,
-    out,
     print_json,
     read_config,
     without_logs,
 )
+from reconciler.cli.findings import Finding, attempt, show
 from reconciler.cli.grouping import named, without_request
 from reconciler.cli.ports import ports
 from reconciler.cli.unknown import together
@@ -40,27 +40,15 @@ from reconciler.ledger.errors import LedgerBehind, LedgerError
 from reconciler.ledger.storage.connection import connect, opened, server_problems, there_is, unfit
 from reconciler.ledger.views.unknowns import unknowns
 from reconciler.polling.knowledge import asked
-from reconciler.sources import answers
 from reconciler.sources.client import Client
 from reconciler.sources.errors import SourceError
 from reconciler.sources.groups import projects_below
 from reconciler.sources.hook_settings import restrictions, unsigned
 from reconciler.sources.hooks import Hook, Hooks
+from reconciler.sources.instance import own_token, readable_project, shown_token, version
 
 PATIENCE_S = 10.0
 """Upper bound for a destination, even if its `timeout` is longer."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at; `advice` where it is not as it should be. With `is_warning` nothing is
-    broken, but less is recovered. `project`: whose it is, where many may have the same.
-    """
-
-    what: str
-    ok: bool
-    advice: str | None = None
-    is_warning: bool = False
-    project: str | None = None
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
@@ -73,19 +61,9 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         findings = []
         for finding in _each_once(found):
             findings.append(finding)
-            mark, style = _mark(finding)
-            out.print(mark, end=" ", style=style)
-            out.print(finding.what)
-            if finding.advice:
-                out.print(f"  {finding.advice}")
+            show(finding)
     if not all(finding.ok or finding.is_warning for finding in findings):
         raise typer.Exit(FAILED)
-
-
-def _mark(finding: Finding) -> tuple[str, str]:
-    if finding.ok:
-        return "✓", "green"
-    return ("!", "yellow") if finding.is_warning else ("✗", "red")
 
 
 def _each_once(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -171,14 +149,14 @@ def _gitlab(config: Config) -> Iterator[Finding]:
         )
         return
     client = Client(config.gitlab, tries=1)
-    reachable = _attempt(
+    reachable = attempt(
         f"GitLab at {config.gitlab.url} answers",
-        lambda: f"version {client.get('/version', answers.Version).shown.version}",
+        lambda: f"version {version(client)}",
     )
     yield reachable
     if not reachable.ok:
         return
-    yield _attempt("the token may read the API", lambda: _scopes(client))
+    yield attempt("the token may read the API", lambda: shown_token(own_token(client)))
     if not config.projects and not config.groups:
         yield Finding("projects", False, "none are configured: events that webhooks miss are not recovered")
     hooks = Hooks(client, config.receiver)
@@ -186,11 +164,11 @@ def _gitlab(config: Config) -> Iterator[Finding]:
         for found in _project(client, hooks, entry.project):
             yield msgspec.structs.replace(found, project=str(entry.project))
     for group in config.groups:
-        yield _attempt(f"group {group}", partial(_projects_of, client, group))
+        yield attempt(f"group {group}", partial(_projects_of, client, group))
 
 
 def _project(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding]:
-    found = _attempt(f"project {name}", partial(_events_of, client, name))
+    found = attempt(f"project {name}", partial(_seen, client, name))
     yield found
     if found.ok:
         yield from _webhooks(client, hooks, name)
@@ -216,7 +194,7 @@ def _webhooks(client: Client, hooks: Hooks, name: int | str) -> Iterator[Finding
             yield Finding(f"{what}: {hook.name}", False, trouble, is_warning=wanted[hook.name].token is not None)
         if hook.is_disabled:
             yield Finding(f"{what}: {hook.name}", False, f"GitLab has disabled it ({hook.alert_status})")
-        log = _attempt(f"project {name}: GitLab's log of webhook {hook.name}", partial(_log_of, hooks, hook))
+        log = attempt(f"project {name}: GitLab's log of webhook {hook.name}", partial(_log_of, hooks, hook))
         if log.ok:
             yield log
         else:
@@ -229,30 +207,13 @@ def _log_of(hooks: Hooks, hook: Hook) -> str:
     return f"last delivery: {newest[0].shown.response_status}" if newest else "no delivery yet"
 
 
-def _projects_of(client: Client, group: int | str) -> str:
-    return f"{len(projects_below(client, group))} projects"
-
-
-def _scopes(client: Client) -> str:
-    scopes = client.get("/personal_access_tokens/self", answers.Token).shown.scopes
-    if not {"read_api", "api"} & set(scopes):
-        raise SourceError(f"its scopes are {', '.join(scopes) or 'none'}: it needs read_api")
-    return f"scopes {', '.join(scopes)}"
-
-
-def _events_of(client: Client, name: int | str) -> str:
-    project = client.project(name)
-    next(client.pages(f"/projects/{project.id}/events", answers.Event, {"per_page": 1}))
+def _seen(client: Client, name: int | str) -> str:
+    project = readable_project(client, name)
     return f"{project.path}, id {project.id}"
 
 
-def _attempt(what: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(f"{what}: {look()}", True)
-    except SourceError as error:
-        return Finding(what, False, str(error))
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return Finding(what, False, "the response is not GitLab's: is gitlab.url right?")
+def _projects_of(client: Client, group: int | str) -> str:
+    return f"{len(projects_below(client, group))} projects"
 
 
 async def _destinations(wanted: list[Destination]) -> list[Finding]:

@@ -28,6 +28,9 @@ def demo(
             "file (`file:PATH`) that contains it.  [default: a SQLite file]",
         ),
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the dashboard open after the run, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Run a demo: a simulated GitLab, the service, and a destination that goes down.
 
@@ -40,11 +43,14 @@ def demo(
         out.print(f"{time.monotonic() - start:5.1f}s  {what}")
 
     with TemporaryDirectory(prefix="gitlab-reconciler-demo-") as folder, _place(ledger) as url:
+        shown = Demo(Path(folder), say, url=url, dashboard=keep)
         try:
-            result = Demo(Path(folder), say, url=url).run()
+            with shown.run() as result:
+                _print(result)
+                if keep:
+                    shown.keep(_print_dashboard)
         except DemoError as error:
             fail(str(error))
-    _print(result)
     if not result.agrees:
         fail(
             "the figures do not agree with what the simulator did: of its webhooks, "
@@ -70,6 +76,13 @@ def _place(named: str | None) -> Iterator[PostgresUrl | None]:
         fail(f"--ledger needs `pip install 'gitlab-reconciler[postgresql]'`: {error}")
     with scratch_ledger(url, prefix="demo") as place:
         yield place
+
+
+def _print_dashboard(url: str) -> None:
+    out.print()
+    out.print(
+        f"The dashboard: {url} (no token is needed on this machine). Ctrl-C ends the demo and removes its files."
+    )
 
 
 def _print(result: Result) -> None:

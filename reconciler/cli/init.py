@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +10,18 @@ import typer
 
 from reconciler.cli.common import DEFAULT_CONFIG, USAGE, fail, out
 from reconciler.cli.occupied import keep_databases
+from reconciler.cli.sample import SAMPLE_TOKEN, sample
 from reconciler.cli.schema import keep_others, schema_text
-
-SAMPLE_TOKEN = "change-me"  # noqa: S105 - a placeholder that a random token replaces
 
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("config.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented config.yaml with a random webhook token, and its JSON Schema for editors."""
+    """Write a commented config.yaml with a random webhook token, and its JSON Schema for editors.
+
+    You fill in the rest. `setup` asks for it instead, and tries each answer.
+    """
     if path.is_dir():
         fail(f"{path} is a folder: name a file in it, like {path / 'config.yaml'}", USAGE)
     if path.exists() and not force:
@@ -30,8 +31,7 @@ def init(
         fail(f"{path}: the config's schema gets this name: give the config another one", USAGE)
     keep_databases(path)
     keep_others(schema_path)
-    text = _sample().replace("docs/config.schema.json", schema_path.name)
-    text = text.replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")
+    text = sample(schema_path.name).replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -47,11 +47,3 @@ def init(
     out.print(f"  2. gitlab-reconciler check{which}")
     out.print(f"  3. gitlab-reconciler serve{which}")
     out.print(f"  4. in a second terminal: gitlab-reconciler hooks ensure{which}")
-
-
-def _sample() -> str:
-    """The sample that came with the package, or the one of the source tree."""
-    packaged = resources.files("reconciler") / "sample_config.yaml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "config.yaml").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ def send_trial(config: Config, destination: Destination, *, bodies: bool, as_jso
     """Send it once, regardless of filter, rate limit and state. Exits with 1 if it is not accepted."""
     try:
         with without_logs():
-            done = asyncio.run(try_out(config, destination))
+            done = asyncio.run(try_out(destination, gitlab_url=config.gitlab.url))
     except TransformFailed as error:
         fail(f"{error}. To see its output for recorded events: `destinations test {destination.name} --bodies`")
     if as_json:

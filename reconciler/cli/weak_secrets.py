@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.cli.init import SAMPLE_TOKEN
+from reconciler.cli.sample import SAMPLE_TOKEN
 from reconciler.config.models import HookConfig
 from reconciler.config.weak_secrets import SHORTEST_KEY, SHORTEST_TOKEN, guessable, guessable_key
 

@@ -58,7 +58,7 @@ def _text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        what = "does not exist: `gitlab-reconciler init` writes one; --config names another"
+        what = "does not exist: `gitlab-reconciler setup` or `init` writes one; --config names another"
     except IsADirectoryError:
         what = f"is a folder: name the file in it, like {file / 'config.yaml'}"
     except PermissionError:

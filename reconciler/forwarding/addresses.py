@@ -14,6 +14,8 @@ import httpx
 
 from reconciler.config.basics import Address, Network
 
+EVERYWHERE: list[Network] = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+
 NOT_PUBLIC_4 = [
     ipaddress.IPv4Network(text)
     for text in (
@@ -68,6 +70,14 @@ async def look_up(host: str, port: int, allowed: list[Network]) -> list[Address]
     addresses = list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found))
     require_allowed(host, addresses, allowed)
     return addresses
+
+
+async def private_addresses(host: str, port: int) -> list[Address]:
+    """A host's addresses that are not public; none if its name does not resolve."""
+    try:
+        return [one for one in await look_up(host, port, EVERYWHERE) if not may_connect(one, [])]
+    except httpx.TransportError:
+        return []
 
 
 def require_allowed(host: str, addresses: list[Address], allowed: list[Network]) -> None:

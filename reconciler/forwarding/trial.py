@@ -11,7 +11,6 @@ import orjson
 
 from reconciler.config.destination_kinds import find_kind
 from reconciler.config.destinations import Destination
-from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.sighting import Summary
 from reconciler.events.times import Millis
@@ -47,14 +46,14 @@ class Trial(msgspec.Struct, frozen=True):
         }
 
 
-async def try_out(config: Config, destination: Destination) -> Trial:
+async def try_out(destination: Destination, *, gitlab_url: str) -> Trial:
     """Send one test event once, regardless of filter, rate limit and state.
 
     Raises TransformFailed if the transform can't be applied to it.
     """
     kind: Kind = find_kind(destination.kind)(destination)
     try:
-        message = trial_message(destination, gitlab_url=config.gitlab.url, now=times.now())
+        message = trial_message(destination, gitlab_url=gitlab_url, now=times.now())
         timeout_s = destination.timeout / 1000
         if destination.batching is None:
             answer = await attempt(kind, message, timeout_s=timeout_s)

@@ -12,6 +12,7 @@ from reconciler.polling.reconciling import Reconciling
 from reconciler.polling.threads import in_thread
 from reconciler.sources.errors import SourceError, Stopped
 from reconciler.sources.hook_settings import Difference, differences, restrictions, settings, unsigned
+from reconciler.sources.hooks import Hooks
 from reconciler.sources.source import Project
 
 
@@ -35,17 +36,21 @@ async def ensure(polling: Reconciling, name: int | str, hook: HookConfig, *, dry
     try:
         project = await polling.projects.find(name)
         shown_as = project.path or shown_as
-        return await _ensure(polling, project, hook, dry_run=dry_run)
+        return await ensure_in(project, hook, hooks=polling.hooks, dry_run=dry_run)
     except Stopped:
         raise
     except SourceError as error:
         return Ensured(shown_as, hook.name, "failed", error=str(error))
 
 
-async def _ensure(polling: Reconciling, project: Project, hook: HookConfig, *, dry_run: bool) -> Ensured:
-    there = await in_thread(lambda: polling.hooks.of(project.id, fresh=True))
+async def ensure_in(project: Project, hook: HookConfig, *, hooks: Hooks, dry_run: bool) -> Ensured:
+    """Create or update the webhook of a project that was found.
+
+    Raises SourceError.
+    """
+    there = await in_thread(lambda: hooks.of(project.id, fresh=True))
     mine = [one for one in there if one.name == hook.name]
-    url = mine[0].url if mine else polling.hooks.url_of(hook.name)
+    url = mine[0].url if mine else hooks.url_of(hook.name)
     if url is None:
         raise SourceError("receiver.url is not set: under which URL does GitLab reach the receiver?")
     wanted = settings(hook, url)
@@ -53,15 +58,13 @@ async def _ensure(polling: Reconciling, project: Project, hook: HookConfig, *, d
     if mine:
         found = differences(wanted, mine[0])
         did: Literal["created", "updated", "unchanged"] = "updated" if found else "unchanged"
-        change = partial(polling.hooks.update, mine[0], wanted)
+        change = partial(hooks.update, mine[0], wanted)
     else:
         found, did = differences(wanted, None), "created"
-        change = partial(polling.hooks.create, project.id, wanted)
+        change = partial(hooks.create, project.id, wanted)
     if not dry_run:
         await in_thread(change)
-        mine = [
-            one for one in await in_thread(lambda: polling.hooks.of(project.id, fresh=True)) if one.name == hook.name
-        ]
+        mine = [one for one in await in_thread(lambda: hooks.of(project.id, fresh=True)) if one.name == hook.name]
     warnings = restrictions(mine[0]) if mine else []
     trouble = unsigned(hook, mine[0]) if mine and not dry_run else None
     if trouble is not None and hook.token is None:

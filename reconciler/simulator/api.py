@@ -61,6 +61,8 @@ class Api:
     courier: Courier
     token: str = "glpat-simulator"  # noqa: S105 - it guards nothing
     scopes: tuple[str, ...] = ("api",)
+    expires_at: str | None = None
+    """The token's last day."""
     faults: ApiFaults = field(default_factory=ApiFaults)
     zone: timezone = UTC
     limit: int | None = None
@@ -91,16 +93,19 @@ class Api:
         return JSONResponse({"version": "18.0.0-ee", "revision": "simulator"})
 
     async def own_token(self, _: Request) -> Response:
-        return JSONResponse({"id": 1, "name": "simulator", "active": True, "scopes": list(self.scopes)})
+        shown = {"id": 1, "name": "simulator", "active": True, "scopes": list(self.scopes)}
+        return JSONResponse({**shown, "expires_at": self.expires_at})
 
     async def project(self, request: Request) -> Response:
         found = self._find(request)
         return found if isinstance(found, Response) else JSONResponse(self.world.projects[found].shown())
 
     async def projects(self, request: Request) -> Response:
-        """The token's projects, those that were active last first."""
+        """The token's projects, those that were active last first; `search` is a part of their path."""
+        wanted = request.query_params.get("search", "").lower()
         after = request.query_params.get("last_activity_after")
         own = [project for number, project in self.world.projects.items() if self.world.is_member(number)]
+        own = [project for project in own if wanted in project.place.path.lower()]
         shown = [project.shown() for project in own if not project.archived]
         active = [p for p in shown if not after or p["last_activity_at"] >= after]
         return paged(request, sorted(active, key=lambda p: p["last_activity_at"], reverse=True))

@@ -41,6 +41,7 @@ class Token(Shape, frozen=True):
     """`GET /personal_access_tokens/self`."""
 
     scopes: list[str] = []
+    expires_at: str | None = None
 
 
 class ProjectAnswer(Shape, frozen=True):

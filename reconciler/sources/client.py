@@ -236,9 +236,10 @@ class Client:
             return _Transient(f"HTTP {status}")
         message = str(error.error_message)[:ERROR_CHARS]
         if status == 401 or (status == 403 and "insufficient_scope" in message):
-            return TokenRefused(status, f"{request}: HTTP {status}: {ADVICE[401] if status == 401 else SCOPE}")
+            advice = ADVICE[401] if status == 401 else SCOPE
+            return TokenRefused(status, f"{request}: HTTP {status}: {advice}", said=message)
         advice = ADVICE.get(status, message)
-        return GitLabRefused(status, f"{request}: HTTP {status}: {advice}")
+        return GitLabRefused(status, f"{request}: HTTP {status}: {advice}", said=message)
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():

@@ -21,9 +21,11 @@ class GitLabRefused(SourceError):
 
     trouble = "refused"
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, said: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.said = said
+        """What stood in the answer."""
 
 
 class SwitchedOff(GitLabRefused):

@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.support.service import until
 from tests.support.starter import START, Started
@@ -23,15 +25,20 @@ NASTY = "\x1b]0;title\x07 \x1b[2J " + NASTY + " [b] [/] :b:"
 
 
 class Running:
-    """A Python process whose stderr, and stdout where asked, is a pipe or a terminal; all of it is kept."""
+    """A Python process whose stderr, and stdout and stdin if asked, is a pipe or a terminal; its output is kept."""
 
-    def __init__(self, *command: str, terminal: bool = False, stdout: bool = False, columns: int = 200) -> None:
+    def __init__(
+        self, *command: str, terminal: bool = False, stdout: bool = False, stdin: bool = False, columns: int = 200
+    ) -> None:
         read_end, write_end = pty.openpty() if terminal else os.pipe()
         environ = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": str(columns), "TERM": "dumb"}
         to = write_end if stdout else None
         self._process: Started | subprocess.Popen[bytes]
         if command[0] == "-m":
-            self._process = START.start(*command[2:], module=command[1], stdout=to, stderr=write_end, env=environ)
+            given = write_end if stdin else None
+            self._process = START.start(
+                *command[2:], module=command[1], stdin=given, stdout=to, stderr=write_end, env=environ
+            )
         else:
             self._process = subprocess.Popen(
                 [sys.executable, *command], stdout=to, stderr=write_end, env=environ, cwd=ROOT
@@ -61,7 +68,7 @@ class Running:
         until(lambda: bool(found()))
         return found()[0]
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -69,6 +76,36 @@ class Running:
         self._process.wait(20)
         self._reading.join(20)
         os.close(self._read_end)
+
+
+class Conversation(Running):
+    """A command on a terminal that asks questions."""
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__("-m", "reconciler", *arguments, terminal=True, stdout=True, stdin=True)
+        self._seen = 0
+
+    def wait_for(self, text: str) -> None:
+        """Wait until this was written after all that was waited for before."""
+        until(lambda: text in self.logged[self._seen :])
+        self._seen = self.logged.index(text, self._seen) + len(text)
+
+    def answer(self, question: str, text: str) -> None:
+        """Wait for a question, and type the answer to it."""
+        self.wait_for(question)
+        self.type(f"{text}\n")
+
+    def type(self, keys: str) -> None:
+        os.write(self._read_end, keys.encode())
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does to the process."""
+        self._process.send_signal(signal.SIGINT)
+
+    @property
+    def shows_keys(self) -> bool:
+        """Whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self._read_end)[3] & termios.ECHO)
 
 
 def on_terminal(*arguments: str, columns: int = 200) -> str:

@@ -22,7 +22,7 @@ from reconciler.config.basics import HeaderSecret, Network, Networks, ProxyUrl, 
 from reconciler.config.destinations import BatchedDestination
 from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
-from reconciler.forwarding.addresses import AddressRefused, look_up, may_connect
+from reconciler.forwarding.addresses import EVERYWHERE, AddressRefused, look_up, may_connect
 from reconciler.forwarding.http_batch import HttpBatch, batch_format, batched
 from reconciler.forwarding.http_request import header_bytes, keeps_body, post, redirected
 from reconciler.forwarding.kind import Kind
@@ -34,7 +34,6 @@ from reconciler.forwarding.transport import Transport
 READ_BYTES = 64 * 1024
 """How much of an answer is read, so that the connection can be reused. If there is more, it is closed."""
 MOST_REDIRECTS = 5
-EVERYWHERE = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 
 
 def _header_name(name: str) -> str:

@@ -1,0 +1,172 @@
+"""`setup`: asks five questions, tries each answer, and writes a config that works."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.asking import NoAnswer
+from reconciler.cli.common import DEFAULT_CONFIG, FAILED, USAGE, err, fail, out
+from reconciler.cli.new_files import NewFile, write_all
+from reconciler.cli.sample import filled_in, sample
+from reconciler.cli.schema import schema_text
+from reconciler.cli.setup_answers import Wrong, new_webhook_token
+from reconciler.cli.setup_questions import (
+    TOKEN_VARIABLE,
+    Given,
+    Token,
+    which_destination,
+    which_gitlab,
+    which_projects,
+    which_token,
+    which_webhooks,
+)
+
+TOKEN_FILE, WEBHOOK_TOKEN_FILE, SCHEMA = "gitlab-token", "webhook-token", "config.schema.json"
+
+
+def setup(
+    path: Annotated[Path, typer.Argument(help="The config to write.")] = DEFAULT_CONFIG,
+    gitlab_url: Annotated[
+        str | None, typer.Option("--gitlab-url", metavar="URL", help="URL of the GitLab instance.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help="File that contains the access token. Without it, `GITLAB_TOKEN` is used if it is set.",
+        ),
+    ] = None,
+    project: Annotated[
+        list[str] | None, typer.Option("--project", help="A project to reconcile (ID or path). Repeatable.")
+    ] = None,
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            "--destination",
+            metavar="PLACE",
+            help="Where events are delivered: an HTTP URL, a file's path, or `stdout`. Gets a test event.",
+        ),
+    ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Allow a destination whose address is not public.")
+    ] = False,
+    receiver_url: Annotated[
+        str | None,
+        typer.Option(
+            "--receiver-url", metavar="URL", help="URL at which GitLab reaches this service. Can be set later."
+        ),
+    ] = None,
+    create_webhooks: Annotated[
+        bool, typer.Option("--create-webhooks", help="Create the webhooks in GitLab, for --receiver-url.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+) -> None:
+    """Ask five questions, try each answer at once, and write a commented config.yaml that works.
+
+    The questions: GitLab's URL, an access token, the projects, where events are delivered, and the URL at which
+    GitLab reaches this service. If an answer is wrong, the command says why and asks again. An option answers its
+    question: with --gitlab-url, --token-file, --project and --destination nothing is asked, and if one of them is
+    wrong, nothing is written.
+
+    Tokens are written to files beside the config, which only their owner can read. `init` asks nothing: it writes the
+    same config for you to fill in, for example with groups, a broker, or PostgreSQL.
+    """
+    given = Given(
+        gitlab_url, token_file, project or [], destination, allow_private, receiver_url, create_webhooks,
+        can_ask=sys.stdin.isatty(),
+    )  # fmt: skip
+    _refuse_early(path, given, force=force)
+    try:
+        _set_up(path, given, force=force)
+    except Wrong as error:
+        fail(f"{error}. Nothing was written.", error.code)
+    except NoAnswer:
+        fail("the question was not answered. Nothing was written.")
+    except KeyboardInterrupt:
+        err.print()  # the terminal is still in the line of the question
+        fail("interrupted. Nothing was written.")
+
+
+def _refuse_early(path: Path, given: Given, *, force: bool) -> None:
+    """Say before the first question what would fail after the last."""
+    if path.is_dir():
+        fail(f"{path} is a folder: name a file in it, like {path / 'config.yaml'}", USAGE)
+    if not force:
+        for file in (path, path.with_name(WEBHOOK_TOKEN_FILE)):
+            _refuse_to_overwrite(file)
+    folder = next(one for one in path.resolve().parents if one.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        fail(f"{path} can't be written: {folder} belongs to another user")
+    if given.create_webhooks and given.receiver_url is None:
+        fail("--create-webhooks needs --receiver-url: where should GitLab deliver?", USAGE)
+    if given.missing and not given.can_ask:
+        fail(f"standard input is no terminal, so nothing can be asked: give {', '.join(given.missing)}", USAGE)
+
+
+def _refuse_to_overwrite(file: Path) -> None:
+    if file.exists():
+        fail(f"{file} already exists; use --force to overwrite it", USAGE)
+
+
+def _set_up(path: Path, given: Given, *, force: bool) -> None:
+    url = which_gitlab(given)
+    token = which_token(given, url)
+    if token.typed and not force:
+        _refuse_to_overwrite(path.with_name(TOKEN_FILE))
+    projects = which_projects(given, token.access)
+    place = which_destination(given, folder=path.resolve().parent, gitlab_url=url)
+    webhook_token = new_webhook_token()
+    receiver_url, created = which_webhooks(given, token.access, projects, webhook_token)
+    text = filled_in(
+        sample(SCHEMA),
+        gitlab_url=url,
+        token_file=_token_file(token, path),
+        projects=[str(one.path) for one in projects],
+        receiver_url=receiver_url,
+        webhook_token_file=WEBHOOK_TOKEN_FILE,
+        destination=place.lines,
+    )
+    files = [
+        *([NewFile(path.with_name(TOKEN_FILE), f"{token.value}\n")] if token.typed else []),
+        NewFile(path.with_name(WEBHOOK_TOKEN_FILE), f"{webhook_token}\n"),
+        NewFile(path.with_name(SCHEMA), schema_text(), private=False),
+        NewFile(path, text),
+    ]
+    try:
+        write_all(files)
+    except OSError as error:
+        fail(f"{path} can't be written: {error.strerror}", FAILED)
+    names = [str(one.path) for one in reversed(files)]
+    out.print(f"Wrote {', '.join(names[:-1])} and {names[-1]}.")
+    _print_next(path, token, receiver_url, created=created)
+
+
+def _token_file(token: Token, path: Path) -> str | None:
+    """The file of the token, as the config names it; None if it is in the environment."""
+    if token.typed:
+        return TOKEN_FILE
+    if token.file is None:
+        return None
+    file, folder = token.file.expanduser().resolve(), path.resolve().parent
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
+def _print_next(path: Path, token: Token, receiver_url: str | None, *, created: bool) -> None:
+    which = "" if path == DEFAULT_CONFIG else f" --config {path}"
+    steps = [f"gitlab-reconciler check{which}", f"gitlab-reconciler serve{which}"]
+    if created:
+        steps += [f"have {receiver_url}/webhooks/gitlab/ passed on to 127.0.0.1:8080 (receiver.host, receiver.port)"]
+    else:
+        first = "" if receiver_url else f"set receiver.url in {path}; "
+        steps += [f"{first}in a second terminal: gitlab-reconciler hooks ensure{which}"]
+    if not token.typed and token.file is None:
+        steps = [f"keep {TOKEN_VARIABLE} set: the config reads the token from it", *steps]
+    out.print("Next:")
+    for number, step in enumerate(steps, start=1):
+        out.print(f"  {number}. {step}")

@@ -102,7 +102,6 @@ class Conversation(Running):
         """What Ctrl-C does to the process."""
         self._process.send_signal(signal.SIGINT)
 
-    @property
     def shows_keys(self) -> bool:
         """Whether the terminal shows what is typed."""
         return bool(termios.tcgetattr(self._read_end)[3] & termios.ECHO)

@@ -148,7 +148,7 @@ def test_other_mistakes(tmp_path: Path, text: str, expected: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gitlab-reconciler init"):
+    with pytest.raises(ConfigError, match="gitlab-reconciler setup` or `init"):
         load(tmp_path / "none.yaml")
 
 

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config.yaml
+# More than there are cores: most tests wait.
+WORKERS := 6
 # Tests and benchmarks start many processes: each would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -19,11 +21,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger; KEEP=1: leaves the dashboard open
 	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger "$(LEDGER)") $(if $(KEEP),--keep)
 
-test: $(VENV)/.installed ## Run all tests: more at once than there are cores, since most wait
-	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
+test: $(VENV)/.installed ## Run all tests, those from end to end with SQLite; in CI with PostgreSQL too
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(if $(CI),--ledger both)
 
 test-postgresql: $(VENV)/.installed ## Run the end-to-end tests with ledgers in PostgreSQL
-	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --ledger postgresql
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --ledger postgresql
 
 serve: $(VENV)/.installed ## Run the service with CONFIG (config.yaml)
 	$(BIN)/gitlab-reconciler serve --config $(CONFIG)
@@ -36,8 +38,7 @@ lint: $(VENV)/.installed ## Style, types, spelling and links
 	$(BIN)/python -m tests.support.links
 
 coverage: $(VENV)/.installed ## Run all tests and report which branches they miss: takes about twice as long as without
-	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov --cov-report=
-	$(BIN)/python -m pytest --numprocesses 5 --dist worksteal --timeout 480 --cov --cov-append --ledger postgresql
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --timeout 480 --cov --ledger both
 
 format: $(VENV)/.installed ## Fix the style
 	$(BIN)/ruff check --fix .

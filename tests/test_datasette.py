@@ -33,7 +33,9 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connect
         source="project_events",
         source_id="1",
         identity=Identity("note:1", NOW, Precision.UNIQUE_ID),
-        summary=Summary("note", project_id=42, author="ada"),
+        summary=Summary(
+            "note", None, 42, "group/1", "ada", title='Fix "v1.0" AND more', ref="feature/x-1.2", object="issue/12"
+        ),
         seen_at=NOW,
         payload="{}",
         payload_sha="1",
@@ -64,6 +66,29 @@ def test_its_queries_find_what_they_say(name: str, ledger: sqlite3.Connection) -
     sql = LEDGER["queries"][name]["sql"]
     assert set(re.findall(r":(\w+)", sql)) <= set(ASKED)
     assert len(ledger.execute(sql, ASKED).fetchall()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("group/1", "feature/x", "feature/x-1.2", "v1.0", "#12", "author:ada", "branch:feature/x"),
+        *("project:group/1", "group/1 v1.0 #12", "  Fix   and ", '"v1.0"', "fix !", "issue/12", "(fix) {more} [^"),
+    ],
+)
+def test_words_are_found_as_they_are(words: str, ledger: sqlite3.Connection) -> None:
+    found = ledger.execute(LEDGER["queries"]["find"]["sql"], ASKED | {"words": words}).fetchall()
+    assert [row[0] for row in found] == [1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("", " ", '"', "*", "-", "#1", "!12", "#12x", "group/2", "feature/y", "v1.0 #13", "fix OR nothing"),
+        *("note NOT bug", "author:group/1", "author:", "other:ada", "NEAR(fix", "'"),
+    ],
+)
+def test_other_words_find_nothing(words: str, ledger: sqlite3.Connection) -> None:
+    assert ledger.execute(LEDGER["queries"]["find"]["sql"], ASKED | {"words": words}).fetchall() == []
 
 
 def test_its_tables_and_columns_are_there(ledger: sqlite3.Connection) -> None:

@@ -10,17 +10,24 @@ from collections.abc import Callable
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from reconciler.api.stream import Listeners
 from reconciler.config.models import Config
 from reconciler.ledger.views.unknowns import Known
+from reconciler.polling.backfill_jobs import BackfillJobs
 
 
 class Api:
     """The ASGI app of the API. The parameters are those of `dashboard.app.dashboard_app`."""
 
     def __init__(
-        self, current: Callable[[], Config], known: Callable[[], Known], trouble: Callable[[], str | None]
+        self,
+        current: Callable[[], Config],
+        known: Callable[[], Known],
+        stream: Listeners,
+        backfills: BackfillJobs,
+        trouble: Callable[[], str | None],
     ) -> None:
-        self._given = current, known, trouble
+        self._given = current, known, stream, backfills, trouble
         self._lock = threading.Lock()
         self._made: ASGIApp | None = None
 
@@ -35,5 +42,7 @@ class Api:
                 from reconciler.api.app import api_app
                 from reconciler.api.service import Service
 
-                self._made = api_app(Service(*self._given))
+                made = api_app(Service(*self._given))
+                made.openapi()  # it takes a while too
+                self._made = made
             return self._made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from reconciler.api.problems import Problem
 from reconciler.api.service import Json, Service
 from reconciler.events import times
 from reconciler.events.fields import as_json
+from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.queue import once
 
 IdempotencyKey = Annotated[
@@ -27,23 +29,24 @@ IdempotencyKey = Annotated[
 
 def carried_out(service: Service, key: str | None, request: list[Any], do: Callable[[], Any]) -> Response:
     """The JSON answer of `do`, which is called unless a request with this key was carried out before. `request` is
-    what must be the same then. Raises Problem.
+    what must be the same then. `do` raises Problem or LedgerError only if nothing was changed. Raises Problem.
     """
     if key is None:
         return Json(do())
     asked = sha256(as_json(request).encode("utf-8", "replace")).hexdigest()
+    begun = times.now()
     with service.writing() as db:
-        kept = once.begin(db, key, asked, now=times.now())
+        kept = once.begin(db, key, asked, now=begun)
     if kept is not None:
         return _again(kept, asked)
     try:
         answer = as_json(do())
-    except Problem:  # nothing was changed
-        with service.writing() as db:
-            once.forget(db, key)
+    except (Problem, LedgerError):  # nothing was changed
+        with suppress(LedgerError), service.writing() as db:
+            once.forget(db, key, begun=begun)
         raise
     with service.writing() as db:
-        once.complete(db, key, asked, answer, now=times.now())
+        once.complete(db, key, asked, answer, begun=begun)
     return Json(answer)
 
 

@@ -29,7 +29,12 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A response with problem details. `errors` names the parameters that are wrong."""
+    return Response(as_problem(status, detail, errors=errors), status, headers, PROBLEM_JSON)
+
+
+def as_problem(status: int, detail: str, *, errors: list[dict[str, str]] | None = None) -> str:
+    """Problem details as JSON, in one line."""
     said: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if errors is not None:
         said["errors"] = errors
-    return Response(json.dumps(said), status, headers, PROBLEM_JSON)
+    return json.dumps(said)

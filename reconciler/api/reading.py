@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from reconciler.api import known, models
+from reconciler.api.etags import NOT_MODIFIED, IfNoneMatch, tagged
 from reconciler.api.problems import Problem
 from reconciler.api.queries import DeadLetterQuery, EventQuery, Page, cursor
 from reconciler.api.service import Json, Responses, ServiceDep, event_number
@@ -18,22 +19,21 @@ from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.connection import unfit
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from reconciler.ledger.views.backlog import backlog
+from reconciler.ledger.views.browse import FAR
 from reconciler.polling import reports
-
-FAR = 1 << 62
 
 router = APIRouter()
 NOT_FOUND: Responses = {404: {"description": "There is no such event."}}
 BYTES: Responses = {200: {"content": {"application/json": {"schema": {}}}}}
 
 
-@router.get("/status", response_model=known.Status, tags=["status"])
-def get_status(service: ServiceDep) -> Response:
+@router.get("/status", response_model=known.Status, responses=NOT_MODIFIED, tags=["status"])
+def get_status(service: ServiceDep, if_none_match: IfNoneMatch = None) -> Response:
     """An overview of everything: as `status --json`."""
     with service.reading() as db:
         found = reports.status_report(db, service.current(), now=times.now())
     found = msgspec.structs.replace(found, unfit=unfit(service.current().ledger.location))
-    return Json(msgspec.to_builtins(found))
+    return tagged(Json(msgspec.to_builtins(found)), if_none_match)
 
 
 @router.get("/events", response_model=models.Events, tags=["events"])
@@ -53,12 +53,14 @@ def list_events(service: ServiceDep, query: Annotated[EventQuery, Query()]) -> R
     if len(rows) > query.limit:
         last = rows[query.limit - 1]
         at = browse.place_of(wanted, last).happened_at if query.q is None else None
-        end_of_page = cursor(last["id"], at or "")
+        end_of_page = cursor(EventQuery, last["id"], at or "")
     return Json({"events": rows[: query.limit], "next": end_of_page})
 
 
-@router.get("/events/{event_id}", response_model=models.WholeEvent, responses=NOT_FOUND, tags=["events"])
-def get_event(service: ServiceDep, event_id: str) -> Response:
+@router.get(
+    "/events/{event_id}", response_model=models.WholeEvent, responses=NOT_FOUND | NOT_MODIFIED, tags=["events"]
+)
+def get_event(service: ServiceDep, event_id: str, if_none_match: IfNoneMatch = None) -> Response:
     """An event with its sightings, deliveries, attempts and payload: as `events show --json`. The ID is a number, or
     the ID that destinations receive.
     """
@@ -68,7 +70,7 @@ def get_event(service: ServiceDep, event_id: str) -> Response:
             raise _no_event(event_id)
         found["attempts"] = dead_letters.attempts(db, number)
     payload = found.pop("payload")
-    return Json(with_payload(as_json(found), payload or "null"))
+    return tagged(Json(with_payload(as_json(found), payload or "null")), if_none_match)
 
 
 @router.get(
@@ -81,8 +83,12 @@ def get_payload(service: ServiceDep, event_id: str) -> Response:
     """The payload of an event, byte by byte as GitLab sent it."""
     with service.reading() as db:
         found = browse.show(db, number := event_number(db, event_id))
-    if found is None or found["payload"] is None:
+    if found is None:
         raise _no_event(event_id)
+    if found["merged_into"] is not None:
+        raise Problem(404, f"event {event_id} is the same as event {found['merged_into']}, which has the payload")
+    if found["payload"] is None:
+        raise Problem(404, f"event {event_id} has no payload that can be read")
     headers = {"Content-Disposition": f'attachment; filename="event-{number}.json"'}
     return Response(found["payload"].encode("utf-8", "replace"), media_type="application/json", headers=headers)
 
@@ -104,7 +110,7 @@ def list_dead_letters(service: ServiceDep, query: Annotated[DeadLetterQuery, Que
     end_of_page = None
     if len(rows) > query.limit:
         last = rows[query.limit - 1]
-        end_of_page = cursor(last["id"], last["destination"])
+        end_of_page = cursor(DeadLetterQuery, last["id"], last["destination"])
     return Json({"dead_letters": rows[: query.limit], "next": end_of_page})
 
 
@@ -140,7 +146,7 @@ def list_runs(service: ServiceDep, query: Annotated[Page, Query()]) -> Response:
         raise query.wrong_cursor()
     with service.reading() as db:
         rows = overview.runs(db, before=FAR if place is None else place[0], limit=query.limit + 1)
-    end_of_page = cursor(rows[query.limit - 1]["id"]) if len(rows) > query.limit else None
+    end_of_page = cursor(Page, rows[query.limit - 1]["id"]) if len(rows) > query.limit else None
     return Json({"runs": rows[: query.limit], "next": end_of_page})
 
 

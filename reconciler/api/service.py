@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Response
 
 from reconciler.api.problems import Problem
+from reconciler.api.stream import Listeners
 from reconciler.config.models import Config
 from reconciler.events.fields import as_json
 from reconciler.ledger.errors import LedgerUnavailable
@@ -17,6 +18,7 @@ from reconciler.ledger.storage.connection import LOOK_S, look_at, opened
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.ids import of_other_ledgers, read_event_id
 from reconciler.ledger.views.unknowns import Known
+from reconciler.polling.backfill_jobs import BackfillJobs
 
 Responses = dict[int | str, dict[str, Any]]
 """Answers of a route other than its usual one, for OpenAPI."""
@@ -26,10 +28,17 @@ class Service:
     """The running service, as the API sees it. `trouble` says why the file at the ledger's path must not be used."""
 
     def __init__(
-        self, current: Callable[[], Config], known: Callable[[], Known], trouble: Callable[[], str | None]
+        self,
+        current: Callable[[], Config],
+        known: Callable[[], Known],
+        stream: Listeners,
+        backfills: BackfillJobs,
+        trouble: Callable[[], str | None],
     ) -> None:
         self.current = current
         self.known = known
+        self.stream = stream
+        self.backfills = backfills
         self._trouble = trouble
 
     @contextmanager
@@ -62,11 +71,12 @@ class Json(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        text = content if isinstance(content, str) else _text(content)
+        text = content if isinstance(content, str) else json_text(content)
         return text.encode("utf-8", "replace")
 
 
-def _text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """As JSON, in one line."""
     try:
         return as_json(value)
     except TypeError:  # something in a column that no version of this program writes there

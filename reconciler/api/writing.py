@@ -55,6 +55,8 @@ def replay_events(service: ServiceDep, body: Replay, idempotency_key: Idempotenc
     """
     if not (body.events or body.since or body.until or body.dead_letters):
         raise Problem(422, "say which events: give `events`, `from` and `to`, or `dead_letters`")
+    if body.events and (body.project or body.kind or body.since or body.until):
+        raise Problem(422, "events: can't be combined with `project`, `kind`, `from` or `to`")
     request = ["replays", body.model_dump(mode="json")]
     return carried_out(service, idempotency_key, request, lambda: _replay(service, body))
 
@@ -126,7 +128,7 @@ def _replay(service: Service, body: Replay) -> Any:
         ids = tuple(event_number(db, one) for one in body.events)
         if wrong := replay.unknown(db, ids):
             raise Problem(422, f"not in this ledger: {', '.join(map(str, wrong))}; nothing was replayed")
-        wanted = msgspec.structs.replace(chosen, event_ids=ids)
+        wanted = replay.of_now(db, msgspec.structs.replace(chosen, event_ids=ids))
         to = ways(db, config, body.destination)
         found = counts(db, wanted, to)
         done = 0 if body.dry_run else replay_now(db, wanted, to.values())

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from functools import reduce
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -34,21 +34,19 @@ from reconciler.config.models import Config
 from reconciler.events import times
 from reconciler.events.intervals import Interval
 from reconciler.events.moments import HOW
-from reconciler.events.times import Millis
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
 from reconciler.ledger.ledger import Ledger, open_beside
 from reconciler.ledger.queue.routes import Route
-from reconciler.ledger.storage.connection import opened, there_is
+from reconciler.ledger.storage.connection import opened
 from reconciler.ledger.storage.served import is_served
-from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views.unknowns import Unknown, unknowns
 from reconciler.polling import backfill as reading
-from reconciler.polling.backfill import Backfill, ProjectReport
+from reconciler.polling.backfill import Backfill, ProjectReport, plain
+from reconciler.polling.backfill_range import newest, pruned_within, readable
 from reconciler.polling.counts import Counts
 from reconciler.polling.knowledge import asked
 from reconciler.polling.reconciling import reconciling
-from reconciler.sources.project_events import ProjectEvents
 from reconciler.sources.source import Slice
 
 _FIGURES = ("seen", "already known", "new", "requests")
@@ -113,29 +111,25 @@ def backfill(
 
 def _window(since: str, until: str | None, config: Config) -> Interval:
     """The requested range, without the last seconds and without the time before GitLab keeps events."""
-    newest = Millis(times.now() - config.reconcile.grace_period)
-    start, end = moment(since), moment(until, end_of_day=True) or newest
+    grace_period = config.reconcile.grace_period
+    start, end = moment(since), moment(until, end_of_day=True) or newest(grace_period)
     if start is None or start >= end:
         fail("--from must be before --to", USAGE)
-    oldest = Millis(times.now() - ProjectEvents.keeps_for)
-    if start < oldest:
+    try:
+        found = readable(start, end, grace_period=grace_period)
+    except ValueError as error:
+        fail(str(error))
+    if found.oldest is not None:
         err.print(
-            f"GitLab keeps events for 3 years: before {times.iso(oldest)[:10]} nothing can be read.",
+            f"GitLab keeps events for 3 years: before {times.iso(found.oldest)[:10]} nothing can be read.",
             style="yellow",
         )
-    window = Interval(max(start, oldest), min(end, newest))
-    if window.start >= window.end:
-        fail("nothing in this range can be read: it is too old, or in the future")
-    return window
+    return found.window
 
 
 def _not_pruned(config: Config, window: Interval) -> None:
     """Refuse a range with pruned events: they would be recorded as new and delivered again."""
-    if not there_is(config.ledger.location):
-        return
-    with opened(config.ledger.location, readonly=True) as db:
-        pruned = prune.horizon(db)
-    if pruned is not None and window.start <= pruned:
+    if (pruned := pruned_within(config.ledger.location, window)) is not None:
         fail(
             f"events up to {times.iso(pruned)} were pruned: they would be recorded as new and delivered again. "
             "Start later, or use --no-forward and then `replay --from … --to …` for those to deliver.",
@@ -235,7 +229,7 @@ def _print(
                 "to": None if window is None else times.iso(window.end),
                 "dry_run": dry_run,
                 "groups_not_read": groups,
-                "projects": [_plain(report) for report in reports],
+                "projects": [plain(report) for report in reports],
             }
         )
         return
@@ -277,23 +271,3 @@ def _print_counts(reports: list[ProjectReport]) -> None:
         listing.add(project, source, *(f"{figure:,}" for figure in figures))
     if listing:
         out.print(listing)
-
-
-def _plain(report: ProjectReport) -> dict[str, Any]:
-    return {
-        "project": report.project,
-        **_counts(report.counts),
-        "sources": {source: _counts(counts) for source, counts in report.sources.items()},
-        "skipped": report.skipped,
-        "error": report.error,
-    }
-
-
-def _counts(counts: Counts) -> dict[str, int]:
-    return {
-        "seen": counts.seen,
-        "already_known": counts.known,
-        "new": counts.new,
-        "requests": counts.requests,
-        "unreadable": counts.unreadable,
-    }

@@ -20,6 +20,8 @@ from reconciler.cli.common import (
     print_json,
     read_config,
 )
+from reconciler.cli.occupied import config_for
+from reconciler.cli.output import ended_like_interrupted
 from reconciler.cli.replaying import YesOption
 from reconciler.ledger.upkeep import backup as copying
 from reconciler.ledger.upkeep.backup import Copy
@@ -33,8 +35,8 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy the ledger and check the copy. Safe while `serve` is running."""
-    path = ledger_file(read_config(config), DUMP)
-    with Progress(
+    path = ledger_file(config_for(target, config), DUMP)
+    with ended_like_interrupted(), Progress(
         TextColumn("copying"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), console=err,
         disable=not err.is_terminal,
     ) as progress:  # fmt: skip

@@ -1,4 +1,4 @@
-"""`dead-letters`: list dead letters, show them with request and responses, and deliver them again."""
+"""`dead-letters`: list dead letters, show them with request and responses, deliver them again, or discard them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reconciler.cli.common import (
     read_config,
     shown,
 )
+from reconciler.cli.discarding import discard_dead_letters
 from reconciler.cli.event_ids import EventArgument, EventsArgument, numbers
 from reconciler.cli.filter_hints import filter_hints, print_no_match
 from reconciler.cli.moments import FromOption, ToOption, time_range
@@ -40,11 +41,12 @@ app = typer.Typer(cls=ListUnlessNamed, no_args_is_help=False)
 ProjectOption = Annotated[str | None, typer.Option(help="Only this project (ID or path).")]
 KindOption = Annotated[str | None, typer.Option(help="Only events of this kind.")]
 DestinationOption = Annotated[str | None, typer.Option(help="Only dead letters of this destination.")]
+_SAY_WHICH = "say which dead letters: give IDs, --destination, --project, --kind, --from and --to, or --all"
 
 
 @app.callback()
 def main() -> None:
-    """List, show and replay dead letters: events that could not be delivered and are not retried.
+    """List, show, replay and discard dead letters: events that could not be delivered and are not retried.
 
     Without a subcommand, lists them. For its options see `dead-letters list --help`.
     """
@@ -142,12 +144,38 @@ def replay(
     `replay --dead-letters` does the same.
     """
     if not (event_ids or every or destination or project or kind or since or until):
-        fail("say which dead letters: give IDs, --destination, --project, --kind, --from and --to, or --all", USAGE)
+        fail(_SAY_WHICH, USAGE)
     loaded = read_config(config)
     wanted = ReplayRequest(filter=_filter(project, kind, since, until), dead_letters_only=True)
     replay_events(
         loaded, config, wanted, event_ids or [], destination=destination, rate=rate, yes=yes, as_json=as_json
     )
+
+
+@app.command()
+def discard(
+    event_ids: EventsArgument = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    every: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    destination: DestinationOption = None,
+    project: ProjectOption = None,
+    kind: KindOption = None,
+    since: FromOption = None,
+    until: ToOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Mark dead letters as handled, without delivering them: by ID, by filter, by time, or all. Shows the counts and
+    asks first.
+
+    They are no dead letters any more. Their events stay as long as others do, and `replay` with an ID still delivers
+    them.
+    """
+    if not (event_ids or every or destination or project or kind or since or until):
+        fail(_SAY_WHICH, USAGE)
+    loaded = read_config(config)
+    wanted = ReplayRequest(filter=_filter(project, kind, since, until), dead_letters_only=True)
+    discard_dead_letters(loaded, wanted, event_ids or [], destination=destination, yes=yes, as_json=as_json)
 
 
 def _filter(project: str | None, kind: str | None, since: str | None, until: str | None) -> Filter:

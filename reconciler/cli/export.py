@@ -27,10 +27,11 @@ from reconciler.cli.common import (
     project_name,
     read_config,
 )
-from reconciler.cli.export_formats import FORMATS, Format
+from reconciler.cli.export_formats import FORMATS, Format, format_for
 from reconciler.cli.export_output import output
 from reconciler.cli.filter_hints import filter_hints
 from reconciler.cli.moments import FromOption, ToOption, time_range
+from reconciler.cli.occupied import config_for
 from reconciler.cli.unknown import print_unknown
 from reconciler.events import times
 from reconciler.ledger.storage.connection import opened
@@ -44,7 +45,13 @@ Report = Callable[[float, int], None]
 
 
 def export(
-    format_: Annotated[Format, typer.Option("--format", help="What to write: ndjson, csv or parquet.")] = "ndjson",
+    format_: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="What to write: ndjson, csv or parquet. Default: what the file's name ends in, else ndjson.",
+        ),
+    ] = None,
     since: FromOption = None,
     until: ToOption = None,
     project: ProjectOption = None,
@@ -63,21 +70,22 @@ def export(
     target = None if to == Path("-") else to
     if target is None and as_json:
         fail("--json prints a summary on stdout, where the events go: give a file with --output", USAGE)
-    if target is None and format_ == "parquet" and sys.stdout.isatty():
+    form = format_for(format_, target)
+    if target is None and form == "parquet" and sys.stdout.isatty():
         fail("Parquet is not for a terminal: give a file with --output", USAGE)
     start, end = time_range(since, until)
     wanted = Filter(project=project_name(project), kind=kind, since=start, until=end, source=source)
-    loaded = read_config(config)
+    loaded = read_config(config) if target is None else config_for(target, config)
     with opened(loaded.ledger.location, readonly=True) as db:
         now = times.now()
         unknown = unknowns(db, asked(loaded, now), now=now)
         if not as_json:
             print_unknown(unknown, to=err)
         with output(target) as file:
-            count = _write(db, wanted, file, format_)
+            count = _write(db, wanted, file, form)
         hints = [] if count else filter_hints(db, wanted)
     if as_json:
-        print_json(_summary(wanted, target, format_, count, msgspec.to_builtins(unknown)))
+        print_json(_summary(wanted, target, form, count, msgspec.to_builtins(unknown)))
     else:
         where = "" if target is None else f" to {target}"
         (err if target is None else out).print(f"Exported {_events(count)}{where}.")

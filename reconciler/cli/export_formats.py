@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import io
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from reconciler.cli.common import fail, json_text
+from reconciler.cli.common import USAGE, fail, json_text
 from reconciler.events import times
 from reconciler.events.fields import with_payload
-from reconciler.events.texts import json_line, safe_json
+from reconciler.events.texts import json_line, one_line, safe_json
 from reconciler.ledger.views.export import Exported
 
 GROUP_ROWS, GROUP_BYTES = 50_000, 16 * 1024 * 1024
@@ -23,6 +23,7 @@ GROUP_ROWS, GROUP_BYTES = 50_000, 16 * 1024 * 1024
 
 _TIMES = ("happened_at", "recorded_at", "seen_at")
 _LISTS = ("sources", "unknown", "redacted")
+_TO_QUOTE = re.compile('[",\r\n]')
 COLUMNS = tuple(field.name for field in msgspec.structs.fields(Exported))
 
 
@@ -64,24 +65,27 @@ class Csv(Writer):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._shown: Callable[[str], str] = one_line if file.isatty() else str
         self._write([COLUMNS])
 
     def write(self, events: Sequence[Exported]) -> None:
-        self._write([_cells(one) for one in events])
+        self._write([msgspec.structs.astuple(one) for one in events])
 
     def _write(self, rows: Sequence[Sequence[Any]]) -> None:
-        made = io.StringIO()
-        csv.writer(made, lineterminator="\n").writerows(rows)
-        self._file.write(made.getvalue().encode())
+        self._file.write("".join(",".join(map(self._cell, row)) + "\n" for row in rows).encode())
 
-
-def _cells(one: Exported) -> list[Any]:
-    fields = msgspec.structs.asdict(one)
-    return [json_text(value) if isinstance(value, list) else value for value in fields.values()]
+    def _cell(self, value: Any) -> str:
+        if value is None:
+            return ""
+        text = self._shown(json_text(value) if isinstance(value, list) else str(value))
+        # Python's csv leaves a carriage return unquoted if lines end in a line feed: readers end the row there.
+        return '"' + text.replace('"', '""') + '"' if _TO_QUOTE.search(text) else text
 
 
 class Parquet(Writer):
-    """Parquet, in row groups. Times are timestamps in UTC with milliseconds, lists are lists."""
+    """Parquet, in row groups. Times are timestamps in UTC with milliseconds, lists are lists. A time that can't be
+    read, which only a person can have written into the ledger, is not known.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         try:
@@ -101,7 +105,7 @@ class Parquet(Writer):
     def write(self, events: Sequence[Exported]) -> None:
         for one in events:
             fields = msgspec.structs.asdict(one)
-            self._kept.append(fields | {name: _moment(fields[name]) for name in _TIMES})
+            self._kept.append(fields | {name: times.written(fields[name]) for name in _TIMES})
             self._size += len(one.payload)
             if len(self._kept) >= GROUP_ROWS or self._size >= GROUP_BYTES:
                 self._write_group()
@@ -135,11 +139,17 @@ class _Sink(io.RawIOBase):
         return len(data) if self.is_abandoned else self._to.write(data)
 
 
-def _moment(text: str) -> datetime | None:
-    """A time of the ledger's; None for what only a person can have written there."""
-    millis = times.written(text)
-    return None if millis is None else datetime.fromtimestamp(millis / 1000, UTC)
-
-
 Format = Literal["ndjson", "csv", "parquet"]
 FORMATS: dict[Format, Callable[[BinaryIO], Writer]] = {"ndjson": Ndjson, "csv": Csv, "parquet": Parquet}
+
+_SUFFIXES: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet"}
+
+
+def format_for(given: Format | None, target: Path | None) -> Format:
+    """The format that was asked for, else the one that the file's name ends in, else NDJSON. Ends the program if
+    name and format disagree.
+    """
+    named = None if target is None else _SUFFIXES.get(target.suffix.lower())
+    if given is not None and named not in (None, given):
+        fail(f"{target}: a file of this name would be {named}, not {given}: change the name or --format", USAGE)
+    return given or named or "ndjson"

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from reconciler.cli.common import USAGE, fail
-from reconciler.cli.output import OutputFailed, discard_pending
+from reconciler.cli.output import OutputFailed, discard_pending, ended_like_interrupted
 
 
 @contextmanager
 def output(target: Path | None) -> Iterator[BinaryIO]:
     """A file to write to: `target`, or standard output. What goes wrong with it ends the program, with a message."""
-    with _to_stdout() if target is None else _to_file(target) as file:
-        yield file
+    if target is None:
+        with _to_stdout() as file:
+            yield file
+    else:
+        with ended_like_interrupted(), _to_file(target) as file:
+            yield file
 
 
 @contextmanager
@@ -44,7 +47,7 @@ def _to_file(target: Path) -> Iterator[BinaryIO]:
         fail(f"{target}: can't be written: {getattr(error, 'strerror', None) or error}")
     made = Path(name)
     try:
-        with _ended_like_interrupted(), os.fdopen(number, "wb") as file:
+        with os.fdopen(number, "wb") as file:
             yield file
             file.flush()
             if mode is not None:
@@ -73,17 +76,3 @@ def _mode(path: Path) -> int | None:
     if not stat.S_ISREG(found):
         fail(f"{path}: is not a file that can be replaced; for a pipe or a device write `--output - > {path}`", USAGE)
     return stat.S_IMODE(found)
-
-
-@contextmanager
-def _ended_like_interrupted() -> Iterator[None]:
-    """SIGTERM removes what was begun, like SIGINT."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

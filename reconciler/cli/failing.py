@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
 from typing import Any
@@ -19,6 +20,9 @@ from reconciler.sources.errors import SourceError
 
 # Typer brings Click along, some versions of it as a part of their own: what BadParameter is made of is there in all.
 _ClickException: Any = typer.BadParameter.__mro__[2]
+
+_PYDANTIC = re.compile(r"(?<=: )(Value error|Assertion failed), ")
+"""What pydantic, by which some versions of typer check values, puts before a message."""
 
 
 def ending(app: typer.Typer, *, prog_name: str) -> int:
@@ -53,7 +57,7 @@ def ending(app: typer.Typer, *, prog_name: str) -> int:
 
 def _usage(error: Any) -> int:
     """An invalid command line: what is wrong with it, and where its options are listed."""
-    words = error.format_message().strip()
+    words = _PYDANTIC.sub("", error.format_message().strip())
     context = getattr(error, "ctx", None)
     if words and context is not None:
         words += f"\nSee `{context.command_path} --help`"

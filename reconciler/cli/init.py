@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from reconciler.cli.common import DEFAULT_CONFIG, USAGE, fail, out
+from reconciler.cli.occupied import keep_databases
 from reconciler.cli.sample import SAMPLE_TOKEN, sample
-from reconciler.cli.schema import schema_text
+from reconciler.cli.schema import keep_others, schema_text
 
 
 def init(
@@ -26,6 +27,10 @@ def init(
     if path.exists() and not force:
         fail(f"{path} already exists; use --force to overwrite it", USAGE)
     schema_path = path.with_name("config.schema.json")
+    if path.name == schema_path.name:
+        fail(f"{path}: the config's schema gets this name: give the config another one", USAGE)
+    keep_databases(path)
+    keep_others(schema_path)
     text = sample(schema_path.name).replace(f":-{SAMPLE_TOKEN}", f":-{secrets.token_urlsafe(24)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

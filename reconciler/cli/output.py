@@ -1,13 +1,15 @@
-"""Standard output that can't be written: the disk is full, or the reader is gone."""
+"""Output that ends early: the disk is full, the reader is gone, or a signal ends the command."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class OutputFailed(OSError):
@@ -42,6 +44,22 @@ def output_failures() -> Iterator[None]:
 def discard_pending() -> None:
     """Discard what could not be written: Python would try again at exit, and complain."""
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+
+
+@contextmanager
+def ended_like_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP remove what was begun, like SIGINT. One that is ignored (`nohup`) stays so."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    ends = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {one: signal.signal(one, interrupt) for one in ends}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class _Raw(io.FileIO):

@@ -56,7 +56,8 @@ def replay_events(
         fail(f"{config.ledger.location}: there is no ledger yet")
     with opened(config.ledger.location) as db:
         wanted = msgspec.structs.replace(wanted, event_ids=tuple(numbers(db, event_ids, so=_NOTHING_SENT)))
-        _check_ids(db, wanted)
+        wanted = replay.of_now(db, wanted)
+        check_ids(db, wanted, so=_NOTHING_SENT)
         to = ways(db, config, destination)
         counts, letters = dict[str, int](), set[int]()
         for name, route in to.items():
@@ -68,7 +69,7 @@ def replay_events(
         none = sorted(set(wanted.event_ids) - letters)
         if wanted.dead_letters_only and none:
             of = "" if destination is None else f" of {destination}"
-            fail(f"{_ids(none)}: no dead letter{of}{_NOTHING_SENT}")
+            fail(f"{event_names(none)}: no dead letter{of}{_NOTHING_SENT}")
         total = sum(counts.values())
         if total == 0:
             notes = filter_hints(db, wanted.filter)
@@ -93,17 +94,20 @@ def replay_events(
         _report(as_json, counts, replaying.done)
 
 
-def _check_ids(db: Database, wanted: ReplayRequest) -> None:
-    """Refuse if any of the IDs is unknown: a part of what was asked for would be misleading."""
+def check_ids(db: Database, wanted: ReplayRequest, *, so: str) -> None:
+    """Refuse if any of the IDs is unknown: a part of what was asked for would be misleading. `so` says what became of
+    them.
+    """
     wrong = replay.unknown(db, wanted.event_ids)
     if wrong:
         became = [f"event {one} is the same as event {other}" for one, other in wrong.items() if other is not None]
         nothing = [one for one, other in wrong.items() if other is None]
-        words = [f"{_ids(nothing)}: not in this ledger"] if nothing else []
-        fail("; ".join([*words, *became]) + _NOTHING_SENT)
+        words = [f"{event_names(nothing)}: not in this ledger"] if nothing else []
+        fail("; ".join([*words, *became]) + so)
 
 
-def _ids(ids: list[int]) -> str:
+def event_names(ids: list[int]) -> str:
+    """Events, as a message names them."""
     return f"event{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids))}"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from reconciler.cli.common import fail
+from reconciler.cli.common import USAGE, fail
 from reconciler.config.destination_kinds import BUILT_IN, find_kind
 from reconciler.config.models import Config
 
@@ -23,10 +23,26 @@ def schema(
     if output is None:
         typer.echo(text, nl=False)
     else:
+        keep_others(output)
         try:
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             fail(f"{output}: can't be written: {error.strerror}")
+
+
+def keep_others(output: Path) -> None:
+    """End the program if there is a file at this path that is no schema, such as a config."""
+    try:
+        if not output.is_file():
+            return
+        there = output.read_bytes()
+        is_schema = not there or "$schema" in orjson.loads(there)
+    except (ValueError, TypeError):  # not JSON, or a number
+        is_schema = False
+    except OSError:  # writing it says what is wrong
+        return
+    if not is_schema:
+        fail(f"{output}: is there already, and is no JSON Schema: give another name", USAGE)
 
 
 def schema_text() -> str:

@@ -17,7 +17,7 @@ from reconciler.config.models import Config
 from reconciler.config.unknown_keys import unknown_key
 from reconciler.config.yaml_reader import Reader, read_yaml
 
-__all__ = ["ConfigError", "Mistake", "load"]
+__all__ = ["ConfigError", "Mistake", "load", "load_with_secrets"]
 
 
 def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
@@ -25,6 +25,11 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
 
     Raises ConfigError with every mistake that was found.
     """
+    return load_with_secrets(file, environ)[0]
+
+
+def load_with_secrets(file: Path, environ: Mapping[str, str] | None = None) -> tuple[Config, dict[Path_, Path]]:
+    """As `load`; also the files of secrets, each with its key. The config has their content only."""
     reader = Reader(file, os.environ if environ is None else environ)
     root = read_yaml(file, _text_of(file))
     config = None
@@ -46,7 +51,7 @@ def load(file: Path, environ: Mapping[str, str] | None = None) -> Config:
             reader.wrong(("destinations", place), why)
     if reader.mistakes or config is None:
         raise ConfigError(sorted(set(reader.mistakes), key=lambda m: (m.line, m.key, m.what)))
-    return config
+    return config, reader.secrets
 
 
 def _text_of(file: Path) -> str:

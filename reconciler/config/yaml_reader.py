@@ -86,6 +86,8 @@ class Reader:
         self.environ = environ
         self.lines: dict[Path_, int] = {(): 1}
         self.mistakes: list[Mistake] = []
+        self.secrets: dict[Path_, Path] = {}
+        """The files of secrets, by their keys."""
         self._within: set[int] = set()
 
     def wrong(self, path: Path_, what: str) -> None:
@@ -182,6 +184,7 @@ class Reader:
             self.wrong((*path, key), f"give either `{name}` or `{key}`, not both")
             return
         secret = (self.file.parent / str(target)).expanduser()
+        self.secrets[*path, key] = secret
         self.lines[*path, name] = self.lines[*path, key]
         try:
             text = secret.read_text(encoding="utf-8").strip()

@@ -29,7 +29,9 @@ from reconciler.events import times
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.storage.connection import explain, look_at
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.views.browse import FAR
 from reconciler.ledger.views.unknowns import Known
+from reconciler.polling.backfill_jobs import BackfillJobs
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +40,16 @@ MESSAGES_KEPT = 100
 
 
 def dashboard_app(
-    current: Current, *, known: Callable[[], Known], stream: Stream, trouble: Callable[[], str | None] = lambda: None
+    current: Current,
+    *,
+    known: Callable[[], Known],
+    stream: Stream,
+    trouble: Callable[[], str | None] = lambda: None,
+    backfills: BackfillJobs | None = None,
 ) -> ASGIApp:
     """The ASGI app of the admin port. `current` returns the current config; `known` returns what is known and
     unknown, and may take a moment; `trouble` returns why the file at the ledger's path must not be shown, if it is
-    not the service's.
+    not the service's; `backfills` starts backfills.
     """
     pages = _Pages(current, known, stream, trouble)
     routes = [
@@ -58,7 +65,7 @@ def dashboard_app(
         Route("/runs", pages.runs),
         Route("/stream", pages.stream),
         Route("/login", pages.login, methods=["GET", "POST"]),
-        Mount("/api/v1", Api(current, known, trouble)),
+        Mount("/api/v1", Api(current, known, stream, backfills or BackfillJobs(), trouble)),
         Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
     ]
     unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}
@@ -104,7 +111,7 @@ class _Pages:
         return await self._page(request, "overview.html", look)
 
     async def events(self, request: Request) -> Response:
-        words, before = request.query_params.get("q", ""), _number(request, "before", views.FAR)
+        words, before = request.query_params.get("q", ""), _number(request, "before", FAR)
         return await self._page(request, "events.html", partial(views.events, words=words, before=before))
 
     async def event(self, request: Request) -> Response:
@@ -133,7 +140,7 @@ class _Pages:
         return await self._page(request, "unrecorded.html", views.webhooks_not_recorded)
 
     async def runs(self, request: Request) -> Response:
-        before = _number(request, "before", views.FAR)
+        before = _number(request, "before", FAR)
         return await self._page(request, "runs.html", partial(views.runs, before=before))
 
     async def replay_event(self, request: Request) -> Response:

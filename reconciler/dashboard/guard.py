@@ -113,7 +113,7 @@ class AdminGuard:
             return
         request = Request(scope, receive)
         scope.setdefault("state", {})["guard"] = self
-        headers = _WITH_ICONS if request.url.path == API_PAGE else _RAW_HEADERS
+        headers = _WITH_ICONS if request.scope["path"] == API_PAGE else _RAW_HEADERS
         answer = await self._refusal(request)
 
         async def send_guarded(message: Message) -> None:
@@ -150,7 +150,7 @@ class AdminGuard:
         return None
 
     async def _refusal(self, request: Request) -> Response | None:
-        of_api = request.url.path.startswith(API)
+        of_api = request.scope["path"].startswith(API)
         without = "0" if request.method in READS or (of_api and "transfer-encoding" not in request.headers) else ""
         declared = request.headers.get("content-length", without)
         if not declared.isdigit() or int(declared) > LARGEST_FORM:
@@ -160,7 +160,7 @@ class AdminGuard:
             host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
             if host not in self._hosts:
                 return _refused(request, 403, "this dashboard has no token: it can be used only from this machine")
-        elif not request.url.path.startswith(OPEN_PATHS):
+        elif not request.scope["path"].startswith(OPEN_PATHS):
             scope = self._scope(request)
             if scope is None:
                 return self._not_known(request)
@@ -173,10 +173,10 @@ class AdminGuard:
     def _not_known(self, request: Request) -> Response:
         if wait := self.ignored_for_s(request):
             return _refused(request, 429, TOO_MANY.strip(), {"Retry-After": str(wait)})
-        if request.url.path.startswith(API) and "text/html" not in request.headers.get("accept", ""):
+        if request.scope["path"].startswith(API) and "text/html" not in request.headers.get("accept", ""):
             how = "send the token as `Authorization: Bearer …`"
             return _refused(request, 401, how, {"WWW-Authenticate": "Bearer"})
-        if request.url.path == "/stream" or request.method != "GET":
+        if request.scope["path"] == "/stream" or request.method != "GET":
             return PlainTextResponse("log in at /login\n", 401)
         return RedirectResponse("/login", 303)
 
@@ -195,7 +195,7 @@ class AdminGuard:
 
 
 def _refused(request: Request, status: int, why: str, headers: dict[str, str] | None = None) -> Response:
-    if request.url.path.startswith(API):
+    if request.scope["path"].startswith(API):
         return problem(status, why, headers=headers)
     return PlainTextResponse(f"{why}\n", status, headers)
 

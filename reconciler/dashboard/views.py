@@ -24,7 +24,6 @@ STRIP_HOURS = 24
 PROJECTS_A_PAGE = 50
 ROWS_A_PAGE = 50
 UNKNOWN_SHOWN = 20
-FAR = 1 << 62
 LARGEST_SHOWN = 1 << 20
 """The largest payload on an event's page, in characters: as HTML it is ten times as large."""
 

@@ -16,7 +16,7 @@ from reconciler.events import times
 from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.filters import Test, make_filter
 from reconciler.forwarding.formats import Formatter
-from reconciler.forwarding.kind import Kind
+from reconciler.forwarding.kind import Kind, close
 from reconciler.forwarding.outbox import CHECK_INTERVAL_S, Outbox
 from reconciler.forwarding.sharing import Sharing
 from reconciler.forwarding.watcher import Watcher
@@ -41,10 +41,7 @@ class Prepared(msgspec.Struct, frozen=True):
         """Close the objects that were built: they are not used after all."""
         for name, (kind, formatter) in self.built.items():
             formatter.close()
-            try:
-                await kind.close()
-            except (Exception, SystemExit) as error:
-                log.warning("new destination did not close cleanly", destination=name, error=repr(error))
+            await close(kind, name)
 
 
 class _Wanted(msgspec.Struct):

@@ -31,6 +31,9 @@ from reconciler.forwarding.message import (
 from reconciler.forwarding.reach import Unreachable, reach
 from reconciler.forwarding.rounds import gathered, is_cancelled
 
+CLOSE_S = 10.0
+"""How long closing may take. A reload waits for it, or another copy that is to have the destination."""
+
 log = structlog.get_logger(__name__)
 
 C = TypeVar("C")
@@ -93,6 +96,15 @@ class Kind(ABC):
         Sends no message. Raises an error that says what is wrong; the caller limits the time.
         """
         return self.address
+
+
+async def close(kind: Kind, destination: str) -> None:
+    """Close the connections of a kind that is used no more. Raises nothing, whatever the kind does."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await kind.close()
+    except (Exception, SystemExit) as error:  # it is discarded anyway
+        log.warning("connections did not close cleanly", destination=destination, error=repr(error))
 
 
 class Connected(Kind, Generic[C]):

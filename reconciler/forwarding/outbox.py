@@ -16,7 +16,7 @@ from reconciler.config.destinations import Destination
 from reconciler.events.times import Millis, SteadyClock
 from reconciler.forwarding.breaker import CircuitBreaker
 from reconciler.forwarding.formats import Formatter
-from reconciler.forwarding.kind import Kind
+from reconciler.forwarding.kind import Kind, close
 from reconciler.forwarding.lanes import LOOK, DueLanes
 from reconciler.forwarding.outcome import Outcome
 from reconciler.forwarding.rate import SendRate
@@ -127,10 +127,7 @@ class Outbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._settling.cancel()
         await asyncio.to_thread(self._formatter.close)  # it may wait for a process to start or to end
-        try:
-            await self._kind.close()
-        except (Exception, SystemExit) as error:  # it is discarded anyway
-            self._log.warning("connections did not close cleanly", error=repr(error))
+        await close(self._kind, self._name)
 
     async def _pull_back(self) -> None:
         """Correct due times that lie too far ahead because the wall clock was set back since they were recorded."""

@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 from reconciler.events.times import Millis
-from reconciler.ledger.queue import destinations, in_the_way
+from reconciler.ledger.queue import destinations, discarding, in_the_way
+from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import Discard
 from reconciler.ledger.storage import connection, damage
@@ -40,6 +41,17 @@ def skip(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bo
     """Make a pending delivery a dead letter, so that those behind it go on. False if it is not pending."""
     with transaction(db):
         return in_the_way.skip(db, destination_id, event_id, now=now)
+
+
+def discard_dead_letters(db: Database, request: ReplayRequest, destination_id: int, *, now: Millis) -> int:
+    """Mark the dead letters of a destination that a request means as handled, in short transactions. Returns how many
+    there were.
+    """
+    done = 0
+    for some in discarding.dead_letters(db, request, destination_id):
+        with transaction(db):
+            done += discarding.discard(db, destination_id, some, now=now)
+    return done
 
 
 def retry_unrecorded(db: Database, ids: Sequence[int] | None) -> int:

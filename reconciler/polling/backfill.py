@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import msgspec
 
@@ -158,3 +159,24 @@ def cut(window: Interval, most: int) -> list[Interval]:
     pieces = max(1, min(most, length // PIECE))
     edges = [Millis(window.start + length * n // pieces) for n in range(pieces)] + [window.end]
     return [Interval(start, end) for start, end in itertools.pairwise(edges)]
+
+
+def plain(report: ProjectReport) -> dict[str, Any]:
+    """A report as JSON has it."""
+    return {
+        "project": report.project,
+        **_plain(report.counts),
+        "sources": {source: _plain(counts) for source, counts in report.sources.items()},
+        "skipped": report.skipped,
+        "error": report.error,
+    }
+
+
+def _plain(counts: Counts) -> dict[str, int]:
+    return {
+        "seen": counts.seen,
+        "already_known": counts.known,
+        "new": counts.new,
+        "requests": counts.requests,
+        "unreadable": counts.unreadable,
+    }

@@ -51,6 +51,11 @@ class ScheduledJobs:
         """The client that asks GitLab; None if nothing is polled."""
         return None if self._polling is None else self._polling.client
 
+    @property
+    def polling(self) -> Reconciling | None:
+        """What polls GitLab; None if nothing is polled."""
+        return self._polling
+
     def prepare(self, config: Config) -> Reconciling | None:
         """Build what polls GitLab; None if the config asks for none. Nothing runs yet."""
         if config.gitlab.token is None or not (config.projects or config.groups):

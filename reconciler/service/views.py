@@ -12,6 +12,7 @@ from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.metrics.collectors import LedgerCollector, PartsCollector
 from reconciler.metrics.meters import Meters
+from reconciler.polling.backfill_jobs import BackfillJobs
 from reconciler.polling.knowledge import SharedLook
 from reconciler.service.admin import AdminServer, serve_metrics
 from reconciler.service.receiver_counts import ReceiverCounts
@@ -34,6 +35,7 @@ class Views:
     ) -> None:
         self.known = SharedLook(current, trouble, supervisor.parts)
         self.meters = Meters()
+        self.backfills = BackfillJobs()
         self.client: Callable[[], Client | None] = lambda: None
         """GitLab's API, once it is used."""
         self._current = current
@@ -56,7 +58,9 @@ class Views:
             registry.register(self._counts)
         if config.admin.port is not None:
             stream = Stream(config.ledger.location, self._trouble)
-            app = dashboard_app(self._current, known=self.known, stream=stream, trouble=self._trouble)
+            app = dashboard_app(
+                self._current, known=self.known, stream=stream, trouble=self._trouble, backfills=self.backfills
+            )
             self._admin = AdminServer(config.admin.host, config.admin.port, app, stream)
             self._tasks.append(start("dashboard", self._admin.run))
         if (port := config.metrics.port) is not None:

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 import structlog
@@ -152,28 +153,35 @@ class _Worker:
         if not begin.done() or begin.exception() is None:
             await stop
 
-        log.info("stopping")
-        if self._role.is_alone:
-            notify("STOPPING=1")
-        self._jobs.stop()
-        views = asyncio.create_task(self._views.stop())
-        await _stop_part("recorder", self._recording.drain(DRAIN_S))
-        await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
-        await _stop_part("dashboard", views)
-        for task in (*tasks, begin, stop, self._asking):
-            task.cancel()
-        await asyncio.gather(*tasks, stop, self._asking, return_exceptions=True)
-        if self._begun.is_set():  # else the last heartbeat is that of the previous run
-            await _stop_part("ledger", self._ledger.note_stop(times.now()))
-        await self._ledger.close()
-        if self._traced is not None:
-            await _stop_part("traces", asyncio.to_thread(self._traced.close))
+        await self._end(begin, [*tasks, stop, self._asking])
         db.on_lost = reader.on_lost = None  # a statement that still waits for others ends with its connection
         reader.close()
         db.close()
         with contextlib.suppress(asyncio.CancelledError):
             await begin  # raises the reason if it could not start
         log.info("stopped")
+
+    async def _end(self, begin: asyncio.Task[None], tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """Stop the parts, in order: what was received is recorded, attempts in flight end."""
+        log.info("stopping")
+        if self._role.is_alone:
+            notify("STOPPING=1")
+        if not self._begun.is_set():
+            begin.cancel()  # what stops must not become the worker meanwhile
+        self._jobs.stop()
+        await _stop_part("backfill", self._views.backfills.stop())
+        views = asyncio.create_task(self._views.stop())
+        await _stop_part("recorder", self._recording.drain(DRAIN_S))
+        await _stop_part("forwarder", self._forwarder.drain(DRAIN_S))
+        await _stop_part("dashboard", views)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._begun.is_set():  # else the last heartbeat is that of the previous run
+            await _stop_part("ledger", self._ledger.note_stop(times.now()))
+        await self._ledger.close()
+        if self._traced is not None:
+            await _stop_part("traces", asyncio.to_thread(self._traced.close))
 
     def _compose(self, db: Database, reader: Database) -> dict[str, Run]:
         """Build and connect the parts. Returns those that run all the time, by name."""
@@ -263,6 +271,8 @@ class _Worker:
         except Exception as error:  # the receiver keeps running
             log.exception("scheduled jobs not started")
             self._supervisor.note("polling", words(error))
+        jobs, backfills = self._jobs, self._views.backfills
+        await when_writable(lambda: backfills.use(self._ledger, lambda: jobs.polling, lambda: self._config.reconcile))
 
     async def _begin_at_once(self, built: _Built) -> None:
         async with self._changing:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import expect
 
 from reconciler.location import PostgresUrl
@@ -14,6 +15,8 @@ from tests.conftest import MakeService
 from tests.support.browser import chromium
 from tests.support.ledgers import ledger_location
 from tests.support.wire import Wire
+
+pytestmark = pytest.mark.postgresql
 
 AGAIN_MS = 60_000
 

@@ -13,6 +13,8 @@ from tests.conftest import MakeService
 from tests.e2e.test_copies import no_harm, sections
 from tests.support.clusters import USER, Cluster
 
+pytestmark = pytest.mark.postgresql
+
 
 @pytest.fixture
 def clusters() -> Iterator[tuple[Cluster, Cluster]]:

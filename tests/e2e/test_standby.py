@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import psycopg
+import pytest
 
 from reconciler.location import PostgresUrl
 from reconciler.simulator.ports import free_port
@@ -13,6 +14,8 @@ from tests.conftest import MakeService
 from tests.support.denied import NOBODY
 from tests.support.ledgers import ledger_location
 from tests.support.service import until
+
+pytestmark = pytest.mark.postgresql
 
 
 def asked(port: int, path: str) -> str:

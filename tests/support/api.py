@@ -41,7 +41,8 @@ class Client:
 
     def __init__(self, config: Config, **headers: str) -> None:
         known = SharedLook(lambda: config)
-        self.app = dashboard_app(lambda: config, known=known, stream=Stream(config.ledger.location))
+        self.stream = Stream(config.ledger.location)
+        self.app = dashboard_app(lambda: config, known=known, stream=self.stream)
         self.headers = headers
 
     def send(self, method: str, path: str, **more: Any) -> httpx.Response:

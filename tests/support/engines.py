@@ -1,6 +1,7 @@
-"""Which database the ledgers of the end-to-end tests are in: SQLite, or PostgreSQL with `pytest --ledger postgresql`.
+"""Which database the ledgers of the end-to-end tests are in: SQLite, PostgreSQL, or each in turn (`pytest --ledger`).
 
-All other tests run without the option, those that are marked `postgresql` included: they choose their database.
+All other tests choose their database. With `--ledger postgresql` only the end-to-end tests run that have none of
+their own.
 """
 
 from __future__ import annotations
@@ -17,13 +18,25 @@ _LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--ledger`."""
-    parser.addoption("--ledger", choices=["sqlite", "postgresql"], default="sqlite", help="the ledgers' database")
+    parser.addoption(
+        "--ledger", choices=["sqlite", "postgresql", "both"], default="sqlite", help="the ledgers' database"
+    )
 
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> str:
     """The database of the ledgers that `make_service` makes."""
-    return chosen(request.config) if request.path.is_relative_to(END_TO_END) else "sqlite"
+    if not request.path.is_relative_to(END_TO_END):
+        return "sqlite"
+    return str(getattr(request, "param", chosen(request.config))).replace("both", "sqlite")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With both, have each end-to-end test run with each, but for those of one database."""
+    marks = {one.name for one in metafunc.definition.iter_markers()}
+    is_of_both = "engine" in metafunc.fixturenames and not marks & {"sqlite", "postgresql"}
+    if chosen(metafunc.config) == "both" and is_of_both and metafunc.definition.path.is_relative_to(END_TO_END):
+        metafunc.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
 
 
 def chosen(config: pytest.Config) -> str:
@@ -33,13 +46,13 @@ def chosen(config: pytest.Config) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With PostgreSQL, leave out what is not an end-to-end test, and remember which of these are left out too."""
+    """With PostgreSQL only, leave out all but end-to-end tests, and remember which of these are left out too."""
     kept: list[pytest.Item] = []
     others: list[pytest.Item] = []
     left_out: Counter[str] = Counter()
     for item in items:
         only_sqlite = item.get_closest_marker("sqlite")
-        is_kept = chosen(config) == "sqlite" or (_is_end_to_end(item) and only_sqlite is None)
+        is_kept = chosen(config) != "postgresql" or (_has_engine(item) and only_sqlite is None)
         if only_sqlite is not None and not is_kept:
             left_out[f"{item.path.stem}: {only_sqlite.args[0]}"] += 1
         (kept if is_kept else others).append(item)
@@ -51,8 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.workeroutput["left_out"] = dict(left_out)
 
 
-def _is_end_to_end(item: pytest.Item) -> bool:
-    return item.path.is_relative_to(END_TO_END) and "engine" in getattr(item, "fixturenames", ())
+def _has_engine(item: pytest.Item) -> bool:
+    if not item.path.is_relative_to(END_TO_END) or item.get_closest_marker("postgresql") is not None:
+        return False
+    return "engine" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(optionalhook=True)

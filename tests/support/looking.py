@@ -112,9 +112,26 @@ def locked(location: Location) -> Iterator[Callable[[], None]]:
     """
     if isinstance(location, PostgresUrl):
         with opened(location) as db:
-            db.execute("SET idle_in_transaction_session_timeout = 0")
             db.begin()
-            yield db.rollback
+            is_over = threading.Event()
+
+            def speak() -> None:  # one that is silent for seconds is ended
+                while not is_over.wait(0.5):
+                    db.execute("SELECT 1")
+
+            speaking = threading.Thread(target=speak)
+            speaking.start()
+
+            def unlock() -> None:
+                is_over.set()
+                speaking.join()
+                if db.in_transaction:
+                    db.rollback()
+
+            try:
+                yield unlock
+            finally:
+                unlock()
         return
     with closing(sqlite3.connect(location, isolation_level=None)) as file:
         file.execute("CREATE TABLE mine (x)")  # so that the tables are still to be made

@@ -33,7 +33,7 @@ from reconciler.sources.table import keeps
 from tests.support.receiving import receiving
 
 START = times.from_iso("2026-11-02T00:00:00Z")
-PROJECTS = {100 + n: f"group/project-{n}" for n in range(20)}
+PROJECTS = {100 + n: f"group/project-{n}" for n in range(10)}
 TOKEN = "week"
 ROUND = 12 * HOUR
 

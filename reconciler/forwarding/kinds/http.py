@@ -44,6 +44,9 @@ def _header_name(name: str) -> str:
 
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 
+_SECRET_PART = re.compile(r"(?<=/)(?=[^/]*\d)[^/]{16,}")
+"""Parts of a path that may be a secret, as in the URLs of chat services: long ones with a digit."""
+
 
 class HttpDestination(BatchedDestination):
     """An HTTP endpoint."""
@@ -110,7 +113,8 @@ class Http(Kind):
     @property
     def address(self) -> str:
         parts = urlsplit(self._destination.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        path = _SECRET_PART.sub("…", parts.path)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, query="").geturl()
 
     @property
     def secret_headers(self) -> list[str]:

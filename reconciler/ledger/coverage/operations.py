@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any
 
 from reconciler.events.intervals import Interval
 from reconciler.events.times import Millis
 from reconciler.events.unreadable import Unreadable
-from reconciler.ledger.coverage import gaps, hooks, intervals, runs, source_state, unreadable, watched
+from reconciler.ledger.coverage import backfills, gaps, hooks, intervals, runs, source_state, unreadable, watched
 from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.coverage.hooks import HookState
 from reconciler.ledger.coverage.runs import Run
@@ -118,6 +119,14 @@ class CoverageOperations:
     def note_run(self, run: Run) -> Awaitable[None]:
         """A window of a source was read, or could not be."""
         return self._write(lambda db: runs.note_run(db, run))
+
+    def note_backfill(self, ident: str, record: dict[str, Any]) -> Awaitable[None]:
+        """A backfill that the service was asked for has begun or ended."""
+        return self._write(lambda db: backfills.note(db, ident, record))
+
+    def interrupt_backfills(self, now: Millis) -> Awaitable[None]:
+        """No backfill that was noted as running is running any more."""
+        return self._write(lambda db: backfills.interrupt(db, now=now))
 
     def note_path(self, project_id: int, path: str, *, former: str | None = None) -> Awaitable[None]:
         """The path of a project, and one that it had before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.intake.appender import SqliteAppender
@@ -11,7 +12,8 @@ from reconciler.ledger.intake.file import intake_path
 from reconciler.ledger.intake.intake import Appender, Reader
 from reconciler.ledger.intake.reader import SqliteReader
 from reconciler.ledger.queue.opening import Opened
-from reconciler.ledger.storage.receivers import ReceiverFile, Register
+from reconciler.ledger.storage.lock import lock_file
+from reconciler.ledger.storage.receivers import ReceiverFile, Register, receivers_path
 from reconciler.location import Location, PostgresUrl
 
 
@@ -72,6 +74,13 @@ def listener(ledger: Location) -> Listen | None:
 def shown(ledger: Location) -> str:
     """Where the intake of a ledger is."""
     return str(ledger if isinstance(ledger, PostgresUrl) else intake_path(ledger))
+
+
+def files(ledger: Path) -> list[Path]:
+    """All files of a ledger in SQLite, whether they are there now or not."""
+    real, intake = ledger.resolve(), intake_path(ledger)
+    databases = [one.with_name(one.name + end) for one in (real, intake) for end in ("", "-wal", "-shm", "-journal")]
+    return [*databases, lock_file(ledger), receivers_path(intake)]
 
 
 def _missing(url: PostgresUrl, error: ImportError) -> LedgerError:

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import msgspec
 
+from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.ledger.storage import meta
 from reconciler.ledger.storage.connection import transaction
@@ -33,31 +34,32 @@ def begin(db: Database, key: str, request: str, *, now: Millis) -> Kept | None:
     """Note that a request is being carried out. Returns the one that was sent before with this key, if there was one;
     then nothing is noted. Raises LedgerUnavailable.
     """
-    name = _name(key)
+    earliest = Millis(now - KEPT_FOR)
     with transaction(db):
-        kept = {one: _read(value) for one, value in meta.with_prefix(db, _PREFIX).items()}
-        meta.delete(db, *(_PREFIX + one for one, old in kept.items() if old is None or old.at < now - KEPT_FOR))
-        found = kept.get(name.removeprefix(_PREFIX))
-        if found is not None and found.at >= now - KEPT_FOR:
-            return found
-        _put(db, name, Kept(request, now))
+        meta.delete_before(db, _PREFIX, _name("", earliest))
+        for day in {_name(key, earliest), _name(key, now)}:
+            text = meta.get(db, day)
+            found = None if text is None else _read(text)
+            if found is not None and found.at >= earliest:
+                return found
+        _put(db, key, Kept(request, now))
         return None
 
 
-def complete(db: Database, key: str, request: str, answer: str, *, now: Millis) -> None:
-    """Keep the answer. Raises LedgerUnavailable."""
+def complete(db: Database, key: str, request: str, answer: str, *, begun: Millis) -> None:
+    """Keep the answer to a request that has begun at this time. Raises LedgerUnavailable."""
     with transaction(db):
-        _put(db, _name(key), Kept(request, now, answer))
+        _put(db, key, Kept(request, begun, answer))
 
 
-def forget(db: Database, key: str) -> None:
+def forget(db: Database, key: str, *, begun: Millis) -> None:
     """The request changed nothing: it may be sent again. Raises LedgerUnavailable."""
     with transaction(db):
-        meta.delete(db, _name(key))
+        meta.delete(db, _name(key, begun))
 
 
-def _put(db: Database, name: str, kept: Kept) -> None:
-    meta.put(db, name, msgspec.json.encode(kept).decode())
+def _put(db: Database, key: str, kept: Kept) -> None:
+    meta.put(db, _name(key, Millis(kept.at)), msgspec.json.encode(kept).decode())
 
 
 def _read(text: str) -> Kept | None:
@@ -67,6 +69,9 @@ def _read(text: str) -> Kept | None:
         return None
 
 
-def _name(key: str) -> str:
-    """Keys are hashed: they may be long."""
-    return _PREFIX + sha256(key.encode("utf-8", "replace")).hexdigest()
+def _name(key: str, at: Millis) -> str:
+    """Of a key that was first sent at this time: the day, by which old ones are removed, and a hash, as keys may be
+    long. Without a key, what the names of that day begin with.
+    """
+    day = f"{_PREFIX}{times.iso(at)[:10]}:"
+    return day + sha256(key.encode("utf-8", "replace")).hexdigest() if key else day

@@ -15,7 +15,7 @@ from reconciler.ledger.queue.routes import Candidate, Route, Undecided, lane
 from reconciler.ledger.storage.connection import transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import Sql, filled_in, look_up
-from reconciler.ledger.views.browse import Filter
+from reconciler.ledger.views.browse import NO_INDEX, Filter, last_id
 
 EVENTS_A_STEP = 500
 """Short transactions: the service writes between them."""
@@ -25,7 +25,8 @@ _REPLAY = """
     VALUES (?1, ?2, 'pending', ?3, ?4, ?4, 1)
     ON CONFLICT (event_id, destination_id) DO UPDATE SET
         state = 'pending', lane = excluded.lane, attempts_before = deliveries.attempts,
-        replays = deliveries.replays + CASE WHEN deliveries.state IN ('delivered', 'dead') THEN 1 ELSE 0 END,
+        replays = deliveries.replays
+                  + CASE WHEN deliveries.state IN ('delivered', 'dead', 'discarded') THEN 1 ELSE 0 END,
         opened_at = excluded.opened_at, next_attempt_at = excluded.next_attempt_at, first_attempt_at = NULL,
         finished_at = NULL
 """
@@ -45,11 +46,25 @@ _UNKNOWN = filled_in(
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
-    """Which events to replay: by id, or by a filter. `dead_letters_only`: only those that are dead letters."""
+    """Which events to replay: by id, or by a filter.
+
+    `dead_letters_only`: only those that are dead letters. `through`: none with a larger id; None: none that are
+    recorded after `find` begins.
+    """
 
     filter: Filter = Filter()
     event_ids: tuple[int, ...] = ()
     dead_letters_only: bool = False
+    through: int | None = None
+
+
+def of_now(db: Database, request: ReplayRequest) -> ReplayRequest:
+    """The request without events that are recorded from now on: they are delivered anyway, and would keep a long
+    replay from ending.
+    """
+    if request.through is not None:
+        return request
+    return msgspec.structs.replace(request, through=last_id(db))
 
 
 def unknown(db: Database, event_ids: Sequence[int]) -> dict[int, int | None]:
@@ -70,7 +85,8 @@ def find(db: Database, request: ReplayRequest, route: Route) -> Iterator[Replay]
     An event that the destination never had a delivery of is included only if the request names its id, or if the
     destination's filter accepts it now.
     """
-    for step in _steps(db, request, route.destination_id):
+    request = of_now(db, request)
+    for step in steps(db, request, route.destination_id):
         event_of = {sighting_id: (event_id, had) for event_id, sighting_id, had in step}
         for sighting_id, candidate in candidates_of(db, list(event_of)):
             event_id, had = event_of[sighting_id]
@@ -99,7 +115,7 @@ _Rows = list[tuple[int, int, bool]]
 """(event, its sighting, whether it has a delivery)"""
 
 
-def _steps(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
+def steps(db: Database, request: ReplayRequest, destination_id: int) -> Iterator[_Rows]:
     """The events that a request means, in steps, in the order in which they happened or were recorded."""
     if request.event_ids:
         return _named(db, request, destination_id)
@@ -134,14 +150,15 @@ def _dead_letters(db: Database, request: ReplayRequest, destination_id: int) -> 
         """
         SELECT e.id, e.sighting_id, 1
           FROM deliveries d {event}
-         WHERE d.destination_id = ? AND d.state = 'dead' AND d.event_id > ? AND e.merged_into IS NULL{where}
+         WHERE d.destination_id = ? AND d.state = 'dead' AND d.event_id > ? AND d.event_id <= ?
+               AND e.merged_into IS NULL{where}
          ORDER BY d.event_id LIMIT ?
         """,
         event=look_up("events", "e", "e.id = d.event_id"),
         where=where,
     )
     last = 0
-    while rows := db.execute(sql, [destination_id, last, *values, EVENTS_A_STEP]).fetchall():
+    while rows := db.execute(sql, [destination_id, last, request.through, *values, EVENTS_A_STEP]).fetchall():
         yield rows
         last = rows[-1][0]
 
@@ -152,13 +169,15 @@ def _of_time(db: Database, request: ReplayRequest, destination_id: int) -> Itera
         """
         SELECT e.id, e.sighting_id, d.event_id IS NOT NULL, e.happened_at
           FROM events e {delivery}
-         WHERE e.happened_at >= ? AND (e.happened_at > ? OR e.id > ?) AND e.merged_into IS NULL{where}
+         WHERE e.happened_at >= ? AND (e.happened_at > ? OR e.id > ?) AND {plus}e.id <= ?
+               AND e.merged_into IS NULL{where}
          ORDER BY e.happened_at, e.id LIMIT ?
         """,
         delivery=_DELIVERY,
+        plus=NO_INDEX,
         where=where,
     )
     at, last = "" if request.filter.since is None else times.iso(request.filter.since), 0
-    while rows := db.execute(sql, [destination_id, at, at, last, *values, EVENTS_A_STEP]).fetchall():
+    while rows := db.execute(sql, [destination_id, at, at, last, request.through, *values, EVENTS_A_STEP]).fetchall():
         yield [(event_id, sighting_id, had) for event_id, sighting_id, had, _ in rows]
         last, _, _, at = rows[-1]

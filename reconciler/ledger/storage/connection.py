@@ -41,8 +41,10 @@ STARTING_PATIENCE_S = 2.0
 """How long a command waits for a starting service to upgrade the ledger."""
 STARTING_PAUSE_S = 0.05
 
-LOOK_S = 60.0
-"""How long a part of a service waits for an answer to what it reads: the thread is given back then."""
+LOOK_S = 20.0
+"""How long a part of a service waits for an answer to what it reads: the thread is given back then, and a service
+that stops waits for it no longer than that.
+"""
 
 _TROUBLE = {
     sqlite3.SQLITE_BUSY,
@@ -273,6 +275,7 @@ def explain(error: BaseException) -> str:
         sqlite3.SQLITE_NOTADB: "this file is no SQLite database, or its beginning is damaged: is ledger.path right? "
         "Else stop the service and `restore` a backup",
         sqlite3.SQLITE_IOERR: "the disk reports an error",
+        sqlite3.SQLITE_INTERRUPT: "the answer takes too long: ask for less",
     }.get(code)
     return f"{advice} ({error})" if advice else str(error)
 

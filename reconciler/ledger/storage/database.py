@@ -55,7 +55,7 @@ class Database(ABC):
 
     @abstractmethod
     def give_up_after(self, seconds: float | None) -> None:
-        """Close the connection once its server says nothing for so long; None: never. A file has no server."""
+        """End a statement that is not answered within so long; None: never. A server's connection is closed then."""
 
     @abstractmethod
     def version(self) -> int:

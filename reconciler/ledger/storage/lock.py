@@ -39,7 +39,7 @@ def only_service(path: Path, *, make: bool = False, pid: int | None = None) -> I
     with contextlib.ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(_lock_file(path).open("a+"))
+            lock = held.enter_context(lock_file(path).open("a+"))
             _take(lock.fileno(), path, serving=make)
             if make:
                 make_private(path)
@@ -61,7 +61,7 @@ def only_service(path: Path, *, make: bool = False, pid: int | None = None) -> I
 def service_process(path: Path) -> int | None:
     """The process that serves a ledger; None if none does."""
     try:
-        with _lock_file(path).open("r") as lock:
+        with lock_file(path).open("r") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -71,7 +71,7 @@ def service_process(path: Path) -> int | None:
     return None
 
 
-def _lock_file(path: Path) -> Path:
+def lock_file(path: Path) -> Path:
     """Beside the file itself, not beside a link to it."""
     real = path.resolve()
     return real.with_name(real.name + ".lock")

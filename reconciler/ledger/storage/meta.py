@@ -22,8 +22,13 @@ def get(db: Database, name: str) -> str | None:
 
 def with_prefix(db: Database, prefix: str) -> dict[str, str]:
     """The values of all names that begin with `prefix`, by the rest of the name."""
-    rows = db.execute("SELECT name, value FROM meta WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+    rows = db.execute("SELECT name, value FROM meta WHERE name >= ? AND name < ?", (prefix, _after(prefix)))
     return {name.removeprefix(prefix): str(value) for name, value in rows.fetchall()}
+
+
+def delete_before(db: Database, prefix: str, name: str) -> None:
+    """Remove the names that begin with `prefix` and sort before `name`."""
+    db.execute("DELETE FROM meta WHERE name >= ? AND name < ?", (prefix, name))
 
 
 def put(db: Database, name: str, value: str) -> None:
@@ -39,3 +44,8 @@ def raise_to(db: Database, name: str, value: str) -> None:
 def delete(db: Database, *names: str) -> None:
     """Remove names. Names that are not there are ignored."""
     db.executemany("DELETE FROM meta WHERE name = ?", [(name,) for name in names])
+
+
+def _after(prefix: str) -> str:
+    """What sorts after all names with this prefix: an index then finds them."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

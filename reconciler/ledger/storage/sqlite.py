@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 import sqlite_utils
@@ -12,6 +14,9 @@ import sqlite_utils
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage.database import Database, Parameters
 from reconciler.ledger.storage.files import Files
+
+_STEPS = 10_000
+"""After so many of its steps, SQLite asks whether a statement is to go on: many times a second."""
 
 
 class SqliteDatabase(Database):
@@ -23,6 +28,8 @@ class SqliteDatabase(Database):
         self.conn = conn
         self.files = files
         self.utils = sqlite_utils.Database(conn, recursive_triggers=False)
+        self._patience_s = inf
+        self._until = inf
 
     def trouble(self) -> str | None:
         """Why the files at the ledger's path are not those that are open, if so."""
@@ -53,7 +60,16 @@ class SqliteDatabase(Database):
         """Nobody: no copies share it."""
 
     def give_up_after(self, seconds: float | None) -> None:
-        pass
+        self._patience_s = inf if seconds is None else seconds
+        self.conn.set_progress_handler(None if seconds is None else self._is_late, _STEPS)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._until
+
+    def _begin(self) -> sqlite3.Connection:
+        """The connection, for a statement that begins now."""
+        self._until = time.monotonic() + self._patience_s
+        return self.conn
 
     def version(self) -> int:
         version: int = self.conn.execute("PRAGMA data_version").fetchone()[0]
@@ -64,16 +80,16 @@ class SqliteDatabase(Database):
         return self.conn.in_transaction
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> sqlite3.Cursor:
-        return self.conn.execute(sql, parameters)
+        return self._begin().execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> sqlite3.Cursor:
-        return self.conn.executemany(sql, rows)
+        return self._begin().executemany(sql, rows)
 
     def query_each(self, sql: str, rows: Iterable[Parameters], /) -> Iterator[list[Any]]:
-        return (self.conn.execute(sql, row).fetchall() for row in rows)
+        return (self._begin().execute(sql, row).fetchall() for row in rows)
 
     def query(self, sql: str, parameters: Parameters = (), /) -> Iterator[dict[str, Any]]:
-        rows = self.conn.execute(sql, parameters)
+        rows = self._begin().execute(sql, parameters)
         names = [column[0] for column in rows.description]
         return (dict(zip(names, row, strict=True)) for row in rows)
 

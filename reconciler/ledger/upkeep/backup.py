@@ -74,13 +74,12 @@ def backup(source: Path, target: Path, progress: Callable[[int, int], None] = la
         part.rename(target)
         sync(target.parent)
     except sqlite3.Error as error:
-        part.unlink(missing_ok=True)
         raise LedgerError(f"{target}: the copy failed: {explain(error)}") from error
-    except LedgerError:
-        part.unlink(missing_ok=True)
-        raise
     except OSError as error:
         raise LedgerError(f"{target}: can't be written: {error.strerror}") from error
+    finally:  # also if it is interrupted
+        with contextlib.suppress(OSError):
+            part.unlink()
     return msgspec.structs.replace(found, path=str(target))
 
 

@@ -15,18 +15,26 @@ from reconciler.ledger.storage import columns
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import Sql, filled_in
 
-LIST = filled_in(
-    """
+_LISTED = """
     SELECT e.id, e.happened_at, e.recorded_at, e.project_id, s.project_path, e.kind, s.action, s.author, s.title,
            s.ref,
-           (SELECT {} FROM sightings WHERE event_id = e.id) AS sources
-      FROM events e {} sightings s ON s.id = e.sighting_id
+           (SELECT {sources} FROM sightings WHERE event_id = e.id) AS sources
+      FROM {events} {join} sightings s ON s.id = e.sighting_id
      WHERE e.merged_into IS NULL
-    """,
-    Sql("group_concat(source, ' ')", postgresql="string_agg(source, ' ' ORDER BY id)"),
-    Sql("CROSS JOIN", postgresql="JOIN"),
+"""
+_SOURCES = Sql("group_concat(source, ' ')", postgresql="string_agg(source, ' ' ORDER BY id)")
+LIST = filled_in(_LISTED, sources=_SOURCES, events="events e", join=Sql("CROSS JOIN", postgresql="JOIN"))
+LIST_FOUND = filled_in(
+    f"{_LISTED} AND search MATCH ? AND search.rowid < ?",
+    sources=_SOURCES,
+    events="search CROSS JOIN events e ON e.id = search.rowid",
+    join="CROSS JOIN",
 )
-_NO_INDEX = Sql("+", postgresql="")
+"""Of events that SQLite's index of words finds, which is read once, as far as needed."""
+NO_INDEX = Sql("+", postgresql="")
+"""Before a column: SQLite is to use another index than its."""
+FAR = 1 << 62
+"""Larger than any event's id."""
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -86,17 +94,17 @@ class Filter(msgspec.Struct, frozen=True):
             )
             begins = self.source.replace("!", "!!").replace("%", "!%").replace("_", "!_")
             values += [self.source, begins + ":%"]
-        return filled_in(clauses, _NO_INDEX), values
+        return filled_in(clauses, NO_INDEX), values
 
 
-def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -> list[dict[str, Any]]:
+def newest(db: Database, wanted: Filter, *, limit: int, before: int = FAR) -> list[dict[str, Any]]:
     """The newest events that match a filter and have an id before `before`, in the order of their ids.
 
     If the filter has times, the newest are those that happened last, otherwise those that were recorded last.
     """
     where, values = wanted.where(by_time=wanted.has_times)
     order = "e.happened_at DESC, e.id DESC" if wanted.has_times else "e.id DESC"
-    hint = _NO_INDEX if wanted.has_times else ""
+    hint = NO_INDEX if wanted.has_times else ""
     sql = filled_in(f"{{}}{{}} AND {{}}e.id < ? ORDER BY {order} LIMIT ?", LIST, where, hint)
     rows = db.query(sql, [*values, before, limit])
     return sorted(rows, key=lambda row: row["id"])
@@ -116,13 +124,13 @@ def page(db: Database, wanted: Filter, *, limit: int, before: Place | None = Non
     where, values = wanted.where(by_time=wanted.has_times)
     if not wanted.has_times:
         sql = filled_in("{}{} AND e.id < ? ORDER BY e.id DESC LIMIT ?", LIST, where)
-        return list(db.query(sql, [*values, 1 << 62 if before is None else before.event_id, limit]))
+        return list(db.query(sql, [*values, FAR if before is None else before.event_id, limit]))
     place = ""
     if before is not None:
         place = " AND e.happened_at <= ? AND (e.happened_at < ? OR {0}e.id < ?)"
         values += [before.happened_at, before.happened_at, before.event_id]
     order = "ORDER BY e.happened_at DESC, e.id DESC LIMIT ?"
-    sql = filled_in("{}{}{} {}", LIST, where, filled_in(place, _NO_INDEX), order)
+    sql = filled_in("{}{}{} {}", LIST, where, filled_in(place, NO_INDEX), order)
     return list(db.query(sql, [*values, limit]))
 
 
@@ -131,17 +139,25 @@ def place_of(wanted: Filter, row: dict[str, Any]) -> Place:
     return Place(row["id"], row["happened_at"] if wanted.has_times else None)
 
 
-def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:
-    """The events that were recorded after an event, in the order of their ids."""
+def after(
+    db: Database, wanted: Filter, *, event_id: int, through: int = 1 << 62, limit: int = 500
+) -> list[dict[str, Any]]:
+    """The events that were recorded after an event, up to the id `through`, in the order of their ids."""
     where, values = wanted.where()
-    sql = filled_in("{}{} AND e.id > ? ORDER BY e.id LIMIT ?", LIST, where)
-    return list(db.query(sql, [*values, event_id, limit]))
+    sql = filled_in("{}{} AND e.id > ? AND e.id <= ? ORDER BY e.id LIMIT ?", LIST, where)
+    return list(db.query(sql, [*values, event_id, through, limit]))
 
 
 def last_id(db: Database) -> int:
     """The newest event's id, 0 in an empty ledger."""
     newest_id: int = db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
     return newest_id
+
+
+def next_id(db: Database, event_id: int) -> int | None:
+    """The id of the first event that was recorded after an event; None if there is none."""
+    found: int | None = db.execute("SELECT min(id) FROM events WHERE id > ?", (event_id,)).fetchone()[0]
+    return found
 
 
 def show(db: Database, event_id: int) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import msgspec
 from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sql import Sql, filled_in
-from reconciler.ledger.views.browse import Filter
+from reconciler.ledger.views.browse import FAR, Filter
 
 _JOIN = Sql("CROSS JOIN", postgresql="JOIN")
 # OFFSET 0: event by event. PostgreSQL would read all events from the newest on if it took dead letters for frequent.
@@ -70,7 +70,7 @@ def page(
     found: list[dict[str, Any]] = []
     for one in destination_states(db):
         if destination in (None, one.name):
-            end = 1 << 62 if before is None else before.event_id + (one.name > before.destination)
+            end = FAR if before is None else before.event_id + (one.name > before.destination)
             found += db.query(sql, [one.id, *values, end, limit])
     found.sort(key=lambda letter: (-letter["id"], letter["destination"]))
     return found[:limit]

@@ -20,6 +20,8 @@ from reconciler.ledger.views.browse import Filter
 
 ROWS, BYTES = 1000, 4 * 1024 * 1024
 """A part ends when it has so many events, or so many bytes of payload."""
+STEP = 20_000
+"""A statement looks at so many events at most: a filter may match few of them, or none."""
 
 _COLUMNS = """id, kind, action, project_id, project_path, author, title, ref, object, happened_at, recorded_at,
               seen_at, source, sources, recovery, payload"""
@@ -72,7 +74,7 @@ class Exported(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Some events, and how much of everything was read with them, up to 1."""
+    """Some events, or none, and how much of everything was read with them, up to 1."""
 
     events: Sequence[Exported]
     passed: float
@@ -95,10 +97,22 @@ def parts(db: Database, wanted: Filter) -> Iterator[Part]:
     )
     sql = Sql(found, postgresql=_BOUNDED.format(found.postgresql))
     last = first - 1
-    while rows := _bounded(db, sql, (*values, last, through, ROWS)):
-        last = rows[-1][0]
-        passed = (last - first + 1) / (through - first + 1)
-        yield Part([_exported(event_id(number), *row) for number, *row in rows], passed)
+    while last < through:
+        end = _end_of_step(db, last, through)
+        while rows := _bounded(db, sql, (*values, last, end, ROWS)):
+            last = rows[-1][0]
+            passed = (last - first + 1) / (through - first + 1)
+            yield Part([_exported(event_id(number), *row) for number, *row in rows], passed)
+        if last < end:
+            last = end
+            yield Part((), (last - first + 1) / (through - first + 1))
+
+
+def _end_of_step(db: Database, last: int, through: int) -> int:
+    """The number of the last event that the next statements look at."""
+    sql = "SELECT id FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT 1 OFFSET ?"
+    found = db.execute(sql, (last, through, STEP - 1)).fetchone()
+    return through if found is None else int(found[0])
 
 
 def _span(db: Database, wanted: Filter) -> tuple[int, int]:

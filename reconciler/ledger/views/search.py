@@ -9,24 +9,25 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import orjson
 
 from reconciler.events.fields import dig, parsed, text
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage.connection import is_trouble
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.savepoint import savepoint
-from reconciler.ledger.storage.sql import Sql, filled_in
+from reconciler.ledger.storage.sql import EACH_INTEGER, Sql, filled_in
 from reconciler.ledger.storage.sqlite import SqliteDatabase
-from reconciler.ledger.views.browse import LIST, Filter
-from reconciler.ledger.views.words import COLUMNS, FIND, asked_for, terms, tsvector
+from reconciler.ledger.views.browse import LIST, LIST_FOUND, Filter
+from reconciler.ledger.views.words import COLUMNS, FIND, FIND_BETWEEN, asked_for, fts5, terms, tsvector
 
 EVENTS_A_STEP = 300
+_LARGEST_STEP = 100_000
 _MOST_COMMITS = 50
 
 _ID = Sql("rowid", postgresql="event_id")
-_NEXT = filled_in(
-    "SELECT id FROM events WHERE id > (SELECT coalesce(max({}), 0) FROM search) ORDER BY id LIMIT ?", _ID
-)
+_INDEXED = filled_in("SELECT coalesce(max({}), 0) FROM search", _ID)
+_NEXT = filled_in("SELECT id FROM events WHERE id > ({}) ORDER BY id LIMIT ?", _INDEXED)
 _EVENTS = """
     SELECT e.id, s.kind, s.action, e.project_id, s.project_path, s.author, s.ref, s.object, s.title, s.payload
       FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id BETWEEN ? AND ?
@@ -91,12 +92,17 @@ def find(db: Database, words: str, *, before: int, limit: int) -> list[dict[str,
 def find_filtered(db: Database, words: str, wanted: Filter, *, before: int, limit: int) -> list[dict[str, Any]]:
     """As `find`, but only events that match a filter too."""
     where, values = wanted.where()
+    if isinstance(db, SqliteDatabase):
+        if not (asked := terms(words)):
+            return []
+        sql = filled_in("{}{} ORDER BY search.rowid DESC LIMIT ?", LIST_FOUND, where)
+        return list(db.query(sql, [fts5(asked), before, *values, limit]))
     found: list[dict[str, Any]] = []
-    while len(found) < limit and (ids := matching(db, words, before=before, limit=EVENTS_A_STEP)):
-        marks = ",".join("?" * len(ids))
-        sql = filled_in("{}{} AND e.id IN ({}) ORDER BY e.id DESC LIMIT ?", LIST, where, marks)
-        found += db.query(sql, [*values, *ids, limit - len(found)])
-        before = ids[-1]
+    sql = filled_in("{}{} AND e.id IN ({}) ORDER BY e.id DESC LIMIT ?", LIST, where, EACH_INTEGER)
+    step = EVENTS_A_STEP
+    while len(found) < limit and (ids := matching(db, words, before=before, limit=step)):
+        found += db.query(sql, [*values, orjson.dumps(ids).decode(), limit - len(found)])
+        before, step = ids[-1], min(2 * step, _LARGEST_STEP)  # each step costs as much as everything that it finds
     return found
 
 
@@ -107,6 +113,21 @@ def matching(db: Database, words: str, *, before: int, limit: int) -> list[int]:
         return []
     found = db.execute(FIND, asked_for(asked, before=before, limit=limit))
     return [ident for (ident,) in found]
+
+
+def matching_between(db: Database, words: str, *, after: int, through: int) -> list[int]:
+    """The ids in a short range of those events that contain all these words, in order."""
+    asked = terms(words)
+    if not asked:
+        return []
+    found = db.execute(FIND_BETWEEN, asked_for(asked, after=after, through=through))
+    return [ident for (ident,) in found]
+
+
+def indexed_through(db: Database) -> int:
+    """The id of the newest event in the index; 0 if it is empty."""
+    newest: int = db.execute(_INDEXED).fetchone()[0]
+    return newest
 
 
 def _fields(

@@ -53,7 +53,17 @@ FIND = Sql(
     SELECT event_id FROM latest UNION SELECT event_id FROM every ORDER BY event_id DESC LIMIT :limit
     """,
 )
-"""The newest events that match (see `asked_for`)."""
+"""The newest events that match, at most `limit` with ids below `before` (see `asked_for`)."""
+
+FIND_BETWEEN = Sql(
+    "SELECT rowid FROM search WHERE search MATCH :fts5 AND rowid > :after AND rowid <= :through ORDER BY rowid",
+    postgresql="""
+    SELECT event_id
+      FROM (SELECT * FROM search WHERE event_id > :after AND event_id <= :through ORDER BY event_id OFFSET 0) recent
+     WHERE document @@ CAST(:tsquery AS tsquery) ORDER BY event_id
+    """,
+)
+"""The events that match with ids above `after` and up to `through`."""
 
 
 class Term(NamedTuple):
@@ -68,9 +78,10 @@ def terms(typed: str) -> list[Term]:
     """What is searched for. All of it must be found.
 
     `author:ada`, `branch:release/1.2` and `commit:3f9a0c2` search one field. `#12` is an issue, `!34` a merge
-    request. Anything else is searched everywhere. The beginning of a word is enough.
+    request. Anything else is searched everywhere. The beginning of a word is enough. What is beyond a limit is
+    ignored.
     """
-    found = []
+    found: list[Term] = []
     for name, quoted, plain in _TYPED.findall(typed.replace("\0", " ")):
         word, column = quoted or plain, _FIELDS.get(name.lower())
         if name and column is None:
@@ -80,12 +91,12 @@ def terms(typed: str) -> list[Term]:
             found.append(Term(f"{about}/{word[1:]}", "object", is_beginning=False))
         elif re.search(r"\w", word):
             found.append(Term(word, column))
-    return found
+    return found[:_QUERY_WORDS]
 
 
-def asked_for(found: list[Term], *, before: int, limit: int) -> dict[str, str | int]:
-    """What FIND is to find: at most `limit` events with ids below `before`."""
-    return {"fts5": fts5(found), "tsquery": tsquery(found), "before": before, "limit": limit}
+def asked_for(found: list[Term], **where: int) -> dict[str, str | int]:
+    """What FIND or FIND_BETWEEN is to find, and `where`."""
+    return {"fts5": fts5(found), "tsquery": tsquery(found), **where}
 
 
 def fts5(found: list[Term]) -> str:

@@ -25,6 +25,7 @@ def test_every_answer_is_one_that_the_description_names(tmp_path: Path) -> None:
     schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", client.app, headers=LOCAL)
     assert schema.raw_schema["openapi"].startswith("3.1")
     operations = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
+    operations = [one for one in operations if one.path != "/events/stream"]  # its answer has no end
     assert len(operations) > 12
     answers = set()
 

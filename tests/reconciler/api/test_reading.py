@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from reconciler.api import known, models
+from reconciler.api.queries import DeadLetterQuery, EventQuery, Page, cursor
 from reconciler.cli.app import command_line
 from reconciler.events import times
 from reconciler.ledger.queue.in_the_way import InTheWay
@@ -142,6 +143,16 @@ def test_pages_of_dead_letters_have_everything_once(ledger_at: Location) -> None
     assert len(client.get("/dead-letters", destination="b", project="group/1")["dead_letters"]) == 1
 
 
+def test_the_payload_of_a_merged_event_is_where_it_was_merged_into(ledger_at: Location) -> None:
+    some_events(ledger_at, 2)
+    with closing(connect(ledger_at)) as db, transaction(db):
+        db.execute("UPDATE events SET merged_into = 1 WHERE id = 2")
+    client = Client(config_for(ledger_at))
+    found = problem(client.send("GET", "/events/2/payload"))
+    assert found == (404, "event 2 is the same as event 1, which has the payload")
+    assert client.get("/events/2")["merged_into"] == 1
+
+
 def test_filters(client: Client) -> None:
     every = [event["id"] for event in client.get("/events")["events"] if event["kind"] == "issue"]
     for found, asked in (
@@ -158,6 +169,21 @@ def test_filters(client: Client) -> None:
         assert [event["id"] for event in client.get("/events", **asked)["events"]] == found, asked
 
 
+@pytest.mark.parametrize("path", ["/events/1", "/status"])
+def test_what_a_client_has_is_not_sent_again(ledger_at: Location, path: str) -> None:
+    some_events(ledger_at, 1, "one")
+    client = Client(config_for(ledger_at, destinations=DESTINATIONS))
+    first = client.send("GET", path)
+    tag = first.headers["etag"]
+    for had in (tag, f'"other", W/{tag}', "*"):
+        again = client.send("GET", path, headers={"If-None-Match": had})
+        assert (again.status_code, again.headers["etag"], again.content) == (304, tag, b""), had
+    with closing(connect(ledger_at)) as db, transaction(db):
+        db.execute("UPDATE deliveries SET state = 'dead', last_error = 'changed' WHERE event_id = 1")
+    changed = client.send("GET", path, headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.headers["etag"] != tag) == (200, True)
+
+
 WRONG: list[tuple[str, int, str]] = [
     ("/events?limit=0", 422, "query.limit"),
     ("/events?limit=100000000000000000000", 422, "query.limit"),
@@ -168,9 +194,14 @@ WRONG: list[tuple[str, int, str]] = [
     ("/events?q=" + "x" * 600, 422, "query.q"),
     ("/events?cursor=%C3%A9", 422, "cursor: belongs to another list"),
     ("/events?cursor=eA==", 422, "cursor: belongs to another list"),
-    ("/events?cursor=NyBnYXJiYWdl&from=1d", 422, "cursor: belongs to another list"),
-    ("/dead-letters?cursor=NyA=", 422, "cursor: belongs to another list"),
-    ("/runs?cursor=NyB4", 422, "cursor: belongs to another list"),
+    (f"/events?cursor={cursor(EventQuery, 7, 'garbage')}&from=1d", 422, "cursor: belongs to another list"),
+    (f"/events?cursor={cursor(Page, 7)}", 422, "cursor: belongs to another list"),
+    (f"/dead-letters?cursor={cursor(DeadLetterQuery, 7)}", 422, "cursor: belongs to another list"),
+    (f"/dead-letters?cursor={cursor(DeadLetterQuery, (1 << 63) - 1, 'a')}", 422, "cursor: belongs to another list"),
+    (f"/runs?cursor={cursor(Page, 7, 'x')}", 422, "cursor: belongs to another list"),
+    (f"/runs?cursor={cursor(EventQuery, 7)}", 422, "cursor: belongs to another list"),
+    ("/events?kind=push&kind=note", 422, "kind: is given twice"),
+    ("/events?since=1d", 422, "query.since"),
     ("/events/99", 404, "there is no event 99"),
     ("/events/99/payload", 404, "there is no event 99"),
     ("/events/evt_0_1", 404, "made by another ledger"),

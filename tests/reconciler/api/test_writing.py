@@ -10,12 +10,16 @@ import pytest
 from reconciler.api.once import carried_out
 from reconciler.api.problems import Problem
 from reconciler.api.service import Service
+from reconciler.api.stream import Listeners
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
-from reconciler.ledger.queue import once
+from reconciler.forwarding import replaying
+from reconciler.ledger.errors import LedgerBusy
+from reconciler.ledger.queue import once, replay
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views.unknowns import Known
 from reconciler.location import Location
+from reconciler.polling.backfill_jobs import BackfillJobs
 from reconciler.simulator.consumer import Consumer
 from tests.conftest import to_consumer
 from tests.support.api import Client, config_for, problem, some_events
@@ -68,7 +72,7 @@ def test_a_request_that_is_sent_again_is_not_carried_out_again(client: Client, l
 
 def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), lambda: None)
+    service = Service(lambda: config, lambda: Known([], []), Listeners(ledger_at), BackfillJobs(), lambda: None)
 
     def fail() -> Any:
         raise OSError
@@ -80,13 +84,46 @@ def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at
     assert raised.value.status == 409
 
 
+def test_what_changed_nothing_for_want_of_the_ledger_may_be_sent_again(client: Client, ledger_at: Location) -> None:
+    config = config_for(ledger_at)
+    service = Service(lambda: config, lambda: Known([], []), Listeners(ledger_at), BackfillJobs(), lambda: None)
+
+    def fail() -> Any:
+        raise LedgerBusy("in use")
+
+    with pytest.raises(LedgerBusy):
+        carried_out(service, "key", [], fail)
+    assert carried_out(service, "key", [], lambda: {"done": 1}).body == b'{"done":1}'
+
+
+def test_a_replay_that_was_interrupted_is_not_carried_out_again(
+    client: Client, ledger_at: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [1]
+
+    def queue(*_: Any, **__: Any) -> None:
+        if not steps:
+            raise LedgerBusy("in use")
+        steps.pop()
+
+    monkeypatch.setattr(replay, "queue_replays", queue)
+    monkeypatch.setattr(replaying, "EVENTS_A_STEP", 1)
+    body, key = {"events": ["1"]}, {"Idempotency-Key": "a"}
+    found = problem(client.send("POST", "/replays", json=body, headers=key))
+    assert found == (503, "1 deliveries were queued, the others were not: in use")
+    assert problem(client.send("POST", "/replays", json=body, headers=key))[0] == 409
+    found = problem(client.send("POST", "/replays", json=body, headers={"Idempotency-Key": "b"}))
+    assert found == (503, "in use")
+
+
 def test_keys_are_kept_for_a_day(ledger_at: Location) -> None:
     now = times.now()
     with closing(connect(ledger_at)) as db:
         assert once.begin(db, "a", "x", now=now) is None
-        once.complete(db, "a", "x", "{}", now=now)
+        once.complete(db, "a", "x", "{}", begun=now)
         assert once.begin(db, "a", "x", now=Millis(now + DAY)) == once.Kept("x", now, "{}")
-        assert once.begin(db, "b", "x", now=Millis(now + DAY + 1)) is None
+        assert once.begin(db, "a", "y", now=Millis(now + DAY + 1)) is None
+        assert once.begin(db, "b", "x", now=Millis(now + 3 * DAY)) is None
         assert db.execute("SELECT count(*) FROM meta WHERE name LIKE 'request:%'").fetchone()[0] == 1
 
 
@@ -114,6 +151,8 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/replays", {"dead_letters": True, "destination": "nobody"}, 422, "no destination named 'nobody'"),
     ("/replays", {"dead_letters": True, "dryrun": True}, 422, "body.dryrun"),
     ("/replays", {"from": "soon"}, 422, "'soon' is not a date"),
+    ("/replays", {"since": "7d", "dry_run": True}, 422, "body.since"),
+    ("/replays", {"events": ["1"], "kind": "push"}, 422, "events: can't be combined with"),
     ("/replays", [], 422, "body"),
     ("/destinations/nobody/pause", {}, 404, "no destination 'nobody'"),
     ("/destinations/nobody/resume", {}, 404, "no destination 'nobody'"),
@@ -126,6 +165,10 @@ def test_what_is_wrong_changes_nothing(client: Client, ledger_at: Location) -> N
     for path, body, code, words in WRONG:
         found = problem(client.send("POST", path, json=body))
         assert (found[0], words in found[1]) == (code, True), (path, body, found)
+    found = problem(client.send("POST", "/replays", data={"events": "1"}, headers={"Authorization": "Bearer x"}))
+    assert found == (415, "the body must be JSON: send `Content-Type: application/json`")
+    found = problem(client.send("POST", "/replays", content=b"{", headers={"Content-Type": "application/json"}))
+    assert (found[0], "the body is not JSON" in found[1]) == (400, True)
     for body in (b"{", b'{"events": ["\\ud800"]}', b"\xff", b"[" * 60_000):
         headers = {"Content-Type": "application/json"}
         assert problem(client.send("POST", "/replays", content=body, headers=headers))[0] in (400, 422)

@@ -32,6 +32,7 @@ COMMANDS = [
     "dead-letters list",
     "dead-letters show 1",
     "dead-letters replay --all --yes",
+    "dead-letters discard --all --yes",
     "replay --from 2020-01-01 --yes",
     "prune",
     "backup copy.db",
@@ -158,7 +159,7 @@ def test_an_earlier_version_s_is_not_read_before_serve_has_brought_it_up(
     assert "`gitlab-reconciler serve` brings it up when it starts" in said
 
 
-WRITING = ["destinations pause a", "dead-letters replay --all --yes", "prune"]
+WRITING = ["destinations pause a", "dead-letters replay --all --yes", "dead-letters discard --all --yes", "prune"]
 
 
 @pytest.mark.parametrize(

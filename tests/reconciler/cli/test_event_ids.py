@@ -21,6 +21,7 @@ NOW = "2026-10-01T00:00:00.000Z"
 COMMANDS = [
     "events show {}",
     "dead-letters show {}",
+    "dead-letters discard {} --yes",
     "dead-letters replay {} --yes",
     "replay {} --yes",
     "destinations skip archive {}",

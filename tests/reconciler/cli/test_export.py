@@ -202,6 +202,16 @@ def test_what_changes_meanwhile_repeats_and_skips_nothing(new_ledger: NewLedger)
     ]  # fmt: skip
 
 
+def test_a_statement_looks_at_few_events(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a filter matches few of them, or none."""
+    monkeypatch.setattr(reading, "STEP", 2)
+    for wanted in (Filter(source="nowhere"), Filter(project="no/where")):
+        found = [(one.events, one.passed) for one in reading.parts(ledger, wanted)]
+        assert found == [((), 0.4), ((), 0.8), ((), 1.0)]
+    assert numbers(ledger, Filter(kind=ALERT)) == [5]
+    assert numbers(ledger, Filter()) == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_memory_does_not_grow_with_the_events(form: Format, new_ledger: NewLedger) -> None:
     with new_ledger() as db:
@@ -210,11 +220,16 @@ def test_memory_does_not_grow_with_the_events(form: Format, new_ledger: NewLedge
                 payload = json.dumps("x" * 1_000_000)
                 record(db, [sighting(first + n, payload=payload) for n in range(10)], now=DAY_1)
         with Path(os.devnull).open("wb") as file:
-            writer = FORMATS[form](file)  # what it imports is not what the events need
+
+            def write() -> None:
+                writer = FORMATS[form](file)
+                for part in reading.parts(db, Filter()):
+                    writer.write(part.events)
+                writer.finish()
+
+            write()  # imports whatever the format's library needs: pandas, if it is there
             tracemalloc.start()
-            for part in reading.parts(db, Filter()):
-                writer.write(part.events)
-            writer.finish()
+            write()
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     assert peak < 35_000_000  # of 60: a group of Parquet's, and a part
@@ -244,7 +259,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "full"])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "full"])
 def test_a_file_is_replaced_when_it_is_complete(how: str, tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
     with output(file) as first:

@@ -33,8 +33,8 @@ def config(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    ["events", "dead-letters", "dead-letters replay -y", "replay -y", "destinations test archive",
-     "backfill --project 1"],
+    ["events", "dead-letters", "dead-letters replay -y", "dead-letters discard -y", "replay -y",
+     "destinations test archive", "backfill --project 1"],
 )  # fmt: skip
 def test_a_range_ends_after_it_begins(command: str, config: str, monkeypatch: Monkey, capsys: Capture) -> None:
     words = [*command.split(), "--from", "2026-10-03", "--to", "2026-10-01", "-c", config]

@@ -116,6 +116,8 @@ COMMANDS = [
     "replay 1 --yes",
     "replay 1 --yes --json",
     "prune",
+    "export",
+    "export --format csv",
 ]
 
 

@@ -65,6 +65,7 @@ GIVEN = {
     ("events", "show"): ["1"],
     ("dead-letters", "show"): ["1"],
     ("dead-letters", "replay"): ["1"],
+    ("dead-letters", "discard"): ["1"],
     ("replay",): ["1"],
     ("destinations", "test"): ["archive"],
     ("backup",): ["target"],
@@ -102,7 +103,7 @@ def test_an_error_under_json_is_json(
     assert "--nonsense" in json.loads(said)["error"]
 
 
-@pytest.mark.parametrize("path", [("events", "show"), ("replay",), ("dead-letters", "replay")], ids=" ".join)
+@pytest.mark.parametrize("path", [("events", "show"), ("replay",), ("dead-letters", "discard")], ids=" ".join)
 def test_other_errors_too(
     path: tuple[str, ...], config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +135,9 @@ class TestIds:
             ("replay 2 99", "event 99: not in this ledger; event 2 is the same as event 1"),
             ("dead-letters replay 1 3", "events 1, 3: no dead letter; nothing was replayed"),
             ("dead-letters replay 1 --destination archive", "event 1: no dead letter of archive"),
+            ("dead-letters discard 1 3", "events 1, 3: no dead letter; nothing was discarded"),
+            ("dead-letters discard 2 99", "event 2 is the same as event 1; nothing was discarded"),
+            ("dead-letters discard --all --project group/nothing", "; nothing was discarded"),
         ],
     )
     def test_those_that_are_none_are_named(self, config: Path, arguments: str, said: str) -> None:

@@ -110,6 +110,14 @@ class TestHeaders:
         until(lambda: service.rows("SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(2,)])
 
 
+ADDRESSES = {
+    "https://hooks.example/services/T0/B0/" + 4 * "XXXX1X": "https://hooks.example/services/T0/B0/…",
+    "https://chat.example/hooks/9xxn3yg8qtdf8ptcsnyqc3i4ph/x": "https://chat.example/hooks/…/x",
+    "https://user:pw@x.example/gitlab/v2/events?sig=a": "https://x.example/gitlab/v2/events",
+    "https://x.example/a-long-name-of-an-endpoint": "https://x.example/a-long-name-of-an-endpoint",
+}
+
+
 class TestSecrets:
     def test_nobody_sees_them_in_a_config(self) -> None:
         made = HttpDestination.model_validate(
@@ -124,6 +132,11 @@ class TestSecrets:
         for shown in (repr(made), str(made), Http(made).address):
             for secret in ("pass-word", "t0ken", "header-secret", "c2lnbmluZy1rZXk", "proxy-password"):
                 assert secret not in shown
+
+    @pytest.mark.parametrize("url", ADDRESSES)
+    def test_an_address_shows_none_of_its_path(self, url: str) -> None:
+        made = HttpDestination.model_validate({"name": "d", "url": url})
+        assert Http(made).address == ADDRESSES[url]
 
     async def test_nor_in_an_answer(self) -> None:
         quoted = "no, amqp://user:pass-word@broker told me: https://h/?access_token=t0ken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,16 @@ class TestTrouble:
         assert not world.open_since
         errors = "SELECT error_class, error FROM attempts WHERE error IS NOT NULL"
         assert world.monitor.execute(errors).fetchall() == [("system_exit", "SystemExit: 3")]
+
+    def test_a_kind_that_never_closes_holds_no_reload_up(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def never(_: Sink) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(Sink, "close", never)
+        world.run(asyncio.wait_for(world.reload({"projects": world.wanted["projects"]}), LONG_S))
+        world.run(world.record([1]))
+        world.wait(MOMENT_S)
+        assert world.sent["projects", 1] == 1
 
     def test_who_is_told_by_the_writer_never_raises(self, world: World) -> None:
         world.reader.close()

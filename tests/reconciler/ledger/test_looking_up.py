@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import DAY, MINUTE, Millis
-from reconciler.ledger.queue import deliveries, destinations, replay
+from reconciler.ledger.errors import LedgerUnavailable
+from reconciler.ledger.queue import deliveries, destinations, discarding, replay
 from reconciler.ledger.queue.replay import ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording.record import record
+from reconciler.ledger.storage import connection
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.sqlite import SqliteDatabase
@@ -90,6 +93,9 @@ LOOKED_UP: dict[str, Callable[[Database], Sequence[Any] | dict[str, Any] | None]
     "dead-letters show": lambda db: dead_letters.dead_letters_of(db, 5),
     "dead-letters replay --destination": lambda db: find(db, ReplayRequest(dead_letters_only=True), 0),
     "dead-letters replay ID": lambda db: find(db, ReplayRequest(event_ids=(5,), dead_letters_only=True), 1),
+    "dead-letters discard ID": lambda db: list(
+        discarding.dead_letters(db, ReplayRequest(event_ids=(5,), dead_letters_only=True), 2)
+    ),
     "replay ID": lambda db: find(db, ReplayRequest(event_ids=(5,)), 1),
     "replay --from --to": lambda db: find(db, ReplayRequest(Filter(since=Millis(START), until=EARLY)), 0),
 }
@@ -124,3 +130,12 @@ def test_the_newest_dead_letters_are_those_of_the_newest_events(db: Database) ->
     fill(db, range(20))
     shown = dead_letters.dead_letters(db, Filter(until=EARLY), destination=None, limit=4)
     assert [(one["id"], one["destination"]) for one in shown] == [(6, "one"), (6, "two"), (7, "one"), (7, "two")]
+
+
+def test_what_a_part_of_a_service_asks_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.db"
+    connect(path).close()
+    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(LedgerUnavailable, match="takes too long"), connection.look_at(path, lambda: None) as db:
+        db.execute(endless)

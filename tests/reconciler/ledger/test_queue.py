@@ -204,6 +204,24 @@ def test_events_are_sent_again(db: Database) -> None:
     assert db.execute(replays).fetchall() == [(1, 1, 1), (2, 1, 1), (3, 0, 0), (4, 1, 0)]
 
 
+@pytest.mark.parametrize("dead_letters_only", [False, True])
+def test_a_replay_leaves_out_what_is_recorded_while_it_runs(db: Database, dead_letters_only: bool) -> None:
+    def more(count: int) -> None:
+        told(db, *[1] * count)
+        with transaction(db):
+            db.execute("UPDATE deliveries SET state = 'dead'")
+
+    more(3)
+    counted = replay.of_now(db, ReplayRequest(dead_letters_only=dead_letters_only))
+    more(2)
+    assert [one.event_id for one in replay.find(db, counted, ROUTE)] == [1, 2, 3]
+    found = replay.find(db, ReplayRequest(dead_letters_only=dead_letters_only), ROUTE)
+    ids = [next(found).event_id]
+    more(replay.EVENTS_A_STEP)
+    ids += [one.event_id for one in found]
+    assert ids == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("start", ["beginning", Millis(NOW + 1000 * SECOND)])
 def test_a_past_is_opened_in_parts(db: Database, start: destinations.Start) -> None:
     told(db, *[1, 2] * 600)

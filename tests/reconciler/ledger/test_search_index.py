@@ -18,7 +18,9 @@ from reconciler.ledger.queue import known
 from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views import search
+from reconciler.ledger.views.browse import Filter
 from reconciler.ledger.views.words import COLUMNS
 from reconciler.location import Location
 from tests.support.filled import filled
@@ -145,6 +147,26 @@ def test_a_text_of_any_length_can_be_indexed_and_looked_for(ledger_at: Location)
         assert index_all(db) == []
         assert [row["id"] for row in search.find(db, "start", before=9, limit=9)] == [1]
         assert search.find(db, "y" * 100_000 + " '" * 100_000, before=9, limit=9) == []
+
+
+def test_a_search_with_a_filter_reads_what_the_words_find_once(ledger_at: Location) -> None:
+    with closing(connect(ledger_at)) as db:
+        authors = ["ada", "grace", "linus"]
+        some = [reported(n, Summary(kind="note", author=authors[n % 3], title="word"), "{}") for n in range(1000)]
+        with transaction(db):
+            record(db, some, now=times.now())
+        index_all(db)
+        pages, before = list[int](), 1 << 62
+        while rows := search.find_filtered(db, "wor", Filter(author="ada"), before=before, limit=100):
+            pages += [row["id"] for row in rows]
+            before = pages[-1]
+        assert pages == list(range(1000, 0, -3))
+        asked: list[str] = []
+        if isinstance(db, SqliteDatabase):
+            db.conn.set_trace_callback(asked.append)
+        assert search.find_filtered(db, "wor", Filter(author="nobody"), before=1 << 62, limit=100) == []
+        assert sum(not one.startswith("--") for one in asked) <= 1  # those are the index's own
+        assert search.find_filtered(db, "?", Filter(author="ada"), before=1 << 62, limit=100) == []
 
 
 TYPED = st.text(st.sampled_from("aAb éÉñÀЖжΣσς日本09.-_/:'\"\\*&|!()<#,+\0\n"), max_size=30)

@@ -20,6 +20,7 @@ from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
 from reconciler.ledger.views import browse, dead_letters, overview, search, status
 from reconciler.ledger.views.browse import Filter
+from reconciler.ledger.views.news import news
 from reconciler.ledger.views.unknowns import SOURCES
 from tests.reconciler.ledger.test_query_plans import Watched
 from tests.support.ledgers import ledger_location
@@ -85,6 +86,9 @@ ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "events of a time": (lambda db: browse.newest(db, Filter(until=RECENT), limit=50), {"events_by_time"}),
     "events of a source": (lambda db: browse.newest(db, Filter(source="webhook"), limit=50), {"sightings_by_event"}),
     "new events": (lambda db: browse.after(db, Filter(), event_id=EVENTS - 9), {"events_pkey"}),
+    "news": (lambda db: news(db, Filter(), None, after=EVENTS - 900), {"events_pkey"}),
+    "news of a project": (lambda db: news(db, Filter(project=7), None, after=EVENTS - 900), {"sightings_pkey"}),
+    "news with a word": (lambda db: news(db, Filter(), "kind:rel", after=EVENTS - 900), {"search_pkey"}),
     "an event": (lambda db: browse.show(db, 900), {"events_pkey", "sightings_by_event", "deliveries_pkey"}),
     "its attempts": (lambda db: dead_letters.attempts(db, 900), {"attempts_by_event"}),
     "dead letters": (lambda db: dead_letters.dead_letters(db, Filter(), destination="to 1", limit=50),

@@ -12,8 +12,9 @@ import typer
 from reconciler.cli.asking import NoAnswer
 from reconciler.cli.common import DEFAULT_CONFIG, FAILED, USAGE, err, fail, out
 from reconciler.cli.new_files import NewFile, write_all
+from reconciler.cli.occupied import keep_databases
 from reconciler.cli.sample import filled_in, sample
-from reconciler.cli.schema import schema_text
+from reconciler.cli.schema import keep_others, schema_text
 from reconciler.cli.setup_answers import Wrong, new_webhook_token
 from reconciler.cli.setup_questions import (
     TOKEN_VARIABLE,
@@ -26,6 +27,8 @@ from reconciler.cli.setup_questions import (
     which_webhooks,
 )
 
+LEDGER = "ledger.db"
+"""Its name in the sample."""
 TOKEN_FILE, WEBHOOK_TOKEN_FILE, SCHEMA = "gitlab-token", "webhook-token", "config.schema.json"
 
 
@@ -97,6 +100,10 @@ def _refuse_early(path: Path, given: Given, *, force: bool) -> None:
     """Say before the first question what would fail after the last."""
     if path.is_dir():
         fail(f"{path} is a folder: name a file in it, like {path / 'config.yaml'}", USAGE)
+    if path.name in (TOKEN_FILE, WEBHOOK_TOKEN_FILE, SCHEMA):
+        fail(f"{path}: `setup` gives this name to another file: give the config another one", USAGE)
+    keep_databases(path)
+    keep_others(path.with_name(SCHEMA))
     if not force:
         for file in (path, path.with_name(WEBHOOK_TOKEN_FILE)):
             _refuse_to_overwrite(file)
@@ -120,7 +127,9 @@ def _set_up(path: Path, given: Given, *, force: bool) -> None:
     if token.typed and not force:
         _refuse_to_overwrite(path.with_name(TOKEN_FILE))
     projects = which_projects(given, token.access)
-    place = which_destination(given, folder=path.resolve().parent, gitlab_url=url)
+    own_files = [path, *(path.with_name(one) for one in (TOKEN_FILE, WEBHOOK_TOKEN_FILE, SCHEMA, LEDGER))]
+    own_files += [token.file] if token.file is not None else []
+    place = which_destination(given, folder=path.resolve().parent, gitlab_url=url, own_files=own_files)
     webhook_token = new_webhook_token()
     receiver_url, created = which_webhooks(given, token.access, projects, webhook_token)
     text = filled_in(

@@ -126,11 +126,14 @@ def search(client: Client, text: str) -> list[Project]:
     return found
 
 
-def destination(text: str, *, folder: Path, gitlab_url: str, allow_private: bool) -> Place:
-    """The destination that is meant, which accepted a test event."""
+def destination(text: str, *, folder: Path, gitlab_url: str, allow_private: bool, own_files: list[Path]) -> Place:
+    """The destination that is meant, which accepted a test event. It can't be one of the service's own files."""
     settings, lines = _meant(text, allow_private=allow_private)
     made: Destination = _valid(find_kind(settings["kind"]).config, settings, folder=folder)
-    with _no_file_left(getattr(made, "path", None)), without_logs():
+    path: Path | None = getattr(made, "path", None)
+    if path is not None and path.resolve() in [one.expanduser().resolve() for one in own_files]:
+        raise Wrong(f"{text}: is a file of the service itself: give another name", USAGE)
+    with _no_file_left(path), without_logs():
         answer = asyncio.run(_tried(made, gitlab_url))
     if answer is not None:
         raise Wrong(f"{text} did not accept the test event: {answer}")

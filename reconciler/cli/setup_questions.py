@@ -123,11 +123,13 @@ def which_projects(given: Given, access: Access) -> list[Project]:
             _bad(error)
 
 
-def which_destination(given: Given, *, folder: Path, gitlab_url: str) -> Place:
-    """Where events are delivered."""
+def which_destination(given: Given, *, folder: Path, gitlab_url: str, own_files: list[Path]) -> Place:
+    """Where events are delivered. `own_files` are the service's."""
 
     def use(text: str, *, allow_private: bool = given.allow_private) -> Place:
-        return answers.destination(text, folder=folder, gitlab_url=gitlab_url, allow_private=allow_private)
+        return answers.destination(
+            text, folder=folder, gitlab_url=gitlab_url, allow_private=allow_private, own_files=own_files
+        )
 
     def ask() -> Place:
         text = asked("An http(s) URL, a file, or `stdout`", DEFAULT_FILE)

@@ -178,6 +178,7 @@ WRONG: list[tuple[str, int, dict[str, Any]]] = [
     ("127.0.0.1 is not a public address: add --allow-private", 2, {"allow_private": None}),
     ("did not accept the test event: FileExistsError", 1, {"destination": "/dev/full/x"}),
     ("should be a URL that begins with https://", 2, {"destination": "events.example.com/x"}),
+    ("webhook-token: is a file of the service itself", 2, {"destination": "webhook-token"}),
     ("--create-webhooks needs --receiver-url", 2, {"create_webhooks": True}),
     ("--receiver-url: should be a URL like", 2, {"receiver_url": "nowhere"}),
     ("needs the scope api", 1, {"create_webhooks": True, "receiver_url": URL, "scope": "read_api"}),

@@ -194,7 +194,8 @@ def test_a_folder_and_a_file_that_can_t_be_read(tmp_path: Path) -> None:
         f"{tmp_path}: is a folder: name the file in it, like {tmp_path / 'config.yaml'}",
     )
     done = run("check", "-c", str(tmp_path / "none.yaml"))
-    assert (done.returncode, "none.yaml: does not exist: `gitlab-reconciler setup` or `init`" in done.stderr) == (2, True)
+    assert done.returncode == 2
+    assert "none.yaml: does not exist: `gitlab-reconciler setup` or `init`" in done.stderr
     (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: \xe4\n")
     done = run("check", "-c", str(tmp_path / "latin.yaml"))
     assert (done.returncode, "latin.yaml:2: is not UTF-8 text" in done.stderr) == (2, True)

@@ -123,7 +123,7 @@ def test_an_empty_file(ledger: Path, run: Run, command: str) -> None:
     """As it is left where a first start was killed at once; `serve` makes its tables."""
     ledger.write_bytes(b"")
     code, said = run(command)
-    if "replay" in command or "pause" in command:
+    if any(word in command for word in ("replay", "discard", "pause")):
         assert "Traceback" not in said
         return
     assert code == 1

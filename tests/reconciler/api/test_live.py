@@ -32,9 +32,11 @@ class Listener:
         self.last = last
 
     def next(self) -> tuple[str, Any]:
-        """The next event's type and data."""
-        kind, data = "message", ""
+        """The next event's type and data. Fails if only comments come, which would keep the stream open for ever."""
+        kind, data, comments = "message", "", 0
         for line in self._lines:
+            comments += line.startswith(":")
+            assert comments < 3, "no event came"
             name, _, value = line.partition(": ")
             if name == "id":
                 self.last = value

@@ -85,12 +85,14 @@ def test_its_event_is_kept_as_long_as_others(ledger_at: Location) -> None:
     keep = Keep(events=Millis(DAY), dead_letters=None, attempts=None, runs=None)
     later = Millis(times.now() + 3 * DAY)
     with closing(connect(ledger_at)) as db:
-        db.execute("UPDATE deliveries SET finished_at = opened_at")
+        before = times.iso(Millis(times.now() - 3 * DAY))
+        db.execute("UPDATE deliveries SET finished_at = ?", (before,))
+        db.execute("UPDATE events SET recorded_at = ?", (before,))
         beside.prune(db, keep, now=later)
         assert db.execute("SELECT count(*) FROM events").fetchone() == (4,)
     Client(config_for(ledger_at)).post("/dead-letters/discard", {"events": ["1", "2"]})
     with closing(connect(ledger_at)) as db:
-        beside.prune(db, keep, now=Millis(times.now() + DAY // 2))
+        beside.prune(db, keep, now=times.now())  # what is discarded is done with now, and not before
         assert db.execute("SELECT count(*) FROM events").fetchone() == (4,)
         beside.prune(db, keep, now=later)
         assert db.execute("SELECT id FROM events ORDER BY id").fetchall() == [(3,), (4,)]

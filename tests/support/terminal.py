@@ -99,10 +99,11 @@ class Conversation(Running):
         os.write(self._read_end, keys.encode())
 
     def interrupt(self) -> None:
-        """What Ctrl-C does to the process."""
+        """What Ctrl-C does to the process, once it waits: just before, the signal would not end its read."""
+        state = Path(f"/proc/{self._process.pid}/stat")
+        until(lambda: state.read_text().rpartition(")")[2].split()[0] == "S")
         self._process.send_signal(signal.SIGINT)
 
-    @property
     def shows_keys(self) -> bool:
         """Whether the terminal shows what is typed."""
         return bool(termios.tcgetattr(self._read_end)[3] & termios.ECHO)

@@ -152,14 +152,14 @@ class TestOnATerminal:
     def test_one_that_is_interrupted_leaves_nothing(self, gitlab: Simulator, folder: Path, end: str) -> None:
         with Conversation("setup", "--gitlab-url", gitlab.url) as setup:
             setup.wait_for("Token (not shown): ")
-            assert not setup.shows_keys
+            assert not setup.shows_keys()
             if end == "Ctrl-C":
                 setup.interrupt()
             else:
                 setup.type("\x04")
             assert setup.wait() == 1
             setup.wait_for("Nothing was written")
-            assert setup.shows_keys
+            assert setup.shows_keys()
         assert "Traceback" not in setup.logged
         assert names(folder) == set()
 

@@ -99,7 +99,9 @@ class Conversation(Running):
         os.write(self._read_end, keys.encode())
 
     def interrupt(self) -> None:
-        """What Ctrl-C does to the process."""
+        """What Ctrl-C does to the process, once it waits: just before, the signal would not end its read."""
+        state = Path(f"/proc/{self._process.pid}/stat")
+        until(lambda: state.read_text().rpartition(")")[2].split()[0] == "S")
         self._process.send_signal(signal.SIGINT)
 
     def shows_keys(self) -> bool:

@@ -385,6 +385,7 @@ def test_sound_addresses_are_taken(tmp_path: Path) -> None:
         {"name": "c", "kind": "kafka", "servers": ["x:9092", "[::1]:9092", "x"]},
         {"name": "d", "kind": "rabbitmq", "url": "amqps://u:p@x:5671/v%2Fh"},
         {"name": "e", "kind": "redis", "url": "unix:///run/redis.sock"},
+        {"name": "g", "kind": "sql", "url": "postgresql+psycopg://u:p%40ss@[::1]:5433/d?sslmode=require"},
         {"name": "f", "url": "http://internal_host/", "transform": {"jmespath": "merge(a, b, `{}`)"}},
     ]
-    assert len(load(write(tmp_path, {**MINIMAL, "destinations": destinations}), {}).destinations) == 6
+    assert len(load(write(tmp_path, {**MINIMAL, "destinations": destinations}), {}).destinations) == 7

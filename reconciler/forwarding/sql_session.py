@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -121,6 +122,9 @@ def _engine(url: URL, timeout_s: float) -> Engine:
 
 def _connector(timeout_s: float) -> Callable[..., Any]:
     from reconciler.ledger.storage.answering import AnsweringConnection
+
+    # It warns of the rest of a pipeline that ends with an error, which is in our answer.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
 
     def connect(_dialect: Any, _record: Any, args: Sequence[Any], named: dict[str, Any]) -> AnsweringConnection:
         made = AnsweringConnection.connect(*args, **named)

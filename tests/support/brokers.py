@@ -1,4 +1,4 @@
-"""The real NATS, RabbitMQ, Redis and MariaDB: on their usual local ports, or started for the test, or it is skipped."""
+"""The real NATS, RabbitMQ, Redis and MariaDB: on their usual ports, or started for the test, or it is skipped."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -78,9 +78,13 @@ class Session:
 
     async def close(self) -> None:
         """Close the connection, once the calls before have ended, and end the thread."""
+        await asyncio.wrap_future(self.abandon())
+
+    def abandon(self) -> Future[None]:
+        """As `close`, without waiting."""
         closed = self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
-        await asyncio.wrap_future(closed)
+        return closed
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -128,7 +128,7 @@ class Sql(Connected["Session"]):
         try:
             await session.run(session.connect)
         except BaseException:
-            await session.close()
+            session.abandon()
             raise
         return session
 

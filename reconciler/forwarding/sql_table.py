@@ -142,7 +142,7 @@ def _without_id(values: dict[str, Any]) -> dict[str, Any]:
 def size_in_mysql(values: dict[str, Any]) -> int:
     """About how many bytes a row has in a statement, as MySQL's client writes it: with some characters escaped."""
     texts = [one for one in values.values() if isinstance(one, str)]
-    return 2000 + sum(len(one.encode())  for one in texts)
+    return 2000 + sum(len(one.encode()) + sum(map(one.count, "\0\n\r\x1a\"'\\")) for one in texts)
 
 
 def _text(text: str | None) -> str | None:

@@ -47,20 +47,20 @@ class Place:
         self.table = f"events_{uuid.uuid4().hex[:12]}"
         parsed = make_url(url)
         driver = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}.get(parsed.drivername, "sqlite")
-        self._engine = create_engine(parsed.set(drivername=driver), poolclass=NullPool)
+        self.engine = create_engine(parsed.set(drivername=driver), poolclass=NullPool)
 
     def run(self, *statements: str) -> None:
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             for one in statements:
                 connection.execute(text(one.replace("TABLE_NAME", self.table)))
 
     def rows(self) -> list[dict[str, Any]]:
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             found = connection.execute(text(f"SELECT * FROM {self.table} ORDER BY id")).mappings()
             return [dict(one) for one in found]
 
     def is_there(self) -> bool:
-        return inspect(self._engine).has_table(self.table)
+        return inspect(self.engine).has_table(self.table)
 
     def kind(self, **keys: Any) -> Sql:
         settings = {"name": "d", "kind": "sql", "url": self.url, "table": self.table, "timeout": "30s"}
@@ -240,6 +240,7 @@ async def test_a_database_that_is_away_or_says_nothing_gets_the_events_later(pla
         assert errors(await sent(kind, [message(2)])) == [None]
         wire.freeze()
         assert errors(await sent(kind, [message(3), message(4)], timeout_s=0.3)) == ["timeout"] * 2
+        assert errors(await sent(kind, [message(3)], timeout_s=0.3)) == ["timeout"], "while it connects"
         wire.mend()  # what was given up goes on: both may insert the rows, and one then fails
         while errors(await sent(kind, [message(3), message(4)])) != [None, None]:
             pass
@@ -263,6 +264,21 @@ async def test_a_lock_is_waited_for_beside_the_event_loop(tmp_path: Path) -> Non
     await impatient.close()
     other.close()
     assert len(place.rows()) == 3
+
+
+@pytest.mark.parametrize("place", [POSTGRESQL], indirect=True)
+async def test_no_statement_is_left_behind_a_lock_in_postgresql(place: Place) -> None:
+    kind, impatient = place.kind(), place.kind(timeout="200ms")
+    assert (await attempt(kind, message(1), timeout_s=30)).accepted
+    waiting = text(f"SELECT 1 FROM pg_locks WHERE NOT granted AND relation = '{place.table}'::regclass")
+    with place.engine.connect() as other:
+        other.execute(text(f"LOCK TABLE {place.table}"))
+        assert not (await attempt(impatient, message(2), timeout_s=30)).accepted
+        until(lambda: other.execute(waiting).first() is None)
+        other.rollback()
+    assert (await attempt(kind, message(2), timeout_s=30)).accepted
+    await kind.close()
+    await impatient.close()
 
 
 @pytest.mark.postgresql
@@ -299,7 +315,9 @@ def loaded(folder: Path, **keys: Any) -> Any:
 
 def test_the_url_may_be_in_a_file_and_a_file_is_beside_the_config(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgres://u:p%40ss@h/d\n")
-    assert find_kind("sql")(loaded(tmp_path, url_file="url")).address == "h:5432/d: gitlab_events"
+    from_file = loaded(tmp_path, url_file="url")
+    assert find_kind("sql")(from_file).address == "h:5432/d: gitlab_events"
+    assert from_file.url.get_secret_value() == "postgresql+psycopg://u:p%40ss@h/d"
     found = find_kind("sql")(loaded(tmp_path, url="sqlite:///events.db", table="a.b"))
     assert found.address == f"{tmp_path}/events.db: a.b"
 
@@ -312,6 +330,7 @@ def test_the_url_may_be_in_a_file_and_a_file_is_beside_the_config(tmp_path: Path
         ({"url": "hunter2"}, "url: should be a URL like postgresql://"),
         ({"url": "nonsense://u:hunter2@h/d"}, "SQLAlchemy has no dialect nonsense"),
         ({"url": "mssql+pyodbc://u:hunter2@h/d"}, "needs a driver: the one that mssql+pyodbc names"),
+        ({"url": "postgresql+psycopg_async://u:hunter2@h/d"}, "is a driver for asyncio"),
         ({"url": "mysql://u:hunter2@h"}, "it names no database"),
         ({"url": "sqlite://"}, "it names no database"),
         ({"url": "sqlite:///e.db", "table": "a; DROP"}, "table: "),

@@ -102,6 +102,7 @@ class Formatter:
             body=body,
             sent_at=now,
             lane=lane,
+            event=event,
         )
 
     def _body(self, event: Outgoing, event_id: str) -> bytes:

@@ -6,6 +6,7 @@ import msgspec
 
 from reconciler.events.texts import certificate_advice, without_credentials
 from reconciler.events.times import Millis
+from reconciler.ledger.queue.deliveries import Outgoing
 
 EXCERPT_BYTES = 1024
 """How much of an answer or an error text is stored."""
@@ -27,6 +28,8 @@ class Message(msgspec.Struct, frozen=True):
     sent_at: Millis
     lane: str = ""
     """Messages of one lane are accepted in order. A batch may contain several of them."""
+    event: Outgoing | None = None
+    """The event, for kinds that store its parts beside the body. None if the message stands for several."""
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -83,6 +83,8 @@ def trial_message(destination: Destination, *, gitlab_url: str, now: Millis) -> 
         headers={"Content-Type": "application/json", "X-Reconciler-Test": "true"},
         payload=orjson.dumps({"object_kind": TEST, "at": at, "text": TEXT}).decode(),
         summary=Summary(kind=TEST, action="test", author="gitlab-reconciler", title=TEXT),
+        recorded_at=at,
+        seen_at=at,
     )
     test_id = f"test_{secrets.token_hex(12)}"
     with closing(Formatter(destination, event_id=lambda _: test_id, gitlab_url=gitlab_url)) as formatter:

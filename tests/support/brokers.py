@@ -1,4 +1,4 @@
-"""The real NATS, RabbitMQ and Redis: on their usual local ports, or started for the test, or it is skipped."""
+"""The real NATS, RabbitMQ, Redis and MariaDB: on their usual ports, or started for the test, or it is skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from reconciler.simulator.ports import free_port
 
-PORTS = {"nats": 4222, "rabbitmq": 5672, "redis": 6379}
+PORTS = {"nats": 4222, "rabbitmq": 5672, "redis": 6379, "mariadb": 3306}
 
 
 def listens(port: int) -> bool:

@@ -63,7 +63,7 @@ PULL_BACK = filled_in(
     back=_PULLED_BACK,
 )
 _SENT = """
-    e.happened_at, s.source, s.id, s.recovery, s.headers, s.payload,
+    e.happened_at, e.recorded_at, s.seen_at, s.source, s.id, s.recovery, s.headers, s.payload,
     s.kind, s.action, s.project_id, s.project_path, s.author, s.title, s.ref, s.object
 """
 EVENT = f"SELECT {_SENT} FROM events e JOIN sightings s ON s.id = e.sighting_id WHERE e.id = ?"
@@ -80,8 +80,9 @@ READY = Sql(
     """,
     # All rows are sent at once, so that those beyond the bound must not be among them.
     postgresql=f"""
-    SELECT lane, event_id, attempts, failures, replays, first_attempt_at, opened_at, happened_at, source, id,
-           recovery, headers, payload, kind, action, project_id, project_path, author, title, ref, object
+    SELECT lane, event_id, attempts, failures, replays, first_attempt_at, opened_at, happened_at, recorded_at,
+           seen_at, source, id, recovery, headers, payload, kind, action, project_id, project_path, author, title,
+           ref, object
       FROM (
         SELECT asked.place, {_QUEUED}, {_SENT}, sum(octet_length(s.payload)) OVER (
                     ORDER BY asked.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
@@ -137,7 +138,7 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """An event as a destination is sent it."""
+    """An event as a destination is sent it. `seen_at` is when the report arrived that `payload` comes from."""
 
     event_id: int
     happened_at: str
@@ -147,6 +148,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     payload: str
     summary: Summary
+    recorded_at: str = ""
+    seen_at: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -253,6 +256,8 @@ def outgoing(db: Database, event_id: int) -> Outgoing:
 def _outgoing(
     event_id: int,
     happened_at: str,
+    recorded_at: str,
+    seen_at: str,
     source: str,
     sighting_id: int,
     recovery: str | None,
@@ -269,6 +274,8 @@ def _outgoing(
         headers=columns.headers(headers),
         payload=payload,
         summary=Summary(*about),
+        recorded_at=recorded_at,
+        seen_at=seen_at,
     )
 
 

@@ -88,10 +88,11 @@ def test_brokers_clients_do_not_log_into_it(make_service: MakeService) -> None:
         ("kafka", "servers", [f"127.0.0.1:{port}"]),
     ]
     kinds += [("redis", "url", f"redis://127.0.0.1:{port}"), ("rabbitmq", "url", f"amqp://127.0.0.1:{port}")]
+    kinds += [("sql", "url", f"mysql://user@127.0.0.1:{port}/database")]
     service = make_service(destinations=[{"name": kind, "kind": kind, key: value} for kind, key, value in kinds])
     service.write_config()
     done = service.run("check")
-    assert (done.stdout.count("nothing listens there"), done.stderr) == (4, "")
+    assert (done.stdout.count("nothing listens there"), done.stderr) == (5, "")
     for kind, _, _ in kinds:
         done = service.run("destinations", "test", kind, "--send")
         assert (done.returncode, done.stderr, "not accepted" in done.stdout) == (1, "", True)

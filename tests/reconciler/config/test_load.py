@@ -58,7 +58,7 @@ def test_the_sample_s_commented_destinations_are_valid_too(tmp_path: Path) -> No
     head, tail = text.split("destinations:\n")
     config = load(
         write(tmp_path, head + "destinations:\n" + re.sub("^#  ", "  ", tail, flags=re.M)),
-        {"AUDIT_TOKEN": "secret", "AUDIT_SECRET": "whsec_c2VjcmV0"},
+        {"AUDIT_TOKEN": "secret", "AUDIT_SECRET": "whsec_c2VjcmV0", "DATABASE_PASSWORD": "secret"},
     )
     assert {one.kind for one in config.destinations} == set(BUILT_IN)
     destination = config.destinations[0]
@@ -385,6 +385,7 @@ def test_sound_addresses_are_taken(tmp_path: Path) -> None:
         {"name": "c", "kind": "kafka", "servers": ["x:9092", "[::1]:9092", "x"]},
         {"name": "d", "kind": "rabbitmq", "url": "amqps://u:p@x:5671/v%2Fh"},
         {"name": "e", "kind": "redis", "url": "unix:///run/redis.sock"},
+        {"name": "g", "kind": "sql", "url": "postgresql+psycopg://u:p%40ss@[::1]:5433/d?sslmode=require"},
         {"name": "f", "url": "http://internal_host/", "transform": {"jmespath": "merge(a, b, `{}`)"}},
     ]
-    assert len(load(write(tmp_path, {**MINIMAL, "destinations": destinations}), {}).destinations) == 6
+    assert len(load(write(tmp_path, {**MINIMAL, "destinations": destinations}), {}).destinations) == 7

@@ -252,6 +252,7 @@ GOOD: dict[str, Any] = {
         {"name": "d", "kind": "kafka", "servers": ["h:1"], "tls": True, "sasl_mechanism": "PLAIN", "user": "u",
          "password": "p"},
         {"name": "e", "kind": "redis", "url": "redis://h/0", "replicas": 0},
+        {"name": "g", "kind": "sql", "url": "sqlite:///e.db", "table": "a.b"},
         {"name": "f", "kind": "rabbitmq", "url": "amqp://h/", "type": "alerts"},
     ],
 }  # fmt: skip

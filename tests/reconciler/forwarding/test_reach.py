@@ -95,6 +95,7 @@ async def test_a_server_without_tls(tmp_path: Path) -> None:
         {"kind": "kafka", "servers": ["127.0.0.1:{}"]},
         {"kind": "redis", "url": "redis://:p@127.0.0.1:{}/0"},
         {"kind": "rabbitmq", "url": "amqp://u:p@127.0.0.1:{}/"},
+        {"kind": "sql", "url": "mysql://u:p@127.0.0.1:{}/d"},
     ],
     ids=lambda keys: f"{keys.get('kind', 'http')} {len(str(keys))}",
 )
@@ -116,6 +117,9 @@ async def test_the_ports_that_are_meant_where_none_is_named() -> None:
         ({"kind": "redis", "url": "unix:///run/redis.sock"}, []),
         ({"kind": "rabbitmq", "url": "amqp://h"}, [5672]),
         ({"kind": "rabbitmq", "url": "amqps://h"}, [5671]),
+        ({"kind": "sql", "url": "postgresql://h/d"}, [5432]),
+        ({"kind": "sql", "url": "mariadb://h/d"}, [3306]),
+        ({"kind": "sql", "url": "sqlite:///d"}, []),
     ):
         model = find_kind(str(keys["kind"]))
         assert [found for _, found in model(model.config.model_validate({"name": "d"} | keys)).endpoints] == port

@@ -42,7 +42,7 @@ def environ(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
 
 
 def test_every_kind_has_an_example() -> None:
-    assert {page.stem for page in EXAMPLES} == {*BUILT_IN, "start", "api", "export"}
+    assert {page.stem for page in EXAMPLES} == {*BUILT_IN, "start", "api", "export", "chat"}
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)

@@ -20,7 +20,7 @@ from tests.support.brokers import broker
 PAGES = sorted(Path(__file__).parents[1].glob("docs/**/*.md"))
 BLOCK = re.compile(r'^```\w+ title="([^"]+)"\n(.*?)^```', re.S | re.M)
 EXAMPLES = [page for page in PAGES if 'title="run.sh"' in page.read_text()]
-VARIABLES = {"nats": "NATS_PORT", "rabbitmq": "RABBITMQ_PORT", "redis": "REDIS_PORT"}
+VARIABLES = {"mqtt": "MQTT_PORT", "nats": "NATS_PORT", "rabbitmq": "RABBITMQ_PORT", "redis": "REDIS_PORT"}
 
 
 @pytest.fixture

@@ -87,11 +87,12 @@ def test_brokers_clients_do_not_log_into_it(make_service: MakeService) -> None:
         ("nats", "servers", [f"127.0.0.1:{port}"]),
         ("kafka", "servers", [f"127.0.0.1:{port}"]),
     ]
-    kinds += [("redis", "url", f"redis://127.0.0.1:{port}"), ("rabbitmq", "url", f"amqp://127.0.0.1:{port}")]
+    kinds += [("redis", "url", f"redis://127.0.0.1:{port}"), ("mqtt", "url", f"mqtt://127.0.0.1:{port}")]
+    kinds += [("rabbitmq", "url", f"amqp://127.0.0.1:{port}")]
     service = make_service(destinations=[{"name": kind, "kind": kind, key: value} for kind, key, value in kinds])
     service.write_config()
     done = service.run("check")
-    assert (done.stdout.count("nothing listens there"), done.stderr) == (4, "")
+    assert (done.stdout.count("nothing listens there"), done.stderr) == (5, "")
     for kind, _, _ in kinds:
         done = service.run("destinations", "test", kind, "--send")
         assert (done.returncode, done.stderr, "not accepted" in done.stdout) == (1, "", True)

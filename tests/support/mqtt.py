@@ -19,6 +19,10 @@ from tests.support.brokers import listens
 from tests.support.service import until
 
 
+def void(_: object) -> None:
+    """For callbacks that must return nothing."""
+
+
 class Subscriber:
     """Keeps what comes. Its client's thread calls it."""
 
@@ -40,7 +44,7 @@ def subscribed(port: int, topic: str, user: str | None = None, password: str | N
     client.username_pw_set(user, password)
     client.on_message = lambda _client, _data, message: subscriber.messages.append(message)
     client.on_subscribe = lambda *_: setattr(subscriber, "subscribed", True)
-    client.on_connect = lambda *_: client.subscribe(topic, qos=1)
+    client.on_connect = lambda *_: void(client.subscribe(topic, qos=1))
     client.connect("127.0.0.1", port)
     client.loop_start()
     try:

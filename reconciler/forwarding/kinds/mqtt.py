@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -109,7 +109,7 @@ class Broker:
     async def close(self) -> None:
         """Disconnect, and end the thread. A broker that does not read is hung up on."""
         self._is_closed = True
-        line = self._client.socket()
+        line = cast("socket.socket | None", self._client.socket())
         self._client.disconnect()
         if self._runs:
             try:
@@ -245,7 +245,7 @@ def _properties(message: Message) -> Properties:
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 
-    made = Properties(PacketTypes.PUBLISH)
+    made = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     made.UserProperty = list(message.headers.items())
     if "Content-Type" in message.headers:
         made.ContentType = message.headers["Content-Type"]

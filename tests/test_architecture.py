@@ -54,7 +54,7 @@ ONLY_IN = {
     r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|PRAGMA)\b": ("ledger",),
     r"^\s*(import|from) (gitlab|requests)\b": ("sources",),
     r"^\s*(import|from) (httpx|aiohttp)\b": ("forwarding", "simulator"),
-    r"^\s*(import|from) (nats|redis|aiokafka|aio_pika|sqlalchemy|pymysql)\b": ("forwarding",),
+    r"^\s*(import|from) (nats|redis|aiokafka|aio_pika|paho|sqlalchemy|pymysql)\b": ("forwarding",),
     r"^\s*(import|from) (fastapi|fastapi_swagger)\b": ("api",),
     # Elsewhere a `Decoder` is made when its module is imported: only one thread may use a type for the first time.
     r"\bmsgspec\.(convert|json\.decode|msgpack\.decode)\b": ("sources",),

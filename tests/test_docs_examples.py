@@ -20,7 +20,7 @@ from tests.support.brokers import broker
 PAGES = sorted(Path(__file__).parents[1].glob("docs/**/*.md"))
 BLOCK = re.compile(r'^```\w+ title="([^"]+)"\n(.*?)^```', re.S | re.M)
 EXAMPLES = [page for page in PAGES if 'title="run.sh"' in page.read_text()]
-VARIABLES = {"nats": "NATS_PORT", "rabbitmq": "RABBITMQ_PORT", "redis": "REDIS_PORT"}
+VARIABLES = {"mqtt": "MQTT_PORT", "nats": "NATS_PORT", "rabbitmq": "RABBITMQ_PORT", "redis": "REDIS_PORT"}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def environ(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
 
 
 def test_every_kind_has_an_example() -> None:
-    assert {page.stem for page in EXAMPLES} == {*BUILT_IN, "start", "api", "export"}
+    assert {page.stem for page in EXAMPLES} == {*BUILT_IN, "start", "api", "export", "chat"}
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)

@@ -246,6 +246,11 @@ class Destination(Section):
         """How events are batched; None if they are delivered one at a time."""
         return None
 
+    @property
+    def chat(self) -> str | None:
+        """The chat whose messages are sent instead of GitLab's bodies; None if it is no chat."""
+        return None
+
     @model_validator(mode="before")
     @classmethod
     def _takes_no_batches(cls, values: Any) -> Any:

@@ -19,10 +19,11 @@ from reconciler.config.destinations import Destination
 from reconciler.events.fields import parsed
 from reconciler.events.sighting import Recovery
 from reconciler.events.times import Millis
+from reconciler.forwarding.chat.presets import ChatMessage
 from reconciler.forwarding.filters import facts
 from reconciler.forwarding.jail import Jail, TransformFailed
 from reconciler.forwarding.message import Message
-from reconciler.forwarding.transform import make_transform
+from reconciler.forwarding.transform import Transformer, make_transform
 from reconciler.ledger.queue.deliveries import Outgoing, Ready
 
 FIELDS_LENGTH = 1024
@@ -39,7 +40,8 @@ class Formatter:
 
     def __init__(self, destination: Destination, *, event_id: Callable[[int], str], gitlab_url: str) -> None:
         self._format = destination.format
-        self._transform = make_transform(destination.transform) if destination.transform else None
+        self._is_chat = destination.chat is not None
+        self._transform = _transformer(destination)
         self._content_type = destination.transform.content_type if destination.transform else "application/json"
         self._event_id = event_id
         self._gitlab_url = gitlab_url.rstrip("/")
@@ -76,6 +78,8 @@ class Formatter:
             body = self._cloud_event(event, event_id, body)
         elif self._transform is None:
             headers |= event.headers
+        elif self._is_chat:  # where GitLab is, and how it delivered, is nobody's business there
+            headers |= {name: value for name, value in event.headers.items() if name == "X-Reconciler-Test"}
         else:  # GitLab's Content-Type is not the transformed body's
             headers |= {name: value for name, value in event.headers.items() if name != "Content-Type"}
         headers |= {
@@ -145,6 +149,12 @@ class Formatter:
         if about.project_id is not None:
             envelope["gitlabprojectid"] = str(about.project_id)
         return orjson.dumps(envelope)
+
+
+def _transformer(destination: Destination) -> Transformer | None:
+    if destination.chat is not None:
+        return ChatMessage(destination.chat)
+    return make_transform(destination.transform) if destination.transform else None
 
 
 def _recovery_headers(recovery: Recovery | None) -> dict[str, str]:

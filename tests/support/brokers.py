@@ -1,4 +1,4 @@
-"""The real NATS, RabbitMQ, Redis and MariaDB: on their usual ports, or started for the test, or it is skipped."""
+"""The real NATS, RabbitMQ, Redis, Mosquitto and MariaDB: on their usual ports, or started, or the test is skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from reconciler.simulator.ports import free_port
 
-PORTS = {"nats": 4222, "rabbitmq": 5672, "redis": 6379, "mariadb": 3306}
+PORTS = {"mqtt": 1883, "nats": 4222, "rabbitmq": 5672, "redis": 6379, "mariadb": 3306}
 
 
 def listens(port: int) -> bool:
@@ -32,6 +32,7 @@ def broker(name: str, folder: Path) -> Iterator[int]:
         yield PORTS[name]
         return
     commands = {
+        "mqtt": ["mosquitto", "-p", "{port}"],
         "nats": ["nats-server", "-a", "127.0.0.1", "-p", "{port}", "-js", "-sd", str(folder)],
         "redis": ["redis-server", "--bind", "127.0.0.1", "--port", "{port}", "--save", "", "--dir", str(folder)],
     }

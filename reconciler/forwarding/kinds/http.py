@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +23,7 @@ from reconciler.config.destinations import BatchedDestination
 from reconciler.config.mistakes import Misplaced
 from reconciler.events import times
 from reconciler.forwarding.addresses import EVERYWHERE, AddressRefused, look_up, may_connect
+from reconciler.forwarding.chat.presets import Preset, asked_pause, with_preset
 from reconciler.forwarding.http_batch import HttpBatch, batch_format, batched
 from reconciler.forwarding.http_request import header_bytes, keeps_body, post, redirected
 from reconciler.forwarding.kind import Kind
@@ -53,6 +54,9 @@ class HttpDestination(BatchedDestination):
 
     kind: Literal["http"] = "http"
     url: Url = Field(description="URL that events are posted to.")
+    preset: Preset | None = Field(
+        None, description="Send readable messages to a chat: `slack`, `mattermost`, `teams` or `discord`."
+    )
     headers: dict[HeaderName, HeaderSecret] = Field(
         default_factory=dict, description="Headers to send with each event."
     )
@@ -71,6 +75,15 @@ class HttpDestination(BatchedDestination):
     )
 
     batch: HttpBatch | None = Field(None, description="Send several events in one request.")
+
+    @property
+    def chat(self) -> Preset | None:
+        return self.preset
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, values: Any) -> Any:
+        return with_preset(values)
 
     @model_validator(mode="after")
     def _fits_in_a_batch(self) -> HttpDestination:
@@ -113,7 +126,8 @@ class Http(Kind):
     @property
     def address(self) -> str:
         parts = urlsplit(self._destination.url)
-        path = _SECRET_PART.sub("…", parts.path)
+        is_chat = self._destination.preset is not None  # whose whole path is a password
+        path = "/…" if is_chat else _SECRET_PART.sub("…", parts.path)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, query="").geturl()
 
     @property
@@ -225,12 +239,15 @@ class Http(Kind):
         if 200 <= status < 300:
             return Answer(status=status, response=body or None)
         what = f"HTTP {status} {response.reason_phrase}".strip()
+        pause = retry_after(response.headers.get("Retry-After"), now=times.now())
+        if not pause and self._destination.preset == "discord":
+            pause = asked_pause(body)
         return Answer(
             error_class=f"http_{status // 100}xx",
             error=f"{what}: {body}" if body else what,
             status=status,
             response=body or None,
-            retry_after=retry_after(response.headers.get("Retry-After"), now=times.now()),
+            retry_after=pause,
             rejected=is_rejection(status, self._destination.retry),
             gone=status == httpx.codes.GONE,
         )

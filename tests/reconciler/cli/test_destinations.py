@@ -87,7 +87,8 @@ def test_brokers_clients_do_not_log_into_it(make_service: MakeService) -> None:
         ("nats", "servers", [f"127.0.0.1:{port}"]),
         ("kafka", "servers", [f"127.0.0.1:{port}"]),
     ]
-    kinds += [("redis", "url", f"redis://127.0.0.1:{port}"), ("rabbitmq", "url", f"amqp://127.0.0.1:{port}")]
+    kinds += [("redis", "url", f"redis://127.0.0.1:{port}"), ("mqtt", "url", f"mqtt://127.0.0.1:{port}")]
+    kinds += [("rabbitmq", "url", f"amqp://127.0.0.1:{port}")]
     kinds += [("sql", "url", f"mysql://user@127.0.0.1:{port}/database")]
     service = make_service(destinations=[{"name": kind, "kind": kind, key: value} for kind, key, value in kinds])
     service.write_config()

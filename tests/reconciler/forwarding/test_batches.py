@@ -187,7 +187,8 @@ def test_batches_keep_a_rate_in_every_second() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "takes"), [("file", True), ("stdout", True), ("redis", True), ("nats", True), ("rabbitmq", True)]
+    ("kind", "takes"),
+    [("file", True), ("stdout", True), ("redis", True), ("nats", True), ("mqtt", True), ("rabbitmq", True)],
 )
 def test_which_kinds_take_batches(kind: str, takes: bool) -> None:
     assert ("batch" in find_kind(kind).config.model_fields) == takes

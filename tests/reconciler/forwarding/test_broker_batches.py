@@ -27,6 +27,7 @@ from reconciler.forwarding.kind import Kind, attempt_batch
 from reconciler.forwarding.message import NOT_SENT, Answer, Message
 from reconciler.forwarding.rounds import sent_in_parts
 from tests.support.brokers import broker
+from tests.support.mqtt import Subscriber, subscribed
 
 
 def message(number: int, *, project: int = 42, body: bytes | None = None, kind: str = "push") -> Message:
@@ -152,6 +153,54 @@ class TestNats:
         got = await self.ids(server[1], unique)
         check_repeats(got, 40)
         assert len(got) <= 41
+
+
+class TestMqtt:
+    @pytest.fixture
+    async def server(self, tmp_path: Path, unique: str) -> AsyncIterator[tuple[int, Subscriber]]:
+        with broker("mqtt", tmp_path) as port, subscribed(port, f"{unique}/push") as subscriber:
+            yield port, subscriber
+
+    def ids(self, got: list[Any]) -> list[str]:
+        return [dict(one.properties.UserProperty)["webhook-id"] for one in got]
+
+    async def test_in_order_and_the_bad_one_is_found(self, server: tuple[int, Subscriber], unique: str) -> None:
+        kind = made("mqtt", url=f"mqtt://127.0.0.1:{server[0]}", topic=unique + "/{kind}")
+        assert errors(await sent(kind, [message(n) for n in range(50)])) == [None] * 50
+        nowhere, behind = message(61, project=2, kind="note"), message(62, project=2)
+        found = await sent(kind, [nowhere, message(63), behind, *(message(100 + n, project=n) for n in range(3, 40))])
+        assert errors(found) == ["not_accepted", None, "not_sent"] + [None] * 37
+        got = self.ids(await server[1].wait_for(88))
+        assert got == [f"evt_x_{n}" for n in [*range(50), 63, *range(103, 140)]]
+        await kind.close()
+
+    @pytest.mark.parametrize("hangs", [False, True])
+    async def test_a_broker_that_dies_in_the_middle(
+        self, server: tuple[int, Subscriber], unique: str, hangs: bool
+    ) -> None:
+        async with dying(server[0], after=3_000, hangs=hangs) as port:
+            kind = made("mqtt", url=f"mqtt://127.0.0.1:{port}", topic=unique + "/{kind}", timeout="1s")
+            some = [message(n) for n in range(40)]
+            error = "timeout" if hangs else "connection"
+            accepted = check_broken_off(await sent(kind, some, timeout_s=1), error)
+            assert errors(await sent(kind, some[accepted:])) == [None] * (40 - accepted)
+            await kind.close()
+        await server[1].wait_for(40)
+        check_repeats(self.ids(server[1].messages), 40)
+
+    async def test_what_was_acknowledged_before_the_end_is_delivered(
+        self, server: tuple[int, Subscriber], unique: str
+    ) -> None:
+        async with dying(server[0], after=3_000) as port:
+            kind = made("mqtt", url=f"mqtt://127.0.0.1:{port}", topic=unique + "/{kind}")
+            some = [message(n, project=n) for n in range(100)]
+            found = errors(await sent(kind, some))
+            assert set(found) == {None, "connection"}
+            left = [one for one, error in zip(some, found, strict=True) if error is not None]
+            assert errors(await sent(kind, left)) == [None] * len(left)
+            await kind.close()
+        await server[1].wait_for(100)
+        assert set(self.ids(server[1].messages)) == {one.id for one in some}
 
 
 class TestRedis:

@@ -23,6 +23,7 @@ from reconciler.events import times
 from reconciler.forwarding.kind import Connected, Kind, attempt
 from reconciler.forwarding.message import Answer, DeliveryRejected, Message, NotAccepted
 from tests.support.brokers import broker
+from tests.support.mqtt import Subscriber, mosquitto, subscribed
 
 
 def message(number: int = 1, *, project: int = 42, body: bytes = b'{"object_kind": "push"}') -> Message:
@@ -132,6 +133,76 @@ class TestNats:
         assert (first.accepted, second.accepted) == (False, True)
         assert "connected" in await kind.check()
         await kind.close()
+
+
+class TestMqtt:
+    @pytest.fixture
+    async def server(self, tmp_path: Path, unique: str) -> AsyncIterator[tuple[str, Subscriber]]:
+        with broker("mqtt", tmp_path) as port, subscribed(port, f"{unique}/#") as subscriber:
+            yield f"mqtt://127.0.0.1:{port}", subscriber
+
+    async def test_delivered_means_acknowledged(self, server: tuple[str, Subscriber], unique: str) -> None:
+        url, subscriber = server
+        kind = made("mqtt", url=url, topic=unique + "/{project_path}/{kind}/{action}")
+        answers = await asyncio.gather(*(attempt(kind, message(n), timeout_s=3) for n in range(50)))
+        assert [answer.error for answer in answers] == [None] * 50
+        got = await subscriber.wait_for(50)
+        assert [dict(one.properties.UserProperty)["webhook-id"] for one in got] == [f"evt_x_{n}" for n in range(50)]
+        assert (got[0].topic, got[0].payload) == (f"{unique}/group_a_project/push/-", message().body)
+        assert (got[0].qos, got[0].properties.ContentType) == (1, "application/json")
+        await kind.close()
+
+    async def test_what_goes_wrong(self, server: tuple[str, Subscriber], unique: str) -> None:
+        url, subscriber = server
+        kind, connections = counting("mqtt", url=url, topic=unique[:-1] + "{project_id}")
+        nobody, reached = message(0), msgspec.structs.replace(message(1), about=message().about)
+        reached = msgspec.structs.replace(reached, about=reached.about | {"project_id": unique[-1]})
+        for _ in range(2):
+            assert await together(kind, nobody, reached, reached) == ["not_accepted", None, None]
+        [answer] = await sent(kind, nobody)
+        assert answer.error is not None
+        assert f"{unique[:-1]}42: nobody subscribes to its topic" in answer.error
+        assert len(connections) == 1
+        await subscriber.wait_for(4)
+        await kind.close()
+        [away] = await sent(made("mqtt", url="mqtt://127.0.0.1:9"), message())
+        assert (away.accepted, away.error_class) == (False, "connection")
+
+    async def test_a_connection_that_broke_is_made_anew(self, server: tuple[str, Subscriber], unique: str) -> None:
+        kind: Any = made("mqtt", url=server[0], topic=unique)
+        await sent(kind, message(1))
+        await kind._line.connection.close()
+        first, second = await sent(kind, message(2), message(2))
+        assert (first.error_class, second.accepted) == ("connection", True)
+        assert "connected" in await kind.check()
+        await kind.close()
+
+    async def test_what_a_broker_forbids(self, tmp_path: Path) -> None:
+        settings = (
+            "allow_anonymous false\npassword_file {}\nacl_file {}\nmax_packet_size 5000\nmax_inflight_messages 3\n"
+        )
+        with mosquitto(
+            tmp_path, settings, user="ada", password="p@ss", acl="user ada\ntopic readwrite ok/#\n"
+        ) as port:
+            login = f"mqtt://ada:p%40ss@127.0.0.1:{port}"
+            with subscribed(port, "ok/#", "ada", "p@ss") as subscriber:
+                kind, connections = counting("mqtt", url=login, topic="{kind}/x")
+                fine = [
+                    msgspec.structs.replace(message(n), about={**message().about, "kind": "ok"}) for n in range(20)
+                ]
+                large = msgspec.structs.replace(fine[0], body=b"x" * 6000)
+                assert await together(kind, large, message(), *fine) == ["rejected", "not_accepted"] + [None] * 20
+                assert [one.topic for one in await subscriber.wait_for(20)] == ["ok/x"] * 20
+                assert len(connections) == 1
+                await kind.close()
+            [refused] = await sent(made("mqtt", url=login.replace("ada", "eve")), message())
+            assert "the broker refuses the connection: Not authorized" in (refused.error or "")
+            assert "p@ss" not in made("mqtt", url=login).address
+
+    @pytest.mark.parametrize("topic", ["a/+/{kind}", "a/#", "$SYS/x", "{nothing}"])
+    def test_a_topic_that_nobody_may_publish_to(self, topic: str) -> None:
+        with pytest.raises(ValueError, match="topic"):
+            made("mqtt", url="mqtt://h", topic=topic)
 
 
 class TestRabbitMQ:

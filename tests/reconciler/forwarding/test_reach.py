@@ -93,6 +93,7 @@ async def test_a_server_without_tls(tmp_path: Path) -> None:
         {"kind": "nats", "servers": ["127.0.0.1:{}"]},
         {"kind": "nats", "servers": ["tls://u:p@127.0.0.1:{}"]},
         {"kind": "kafka", "servers": ["127.0.0.1:{}"]},
+        {"kind": "mqtt", "url": "mqtt://u:p@127.0.0.1:{}"},
         {"kind": "redis", "url": "redis://:p@127.0.0.1:{}/0"},
         {"kind": "rabbitmq", "url": "amqp://u:p@127.0.0.1:{}/"},
         {"kind": "sql", "url": "mysql://u:p@127.0.0.1:{}/d"},
@@ -113,6 +114,8 @@ async def test_the_ports_that_are_meant_where_none_is_named() -> None:
     for keys, port in (
         ({"kind": "nats", "servers": ["h", "tls://h", "ws://h"]}, [4222, 4222, 80]),
         ({"kind": "kafka", "servers": ["h"]}, [9092]),
+        ({"kind": "mqtt", "url": "mqtt://h"}, [1883]),
+        ({"kind": "mqtt", "url": "mqtts://h"}, [8883]),
         ({"kind": "redis", "url": "rediss://h"}, [6379]),
         ({"kind": "redis", "url": "unix:///run/redis.sock"}, []),
         ({"kind": "rabbitmq", "url": "amqp://h"}, [5672]),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import structlog
 from starlette.applications import Starlette
@@ -21,8 +19,9 @@ from starlette.types import ASGIApp
 
 from reconciler.api.mount import Api
 from reconciler.config.models import Config
-from reconciler.dashboard import actions, views
+from reconciler.dashboard import actions, destination, views
 from reconciler.dashboard.guard import COOKIE, TOO_MANY, AdminGuard, form_of
+from reconciler.dashboard.messages import Messages
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
@@ -34,7 +33,6 @@ from reconciler.ledger.views.unknowns import Known
 log = structlog.get_logger(__name__)
 
 Current = Callable[[], Config]
-MESSAGES_KEPT = 100
 
 
 def dashboard_app(
@@ -53,6 +51,7 @@ def dashboard_app(
         Route("/events/{event_id:int}/replay", pages.replay_event, methods=["POST"]),
         Route("/dead-letters", pages.dead_letters),
         Route("/dead-letters/replay", pages.replay_dead_letters, methods=["POST"]),
+        Route("/destinations/{name}", pages.destination),
         Route("/destinations/{name}/{act}", pages.change_destination, methods=["POST"]),
         Route("/unrecorded", pages.unrecorded),
         Route("/runs", pages.runs),
@@ -63,25 +62,6 @@ def dashboard_app(
     ]
     unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}
     return AdminGuard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
-
-
-class Messages:
-    """The answers to forms, for the next page: its URL has the id of a message, not its text."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, str] = OrderedDict()
-
-    def keep(self, text: str) -> str:
-        """Store a message; old ones are dropped. Returns its id, which can't be guessed."""
-        number = secrets.token_urlsafe(12)
-        self._kept[number] = text
-        while len(self._kept) > MESSAGES_KEPT:
-            self._kept.popitem(last=False)
-        return number
-
-    def get(self, number: str) -> str:
-        """The text of a message, or an empty one."""
-        return self._kept.get(number, "")
 
 
 class _Pages:
@@ -151,9 +131,21 @@ class _Pages:
             ),
         )  # fmt: skip
 
+    async def destination(self, request: Request) -> Response:
+        name, config = request.path_params["name"], self._current()
+
+        def look(db: Database) -> dict[str, Any] | None:
+            return destination.page(db, config, name, now=times.now())
+
+        return await self._page(request, "destination.html", look, here="/", missing="There is no such destination.")
+
     async def change_destination(self, request: Request) -> Response:
         name, act = request.path_params["name"], request.path_params["act"]
-        return await self._act(request, "/", lambda config, _: actions.change_destination(config, name, act))
+        own_page = (await form_of(request)).get("from") == "page"
+        return await self._act(
+            request, f"/destinations/{quote(name, safe='')}" if own_page else "/",
+            lambda config, form: actions.change_destination(config, name, act, form.get("reason", "")),
+        )  # fmt: skip
 
     async def stream(self, request: Request) -> Response:
         self._check_file()
@@ -202,6 +194,7 @@ class _Pages:
         look: Callable[[Database], dict[str, Any] | None],
         *,
         here: str | None = None,
+        missing: str = "There is no such event in this ledger.",
     ) -> Response:
         common = {
             "here": here or request.url.path,
@@ -215,8 +208,8 @@ class _Pages:
                 found = look(db)
             made = common | {"made": today(times.now())}
             if found is None:
-                missing = {"title": "Not found", "text": "There is no such event in this ledger."}
-                return self._templates.get_template("message.html").render(made | missing), 404
+                said = {"title": "Not found", "text": missing}
+                return self._templates.get_template("message.html").render(made | said), 404
             return self._templates.get_template(name).render(made | found), 200
 
         html, status = await run_in_threadpool(make)

@@ -246,7 +246,8 @@ NASTY = [
 OURS = set(
     (
         "html head meta title link script body a header nav form label input button main section div h1 h2 h3 p "
-        "ul li table thead tbody tr th td span svg g rect footer code dl dt dd article details summary select option"
+        "ul ol li table thead tbody tr th td span svg g rect desc footer code dl dt dd article details summary select "
+        "option strong"
     ).split()
 )
 

@@ -142,7 +142,7 @@ def test_buttons_of_the_page(location: Location, consumer: Consumer) -> None:
     browser, page = Browser(config_for(location, destinations=[wanted])), "/destinations/one"
     said = browser.act(page, f"{page}/pause", **{"from": "page", "reason": f"until\n 14:00 {NASTY[0]}"})
     assert "one is paused. New events are kept for it." in said
-    assert f"paused (until 14:00 {NASTY[0]})" in said
+    assert f": until 14:00 {NASTY[0]}</dd>" in said
     assert "Resume" in said
     assert "one is resumed." in browser.act(page, f"{page}/resume", **{"from": "page"})
     said = browser.act(page, f"{page}/pause", **{"from": "page", "reason": "410 Gone"})  # that is the service's own

@@ -18,7 +18,7 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.queue import known
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
-from reconciler.ledger.views import browse, dead_letters, overview, search, status
+from reconciler.ledger.views import browse, dead_letters, overview, search, status, traffic
 from reconciler.ledger.views.browse import Filter
 from reconciler.ledger.views.unknowns import SOURCES
 from tests.reconciler.ledger.test_query_plans import Watched
@@ -50,8 +50,8 @@ FILL = f"""
                  ELSE 'delivered' END, 'lane ' || n, at({EVENTS} - n), at({EVENTS} - n), 'no'
       FROM generate_series(1, {EVENTS}) n, generate_series(1, 3) d;
     SET session_replication_role = origin;
-    INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms)
-    SELECT event_id, destination_id, 1, opened_at, 5 FROM deliveries;
+    INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms, error_class)
+    SELECT event_id, destination_id, 1, opened_at, 5, CASE WHEN state = 'dead' THEN 'http_4xx' END FROM deliveries;
     INSERT INTO runs (project_id, source, purpose, window_from, window_through, started_at, finished_at, seen, known,
                       new, requests)
     SELECT n % 3000, 'issues', 'poll', at(n), at(n), at(n), at(n), 1, 1, 1, 1 FROM generate_series(1, 20000) n;
@@ -98,6 +98,8 @@ ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "indexing": (search.index_step, {"search_pkey", "events_pkey"}),
     "hours": (lambda db: overview.hours(db, since=RECENT), {"events_by_time", "sightings_pkey"}),
     "attempts": (overview.records, {"attempts_pkey"}),
+    "attempts of a destination": (lambda db: traffic.traffic(db, 2, since=RECENT),
+                                  {"attempts_by_destination", "attempts_pkey"}),
     "runs": (lambda db: overview.runs(db, before=9000, limit=50), {"runs_pkey"}),
     "backlog": (lambda db: db.execute(status.BACKLOG, (1,)), {"deliveries_open"}),
     "how many dead letters": (lambda db: db.execute(status.DEAD_LETTERS, (1,)), {"deliveries_dead"}),

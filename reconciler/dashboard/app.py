@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from reconciler.api.mount import Api
 from reconciler.config.models import Config
-from reconciler.dashboard import actions, destination, views
+from reconciler.dashboard import actions, destination, finding, views
 from reconciler.dashboard.guard import COOKIE, TOO_MANY, AdminGuard, form_of
 from reconciler.dashboard.messages import Messages
 from reconciler.dashboard.render import templates, today
@@ -28,6 +28,7 @@ from reconciler.events import times
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.storage.connection import explain, look_at
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.ids import read_event_id
 from reconciler.ledger.views.unknowns import Known
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,8 @@ def dashboard_app(
         Route("/events", pages.events),
         Route("/events/{event_id:int}", pages.event),
         Route("/events/{event_id:int}/payload", pages.payload),
+        Route("/events/{event_id:int}/payload/raw", pages.raw_payload),
+        Route("/events/{event_id:int}/curl", pages.curl),
         Route("/events/{event_id:int}/replay", pages.replay_event, methods=["POST"]),
         Route("/dead-letters", pages.dead_letters),
         Route("/dead-letters/replay", pages.replay_dead_letters, methods=["POST"]),
@@ -84,25 +87,46 @@ class _Pages:
         return await self._page(request, "overview.html", look)
 
     async def events(self, request: Request) -> Response:
-        words, before = request.query_params.get("q", ""), _number(request, "before", views.FAR)
-        return await self._page(request, "events.html", partial(views.events, words=words, before=before))
+        what = finding.asked(request.query_params)
+        if "" in (request.query_params.get(name) for name in ("q", *finding.NAMES)):  # a form sends all its fields
+            return RedirectResponse(what.url(), 303)
+
+        def opened() -> int | None:
+            with look_at(self._current().ledger.location, self._trouble) as db:
+                return finding.named_event(db, what)
+
+        if read_event_id(what.words) and (number := await run_in_threadpool(opened)) is not None:
+            return RedirectResponse(f"/events/{number}", 303)
+        return await self._page(
+            request, "events.html", partial(finding.page, config=self._current(), what=what)
+        )  # fmt: skip
 
     async def event(self, request: Request) -> Response:
-        event_id = _whole(str(request.path_params["event_id"]), 0)
-        return await self._page(request, "event.html", partial(views.event, event_id=event_id), here="/events")
+        look = partial(views.event, config=self._current(), event_id=_event_id(request))
+        return await self._page(request, "event.html", look, here="/events")
+
+    async def curl(self, request: Request) -> Response:
+        name = request.query_params.get("destination", "")
+        look = partial(views.curl, config=self._current(), event_id=_event_id(request), destination=name)
+        return await self._page(request, "curl.html", look, here="/events")
 
     async def payload(self, request: Request) -> Response:
-        event_id = _whole(str(request.path_params["event_id"]), 0)
+        name = f"event-{_event_id(request)}.json"
+        return await self._payload(request, "application/json", f'attachment; filename="{name}"')
 
+    async def raw_payload(self, request: Request) -> Response:
+        return await self._payload(request, "text/plain", "inline")
+
+    async def _payload(self, request: Request, media_type: str, disposition: str) -> Response:
         def look() -> str | None:
             with look_at(self._current().ledger.location, self._trouble) as db:
-                return views.payload(db, event_id)
+                return views.payload(db, _event_id(request))
 
         found = await run_in_threadpool(look)
         if found is None:
             return PlainTextResponse("There is no such event in this ledger.\n", 404)
-        headers = {"Content-Disposition": f'attachment; filename="event-{event_id}.json"'}
-        return Response(found.encode("utf-8", "replace"), media_type="application/json", headers=headers)
+        headers = {"Content-Disposition": disposition}
+        return Response(found.encode("utf-8", "replace"), media_type=media_type, headers=headers)
 
     async def dead_letters(self, request: Request) -> Response:
         destination, kind = request.query_params.get("destination"), request.query_params.get("kind")
@@ -117,7 +141,7 @@ class _Pages:
         return await self._page(request, "runs.html", partial(views.runs, before=before))
 
     async def replay_event(self, request: Request) -> Response:
-        event_id = _whole(str(request.path_params["event_id"]), 0)
+        event_id = _event_id(request)
         return await self._act(
             request, f"/events/{event_id}",
             lambda config, form: actions.replay_event(config, event_id, form["destination"]),
@@ -175,7 +199,7 @@ class _Pages:
         log.error("page not rendered", path=request.url.path, reason=why)
         made = {"here": request.url.path, "guard": request.state.guard, "message": "", "made": today(times.now())}
         said = {"title": "The ledger can’t be read", "text": why}
-        if request.method == "GET" and not request.url.path.endswith("/payload"):  # that is no page
+        if request.method == "GET" and "/payload" not in request.url.path:  # that is no page
             said["retried"] = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return HTMLResponse(self._templates.get_template("message.html").render(made | said), 503)
 
@@ -224,6 +248,10 @@ class _Pages:
         self._check_file()
         message = self._messages.keep(await run_in_threadpool(act, self._current(), form))
         return RedirectResponse(f"{back}?{urlencode({'message': message})}", 303)
+
+
+def _event_id(request: Request) -> int:
+    return _whole(str(request.path_params["event_id"]), 0)
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:

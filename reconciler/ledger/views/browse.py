@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -27,11 +27,16 @@ LIST = filled_in(
     Sql("CROSS JOIN", postgresql="JOIN"),
 )
 _NO_INDEX = Sql("+", postgresql="")
+_STATES = """
+    SELECT d.event_id, x.name, d.state FROM deliveries d JOIN destinations x ON x.id = d.destination_id
+     WHERE d.event_id IN ({}) ORDER BY d.event_id, x.name
+"""
 
 
 class Filter(msgspec.Struct, frozen=True):
     """Which events to list. `kind` may also be an `event_name`. Times are when the event happened. `source` is a
-    source's name, or the part before a colon. `delivery` is the state of a delivery to any destination.
+    source's name, or the part before a colon. `delivery` is the state of a delivery, to `destination` or to any;
+    `destination` alone means events with a delivery to it.
     """
 
     project: int | str | None = None
@@ -42,6 +47,7 @@ class Filter(msgspec.Struct, frozen=True):
     since: Millis | None = None
     until: Millis | None = None
     source: str | None = None
+    destination: str | None = None
 
     @property
     def has_times(self) -> bool:
@@ -70,9 +76,15 @@ class Filter(msgspec.Struct, frozen=True):
             if value is not None:
                 clauses += f" AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.{column} = ?)"
                 values.append(value)
-        if self.delivery is not None:
-            clauses += " AND EXISTS (SELECT 1 FROM deliveries f WHERE f.event_id = e.id AND f.state = ?)"
-            values.append(self.delivery)
+        if self.delivery is not None or self.destination is not None:
+            of_one = ""
+            if self.destination is not None:
+                of_one += " AND f.destination_id = (SELECT id FROM destinations WHERE name = ?)"
+                values.append(self.destination)
+            if self.delivery is not None:
+                of_one += " AND f.state = ?"
+                values.append(self.delivery)
+            clauses += f" AND EXISTS (SELECT 1 FROM deliveries f WHERE f.event_id = e.id{of_one})"
         if self.since is not None:
             clauses += f" AND {time}e.happened_at >= ?"
             values.append(times.iso(self.since))
@@ -109,18 +121,25 @@ class Place(msgspec.Struct, frozen=True):
     happened_at: str | None = None
 
 
-def page(db: Database, wanted: Filter, *, limit: int, before: Place | None = None) -> list[dict[str, Any]]:
+def page(
+    db: Database, wanted: Filter, *, limit: int, before: Place | None = None, through: Place | None = None
+) -> list[dict[str, Any]]:
     """The next events that match a filter, newest first: by when they happened if the filter has times, otherwise by
-    when they were recorded. The next page begins `before` the place of the last one (see `place_of`).
+    when they were recorded. The next page begins `before` the place of the last one (see `place_of`). No event beyond
+    `through` is looked at.
     """
     where, values = wanted.where(by_time=wanted.has_times)
     if not wanted.has_times:
-        sql = filled_in("{}{} AND e.id < ? ORDER BY e.id DESC LIMIT ?", LIST, where)
-        return list(db.query(sql, [*values, 1 << 62 if before is None else before.event_id, limit]))
+        sql = filled_in("{}{} AND e.id < ? AND e.id >= ? ORDER BY e.id DESC LIMIT ?", LIST, where)
+        end = 1 << 62 if before is None else before.event_id
+        return list(db.query(sql, [*values, end, 0 if through is None else through.event_id, limit]))
     place = ""
     if before is not None:
         place = " AND e.happened_at <= ? AND (e.happened_at < ? OR {0}e.id < ?)"
         values += [before.happened_at, before.happened_at, before.event_id]
+    if through is not None:
+        place += " AND e.happened_at >= ?"
+        values.append(through.happened_at)
     order = "ORDER BY e.happened_at DESC, e.id DESC LIMIT ?"
     sql = filled_in("{}{}{} {}", LIST, where, filled_in(place, _NO_INDEX), order)
     return list(db.query(sql, [*values, limit]))
@@ -129,6 +148,36 @@ def page(db: Database, wanted: Filter, *, limit: int, before: Place | None = Non
 def place_of(wanted: Filter, row: dict[str, Any]) -> Place:
     """The place of an event in the list that `page` reads."""
     return Place(row["id"], row["happened_at"] if wanted.has_times else None)
+
+
+def end_of_look(db: Database, wanted: Filter, *, before: Place | None, events: int) -> Place | None:
+    """The place of the last of so many events that come next, of those that match a filter which one index finds (a
+    project, a kind, or times); None if there are fewer.
+    """
+    where, values = wanted.where(by_time=wanted.has_times)
+    place, order = "", "e.id DESC"
+    if wanted.has_times:
+        order = "e.happened_at DESC, e.id DESC"
+        if before is not None:
+            place = " AND e.happened_at <= ?"
+            values.append(before.happened_at)
+    elif before is not None:
+        place = " AND e.id < ?"
+        values.append(before.event_id)
+    start = "SELECT e.id, e.happened_at FROM events e WHERE e.merged_into IS NULL"
+    sql = filled_in(f"{start}{{}}{place} ORDER BY {order} LIMIT 1 OFFSET ?", where)
+    row = db.execute(sql, [*values, events - 1]).fetchone()
+    return None if row is None else Place(row[0], row[1] if wanted.has_times else None)
+
+
+def delivery_states(db: Database, ids: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
+    """The deliveries of some events: of each, destinations and states."""
+    found: dict[int, list[tuple[str, str]]] = {ident: [] for ident in ids}
+    if ids:
+        marks = ",".join("?" * len(ids))
+        for event_id, name, state in db.execute(_STATES.format(marks), list(ids)):
+            found[event_id].append((name, state))
+    return found
 
 
 def after(db: Database, wanted: Filter, *, event_id: int, limit: int = 500) -> list[dict[str, Any]]:
@@ -142,6 +191,11 @@ def last_id(db: Database) -> int:
     """The newest event's id, 0 in an empty ledger."""
     newest_id: int = db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
     return newest_id
+
+
+def exists(db: Database, event_id: int) -> bool:
+    """Whether there is an event with this id."""
+    return db.execute("SELECT 1 FROM events WHERE id = ?", (event_id,)).fetchone() is not None
 
 
 def show(db: Database, event_id: int) -> dict[str, Any] | None:

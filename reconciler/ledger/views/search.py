@@ -18,7 +18,7 @@ from reconciler.ledger.storage.savepoint import savepoint
 from reconciler.ledger.storage.sql import Sql, filled_in
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.views.browse import LIST, Filter
-from reconciler.ledger.views.words import COLUMNS, FIND, asked_for, terms, tsvector
+from reconciler.ledger.views.words import COLUMNS, FIND, Term, asked_for, terms, tsvector
 
 EVENTS_A_STEP = 300
 _MOST_COMMITS = 50
@@ -107,6 +107,11 @@ def matching(db: Database, words: str, *, before: int, limit: int) -> list[int]:
         return []
     found = db.execute(FIND, asked_for(asked, before=before, limit=limit))
     return [ident for (ident,) in found]
+
+
+def is_found(db: Database, term: Term) -> bool:
+    """Whether any event has this."""
+    return db.execute(FIND, asked_for([term], before=1 << 62, limit=1)).fetchone() is not None
 
 
 def _fields(

@@ -2,62 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from html import unescape
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from reconciler.config.models import Config
-from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.settings import settings
-from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.ledger.queue.deliveries import Attempt
 from reconciler.ledger.queue.destinations import destination_states
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import traffic
-from reconciler.ledger.views.unknowns import Known
 from reconciler.location import Location
 from reconciler.simulator.consumer import Consumer
 from tests.reconciler.dashboard.test_app import NASTY, checked
 from tests.support import outcomes
 from tests.support.api import config_for, some_events
+from tests.support.dashboard import Browser
 from tests.support.ledgers import ENGINES, ledger_location
 
 NOW = times.from_iso("2026-11-24T12:30:00.000Z")
-
-
-class Browser:
-    """Asks the dashboard of a ledger, without a service."""
-
-    def __init__(self, config: Config) -> None:
-        stream = Stream(config.ledger.location)
-        self.app = dashboard_app(lambda: config, known=lambda: Known([], []), stream=stream)
-
-    def send(self, method: str, path: str, **more: Any) -> httpx.Response:
-        async def one() -> httpx.Response:
-            way = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(transport=way, base_url="http://localhost", follow_redirects=True) as client:
-                return await client.request(method, path, **more)
-
-        return asyncio.run(one())
-
-    def get(self, path: str, **params: Any) -> str:
-        answer = self.send("GET", path, params=params or None)
-        assert answer.status_code == 200, answer.text
-        return unescape(answer.text)
-
-    def act(self, page: str, action: str, **fields: str) -> str:
-        secret = re.search(r'name="secret" value="([^"]+)"', self.send("GET", page).text)
-        assert secret is not None
-        return unescape(self.send("POST", action, data={"secret": secret[1], **fields}).text)
 
 
 @pytest.fixture(params=ENGINES)

@@ -26,6 +26,7 @@ STATES = ("pending", "retrying", "delivered", "dead")
 NAMES = {"delivery": "Delivery", "destination": "Destination", "source": "Source", "kind": "Kind",
          "project": "Project", "author": "Author", "from": "From", "to": "To"}  # fmt: skip
 """The filters, in the order in which they are shown."""
+_SOURCES = ("system_hook", "hook_log", "project_events", "pipelines", "issues", "merge_requests", "releases")
 _LONGEST = 500
 _WORDS_NAMED = 8
 

@@ -19,6 +19,7 @@ class Browser:
     """Asks for pages and sends forms, as a browser would without JavaScript."""
 
     def __init__(self, config: Config) -> None:
+        self.config = config
         stream = Stream(config.ledger.location)
         self.app = dashboard_app(lambda: config, known=lambda: Known([], []), stream=stream)
 

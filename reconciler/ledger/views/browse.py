@@ -27,6 +27,8 @@ LIST = filled_in(
     Sql("CROSS JOIN", postgresql="JOIN"),
 )
 _NO_INDEX = Sql("+", postgresql="")
+_EACH = Sql("", postgresql=" OFFSET 0")
+_BEFORE = " AND e.happened_at <= ? AND (e.happened_at < ? OR {0}e.id < ?)"
 _STATES = """
     SELECT d.event_id, x.name, d.state FROM deliveries d JOIN destinations x ON x.id = d.destination_id
      WHERE d.event_id IN ({}) ORDER BY d.event_id, x.name
@@ -53,12 +55,14 @@ class Filter(msgspec.Struct, frozen=True):
     def has_times(self) -> bool:
         return self.since is not None or self.until is not None
 
-    def where(self, *, by_time: bool = False) -> tuple[Sql, list[Any]]:
+    def where(self, *, by_time: bool = False, each: bool = False) -> tuple[Sql, list[Any]]:
         """The filter as SQL on `events e`, and the values of its question marks.
 
         `by_time`: events are read in the order in which they happened, otherwise in the order of their ids. A `+`
         keeps SQLite from using an index that would make it read and sort everything that the filter matches.
         PostgreSQL knows from its statistics.
+
+        `each`: only some events are looked at, so what belongs to each is looked up. PostgreSQL could read all of it.
         """
         clauses, values = "", list[Any]()
         others, time = ("{0}", "") if by_time else ("", "{0}")
@@ -70,11 +74,12 @@ class Filter(msgspec.Struct, frozen=True):
             clauses += f" AND {others}e.kind = ?"
             values.append(KIND_OF.get(self.kind, self.kind))
             if self.kind in KIND_OF:
-                clauses += " AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.action = ?)"
+                clauses += " AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.action = ?{1})"
                 values.append(self.kind)
         for column, value in (("action", self.action), ("author", self.author)):
             if value is not None:
-                clauses += f" AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id AND f.{column} = ?)"
+                clauses += " AND EXISTS (SELECT 1 FROM sightings f WHERE f.id = e.sighting_id "
+                clauses += f"AND f.{column} = ?{{1}})"
                 values.append(value)
         if self.delivery is not None or self.destination is not None:
             of_one = ""
@@ -84,7 +89,7 @@ class Filter(msgspec.Struct, frozen=True):
             if self.delivery is not None:
                 of_one += " AND f.state = ?"
                 values.append(self.delivery)
-            clauses += f" AND EXISTS (SELECT 1 FROM deliveries f WHERE f.event_id = e.id{of_one})"
+            clauses += f" AND EXISTS (SELECT 1 FROM deliveries f WHERE f.event_id = e.id{of_one}{{1}})"
         if self.since is not None:
             clauses += f" AND {time}e.happened_at >= ?"
             values.append(times.iso(self.since))
@@ -94,11 +99,11 @@ class Filter(msgspec.Struct, frozen=True):
         if self.source is not None:
             clauses += (
                 " AND EXISTS (SELECT 1 FROM sightings f WHERE f.event_id = e.id AND "
-                "(f.source = ? OR f.source LIKE ? ESCAPE '!'))"
+                "(f.source = ? OR f.source LIKE ? ESCAPE '!'){1})"
             )
             begins = self.source.replace("!", "!!").replace("%", "!%").replace("_", "!_")
             values += [self.source, begins + ":%"]
-        return filled_in(clauses, _NO_INDEX), values
+        return filled_in(clauses, _NO_INDEX, _EACH if each else ""), values
 
 
 def newest(db: Database, wanted: Filter, *, limit: int, before: int = 1 << 62) -> list[dict[str, Any]]:
@@ -128,14 +133,14 @@ def page(
     when they were recorded. The next page begins `before` the place of the last one (see `place_of`). No event beyond
     `through` is looked at.
     """
-    where, values = wanted.where(by_time=wanted.has_times)
+    where, values = wanted.where(by_time=wanted.has_times, each=through is not None)
     if not wanted.has_times:
         sql = filled_in("{}{} AND e.id < ? AND e.id >= ? ORDER BY e.id DESC LIMIT ?", LIST, where)
         end = 1 << 62 if before is None else before.event_id
         return list(db.query(sql, [*values, end, 0 if through is None else through.event_id, limit]))
     place = ""
     if before is not None:
-        place = " AND e.happened_at <= ? AND (e.happened_at < ? OR {0}e.id < ?)"
+        place = _BEFORE
         values += [before.happened_at, before.happened_at, before.event_id]
     if through is not None:
         place += " AND e.happened_at >= ?"
@@ -159,13 +164,13 @@ def end_of_look(db: Database, wanted: Filter, *, before: Place | None, events: i
     if wanted.has_times:
         order = "e.happened_at DESC, e.id DESC"
         if before is not None:
-            place = " AND e.happened_at <= ?"
-            values.append(before.happened_at)
+            place = _BEFORE
+            values += [before.happened_at, before.happened_at, before.event_id]
     elif before is not None:
         place = " AND e.id < ?"
         values.append(before.event_id)
     start = "SELECT e.id, e.happened_at FROM events e WHERE e.merged_into IS NULL"
-    sql = filled_in(f"{start}{{}}{place} ORDER BY {order} LIMIT 1 OFFSET ?", where)
+    sql = filled_in(f"{start}{{}}{{}} ORDER BY {order} LIMIT 1 OFFSET ?", where, filled_in(place, _NO_INDEX))
     row = db.execute(sql, [*values, events - 1]).fetchone()
     return None if row is None else Place(row[0], row[1] if wanted.has_times else None)
 

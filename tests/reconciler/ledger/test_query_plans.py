@@ -25,7 +25,7 @@ from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep import prune
-from reconciler.ledger.views import browse, dead_letters, overview, search, status, traffic
+from reconciler.ledger.views import browse, dead_letters, listing, overview, search, status, traffic
 from tests.support import outcomes
 
 HOT = (
@@ -148,6 +148,15 @@ def test_hot_queries_use_indexes(db: SqliteDatabase) -> None:
     overview.records(db)
     overview.runs(db, before=9, limit=9)
     traffic.traffic(db, 1, since=Millis(0))
+    for wanted in (
+        browse.Filter(delivery="dead", destination="one"),
+        browse.Filter(delivery="pending", kind="note"),
+        browse.Filter(source="pipelines", project=1),
+        browse.Filter(author="ada", since=Millis(0)),
+    ):
+        listing.listed(db, wanted, "", limit=5, before=None)
+    listing.listed(db, browse.Filter(source="pipelines", since=Millis(0)), "", limit=5, before=None)
+    browse.delivery_states(db, [1, 2])
     search.find(db, "note", before=9, limit=9)
     search.index_step(db)
     for sql in (status.BACKLOG, status.DEAD_LETTERS, status.LAST_ERROR, status.LAST_DEAD_ERROR):

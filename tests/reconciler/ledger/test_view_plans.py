@@ -18,7 +18,7 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.queue import known
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
-from reconciler.ledger.views import browse, dead_letters, overview, search, status, traffic
+from reconciler.ledger.views import browse, dead_letters, listing, overview, search, status, traffic
 from reconciler.ledger.views.browse import Filter
 from reconciler.ledger.views.unknowns import SOURCES
 from tests.reconciler.ledger.test_query_plans import Watched
@@ -76,6 +76,12 @@ def prune_step(db: Any) -> None:
         pass
 
 
+def some(db: Any, words: str = "", **wanted: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "EVENTS_LOOKED_AT", 500)  # of a ledger that has many more
+        listing.listed(db, Filter(**wanted), words, limit=50, before=None)
+
+
 ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "events": (lambda db: browse.newest(db, Filter(), limit=50), {"events_pkey", "sightings_pkey"}),
     "events, older": (lambda db: browse.newest(db, Filter(), limit=50, before=900), {"events_pkey"}),
@@ -84,6 +90,14 @@ ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "events of a kind": (lambda db: browse.newest(db, Filter(kind="release"), limit=50), {"events_by_kind"}),
     "events of a time": (lambda db: browse.newest(db, Filter(until=RECENT), limit=50), {"events_by_time"}),
     "events of a source": (lambda db: browse.newest(db, Filter(source="webhook"), limit=50), {"sightings_by_event"}),
+    "list: of a source": (lambda db: some(db, source="pipelines"), {"events_pkey", "sightings_by_event"}),
+    "list: dead": (lambda db: some(db, delivery="dead", author="ada"), {"search_words"}),
+    "list: dead letters": (lambda db: some(db, delivery="dead", destination="to 1"), {"deliveries_dead"}),
+    "list: pending": (lambda db: some(db, delivery="pending"), {"deliveries_open"}),
+    "list: of a destination": (lambda db: some(db, destination="to 1", project=7), {"events_by_project"}),
+    "list: of a time": (lambda db: some(db, source="pipelines", since=RECENT), {"events_by_time"}),
+    "list: with words": (lambda db: some(db, "kind:note", source="pipelines"), {"sightings_by_event"}),
+    "states of deliveries": (lambda db: browse.delivery_states(db, range(900, 950)), {"deliveries_pkey"}),
     "new events": (lambda db: browse.after(db, Filter(), event_id=EVENTS - 9), {"events_pkey"}),
     "an event": (lambda db: browse.show(db, 900), {"events_pkey", "sightings_by_event", "deliveries_pkey"}),
     "its attempts": (lambda db: dead_letters.attempts(db, 900), {"attempts_by_event"}),

@@ -100,7 +100,8 @@ def test_the_link_is_to_the_nearest_thing() -> None:
     assert gitlab_link(project | {"object_attributes": {"url": "https://evil.example"}}, GITLAB) == (
         "https://gitlab.example/p"
     )
-    for body in ({}, [], None, "x", {"commits": ["x"]}, {"commits": {}}):
+    bodies: tuple[Any, ...] = ({}, [], None, "x", {"commits": ["x"]}, {"commits": {}})
+    for body in bodies:
         assert gitlab_link(body, GITLAB) is None
 
 

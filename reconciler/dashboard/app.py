@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import structlog
 from starlette.applications import Starlette
@@ -21,14 +19,16 @@ from starlette.types import ASGIApp
 
 from reconciler.api.mount import Api
 from reconciler.config.models import Config
-from reconciler.dashboard import actions, views
+from reconciler.dashboard import actions, destination, finding, views
 from reconciler.dashboard.guard import COOKIE, TOO_MANY, AdminGuard, form_of
+from reconciler.dashboard.messages import Messages
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.storage.connection import explain, look_at
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.ids import read_event_id
 from reconciler.ledger.views.browse import FAR
 from reconciler.ledger.views.unknowns import Known
 from reconciler.polling.backfill_jobs import BackfillJobs
@@ -36,7 +36,6 @@ from reconciler.polling.backfill_jobs import BackfillJobs
 log = structlog.get_logger(__name__)
 
 Current = Callable[[], Config]
-MESSAGES_KEPT = 100
 
 
 def dashboard_app(
@@ -57,9 +56,12 @@ def dashboard_app(
         Route("/events", pages.events),
         Route("/events/{event_id:int}", pages.event),
         Route("/events/{event_id:int}/payload", pages.payload),
+        Route("/events/{event_id:int}/payload/raw", pages.raw_payload),
+        Route("/events/{event_id:int}/curl", pages.curl),
         Route("/events/{event_id:int}/replay", pages.replay_event, methods=["POST"]),
         Route("/dead-letters", pages.dead_letters),
         Route("/dead-letters/replay", pages.replay_dead_letters, methods=["POST"]),
+        Route("/destinations/{name}", pages.destination),
         Route("/destinations/{name}/{act}", pages.change_destination, methods=["POST"]),
         Route("/unrecorded", pages.unrecorded),
         Route("/runs", pages.runs),
@@ -70,25 +72,6 @@ def dashboard_app(
     ]
     unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}
     return AdminGuard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
-
-
-class Messages:
-    """The answers to forms, for the next page: its URL has the id of a message, not its text."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, str] = OrderedDict()
-
-    def keep(self, text: str) -> str:
-        """Store a message; old ones are dropped. Returns its id, which can't be guessed."""
-        number = secrets.token_urlsafe(12)
-        self._kept[number] = text
-        while len(self._kept) > MESSAGES_KEPT:
-            self._kept.popitem(last=False)
-        return number
-
-    def get(self, number: str) -> str:
-        """The text of a message, or an empty one."""
-        return self._kept.get(number, "")
 
 
 class _Pages:
@@ -111,25 +94,46 @@ class _Pages:
         return await self._page(request, "overview.html", look)
 
     async def events(self, request: Request) -> Response:
-        words, before = request.query_params.get("q", ""), _number(request, "before", FAR)
-        return await self._page(request, "events.html", partial(views.events, words=words, before=before))
+        what = finding.asked(request.query_params)
+        if "" in (request.query_params.get(name) for name in ("q", *finding.NAMES)):  # a form sends all its fields
+            return RedirectResponse(what.url(), 303)
+
+        def opened() -> int | None:
+            with look_at(self._current().ledger.location, self._trouble) as db:
+                return finding.named_event(db, what)
+
+        if read_event_id(what.words) and (number := await run_in_threadpool(opened)) is not None:
+            return RedirectResponse(f"/events/{number}", 303)
+        return await self._page(
+            request, "events.html", partial(finding.page, config=self._current(), what=what)
+        )  # fmt: skip
 
     async def event(self, request: Request) -> Response:
-        event_id = _whole(str(request.path_params["event_id"]), 0)
-        return await self._page(request, "event.html", partial(views.event, event_id=event_id), here="/events")
+        look = partial(views.event, config=self._current(), event_id=_event_id(request))
+        return await self._page(request, "event.html", look, here="/events")
+
+    async def curl(self, request: Request) -> Response:
+        name = request.query_params.get("destination", "")
+        look = partial(views.curl, config=self._current(), event_id=_event_id(request), destination=name)
+        return await self._page(request, "curl.html", look, here="/events")
 
     async def payload(self, request: Request) -> Response:
-        event_id = _whole(str(request.path_params["event_id"]), 0)
+        name = f"event-{_event_id(request)}.json"
+        return await self._payload(request, "application/json", f'attachment; filename="{name}"')
 
+    async def raw_payload(self, request: Request) -> Response:
+        return await self._payload(request, "text/plain", "inline")
+
+    async def _payload(self, request: Request, media_type: str, disposition: str) -> Response:
         def look() -> str | None:
             with look_at(self._current().ledger.location, self._trouble) as db:
-                return views.payload(db, event_id)
+                return views.payload(db, _event_id(request))
 
         found = await run_in_threadpool(look)
         if found is None:
             return PlainTextResponse("There is no such event in this ledger.\n", 404)
-        headers = {"Content-Disposition": f'attachment; filename="event-{event_id}.json"'}
-        return Response(found.encode("utf-8", "replace"), media_type="application/json", headers=headers)
+        headers = {"Content-Disposition": disposition}
+        return Response(found.encode("utf-8", "replace"), media_type=media_type, headers=headers)
 
     async def dead_letters(self, request: Request) -> Response:
         destination, kind = request.query_params.get("destination"), request.query_params.get("kind")
@@ -144,7 +148,7 @@ class _Pages:
         return await self._page(request, "runs.html", partial(views.runs, before=before))
 
     async def replay_event(self, request: Request) -> Response:
-        event_id = _whole(str(request.path_params["event_id"]), 0)
+        event_id = _event_id(request)
         return await self._act(
             request, f"/events/{event_id}",
             lambda config, form: actions.replay_event(config, event_id, form["destination"]),
@@ -158,9 +162,21 @@ class _Pages:
             ),
         )  # fmt: skip
 
+    async def destination(self, request: Request) -> Response:
+        name, config = request.path_params["name"], self._current()
+
+        def look(db: Database) -> dict[str, Any] | None:
+            return destination.page(db, config, name, now=times.now())
+
+        return await self._page(request, "destination.html", look, here="/", missing="There is no such destination.")
+
     async def change_destination(self, request: Request) -> Response:
         name, act = request.path_params["name"], request.path_params["act"]
-        return await self._act(request, "/", lambda config, _: actions.change_destination(config, name, act))
+        own_page = (await form_of(request)).get("from") == "page"
+        return await self._act(
+            request, f"/destinations/{quote(name, safe='')}" if own_page else "/",
+            lambda config, form: actions.change_destination(config, name, act, form.get("reason", "")),
+        )  # fmt: skip
 
     async def stream(self, request: Request) -> Response:
         self._check_file()
@@ -190,7 +206,7 @@ class _Pages:
         log.error("page not rendered", path=request.url.path, reason=why)
         made = {"here": request.url.path, "guard": request.state.guard, "message": "", "made": today(times.now())}
         said = {"title": "The ledger can’t be read", "text": why}
-        if request.method == "GET" and not request.url.path.endswith("/payload"):  # that is no page
+        if request.method == "GET" and "/payload" not in request.url.path:  # that is no page
             said["retried"] = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return HTMLResponse(self._templates.get_template("message.html").render(made | said), 503)
 
@@ -209,6 +225,7 @@ class _Pages:
         look: Callable[[Database], dict[str, Any] | None],
         *,
         here: str | None = None,
+        missing: str = "There is no such event in this ledger.",
     ) -> Response:
         common = {
             "here": here or request.url.path,
@@ -222,8 +239,8 @@ class _Pages:
                 found = look(db)
             made = common | {"made": today(times.now())}
             if found is None:
-                missing = {"title": "Not found", "text": "There is no such event in this ledger."}
-                return self._templates.get_template("message.html").render(made | missing), 404
+                said = {"title": "Not found", "text": missing}
+                return self._templates.get_template("message.html").render(made | said), 404
             return self._templates.get_template(name).render(made | found), 200
 
         html, status = await run_in_threadpool(make)
@@ -238,6 +255,10 @@ class _Pages:
         self._check_file()
         message = self._messages.keep(await run_in_threadpool(act, self._current(), form))
         return RedirectResponse(f"{back}?{urlencode({'message': message})}", 303)
+
+
+def _event_id(request: Request) -> int:
+    return _whole(str(request.path_params["event_id"]), 0)
 
 
 def _number(request: Request, name: str, otherwise: int) -> int:

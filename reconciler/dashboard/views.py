@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from reconciler.config.models import Config
+from reconciler.dashboard.curl import curl_of
+from reconciler.dashboard.links import gitlab_link
 from reconciler.events import times
 from reconciler.events.fields import parsed
 from reconciler.events.times import HOUR, Millis
@@ -15,7 +17,7 @@ from reconciler.ledger.coverage.gaps import Gap
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.storage.database import Database
-from reconciler.ledger.views import browse, dead_letters, overview, search, status
+from reconciler.ledger.views import browse, dead_letters, overview, status
 from reconciler.ledger.views.browse import Filter
 from reconciler.ledger.views.overview import DeliveryRecord, Hour
 from reconciler.ledger.views.unknowns import Known
@@ -102,26 +104,36 @@ def front(db: Database, config: Config, known: Known, *, now: Millis, page: int 
     }
 
 
-def events(db: Database, *, words: str, before: int) -> dict[str, Any]:
-    """A page of events, or of those that a search finds, newest first."""
-    if words.strip():
-        rows = search.find(db, words, before=before, limit=ROWS_A_PAGE + 1)
-    else:
-        rows = browse.newest(db, Filter(), limit=ROWS_A_PAGE + 1, before=before)[::-1]
-    return {"words": words, "events": rows[:ROWS_A_PAGE], "more": len(rows) > ROWS_A_PAGE}
-
-
-def event(db: Database, event_id: int) -> dict[str, Any] | None:
+def event(db: Database, config: Config, event_id: int) -> dict[str, Any] | None:
     """The page of one event; None if there is none."""
     found = browse.show(db, event_id)
     if found is None:
         return None
-    tried: dict[str, list[dict[str, Any]]] = {}
+    opened = {one["destination"]: one["opened_at"] for one in found["deliveries"]}
+    tried: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for attempt in dead_letters.attempts(db, event_id):
-        tried.setdefault(attempt["destination"], []).append(attempt)
-    paths = (sighting["project_path"] for sighting in found["sightings"])
-    project = next(filter(None, paths), found["project_id"])
-    return {"event": found, "attempts": tried, "project": project} | _payload(found["payload"] or "null")
+        attempt["after"] = _between(opened.get(attempt["destination"]), attempt["started_at"])
+        tried[attempt["destination"]].append(attempt)
+    for delivery in found["deliveries"]:
+        delivery["kept"] = len(tried.get(delivery["destination"], ()))
+    seen = found["sightings"]
+    body = _payload(found["payload"] or "null")
+    return body | {
+        "event": found,
+        "attempts": tried,
+        "project": next(filter(None, (one["project_path"] for one in seen)), found["project_id"]),
+        "shown": next((one for one in seen if one["id"] == found["sighting_id"]), _NOTHING),
+        "link": gitlab_link(body["payload"][0], config.gitlab.url) if body["payload"] else None,
+        "over_http": {one.name for one in config.destinations if one.kind == "http"},
+    }
+
+
+def curl(db: Database, config: Config, event_id: int, destination: str) -> dict[str, Any] | None:
+    """The page with the request of one delivery as a command; None if there is no such event."""
+    if not browse.exists(db, event_id):
+        return None
+    found = curl_of(db, config, event_id, destination)
+    return {"event_id": event_id, "destination": destination, "curl": found}
 
 
 def payload(db: Database, event_id: int) -> str | None:
@@ -199,6 +211,13 @@ class _Line:
             events=self._events,
             cells=cells,
         )
+
+
+_NOTHING = dict.fromkeys(("title", "ref", "author", "action"))
+
+
+def _between(since: str | None, at: str) -> Millis | None:
+    return None if since is None else Millis(max(0, times.from_iso(at) - times.from_iso(since)))
 
 
 def _age(at: str | None, now: Millis) -> Millis | None:

@@ -25,10 +25,10 @@ BY_HAND = "by hand"
 NOTE_PATIENCE_S = 1.0
 
 
-def pause(db: Database, destination_id: int, *, now: Millis) -> None:
+def pause(db: Database, destination_id: int, why: str = BY_HAND, *, now: Millis) -> None:
     """Pause a destination: nothing is sent to it, and its deliveries stay pending."""
     with transaction(db):
-        destinations.pause(db, destination_id, BY_HAND, now=now)
+        destinations.pause(db, destination_id, why, now=now)
 
 
 def resume(db: Database, destination_id: int) -> None:

@@ -10,8 +10,12 @@ from reconciler.events import times
 from reconciler.ledger.errors import LedgerBehind, LedgerMissing, LedgerVersion
 from reconciler.ledger.storage import meta, postgresql_0001
 from reconciler.ledger.storage.database import Database
+from reconciler.ledger.storage.migrations import m0014
 
-MIGRATIONS = {"0001_ledger": postgresql_0001.STATEMENTS}
+MIGRATIONS = {
+    "0001_ledger": postgresql_0001.STATEMENTS,
+    "0002_attempts_by_destination": (m0014.ATTEMPTS_BY_DESTINATION,),
+}
 """Never change one that was released: add one."""
 
 TABLES = [name for made in MIGRATIONS.values() for one in made for name in re.findall(r"CREATE TABLE (\w+)", one)]

@@ -10,7 +10,18 @@ import sqlite_utils
 from reconciler import __version__
 from reconciler.ledger.errors import LedgerBehind, LedgerVersion
 from reconciler.ledger.storage import meta
-from reconciler.ledger.storage.migrations import IS_TIME, OPEN, UNREAD, m0001, m0005, m0011, m0012, m0013, migrations
+from reconciler.ledger.storage.migrations import (
+    IS_TIME,
+    OPEN,
+    UNREAD,
+    m0001,
+    m0005,
+    m0011,
+    m0012,
+    m0013,
+    m0014,
+    migrations,
+)
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 
 __all__ = [
@@ -22,6 +33,7 @@ __all__ = [
     "m0011",
     "m0012",
     "m0013",
+    "m0014",
     "migration_names",
     "migrations",
     "upgrade",

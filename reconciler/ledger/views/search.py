@@ -18,8 +18,8 @@ from reconciler.ledger.storage.database import Database
 from reconciler.ledger.storage.savepoint import savepoint
 from reconciler.ledger.storage.sql import EACH_INTEGER, Sql, filled_in
 from reconciler.ledger.storage.sqlite import SqliteDatabase
-from reconciler.ledger.views.browse import LIST, LIST_FOUND, Filter
-from reconciler.ledger.views.words import COLUMNS, FIND, FIND_BETWEEN, asked_for, fts5, terms, tsvector
+from reconciler.ledger.views.browse import FAR, LIST, LIST_FOUND, Filter
+from reconciler.ledger.views.words import COLUMNS, FIND, FIND_BETWEEN, Term, asked_for, fts5, terms, tsvector
 
 EVENTS_A_STEP = 300
 _LARGEST_STEP = 100_000
@@ -128,6 +128,11 @@ def indexed_through(db: Database) -> int:
     """The id of the newest event in the index; 0 if it is empty."""
     newest: int = db.execute(_INDEXED).fetchone()[0]
     return newest
+
+
+def is_found(db: Database, term: Term) -> bool:
+    """Whether any event has this."""
+    return db.execute(FIND, asked_for([term], before=FAR, limit=1)).fetchone() is not None
 
 
 def _fields(

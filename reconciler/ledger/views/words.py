@@ -26,6 +26,7 @@ _FIELDS = {
     "object": "object",
     "title": "title",
 }
+FIELDS = tuple(_FIELDS)
 _TYPED = re.compile(r'(?:(\w+):)?(?:"([^"]*)"|(\S+))')
 _WORD = re.compile(r"[\w./-]+")
 _ACCENT = re.compile("[\u0300-\u036f]")
@@ -90,8 +91,20 @@ def terms(typed: str) -> list[Term]:
             about = "issue" if word[0] == "#" else "merge_request"
             found.append(Term(f"{about}/{word[1:]}", "object", is_beginning=False))
         elif re.search(r"\w", word):
-            found.append(Term(word, column))
+            found.append(Term(_short(word), column))
     return found[:_QUERY_WORDS]
+
+
+def _short(word: str) -> str:
+    """A ref as it is indexed: without what GitLab puts before a branch or a tag."""
+    short = word.removeprefix("refs/heads/").removeprefix("refs/tags/")
+    return short if re.search(r"\w", short) else word
+
+
+def unknown_fields(typed: str) -> list[str]:
+    """Words before a colon that name no field, and so are searched as words."""
+    names = [name for name, _, plain in _TYPED.findall(typed) if name and not plain.startswith("//")]
+    return [name for name in dict.fromkeys(names) if name.lower() not in _FIELDS]
 
 
 def asked_for(found: list[Term], **where: int) -> dict[str, str | int]:

@@ -246,7 +246,8 @@ NASTY = [
 OURS = set(
     (
         "html head meta title link script body a header nav form label input button main section div h1 h2 h3 p "
-        "ul li table thead tbody tr th td span svg g rect footer code dl dt dd article details summary select option"
+        "ul ol li table thead tbody tr th td span svg g rect desc footer code dl dt dd article details summary "
+        "select option strong pre"
     ).split()
 )
 
@@ -302,7 +303,7 @@ def checked(text: str, path: str) -> str:
     page = Page()
     page.feed(text)
     assert page.tags <= OURS, path
-    assert page.scripts == ["/static/htmx.min.js", "/static/sse.min.js"], path
+    assert page.scripts == ["/static/htmx.min.js", "/static/sse.min.js", "/static/copy.js"], path
     assert [name for name in page.attributes if name.startswith(("on", "style", "srcdoc"))] == [], path
     assert all(link.startswith(("/", "#")) for link in page.links), path
     assert "49{%" not in text

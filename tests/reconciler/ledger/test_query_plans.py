@@ -17,7 +17,7 @@ from reconciler.ledger import alerts
 from reconciler.ledger.coverage import hooks, intervals, source_state
 from reconciler.ledger.coverage import watched as names
 from reconciler.ledger.coverage.watched import Name
-from reconciler.ledger.queue import deliveries, destinations, past_deliveries, replay
+from reconciler.ledger.queue import deliveries, destinations, in_the_way, past_deliveries, replay
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.recording import neighbourhood, reported
@@ -25,7 +25,7 @@ from reconciler.ledger.recording.record import record
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.storage.sqlite import SqliteDatabase
 from reconciler.ledger.upkeep import prune
-from reconciler.ledger.views import browse, dead_letters, overview, search, status
+from reconciler.ledger.views import browse, dead_letters, listing, overview, search, status, traffic
 from tests.support import outcomes
 
 HOT = (
@@ -147,6 +147,16 @@ def test_hot_queries_use_indexes(db: SqliteDatabase) -> None:
     overview.hours(db, since=Millis(0))
     overview.records(db)
     overview.runs(db, before=9, limit=9)
+    traffic.traffic(db, 1, since=Millis(0))
+    for wanted in (
+        browse.Filter(delivery="dead", destination="one"),
+        browse.Filter(delivery="pending", kind="note"),
+        browse.Filter(source="pipelines", project=1),
+        browse.Filter(author="ada", since=Millis(0)),
+    ):
+        listing.listed(db, wanted, "", limit=5, before=None)
+    listing.listed(db, browse.Filter(source="pipelines", since=Millis(0)), "", limit=5, before=None)
+    browse.delivery_states(db, [1, 2])
     search.find(db, "note", before=9, limit=9)
     search.index_step(db)
     for sql in (status.BACKLOG, status.DEAD_LETTERS, status.LAST_ERROR, status.LAST_DEAD_ERROR):
@@ -175,6 +185,11 @@ def test_what_is_asked_most_uses_its_own_indexes(db: SqliteDatabase) -> None:
     assert any("INDEX lanes_waiting (destination_id=? AND due_at>?)" in step for step in due)
     back = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + deliveries.PULL_BACK, BACK)]
     assert any("INDEX deliveries_retrying (destination_id=? AND next_attempt_at>?)" in step for step in back)
+    of_time = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + traffic.ATTEMPTS, (1, "x", 5))]
+    by_time = "attempts USING COVERING INDEX attempts_by_destination (destination_id=? AND started_at>?)"
+    assert of_time == [f"SEARCH {by_time}"]
+    last = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + in_the_way.IN_THE_WAY, {"destination": 1})]
+    assert "SEARCH a USING INDEX attempts_by_event (event_id=?)" in last
     for side in (neighbourhood.EARLIER, neighbourhood.LATER):
         around = [row[-1] for row in db.execute("EXPLAIN QUERY PLAN " + side, ("[]", 5))]
         by_moment = "h USING COVERING INDEX sighting_hashes_by_moment (key_hash=? AND happened_ms"

@@ -18,7 +18,7 @@ from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.queue import known
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.upkeep import prune
-from reconciler.ledger.views import browse, dead_letters, overview, search, status
+from reconciler.ledger.views import browse, dead_letters, listing, overview, search, status, traffic
 from reconciler.ledger.views.browse import Filter
 from reconciler.ledger.views.news import news
 from reconciler.ledger.views.unknowns import SOURCES
@@ -51,8 +51,8 @@ FILL = f"""
                  ELSE 'delivered' END, 'lane ' || n, at({EVENTS} - n), at({EVENTS} - n), 'no'
       FROM generate_series(1, {EVENTS}) n, generate_series(1, 3) d;
     SET session_replication_role = origin;
-    INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms)
-    SELECT event_id, destination_id, 1, opened_at, 5 FROM deliveries;
+    INSERT INTO attempts (event_id, destination_id, number, started_at, duration_ms, error_class)
+    SELECT event_id, destination_id, 1, opened_at, 5, CASE WHEN state = 'dead' THEN 'http_4xx' END FROM deliveries;
     INSERT INTO runs (project_id, source, purpose, window_from, window_through, started_at, finished_at, seen, known,
                       new, requests)
     SELECT n % 3000, 'issues', 'poll', at(n), at(n), at(n), at(n), 1, 1, 1, 1 FROM generate_series(1, 20000) n;
@@ -77,6 +77,12 @@ def prune_step(db: Any) -> None:
         pass
 
 
+def some(db: Any, words: str = "", **wanted: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "EVENTS_LOOKED_AT", 500)  # of a ledger that has many more
+        listing.listed(db, Filter(**wanted), words, limit=50, before=None)
+
+
 ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "events": (lambda db: browse.newest(db, Filter(), limit=50), {"events_pkey", "sightings_pkey"}),
     "events, older": (lambda db: browse.newest(db, Filter(), limit=50, before=900), {"events_pkey"}),
@@ -85,6 +91,14 @@ ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "events of a kind": (lambda db: browse.newest(db, Filter(kind="release"), limit=50), {"events_by_kind"}),
     "events of a time": (lambda db: browse.newest(db, Filter(until=RECENT), limit=50), {"events_by_time"}),
     "events of a source": (lambda db: browse.newest(db, Filter(source="webhook"), limit=50), {"sightings_by_event"}),
+    "list: of a source": (lambda db: some(db, source="pipelines"), {"events_pkey", "sightings_by_event"}),
+    "list: dead": (lambda db: some(db, delivery="dead", author="ada"), {"search_words"}),
+    "list: dead letters": (lambda db: some(db, delivery="dead", destination="to 1"), {"deliveries_dead"}),
+    "list: pending": (lambda db: some(db, delivery="pending"), {"deliveries_open"}),
+    "list: of a destination": (lambda db: some(db, destination="to 1", project=7), {"events_by_project"}),
+    "list: of a time": (lambda db: some(db, source="pipelines", since=RECENT), {"events_by_time"}),
+    "list: with words": (lambda db: some(db, "kind:note", source="pipelines"), {"sightings_by_event"}),
+    "states of deliveries": (lambda db: browse.delivery_states(db, range(900, 950)), {"deliveries_pkey"}),
     "new events": (lambda db: browse.after(db, Filter(), event_id=EVENTS - 9), {"events_pkey"}),
     "news": (lambda db: news(db, Filter(), None, after=EVENTS - 900), {"events_pkey"}),
     "news of a project": (lambda db: news(db, Filter(project=7), None, after=EVENTS - 900), {"sightings_pkey"}),
@@ -102,6 +116,8 @@ ASKED: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "indexing": (search.index_step, {"search_pkey", "events_pkey"}),
     "hours": (lambda db: overview.hours(db, since=RECENT), {"events_by_time", "sightings_pkey"}),
     "attempts": (overview.records, {"attempts_pkey"}),
+    "attempts of a destination": (lambda db: traffic.traffic(db, 2, since=RECENT),
+                                  {"attempts_by_destination", "attempts_pkey"}),
     "runs": (lambda db: overview.runs(db, before=9000, limit=50), {"runs_pkey"}),
     "backlog": (lambda db: db.execute(status.BACKLOG, (1,)), {"deliveries_open"}),
     "how many dead letters": (lambda db: db.execute(status.DEAD_LETTERS, (1,)), {"deliveries_dead"}),

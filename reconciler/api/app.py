@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from reconciler import __version__
-from reconciler.api import models, reading, writing
+from reconciler.api import models, pulling, reading, writing
 from reconciler.api.problems import PROBLEM_JSON, Problem, problem
 from reconciler.api.service import Service
 from reconciler.ledger.errors import LedgerError
@@ -64,6 +64,7 @@ def api_app(service: Service) -> ASGIApp:
     app.state.service = service
     app.include_router(reading.router)
     app.include_router(writing.router)
+    app.include_router(pulling.router)
     app.add_api_route("/docs", _page, include_in_schema=False)
     app.mount("/ui", StaticFiles(packages=[("fastapi_swagger", "resources"), ("reconciler.api", "static")]))
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]

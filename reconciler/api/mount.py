@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reconciler.config.models import Config
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.views.unknowns import Known
 
 
@@ -18,9 +19,13 @@ class Api:
     """The ASGI app of the API. The parameters are those of `dashboard.app.dashboard_app`."""
 
     def __init__(
-        self, current: Callable[[], Config], known: Callable[[], Known], trouble: Callable[[], str | None]
+        self,
+        current: Callable[[], Config],
+        known: Callable[[], Known],
+        trouble: Callable[[], str | None],
+        pulls: Pulls,
     ) -> None:
-        self._given = current, known, trouble
+        self._given = current, known, trouble, pulls
         self._lock = threading.Lock()
         self._made: ASGIApp | None = None
 

@@ -12,6 +12,7 @@ from fastapi import Depends, Request, Response
 from reconciler.api.problems import Problem
 from reconciler.config.models import Config
 from reconciler.events.fields import as_json
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage.connection import LOOK_S, look_at, opened
 from reconciler.ledger.storage.database import Database
@@ -23,13 +24,20 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 class Service:
-    """The running service, as the API sees it. `trouble` says why the file at the ledger's path must not be used."""
+    """The running service, as the API sees it. `trouble` says why the file at the ledger's path must not be used.
+    `pulls` hands out events to those who fetch them.
+    """
 
     def __init__(
-        self, current: Callable[[], Config], known: Callable[[], Known], trouble: Callable[[], str | None]
+        self,
+        current: Callable[[], Config],
+        known: Callable[[], Known],
+        trouble: Callable[[], str | None],
+        pulls: Pulls,
     ) -> None:
         self.current = current
         self.known = known
+        self.pulls = pulls
         self._trouble = trouble
 
     @contextmanager

@@ -246,6 +246,11 @@ class Destination(Section):
         """How events are batched; None if they are delivered one at a time."""
         return None
 
+    @property
+    def is_pulled(self) -> bool:
+        """Whether consumers fetch its events: then nothing is sent."""
+        return False
+
     @model_validator(mode="before")
     @classmethod
     def _takes_no_batches(cls, values: Any) -> Any:

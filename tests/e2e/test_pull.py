@@ -59,7 +59,7 @@ def test_a_kill_between_a_batch_and_its_acknowledgement_loses_nothing(make_servi
         assert found == [4]
         waits = beside.submit(job.get, cursor, wait="60s")
         until(lambda: service.rows("SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(4,)])
-        assert service.run("replay", "2").returncode == 0
+        assert service.run("replay", "2", "--yes").returncode == 0
         found, cursor = waits.result(timeout=30)
         assert found == [2]
         waits = beside.submit(job.get, cursor, wait="60s")

@@ -51,7 +51,9 @@ WRONG = {
     "admin: {port: 1}\ndestinations:\n- {name: d, kind: pull, retry: {max_age: 1d}}\n": (
         "4: destinations[0].retry: kind pull sends nothing, its consumers fetch the events: remove this key"
     ),
-    "admin: {port: 1}\ndestinations:\n- {name: d, kind: pull, batch: {max: 5}}\n": "0].batch: kind pull sends nothing",
+    "admin: {port: 1}\ndestinations:\n- {name: d, kind: pull, batch: {max: 5}}\n": (
+        "4: destinations[0].batch: kind pull sends nothing"
+    ),
     "destinations:\n- {name: d, kind: pull}\n": "3: destinations[0].kind: needs `admin.port`, where consumers fetch",
     # twice
     "a: 1\nadmin: {}\nadmin: {}\n": "4: admin: is given twice: also in line 3",

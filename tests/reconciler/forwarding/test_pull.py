@@ -196,6 +196,8 @@ def test_what_was_replayed_since_is_not_acknowledged(new_ledger: NewLedger) -> N
         assert job.get(cursor)[0] == []
         job.replay(1, 1)
         assert job.get(cursor)[0] == [1]
+        db.execute("UPDATE deliveries SET opened_at = '2000-01-01T00:00:00.000Z'")  # the clock had been set back
+        assert job.get(cursor)[0] == [1]
         _, after = job.get(cursor)
         assert job.get(after)[0] == []
 
@@ -319,8 +321,12 @@ def test_large_events_are_handed_out_a_few_at_a_time(monkeypatch: pytest.MonkeyP
     with new_ledger() as db:
         job = Job(db)
         job.record([1] * 5)
-        monkeypatch.setattr(pulling, "MOST_BYTES", 30)
-        assert job.get()[0] == [1, 2]
+        monkeypatch.setattr(pulling, "MOST_BYTES", 70)
+        assert job.get()[0] == [1, 2, 3, 4], "a body has 22 bytes"
+        some = pulled.next_deliveries(db, 1, now=times.now(), limit=5, most_bytes=30)
+        assert [one.queued.event_id for one in some] == [1, 2], "no more is read"
+        job.config = Job(db, format="cloudevents").config
+        assert job.get()[0] == [1], "what is made of it counts too"
 
 
 def test_a_paused_destination_takes_acknowledgements_and_hands_out_nothing(new_ledger: NewLedger) -> None:

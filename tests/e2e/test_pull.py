@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from reconciler.location import PostgresUrl
 from reconciler.simulator.ports import free_port
 from tests.conftest import MakeService
 from tests.e2e.test_delivery import post
+from tests.support.ledgers import ledger_location
 from tests.support.service import Service, until
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -68,3 +72,33 @@ def test_a_kill_between_a_batch_and_its_acknowledgement_loses_nothing(make_servi
         service.process.send_signal(signal.SIGTERM)
         assert waits.result(timeout=30)[0] == [], "a stop answers those who wait"
         assert service.process.wait(timeout=30) == 0
+
+
+@pytest.mark.postgresql
+def test_any_copy_hands_out_and_takes_acknowledgements(make_service: MakeService, tmp_path: Path) -> None:
+    with ledger_location("postgresql", tmp_path) as database:
+        assert isinstance(database, PostgresUrl)
+        copies = [
+            make_service(
+                ledger={"url": database.value},
+                admin={"port": free_port(), "token": TOKEN},
+                destinations=[{"name": "job", "kind": "pull"}],
+            )
+            for _ in range(2)
+        ]
+        copies[0].start()
+        copies[1].launch()
+        copies[1].port = copies[1].wait_for_log("listening")["port"]
+        copies[1].wait_for_log("dashboard ready")
+        one, other = map(Job, copies)
+        post(copies[1], 1, 1)
+        found, cursor = one.get()
+        assert found == [1]
+        with ThreadPoolExecutor(1) as beside:
+            waits = beside.submit(other.get, cursor, wait="60s")  # the copy that is not the worker
+            until(lambda: copies[0].rows("SELECT count(*) FROM deliveries WHERE state = 'delivered'") == [(1,)])
+            post(copies[0], 1, 2)
+            assert waits.result(timeout=30)[0] == [2]
+        assert one.get(cursor)[0] == [2]
+        for service in copies:
+            assert service.stop() == 0

@@ -12,6 +12,7 @@ from reconciler.api.problems import Problem
 from reconciler.api.service import Service
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.queue import once
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views.unknowns import Known
@@ -68,7 +69,7 @@ def test_a_request_that_is_sent_again_is_not_carried_out_again(client: Client, l
 
 def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), lambda: None)
+    service = Service(lambda: config, lambda: Known([], []), lambda: None, Pulls(lambda: config))
 
     def fail() -> Any:
         raise OSError

@@ -17,6 +17,7 @@ from reconciler.events import times
 from reconciler.events.sighting import Identity, Precision, Sighting, Summary
 from reconciler.events.times import SECOND, Millis
 from reconciler.forwarding import pulling
+from reconciler.forwarding.outbox import CHECK_INTERVAL_S
 from reconciler.forwarding.pull_cursor import LONGEST, Fetched, WrongCursor, decoded, encoded
 from reconciler.forwarding.pulling import Batch, Paused, Pulls
 from reconciler.ledger import beside
@@ -159,7 +160,7 @@ class Consumer(RuleBasedStateMachine):
 
 def test_every_event_is_seen_whatever_the_consumer_repeats(new_ledger: NewLedger) -> None:
     made = type("Made", (Consumer,), {"new": staticmethod(new_ledger)})
-    run_state_machine_as_test(made, settings=settings(max_examples=tries(15), stateful_step_count=20))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(made, settings=settings(max_examples=tries(15), stateful_step_count=20))
 
 
 def test_a_cursor_acknowledges_its_batch_once_with_an_attempt_each(new_ledger: NewLedger) -> None:
@@ -378,12 +379,12 @@ def test_who_waits_is_woken_by_what_is_opened_and_what_is_delivered_is_counted(n
                 loop.call_soon_threadsafe(looked.set)
                 return found
 
-            job.pulls._look = noted  # type: ignore[method-assign]
+            job.pulls._look = noted  # type: ignore[assignment,method-assign]
             waits = asyncio.create_task(job.ask(wait=60 * SECOND))
             await looked.wait()
             job.record([1])
             job.pulls.waiting.opened([Opened(1).destination_id])
-            async with asyncio.timeout(pulling.CHECK_INTERVAL_S - 1):  # before it looks by itself
+            async with asyncio.timeout(CHECK_INTERVAL_S - 1):  # before it looks by itself
                 batch = await waits
             assert len(batch.events) == 1
             await job.ask(batch.cursor)

@@ -15,6 +15,7 @@ from reconciler.config.destination_kinds import BUILT_IN, GROUP, find_kind
 from reconciler.forwarding.kind import Connected
 
 ROOT = Path(__file__).parents[1]
+WITHOUT_A_BROKER = ("file", "http", "pull", "stdout")
 PAGES_WITH_A_LIST = ("README.md", "docs/index.md", "docs/comparison.md")
 """Pages that may list the kinds in a sentence. One that names two brokers has to name them all."""
 
@@ -49,7 +50,7 @@ def missing(kind: str) -> list[str]:
     tests = [file.read_text(encoding="utf-8") for file in (ROOT / "tests/reconciler/forwarding").glob("test_*.py")]
     if not any(re.search(rf'made\("{kind}"|kinds\.{kind} import|"kind": "{kind}"', text) for text in tests):
         found.append(f"tests/reconciler/forwarding/: no test of {kind}")
-    return found + (_missing_of_a_broker(kind, title or kind) if kind not in ("file", "http", "stdout") else [])
+    return found + (_missing_of_a_broker(kind, title or kind) if kind not in WITHOUT_A_BROKER else [])
 
 
 def _missing_of_a_broker(kind: str, title: str) -> list[str]:
@@ -90,7 +91,7 @@ def _title(kind: str) -> str | None:
     return found[1] if found else None
 
 
-BROKERS = [kind for kind in BUILT_IN if kind not in ("file", "http", "stdout")]
+BROKERS = [kind for kind in BUILT_IN if kind not in WITHOUT_A_BROKER]
 
 
 @pytest.mark.parametrize("kind", BUILT_IN)

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from reconciler import __version__
-from reconciler.api import backfills, discarding, live, models, reading, writing
+from reconciler.api import backfills, discarding, live, models, pulling, reading, writing
 from reconciler.api.problems import PROBLEM_JSON, Problem, problem
 from reconciler.api.queries import as_expected
 from reconciler.api.service import Service
@@ -73,6 +73,7 @@ def api_app(service: Service) -> FastAPI:
     app.include_router(writing.router)
     app.include_router(discarding.router)
     app.include_router(backfills.router)
+    app.include_router(pulling.router)
     app.add_api_route("/docs", _page, include_in_schema=False)
     app.mount("/ui", StaticFiles(packages=[("fastapi_swagger", "resources"), ("reconciler.api", "static")]))
     app.openapi = lambda: _description(app)  # type: ignore[method-assign]

@@ -182,6 +182,26 @@ class Destinations(Answer):
     destinations: list[Destination]
 
 
+class PulledEvent(Answer):
+    """An event as a destination is sent it. `id` is the same whenever it is handed out again."""
+
+    id: str
+    happened_at: str
+    project_id: int | None
+    project_path: str | None
+    kind: str
+    action: str | None
+    headers: dict[str, str] = Field(description="The headers with which `kind: http` would send it.")
+    body: Any = Field(description="What it would send; as a string if it is not JSON.")
+
+
+class Pulled(Answer):
+    """The pending events that are next, in order."""
+
+    events: list[PulledEvent]
+    cursor: str = Field(description="Acknowledges these events: the `cursor` of the next request.")
+
+
 class DeadLetter(Answer):
     """A delivery that failed and is not retried. `id` is the event's."""
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reconciler.api.stream import Listeners
 from reconciler.config.models import Config
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.views.unknowns import Known
 from reconciler.polling.backfill_jobs import BackfillJobs
 
@@ -25,9 +26,10 @@ class Api:
         known: Callable[[], Known],
         stream: Listeners,
         backfills: BackfillJobs,
+        pulls: Pulls,
         trouble: Callable[[], str | None],
     ) -> None:
-        self._given = current, known, stream, backfills, trouble
+        self._given = current, known, stream, backfills, pulls, trouble
         self._lock = threading.Lock()
         self._made: ASGIApp | None = None
 

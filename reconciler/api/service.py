@@ -13,6 +13,7 @@ from reconciler.api.problems import Problem
 from reconciler.api.stream import Listeners
 from reconciler.config.models import Config
 from reconciler.events.fields import as_json
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.errors import LedgerUnavailable
 from reconciler.ledger.storage.connection import LOOK_S, look_at, opened
 from reconciler.ledger.storage.database import Database
@@ -25,7 +26,9 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 class Service:
-    """The running service, as the API sees it. `trouble` says why the file at the ledger's path must not be used."""
+    """The running service, as the API sees it. `trouble` says why the file at the ledger's path must not be used.
+    `pulls` hands out events to those who fetch them.
+    """
 
     def __init__(
         self,
@@ -33,12 +36,14 @@ class Service:
         known: Callable[[], Known],
         stream: Listeners,
         backfills: BackfillJobs,
+        pulls: Pulls,
         trouble: Callable[[], str | None],
     ) -> None:
         self.current = current
         self.known = known
         self.stream = stream
         self.backfills = backfills
+        self.pulls = pulls
         self._trouble = trouble
 
     @contextmanager

@@ -18,7 +18,7 @@ from reconciler.events import times
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.listing import destination_rows
 from reconciler.forwarding.replaying import counts, replay_now, ways
-from reconciler.forwarding.trial import try_out
+from reconciler.forwarding.trial import NotSent, try_out
 from reconciler.ledger import beside
 from reconciler.ledger.queue import replay
 from reconciler.ledger.queue.destinations import destination_states
@@ -113,7 +113,7 @@ def send_test_event(service: ServiceDep, name: str, idempotency_key: Idempotency
             raise Problem(404, f"no destination named {name!r} in the config")
         try:
             return asyncio.run(try_out(found, gitlab_url=config.gitlab.url)).plain()
-        except TransformFailed as error:
+        except (NotSent, TransformFailed) as error:
             raise Problem(422, str(error)) from None
 
     return carried_out(service, idempotency_key, ["test", name], do)

@@ -6,12 +6,12 @@ import asyncio
 
 import typer
 
-from reconciler.cli.common import FAILED, fail, out, print_json, without_logs
+from reconciler.cli.common import FAILED, USAGE, fail, out, print_json, without_logs
 from reconciler.cli.rendering import print_request
 from reconciler.config.destinations import Destination
 from reconciler.config.models import Config
 from reconciler.forwarding.jail import TransformFailed
-from reconciler.forwarding.trial import try_out
+from reconciler.forwarding.trial import NotSent, try_out
 
 
 def send_trial(config: Config, destination: Destination, *, bodies: bool, as_json: bool) -> None:
@@ -19,6 +19,8 @@ def send_trial(config: Config, destination: Destination, *, bodies: bool, as_jso
     try:
         with without_logs():
             done = asyncio.run(try_out(destination, gitlab_url=config.gitlab.url))
+    except NotSent as error:
+        fail(str(error), USAGE)
     except TransformFailed as error:
         fail(f"{error}. To see its output for recorded events: `destinations test {destination.name} --bodies`")
     if as_json:

@@ -251,6 +251,11 @@ class Destination(Section):
         """The chat whose messages are sent instead of GitLab's bodies; None if it is no chat."""
         return None
 
+    @property
+    def is_pulled(self) -> bool:
+        """Whether consumers fetch its events: then nothing is sent."""
+        return False
+
     @model_validator(mode="before")
     @classmethod
     def _takes_no_batches(cls, values: Any) -> Any:

@@ -330,6 +330,11 @@ class Config(Section):
                 metrics=(self.metrics.host, self.metrics.port),
             ),
             *uniqueness.files(self.ledger.location, [getattr(one, "path", None) for one in self.destinations]),
+            *(
+                (("destinations", place, "kind"), "needs `admin.port`, where consumers fetch the events", ("admin",))
+                for place, one in enumerate(self.destinations)
+                if one.is_pulled and self.admin.port is None
+            ),
         ]
         if found:
             raise Misplaced(*found)

@@ -25,6 +25,7 @@ from reconciler.dashboard.messages import Messages
 from reconciler.dashboard.render import templates, today
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.storage.connection import explain, look_at
 from reconciler.ledger.storage.database import Database
@@ -43,12 +44,13 @@ def dashboard_app(
     *,
     known: Callable[[], Known],
     stream: Stream,
+    pulls: Pulls,
     trouble: Callable[[], str | None] = lambda: None,
     backfills: BackfillJobs | None = None,
 ) -> ASGIApp:
     """The ASGI app of the admin port. `current` returns the current config; `known` returns what is known and
-    unknown, and may take a moment; `trouble` returns why the file at the ledger's path must not be shown, if it is
-    not the service's; `backfills` starts backfills.
+    unknown, and may take a moment; `pulls` hands out events to those who fetch them; `trouble` returns why the file
+    at the ledger's path must not be shown, if it is not the service's; `backfills` starts backfills.
     """
     pages = _Pages(current, known, stream, trouble)
     routes = [
@@ -67,7 +69,7 @@ def dashboard_app(
         Route("/runs", pages.runs),
         Route("/stream", pages.stream),
         Route("/login", pages.login, methods=["GET", "POST"]),
-        Mount("/api/v1", Api(current, known, stream, backfills or BackfillJobs(), trouble)),
+        Mount("/api/v1", Api(current, known, stream, backfills or BackfillJobs(), pulls, trouble)),
         Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
     ]
     unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}

@@ -160,14 +160,19 @@ class AdminGuard:
             host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
             if host not in self._hosts:
                 return _refused(request, 403, "this dashboard has no token: it can be used only from this machine")
-        elif not request.scope["path"].startswith(OPEN_PATHS):
+        scope: Allowed | None = "write"
+        if self._token is not None and not request.scope["path"].startswith(OPEN_PATHS):
             scope = self._scope(request)
             if scope is None:
                 return self._not_known(request)
-            if scope == "read" and request.method not in READS:
-                return _refused(request, 403, "this token may only read")
-        if of_api and request.method not in READS and not _is_sent_on_purpose(request):
-            return _refused(request, 403, _ELSEWHERE)
+        may_not_write = None
+        if scope == "read":
+            may_not_write = "this token may only read"
+        elif of_api and not _is_sent_on_purpose(request):
+            may_not_write = _ELSEWHERE
+        if may_not_write is not None and request.method not in READS:
+            return _refused(request, 403, may_not_write)
+        request.state.may_not_write = may_not_write  # for a GET that changes something
         return None
 
     def _not_known(self, request: Request) -> Response:

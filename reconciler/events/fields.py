@@ -53,15 +53,15 @@ def as_json(value: Any) -> str:
         return json.dumps(value, allow_nan=False)
 
 
-def with_payload(text: str, payload: str) -> str:
-    """A JSON object, not an empty one, with one more field `payload`: stored JSON as it is, or a string if it is not
-    valid JSON.
+def with_payload(text: str, payload: str, *, name: str = "payload") -> str:
+    """A JSON object, not an empty one, with one more field of this name: stored JSON as it is, or a string if it is
+    not valid JSON.
     """
     try:
         parsed(payload)
     except (ValueError, RecursionError):
         payload = json.dumps(payload)
-    return f'{text[:-1]},"payload":{payload}}}'
+    return f'{text[:-1]},"{name}":{payload}}}'
 
 
 def _integer(digits: str) -> int | str:

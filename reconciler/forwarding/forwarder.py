@@ -18,7 +18,9 @@ from reconciler.forwarding.filters import Test, make_filter
 from reconciler.forwarding.formats import Formatter
 from reconciler.forwarding.kind import Kind, close
 from reconciler.forwarding.outbox import CHECK_INTERVAL_S, Outbox
+from reconciler.forwarding.pulled import Pulled
 from reconciler.forwarding.sharing import Sharing
+from reconciler.forwarding.waiting import Waiting
 from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.errors import LedgerError
 from reconciler.ledger.ledger import Ledger
@@ -55,10 +57,10 @@ class _Wanted(msgspec.Struct):
 
 
 class _Running(msgspec.Struct):
-    """A destination, its outbox, and the tasks that run it."""
+    """A destination, its outbox or what is in its place, and the tasks that run it."""
 
     destination: Destination
-    outbox: Outbox
+    outbox: Outbox | Pulled
     delivering: asyncio.Task[None]
     opening_past: asyncio.Task[None]
 
@@ -66,14 +68,23 @@ class _Running(msgspec.Struct):
 class Forwarder:
     """Runs an outbox for each destination. `prepare` and `apply` set the destinations, at the start and after each
     change. If other copies of the service share the ledger, each runs the outboxes of some of them (see `Sharing`).
+    `waiting` are the consumers that wait for events to fetch.
 
     Each outbox is a supervised part of its own, and so is the opening of each destination's past deliveries: one
     that fails is restarted without affecting the others.
     """
 
     def __init__(
-        self, *, ledger: Ledger, gitlab_url: str, watcher: Watcher, supervisor: Supervisor, process: int = 0
+        self,
+        *,
+        ledger: Ledger,
+        gitlab_url: str,
+        watcher: Watcher,
+        supervisor: Supervisor,
+        process: int = 0,
+        waiting: Waiting | None = None,
     ) -> None:
+        self._waiting = Waiting() if waiting is None else waiting
         self._watcher = watcher
         self._supervisor = supervisor
         self._ledger = ledger
@@ -152,6 +163,8 @@ class Forwarder:
 
     def opened(self, deliveries: Iterable[Opened]) -> None:
         """A commit opened deliveries, in this process or in another copy's."""
+        deliveries = list(deliveries)
+        self._waiting.opened({one.destination_id for one in deliveries})  # of other copies' destinations too
         for delivery in deliveries:
             running = self._running.get(delivery.destination_id)
             if running is not None:
@@ -159,6 +172,7 @@ class Forwarder:
 
     def look_again(self) -> None:
         """Another process changed the ledger: it may have opened deliveries, or paused or resumed a destination."""
+        self._waiting.look_again()
         self._look.set()
 
     async def drain(self, patience_s: float) -> None:
@@ -202,15 +216,7 @@ class Forwarder:
             wanted.is_broken = True
             return
         wanted.built = None
-        outbox = Outbox(
-            destination,
-            state,
-            ledger=self._ledger,
-            formatter=formatter,
-            kind=kind,
-            watcher=self._watcher,
-            clock=self._clock,
-        )
+        outbox = self._outbox(destination, state, kind, formatter)
         route = Route(state.id, destination.ordering, wanted.accepts)
         keep = partial(self._supervisor.until_done, stopping=outbox.stopping)
         self._running[state.id] = _Running(
@@ -218,6 +224,21 @@ class Forwarder:
             outbox,
             delivering=keep(f"outbox of {destination.name}", outbox.run),
             opening_past=keep(f"past of {destination.name}", partial(self._open_past, route, outbox)),
+        )
+
+    def _outbox(
+        self, destination: Destination, state: DestinationState, kind: Kind, formatter: Formatter
+    ) -> Outbox | Pulled:
+        if destination.is_pulled:
+            return Pulled(state, ledger=self._ledger, formatter=formatter, kind=kind, waiting=self._waiting)
+        return Outbox(
+            destination,
+            state,
+            ledger=self._ledger,
+            formatter=formatter,
+            kind=kind,
+            watcher=self._watcher,
+            clock=self._clock,
         )
 
     def end(self, destination_id: int) -> None:
@@ -248,7 +269,7 @@ class Forwarder:
         formatter = Formatter(destination, event_id=self._event_id, gitlab_url=self._gitlab_url)
         return find_kind(destination.kind)(destination), formatter
 
-    async def _open_past(self, route: Route, outbox: Outbox) -> None:
+    async def _open_past(self, route: Route, outbox: Outbox | Pulled) -> None:
         """Open deliveries of past events, step by step, for a destination that starts in the past."""
         more = True
         while more and not outbox.stopping.is_set():

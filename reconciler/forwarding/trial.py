@@ -26,6 +26,10 @@ TEST = "reconciler_test"
 TEXT = "A test event from gitlab-reconciler: nothing happened in GitLab."
 
 
+class NotSent(Exception):
+    """Nothing can be sent to this destination."""
+
+
 class Trial(msgspec.Struct, frozen=True):
     """A test event that was sent: its id, what was sent, and the answer."""
 
@@ -49,8 +53,13 @@ class Trial(msgspec.Struct, frozen=True):
 async def try_out(destination: Destination, *, gitlab_url: str) -> Trial:
     """Send one test event once, regardless of filter, rate limit and state.
 
-    Raises TransformFailed if the transform can't be applied to it.
+    Raises NotSent if its consumers fetch the events, TransformFailed if the transform can't be applied to it.
     """
+    if destination.is_pulled:
+        raise NotSent(
+            f"nothing is sent to {destination.name}: its consumers fetch the events; `destinations test "
+            f"{destination.name} --bodies` shows what they get"
+        )
     kind: Kind = find_kind(destination.kind)(destination)
     try:
         message = trial_message(destination, gitlab_url=gitlab_url, now=times.now())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
+from reconciler.forwarding.pulling import Pulls
 from reconciler.metrics.collectors import LedgerCollector, PartsCollector
 from reconciler.metrics.meters import Meters
 from reconciler.polling.backfill_jobs import BackfillJobs
@@ -36,6 +37,7 @@ class Views:
         self.known = SharedLook(current, trouble, supervisor.parts)
         self.meters = Meters()
         self.backfills = BackfillJobs()
+        self.pulls = Pulls(current)
         self.client: Callable[[], Client | None] = lambda: None
         """GitLab's API, once it is used."""
         self._current = current
@@ -59,7 +61,12 @@ class Views:
         if config.admin.port is not None:
             stream = Stream(config.ledger.location, self._trouble)
             app = dashboard_app(
-                self._current, known=self.known, stream=stream, trouble=self._trouble, backfills=self.backfills
+                self._current,
+                known=self.known,
+                stream=stream,
+                pulls=self.pulls,
+                trouble=self._trouble,
+                backfills=self.backfills,
             )
             self._admin = AdminServer(config.admin.host, config.admin.port, app, stream)
             self._tasks.append(start("dashboard", self._admin.run))
@@ -68,9 +75,11 @@ class Views:
 
     async def stop(self) -> None:
         """Answer what is being asked, and close the ports."""
+        self.pulls.waiting.stop()
         try:
             if self._admin is not None:
                 await self._admin.stop()
+            await asyncio.to_thread(self.pulls.close)
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -207,12 +207,14 @@ class _Worker:
         known = self._views.known
         alerting = Alerting(lambda: self._config, known=known, ledger=ledger)
         watcher = Watchers(alerting, meters, self._traced)
+        self._views.pulls.watcher = watcher
         self._forwarder = Forwarder(
             ledger=ledger,
             gitlab_url=config.gitlab.url,
             watcher=watcher,
             supervisor=supervisor,
             process=self._role.service_pid,
+            waiting=self._views.pulls.waiting,
         )
         self._filters = FilterWatch(lambda: self._config, reader)
         supervisor.on_error = ledger.report_damage

@@ -12,6 +12,7 @@ from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events.times import Millis
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.destinations import DestinationSpec
 from reconciler.ledger.queue.routes import Route
@@ -41,8 +42,9 @@ class Client:
 
     def __init__(self, config: Config, **headers: str) -> None:
         known = SharedLook(lambda: config)
+        self.pulls = Pulls(lambda: config)
         self.stream = Stream(config.ledger.location)
-        self.app = dashboard_app(lambda: config, known=known, stream=self.stream)
+        self.app = dashboard_app(lambda: config, known=known, stream=self.stream, pulls=self.pulls)
         self.headers = headers
 
     def send(self, method: str, path: str, **more: Any) -> httpx.Response:

@@ -12,6 +12,7 @@ import httpx
 from reconciler.config.models import Config
 from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.views.unknowns import Known
 
 
@@ -21,7 +22,8 @@ class Browser:
     def __init__(self, config: Config) -> None:
         self.config = config
         stream = Stream(config.ledger.location)
-        self.app = dashboard_app(lambda: config, known=lambda: Known([], []), stream=stream)
+        pulls = Pulls(lambda: config)
+        self.app = dashboard_app(lambda: config, known=lambda: Known([], []), stream=stream, pulls=pulls)
 
     def send(self, method: str, path: str, **more: Any) -> httpx.Response:
         async def one() -> httpx.Response:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 import msgspec
 
 from reconciler.events.times import Millis
-from reconciler.ledger.queue import deliveries, destinations, past_deliveries, sharing
+from reconciler.ledger.queue import deliveries, destinations, past_deliveries, pulled, sharing
 from reconciler.ledger.queue.deliveries import Ready, Settled
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec, DestinationState
 from reconciler.ledger.queue.routes import Route
@@ -116,6 +116,10 @@ class QueueOperations:
         `longest` is the longest pause that the config allows. Works in short steps: repeat it until it returns False.
         """
         return self._write(lambda db: deliveries.pull_back(db, destination_id, longest=longest, now=now))
+
+    def begin_pull(self, destination_id: int) -> Awaitable[None]:
+        """A destination's consumer fetches its deliveries from now on: nothing holds them back that did so before."""
+        return self._write(lambda db: pulled.begin(db, destination_id))
 
     def settle(self, destination_id: int, settlement: Callable[[], Settlement]) -> Awaitable[None]:
         """Record the outcomes of attempts in one transaction.

@@ -14,6 +14,7 @@ from reconciler.api.stream import Listeners
 from reconciler.events import times
 from reconciler.events.times import DAY, Millis
 from reconciler.forwarding import replaying
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.errors import LedgerBusy
 from reconciler.ledger.queue import once, replay
 from reconciler.ledger.storage.connection import connect, transaction
@@ -72,7 +73,14 @@ def test_a_request_that_is_sent_again_is_not_carried_out_again(client: Client, l
 
 def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), Listeners(ledger_at), BackfillJobs(), lambda: None)
+    service = Service(
+        lambda: config,
+        lambda: Known([], []),
+        Listeners(ledger_at),
+        BackfillJobs(),
+        Pulls(lambda: config),
+        lambda: None,
+    )
 
     def fail() -> Any:
         raise OSError
@@ -86,7 +94,14 @@ def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at
 
 def test_what_changed_nothing_for_want_of_the_ledger_may_be_sent_again(client: Client, ledger_at: Location) -> None:
     config = config_for(ledger_at)
-    service = Service(lambda: config, lambda: Known([], []), Listeners(ledger_at), BackfillJobs(), lambda: None)
+    service = Service(
+        lambda: config,
+        lambda: Known([], []),
+        Listeners(ledger_at),
+        BackfillJobs(),
+        Pulls(lambda: config),
+        lambda: None,
+    )
 
     def fail() -> Any:
         raise LedgerBusy("in use")

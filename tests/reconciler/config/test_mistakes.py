@@ -48,6 +48,13 @@ WRONG = {
     "destinations:\n- {name: d, kind: kafka, servers: [h], tls: {ca: x}}\n": "tls.ca: unknown key: did you mean `ca",
     "projects:\n- {project: 1, source: []}\n": "3: projects[0].source: unknown key: did you mean `sources`?",
     "? [a, b]\n: c\n": "2: a key should be one word",
+    "admin: {port: 1}\ndestinations:\n- {name: d, kind: pull, retry: {max_age: 1d}}\n": (
+        "4: destinations[0].retry: kind pull sends nothing, its consumers fetch the events: remove this key"
+    ),
+    "admin: {port: 1}\ndestinations:\n- {name: d, kind: pull, batch: {max: 5}}\n": (
+        "4: destinations[0].batch: kind pull sends nothing"
+    ),
+    "destinations:\n- {name: d, kind: pull}\n": "3: destinations[0].kind: needs `admin.port`, where consumers fetch",
     # twice
     "a: 1\nadmin: {}\nadmin: {}\n": "4: admin: is given twice: also in line 3",
     "projects:\n- a/b\n- c/d\n- a/b\n": "5: projects[2]: a/b is used twice: also by projects[0] (line 3)",

@@ -22,6 +22,7 @@ from reconciler.dashboard.app import dashboard_app
 from reconciler.dashboard.stream import Stream
 from reconciler.events import times
 from reconciler.events.times import Millis
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.intake.intake import ReceivedWebhook
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import FailedWebhook
@@ -336,7 +337,12 @@ async def test_an_unrecorded_webhook_is_listed_with_what_to_do(tmp_path: Path) -
         unrecorded.keep(db, [FailedWebhook(one, "KeyError: 'id'"), FailedWebhook(one, "broken " * 100)], now=NOW)
         unrecorded.note_failure(db, 1, "KeyError: 'iid'", now=NOW)
         unrecorded.make_due(db, [2])
-    made = dashboard_app(lambda: config, known=SharedLook(lambda: config), stream=Stream(config.ledger.path))
+    made = dashboard_app(
+        lambda: config,
+        known=SharedLook(lambda: config),
+        stream=Stream(config.ledger.path),
+        pulls=Pulls(lambda: config),
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(made), base_url="http://localhost") as client:
         text = unescape((await client.get("/unrecorded")).text)
     for word in ("default", "2026-11-24 11:00:00", "2026-11-24 12:00:00", "KeyError: 'iid'", "intake retry 1<"):

@@ -11,9 +11,10 @@ import pytest
 from reconciler.events import times
 from reconciler.events.times import Millis
 from reconciler.ledger import alerts
-from reconciler.ledger.queue import deliveries, destinations, in_the_way, past_deliveries, replay
+from reconciler.ledger.queue import deliveries, destinations, in_the_way, past_deliveries, pulled, replay
 from reconciler.ledger.queue.deliveries import Attempt, Settled
 from reconciler.ledger.queue.destinations import DestinationSpec
+from reconciler.ledger.queue.pulled import HandedOut
 from reconciler.ledger.queue.replay import Replay, ReplayRequest
 from reconciler.ledger.queue.routes import Route
 from reconciler.ledger.storage.connection import connect, transaction
@@ -104,6 +105,15 @@ def test_outcomes_are_written_and_their_lanes_go_on_by_indexes(db: PostgresDatab
     ]
     with plans_of(db) as plans, transaction(db):
         deliveries.settle(db, settled)
+    assert plans.indexes() >= {"deliveries_pkey", "deliveries_open", "lanes_by_name"}
+    assert not plans.scanned() - {"destinations"}
+
+
+def test_what_a_consumer_acknowledges_is_looked_up_by_its_numbers(db: PostgresDatabase) -> None:
+    found = pulled.next_deliveries(db, 1, now=NOW, limit=100, most_bytes=1 << 20)
+    some = [HandedOut(one.queued.event_id, one.event.sighting_id, 0) for one in found]
+    with plans_of(db) as plans:
+        assert len(pulled.acknowledge(db, 1, some, since=NOW, now=NOW)) == len(some) == 100
     assert plans.indexes() >= {"deliveries_pkey", "deliveries_open", "lanes_by_name"}
     assert not plans.scanned() - {"destinations"}
 

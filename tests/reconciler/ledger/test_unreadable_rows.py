@@ -26,6 +26,7 @@ from reconciler.events.intervals import Interval
 from reconciler.events.sighting import Identity, Precision, Recovery, Sighting, Summary
 from reconciler.events.times import DAY, HOUR, MINUTE, Millis
 from reconciler.events.unreadable import Unreadable
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger import alerts
 from reconciler.ledger.coverage import downtime, hooks, intervals, runs, source_state, unreadable, watched
 from reconciler.ledger.coverage.hooks import HookState
@@ -158,7 +159,12 @@ def cli(*arguments: str) -> Callable[[Path], None]:
 def dashboard(folder: Path) -> None:
     """The dashboard's pages and the API's: there, or known not to be there."""
     config = load(folder / "config.yaml", {})
-    made = dashboard_app(lambda: config, known=SharedLook(lambda: config), stream=Stream(config.ledger.path))
+    made = dashboard_app(
+        lambda: config,
+        known=SharedLook(lambda: config),
+        stream=Stream(config.ledger.path),
+        pulls=Pulls(lambda: config),
+    )
 
     async def get() -> dict[str, int]:
         transport = httpx.ASGITransport(made, raise_app_exceptions=False)

@@ -31,6 +31,7 @@ from reconciler.events.times import HOUR, MINUTE, SECOND, Millis
 from reconciler.events.unreadable import Unreadable
 from reconciler.forwarding.filters import routes
 from reconciler.forwarding.forwarder import as_spec
+from reconciler.forwarding.pulling import Pulls
 from reconciler.ledger.coverage.downtime import Life
 from reconciler.ledger.coverage.watched import Name
 from reconciler.ledger.errors import LedgerUnavailable
@@ -154,7 +155,12 @@ class House(conftest.House):
         return done.exit_code, done.stdout
 
     async def page(self) -> str:
-        made = dashboard_app(lambda: self.config, known=self.known, stream=Stream(self.config.ledger.path))
+        made = dashboard_app(
+            lambda: self.config,
+            known=self.known,
+            stream=Stream(self.config.ledger.path),
+            pulls=Pulls(lambda: self.config),
+        )
         transport = httpx.ASGITransport(app=made)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             answer = await client.get("/")

@@ -239,7 +239,7 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
         ) == 0  # fmt: skip
         assert page.evaluate("[...document.querySelectorAll('th')].every(th => th.scope && th.textContent.trim())")
         assert page.evaluate(
-            "[...document.querySelectorAll('svg')].every(s => s.hasAttribute('aria-label') || s.querySelector('desc'))"
+            "[...document.querySelectorAll('svg')].every(s => s.ariaLabel || s.querySelector('desc'))"
         )
 
 

@@ -230,7 +230,7 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#main"
-    for path in ("/", "/events", "/events/1", "/dead-letters", "/unrecorded", "/runs"):
+    for path in ("/", "/events", "/events/1", "/destinations/audit", "/dead-letters", "/unrecorded", "/runs"):
         page.goto(scene.url + path)
         assert page.locator("h1").count() == 1
         assert page.evaluate(
@@ -238,11 +238,20 @@ def test_it_can_be_used_by_keyboard_and_is_named_for_screen_readers(scene: Scene
             ".filter(e => !(e.textContent.trim() || e.labels?.length || e.ariaLabel)).length"
         ) == 0  # fmt: skip
         assert page.evaluate("[...document.querySelectorAll('th')].every(th => th.scope && th.textContent.trim())")
-        assert page.evaluate("[...document.querySelectorAll('svg')].every(s => s.getAttribute('aria-label'))")
+        assert page.evaluate(
+            "[...document.querySelectorAll('svg')].every(s => s.ariaLabel || s.querySelector('desc'))"
+        )
 
 
 KEPT = ("overview-light", "overview-dark", "overview-dark-phone", "events-light", "event-dark", "dead-letters-light")
-SHOTS = {"overview": "/", "events": "/events", "event": "", "dead-letters": "/dead-letters", "runs": "/runs"}
+SHOTS = {
+    "overview": "/",
+    "destination": "/destinations/audit",
+    "events": "/events",
+    "event": "",
+    "dead-letters": "/dead-letters",
+    "runs": "/runs",
+}
 
 
 @pytest.mark.timeout(240)

@@ -21,7 +21,7 @@
   document.addEventListener("click", async event => {
     const button = event.target.closest("button[data-copy], button[data-copy-from]");
     if (!button) return;
-    const status = button.parentElement.querySelector("[role=status]");
+    const status = button.parentElement.querySelector(".copied");
     try {
       await write(await text(button));
       status.textContent = "Copied";

@@ -166,8 +166,7 @@ class _Worker:
         log.info("stopping")
         if self._role.is_alone:
             notify("STOPPING=1")
-        if not self._begun.is_set():
-            begin.cancel()  # what stops must not become the worker meanwhile
+        begin.cancel()  # what stops must not become the worker meanwhile
         self._jobs.stop()
         await _stop_part("backfill", self._views.backfills.stop())
         views = asyncio.create_task(self._views.stop())

@@ -93,7 +93,7 @@ def test_brokers_clients_do_not_log_into_it(make_service: MakeService) -> None:
     service = make_service(destinations=[{"name": kind, "kind": kind, key: value} for kind, key, value in kinds])
     service.write_config()
     done = service.run("check")
-    assert (done.stdout.count("nothing listens there"), done.stderr) == (5, "")
+    assert (done.stdout.count("nothing listens there"), done.stderr) == (len(kinds), "")
     for kind, _, _ in kinds:
         done = service.run("destinations", "test", kind, "--send")
         assert (done.returncode, done.stderr, "not accepted" in done.stdout) == (1, "", True)

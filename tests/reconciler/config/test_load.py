@@ -58,7 +58,12 @@ def test_the_sample_s_commented_destinations_are_valid_too(tmp_path: Path) -> No
     head, tail = text.split("destinations:\n")
     config = load(
         write(tmp_path, head + "destinations:\n" + re.sub("^#  ", "  ", tail, flags=re.M)),
-        {"AUDIT_TOKEN": "secret", "AUDIT_SECRET": "whsec_c2VjcmV0", "DATABASE_PASSWORD": "secret"},
+        {
+            "AUDIT_TOKEN": "secret",
+            "AUDIT_SECRET": "whsec_c2VjcmV0",
+            "DATABASE_PASSWORD": "secret",
+            "CHAT_WEBHOOK": "https://x",
+        },
     )
     assert {one.kind for one in config.destinations} == set(BUILT_IN)
     destination = config.destinations[0]

@@ -21,6 +21,7 @@ KEYS = [
     for old, new in RENAMED.items()
     for kind in (BUILT_IN if old.startswith("destinations[]") else ("",))
     if not kind or old != "destinations[].keep" or kind == "file"
+    if kind != "pull" or ("retry" not in old and "breaker" not in old)  # which it does not have at all
 ]
 
 

@@ -163,6 +163,7 @@ class Broker:
             self.lost = ConnectionResetError(f"the connection ended: {why}")
         if not self._opened.done():
             self._opened.set_exception(self.lost)
+            self._opened.exception()  # nobody may be waiting for it any more
         for future in self._waiting.values():
             self._slots.release()  # who waits for a slot gets the same error
             if not future.done():

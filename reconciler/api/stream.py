@@ -20,8 +20,8 @@ from reconciler.location import Location
 
 CHECK_INTERVAL_S = 0.5
 PAUSE_S = 0.05
-"""The pause after a look that found nothing and did not reach the newest event: a listener that resumes far back, with
-a filter that matches little, must not keep the ledger busy.
+"""The pause after a look that found nothing and did not reach the newest event: a listener that resumes far back,
+with a filter that matches little, must not keep the ledger busy.
 """
 ALIVE_EVERY = 30
 """Looks between two keep-alive lines, which stop proxies from closing a quiet stream."""

@@ -19,7 +19,7 @@ _RUNNING = "backfill_running"
 
 
 def note(db: Database, ident: str, record: dict[str, Any]) -> None:
-    """Note a backfill, inside the open transaction. Only the latest ones are kept: their IDs sort by when they began."""
+    """Note a backfill, inside the open transaction. Only the latest are kept: their IDs sort by when they began."""
     if record["state"] == "running":
         _end_running(db, at=record["started_at"])  # one at a time: the end of the one before could not be noted
         meta.put(db, _RUNNING, ident)

@@ -144,7 +144,9 @@ def test_the_command_asks_first(tmp_path: Path) -> None:
     assert states(tmp_path / "ledger.db", "discarded") == [(1, 1), (2, 1), (4, 2)]
 
 
-def test_what_becomes_a_dead_letter_after_the_count_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_becomes_a_dead_letter_after_the_count_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = tmp_path / "ledger.db"
     some_dead_letters(ledger)
     file = tmp_path / "config.yaml"

@@ -68,8 +68,12 @@ def _discard(service: Service, body: Discard) -> Any:
             raise Problem(422, f"the ledger knows no destination {body.destination!r}; nothing was discarded")
         request = of_now(db, ReplayRequest(wanted, ids, dead_letters_only=True))
         chosen = {one.name: one.id for one in states if body.destination in (None, one.name)}
-        found = {name: sum(map(len, dead_letters(db, request, ident))) for name, ident in chosen.items()}
+        found = {
+            name: [event_id for step in dead_letters(db, request, ident) for event_id in step]
+            for name, ident in chosen.items()
+        }
         done = 0
         if not body.dry_run:
-            done = sum(beside.discard_dead_letters(db, request, one, now=times.now()) for one in chosen.values())
-    return {"destinations": found, "discarded": done}
+            now = times.now()
+            done = sum(beside.discard_dead_letters(db, chosen[name], ids, now=now) for name, ids in found.items())
+    return {"destinations": {name: len(ids) for name, ids in found.items()}, "discarded": done}

@@ -19,6 +19,10 @@ from reconciler.ledger.views.news import News
 from reconciler.location import Location
 
 CHECK_INTERVAL_S = 0.5
+PAUSE_S = 0.05
+"""The pause after a look that found nothing and did not reach the newest event: a listener that resumes far back,
+with a filter that matches little, must not keep the ledger busy.
+"""
 ALIVE_EVERY = 30
 """Looks between two keep-alive lines, which stop proxies from closing a quiet stream."""
 MOST_LISTENERS = 50
@@ -66,11 +70,12 @@ class Listeners:
         looks, trouble = 0, ""
         try:
             while not self._stopped.is_set():
-                before, trouble, more = trouble, "", False
+                before, trouble, pause = trouble, "", CHECK_INTERVAL_S
                 try:
                     if await self._newest_id() > last:
                         found = await run_in_threadpool(self._look, look, last)
-                        more = found.more
+                        if found.more:
+                            pause = 0.0 if found.events else PAUSE_S
                         if found.through > last:
                             last = found.through
                             yield found
@@ -79,13 +84,13 @@ class Listeners:
                 if trouble and trouble != before:
                     log.error("event stream interrupted", reason=trouble)
                     yield trouble
-                if more:
+                if not pause:
                     continue
                 looks += 1
                 if looks % ALIVE_EVERY == 0:
                     yield None
                 try:
-                    await asyncio.wait_for(self._stopped.wait(), CHECK_INTERVAL_S)
+                    await asyncio.wait_for(self._stopped.wait(), pause)
                 except TimeoutError:
                     continue
         finally:

@@ -32,7 +32,9 @@ def discard_dead_letters(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Find and count the wanted dead letters, ask, and discard them. If IDs are given, only those of these events."""
+    """Find and count the wanted dead letters, ask, and discard exactly these. If IDs are given, only those of these
+    events.
+    """
     if not there_is(config.ledger.location):
         fail(f"{config.ledger.location}: there is no ledger yet")
     with opened(config.ledger.location) as db:
@@ -61,7 +63,7 @@ def discard_dead_letters(
                 err.print(f"{name}: {number:,} to discard")
         if not yes and not typer.confirm("Discard them?", err=True):
             fail("nothing was changed")
-        done = sum(beside.discard_dead_letters(db, wanted, one, now=times.now()) for one in chosen.values())
+        done = sum(beside.discard_dead_letters(db, chosen[name], ids, now=times.now()) for name, ids in found.items())
         _report(as_json, counts, done)
 
 

@@ -59,6 +59,9 @@ def _in_use(file: Path, config: Config, secrets: dict[Path_, Path]) -> Iterator[
     for key, path in (*_paths(config, ()), *secrets.items()):
         if key != ("ledger", "path"):
             yield path, f"is the file of `{spell(key)}`"
+    for place, destination in enumerate(config.destinations):
+        if (written := destination.written_file) is not None:
+            yield written.path, f"is the file of `{spell(('destinations', place, written.key))}`"
 
 
 def _paths(value: Any, key: Path_) -> Iterator[tuple[Path_, Path]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jinja2
 import jmespath
@@ -209,6 +210,16 @@ class Batch(Section):
     )
 
 
+class WrittenFile(NamedTuple):
+    """A file that a destination writes, and the key that names it. `is_shared`: another destination may write it too,
+    if that says the same.
+    """
+
+    key: str
+    path: Path
+    is_shared: bool = False
+
+
 class Destination(Section):
     """A service that events are delivered to."""
 
@@ -250,6 +261,12 @@ class Destination(Section):
     def chat(self) -> str | None:
         """The chat whose messages are sent instead of GitLab's bodies; None if it is no chat."""
         return None
+
+    @property
+    def written_file(self) -> WrittenFile | None:
+        """The file that it writes: no other may, and no command may replace it. None if it writes none."""
+        path = getattr(self, "path", None)
+        return WrittenFile("path", path) if isinstance(path, Path) else None
 
     @property
     def is_pulled(self) -> bool:

@@ -329,7 +329,7 @@ class Config(Section):
                 admin=(self.admin.host, self.admin.port),
                 metrics=(self.metrics.host, self.metrics.port),
             ),
-            *uniqueness.files(self.ledger.location, [getattr(one, "path", None) for one in self.destinations]),
+            *uniqueness.files(self.ledger.location, [one.written_file for one in self.destinations]),
             *(
                 (("destinations", place, "kind"), "needs `admin.port`, where consumers fetch the events", ("admin",))
                 for place, one in enumerate(self.destinations)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
+from reconciler.config.destinations import WrittenFile
 from reconciler.config.mistakes import Path_, spell
 from reconciler.location import Location
 
@@ -48,12 +49,15 @@ def _is_any(host: str) -> bool:
         return False
 
 
-def files(ledger: Location, written: Sequence[object]) -> Iterator[Clash]:
+def files(ledger: Location, written: Sequence[WrittenFile | None]) -> Iterator[Clash]:
     """Destinations that would write to the ledger, or to the file of another destination."""
-    taken: dict[Path, Path_] = {ledger.resolve(): ("ledger", "path")} if isinstance(ledger, Path) else {}
-    for place, path in enumerate(written):
-        if isinstance(path, Path):
-            here = ("destinations", place, "path")
-            other = taken.setdefault(path.resolve(), here)
-            if other != here:
-                yield here, f"is the same file as {spell(other)}: each needs its own", other
+    taken: dict[Path, tuple[Path_, bool]] = {}
+    if isinstance(ledger, Path):
+        taken[ledger.resolve()] = (("ledger", "path"), False)
+    for place, one in enumerate(written):
+        if one is None:
+            continue
+        here = ("destinations", place, one.key)
+        other, is_shared = taken.setdefault(one.path.resolve(), (here, one.is_shared))
+        if other != here and not (is_shared and one.is_shared):
+            yield here, f"is the same file as {spell(other)}: each needs its own", other

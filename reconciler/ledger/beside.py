@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reconciler.events.times import Millis
 from reconciler.ledger.queue import destinations, discarding, in_the_way
-from reconciler.ledger.queue.replay import ReplayRequest
+from reconciler.ledger.queue.replay import EVENTS_A_STEP
 from reconciler.ledger.recording import unrecorded
 from reconciler.ledger.recording.unrecorded import Discard
 from reconciler.ledger.storage import connection, damage
@@ -43,14 +43,14 @@ def skip(db: Database, destination_id: int, event_id: int, *, now: Millis) -> bo
         return in_the_way.skip(db, destination_id, event_id, now=now)
 
 
-def discard_dead_letters(db: Database, request: ReplayRequest, destination_id: int, *, now: Millis) -> int:
-    """Mark the dead letters of a destination that a request means as handled, in short transactions. Returns how many
-    there were.
+def discard_dead_letters(db: Database, destination_id: int, event_ids: Sequence[int], *, now: Millis) -> int:
+    """Mark the dead letters of a destination that these events have as handled, in short transactions. Returns how
+    many there were.
     """
     done = 0
-    for some in discarding.dead_letters(db, request, destination_id):
+    for start in range(0, len(event_ids), EVENTS_A_STEP):
         with transaction(db):
-            done += discarding.discard(db, destination_id, some, now=now)
+            done += discarding.discard(db, destination_id, event_ids[start : start + EVENTS_A_STEP], now=now)
     return done
 
 

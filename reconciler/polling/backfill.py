@@ -55,7 +55,9 @@ Progress = Callable[[str, Slice, ProjectReport], None]
 
 
 class Backfill:
-    """Reads ranges of projects' pasts. It reads at most `reconcile.concurrency` pieces of windows at a time."""
+    """Reads ranges of projects' pasts. It plans at most `reconcile.concurrency` projects, or reads as many pieces of
+    windows, at a time.
+    """
 
     def __init__(self, polling: Reconciling, config: Reconcile, *, ledger: Ledger, dry_run: bool = False) -> None:
         self._polling = polling
@@ -77,9 +79,10 @@ class Backfill:
         """
         report = ProjectReport(str(name))
         try:
-            project = await self._polling.projects.find(name)
-            report.project = project.path or report.project
-            planned = await self._plan(name, project, wanted)
+            async with self._slots:  # each request has a thread; released before `_read`, whose pieces take slots
+                project = await self._polling.projects.find(name)
+                report.project = project.path or report.project
+                planned = await self._plan(name, project, wanted)
             progress = begin(report.project, sum(p.window.end - p.window.start for p in planned))
             for source in {p.source.name: p.source for p in planned}.values():
                 windows = [p.window for p in planned if p.source is source]

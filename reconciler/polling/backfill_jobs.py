@@ -42,13 +42,14 @@ class _Job:
     """One backfill, as it goes on. Everything happens in the service's event loop."""
 
     def __init__(self, asked: Asked) -> None:
-        self.ident = secrets.token_hex(6)
+        began = times.now()
+        self.ident = f"{began:011x}{secrets.token_hex(3)}"  # they sort by when they began: only the latest are kept
         self.state = "running"
         self.error: str | None = None
         self.groups: dict[str, str] = {}
         self.reports: dict[str, ProjectReport] = {}
         self._asked = asked
-        self._began = times.iso(times.now())
+        self._began = times.iso(began)
         self._ended: str | None = None
         self._length, self._read = 0, 0
 

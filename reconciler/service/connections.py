@@ -1,5 +1,5 @@
-"""Limits a web server's connections, against clients that hold them open: heads, bodies and the number of
-connections.
+"""Limits a web server's connections, against clients that hold them open: heads, bodies, answers that are not read,
+and the number of connections.
 
 uvicorn waits without limit for a request's head and body, accepts heads of any size (at a cost that grows with the
 square of the size), and accepts connections until no file descriptor is left; then libuv drops new ones silently.
@@ -27,6 +27,8 @@ RESERVED_FILES = 96
 FEWEST_CONNECTIONS = 16
 LOG_AGAIN_S = 10.0
 """The minimum time between two equal log lines, so that unauthenticated clients can't fill the log."""
+UNREAD_S = 60.0
+"""How long a client may read nothing of an answer that waits for it."""
 
 _TLS = b"\x16\x03"
 """The first bytes of a TLS handshake. No HTTP request begins like this."""
@@ -110,6 +112,7 @@ class Bounded(HttpToolsProtocol):
     all_of_them: Connections
     head_limit: int
     patience_s: dict[Waiting, float]
+    unread_s: float
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -117,6 +120,7 @@ class Bounded(HttpToolsProtocol):
         self._fruitless = 0
         """Bytes of the current head or trailer: received since a head began, or since the last byte of a body."""
         self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio passes no other
         super().connection_made(transport)
@@ -126,6 +130,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_unread_timer()
         self._unset_keepalive_if_required()
         self.all_of_them.closed(self)
         super().connection_lost(exc)
@@ -178,6 +183,35 @@ class Bounded(HttpToolsProtocol):
         if self.cycle.response_complete or self.cycle.more_body:  # else the next request has arrived
             self.all_of_them.waits(self)
 
+    def pause_writing(self) -> None:
+        """The client reads more slowly than the answer is made. Without a limit, a stream whose client reads nothing
+        would keep its place for ever.
+        """
+        super().pause_writing()
+        self._await_reading()
+
+    def resume_writing(self) -> None:
+        self._stop_unread_timer()
+        super().resume_writing()
+
+    def _await_reading(self) -> None:
+        self._stop_unread_timer()
+        left = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(self.unread_s, self._check_reading, left)
+
+    def _check_reading(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._await_reading()
+            return
+        what = "a client stopped reading its answer: connection closed"
+        self.all_of_them.log_limited(what, client=self.client and self.client[0])
+        self.give_up()
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
     def give_up(self) -> None:
         """Close the connection at once."""
         self.transport.abort()
@@ -220,12 +254,15 @@ class Bounded(HttpToolsProtocol):
             self._timer = None
 
 
-def protocol(connections: Connections, *, head_limit: int, head: Millis, body: Millis) -> type[Bounded]:
+def protocol(
+    connections: Connections, *, head_limit: int, head: Millis, body: Millis, unread_s: float = UNREAD_S
+) -> type[Bounded]:
     """The protocol class for one server: `head` and `body` are the time limits for each, in milliseconds."""
     bounds = {
         "all_of_them": connections,
         "head_limit": head_limit,
         "patience_s": {Waiting.HEAD: head / 1000, Waiting.BODY: body / 1000},
+        "unread_s": unread_s,
     }
     return type("BoundedProtocol", (Bounded,), bounds)
 

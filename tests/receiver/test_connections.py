@@ -157,11 +157,31 @@ async def test_what_does_not_come_in_time_is_closed(what: str, after: str) -> No
         writer.close()
 
 
+async def test_a_client_that_stops_reading_is_disconnected() -> None:
+    ended = asyncio.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        disconnected = asyncio.create_task(receive())
+        while not disconnected.done():
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            await asyncio.sleep(0)
+        ended.set()
+
+    async with serving(endless, unread_s=0.05) as (_, port):
+        with socket.create_connection(("127.0.0.1", port), 30) as one:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(30):
+                await ended.wait()
+
+
 async def test_the_bounds_are_those_of_the_docs() -> None:
     server = web_server(plain_app)
     bounded: Any = server.config.http
     assert (bounded.head_limit, set(bounded.patience_s.values())) == (65536, {10.0, 60.0})
     assert server.config.timeout_keep_alive == KEEP_ALIVE / 1000 == 75
+    assert bounded.unread_s == 60
 
 
 async def test_an_idle_connection_is_kept_and_closed_in_the_end() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from reconciler.config.basics import Secret
-from reconciler.config.destinations import BatchedDestination
+from reconciler.config.destinations import BatchedDestination, WrittenFile
 from reconciler.forwarding.kind import Connected
 from reconciler.forwarding.message import ACCEPTED, Answer, Message
 from reconciler.forwarding.reach import bracketed
@@ -81,6 +82,18 @@ class SqlDestination(BatchedDestination):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$",
         description="Table, or schema.table. It is created if it is missing; a schema is not.",
     )
+
+    @property
+    def written_file(self) -> WrittenFile | None:
+        """The file of SQLite's. Several destinations may have tables in it."""
+        from sqlalchemy import make_url
+
+        url = make_url(self.url.get_secret_value())
+        if url.get_backend_name() != "sqlite":
+            return None
+        name = str(url.database)
+        path = unquote(urlsplit(name).path) if name.startswith("file:") else name
+        return WrittenFile("url", Path(path), is_shared=True)
 
 
 class Sql(Connected["Session"]):

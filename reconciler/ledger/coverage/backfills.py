@@ -14,30 +14,37 @@ from reconciler.ledger.storage.database import Database
 
 KEPT = 20
 _PREFIX = "backfill:"
+_RUNNING = "backfill_running"
+"""Names the one that is running."""
 
 
 def note(db: Database, ident: str, record: dict[str, Any]) -> None:
-    """Note a backfill, inside the open transaction. Only the latest ones are kept."""
-    found = _found(db)
-    found[ident] = record
-    oldest = sorted(found, key=lambda one: str(found[one].get("started_at")))[:-KEPT]
+    """Note a backfill, inside the open transaction. Only the latest are kept: their IDs sort by when they began."""
+    if record["state"] == "running":
+        _end_running(db, at=record["started_at"])  # one at a time: the end of the one before could not be noted
+        meta.put(db, _RUNNING, ident)
+    elif meta.get(db, _RUNNING) == ident:
+        meta.delete(db, _RUNNING)
     meta.put(db, _PREFIX + ident, fields.as_json(record))
-    meta.delete(db, *(_PREFIX + one for one in oldest if one != ident))
+    meta.delete(db, *(_PREFIX + one for one in meta.names(db, _PREFIX)[:-KEPT]))
 
 
 def interrupt(db: Database, *, now: Millis) -> None:
     """Note, inside the open transaction, that none is running any more."""
-    for ident, record in _found(db).items():
-        if record.get("state") == "running":
-            ended = record | {"state": "interrupted", "finished_at": times.iso(now)}
-            meta.put(db, _PREFIX + ident, fields.as_json(ended))
+    _end_running(db, at=times.iso(now))
 
 
 def find(db: Database, ident: str) -> dict[str, Any] | None:
     """A backfill as it was last noted."""
-    return _found(db).get(ident)
+    text = meta.get(db, _PREFIX + ident)
+    record = None if text is None else fields.parsed(text)
+    return record if isinstance(record, dict) else None
 
 
-def _found(db: Database) -> dict[str, dict[str, Any]]:
-    kept = {ident: fields.parsed(text) for ident, text in meta.with_prefix(db, _PREFIX).items()}
-    return {ident: record for ident, record in kept.items() if isinstance(record, dict)}
+def _end_running(db: Database, *, at: str) -> None:
+    if (ident := meta.get(db, _RUNNING)) is None:
+        return
+    if (record := find(db, ident)) is not None:
+        ended = record | {"state": "interrupted", "finished_at": at}
+        meta.put(db, _PREFIX + ident, fields.as_json(ended))
+    meta.delete(db, _RUNNING)

@@ -26,6 +26,12 @@ def with_prefix(db: Database, prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): str(value) for name, value in rows.fetchall()}
 
 
+def names(db: Database, prefix: str) -> list[str]:
+    """All names that begin with `prefix`, without it, in the order in which they sort."""
+    rows = db.execute("SELECT name FROM meta WHERE name >= ? AND name < ?", (prefix, _after(prefix)))
+    return sorted(name.removeprefix(prefix) for (name,) in rows.fetchall())
+
+
 def delete_before(db: Database, prefix: str, name: str) -> None:
     """Remove the names that begin with `prefix` and sort before `name`."""
     db.execute("DELETE FROM meta WHERE name >= ? AND name < ?", (prefix, name))

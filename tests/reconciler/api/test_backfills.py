@@ -128,12 +128,26 @@ def test_nothing_is_read_without_a_token(make_service: MakeService) -> None:
 
 
 def test_the_latest_are_kept(ledger_at: Location) -> None:
+    idents = [f"b{n:02}" for n in range(backfills.KEPT + 2)]
     with closing(connect(ledger_at)) as db, transaction(db):
-        for n in range(backfills.KEPT + 2):
-            backfills.note(db, f"b{n}", {"id": f"b{n}", "state": "running", "started_at": times.iso(Millis(n))})
-        backfills.interrupt(db, now=Millis(7))
-        kept = [n for n in range(backfills.KEPT + 2) if backfills.find(db, f"b{n}") is not None]
-        assert kept == list(range(2, backfills.KEPT + 2))
-        found = backfills.find(db, "b5")
-        assert found is not None
-        assert (found["state"], found["finished_at"]) == ("interrupted", times.iso(Millis(7)))
+        for n, ident in enumerate(idents):
+            backfills.note(db, ident, {"id": ident, "state": "done", "started_at": times.iso(Millis(n))})
+        assert [one for one in idents if backfills.find(db, one) is not None] == idents[2:]
+
+
+def test_one_that_did_not_end_was_interrupted(ledger_at: Location) -> None:
+    def states() -> list[tuple[str, str | None]]:
+        found = [backfills.find(db, ident) or {} for ident in "abc"]
+        return [(one["state"], one.get("finished_at")) for one in found]
+
+    first, second, third = ({"state": "running", "started_at": times.iso(Millis(n))} for n in range(3))
+    with closing(connect(ledger_at)) as db, transaction(db):
+        backfills.note(db, "a", first)
+        backfills.note(db, "a", first | {"state": "done"})
+        backfills.note(db, "b", second)
+        backfills.note(db, "c", third)  # the end of `b` could not be noted
+        assert states() == [("done", None), ("interrupted", times.iso(Millis(2))), ("running", None)]
+        for _ in range(2):
+            backfills.interrupt(db, now=Millis(7))
+            assert states()[2] == ("interrupted", times.iso(Millis(7)))
+        assert backfills.find(db, "d") is None

@@ -142,3 +142,25 @@ def test_the_command_asks_first(tmp_path: Path) -> None:
     code, _, said = command()
     assert (code, "say which dead letters" in said) == (2, True)
     assert states(tmp_path / "ledger.db", "discarded") == [(1, 1), (2, 1), (4, 2)]
+
+
+def test_what_becomes_a_dead_letter_after_the_count_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = tmp_path / "ledger.db"
+    some_dead_letters(ledger)
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"destinations": [FILE], "receiver": {"hooks": [{"token": "t"}]}}))
+
+    def answer(*_: Any, **__: Any) -> bool:
+        with closing(connect(ledger)) as db, transaction(db):
+            db.execute("UPDATE deliveries SET state = 'dead' WHERE (event_id, destination_id) IN ((4, 1), (1, 2))")
+        return True
+
+    monkeypatch.setattr("typer.confirm", answer)
+    done = CliRunner().invoke(
+        command_line(["dead-letters"]), ["dead-letters", "discard", "--all", "--json", "-c", str(file)]
+    )
+    assert json.loads(done.stdout) == {"destinations": {"archive": 3, "former": 1}, "discarded": 4}
+    assert states(ledger, "dead") == [(4, 1), (1, 2)]
+    assert states(ledger, "discarded") == [(1, 1), (2, 1), (3, 1), (4, 2)]

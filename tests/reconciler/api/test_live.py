@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from reconciler.api.stream import MOST_LISTENERS
+from reconciler.api.stream import MOST_LISTENERS, PAUSE_S, Listeners
 from reconciler.ledger.storage.connection import connect, transaction
 from reconciler.ledger.views import news as views
 from reconciler.ledger.views.browse import Filter
@@ -141,6 +143,30 @@ def test_each_event_is_seen_once_in_looks_of_bounded_size(
     filled(ledger_at, 10, first=count)  # not in the index yet
     assert through(ledger_at, Filter(kind="note"), "project:group/1")[0] == of_one
     assert through(ledger_at, Filter(project=2), "project:group/1") == ([], [51, count])
+
+
+@pytest.mark.parametrize("wanted", [Filter(), Filter(project="group/none")])
+async def test_one_that_resumes_far_back_pauses_when_a_look_found_nothing(
+    wanted: Filter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "IDS_A_LOOK", 10)
+    filled(tmp_path / "ledger.db", 35)
+    pauses, wait_for = list[float](), asyncio.wait_for
+
+    async def noted(waited: Any, seconds: float) -> Any:
+        pauses.append(seconds)
+        return await wait_for(waited, seconds)
+
+    monkeypatch.setattr(asyncio, "wait_for", noted)
+    stream = Listeners(tmp_path / "ledger.db")
+    ends = []
+    async with aclosing(stream.follow(0, lambda db, last: news(db, wanted, None, after=last))) as told:
+        async for one in told:
+            assert isinstance(one, views.News)
+            ends.append(one.through)
+            if one.through == 35:
+                break
+    assert (ends, pauses) == ([11, 22, 33, 35], [] if wanted.project is None else [PAUSE_S] * 3)
 
 
 def test_pruned_events_hold_nothing_up(ledger_at: Location) -> None:

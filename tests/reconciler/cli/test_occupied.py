@@ -32,9 +32,10 @@ IN_USE = {
     "out.ndjson.2": "is a rotated file of `destinations[0].path`",
     "hook.token": "is the file of `receiver.hooks[0].token_file`",
     "sign.key": "is the file of `destinations[1].secret_file`",
+    "rows.db": "is the file of `destinations[2].url`",
     "ca.pem": "is the file of `destinations[1].tls.ca_file`",
 }
-NOT_THERE = ("-wal", "-shm", "-journal", ".lock", ".2")
+NOT_THERE = ("rows.db", "-wal", "-shm", "-journal", ".lock", ".2")
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ca.pem").write_bytes(Path(certifi.where()).read_bytes())
     (folder / "below").mkdir()
     to = {"name": "two", "url": "https://example.com", "secret_file": "sign.key", "tls": {"ca_file": "ca.pem"}}
+    rows = {"name": "three", "kind": "sql", "url": "sqlite:///rows.db"}
     whole = {
         "receiver": {"hooks": [{"token_file": "hook.token"}]},
         "ledger": {"path": "data.db"},
-        "destinations": [{"name": "one", "kind": "file", "path": "out.ndjson"}, to],
+        "destinations": [{"name": "one", "kind": "file", "path": "out.ndjson"}, to, rows],
     }
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(whole))

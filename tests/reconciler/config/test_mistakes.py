@@ -64,6 +64,12 @@ WRONG = {
         "4: destinations[1].path: is the same file as destinations[0].path: each needs its own (line 3)"
     ),
     "destinations:\n- {name: d, kind: file, path: ledger.db}\n": "3: destinations[0].path: is the same file as ledge",
+    "destinations:\n- {name: d, kind: sql, url: 'sqlite:///ledger.db'}\n": (
+        "3: destinations[0].url: is the same file as ledger.path: each needs its own"
+    ),
+    "destinations:\n- {name: d, kind: sql, url: 'sqlite:///x'}\n- {name: e, kind: file, path: x}\n": (
+        "4: destinations[1].path: is the same file as destinations[0].url: each needs its own (line 3)"
+    ),
     # ports
     "admin:\n  port: 8080\n": "3: admin.port: 8080 is already used by receiver.port: each needs its own port",
     "admin: {port: 9}\nmetrics:\n  host: 0.0.0.0\n  port: 9\n": "5: metrics.port: 9 is already used by admin.port: e",

@@ -322,6 +322,19 @@ def test_the_url_may_be_in_a_file_and_a_file_is_beside_the_config(tmp_path: Path
     assert found.address == f"{tmp_path}/events.db: a.b"
 
 
+def test_destinations_may_share_a_file_but_not_with_the_ledger(tmp_path: Path) -> None:
+    def load_with(*urls: str) -> list[Path]:
+        some = [{"name": f"d{n}", "kind": "sql", "url": url, "table": f"t{n}"} for n, url in enumerate(urls)]
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump({"receiver": {"hooks": [{"token": "t"}]}, "destinations": some}))
+        return [one.written_file.path for one in load(file, {}).destinations if one.written_file is not None]
+
+    assert load_with("sqlite:///a.db", "sqlite:///./a.db", "postgresql://h/d") == [tmp_path / "a.db"] * 2
+    for url in ("sqlite:///ledger.db", f"sqlite:///file:{tmp_path}/ledger%2Edb?uri=true"):
+        with pytest.raises(ConfigError, match=r"destinations\[1\]\.url: is the same file as ledger\.path"):
+            load_with("sqlite:///a.db", url)
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
 from reconciler.events.intervals import Interval
@@ -10,6 +13,7 @@ from reconciler.metrics.collectors import LedgerCollector, state
 from reconciler.polling.backfill import Backfill, cut
 from reconciler.polling.knowledge import SharedLook
 from reconciler.service.alerting import expiring_gaps
+from reconciler.sources.source import Project
 from tests.reconciler.polling.conftest import NOW, MakeHouse
 
 EVENTS = {"sources": ["project_events"]}
@@ -180,6 +184,33 @@ async def test_backfill_closes_what_can_be_closed(make_house: MakeHouse) -> None
     assert house.gaps() == []
     again = await work.project(42, None, lambda _name, _length: lambda *_: None)
     assert again.counts.seen == 0
+
+
+async def test_a_backfill_of_many_projects_asks_for_few_at_a_time(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make_house(reconcile=EVENTS | {"concurrency": 2})
+    asking, most, lock = 0, 0, threading.Lock()
+    ask = house.polling.client.project
+
+    def counted(name: int | str) -> Project:
+        nonlocal asking, most
+        with lock:
+            asking += 1
+            most = max(most, asking)
+        try:
+            return ask(name)
+        finally:
+            with lock:
+                asking -= 1
+
+    monkeypatch.setattr(house.polling.client, "project", counted)
+    work = Backfill(house.polling, house.config.reconcile, ledger=house.ledger)
+    wanted = Interval(Millis(NOW - 2 * DAY), Millis(NOW - HOUR))
+    names = [42, *range(100, 112)]
+    found = await asyncio.gather(*(work.project(name, wanted, lambda *_: lambda *_: None) for name in names))
+    assert [report.error is None for report in found] == [True] + [False] * 12
+    assert most == 2
 
 
 async def test_a_long_backfill_goes_in_parts_and_is_resumed(make_house: MakeHouse) -> None:

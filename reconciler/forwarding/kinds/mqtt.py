@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -96,7 +97,7 @@ class Broker:
         properties = _properties(message)
         try:
             size = len(topic.encode()) + len(properties.pack()) + len(message.body)
-        except ValueError:  # of paho: a length that needs more than two bytes
+        except struct.error:  # a length that needs more than two bytes
             raise DeliveryRejected("a header has more than 65,535 bytes, which MQTT does not allow") from None
         if self.max_packet is not None and size + _FRAMING > self.max_packet:
             raise DeliveryRejected(f"{size:,} bytes are more than the broker allows ({self.max_packet:,})")

@@ -96,9 +96,10 @@ class Broker:
         """Publish, and wait for the acknowledgement. A slot is free again when it comes, however long that takes."""
         properties = _properties(message)
         try:
-            size = len(topic.encode()) + len(properties.pack()) + len(message.body)
+            packed: bytes = properties.pack()  # type: ignore[no-untyped-call]
         except struct.error:  # a length that needs more than two bytes
             raise DeliveryRejected("a header has more than 65,535 bytes, which MQTT does not allow") from None
+        size = len(topic.encode()) + len(packed) + len(message.body)
         if self.max_packet is not None and size + _FRAMING > self.max_packet:
             raise DeliveryRejected(f"{size:,} bytes are more than the broker allows ({self.max_packet:,})")
         await self._slots.acquire()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from reconciler.cli.asking import NoAnswer
@@ -15,11 +17,13 @@ from reconciler.cli.new_files import NewFile, write_all
 from reconciler.cli.occupied import keep_databases
 from reconciler.cli.sample import filled_in, sample
 from reconciler.cli.schema import keep_others, schema_text
-from reconciler.cli.setup_answers import Wrong, new_webhook_token
+from reconciler.cli.setup_answers import Wrong, webhook_token
 from reconciler.cli.setup_questions import (
     TOKEN_VARIABLE,
     Given,
+    ToCreate,
     Token,
+    create,
     which_destination,
     which_gitlab,
     which_projects,
@@ -75,10 +79,14 @@ def setup(
     The questions: GitLab's URL, an access token, the projects, where events are delivered, and the URL at which
     GitLab reaches this service. If an answer is wrong, the command says why and asks again. An option answers its
     question: with --gitlab-url, --token-file, --project and --destination nothing is asked, and if one of them is
-    wrong, nothing is written.
+    wrong, no config is written.
 
-    Tokens are written to files beside the config, which only their owner can read. `init` asks nothing: it writes the
-    same config for you to fill in, for example with groups, a broker, or PostgreSQL.
+    Tokens are written to files beside the config, which only their owner can read. With --force, a webhook token that
+    is already there is kept. Webhooks are created last: if that fails, the files stay, and `hooks ensure` does the
+    rest.
+
+    `init` asks nothing: it writes the same config for you to fill in, for example with groups, a broker, or
+    PostgreSQL.
     """
     given = Given(
         gitlab_url, token_file, project or [], destination, allow_private, receiver_url, create_webhooks,
@@ -86,22 +94,26 @@ def setup(
     )  # fmt: skip
     _refuse_early(path, given, force=force)
     try:
-        _set_up(path, given, force=force)
+        plan = _asked(path, given, force=force)
     except Wrong as error:
-        fail(f"{error}. Nothing was written.", error.code)
+        fail(f"{error}. No config was written.", error.code)
     except NoAnswer:
-        fail("the question was not answered. Nothing was written.")
+        fail("the question was not answered. No config was written.")
     except KeyboardInterrupt:
         err.print()  # the terminal is still in the line of the question
-        fail("interrupted. Nothing was written.")
+        fail("interrupted. No config was written.")
+    _carry_out(path, plan)
 
 
 def _refuse_early(path: Path, given: Given, *, force: bool) -> None:
     """Say before the first question what would fail after the last."""
     if path.is_dir():
         fail(f"{path} is a folder: name a file in it, like {path / 'config.yaml'}", USAGE)
+    _refuse_unprintable(path)
     if path.name in (TOKEN_FILE, WEBHOOK_TOKEN_FILE, SCHEMA):
         fail(f"{path}: `setup` gives this name to another file: give the config another one", USAGE)
+    if given.token_file is not None:
+        _refuse_token_file(given.token_file, path)
     keep_databases(path)
     keep_others(path.with_name(SCHEMA))
     if not force:
@@ -116,12 +128,44 @@ def _refuse_early(path: Path, given: Given, *, force: bool) -> None:
         fail(f"standard input is no terminal, so nothing can be asked: give {', '.join(given.missing)}", USAGE)
 
 
+def _refuse_unprintable(file: Path) -> None:
+    """A config could not name such a file, or not so that a person can read it."""
+    for one in (file, file.expanduser().resolve()):
+        if not str(one).isprintable():
+            fail(f"{one}: has characters that can't be printed, or are not UTF-8: give another name", USAGE)
+
+
+def _refuse_token_file(file: Path, path: Path) -> None:
+    try:
+        _refuse_unprintable(file)
+        written = [one.resolve() for one in (path, path.with_name(WEBHOOK_TOKEN_FILE), path.with_name(SCHEMA))]
+        is_written = file.expanduser().resolve() in written
+    except (OSError, RuntimeError, ValueError):  # it can't be read either, which is said then
+        return
+    if is_written:
+        fail(f"--token-file: {file} is a file that `setup` writes: keep GitLab's token in another one", USAGE)
+
+
 def _refuse_to_overwrite(file: Path) -> None:
     if file.exists():
         fail(f"{file} already exists; use --force to overwrite it", USAGE)
 
 
-def _set_up(path: Path, given: Given, *, force: bool) -> None:
+class _Plan(msgspec.Struct, frozen=True):
+    """What the answers lead to: files to write, and webhooks to create after that."""
+
+    files: list[NewFile]
+    token: Token
+    receiver_url: str | None
+    to_create: ToCreate | None
+
+
+def _asked(path: Path, given: Given, *, force: bool) -> _Plan:
+    """What to do, by the answers. Neither a file of the service nor GitLab is changed yet.
+
+    Raises Wrong, NoAnswer.
+    """
+    secret, is_new = webhook_token(path.with_name(WEBHOOK_TOKEN_FILE))
     url = which_gitlab(given)
     token = which_token(given, url)
     if token.typed and not force:
@@ -130,8 +174,7 @@ def _set_up(path: Path, given: Given, *, force: bool) -> None:
     own_files = [path, *(path.with_name(one) for one in (TOKEN_FILE, WEBHOOK_TOKEN_FILE, SCHEMA, LEDGER))]
     own_files += [token.file] if token.file is not None else []
     place = which_destination(given, folder=path.resolve().parent, gitlab_url=url, own_files=own_files)
-    webhook_token = new_webhook_token()
-    receiver_url, created = which_webhooks(given, token.access, projects, webhook_token)
+    receiver_url, is_wanted = which_webhooks(given, token.access, projects)
     text = filled_in(
         sample(SCHEMA),
         gitlab_url=url,
@@ -143,17 +186,34 @@ def _set_up(path: Path, given: Given, *, force: bool) -> None:
     )
     files = [
         *([NewFile(path.with_name(TOKEN_FILE), f"{token.value}\n")] if token.typed else []),
-        NewFile(path.with_name(WEBHOOK_TOKEN_FILE), f"{webhook_token}\n"),
+        NewFile(path.with_name(WEBHOOK_TOKEN_FILE), f"{secret}\n"),
         NewFile(path.with_name(SCHEMA), schema_text(), private=False),
         NewFile(path, text),
     ]
+    wanted = ToCreate(projects, receiver_url, secret, is_new) if is_wanted and receiver_url is not None else None
+    return _Plan(files, token, receiver_url, wanted)
+
+
+def _carry_out(path: Path, plan: _Plan) -> None:
+    """Write the files, then create the webhooks: what GitLab is given is never lost."""
+    *most, last = [str(one.path) for one in reversed(plan.files)]
+    names = f"{', '.join(most)} and {last}"
     try:
-        write_all(files)
+        write_all(plan.files)
     except OSError as error:
         fail(f"{path} can't be written: {error.strerror}", FAILED)
-    names = [str(one.path) for one in reversed(files)]
-    out.print(f"Wrote {', '.join(names[:-1])} and {names[-1]}.")
-    _print_next(path, token, receiver_url, created=created)
+    except KeyboardInterrupt:
+        fail(f"interrupted while {names} were written: run `setup --force` again")
+    out.print(f"Wrote {names}.")
+    if plan.to_create is not None:
+        rest = f"{names} are written: `gitlab-reconciler hooks ensure{_which(path)}` does the rest"
+        try:
+            create(plan.token.access, plan.to_create)
+        except Wrong as error:
+            fail(f"{error}. {rest}.", error.code)
+        except KeyboardInterrupt:
+            fail(f"interrupted before all webhooks were created. {rest}.")
+    _print_next(path, plan.token, plan.receiver_url, created=plan.to_create is not None)
 
 
 def _token_file(token: Token, path: Path) -> str | None:
@@ -166,8 +226,13 @@ def _token_file(token: Token, path: Path) -> str | None:
     return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
 
+def _which(path: Path) -> str:
+    """The option that other commands need to find the config."""
+    return "" if path == DEFAULT_CONFIG else f" --config {shlex.quote(str(path))}"
+
+
 def _print_next(path: Path, token: Token, receiver_url: str | None, *, created: bool) -> None:
-    which = "" if path == DEFAULT_CONFIG else f" --config {path}"
+    which = _which(path)
     steps = [f"gitlab-reconciler check{which}", f"gitlab-reconciler serve{which}"]
     if created:
         steps += [f"have {receiver_url}/webhooks/gitlab/ passed on to 127.0.0.1:8080 (receiver.host, receiver.port)"]

@@ -135,9 +135,10 @@ def destination(text: str, *, folder: Path, gitlab_url: str, allow_private: bool
         raise Wrong(f"{text}: is a file of the service itself: give another name", USAGE)
     with _no_file_left(path), without_logs():
         answer = asyncio.run(_tried(made, gitlab_url))
+    shown = text if path is not None else find_kind(made.kind)(made).address  # without logins and tokens
     if answer is not None:
-        raise Wrong(f"{text} did not accept the test event: {answer}")
-    return Place(made, lines, text)
+        raise Wrong(f"{shown} did not accept the test event: {answer}")
+    return Place(made, lines, shown)
 
 
 def receiver_url(text: str) -> str:
@@ -148,24 +149,43 @@ def receiver_url(text: str) -> str:
 
 def create_webhooks(access: Access, projects: list[Project], url: str, token: str) -> Iterator[Ensured]:
     """Create our webhook in each project, or update the one that is there. Stops at the first that GitLab refuses."""
+    yield from _ensured(access, projects, url, token, dry_run=False)
+
+
+def try_webhooks(access: Access, projects: list[Project], url: str) -> None:
+    """See whether the webhooks of each project can be read, which needs the same role as creating one."""
+    for _ in _ensured(access, projects, url, secrets.token_urlsafe(24), dry_run=True):
+        pass
+
+
+def _ensured(access: Access, projects: list[Project], url: str, token: str, *, dry_run: bool) -> Iterator[Ensured]:
     if not access.may_write:
         raise Wrong(f"the token has the {access.shown}: creating a webhook needs the scope api")
     hook = HookConfig(token=SecretStr(token))
     hooks = Hooks(access.client, Receiver(url=url, hooks=[hook]))
     for one in projects:
         try:
-            yield asyncio.run(ensure_in(one, hook, hooks=hooks, dry_run=False))
+            yield asyncio.run(ensure_in(one, hook, hooks=hooks, dry_run=dry_run))
         except SourceError as error:
-            stay = "" if one is projects[0] else "; those that were created before it stay, and can be created again"
             why = str(error)
             if isinstance(error, GitLabRefused) and error.status in (403, 404):
                 why = f"HTTP {error.status}: the token needs the role Maintainer"
-            raise Wrong(f"project {one.path}: the webhook can't be created: {why}{stay}") from error
+            raise Wrong(f"project {one.path}: the webhook can't be created: {why}") from error
 
 
-def new_webhook_token() -> str:
-    """A token that nobody guesses."""
-    return secrets.token_urlsafe(24)
+def webhook_token(file: Path) -> tuple[str, bool]:
+    """The token in a file, or a new one if there is no file; and whether it is new.
+
+    Webhooks may have the token of the file: with another one, what they send would be rejected.
+    """
+    if not file.exists():
+        return secrets.token_urlsafe(24), True
+    found = read_token(file)
+    try:
+        _valid(HookConfig, {"token": found})
+    except Wrong as error:
+        raise Wrong(f"{file}: can't be used as a webhook's token: {error}: remove it", USAGE) from error
+    return found, False
 
 
 def _client(url: str, token: SecretStr | None) -> Client:
@@ -189,6 +209,8 @@ def _meant(text: str, *, allow_private: bool) -> tuple[dict[str, Any], list[str]
     if "://" in text or re.match(r"[\w-]+(\.[\w-]+)+(:\d+)?/", text):
         what = "a URL that begins with https:// or http://, a file's path, or `stdout`"
         raise Wrong(f"{text}: should be {what}; for brokers, edit the config that `init` writes", USAGE)
+    if not text.isprintable():
+        raise Wrong(f"{text}: has characters that can't be printed, or are not UTF-8: give another name", USAGE)
     return {"name": "archive", "kind": "file", "path": text}, [
         "  - name: archive",
         "    kind: file # a line of JSON for each event",

@@ -58,6 +58,15 @@ class Token(msgspec.Struct, frozen=True):
     typed: bool = False
 
 
+class ToCreate(msgspec.Struct, frozen=True):
+    """Webhooks to create in GitLab. `is_new`: their secret is one that no webhook has yet."""
+
+    projects: list[Project]
+    url: str
+    secret: str
+    is_new: bool
+
+
 def token_in_environment() -> str:
     """The token in the environment, or nothing."""
     return os.environ.get(TOKEN_VARIABLE, "").strip()
@@ -152,15 +161,8 @@ def which_destination(given: Given, *, folder: Path, gitlab_url: str, own_files:
     return found
 
 
-def which_webhooks(given: Given, access: Access, projects: list[Project], token: str) -> tuple[str | None, bool]:
-    """The URL at which GitLab reaches the receiver, and whether the webhooks were created."""
-
-    def create(url: str) -> str:
-        for done in answers.create_webhooks(access, projects, url, token):
-            _good(f"{done.project}: webhook {done.did}, {done.url}")
-            for warning in done.warnings:
-                err.print(f"  ! {warning}", style="yellow")
-        return url
+def which_webhooks(given: Given, access: Access, projects: list[Project]) -> tuple[str | None, bool]:
+    """The URL at which GitLab reaches the receiver, and whether to create the webhooks."""
 
     def ask() -> tuple[str | None, bool]:
         text = asked("URL, like https://events.example.com; Enter: later")
@@ -171,17 +173,34 @@ def which_webhooks(given: Given, access: Access, projects: list[Project], token:
             err.print("! The token can't create webhooks: it needs the scope api.", style="yellow")
             return url, False
         many = "the webhook" if len(projects) == 1 else f"{len(projects)} webhooks"
-        return (create(url), True) if confirmed(f"Create {many} now?", default=True) else (url, False)
+        if not confirmed(f"Create {many} now?", default=True):
+            return url, False
+        answers.try_webhooks(access, projects, url)
+        return url, True
 
     if given.receiver_url is not None:
         url = _by_option("--receiver-url", given.receiver_url, answers.receiver_url)
         if given.create_webhooks:
-            _by_option("--create-webhooks", url, create)
+            _by_option("--create-webhooks", url, lambda url: answers.try_webhooks(access, projects, url))
         return url, given.create_webhooks
     if not given.can_ask:
         return None, False
     _heading(5, "At which URL does GitLab reach this service?")
     return _until_usable(ask)
+
+
+def create(access: Access, wanted: ToCreate) -> None:
+    """Create the webhooks, and say so of each.
+
+    Raises Wrong.
+    """
+    for done in answers.create_webhooks(access, wanted.projects, wanted.url, wanted.secret):
+        _good(f"{done.project}: webhook {done.did}, {done.url}")
+        warnings = [*done.warnings]
+        if wanted.is_new and done.did != "created":
+            warnings.append("its secret token is new: a service that was given another one rejects its events")
+        for warning in warnings:
+            err.print(f"  ! {warning}", style="yellow")
 
 
 def _searched(access: Access, text: str) -> list[Project]:

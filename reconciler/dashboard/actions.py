@@ -9,7 +9,7 @@ from reconciler.events import times
 from reconciler.events.texts import one_line
 from reconciler.forwarding.jail import TransformFailed
 from reconciler.forwarding.replaying import replay_now, ways
-from reconciler.forwarding.trial import try_out
+from reconciler.forwarding.trial import NotSent, try_out
 from reconciler.ledger import beside
 from reconciler.ledger.queue import destinations
 from reconciler.ledger.queue.replay import ReplayRequest
@@ -62,7 +62,7 @@ def send_test_event(config: Config, name: str) -> str:
         return "There is no such destination in the config."
     try:
         answer = asyncio.run(try_out(found, gitlab_url=config.gitlab.url)).answer
-    except TransformFailed as error:
+    except (NotSent, TransformFailed) as error:
         return f"The test event was not sent: {error}"
     said = " ".join(part for part in (answer.error, answer.response and f"Its answer: {answer.response}") if part)
     if answer.accepted:

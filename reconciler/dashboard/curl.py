@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,18 +17,22 @@ from reconciler.forwarding.rendering import Renderer
 from reconciler.ledger.queue.deliveries import outgoing
 from reconciler.ledger.storage.database import Database
 
-LARGEST = 1 << 20
+LARGEST = 128_000
+"""The most bytes of a command. Linux allows 128 KiB for one argument of a program."""
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECRET = re.compile(r"(?i)authorization|cookie|token|secret|password|signature|api-?key")
 _FOR_CURL = ("content-length", "host", "transfer-encoding", "connection")
 
 
 class Curl(msgspec.Struct, frozen=True):
-    """A command; or why there is none. `left_out` are headers whose values are secret."""
+    """A command; or why there is none. `left_out` are headers whose values are secret, and such parts of the URL.
+    `is_too_large`: the body can be downloaded instead.
+    """
 
     command: str | None
     why: str | None = None
     left_out: list[str] = []
+    is_too_large: bool = False
 
 
 def curl_of(db: Database, config: Config, event_id: int, name: str) -> Curl:
@@ -40,14 +45,26 @@ def curl_of(db: Database, config: Config, event_id: int, name: str) -> Curl:
         found = renderer.render(wanted, outgoing(db, event_id), attempt=1)
     if found.error is not None:
         return Curl(None, f"It can’t be sent as the destination is configured now: {found.error}")
-    if len(found.body) > LARGEST:
-        return Curl(None, f"The body is too large for a command: {len(found.body):,} characters.")
     if "\0" in found.body:
-        return Curl(None, "The body contains a NUL character, which no command can.")
+        return Curl(None, "The body contains a NUL character, which no command can contain.")
     secret = {one.lower() for one in kind.secret_headers}
     left_out = [one for one in found.headers if one.lower() in secret or _SECRET.search(one)]
     shown = [(one, value) for one, value in found.headers.items() if one not in left_out]
-    return Curl(command(found.to, shown, found.body), left_out=left_out)
+    made = command(found.to, shown, found.body)
+    if (size := len(made.encode("utf-8", "replace"))) > LARGEST:
+        return Curl(None, f"The command would be too large to run: it has {size:,} bytes.", is_too_large=True)
+    return Curl(made, left_out=[*left_out, *_left_out_of(getattr(wanted, "url", found.to), found.to)])
+
+
+def _left_out_of(url: str, shown: str) -> Iterator[str]:
+    """The parts of a URL that are not in the one that is shown."""
+    whole, rest = urlsplit(url), urlsplit(without_credentials(shown))
+    if "@" in whole.netloc:
+        yield "the URL’s login"
+    if whole.path != rest.path:
+        yield "a part of the URL’s path (…)"
+    if whole.query != rest.query:
+        yield "the URL’s query"
 
 
 def command(url: str, headers: Iterable[tuple[str, str]], body: str) -> str:

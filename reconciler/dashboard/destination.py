@@ -39,6 +39,7 @@ def page(db: Database, config: Config, name: str, *, now: Millis) -> dict[str, A
         "most_failures": MOST_FAILURES,
         "settings": [] if wanted is None else settings(wanted),
         "in_config": wanted is not None,
+        "is_pulled": wanted is not None and wanted.is_pulled,
     }
 
 

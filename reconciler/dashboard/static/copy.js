@@ -4,7 +4,7 @@
   const text = async button => {
     if (button.dataset.copy) return document.getElementById(button.dataset.copy).textContent;
     const answer = await fetch(button.dataset.copyFrom);
-    if (!answer.ok) throw new Error(answer.status);
+    if (!answer.ok || answer.redirected) throw new Error(answer.status); // redirected: to the login page
     return answer.text();
   };
   const write = async words => {

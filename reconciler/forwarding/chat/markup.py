@@ -76,7 +76,8 @@ def slack(character: str, _following: str) -> str:
 def mattermost(character: str, following: str) -> str:
     """Markdown. What begins a mention, hashtag, emoji or URL is separated from what follows it."""
     made = "\\" + character if character in "\\`*_[]#>|~" else character
-    return made + BREAK if character in "@:#~&<$" and following != _SPACE else made
+    is_www = character in "wW" and following in "wW"  # `www.example.com` and `www3.example.com` are links, too
+    return made + BREAK if is_www or (character in "@:#~&<$" and following != _SPACE) else made
 
 
 def discord(character: str, _following: str) -> str:

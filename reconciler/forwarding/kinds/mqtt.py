@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -29,8 +31,13 @@ MOST_IN_FLIGHT = 65_535
 NO_SUBSCRIBER = 0x10
 """The broker took the message and dropped it: nobody subscribes to its topic, not even a session that is away."""
 INVALID_PAYLOAD = 0x99
-_FRAMING = 16
-"""The most bytes that a PUBLISH has besides topic, properties and body."""
+_FRAMING = 9
+"""The most bytes that a PUBLISH has besides topic, properties and body: one of flags, four that say how long the rest
+is, two that say how long the topic is, and two of its number.
+"""
+_PLANES = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+_FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_PLANES}]")
+"""What a text may not or should not contain (MQTT 5, 1.5.4): a broker hangs up on it, as Mosquitto does."""
 
 
 def _server(url: SecretStr) -> SecretStr:
@@ -87,14 +94,19 @@ class Broker:
 
     async def publish(self, topic: str, message: Message) -> None:
         """Publish, and wait for the acknowledgement. A slot is free again when it comes, however long that takes."""
-        size = len(topic) + len(message.body) + sum(len(k) + len(v.encode()) + 5 for k, v in message.headers.items())
+        properties = _properties(message)
+        try:
+            packed: bytes = properties.pack()  # type: ignore[no-untyped-call]
+        except struct.error:  # a length that needs more than two bytes
+            raise DeliveryRejected("a header has more than 65,535 bytes, which MQTT does not allow") from None
+        size = len(topic.encode()) + len(packed) + len(message.body)
         if self.max_packet is not None and size + _FRAMING > self.max_packet:
             raise DeliveryRejected(f"{size:,} bytes are more than the broker allows ({self.max_packet:,})")
         await self._slots.acquire()
         try:
             if self.lost is not None:
                 raise self.lost
-            info = self._client.publish(topic, message.body, qos=1, properties=_properties(message))
+            info = self._client.publish(topic, message.body, qos=1, properties=properties)
             if info.rc != 0:
                 raise ConnectionResetError(f"it could not be sent: {info.rc!s}")
         except ValueError as error:
@@ -247,7 +259,12 @@ def _properties(message: Message) -> Properties:
     from paho.mqtt.properties import Properties
 
     made = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    made.UserProperty = list(message.headers.items())
+    made.UserProperty = [(_allowed(name), _allowed(value)) for name, value in message.headers.items()]
     if "Content-Type" in message.headers:
-        made.ContentType = message.headers["Content-Type"]
+        made.ContentType = _allowed(message.headers["Content-Type"])
     return made
+
+
+def _allowed(text: str) -> str:
+    """A text that no broker hangs up on. Other characters stay as they are."""
+    return _FORBIDDEN.sub("\ufffd", text)

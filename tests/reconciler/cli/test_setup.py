@@ -158,7 +158,7 @@ class TestOnATerminal:
             else:
                 setup.type("\x04")
             assert setup.wait() == 1
-            setup.wait_for("Nothing was written")
+            setup.wait_for("No config was written")
             assert setup.shows_keys()
         assert "Traceback" not in setup.logged
         assert names(folder) == set()
@@ -179,6 +179,11 @@ WRONG: list[tuple[str, int, dict[str, Any]]] = [
     ("did not accept the test event: FileExistsError", 1, {"destination": "/dev/full/x"}),
     ("should be a URL that begins with https://", 2, {"destination": "events.example.com/x"}),
     ("webhook-token: is a file of the service itself", 2, {"destination": "webhook-token"}),
+    (r"a\x1bb: has characters that can't be printed", 2, {"destination": "a\x1bb"}),
+    (r"a\udcff: has characters that can't be printed", 2, {"destination": "a\udcff"}),
+    (r"a\udcff: has characters that can't be printed", 2, {"token_file": "a\udcff"}),
+    ("--token-file: config.yaml is a file that `setup` writes", 2, {"token_file": "config.yaml"}),
+    ("--token-file: ../here/webhook-token is a file that", 2, {"token_file": "../here/webhook-token"}),
     ("--create-webhooks needs --receiver-url", 2, {"create_webhooks": True}),
     ("--receiver-url: should be a URL like", 2, {"receiver_url": "nowhere"}),
     ("needs the scope api", 1, {"create_webhooks": True, "receiver_url": URL, "scope": "read_api"}),
@@ -248,6 +253,47 @@ def test_what_is_there_is_overwritten_only_with_force(
     assert done.returncode == 0, done.stderr
     assert load(folder / "config.yaml", {}).gitlab.url == gitlab.url
     assert mode(folder / "config.yaml") == 0o600
+
+
+def test_webhooks_keep_their_secret(options: dict[str, Any], folder: Path, gitlab: Simulator) -> None:
+    """One that can't be updated keeps its secret, and the files have the same one."""
+    hooks = {"create_webhooks": True, "receiver_url": URL}
+    assert run("setup", *words(options | hooks)).returncode == 0
+    [hook] = gitlab.courier.hooks.values()
+    secret = (folder / "webhook-token").read_text().strip()
+    assert hook.token == secret
+    (folder / "config.yaml").unlink()
+    gitlab.api.faults.forbidden_paths = {f"/hooks/{hook.id}": 403}
+    done = run("setup", "--force", *words(options | hooks))
+    assert done.returncode == 1
+    assert "project group/project: the webhook can't be created" in done.stderr
+    written = "config.yaml, config.schema.json and webhook-token are written"
+    assert f"{written}: `gitlab-reconciler hooks ensure` does the rest" in done.stderr
+    assert "No config was written" not in done.stderr
+    assert "config.yaml" in names(folder)
+    gitlab.api.faults.forbidden_paths = {}
+    assert run("hooks", "ensure").returncode == 0
+    assert {one.token for one in gitlab.courier.hooks.values()} == {secret}
+    assert (folder / "webhook-token").read_text().strip() == secret
+    (folder / "webhook-token").unlink()
+    done = run("setup", "--force", *words(options | hooks))
+    assert "its secret token is new" in done.stderr
+    assert (folder / "webhook-token").read_text().strip() not in ("", secret)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_no_secret_of_a_destination_is_shown(options: dict[str, Any], consumer: Consumer, status: int) -> None:
+    consumer.answer = lambda _headers, _body: (status, {}, b"")
+    url = consumer.url.replace("://", "://u:open-sesame@") + "/services/T0OPENSESAME0000001?key=open-sesame"
+    done = run("setup", *words(options | {"destination": url}))
+    assert "accept" in done.stderr
+    assert "sesame" not in (done.stdout + done.stderr).lower()
+
+
+def test_a_config_needs_a_name_that_can_be_printed(options: dict[str, Any], folder: Path) -> None:
+    done = run("setup", "a\x1bb.yaml", *words(options))
+    assert (done.returncode, r"a\x1bb.yaml: has characters that can't be printed" in done.stderr) == (2, True)
+    assert names(folder) == set()
 
 
 def test_a_token_in_a_file_stays_there(options: dict[str, Any], folder: Path, token_file: Path) -> None:

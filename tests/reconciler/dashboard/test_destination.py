@@ -123,6 +123,18 @@ def test_buttons_of_the_page(location: Location, consumer: Consumer) -> None:
     assert "did not accept the test event: HTTP 500" in browser.act(page, f"{page}/test", **{"from": "page"})
 
 
+def test_nothing_is_sent_to_one_that_is_pulled(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    some_events(path, 1, "one", "two")
+    wanted = [{"name": "one", "kind": "pull"}, {"name": "two", "url": "https://two.example/in"}]
+    browser = Browser(config_for(path, destinations=wanted, admin={"port": 0}))
+    page, other = browser.get("/destinations/one"), browser.get("/destinations/two")
+    assert ("Send a test event" in page, "Send a test event" in other) == (False, True)
+    assert ("<dt>Fetched from</dt>" in page, "<dt>Sends to</dt>" in other) == (True, True)
+    said = browser.act("/destinations/two", "/destinations/one/test", **{"from": "page"})
+    assert "The test event was not sent: nothing is sent to one: its consumers fetch the events" in said
+
+
 SECRET = "open-sesame"
 
 

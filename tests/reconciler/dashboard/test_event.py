@@ -174,6 +174,16 @@ def test_a_command_says_exactly_this_to_a_shell(words: str) -> None:
     assert not any("no header" in one for one in given_)
 
 
+def test_no_command_is_too_large_to_run(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    one_event(path, "one", body=BODY | {"more": "é" * 65_000})
+    browser = Browser(config_for(path, destinations=[{"name": "one", "url": "https://one.example/in"}]))
+    page = browser.get("/events/1/curl", destination="one")
+    assert "The command would be too large to run: it has 13" in page
+    assert '<a href="/events/1/payload">Download' in page
+    assert 'id="command"' not in page
+
+
 def test_a_request_as_curl_has_no_secrets(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     one_event(path, "one")
@@ -186,12 +196,17 @@ def test_a_request_as_curl_has_no_secrets(tmp_path: Path) -> None:
     page = unescape(checked(answer.text, "curl"))
     assert "open-sesame" not in page
     assert "Left out, because they are secret: " in page
-    for name in ("X-Key", "webhook-signature"):
+    for name in ("X-Key", "webhook-signature", "the URL’s login", "the URL’s query"):
         assert name in page.partition("Left out")[2].partition("</p>")[0]
     found = page.partition('aria-label="Command">')[2].partition("</pre>")[0]
     given_, _ = shell(found)
     assert given_[given_.index("--url") + 1] == "https://one.example/in"
     assert json.loads(given_[-1]) == {"object_attributes": {"title": "It's broken"}, "mark": BODY["mark"]}
+    assert "part of the URL’s path" not in page
+    chat = {"name": "one", "url": "https://chat.example/services/open-sesame", "preset": "slack"}
+    page = unescape(Browser(config_for(path, destinations=[chat])).get("/events/1/curl", destination="one"))
+    assert "Left out, because they are secret: a part of the URL’s path (…). Add them" in page
+    assert "open-sesame" not in page
     for name in ("nats", "nobody", ""):
         assert "There is no HTTP destination of this name" in browser.get("/events/1/curl", destination=name)
     assert browser.send("GET", "/events/9/curl?destination=one").status_code == 404

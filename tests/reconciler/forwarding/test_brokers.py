@@ -199,6 +199,37 @@ class TestMqtt:
             assert "the broker refuses the connection: Not authorized" in (refused.error or "")
             assert "p@ss" not in made("mqtt", url=login).address
 
+    async def test_no_character_of_a_header_ends_the_connection(
+        self, server: tuple[str, Subscriber], unique: str
+    ) -> None:
+        odd = [*range(0x20), *range(0x7F, 0xA0), 0xD800, 0xDFFF, 0xFDD0, 0xFDEF, 0xFFFE, 0xFFFF, 0x1FFFE, 0x10FFFF]
+        kind, connections = counting("mqtt", url=server[0], topic=unique + "/x")
+        value = "é🙂\ufffc" + "".join(map(chr, odd))
+        one = msgspec.structs.replace(message(), headers={"X-A": value, "Content-Type": "text/\x80"})
+        [answer] = await sent(kind, one)
+        assert (answer.accepted, len(connections)) == (True, 1)
+        [got] = await server[1].wait_for(1)
+        assert dict(got.properties.UserProperty)["X-A"] == "é🙂\ufffc" + "\ufffd" * len(odd)
+        [answer] = await sent(kind, msgspec.structs.replace(message(), headers={"X-A": "a" * 65_536}))
+        assert (answer.error_class, "more than 65,535 bytes" in (answer.error or "")) == ("rejected", True)
+        await kind.close()
+
+    async def test_properties_count_as_the_broker_counts_them(self, tmp_path: Path) -> None:
+        """Whether a message is just small enough, or too large by its properties alone, the connection stays."""
+        settings = "allow_anonymous false\npassword_file {}\nacl_file {}\nmax_packet_size 2000\n"
+        with mosquitto(tmp_path, settings, user="ada", password="p", acl="user ada\ntopic readwrite #\n") as port:
+            login = f"mqtt://ada:p@127.0.0.1:{port}"
+            with subscribed(port, "x", "ada", "p"):
+                kind, connections = counting("mqtt", url=login, topic="x")
+                found = set()
+                for length in range(900, 1000):  # Content-Type is sent twice
+                    one = msgspec.structs.replace(message(), headers={"Content-Type": "a" * length, "é": "ü"})
+                    [answer] = await sent(kind, one)
+                    found.add(answer.error_class)
+                assert found == {None, "rejected"}
+                assert len(connections) == 1
+                await kind.close()
+
     @pytest.mark.parametrize("topic", ["a/+/{kind}", "a/#", "$SYS/x", "{nothing}"])
     def test_a_topic_that_nobody_may_publish_to(self, topic: str) -> None:
         with pytest.raises(ValueError, match="topic"):

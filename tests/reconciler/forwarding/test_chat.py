@@ -170,6 +170,13 @@ class TestEscaping:
         for line in (head, quoted.removeprefix("> ")):
             assert not re.search(r"[@#~]\w|:(?=[\w/])|(?<!\\)[`*_\[\]|~]", line)
 
+    @pytest.mark.parametrize("host", ["www.evil.example", "WWW.evil.example", "www3.evil.example"])
+    def test_mattermost_makes_no_link_of_a_host(self, host: str) -> None:
+        text = f"see {host}/login"
+        sent = request("mattermost", Said(text, text, "https://gitlab.example.com/a"))
+        assert not re.search(r"(?i)www\d{0,3}\.", sent["text"])
+        assert shown("mattermost", sent) == f"{text}\n{text}"
+
     def test_discord_mentions_nobody(self) -> None:
         sent = request("discord", Said(BAD, BAD, "https://gitlab.example.com/a"))
         assert (sent["allowed_mentions"], sent["flags"]) == ({"parse": []}, 4)

@@ -113,7 +113,7 @@ async def _page() -> Response:
 
 
 async def _problem(_: Request, error: Problem) -> Response:
-    return problem(error.status, error.detail)
+    return problem(error.status, error.detail, headers=error.headers)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -15,10 +15,11 @@ PROBLEM_JSON = "application/problem+json"
 class Problem(Exception):
     """Ends a request with this status. `detail` says what is wrong, where, and what to do."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers
 
 
 def problem(

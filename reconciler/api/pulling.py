@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, Field
+from starlette.concurrency import run_in_threadpool
 
 from reconciler.api import models, queries
 from reconciler.api.problems import Problem
@@ -15,10 +16,11 @@ from reconciler.events.fields import as_json, with_payload
 from reconciler.events.times import MINUTE, Millis
 from reconciler.forwarding.message import Message
 from reconciler.forwarding.pull_cursor import LONGEST
-from reconciler.forwarding.pulling import NotPulled, NotServed, Paused, WrongCursor
+from reconciler.forwarding.pulling import Batch, Ledgers, NotPulled, NotServed, Paused, TooMany, WrongCursor
 from reconciler.ledger.queue.deliveries import Outgoing
 
 MOST_EVENTS = 1000
+AGAIN_S = 5
 
 router = APIRouter()
 REFUSED: Responses = {
@@ -61,7 +63,7 @@ async def pull_events(
         raise Problem(403, why)
     try:
         batch = await service.pulls.pull(
-            service.writing,
+            Ledgers(service.reading, service.writing),
             name,
             query.cursor,
             limit=query.limit,
@@ -77,6 +79,12 @@ async def pull_events(
         raise Problem(409, str(error)) from None
     except NotServed as error:
         raise Problem(503, str(error)) from None
+    except TooMany as error:
+        raise Problem(503, str(error), {"Retry-After": str(AGAIN_S)}) from None
+    return await run_in_threadpool(_answer, batch)  # it may be megabytes
+
+
+def _answer(batch: Batch) -> Response:
     events = ",".join(_event(event, message) for event, message in batch.events)
     return Json(f'{{"events":[{events}],"cursor":"{batch.cursor}"}}')
 

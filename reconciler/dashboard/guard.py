@@ -208,9 +208,11 @@ def _refused(request: Request, status: int, why: str, headers: dict[str, str] | 
 def _is_sent_on_purpose(request: HTTPConnection) -> bool:
     """Whether a write of the API can't be what a page elsewhere made a browser send: a browser says which page it
     comes from, and sends neither of these headers to another site without asking it first.
+
+    What a browser was asked for by none is a link that was clicked in a mail, for example, if it is a GET.
     """
     site = request.headers.get("sec-fetch-site")
-    if site is not None:
+    if site is not None and not (site == "none" and request.scope["method"] in READS):
         return site in ("same-origin", "none")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return "authorization" in request.headers or media_type == "application/json"

@@ -171,8 +171,9 @@ class Forwarder:
                 running.outbox.wake()
 
     def look_again(self) -> None:
-        """Another process changed the ledger: it may have opened deliveries, or paused or resumed a destination."""
-        self._waiting.look_again()
+        """Another process changed the ledger: it may have opened deliveries, or paused or resumed a destination.
+        Consumers that wait are not woken by whatever was changed: they look every few seconds.
+        """
         self._look.set()
 
     async def drain(self, patience_s: float) -> None:

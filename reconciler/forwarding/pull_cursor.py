@@ -2,9 +2,10 @@
 of what was handed out: the request that has the cursor acknowledges exactly these.
 
 In it are the time, and for each delivery the difference from the event before and from the sighting before, and its
-replays, as numbers of 7 bits a byte. A hash ends it: of all this, the destination, and the id of the last event. So a
-cursor that was cut or belongs to another destination is refused, and one from before the ledger was restored, if it
-names events that are not in it any more, whose numbers others have now.
+replays, as numbers of 7 bits a byte. A hash ends it: of all this, the id and the name of the destination (SQLite may
+give the id of a removed one to another), and the id of the last event. So a cursor that was cut or belongs to another
+destination is refused, and one from before the ledger was restored, if it names events that are not in it any more,
+whose numbers others have now.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Fetched(msgspec.Struct, frozen=True):
     some: list[HandedOut]
 
 
-def encoded(fetched: Fetched, destination_id: int, event_id: EventId) -> str:
+def encoded(fetched: Fetched, destination_id: int, name: str, event_id: EventId) -> str:
     """The cursor of a batch. Its deliveries are in the order of their events."""
     content = bytearray()
     _write(content, fetched.at)
@@ -51,11 +52,11 @@ def encoded(fetched: Fetched, destination_id: int, event_id: EventId) -> str:
         step = one.sighting_id - sighting
         _write(content, step << 1 if step >= 0 else (-step << 1) - 1)
         event, sighting = one.event_id, one.sighting_id
-    made = bytes(content) + _hash(bytes(content), fetched.some, destination_id, event_id)
+    made = bytes(content) + _hash(bytes(content), fetched.some, destination_id, name, event_id)
     return base64.urlsafe_b64encode(made).decode().rstrip("=")
 
 
-def decoded(cursor: str, destination_id: int, event_id: EventId) -> Fetched:
+def decoded(cursor: str, destination_id: int, name: str, event_id: EventId) -> Fetched:
     """What a cursor says. Raises WrongCursor."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
@@ -64,7 +65,7 @@ def decoded(cursor: str, destination_id: int, event_id: EventId) -> Fetched:
         fetched = _read(content)
     except (binascii.Error, UnicodeError, ValueError, StopIteration):
         raise WrongCursor(cursor) from None
-    if found != _hash(content, fetched.some, destination_id, event_id):
+    if found != _hash(content, fetched.some, destination_id, name, event_id):
         raise WrongCursor(cursor)
     return fetched
 
@@ -87,9 +88,9 @@ def _read(content: bytes) -> Fetched:
     return Fetched(at, some)
 
 
-def _hash(content: bytes, some: Sequence[HandedOut], destination_id: int, event_id: EventId) -> bytes:
+def _hash(content: bytes, some: Sequence[HandedOut], destination_id: int, name: str, event_id: EventId) -> bytes:
     last = event_id(some[-1].event_id) if some else ""
-    return blake2b(content + f" {destination_id} {last}".encode(), digest_size=_HASH_BYTES).digest()
+    return blake2b(content + f" {destination_id} {name} {last}".encode(), digest_size=_HASH_BYTES).digest()
 
 
 def _write(content: bytearray, number: int) -> None:

@@ -7,9 +7,10 @@ service may answer any request, and a batch that is not acknowledged is handed o
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import msgspec
 import structlog
@@ -25,7 +26,8 @@ from reconciler.forwarding.message import Message
 from reconciler.forwarding.outbox import CHECK_INTERVAL_S, MOST_BYTES
 from reconciler.forwarding.outcome import Outcome, classify_message_error
 from reconciler.forwarding.pull_cursor import Fetched, WrongCursor
-from reconciler.forwarding.waiting import Waiting
+from reconciler.forwarding.pull_formatters import Made, PullFormatters
+from reconciler.forwarding.waiting import TooMany, Waiting
 from reconciler.forwarding.watcher import Watcher
 from reconciler.ledger.queue import pulled
 from reconciler.ledger.queue.deliveries import Attempt, Outgoing, Ready
@@ -36,9 +38,20 @@ from reconciler.ledger.storage.ids import event_ids
 
 log = structlog.get_logger(__name__)
 
+PATIENCE_S = 10.0
+"""How long messages are built for one answer, and others waited for who build them. A stop waits longer."""
+_THREADS = 4
+
 OpenLedger = Callable[[], AbstractContextManager[Database]]
 
-__all__ = ["Batch", "NotPulled", "NotServed", "Paused", "Pulls", "WrongCursor"]
+__all__ = ["Batch", "Ledgers", "NotPulled", "NotServed", "Paused", "Pulls", "TooMany", "WrongCursor"]
+
+
+class Ledgers(msgspec.Struct, frozen=True):
+    """How the ledger is opened."""
+
+    reading: OpenLedger
+    writing: OpenLedger
 
 
 class NotPulled(Exception):
@@ -63,14 +76,16 @@ class Batch(msgspec.Struct, frozen=True):
 class _Look(msgspec.Struct):
     """What one look at the ledger did, and found."""
 
-    destination_id: int
-    paused_why: str | None
+    destination_id: int = 0
+    paused_why: str | None = None
     cursor: str = ""
     since: Millis = Millis(0)
     acknowledged: list[Millis] = []
     """When each delivery that was acknowledged had been opened."""
     failed: list[Outcome] = []
     found: list[tuple[Ready, Message]] = []
+    is_cut: bool = False
+    """Whether something may be pending although nothing was found."""
 
 
 class Pulls:
@@ -81,11 +96,13 @@ class Pulls:
         self.watcher: Watcher | None = None
         """Told of what was delivered or failed, once there is one."""
         self._current = current
-        self._formatters = _Formatters()
+        self._formatters = PullFormatters()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pull")
+        """Own ones: a slow transform keeps nothing else waiting."""
 
     async def pull(
         self,
-        ledger: OpenLedger,
+        ledger: Ledgers,
         name: str,
         cursor: str | None,
         *,
@@ -96,77 +113,91 @@ class Pulls:
         """Acknowledge the cursor's batch, and hand out what is pending next. If nothing is, wait for it so long, but
         not for a client that `is_gone`.
 
-        Raises NotPulled, NotServed, Paused, WrongCursor or LedgerError.
+        Raises NotPulled, NotServed, Paused, TooMany, WrongCursor or LedgerError.
         """
         clock = asyncio.get_running_loop().time
         until = clock() + wait / 1000
+        patient_until = max(until, clock() + PATIENCE_S)
         with self.waiting.waiter() as waiter:
             while True:
                 waiter.clear()
-                look = await asyncio.to_thread(self._look, ledger, name, cursor, limit)
-                self._report(name, look)
+                look = await self._looked(ledger, name, cursor, limit)
                 if look.paused_why is not None:
                     raise Paused(f"{name} is paused ({look.paused_why}): `destinations resume {name}` resumes it")
-                left = until - clock()
+                left = (patient_until if look.is_cut else until) - clock()
                 if look.found or left <= 0 or self.waiting.is_over or await is_gone():
                     return Batch([(one.event, message) for one, message in look.found], look.cursor)
                 cursor, waiter.destination_id = None, look.destination_id
-                await waiter.wait(min(left, CHECK_INTERVAL_S))
+                if not look.is_cut:
+                    await waiter.wait(min(left, CHECK_INTERVAL_S))
 
     def close(self) -> None:
-        """End the transforms. To be called when nothing is asked for any more."""
+        """End the transforms, also those that run. From then on, nothing is handed out: nobody may wait any more."""
         self._formatters.close()
 
-    def _look(self, ledger: OpenLedger, name: str, cursor: str | None, limit: int) -> _Look:
-        """Acknowledge, and take what is pending. The first is done even if the destination is paused."""
-        config = self._current()
-        destination = _configured(config, name)
-        with ledger() as db:
-            state = _known(db, name)
-            look = _Look(state.id, state.paused_why if state.paused_at is not None else None)
-            event_id = event_ids(db)
-            if cursor:
-                fetched = pull_cursor.decoded(cursor, state.id, event_id)
-                now = times.now()
-                look.since = min(fetched.at, now)
-                look.acknowledged = pulled.acknowledge(db, state.id, fetched.some, since=fetched.at, now=now)
-            if look.paused_why is not None:
-                return look
-            with self._formatters.of(config, destination, event_id) as formatter:
-                self._take(db, destination, formatter, look, limit)
-            look.cursor = _cut(look, lambda fetched: pull_cursor.encoded(fetched, state.id, event_id))
+    async def _looked(self, ledger: Ledgers, name: str, cursor: str | None, limit: int) -> _Look:
+        look = _Look()
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._threads, self._look, ledger, name, cursor, limit, look)
+        finally:  # a part of it may be recorded
+            self._report(name, look)
         return look
 
-    def _take(self, db: Database, destination: Destination, formatter: Formatter, look: _Look, limit: int) -> None:
-        """Take up to `limit` deliveries. Those whose message can't be built are recorded as failed."""
-        while not look.found:
-            some = pulled.next_deliveries(
-                db, look.destination_id, now=times.now(), limit=limit, most_bytes=MOST_BYTES
-            )
-            failed: list[Outcome] = []
-            held: set[str] = set()
-            size = 0
-            for one in some:
-                if one.queued.lane in held:
-                    continue
-                if size >= MOST_BYTES:  # a transform may make more of a body
-                    break
-                try:
-                    message = _message(formatter, one)
-                    look.found.append((one, message))
-                    size += len(message.body)
-                except Exception as error:  # whatever it is, one event must not block the others
-                    failed.append(_failure(destination, look.destination_id, one, error))
-                    if not isinstance(error, TransformFailed):
-                        log.exception("message not built", event_id=one.queued.event_id)
-                        held.add(one.queued.lane)
-            if failed:
-                pulled.record_failures(
-                    db, look.destination_id, [(outcome.queued, outcome.settled) for outcome in failed]
-                )
-                look.failed += failed
-            if not some:
+    def _look(self, ledger: Ledgers, name: str, cursor: str | None, limit: int, look: _Look) -> None:
+        """Acknowledge, and take what is pending. The first is done even if the destination is paused."""
+        until = time.monotonic() + PATIENCE_S
+        config = self._current()
+        destination = _configured(config, name)
+        with ledger.reading() as db:
+            state = _known(db, name)
+            look.destination_id = state.id
+            event_id = event_ids(db)
+            fetched = pull_cursor.decoded(cursor, state.id, name, event_id) if cursor else None
+            if fetched is not None and fetched.some:
+                now = times.now()
+                look.since = min(fetched.at, now)
+                with ledger.writing() as written:
+                    look.acknowledged = pulled.acknowledge(written, state.id, fetched.some, since=fetched.at, now=now)
+            if state.paused_at is not None and state.paused_why is not None:
+                look.paused_why = state.paused_why
                 return
+            with self._formatters.of(config, destination, event_id, until=until) as made:
+                if made is None:
+                    look.is_cut = True
+                else:
+                    failed = self._take(db, destination, made, look, limit, until)
+                    _record_failures(ledger, look, failed)
+            look.cursor = _cut(look, lambda fetched: pull_cursor.encoded(fetched, state.id, name, event_id))
+
+    def _take(
+        self, db: Database, destination: Destination, made: Made, look: _Look, limit: int, until: float
+    ) -> list[Outcome]:
+        """Take up to `limit` deliveries. Returns the attempts of those whose message can't be built."""
+        failed: list[Outcome] = []
+        held: set[str] = set()
+        size = 0
+        for one in pulled.next_deliveries(
+            db, look.destination_id, now=times.now(), limit=limit, most_bytes=MOST_BYTES
+        ):
+            is_late = bool(look.found or failed) and time.monotonic() >= until
+            if is_late or self.waiting.is_over or size >= MOST_BYTES:  # a transform may make more of a body
+                break
+            if one.queued.lane in held:
+                continue
+            try:
+                message = _message(made.formatter, one)
+                look.found.append((one, message))
+                size += len(message.body)
+            except Exception as error:  # whatever it is, one event must not block the others
+                if made.is_closed:
+                    look.is_cut = True
+                    break
+                failed.append(_failure(destination, look.destination_id, one, error))
+                if not isinstance(error, TransformFailed):
+                    log.exception("message not built", event_id=one.queued.event_id)
+                    held.add(one.queued.lane)
+        return failed
 
     def _report(self, name: str, look: _Look) -> None:
         for one in look.failed:
@@ -210,6 +241,15 @@ def _message(formatter: Formatter, one: Ready) -> Message:
     )
 
 
+def _record_failures(ledger: Ledgers, look: _Look, failed: list[Outcome]) -> None:
+    if not failed:
+        return
+    with ledger.writing() as db:
+        pulled.record_failures(db, look.destination_id, [(outcome.queued, outcome.settled) for outcome in failed])
+    look.failed = failed
+    look.is_cut = True  # others may follow
+
+
 def _failure(destination: Destination, destination_id: int, one: Ready, error: Exception) -> Outcome:
     queued, now = one.queued, times.now()
     attempt = Attempt(queued.event_id, destination_id, one.event.sighting_id, queued.attempts + 1, now, now)
@@ -226,57 +266,3 @@ def _cut(look: _Look, encode: Callable[[Fetched], str]) -> str:
         if len(cursor) <= pull_cursor.LONGEST or len(some) == 1:
             return cursor
         look.found = look.found[: len(some) * pull_cursor.LONGEST // len(cursor)]
-
-
-class _Made:
-    """A destination's formatter. Whoever has the lock uses it, or closes it."""
-
-    def __init__(self, destination: Destination, formatter: Formatter) -> None:
-        self.destination = destination
-        self.formatter = formatter
-        self.lock = threading.Lock()
-        self.is_closed = False
-
-    def close(self) -> None:
-        with self.lock:
-            self.is_closed = True
-            self.formatter.close()
-
-
-class _Formatters:
-    """The formatters of the destinations, made when they are first needed: a transform may have a process."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, _Made] = {}
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def of(self, config: Config, destination: Destination, event_id: Callable[[int], str]) -> Iterator[Formatter]:
-        """A destination's formatter, which nobody else uses or closes meanwhile."""
-        while True:
-            made = self._get(config, destination, event_id)
-            with made.lock:
-                if not made.is_closed:  # by a request that has read the config after a change
-                    yield made.formatter
-                    return
-
-    def close(self) -> None:
-        """End their processes and threads."""
-        with self._lock:
-            made = list(self._made.values())
-            self._made.clear()
-        for one in made:
-            one.close()
-
-    def _get(self, config: Config, destination: Destination, event_id: Callable[[int], str]) -> _Made:
-        wanted = {one.name: one for one in config.destinations}
-        with self._lock:
-            unused = [name for name, made in self._made.items() if wanted.get(name) != made.destination]
-            closing = [self._made.pop(name) for name in unused]
-            if destination.name not in self._made:
-                formatter = Formatter(destination, event_id=event_id, gitlab_url=config.gitlab.url)
-                self._made[destination.name] = _Made(destination, formatter)
-            found = self._made[destination.name]
-        for one in closing:
-            one.close()
-        return found

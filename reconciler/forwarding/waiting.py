@@ -6,6 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator
 
+MOST = 50
+"""How many may ask for events at a time. A few are enough: those of a destination get the same events."""
+
+
+class TooMany(Exception):
+    """Too many ask for events already."""
+
 
 class Waiter:
     """A consumer that waits. Before it knows the id of its destination, whatever is opened wakes it."""
@@ -38,7 +45,9 @@ class Waiting:
 
     @contextlib.contextmanager
     def waiter(self) -> Iterator[Waiter]:
-        """One more, for as long as the block lasts."""
+        """One more, for as long as the block lasts. Raises TooMany."""
+        if len(self._waiters) >= MOST:
+            raise TooMany(f"{MOST} requests for events are being answered: ask again later")
         one = Waiter()
         self._waiters.add(one)
         try:
@@ -53,12 +62,8 @@ class Waiting:
             if one.destination_id in ids:
                 one.wake()
 
-    def look_again(self) -> None:
-        """Another process changed the ledger."""
-        for one in self._waiters:
-            one.wake()
-
     def stop(self) -> None:
         """The service stops: nobody waits any longer."""
         self.is_over = True
-        self.look_again()
+        for one in self._waiters:
+            one.wake()

@@ -77,9 +77,9 @@ class Views:
         """Answer what is being asked, and close the ports."""
         self.pulls.waiting.stop()
         try:
+            await asyncio.to_thread(self.pulls.close)
             if self._admin is not None:
                 await self._admin.stop()
-            await asyncio.to_thread(self.pulls.close)
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from reconciler.api import models
+from reconciler.forwarding import waiting
 from reconciler.location import Location
 from tests.support.api import Client, config_for, problem, some_events
 
@@ -66,9 +68,23 @@ def test_a_token_that_may_only_read_acknowledges_nothing(ledger_at: Location) ->
 
 def test_a_page_elsewhere_can_t_fetch(ledger_at: Location) -> None:
     client = client_for(ledger_at, token=False)
-    for headers in ({}, {"Sec-Fetch-Site": "cross-site"}):
+    a_link_in_a_mail = {"Sec-Fetch-Site": "none"}
+    for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, a_link_in_a_mail):
         assert problem(client.send("GET", EVENTS, headers=headers))[0] == 403
-    assert client.send("GET", EVENTS, headers={"Content-Type": "application/json"}).status_code == 200
+    for headers in ({}, a_link_in_a_mail):
+        as_json = headers | {"Content-Type": "application/json"}
+        assert client.send("GET", EVENTS, headers=as_json).status_code == 200
+
+
+def test_too_many_at_a_time_are_told_to_come_back(ledger_at: Location) -> None:
+    client = client_for(ledger_at)
+    with ExitStack() as all_of_them:
+        for _ in range(waiting.MOST):
+            all_of_them.enter_context(client.pulls.waiting.waiter())
+        answer = client.send("GET", EVENTS)
+        assert problem(answer) == (503, "50 requests for events are being answered: ask again later")
+        assert answer.headers["retry-after"] == "5"
+    assert len(client.get(EVENTS)["events"]) == 3
 
 
 def test_what_is_refused_says_why(ledger_at: Location) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ from reconciler.events.times import SECOND, Millis
 from reconciler.forwarding import pulling
 from reconciler.forwarding.outbox import CHECK_INTERVAL_S
 from reconciler.forwarding.pull_cursor import LONGEST, Fetched, WrongCursor, decoded, encoded
-from reconciler.forwarding.pulling import Batch, Paused, Pulls
+from reconciler.forwarding.pull_formatters import PullFormatters
+from reconciler.forwarding.pulling import Batch, Ledgers, Paused, Pulls
 from reconciler.ledger import beside
+from reconciler.ledger.errors import LedgerError, LedgerUnavailable
 from reconciler.ledger.queue import destinations, pulled, replay
 from reconciler.ledger.queue.destinations import Breaker, DestinationSpec
 from reconciler.ledger.queue.opening import Opened
@@ -48,6 +51,7 @@ class Job:
         self.db = db
         self.pulls = Pulls(lambda: self.config)
         self.recorded = 0
+        self.writes_left = 1_000_000
         with transaction(db):
             destinations.sync(db, [DestinationSpec("job")], now=Millis(0))
 
@@ -80,10 +84,17 @@ class Job:
         async def is_gone() -> bool:
             return False
 
-        def ledger() -> contextlib.nullcontext[Database]:
+        def reading() -> contextlib.nullcontext[Database]:
             return contextlib.nullcontext(self.db)
 
-        return await self.pulls.pull(ledger, "job", cursor, limit=limit, wait=Millis(wait), is_gone=is_gone)
+        def writing() -> contextlib.nullcontext[Database]:
+            if self.writes_left == 0:
+                raise LedgerUnavailable("the disk is full")
+            self.writes_left -= 1
+            return contextlib.nullcontext(self.db)
+
+        ledgers = Ledgers(reading, writing)
+        return await self.pulls.pull(ledgers, "job", cursor, limit=limit, wait=Millis(wait), is_gone=is_gone)
 
     def get(self, cursor: str | None = None, *, limit: int = 100) -> tuple[list[int], str]:
         """The numbers of the events that are handed out, and the cursor."""
@@ -214,7 +225,7 @@ def test_a_removed_destination_s_cursor_does_not_acknowledge_for_a_new_one(new_l
         db.execute("UPDATE destinations SET id = 1")
         job.replay(1, 1)
         db.execute("UPDATE deliveries SET replays = 0")
-        before = encoded(Fetched(Millis(at - 1), [HandedOut(1, 1, 0)]), 1, event_ids(db))
+        before = encoded(Fetched(Millis(at - 1), [HandedOut(1, 1, 0)]), 1, "job", event_ids(db))
         assert job.get(before)[0] == [1]
 
 
@@ -227,7 +238,9 @@ def test_a_clock_that_was_set_back_keeps_nothing_from_being_acknowledged(new_led
         assert job.get(cursor)[0] == []
 
 
-@pytest.mark.parametrize("way", ["cut", "changed", "of another destination", "not base64", "no number", "é"])
+@pytest.mark.parametrize(
+    "way", ["cut", "changed", "of another destination", "of a removed one", "not base64", "no number", "é"]
+)
 def test_a_cursor_that_is_none_is_refused(new_ledger: NewLedger, way: str) -> None:
     with new_ledger() as db:
         job = Job(db)
@@ -236,7 +249,8 @@ def test_a_cursor_that_is_none_is_refused(new_ledger: NewLedger, way: str) -> No
         wrong = {
             "cut": cursor[:-4],
             "changed": ("A" if cursor[0] != "A" else "B") + cursor[1:],
-            "of another destination": encoded(Fetched(Millis(9), [HandedOut(1, 1, 0)]), 2, event_ids(db)),
+            "of another destination": encoded(Fetched(Millis(9), [HandedOut(1, 1, 0)]), 2, "job", event_ids(db)),
+            "of a removed one": encoded(Fetched(times.now(), [HandedOut(1, 1, 0)]), 1, "old", event_ids(db)),
             "not base64": "?" * 12,
             "no number": "_" * 24,
             "é": "é",
@@ -271,7 +285,7 @@ def test_a_cursor_from_before_a_restore_does_not_acknowledge_what_has_its_number
 def test_a_cursor_says_what_was_put_into_it(at: int, some: list[tuple[int, int, int]]) -> None:
     unique = {one[0]: HandedOut(*one) for one in sorted(some)}
     fetched = Fetched(Millis(at), list(unique.values()))
-    assert decoded(encoded(fetched, 7, str), 7, str) == fetched
+    assert decoded(encoded(fetched, 7, "job", str), 7, "job", str) == fetched
 
 
 def test_a_cursor_fits_into_a_url(monkeypatch: pytest.MonkeyPatch, new_ledger: NewLedger) -> None:
@@ -303,6 +317,95 @@ def test_an_event_that_can_t_be_transformed_is_a_dead_letter_and_blocks_nothing(
         assert job.states() == ["dead", "pending"]
         assert counted.outcomes == ["transform"]
         assert db.execute("SELECT number, error_class FROM attempts").fetchall() == [(1, "transform")]
+
+
+def test_a_transform_that_always_fails_does_not_go_through_all_events_at_once(
+    monkeypatch: pytest.MonkeyPatch, new_ledger: NewLedger
+) -> None:
+    with new_ledger() as db:
+        job = Job(db, transform={"template": "{{ 1 / 0 }}"})
+        job.record([1, 2, 3])
+        monkeypatch.setattr(pulling, "PATIENCE_S", 0)
+        try:
+            assert job.get()[0] == []
+        finally:
+            job.pulls.close()
+        assert job.states() == ["dead", "pending", "pending"]
+
+
+def test_a_stop_does_not_wait_for_a_transform_and_its_event_stays_pending(
+    monkeypatch: pytest.MonkeyPatch, new_ledger: NewLedger
+) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with new_ledger() as db:
+        job = Job(db, transform={"template": endless})
+        job.record([1, 2])
+
+        async def go() -> None:
+            begun = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            message = pulling._message
+
+            def noted(*arguments: Any) -> Any:
+                loop.call_soon_threadsafe(begun.set)
+                return message(*arguments)
+
+            monkeypatch.setattr(pulling, "_message", noted)
+            waits = asyncio.create_task(job.ask(wait=60 * SECOND))
+            await begun.wait()
+            job.pulls.waiting.stop()
+            job.pulls.close()
+            assert (await waits).events == []
+            assert (await job.ask()).events == [], "and nothing is begun again"
+
+        asyncio.run(go())
+        assert job.states() == ["pending", "pending"]
+        assert db.execute("SELECT count(*) FROM attempts").fetchall() == [(0,)]
+
+
+def test_who_uses_a_formatter_keeps_others_waiting_no_longer_than_they_like(new_ledger: NewLedger) -> None:
+    with new_ledger() as db:
+        config = Job(db).config
+        formatters = PullFormatters()
+        first = formatters.of(config, config.destinations[0], str, until=0)
+        second = formatters.of(config, config.destinations[0], str, until=0)
+        with first as made, second as none:
+            assert (made is None, none) == (False, None)
+            closes = threading.Thread(target=formatters.close, daemon=True)
+            closes.start()
+            closes.join(10)
+            assert not closes.is_alive(), "it waits for who uses one"
+        with formatters.of(config, config.destinations[0], str, until=0) as none:
+            assert none is None
+
+
+def test_only_what_changes_something_takes_the_write_lock(new_ledger: NewLedger) -> None:
+    with new_ledger() as db:
+        job = Job(db)
+        job.writes_left = 0
+        found, empty = job.get()
+        assert found == []
+        job.record([1])
+        found, cursor = job.get(empty)
+        assert found == [1]
+        with pytest.raises(LedgerError):
+            job.get(cursor)
+
+
+def test_what_was_recorded_before_the_ledger_failed_is_counted(new_ledger: NewLedger) -> None:
+    with new_ledger() as db:
+        job = Job(db, transform={"template": "{{ 1 / (body.n - 2) }}"})
+        job.pulls.watcher = counted = Counted()
+        job.record([1, 1])
+        try:
+            _, cursor = job.get(limit=1)
+            job.writes_left = 1
+            with pytest.raises(LedgerError):
+                job.get(cursor)
+        finally:
+            job.pulls.close()
+        assert job.states() == ["delivered", "pending"]
+        assert counted.outcomes == ["delivered"]
 
 
 def test_a_changed_transform_is_used_at_once(new_ledger: NewLedger) -> None:

@@ -21,8 +21,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Run the demo: about 20 seconds on an idle machine; LEDGER=postgresql://…: with that ledger; KEEP=1: leaves the dashboard open
 	$(BIN)/gitlab-reconciler demo $(if $(LEDGER),--ledger "$(LEDGER)") $(if $(KEEP),--keep)
 
-test: $(VENV)/.installed ## Run all tests, those from end to end with SQLite; in CI with PostgreSQL too
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(if $(CI),--ledger both)
+test: $(VENV)/.installed ## Run all tests, those from end to end with SQLite
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-postgresql: $(VENV)/.installed ## Run the end-to-end tests with ledgers in PostgreSQL
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --ledger postgresql

@@ -216,6 +216,7 @@ def _become(asked: dict[str, Any], given: Sequence[int]) -> None:
         os.dup2(given[number], number)
     for number in given:
         os.close(number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     faulthandler.enable(2)  # a crash shows on the command's stderr what each thread was doing
     os.environ.clear()
     os.environ.update(asked["env"])

@@ -252,10 +252,11 @@ def test_an_output_that_takes_no_more_is_a_message(form: str, to: str, tmp_path:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """A shell that starts the tests in the background ignores SIGINT for them."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell that starts the tests in the background ignores these signals for them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGHUP, before[1])
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from reconciler.api.mount import Api
+from reconciler.api.problems import problem
 from reconciler.config.models import Config
 from reconciler.dashboard import actions, destination, finding, views
 from reconciler.dashboard.guard import COOKIE, TOO_MANY, AdminGuard, form_of
@@ -72,8 +73,15 @@ def dashboard_app(
         Mount("/api/v1", Api(current, known, stream, backfills or BackfillJobs(), pulls, trouble)),
         Mount("/static", StaticFiles(packages=[("reconciler.dashboard", "static")])),
     ]
-    unreadable = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable}
-    return AdminGuard(Starlette(routes=routes, exception_handlers=unreadable), current().admin)
+    handlers: dict[Any, Any] = {LedgerError: pages.unreadable, sqlite3.Error: pages.unreadable, 404: _nothing_there}
+    return AdminGuard(Starlette(routes=routes, exception_handlers=handlers), current().admin)
+
+
+def _nothing_there(request: Request, _: Exception) -> Response:
+    """The API's own app gets no path with a line end in it: no route matches that."""
+    if request.scope["path"].startswith("/api/v1/"):
+        return problem(404, "there is nothing at this path: /api/v1/docs lists what there is")
+    return PlainTextResponse("Not Found", 404)
 
 
 class _Pages:

@@ -208,6 +208,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("/events/%00", 422, "is not an event ID"),
     ("/events/99999999999999999999", 422, "is not an event ID"),
     ("/nothing", 404, "there is nothing at this path"),
+    ("/backfills/%0A", 404, "there is nothing at this path"),
     ("/replays", 405, "GET is not possible"),
 ]
 

@@ -71,9 +71,9 @@ def test_a_request_that_is_sent_again_is_not_carried_out_again(client: Client, l
     assert client.post("/replays", {"events": ["2"]}, **wrong)["replayed"] == 2
 
 
-def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
+def api_service(ledger_at: Location) -> Service:
     config = config_for(ledger_at)
-    service = Service(
+    return Service(
         lambda: config,
         lambda: Known([], []),
         Listeners(ledger_at),
@@ -81,6 +81,10 @@ def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at
         Pulls(lambda: config),
         lambda: None,
     )
+
+
+def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at: Location) -> None:
+    service = api_service(ledger_at)
 
     def fail() -> Any:
         raise OSError
@@ -93,15 +97,7 @@ def test_what_was_interrupted_is_not_carried_out_again(client: Client, ledger_at
 
 
 def test_what_changed_nothing_for_want_of_the_ledger_may_be_sent_again(client: Client, ledger_at: Location) -> None:
-    config = config_for(ledger_at)
-    service = Service(
-        lambda: config,
-        lambda: Known([], []),
-        Listeners(ledger_at),
-        BackfillJobs(),
-        Pulls(lambda: config),
-        lambda: None,
-    )
+    service = api_service(ledger_at)
 
     def fail() -> Any:
         raise LedgerBusy("in use")
